@@ -1,0 +1,66 @@
+"""The stack of convolutions before the transformer: its text form, and how samples become frames."""
+
+import ast
+from typing import List, Sequence, Tuple, TypeVar
+
+from fairseq_signals_ext.errors import UserError
+
+ConvLayer = Tuple[int, int, int]  # features, kernel size, stride
+Lengths = TypeVar("Lengths")  # int, or an integer array or tensor
+
+_MOST_LAYERS = 64
+
+
+def parse_conv_layers(text: str) -> List[ConvLayer]:
+    """Convolutions from fairseq's text form, such as `"[(256, 2, 2)] * 4"`, without running it as code.
+
+    Only lists of three whole numbers, `+` between lists and `*` with a whole number are understood.
+
+    Raises:
+        UserError: anything else.
+    """
+    try:
+        layers = _evaluate(ast.parse(str(text).strip(), mode="eval").body)
+    except (SyntaxError, RecursionError, ValueError, MemoryError):
+        layers = []
+    well_formed = layers and all(
+        isinstance(layer, tuple) and len(layer) == 3 and all(type(n) is int and n > 0 for n in layer) for layer in layers
+    )
+    if not well_formed:
+        raise UserError(
+            f"conv_feature_layers={text!r} is not a list of (features, kernel, stride): write it like '[(256, 2, 2)] * 4'"
+        )
+    return layers
+
+
+def _evaluate(node: ast.AST) -> List[ConvLayer]:
+    if isinstance(node, ast.List):
+        return list(ast.literal_eval(node))
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        layers = _evaluate(node.left) + _evaluate(node.right)
+    elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        left, right = (node.right, node.left) if isinstance(node.left, ast.Constant) else (node.left, node.right)
+        times = ast.literal_eval(right)
+        if type(times) is not int or not 0 < times <= _MOST_LAYERS:
+            raise ValueError("not a count of layers")
+        layers = _evaluate(left) * times
+    else:
+        raise ValueError("not a list of layers")
+    if len(layers) > _MOST_LAYERS:
+        raise ValueError("too many layers")
+    return layers
+
+
+def frames_of(samples: Lengths, layers: Sequence[ConvLayer]) -> Lengths:
+    """Number of frames that `samples` samples (an int, or an integer array or tensor) give."""
+    for _, kernel, stride in layers:
+        samples = (samples - kernel) // stride + 1
+    return samples
+
+
+def samples_per_frame(layers: Sequence[ConvLayer]) -> int:
+    """Samples from the start of one frame to the start of the next."""
+    hop = 1
+    for _, _, stride in layers:
+        hop *= stride
+    return hop

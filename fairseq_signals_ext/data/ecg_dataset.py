@@ -1,0 +1,295 @@
+"""The dataset that pretraining reads: 5 s segments, or pairs of adjacent ones, of standardised ECGs."""
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+
+import numpy as np
+import torch
+from fairseq.data import FairseqDataset
+
+from fairseq_signals_ext.data.augmentations import Augmentation, AugmentationSettings, build_augmentations
+from fairseq_signals_ext.data.stores import MatStore, ShardStore, Signal, check_sample_rate, missing_leads
+from fairseq_signals_ext.data.time_masks import MaskSettings, mask_channels, mask_frames
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.leads import LEADS
+
+logger = logging.getLogger(__name__)
+
+PAIR_CHOICES = ("none", "fixed", "random")
+
+# torch's layer_norm, which ECG-FM normalises with, adds this to the variance
+_NORM_EPS = 1e-5
+
+
+@dataclass(frozen=True)
+class SegmentSettings:
+    """How recordings become inputs of the model.
+
+    Attributes:
+        sample_rate: Hz that every recording must have; None: that of the first one.
+        segment_seconds: length of a segment in s.
+        max_sample_size: use no more than so many samples of a segment; None: all.
+        min_sample_size: leave out recordings with fewer samples; None: none.
+        leads: positions in `leads.LEADS` that the model gets, in its order.
+        pad: keep recordings shorter than a segment, filled up with zeros at the end.
+        pad_leads: give the model all twelve leads, with zeros for those not loaded or absent.
+        normalize: normalise each segment as a whole instead of each lead over its recording.
+        pairs: "none" (single segments), "fixed" (segments 0 and 1, 2 and 3, ...: CMSC as in ECG-FM) or
+            "random" (two adjacent windows anywhere in the recording, drawn anew each epoch).
+        augmentations: applied to every segment of a training set.
+    """
+
+    sample_rate: Optional[float] = None
+    segment_seconds: float = 5.0
+    max_sample_size: Optional[int] = None
+    min_sample_size: Optional[int] = None
+    leads: Tuple[int, ...] = tuple(range(len(LEADS)))
+    pad: bool = False
+    pad_leads: bool = False
+    normalize: bool = False
+    pairs: str = "none"
+    augmentations: AugmentationSettings = field(default_factory=AugmentationSettings)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One or two segments of one recording, not yet standardised: `collater` does that into the batch.
+
+    Attributes:
+        index: position in the dataset.
+        signal: the recording.
+        start: first sample.
+        segments: 1, or 2 for a pair.
+        samples: per lead and segment.
+        generator: the item's randomness in this epoch.
+    """
+
+    index: int
+    signal: Signal
+    start: int
+    segments: int
+    samples: int
+    generator: np.random.Generator
+
+
+class EcgDataset(FairseqDataset):
+    """Segments (or pairs of them) of the recordings in a store.
+
+    A batch of B items holds N = B segments, or N = 2B with pairs, both segments of a pair next to each other.
+
+    Args:
+        store: where recordings are read from.
+        settings: how they become segments.
+        name: of the split, for messages.
+        training: augment; draw in a random order.
+        seed: of the run; with epoch and item it decides all randomness.
+        masks: what the model will mask; None: the model draws masks itself, or has none.
+        keep_original: add the segments before augmentation to the batch.
+
+    Raises:
+        UserError: no recording is long enough, or settings that do not fit each other.
+    """
+
+    def __init__(
+        self,
+        store: Union[ShardStore, MatStore],
+        settings: SegmentSettings,
+        name: str = "data",
+        training: bool = True,
+        seed: int = 1,
+        masks: Optional[MaskSettings] = None,
+        keep_original: bool = False,
+    ):
+        if settings.pairs not in PAIR_CHOICES:
+            raise UserError(f"pairs={settings.pairs!r}: use one of {', '.join(PAIR_CHOICES)}")
+        self.store = store
+        self.settings = settings
+        self.name = name
+        self.training = training
+        self.seed = seed
+        self.masks = masks
+        self.keep_original = keep_original
+        # shared, so that persistent worker processes see the epoch change
+        self._epoch = torch.ones(1, dtype=torch.int64).share_memory_()
+
+        self.sample_rate = settings.sample_rate or store.read(0).sample_rate
+        whole = int(round(settings.segment_seconds * self.sample_rate))
+        self.segment_samples = min(whole, settings.max_sample_size or whole)
+        self.segments = 1 if settings.pairs == "none" else 2
+        self.leads = tuple(range(len(LEADS))) if settings.pad_leads else settings.leads
+        self._columns = [self.leads.index(lead) for lead in settings.leads]
+        self._recording, self._start = self._cut(whole)
+        self._augmentations: List[Augmentation] = []
+        if training:
+            self._augmentations = build_augmentations(settings.augmentations, settings.leads, self.sample_rate)
+
+    def _cut(self, stride: int) -> Tuple[np.ndarray, np.ndarray]:
+        """Recording and first sample of each item; what is too short is dropped and counted in the log."""
+        samples = self.store.samples
+        items = samples // (stride * self.segments)
+        if self.settings.pad and self.settings.pairs == "none":
+            items = np.maximum(items, samples > 0)
+        if self.settings.min_sample_size:
+            items = np.where(samples >= self.settings.min_sample_size, items, 0)
+        kept = int(np.count_nonzero(items))
+        needed = stride * self.segments / self.sample_rate
+        what = "segments" if self.segments == 1 else "pairs of adjacent segments"
+        logger.info(
+            f"{self.name}: {int(items.sum())} {what} of {self.settings.segment_seconds:g} s from {kept} recordings; "
+            f"{len(samples) - kept} of {len(samples)} recordings dropped as shorter than {needed:g} s"
+        )
+        if not kept:
+            raise UserError(
+                f"{self.name}: none of {len(samples)} recordings has {needed:g} s at {self.sample_rate:g} Hz "
+                f"({what} of {self.settings.segment_seconds:g} s); lower task.segment_seconds or give longer recordings"
+            )
+        recording = np.repeat(np.arange(len(samples), dtype=np.int32), items)
+        first_item = np.repeat(np.cumsum(items) - items, items)
+        start = (np.arange(len(recording)) - first_item) * (stride * self.segments)
+        return recording, start.astype(np.int32)
+
+    def __len__(self) -> int:
+        return len(self._recording)
+
+    @property
+    def epoch(self) -> int:
+        """Epoch of the training, from 1."""
+        return int(self._epoch[0])
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell the dataset, and its worker processes, the epoch of the training."""
+        self._epoch[0] = epoch
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Samples of each item, int64."""
+        available = self.store.samples[self._recording].astype(np.int64)
+        return np.minimum(available, self.segment_samples * self.segments)
+
+    def size(self, index: int) -> int:
+        """Samples of item `index`."""
+        return self.num_tokens(index)
+
+    def num_tokens(self, index: int) -> int:
+        """Samples of item `index`; what `dataset.max_tokens` counts."""
+        return min(int(self.store.samples[self._recording[index]]), self.segment_samples * self.segments)
+
+    def num_tokens_vec(self, indices: Sequence[int]) -> np.ndarray:
+        """Samples of items."""
+        return self.sizes[np.asarray(indices)]
+
+    def ordered_indices(self) -> np.ndarray:
+        """All items: in random order for training (by numpy's seed, which fairseq sets), else as they stand."""
+        return np.random.permutation(len(self)) if self.training else np.arange(len(self))
+
+    def __getitem__(self, index: int) -> Item:
+        """Item `index` in the current epoch.
+
+        Raises:
+            UserError: the recording cannot be read, has another sample rate, or lacks a lead.
+        """
+        generator = np.random.default_rng((self.seed, self.epoch, int(index)))
+        signal = self.store.read(self._recording[index])
+        check_sample_rate(signal, self.sample_rate)
+        if not self.settings.pad_leads and len(signal.leads) < len(LEADS):
+            missing = missing_leads(signal, self.settings.leads)
+            if missing:
+                raise UserError(
+                    f"{signal.name}: no lead {', '.join(missing)}; "
+                    f"set task.enable_padding_leads=true to fill it with zeros, or choose task.leads_to_load"
+                )
+        start, total = int(self._start[index]), signal.counts.shape[1]
+        if self.settings.pairs == "random":
+            start = int(generator.integers(0, total - 2 * self.segment_samples + 1))
+        samples = min(self.segment_samples, total - start)
+        return Item(int(index), signal, start, self.segments, samples, generator)
+
+    def collater(self, items: List[Item]) -> Dict[str, Any]:
+        """A batch: `id`, `patient_id`, `segment` (int64, N) and `net_input`, whose tensors are
+
+        * `source`: float32, N x leads x samples, standardised, augmented;
+        * `padding_mask`: bool, N x samples, only if a segment is padded;
+        * `mask_indices` (bool, N x frames) and `mask_channel_indices` (bool, N x features), if `masks` are given.
+
+        With masks also `sample_size`, the number of masked frames; with `keep_original` also `original`, as `source`.
+        """
+        if not items:
+            return {}
+        longest = max(item.samples for item in items)
+        number = sum(item.segments for item in items)
+        source = torch.zeros(number, len(self.leads), longest)
+        rows = source.numpy()
+        at = 0
+        for item in items:
+            self._standardise(item, rows[at : at + item.segments])
+            at += item.segments
+        original = source.clone() if self.keep_original else None
+        if self._augmentations:
+            self._augment(items, rows)
+        segment = np.concatenate([np.arange(item.segments) for item in items])
+        ids = np.repeat([item.index for item in items], [item.segments for item in items])
+        patients = np.repeat([item.signal.patient for item in items], [item.segments for item in items])
+        net_input: Dict[str, torch.Tensor] = {"source": source}
+        batch: Dict[str, Any] = {
+            "id": torch.from_numpy(ids),
+            "patient_id": torch.from_numpy(patients),
+            "segment": torch.from_numpy(segment),
+            "net_input": net_input,
+        }
+        samples = np.repeat([item.samples for item in items], [item.segments for item in items])
+        if samples.min() < longest:
+            net_input["padding_mask"] = torch.from_numpy(np.arange(longest) >= samples[:, None])
+        if self.masks:
+            batch.update(self._add_masks(net_input, samples, ids * 2 + segment))
+        if original is not None:
+            batch["original"] = original
+        return batch
+
+    def _standardise(self, item: Item, rows: np.ndarray) -> None:
+        """Write an item's segments, segments x leads x samples, into `rows`."""
+        signal, step = item.signal, item.samples
+        counts = signal.counts[:, item.start : item.start + item.segments * step]
+        counts = counts.reshape(len(counts), item.segments, step).transpose(1, 0, 2)
+        gain, offset = (
+            (signal.gain_mv, signal.offset_mv) if self.settings.normalize else (signal.gain, signal.offset)
+        )
+        if self.leads == self.settings.leads == tuple(range(len(LEADS))) and len(signal.leads) == len(LEADS):
+            block = rows[:, :, :step]
+            block[...] = counts
+            block *= gain[:, None]
+            block += offset[:, None]
+        else:
+            present = [lead for lead in self.settings.leads if lead in signal.leads]
+            stored = [int(np.searchsorted(signal.leads, lead)) for lead in present]
+            columns = [self.leads.index(lead) for lead in present]
+            rows[:, columns, :step] = counts[:, stored] * gain[stored, None] + offset[stored, None]
+        if self.settings.normalize:
+            block = rows[:, self._columns, :step]
+            mean = block.mean(axis=(1, 2), keepdims=True)
+            deviation = np.sqrt(block.var(axis=(1, 2), keepdims=True) + _NORM_EPS)
+            rows[:, self._columns, :step] = (block - mean) / deviation
+
+    def _augment(self, items: List[Item], rows: np.ndarray) -> None:
+        whole = len(self._columns) == len(self.leads)
+        at = 0
+        for item in items:
+            for segment in rows[at : at + item.segments]:
+                view = segment[:, : item.samples]
+                chosen = view if whole else view[self._columns]
+                for augment in self._augmentations:
+                    augment(chosen, item.generator)
+                if not whole:
+                    view[self._columns] = chosen
+            at += item.segments
+
+    def _add_masks(self, net_input: Dict[str, Any], samples: np.ndarray, rows: np.ndarray) -> Dict[str, int]:
+        assert self.masks is not None
+        channels = mask_channels(self.masks, rows, self.seed, self.epoch)
+        if channels is not None:
+            net_input["mask_channel_indices"] = torch.from_numpy(channels)
+        frames = mask_frames(self.masks, samples, rows, self.seed, self.epoch)
+        if frames is None:
+            return {}
+        net_input["mask_indices"] = torch.from_numpy(frames)
+        return {"sample_size": int(frames.sum())}

@@ -1,0 +1,179 @@
+"""Manifests: which recordings a split has. Three kinds of tab-separated text are read.
+
+* ours: the root, then `shards/00000.npy<TAB>row<TAB>samples`, a line a recording in a shard;
+* ECG-FM's: the root, then `path<TAB>samples`, a line a `.mat` file;
+* ECG-FM's for CMSC: the root, the extension, then `name<TAB>samples<TAB>lead<TAB>0,1`, a line for the files
+  `name_0.mat` and `name_1.mat`, adjacent segments of one recording.
+
+A root that is not absolute is taken from the manifest's own folder.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import List, Sequence, Tuple, Union
+
+import numpy as np
+
+from fairseq_signals_ext.errors import UserError
+
+_SHARD_LINE = re.compile(r"[^\t]+\.npy\t\d{1,9}\t\d{1,9}")
+_FILE_LINE = re.compile(r"[^\t]+\t\d{1,9}")
+_CMSC_LINE = re.compile(r"[^\t]+\t\d{1,9}\t\d+\t\d+(,\d+)*")
+
+
+@dataclass(frozen=True)
+class ShardManifest:
+    """Recordings in shards.
+
+    Attributes:
+        shards: paths of the shards that occur.
+        shard: int32, a recording's position in `shards`.
+        row: int32, its row in that shard's index.
+        samples: int32, its samples per lead.
+    """
+
+    shards: Tuple[Path, ...]
+    shard: np.ndarray
+    row: np.ndarray
+    samples: np.ndarray
+
+
+@dataclass(frozen=True)
+class FileManifest:
+    """Recordings in `.mat` files of ECG-FM.
+
+    Attributes:
+        files: for each recording its files, whose signals follow each other in time.
+        samples: int32, samples per lead of all files of a recording together.
+    """
+
+    files: Tuple[Tuple[Path, ...], ...]
+    samples: np.ndarray
+
+
+Manifest = Union[ShardManifest, FileManifest]
+
+
+def find_manifests(data: Union[str, Path], split: str) -> List[Path]:
+    """`data/split.tsv`, or all of `data/split-00000-of-000NN.tsv` in order.
+
+    Raises:
+        UserError: there is none, or a piece of the set is missing.
+    """
+    folder = Path(data)
+    single = folder / f"{split}.tsv"
+    if single.is_file():
+        return [single]
+    pieces = sorted(folder.glob(f"{split}-*-of-*.tsv"))
+    if not pieces:
+        present = ", ".join(sorted(path.name for path in folder.glob("*.tsv"))[:8]) or "none"
+        cure = "give task.data a folder with manifests, or make them with manifests/prepare.py"
+        raise UserError(f"{single}: no such manifest (manifests in this folder: {present}); {cure}")
+    count = re.sub(r".*-of-(\d+)$", r"\1", pieces[0].stem)
+    wanted = [folder / f"{split}-{number:05d}-of-{count}.tsv" for number in range(int(count))]
+    missing = [path for path in wanted if path not in pieces]
+    if missing or len(pieces) != len(wanted):
+        named = missing[0] if missing else next(path for path in pieces if path not in wanted)
+        raise UserError(f"{named}: the set of {len(wanted)} manifests is not whole ({len(pieces)} found); copy them all")
+    return pieces
+
+
+def read_manifests(paths: Sequence[Path]) -> Manifest:
+    """Read the manifests of one split, which must be of one kind.
+
+    Raises:
+        UserError: empty, malformed (with the line's number), or kinds mixed.
+    """
+    manifests = [_read_manifest(path) for path in paths]
+    if len(manifests) == 1:
+        return manifests[0]
+    if all(isinstance(manifest, FileManifest) for manifest in manifests):
+        files = sum((manifest.files for manifest in manifests), ())
+        return FileManifest(files, np.concatenate([manifest.samples for manifest in manifests]))
+    if not all(isinstance(manifest, ShardManifest) for manifest in manifests):
+        raise UserError(f"{paths[0].parent}: manifests of one split are of different kinds; prepare them again")
+    return _join_shard_manifests(manifests)
+
+
+def _join_shard_manifests(manifests: Sequence[ShardManifest]) -> ShardManifest:
+    position = {}
+    for manifest in manifests:
+        for shard in manifest.shards:
+            position.setdefault(shard, len(position))
+    renumbered = [
+        np.array([position[shard] for shard in manifest.shards], np.int32)[manifest.shard] for manifest in manifests
+    ]
+    return ShardManifest(
+        tuple(position),
+        np.concatenate(renumbered),
+        np.concatenate([manifest.row for manifest in manifests]),
+        np.concatenate([manifest.samples for manifest in manifests]),
+    )
+
+
+def _read_manifest(path: Path) -> Manifest:
+    with open(path, encoding="utf-8") as file:
+        root = file.readline().rstrip("\r\n")
+        first = file.readline().rstrip("\r\n")
+    if not root or not first:
+        raise UserError(f"{path}: the manifest is empty; prepare the data again, or check the split's fractions")
+    folder = path.parent / root
+    columns = first.count("\t") + 1
+    if columns == 3:
+        return _read_shard_lines(path, folder)
+    if columns == 2:
+        lines = _checked_lines(path, _FILE_LINE, skip=1)
+        files = tuple((folder / name,) for name, _ in lines)
+        return FileManifest(files, np.array([samples for _, samples in lines], np.int32))
+    if columns == 1:
+        return _read_cmsc_lines(path, folder, extension=first)
+    raise UserError(f"{path}: line 2: {columns} columns; a manifest has 'shard, row, samples' or 'path, samples'")
+
+
+def _read_shard_lines(path: Path, folder: Path) -> ShardManifest:
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(
+            path,
+            sep="\t",
+            skiprows=1,
+            names=["shard", "row", "samples"],
+            dtype={"shard": "category", "row": np.int32, "samples": np.int32},
+            index_col=False,
+            quoting=3,
+            skip_blank_lines=False,
+        )
+        well_formed = bool((table[["row", "samples"]].min() >= 0).all() and (table["shard"].cat.codes >= 0).all())
+    except (ValueError, OverflowError):  # pandas' parser errors are ValueErrors
+        well_formed = False
+    if not well_formed:
+        _checked_lines(path, _SHARD_LINE, skip=1)
+        raise UserError(f"{path}: a row or a number of samples is not a 32-bit number; prepare the data again")
+    shards = tuple(folder / name for name in table["shard"].cat.categories)
+    codes = table["shard"].cat.codes.to_numpy(np.int32)
+    return ShardManifest(shards, codes, table["row"].to_numpy(), table["samples"].to_numpy())
+
+
+def _read_cmsc_lines(path: Path, folder: Path, extension: str) -> FileManifest:
+    files, totals = [], []
+    for name, samples, _, segments in _checked_lines(path, _CMSC_LINE, skip=2):
+        numbers = segments.split(",")
+        files.append(tuple(folder / f"{name}_{number}.{extension}" for number in numbers))
+        totals.append(int(samples) * len(numbers))
+    return FileManifest(tuple(files), np.array(totals, np.int32))
+
+
+def _checked_lines(path: Path, pattern: "re.Pattern[str]", skip: int) -> List[List[str]]:
+    lines = []
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            text = line.rstrip("\r\n")
+            if number > skip:
+                if not pattern.fullmatch(text):
+                    raise UserError(f"{path}: line {number} is malformed: {text[:80]!r}; mend it or prepare again")
+                lines.append(text.split("\t"))
+    if not lines:
+        raise UserError(f"{path}: the manifest is empty; prepare the data again, or check the split's fractions")
+    return lines

@@ -1,0 +1,248 @@
+"""Where recordings are read from: shards of this project, or ECG-FM's `.mat` files. Both give a `Signal`."""
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Sequence, Tuple
+
+import numpy as np
+
+from fairseq_signals_ext.data.manifest import FileManifest, Manifest, ShardManifest
+from fairseq_signals_ext.data.shards import INDEX_DTYPE, index_path, patient_key
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.leads import LEADS, mask_to_leads
+
+CHECKSUM_CHOICES = ("once", "always", "never")
+
+_ALL_LEADS = (1 << len(LEADS)) - 1
+
+
+@dataclass(frozen=True)
+class Signal:
+    """One recording as it lies in its file.
+
+    `counts * gain + offset` are standardised values (zero mean, unit deviation over the whole recording);
+    `counts * gain_mv + offset_mv` are mV.
+
+    Attributes:
+        counts: leads x samples, integer or float; a view into the shard where possible.
+        leads: positions of the rows in `leads.LEADS`, ascending.
+        gain, offset, gain_mv, offset_mv: float32, one a row.
+        sample_rate: Hz.
+        patient: number that stands for the patient.
+        name: how messages call the recording.
+    """
+
+    counts: np.ndarray
+    leads: np.ndarray
+    gain: np.ndarray
+    offset: np.ndarray
+    gain_mv: np.ndarray
+    offset_mv: np.ndarray
+    sample_rate: float
+    patient: int
+    name: str
+
+
+class ShardStore:
+    """Recordings in shards, memory-mapped: opening costs the same whatever their number.
+
+    Raises:
+        UserError: a shard is missing, shorter than its index says, or the manifest names a row it does not have.
+    """
+
+    def __init__(self, manifest: ShardManifest, checksum: str = "once"):
+        if checksum not in CHECKSUM_CHOICES:
+            raise UserError(f"checksum={checksum!r}: use one of {', '.join(CHECKSUM_CHOICES)}")
+        self.manifest = manifest
+        self.checksum = checksum
+        self.samples = manifest.samples
+        self._checked = _shared_flags(len(manifest.row))
+        self._open()
+
+    def _open(self) -> None:
+        self._counts: List[np.ndarray] = []
+        self._index: List[np.ndarray] = []
+        for shard in self.manifest.shards:
+            counts, index = _open_shard(shard)
+            self._counts.append(counts)
+            self._index.append(index)
+        rows = np.array([len(index) for index in self._index])
+        beyond = np.flatnonzero(self.manifest.row >= rows[self.manifest.shard])
+        if len(beyond):
+            number = self.manifest.shard[beyond[0]]
+            raise UserError(
+                f"{self.manifest.shards[number]}: the manifest names row {self.manifest.row[beyond[0]]}, but the shard "
+                f"has {rows[number]} recordings; manifest and shards are of different runs, prepare again"
+            )
+
+    def __getstate__(self) -> Dict[str, Any]:
+        # a pickled memory map would carry the waveforms; workers that are not forked open the files themselves
+        return {key: value for key, value in self.__dict__.items() if key not in ("_counts", "_index")}
+
+    def __setstate__(self, state: Dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open()
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def name(self, number: int) -> str:
+        """How messages call recording `number` of the manifest."""
+        shard, row = self.manifest.shard[number], self.manifest.row[number]
+        return f"{self.manifest.shards[shard]}: recording idx {self._index[shard][row]['idx']} (row {row})"
+
+    def read(self, number: int) -> Signal:
+        """Recording `number` of the manifest.
+
+        Raises:
+            UserError: its index row contradicts the manifest or the shard, or its checksum differs.
+        """
+        shard = self.manifest.shard[number]
+        row = self._index[shard][self.manifest.row[number]]
+        samples, leads = int(row["samples"]), mask_to_leads(row["leads"])
+        start = int(row["offset"])
+        stop = start + samples * len(leads)
+        if samples != self.samples[number] or start < 0 or stop > len(self._counts[shard]):
+            raise UserError(f"{self.name(number)}: manifest, index and shard do not agree; prepare the data again")
+        counts = self._counts[shard][start:stop]
+        self._check(number, counts, int(row["crc"]))
+        scale, zero, mean, std = row["scale"], row["zero"], row["mean"], row["std"]
+        if row["leads"] != _ALL_LEADS:
+            scale, zero, mean, std = scale[leads], zero[leads], mean[leads], std[leads]
+        # a constant lead becomes zeros
+        inverse = np.divide(1.0, std, out=np.zeros(len(leads)), where=std > 0)
+        return Signal(
+            counts=counts.reshape(len(leads), samples),
+            leads=leads,
+            gain=(scale * inverse).astype(np.float32),
+            offset=(-(zero * scale + mean) * inverse).astype(np.float32),
+            gain_mv=scale.astype(np.float32),
+            offset_mv=(-zero * scale).astype(np.float32),
+            sample_rate=float(row["sample_rate"]),
+            patient=int(row["patient"]),
+            name=self.name(number),
+        )
+
+    def _check(self, number: int, counts: np.ndarray, stored: int) -> None:
+        if self.checksum == "never" or (self.checksum == "once" and self._checked[number]):
+            return
+        found = zlib.crc32(counts)
+        if found != stored:
+            raise UserError(
+                f"{self.name(number)}: checksum differs (stored {stored:08x}, read {found:08x}); "
+                f"delete this shard with its index and prepare again with --resume"
+            )
+        self._checked[number] = 1
+
+
+class MatStore:
+    """Recordings in ECG-FM's `.mat` files: `feats` (12 x samples), `curr_sample_rate`, `idx` or `patient_id`."""
+
+    def __init__(self, manifest: FileManifest):
+        self.manifest = manifest
+        self.samples = manifest.samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def name(self, number: int) -> str:
+        """How messages call recording `number` of the manifest."""
+        return str(self.manifest.files[number][0])
+
+    def read(self, number: int) -> Signal:
+        """Recording `number` of the manifest; its values are taken as they are, in whatever unit.
+
+        Raises:
+            UserError: a file is missing, unreadable, of another length than the manifest says, or holds NaN.
+        """
+        files = self.manifest.files[number]
+        pieces = [_load_mat(path) for path in files]
+        counts = pieces[0]["feats"] if len(pieces) == 1 else np.concatenate([p["feats"] for p in pieces], axis=1)
+        if counts.shape[1] != self.samples[number]:
+            raise UserError(
+                f"{files[0]}: {counts.shape[1]} samples, the manifest says {self.samples[number]}; make it again"
+            )
+        ones, zeros = np.ones(len(LEADS), np.float32), np.zeros(len(LEADS), np.float32)
+        return Signal(
+            counts=counts,
+            leads=np.arange(len(LEADS)),
+            gain=ones,
+            offset=zeros,
+            gain_mv=ones,
+            offset_mv=zeros,
+            sample_rate=pieces[0]["sample_rate"],
+            patient=pieces[0]["patient"],
+            name=str(files[0]),
+        )
+
+
+def open_store(manifest: Manifest, checksum: str = "once") -> Any:
+    """The store for a manifest: `ShardStore` or `MatStore`."""
+    return ShardStore(manifest, checksum) if isinstance(manifest, ShardManifest) else MatStore(manifest)
+
+
+def _shared_flags(number: int) -> Any:
+    # shared, so that worker processes of later epochs know what earlier ones have checked
+    import torch
+
+    return torch.zeros(number, dtype=torch.uint8).share_memory_()
+
+
+def _open_shard(path: Path) -> Tuple[np.ndarray, np.ndarray]:
+    arrays = []
+    for file in (path, index_path(path)):
+        if not file.is_file():
+            raise UserError(f"{file}: no such file, though the manifest names the shard; prepare again with --resume")
+        try:
+            array = np.load(file, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError, OSError):
+            raise UserError(
+                f"{file}: truncated or not a .npy file; delete this shard and prepare again with --resume"
+            ) from None
+        # slicing a plain array is several times cheaper than slicing np.memmap
+        arrays.append(array.view(np.ndarray))
+    counts, index = arrays
+    if counts.dtype != np.int16 or counts.ndim != 1 or index.dtype != INDEX_DTYPE:
+        raise UserError(f"{path}: not a shard of this version; prepare the data again")
+    return counts, index
+
+
+def _load_mat(path: Path) -> Dict[str, Any]:
+    import scipy.io
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such file, though the manifest names it; check the manifest's first line, the root")
+    try:
+        content = scipy.io.loadmat(path)
+        feats = np.asarray(content["feats"], np.float32)
+        sample_rate = float(np.ravel(content["curr_sample_rate"])[0])
+    except Exception as error:  # scipy raises many kinds for a damaged file
+        raise UserError(f"{path}: not a .mat file of ECG-FM ({type(error).__name__}: {error}); make it again") from None
+    if feats.ndim != 2 or len(feats) != len(LEADS):
+        raise UserError(f"{path}: feats is {feats.shape}, not {len(LEADS)} leads x samples; make it again")
+    if not np.isfinite(feats).all():
+        raise UserError(f"{path}: NaN or infinity in feats; leave this recording out of the manifest")
+    return {"feats": feats, "sample_rate": sample_rate, "patient": _mat_patient(content, path)}
+
+
+def _mat_patient(content: Dict[str, Any], path: Path) -> int:
+    for key in ("idx", "patient_id"):
+        if key in content:
+            value = np.ravel(content[key])[0]
+            return int(value) if isinstance(value, (int, np.integer, float, np.floating)) else patient_key(str(value))
+    return patient_key(str(path))
+
+
+def check_sample_rate(signal: Signal, sample_rate: float) -> None:
+    """Raise a `UserError` unless `signal` has this sample rate (Hz)."""
+    if signal.sample_rate != sample_rate:
+        raise UserError(
+            f"{signal.name}: {signal.sample_rate:g} Hz where {sample_rate:g} Hz is wanted; "
+            f"prepare with --rate {sample_rate:g}, or set task.sample_rate"
+        )
+
+
+def missing_leads(signal: Signal, wanted: Sequence[int]) -> List[str]:
+    """Names of the wanted leads that the recording does not have."""
+    return [LEADS[lead] for lead in wanted if lead not in signal.leads]

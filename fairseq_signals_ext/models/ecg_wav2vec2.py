@@ -1,0 +1,207 @@
+"""wav2vec 2.0 on ECGs (arXiv 2006.11477, 2408.05178): fairseq's model with a first convolution over the leads."""
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional, Tuple
+
+import torch
+from fairseq.models import register_model
+from fairseq.models.wav2vec.wav2vec2 import ConvFeatureExtractionModel, Wav2Vec2Config, Wav2Vec2Model
+from torch import nn
+
+from fairseq_signals_ext.conv_layers import ConvLayer, frames_of, parse_conv_layers, samples_per_frame
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.models.checkpoint_names import difference_of_parameters, rename_ecg_fm_parameters
+
+Tensor = torch.Tensor
+
+
+@dataclass
+class EcgWav2Vec2Config(Wav2Vec2Config):
+    """fairseq's wav2vec 2.0 options with the sizes and settings that ECG-FM was pretrained with."""
+
+    in_d: int = field(default=12, metadata={"help": "number of leads of the input"})
+    conv_feature_layers: str = field(
+        default="[(256, 2, 2)] * 4",
+        metadata={"help": "convolutions as a list of (features, kernel size, stride); '+' and '*' are understood"},
+    )
+    quantize_targets: bool = field(default=True, metadata={"help": "use quantized targets"})
+    final_dim: int = field(
+        default=256,
+        metadata={"help": "project the encoder's output and the targets to so many dimensions (0: encoder_embed_dim)"},
+    )
+    dropout_input: float = field(default=0.1, metadata={"help": "dropout of the transformer's input"})
+    dropout_features: float = field(default=0.1, metadata={"help": "dropout of the features that become targets"})
+    feature_grad_mult: float = field(
+        default=0.1, metadata={"help": "multiply the gradient of the convolutions by this; 0: they are not trained"}
+    )
+    required_seq_len_multiple: int = field(
+        default=1, metadata={"help": "pad the transformer's input to a multiple of so many frames"}
+    )
+
+
+class EcgFeatureExtractor(ConvFeatureExtractionModel):
+    """fairseq's convolutions, of which the first sees all leads: B x leads x samples to B x features x frames."""
+
+    def __init__(self, conv_layers: List[ConvLayer], in_d: int, mode: str, conv_bias: bool):
+        super().__init__(conv_layers, mode=mode, conv_bias=conv_bias)
+        features, kernel, stride = conv_layers[0]
+        first = nn.Conv1d(in_d, features, kernel, stride=stride, bias=conv_bias)
+        nn.init.kaiming_normal_(first.weight)
+        self.conv_layers[0][0] = first
+
+    def forward(self, x: Tensor) -> Tensor:
+        # fairseq adds a dimension for its single channel here
+        for layer in self.conv_layers:
+            x = layer(x)
+        return x
+
+
+@register_model("ecg_wav2vec2", dataclass=EcgWav2Vec2Config)
+class EcgWav2Vec2Model(Wav2Vec2Model):
+    """wav2vec 2.0 for ECGs of `in_d` leads.
+
+    Shapes: B segments, L leads, S samples, T frames, E = `encoder_embed_dim`, F features of the last convolution,
+    M masked frames a segment, N negatives.
+    """
+
+    def __init__(self, cfg: EcgWav2Vec2Config):
+        self_layers = parse_conv_layers(cfg.conv_feature_layers)
+        # fairseq evaluates this text as code, so it gets one that we wrote
+        cfg = copy.deepcopy(cfg)
+        cfg.conv_feature_layers = str(self_layers)
+        super().__init__(cfg)
+        self.conv_layers = self_layers
+        self.feature_extractor = EcgFeatureExtractor(self_layers, cfg.in_d, cfg.extractor_mode, cfg.conv_bias)
+        self.reconstruction_head: Optional[nn.Linear] = None
+        self._encoder_output: Optional[Tensor] = None
+        self.encoder.register_forward_hook(self._keep_encoder_output)
+
+    def _keep_encoder_output(self, module: nn.Module, inputs: Any, output: Tuple[Tensor, Any]) -> None:
+        self._encoder_output = output[0]
+
+    def forward(
+        self,
+        source: Tensor,
+        padding_mask: Optional[Tensor] = None,
+        mask: bool = True,
+        features_only: bool = False,
+        layer: Optional[int] = None,
+        mask_indices: Optional[Tensor] = None,
+        mask_channel_indices: Optional[Tensor] = None,
+        **kwargs: Any,
+    ) -> Dict[str, Any]:
+        """fairseq's forward for `source` of B x L x S.
+
+        Args:
+            source: float, B x L x S.
+            padding_mask: bool, B x S or B x L x S, True where a sample is padding.
+            mask: mask frames in time (and features, if so configured).
+            features_only: stop after the encoder.
+            layer: stop after this layer of the encoder.
+            mask_indices: bool, B x T, the frames to mask; drawn here if None. Each row masks the same number.
+            mask_channel_indices: bool, B x E, the features to mask; drawn here if None and so configured.
+
+        Returns:
+            What fairseq's model returns; with `features_only=False` also `features`, the encoder's output for the
+            masked input, B x T x E.
+        """
+        if padding_mask is not None and padding_mask.dim() == 3:
+            padding_mask = padding_mask.all(dim=1)
+        if mask_channel_indices is not None and mask_channel_indices.dim() == 2:
+            frames = frames_of(source.size(-1), self.conv_layers)
+            mask_channel_indices = mask_channel_indices.unsqueeze(1).expand(-1, frames, -1)
+        result = super().forward(
+            source,
+            padding_mask,
+            mask=mask,
+            features_only=features_only,
+            layer=layer,
+            mask_indices=mask_indices,
+            mask_channel_indices=mask_channel_indices,
+            **kwargs,
+        )
+        encoder_output, self._encoder_output = self._encoder_output, None
+        if not features_only:
+            result["features"] = encoder_output
+        return result
+
+    def extract_features(
+        self,
+        source: Tensor,
+        padding_mask: Optional[Tensor] = None,
+        mask: bool = False,
+        layer: Optional[int] = None,
+        **kwargs: Any,
+    ) -> Dict[str, Any]:
+        """Encoder output `x` (B x T x E), `features` of the convolutions (B x T x F), `padding_mask`, `layer_results`."""
+        return self.forward(source, padding_mask, mask=mask, features_only=True, layer=layer, **kwargs)
+
+    def get_extra_losses(self, net_output: Dict[str, Any]) -> List[Optional[Tensor]]:
+        """Diversity of the codebook (None with continuous targets) and penalty of the features, in this order."""
+        losses = super().get_extra_losses(net_output)
+        return losses if "prob_perplexity" in net_output else [None, *losses]
+
+    def add_reconstruction_head(self) -> None:
+        """Add the layer that regresses the signal under each frame; see `reconstruct`."""
+        if self.reconstruction_head is None:
+            outputs = self.cfg.in_d * samples_per_frame(self.conv_layers)
+            self.reconstruction_head = nn.Linear(self.cfg.encoder_embed_dim, outputs).to(self.mask_emb)
+
+    def reconstruct(self, features: Tensor) -> Tensor:
+        """Signal under frames, ... x L x (samples a frame), from encoder output, ... x E.
+
+        Frame t stands for the samples from `t * hop` to `(t + 1) * hop`, `hop` being the product of the strides.
+        """
+        if self.reconstruction_head is None:
+            raise UserError("the model has no reconstruction head: train it with criterion.reconstruction_weight > 0")
+        return self.reconstruction_head(features).unflatten(-1, (self.cfg.in_d, -1))
+
+    def _get_feat_extract_output_lengths(self, input_lengths: Tensor) -> Tensor:
+        # fairseq evaluates the config's text as code here too
+        return frames_of(input_lengths, self.conv_layers)
+
+    def upgrade_state_dict_named(self, state_dict: Dict[str, Tensor], name: str) -> Dict[str, Tensor]:
+        """Map ECG-FM's parameter names to fairseq's, in place."""
+        super().upgrade_state_dict_named(state_dict, name)
+        prefix = f"{name}." if name else ""
+        rename_ecg_fm_parameters(state_dict, self.state_dict(), prefix)
+        if f"{prefix}reconstruction_head.weight" in state_dict:
+            self.add_reconstruction_head()
+        return state_dict
+
+    def load_state_dict(
+        self, state_dict: Dict[str, Tensor], strict: bool = True, model_cfg: Any = None, args: Any = None
+    ) -> Any:
+        """As fairseq's, but names the first parameters that differ.
+
+        Raises:
+            UserError: `strict`, and a parameter is missing, unknown or of another shape.
+            SystemExit: the same when fairseq's trainer or loader called, which would hide the message.
+        """
+        self.upgrade_state_dict(state_dict)
+        problem = difference_of_parameters(state_dict, self.state_dict()) if strict else None
+        if problem:
+            message = f"the checkpoint is of another model than {type(self).__name__} with this config: {problem}"
+            raise UserError(message) if model_cfg is None else SystemExit(f"error: {message}")
+        return super().load_state_dict(state_dict, strict=strict, model_cfg=model_cfg, args=args)
+
+
+@dataclass
+class Wav2Vec2CmscConfig(EcgWav2Vec2Config):
+    """ECG-FM's pretraining model: wav2vec 2.0 with contrastive multi-segment coding."""
+
+
+@register_model("wav2vec2_cmsc", dataclass=Wav2Vec2CmscConfig)
+class Wav2Vec2CmscModel(EcgWav2Vec2Model):
+    """The model that `wav2vec2_with_cmsc` trains."""
+
+    def get_features(self, net_output: Dict[str, Any], aggregate: bool = False) -> Tensor:
+        """Encoder output, B x T x E; with `aggregate` its mean over the frames that are not padding, B x E."""
+        features, padding_mask = net_output["features"], net_output["padding_mask"]
+        if not aggregate:
+            return features
+        if padding_mask is None:
+            return features.mean(dim=1)
+        kept = (~padding_mask).unsqueeze(-1).to(features)
+        return (features * kept).sum(dim=1) / kept.sum(dim=1)

@@ -1,0 +1,202 @@
+"""Task `ecg_pretraining`: self-supervised pretraining on ECGs, with the options of ECG-FM's task."""
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional
+
+import numpy as np
+from fairseq.data import data_utils
+from fairseq.dataclass import FairseqDataclass
+from fairseq.tasks import FairseqTask, register_task
+from omegaconf import II, MISSING
+
+# importing registers them: fairseq's user-dir mechanism imports tasks and models by itself, criterions not
+import fairseq_signals_ext.criterions.wav2vec2_with_cmsc  # noqa: F401
+from fairseq_signals_ext.data.augmentations import AugmentationSettings
+from fairseq_signals_ext.data.ecg_dataset import EcgDataset, SegmentSettings
+from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
+from fairseq_signals_ext.data.stores import open_store
+from fairseq_signals_ext.data.time_masks import MaskSettings
+from fairseq_signals_ext.errors import UserError, exits_on_user_error
+from fairseq_signals_ext.leads import parse_leads
+from fairseq_signals_ext.tasks._errors_as_samples import ErrorsAsSamples, exit_if_error
+
+
+@dataclass
+class EcgPretrainingConfig(FairseqDataclass):
+    """Options of the task."""
+
+    data: str = field(default=MISSING, metadata={"help": "folder with the manifests, SPLIT.tsv"})
+    leads_to_load: Any = field(
+        default=None, metadata={"help": "leads to load, such as 'I,II,V1' or [0, 1, 6]; default all twelve"}
+    )
+    sample_rate: Optional[float] = field(
+        default=None, metadata={"help": "sample rate in Hz that recordings must have; default: that of the first"}
+    )
+    segment_seconds: float = field(default=5.0, metadata={"help": "length of a segment in s"})
+    pairs: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "none: single segments; fixed: segments 0-1, 2-3, ... of a recording; random: two adjacent windows, "
+            "drawn anew each epoch; default: fixed with a CMSC criterion, else none"
+        },
+    )
+    criterion_name: str = II("criterion._name")
+    normalize: bool = field(
+        default=False,
+        metadata={"help": "normalise each segment as a whole, instead of each lead over its recording"},
+    )
+    enable_padding: bool = field(
+        default=False, metadata={"help": "keep recordings shorter than a segment, padded with zeros"}
+    )
+    enable_padding_leads: bool = field(
+        default=False, metadata={"help": "give the model all 12 leads, zeros for those not loaded or absent"}
+    )
+    max_sample_size: Optional[int] = field(default=None, metadata={"help": "use no more samples of a segment"})
+    min_sample_size: Optional[int] = field(default=None, metadata={"help": "leave out recordings with fewer samples"})
+    checksum: str = field(
+        default="once", metadata={"help": "compare a recording's CRC-32 when it is read: once, always or never"}
+    )
+    rebuild_batches: bool = field(default=True, metadata={"help": "compose the batches anew in each epoch"})
+    seed: int = II("common.seed")
+
+    perturbation_mode: Optional[List[str]] = field(
+        default=None,
+        metadata={
+            "help": "augmentations in order: random_leads_masking, powerline_noise, emg_noise, baseline_shift, "
+            "baseline_wander"
+        },
+    )
+    p: List[float] = field(
+        default_factory=lambda: [1.0], metadata={"help": "probability of each augmentation, or one for all"}
+    )
+    max_amplitude: float = field(default=0.1, metadata={"help": "largest amplitude of noise, shift and wander"})
+    min_amplitude: float = field(default=0.0, metadata={"help": "smallest amplitude of noise, shift and wander"})
+    dependency: bool = field(
+        default=True, metadata={"help": "let noise of III, aVR, aVL and aVF follow from that of I and II"}
+    )
+    shift_ratio: float = field(default=0.2, metadata={"help": "baseline_shift: shifted part of a segment"})
+    num_segment: int = field(default=1, metadata={"help": "baseline_shift: number of shifted stretches"})
+    max_freq: float = field(default=0.2, metadata={"help": "baseline_wander: highest frequency in Hz"})
+    min_freq: float = field(default=0.01, metadata={"help": "baseline_wander: lowest frequency in Hz"})
+    k: int = field(default=3, metadata={"help": "baseline_wander: number of cosines"})
+    mask_leads_selection: str = field(default="random", metadata={"help": "random_leads_masking: random or conditional"})
+    mask_leads_prob: float = field(default=0.5, metadata={"help": "random: probability that a lead is masked"})
+    mask_leads_condition: List[int] = field(
+        default_factory=lambda: [4, 5], metadata={"help": "conditional: how many limb and chest leads are masked"}
+    )
+
+
+@register_task("ecg_pretraining", dataclass=EcgPretrainingConfig)
+class EcgPretrainingTask(FairseqTask):
+    """Pretraining on segments, or on CMSC's pairs of adjacent segments."""
+
+    cfg: EcgPretrainingConfig
+
+    def __init__(self, cfg: EcgPretrainingConfig, **kwargs: Any):
+        super().__init__(cfg, **kwargs)
+        self.masks: Optional[MaskSettings] = None
+        self.keep_original = False
+        self._model: Any = None
+        self._settings()
+
+    @classmethod
+    @exits_on_user_error
+    def setup_task(cls, cfg: EcgPretrainingConfig, **kwargs: Any) -> "EcgPretrainingTask":
+        """The task for a config; ends with one line if an option is wrong."""
+        return cls(cfg, **kwargs)
+
+    def _settings(self) -> SegmentSettings:
+        cfg = self.cfg
+        pairs = cfg.pairs or ("fixed" if "cmsc" in str(cfg.criterion_name) else "none")
+        return SegmentSettings(
+            sample_rate=cfg.sample_rate,
+            segment_seconds=cfg.segment_seconds,
+            max_sample_size=cfg.max_sample_size,
+            min_sample_size=cfg.min_sample_size,
+            leads=tuple(parse_leads(cfg.leads_to_load)),
+            pad=cfg.enable_padding,
+            pad_leads=cfg.enable_padding_leads,
+            normalize=cfg.normalize,
+            pairs=pairs,
+            augmentations=AugmentationSettings(
+                perturbation_mode=tuple(cfg.perturbation_mode or ()),
+                p=tuple(cfg.p),
+                max_amplitude=cfg.max_amplitude,
+                min_amplitude=cfg.min_amplitude,
+                dependency=cfg.dependency,
+                shift_ratio=cfg.shift_ratio,
+                num_segment=cfg.num_segment,
+                max_freq=cfg.max_freq,
+                min_freq=cfg.min_freq,
+                k=cfg.k,
+                mask_leads_selection=cfg.mask_leads_selection,
+                mask_leads_prob=cfg.mask_leads_prob,
+                mask_leads_condition=tuple(cfg.mask_leads_condition),
+            ),
+        )
+
+    @exits_on_user_error
+    def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
+        """The model; its masking options are what the task's collater will follow."""
+        model = super().build_model(cfg, from_checkpoint)
+        leads = 12 if self.cfg.enable_padding_leads else len(self._settings().leads)
+        if getattr(model.cfg, "in_d", leads) != leads:
+            raise UserError(
+                f"model.in_d={model.cfg.in_d}, but the task gives {leads} leads; set model.in_d={leads}, "
+                f"or task.leads_to_load and task.enable_padding_leads to match"
+            )
+        self.masks = MaskSettings.from_model_config(model.cfg)
+        self._model = model
+        return model
+
+    @exits_on_user_error
+    def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
+        """The criterion; one that reconstructs gives the model the layer that this needs."""
+        # options of ECG-FM that this criterion does not have are dropped; hydra has refused a typing error before
+        criterion = super().build_criterion(cfg, from_checkpoint=True)
+        if getattr(criterion, "reconstruction_weight", 0) > 0:
+            self.keep_original = True
+            self._model.add_reconstruction_head()
+        return criterion
+
+    @exits_on_user_error
+    def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, **kwargs: Any) -> None:
+        """Open `SPLIT.tsv` (or its pieces) of `task.data`; splits named train... are augmented."""
+        paths = find_manifests(self.cfg.data, split)
+        dataset = EcgDataset(
+            open_store(read_manifests(paths), self.cfg.checksum),
+            self._settings(),
+            name=str(paths[0]),
+            training="train" in split,
+            seed=self.cfg.seed,
+            masks=self.masks,
+            keep_original=self.keep_original,
+        )
+        self.datasets[split] = ErrorsAsSamples(dataset)
+
+    def train_step(
+        self, sample: Dict[str, Any], model: Any, criterion: Any, optimizer: Any, update_num: int, *args: Any, **kwargs: Any
+    ) -> Any:
+        """As fairseq's; layers are dropped by numpy's generator, which is seeded here so that it repeats."""
+        exit_if_error(sample)
+        with data_utils.numpy_seed(self.cfg.seed, update_num):
+            return super().train_step(sample, model, criterion, optimizer, update_num, *args, **kwargs)
+
+    def valid_step(self, sample: Dict[str, Any], model: Any, criterion: Any) -> Any:
+        """As fairseq's."""
+        exit_if_error(sample)
+        return super().valid_step(sample, model, criterion)
+
+    def max_positions(self) -> int:
+        """No limit: segments are cut to one length."""
+        return int(np.iinfo(np.int32).max)
+
+    @property
+    def source_dictionary(self) -> None:
+        """None: there is no text."""
+        return None
+
+    @property
+    def target_dictionary(self) -> None:
+        """None: there is no text."""
+        return None
