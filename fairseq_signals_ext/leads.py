@@ -1,9 +1,8 @@
 """The twelve standard leads: their order, their names, and sets of them as bit masks."""
 
+import functools
 import re
-from typing import Dict, Iterable, List, Sequence, Union
-
-import numpy as np
+from typing import Dict, Iterable, List, Sequence, Tuple, Union
 
 from fairseq_signals_ext.errors import UserError
 
@@ -49,6 +48,7 @@ def leads_to_mask(indices: Iterable[int]) -> int:
     return sum(1 << index for index in set(indices))
 
 
-def mask_to_leads(mask: int) -> "np.ndarray":
-    """Lead positions (int64, ascending) of a bit mask."""
-    return np.flatnonzero((int(mask) >> np.arange(len(LEADS))) & 1)
+@functools.lru_cache(maxsize=None)
+def mask_to_leads(mask: int) -> Tuple[int, ...]:
+    """Lead positions, ascending, of a bit mask."""
+    return tuple(index for index in range(len(LEADS)) if mask >> index & 1)

@@ -2,14 +2,15 @@
 
 import logging
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
 from fairseq.data import FairseqDataset
 
 from fairseq_signals_ext.data.augmentations import Augmentation, AugmentationSettings, build_augmentations
-from fairseq_signals_ext.data.stores import MatStore, ShardStore, Signal, check_sample_rate, missing_leads
+from fairseq_signals_ext.data.randomness import item_generator
+from fairseq_signals_ext.data.stores import Signal, Store, check_sample_rate, missing_leads
 from fairseq_signals_ext.data.time_masks import MaskSettings, mask_channels, mask_frames
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.leads import LEADS
@@ -17,9 +18,6 @@ from fairseq_signals_ext.leads import LEADS
 logger = logging.getLogger(__name__)
 
 PAIR_CHOICES = ("none", "fixed", "random")
-
-# torch's layer_norm, which ECG-FM normalises with, adds this to the variance
-_NORM_EPS = 1e-5
 
 
 @dataclass(frozen=True)
@@ -52,25 +50,15 @@ class SegmentSettings:
     augmentations: AugmentationSettings = field(default_factory=AugmentationSettings)
 
 
-@dataclass(frozen=True)
-class Item:
-    """One or two segments of one recording, not yet standardised: `collater` does that into the batch.
+class Item(NamedTuple):
+    """One or two segments of one recording, not yet standardised: `collater` does that into the batch."""
 
-    Attributes:
-        index: position in the dataset.
-        signal: the recording.
-        start: first sample.
-        segments: 1, or 2 for a pair.
-        samples: per lead and segment.
-        generator: the item's randomness in this epoch.
-    """
-
-    index: int
+    index: int  # position in the dataset
     signal: Signal
-    start: int
-    segments: int
-    samples: int
-    generator: np.random.Generator
+    start: int  # first sample
+    segments: int  # 1, or 2 for a pair
+    samples: int  # per lead and segment
+    generator: np.random.Generator  # the item's randomness in this epoch
 
 
 class EcgDataset(FairseqDataset):
@@ -93,7 +81,7 @@ class EcgDataset(FairseqDataset):
 
     def __init__(
         self,
-        store: Union[ShardStore, MatStore],
+        store: Store,
         settings: SegmentSettings,
         name: str = "data",
         training: bool = True,
@@ -118,11 +106,10 @@ class EcgDataset(FairseqDataset):
         self.segment_samples = min(whole, settings.max_sample_size or whole)
         self.segments = 1 if settings.pairs == "none" else 2
         self.leads = tuple(range(len(LEADS))) if settings.pad_leads else settings.leads
-        self._columns = [self.leads.index(lead) for lead in settings.leads]
+        self._wanted_of_stored: Dict[Tuple[int, ...], Tuple[int, ...]] = {}
         self._recording, self._start = self._cut(whole)
-        self._augmentations: List[Augmentation] = []
-        if training:
-            self._augmentations = build_augmentations(settings.augmentations, settings.leads, self.sample_rate)
+        self._augmentations: Dict[Tuple[int, ...], List[Augmentation]] = {}
+        self._augments = training and bool(self._augmentations_of(settings.leads))
 
     def _cut(self, stride: int) -> Tuple[np.ndarray, np.ndarray]:
         """Recording and first sample of each item; what is too short is dropped and counted in the log."""
@@ -155,7 +142,7 @@ class EcgDataset(FairseqDataset):
     @property
     def epoch(self) -> int:
         """Epoch of the training, from 1."""
-        return int(self._epoch[0])
+        return int(self._epoch.item())
 
     def set_epoch(self, epoch: int) -> None:
         """Tell the dataset, and its worker processes, the epoch of the training."""
@@ -189,7 +176,7 @@ class EcgDataset(FairseqDataset):
         Raises:
             UserError: the recording cannot be read, has another sample rate, or lacks a lead.
         """
-        generator = np.random.default_rng((self.seed, self.epoch, int(index)))
+        generator = item_generator(self.seed, self.epoch, int(index))
         signal = self.store.read(self._recording[index])
         check_sample_rate(signal, self.sample_rate)
         if not self.settings.pad_leads and len(signal.leads) < len(LEADS):
@@ -218,15 +205,15 @@ class EcgDataset(FairseqDataset):
             return {}
         longest = max(item.samples for item in items)
         number = sum(item.segments for item in items)
-        source = torch.zeros(number, len(self.leads), longest)
-        rows = source.numpy()
+        source = torch.empty(number, len(self.leads), longest)
         at = 0
         for item in items:
-            self._standardise(item, rows[at : at + item.segments])
+            self._standardise(item, source[at : at + item.segments])
+            source[at : at + item.segments, :, item.samples :] = 0
             at += item.segments
         original = source.clone() if self.keep_original else None
-        if self._augmentations:
-            self._augment(items, rows)
+        if self._augments:
+            self._augment(items, source.numpy())
         segment = np.concatenate([np.arange(item.segments) for item in items])
         ids = np.repeat([item.index for item in items], [item.segments for item in items])
         patients = np.repeat([item.signal.patient for item in items], [item.segments for item in items])
@@ -246,42 +233,53 @@ class EcgDataset(FairseqDataset):
             batch["original"] = original
         return batch
 
-    def _standardise(self, item: Item, rows: np.ndarray) -> None:
+    def _standardise(self, item: Item, rows: torch.Tensor) -> None:
         """Write an item's segments, segments x leads x samples, into `rows`."""
         signal, step = item.signal, item.samples
         counts = signal.counts[:, item.start : item.start + item.segments * step]
         counts = counts.reshape(len(counts), item.segments, step).transpose(1, 0, 2)
-        gain, offset = (
-            (signal.gain_mv, signal.offset_mv) if self.settings.normalize else (signal.gain, signal.offset)
-        )
-        if self.leads == self.settings.leads == tuple(range(len(LEADS))) and len(signal.leads) == len(LEADS):
-            block = rows[:, :, :step]
-            block[...] = counts
-            block *= gain[:, None]
-            block += offset[:, None]
-        else:
-            present = [lead for lead in self.settings.leads if lead in signal.leads]
-            stored = [int(np.searchsorted(signal.leads, lead)) for lead in present]
-            columns = [self.leads.index(lead) for lead in present]
-            rows[:, columns, :step] = counts[:, stored] * gain[stored, None] + offset[stored, None]
+        gain, offset = signal.to_millivolts() if self.settings.normalize else signal.to_standardised()
+        present = self._present(signal.leads)
+        as_stored = present == signal.leads == self.leads
+        target = rows[:, :, :step]
+        if not as_stored:
+            stored = [signal.leads.index(lead) for lead in present]
+            counts, gain, offset = counts[:, stored], gain[stored], offset[stored]
+            target = torch.empty(counts.shape)
+        # torch, as numpy takes twice as long for this
+        target.copy_(torch.from_numpy(counts))
+        target.mul_(torch.from_numpy(gain)[:, None]).add_(torch.from_numpy(offset)[:, None])
         if self.settings.normalize:
-            block = rows[:, self._columns, :step]
-            mean = block.mean(axis=(1, 2), keepdims=True)
-            deviation = np.sqrt(block.var(axis=(1, 2), keepdims=True) + _NORM_EPS)
-            rows[:, self._columns, :step] = (block - mean) / deviation
+            target.copy_(torch.nn.functional.layer_norm(target, target.shape[1:]))
+        if not as_stored:
+            rows[:] = 0
+            rows[:, [self.leads.index(lead) for lead in present], :step] = target
+
+    def _present(self, stored: Tuple[int, ...]) -> Tuple[int, ...]:
+        """Leads that are both wanted and stored, in the order wanted."""
+        if stored not in self._wanted_of_stored:
+            self._wanted_of_stored[stored] = tuple(lead for lead in self.settings.leads if lead in stored)
+        return self._wanted_of_stored[stored]
 
     def _augment(self, items: List[Item], rows: np.ndarray) -> None:
-        whole = len(self._columns) == len(self.leads)
         at = 0
         for item in items:
-            for segment in rows[at : at + item.segments]:
-                view = segment[:, : item.samples]
-                chosen = view if whole else view[self._columns]
-                for augment in self._augmentations:
+            present = self._present(item.signal.leads)
+            augmentations = self._augmentations_of(present)
+            columns = None if present == self.leads else [self.leads.index(lead) for lead in present]
+            for segment in rows[at : at + item.segments, :, : item.samples]:
+                chosen = segment if columns is None else segment[columns]
+                for augment in augmentations:
                     augment(chosen, item.generator)
-                if not whole:
-                    view[self._columns] = chosen
+                if columns is not None:
+                    segment[columns] = chosen
             at += item.segments
+
+    def _augmentations_of(self, leads: Tuple[int, ...]) -> List[Augmentation]:
+        # leads that a recording lacks stay zero, so augmentations are made for those that are there
+        if leads not in self._augmentations:
+            self._augmentations[leads] = build_augmentations(self.settings.augmentations, leads, self.sample_rate)
+        return self._augmentations[leads]
 
     def _add_masks(self, net_input: Dict[str, Any], samples: np.ndarray, rows: np.ndarray) -> Dict[str, int]:
         assert self.masks is not None

@@ -140,12 +140,13 @@ def _read_shard_lines(path: Path, folder: Path) -> ShardManifest:
             sep="\t",
             skiprows=1,
             names=["shard", "row", "samples"],
-            dtype={"shard": "category", "row": np.int32, "samples": np.int32},
+            dtype={"shard": "category", "row": np.int64, "samples": np.int64},  # int32 would overflow silently
             index_col=False,
             quoting=3,
             skip_blank_lines=False,
         )
-        well_formed = bool((table[["row", "samples"]].min() >= 0).all() and (table["shard"].cat.codes >= 0).all())
+        numbers = table[["row", "samples"]]
+        well_formed = numbers.min().min() >= 0 and numbers.max().max() < 2**31 and table["shard"].notna().all()
     except (ValueError, OverflowError):  # pandas' parser errors are ValueErrors
         well_formed = False
     if not well_formed:
@@ -153,7 +154,7 @@ def _read_shard_lines(path: Path, folder: Path) -> ShardManifest:
         raise UserError(f"{path}: a row or a number of samples is not a 32-bit number; prepare the data again")
     shards = tuple(folder / name for name in table["shard"].cat.categories)
     codes = table["shard"].cat.codes.to_numpy(np.int32)
-    return ShardManifest(shards, codes, table["row"].to_numpy(), table["samples"].to_numpy())
+    return ShardManifest(shards, codes, table["row"].to_numpy(np.int32), table["samples"].to_numpy(np.int32))
 
 
 def _read_cmsc_lines(path: Path, folder: Path, extension: str) -> FileManifest:

@@ -1,11 +1,11 @@
 """Where recordings are read from: shards of this project, or ECG-FM's `.mat` files. Both give a `Signal`."""
 
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Tuple, Union
 
 import numpy as np
+import torch
 
 from fairseq_signals_ext.data.manifest import FileManifest, Manifest, ShardManifest
 from fairseq_signals_ext.data.shards import INDEX_DTYPE, index_path, patient_key
@@ -14,34 +14,59 @@ from fairseq_signals_ext.leads import LEADS, mask_to_leads
 
 CHECKSUM_CHOICES = ("once", "always", "never")
 
-_ALL_LEADS = (1 << len(LEADS)) - 1
 
-
-@dataclass(frozen=True)
 class Signal:
     """One recording as it lies in its file.
 
-    `counts * gain + offset` are standardised values (zero mean, unit deviation over the whole recording);
-    `counts * gain_mv + offset_mv` are mV.
+    A stored value c of row k stands for `(c - zero[k]) * scale[k]` mV; `mean` and `std` are those of the whole
+    recording in mV. Where the file is standardised already, scale and std are 1, zero and mean 0.
 
     Attributes:
         counts: leads x samples, integer or float; a view into the shard where possible.
         leads: positions of the rows in `leads.LEADS`, ascending.
-        gain, offset, gain_mv, offset_mv: float32, one a row.
+        scale, zero, mean, std: one a row.
         sample_rate: Hz.
         patient: number that stands for the patient.
-        name: how messages call the recording.
     """
 
-    counts: np.ndarray
-    leads: np.ndarray
-    gain: np.ndarray
-    offset: np.ndarray
-    gain_mv: np.ndarray
-    offset_mv: np.ndarray
-    sample_rate: float
-    patient: int
-    name: str
+    __slots__ = ("counts", "leads", "scale", "zero", "mean", "std", "sample_rate", "patient", "_store", "_number")
+
+    def __init__(
+        self,
+        counts: np.ndarray,
+        leads: Tuple[int, ...],
+        scale: np.ndarray,
+        zero: np.ndarray,
+        mean: np.ndarray,
+        std: np.ndarray,
+        sample_rate: float,
+        patient: int,
+        store: "Store",
+        number: int,
+    ):
+        self.counts, self.leads = counts, leads
+        self.scale, self.zero, self.mean, self.std = scale, zero, mean, std
+        self.sample_rate, self.patient = sample_rate, patient
+        self._store, self._number = store, number
+
+    @property
+    def name(self) -> str:
+        """How messages call the recording."""
+        return self._store.name(self._number)
+
+    def to_standardised(self) -> Tuple[np.ndarray, np.ndarray]:
+        """Gain and offset, float32, one a row: `counts * gain + offset` has zero mean and unit deviation.
+
+        A constant lead becomes zeros.
+        """
+        with np.errstate(divide="ignore"):
+            inverse = np.where(self.std > 0, 1 / self.std, 0)
+        gain = self.scale * inverse
+        return gain.astype(np.float32), (-self.zero * gain - self.mean * inverse).astype(np.float32)
+
+    def to_millivolts(self) -> Tuple[np.ndarray, np.ndarray]:
+        """Gain and offset, float32, one a row: `counts * gain + offset` are mV."""
+        return self.scale.astype(np.float32), (-self.zero * self.scale).astype(np.float32)
 
 
 class ShardStore:
@@ -57,10 +82,12 @@ class ShardStore:
         self.manifest = manifest
         self.checksum = checksum
         self.samples = manifest.samples
-        self._checked = _shared_flags(len(manifest.row))
+        # shared, so that worker processes of later epochs know what earlier ones have checked
+        self._shared_checked = torch.zeros(len(manifest.row), dtype=torch.uint8).share_memory_()
         self._open()
 
     def _open(self) -> None:
+        self._checked = self._shared_checked.numpy()
         self._counts: List[np.ndarray] = []
         self._index: List[np.ndarray] = []
         for shard in self.manifest.shards:
@@ -78,7 +105,7 @@ class ShardStore:
 
     def __getstate__(self) -> Dict[str, Any]:
         # a pickled memory map would carry the waveforms; workers that are not forked open the files themselves
-        return {key: value for key, value in self.__dict__.items() if key not in ("_counts", "_index")}
+        return {key: value for key, value in self.__dict__.items() if key not in ("_counts", "_index", "_checked")}
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -100,28 +127,24 @@ class ShardStore:
         """
         shard = self.manifest.shard[number]
         row = self._index[shard][self.manifest.row[number]]
-        samples, leads = int(row["samples"]), mask_to_leads(row["leads"])
+        samples, leads = int(row["samples"]), mask_to_leads(int(row["leads"]))
         start = int(row["offset"])
         stop = start + samples * len(leads)
         if samples != self.samples[number] or start < 0 or stop > len(self._counts[shard]):
             raise UserError(f"{self.name(number)}: manifest, index and shard do not agree; prepare the data again")
         counts = self._counts[shard][start:stop]
         self._check(number, counts, int(row["crc"]))
-        scale, zero, mean, std = row["scale"], row["zero"], row["mean"], row["std"]
-        if row["leads"] != _ALL_LEADS:
-            scale, zero, mean, std = scale[leads], zero[leads], mean[leads], std[leads]
-        # a constant lead becomes zeros
-        inverse = np.divide(1.0, std, out=np.zeros(len(leads)), where=std > 0)
+        coefficients = [row[name] for name in ("scale", "zero", "mean", "std")]
+        if len(leads) < len(LEADS):
+            coefficients = [values[list(leads)] for values in coefficients]
         return Signal(
-            counts=counts.reshape(len(leads), samples),
-            leads=leads,
-            gain=(scale * inverse).astype(np.float32),
-            offset=(-(zero * scale + mean) * inverse).astype(np.float32),
-            gain_mv=scale.astype(np.float32),
-            offset_mv=(-zero * scale).astype(np.float32),
+            counts.reshape(len(leads), samples),
+            leads,
+            *coefficients,
             sample_rate=float(row["sample_rate"]),
             patient=int(row["patient"]),
-            name=self.name(number),
+            store=self,
+            number=number,
         )
 
     def _check(self, number: int, counts: np.ndarray, stored: int) -> None:
@@ -163,30 +186,27 @@ class MatStore:
             raise UserError(
                 f"{files[0]}: {counts.shape[1]} samples, the manifest says {self.samples[number]}; make it again"
             )
-        ones, zeros = np.ones(len(LEADS), np.float32), np.zeros(len(LEADS), np.float32)
+        ones, zeros = np.ones(len(LEADS)), np.zeros(len(LEADS))
         return Signal(
-            counts=counts,
-            leads=np.arange(len(LEADS)),
-            gain=ones,
-            offset=zeros,
-            gain_mv=ones,
-            offset_mv=zeros,
+            counts,
+            tuple(range(len(LEADS))),
+            scale=ones,
+            zero=zeros,
+            mean=zeros,
+            std=ones,
             sample_rate=pieces[0]["sample_rate"],
             patient=pieces[0]["patient"],
-            name=str(files[0]),
+            store=self,
+            number=number,
         )
 
 
-def open_store(manifest: Manifest, checksum: str = "once") -> Any:
+Store = Union[ShardStore, MatStore]
+
+
+def open_store(manifest: Manifest, checksum: str = "once") -> Store:
     """The store for a manifest: `ShardStore` or `MatStore`."""
     return ShardStore(manifest, checksum) if isinstance(manifest, ShardManifest) else MatStore(manifest)
-
-
-def _shared_flags(number: int) -> Any:
-    # shared, so that worker processes of later epochs know what earlier ones have checked
-    import torch
-
-    return torch.zeros(number, dtype=torch.uint8).share_memory_()
 
 
 def _open_shard(path: Path) -> Tuple[np.ndarray, np.ndarray]:
@@ -195,7 +215,8 @@ def _open_shard(path: Path) -> Tuple[np.ndarray, np.ndarray]:
         if not file.is_file():
             raise UserError(f"{file}: no such file, though the manifest names the shard; prepare again with --resume")
         try:
-            array = np.load(file, mmap_mode="r", allow_pickle=False)
+            # copy on write, as torch warns of arrays that cannot be written
+            array = np.load(file, mmap_mode="c", allow_pickle=False)
         except (ValueError, EOFError, OSError):
             raise UserError(
                 f"{file}: truncated or not a .npy file; delete this shard and prepare again with --resume"

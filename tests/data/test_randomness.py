@@ -1,0 +1,26 @@
+"""Generators of items: repeatable, different for different items, and uniform."""
+
+import numpy as np
+from fairseq_signals_ext.data.randomness import item_generator
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import chisquare, kstest
+
+number = st.integers(0, 2**31)
+
+
+@given(seed=number, epoch=number, index=number)
+def test_repeats_and_differs(seed, epoch, index):
+    draw = item_generator(seed, epoch, index).random(4)
+    assert np.array_equal(draw, item_generator(seed, epoch, index).random(4))
+    for other in ((seed + 1, epoch, index), (seed, epoch + 1, index), (seed, epoch, index + 1), (epoch, seed, index)):
+        if other != (seed, epoch, index):
+            assert not np.array_equal(draw, item_generator(*other).random(4))
+
+
+def test_first_draws_of_neighbouring_items_are_uniform_and_unrelated():
+    draws = np.array([item_generator(1, 1, index).random(3) for index in range(20_000)])
+    for column in draws.T:
+        assert kstest(column, "uniform").pvalue > 1e-4
+    cells, _ = np.histogramdd(np.column_stack([draws[:-1, 0], draws[1:, 0]]), bins=16, range=[(0, 1)] * 2)
+    assert chisquare(cells.ravel()).pvalue > 1e-4

@@ -1,0 +1,87 @@
+"""Running the real commands as a user would, at reduced size."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Dict, List
+
+CONFIGS = Path(__file__).parents[2] / "examples" / "ecg_fm" / "pretraining"
+BIN = Path(sys.executable).parent
+
+# overrides that make any of the configs a matter of seconds
+SMALL = [
+    "model.encoder_layers=1",
+    "model.encoder_embed_dim=32",
+    "model.encoder_ffn_embed_dim=32",
+    "model.encoder_attention_heads=2",
+    "model.conv_feature_layers='[(16,2,2)]*4'",
+    "model.conv_pos=16",
+    "model.conv_pos_groups=4",
+    "model.final_dim=16",
+    "model.latent_vars=16",
+    "model.num_negatives=10",
+    "dataset.batch_size=4",
+    "dataset.num_workers=0",
+    "distributed_training.distributed_world_size=1",
+    "common.cpu=true",
+]
+
+
+def user_dir() -> str:
+    """What `fairseq-signals-ext user-dir` prints."""
+    return subprocess.run(
+        [BIN / "fairseq-signals-ext", "user-dir"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def train_command(data: Path, out: Path, *overrides: str, config: str = "tiny") -> List[str]:
+    """`fairseq-hydra-train` on the manifests in `data`, leaving everything under `out`."""
+    return [
+        str(BIN / "fairseq-hydra-train"),
+        "--config-dir",
+        str(CONFIGS),
+        "--config-name",
+        config,
+        f"task.data={data}",
+        f"common.user_dir={user_dir()}",
+        f"hydra.run.dir={out}",
+        f"checkpoint.save_dir={out / 'checkpoints'}",
+        *overrides,
+    ]
+
+
+def run(command: List[str], **kwargs: Any) -> "subprocess.CompletedProcess[str]":
+    """Run to the end; output as text."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=540, env=environment, **kwargs)
+
+
+def train(data: Path, out: Path, *overrides: str, config: str = "tiny") -> str:
+    """Train to the end and return the log."""
+    done = run(train_command(data, out, *overrides, config=config))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return (out / "hydra_train.log").read_text()
+
+
+def weights(checkpoint: Path) -> Dict[str, Any]:
+    """The parameters in a checkpoint."""
+    import torch
+
+    return torch.load(checkpoint, weights_only=True)["model"]
+
+
+def logged(log: str, key: str) -> List[float]:
+    """All values of a key in fairseq's log, in order."""
+    return [float(value) for value in re.findall(rf'"{key}": "([-\d.e]+)"', log)]
+
+
+def error_line(done: "subprocess.CompletedProcess[str]") -> str:
+    """The one line that a user sees; fails if there is a traceback or no failure."""
+    assert done.returncode not in (0, None), done.stdout[-2000:]
+    text = done.stdout + done.stderr
+    assert "Traceback" not in text, text[-3000:]
+    lines = [line for line in text.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, text[-3000:]
+    return lines[0]

@@ -1,0 +1,41 @@
+"""Every config that we ship composes and starts."""
+
+import pytest
+from made_up import write_shards
+from running import CONFIGS, SMALL, logged, train
+
+PAPER_RATES = {1: 1e-4, 5: 1e-4, 6: 8e-5, 200: 8e-5, 201: 5e-5, 240: 5e-5}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    for split in ("train", "valid"):
+        write_shards(folder, [5000] * 8, split=split)
+    return folder
+
+
+@pytest.mark.parametrize("config", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+def test_config_trains_one_update(data, tmp_path, config):
+    log = train(data, tmp_path, *SMALL, "optimization.max_update=1", "optimization.update_freq=[1]", config=config)
+    assert logged(log, "train_num_updates") == [1.0]
+    assert (tmp_path / "checkpoints" / "checkpoint_last.pt").is_file()
+    assert ("'bf16': True" in log) == config.endswith("bf16")
+
+
+def test_published_settings():
+    """Sizes and rates of the full configs, as published."""
+    from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config, Wav2Vec2CmscModel
+    from omegaconf import OmegaConf
+
+    code, paper = (OmegaConf.load(CONFIGS / name) for name in ("ecg_fm.yaml", "ecg_fm_paper.yaml"))
+    assert (code.dataset.batch_size, code.distributed_training.distributed_world_size) == (64, 4)
+    assert (code.optimization.update_freq, code.optimization.max_epoch, code.optimization.lr) == ([2], 200, [5e-5])
+    assert (paper.dataset.batch_size, paper.distributed_training.distributed_world_size) == (171, 3)
+    rates = [float(rate) for rate in paper.optimization.lr]
+    # fairseq takes the value of the epoch, or the last one
+    assert {epoch: rates[min(epoch - 1, len(rates) - 1)] for epoch in PAPER_RATES} == PAPER_RATES
+    for config in (code, paper):
+        options = {key: value for key, value in config.model.items() if key != "_name"}
+        model = Wav2Vec2CmscModel(OmegaConf.merge(OmegaConf.structured(EcgWav2Vec2Config), options))
+        assert sum(parameter.numel() for parameter in model.parameters()) == 90_883_072

@@ -1,0 +1,60 @@
+"""Small made-up data for tests: shards with manifests, and ECG-FM's `.mat` files."""
+
+from pathlib import Path
+from typing import List, Optional, Sequence
+
+import numpy as np
+import scipy.io
+
+from fairseq_signals_ext.data.shards import ShardWriter
+
+RATE = 500
+
+
+def made_up_counts(rng: np.random.Generator, samples: int, leads: int = 12) -> np.ndarray:
+    """Beats of one heart on all leads with noise: int16, leads x samples."""
+    time = np.arange(samples) / RATE
+    beat = np.exp(-(((time * rng.uniform(0.8, 2.0) + rng.uniform()) % 1 - 0.5) ** 2) / 0.001)
+    signal = rng.uniform(-1000, 1000, (leads, 1)) * beat + rng.normal(0, 20, (leads, samples))
+    return signal.round().astype(np.int16)
+
+
+def write_shards(
+    folder: Path,
+    lengths: Sequence[int],
+    patients: Optional[Sequence[str]] = None,
+    leads: Sequence[int] = tuple(range(12)),
+    sample_rate: float = RATE,
+    shard_size: int = 4,
+    split: str = "train",
+    seed: int = 0,
+) -> List[np.ndarray]:
+    """Shards with one recording a length, and the manifest `split`.tsv; returns the counts of each recording."""
+    rng = np.random.default_rng(seed)
+    recordings, lines = [], [".\n"]
+    for first in range(0, len(lengths), shard_size):
+        name = f"shards/{first // shard_size:05d}.npy"
+        writer = ShardWriter(folder / name)
+        for row, samples in enumerate(lengths[first : first + shard_size]):
+            idx = first + row
+            counts = made_up_counts(rng, samples, len(leads))
+            writer.add(
+                counts,
+                leads=leads,
+                scale=np.full(len(leads), 0.001) * (1 + np.arange(len(leads)) / 10),
+                zero=np.arange(len(leads)) * 3.0,
+                sample_rate=sample_rate,
+                idx=idx,
+                patient=patients[idx] if patients else f"made-up-{idx}",
+            )
+            recordings.append(counts)
+            lines.append(f"{name}\t{row}\t{samples}\n")
+        writer.close()
+    (folder / f"{split}.tsv").write_text("".join(lines))
+    return recordings
+
+
+def write_mat(path: Path, feats: np.ndarray, idx: int, sample_rate: float = RATE) -> None:
+    """A `.mat` file as ECG-FM's preprocessing leaves them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scipy.io.savemat(path, {"feats": feats, "curr_sample_rate": sample_rate, "idx": idx})
