@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from pathlib import Path
 from typing import Any, Callable, List, Tuple
 
@@ -135,6 +136,7 @@ def compare(recordings: int, rounds: int) -> List[str]:
 def write_collection(folder: Path, recordings: int, shard_size: int) -> None:
     """Index and manifest of a large collection; the waveforms are holes."""
     block = LEADS * 2 * SEGMENT
+    crc = zlib.crc32(bytes(2 * block))
     with open(folder / "train.tsv", "w", encoding="utf-8") as manifest:
         manifest.write(".\n")
         for number, first in enumerate(tqdm(range(0, recordings, shard_size), desc="made-up index", leave=False)):
@@ -142,7 +144,7 @@ def write_collection(folder: Path, recordings: int, shard_size: int) -> None:
             index = np.zeros(rows, INDEX_DTYPE)
             index["idx"], index["patient"] = np.arange(first, first + rows), np.arange(first, first + rows)
             index["offset"], index["samples"] = np.arange(rows) * block, 2 * SEGMENT
-            index["sample_rate"], index["leads"] = RATE, (1 << LEADS) - 1
+            index["sample_rate"], index["leads"], index["crc"] = RATE, (1 << LEADS) - 1, crc
             path = folder / f"{number:05d}.npy"
             np.save(index_path(path), index)
             with open(path, "wb") as file:

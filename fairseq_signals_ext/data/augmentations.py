@@ -77,10 +77,13 @@ class Augmentation(abc.ABC):
         Raises:
             ValueError: the segment has other rows than `leads`.
         """
-        if len(segment) != len(self.leads):
-            raise ValueError(f"a segment of {len(segment)} leads, where {len(self.leads)} were announced")
+        self._check(segment)
         if rng.random() < self.p:
             self._apply(segment, rng)
+
+    def _check(self, segment: np.ndarray) -> None:
+        if len(segment) != len(self.leads):
+            raise ValueError(f"a segment of {len(segment)} leads, where {len(self.leads)} were announced")
 
     @abc.abstractmethod
     def _apply(self, segment: np.ndarray, rng: np.random.Generator) -> None:
@@ -95,18 +98,33 @@ class RandomLeadsMasking(Augmentation):
     limb and chest leads as `mask_leads_condition` says, or all of a kind if fewer are there.
     """
 
+    #: uniform numbers that decide for one segment: whether to mask at all, and one for each standard lead
+    DRAWS = 1 + len(LEADS)
+
     def __init__(self, p: float, settings: AugmentationSettings, leads: Sequence[int], sample_rate: float):
         super().__init__(p, settings, leads, sample_rate)
         limb = self.leads < len(LIMB_LEADS)
         self._kinds = tuple(zip((np.flatnonzero(limb), np.flatnonzero(~limb)), settings.mask_leads_condition))
 
-    def _apply(self, segment: np.ndarray, rng: np.random.Generator) -> None:
-        draws = rng.random(len(LEADS))[self.leads]
+    def masked(self, draws: np.ndarray) -> np.ndarray:
+        """Leads to set to zero: bool, segments x leads, from uniform numbers, segments x `DRAWS`."""
+        of_leads = draws[:, 1:][:, self.leads]
         if self.settings.mask_leads_selection == "random":
-            segment[draws < self.settings.mask_leads_prob] = 0
-            return
-        for rows, count in self._kinds:
-            segment[rows[np.argsort(draws[rows])[:count]]] = 0
+            chosen = of_leads < self.settings.mask_leads_prob
+        else:
+            chosen = np.zeros(of_leads.shape, bool)
+            for rows, count in self._kinds:
+                order = of_leads[:, rows].argsort(axis=1)
+                np.put_along_axis(chosen, rows[order[:, :count]], True, axis=1)
+        return chosen & (draws[:, :1] < self.p)
+
+    def __call__(self, segment: np.ndarray, rng: np.random.Generator) -> None:
+        """As for every augmentation."""
+        self._check(segment)
+        self._apply(segment, rng)
+
+    def _apply(self, segment: np.ndarray, rng: np.random.Generator) -> None:
+        segment[self.masked(rng.random((1, self.DRAWS)))[0]] = 0
 
 
 class AdditiveNoise(Augmentation):

@@ -2,15 +2,27 @@
 
 import logging
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
 from fairseq.data import FairseqDataset
 
-from fairseq_signals_ext.data.augmentations import Augmentation, AugmentationSettings, build_augmentations
-from fairseq_signals_ext.data.randomness import item_generator
-from fairseq_signals_ext.data.stores import Signal, Store, check_sample_rate, missing_leads
+from fairseq_signals_ext.data.augmentations import (
+    Augmentation,
+    AugmentationSettings,
+    RandomLeadsMasking,
+    build_augmentations,
+)
+from fairseq_signals_ext.data.randomness import LEAD_MASKS, PAIR_START, item_draws, item_generator
+from fairseq_signals_ext.data.stores import (
+    Signal,
+    Store,
+    check_sample_rate,
+    missing_leads,
+    standardising,
+    to_millivolts,
+)
 from fairseq_signals_ext.data.time_masks import MaskSettings, mask_channels, mask_frames
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.leads import LEADS
@@ -58,7 +70,12 @@ class Item(NamedTuple):
     start: int  # first sample
     segments: int  # 1, or 2 for a pair
     samples: int  # per lead and segment
-    generator: np.random.Generator  # the item's randomness in this epoch
+    seed: int
+    epoch: int
+
+    def generator(self) -> np.random.Generator:
+        """The item's randomness in this epoch, from its start."""
+        return item_generator(self.seed, self.epoch, self.index)
 
 
 class EcgDataset(FairseqDataset):
@@ -109,7 +126,13 @@ class EcgDataset(FairseqDataset):
         self._wanted_of_stored: Dict[Tuple[int, ...], Tuple[int, ...]] = {}
         self._recording, self._start = self._cut(whole)
         self._augmentations: Dict[Tuple[int, ...], List[Augmentation]] = {}
-        self._augments = training and bool(self._augmentations_of(settings.leads))
+        whole_list = self._augmentations_of(settings.leads) if training else []
+        self._augments = bool(whole_list)
+        self._masks_leads_first = (
+            self._augments
+            and isinstance(whole_list[0], RandomLeadsMasking)
+            and not (settings.normalize or keep_original)
+        )
 
     def _cut(self, stride: int) -> Tuple[np.ndarray, np.ndarray]:
         """Recording and first sample of each item; what is too short is dropped and counted in the log."""
@@ -176,7 +199,7 @@ class EcgDataset(FairseqDataset):
         Raises:
             UserError: the recording cannot be read, has another sample rate, or lacks a lead.
         """
-        generator = item_generator(self.seed, self.epoch, int(index))
+        index, epoch = int(index), self.epoch
         signal = self.store.read(self._recording[index])
         check_sample_rate(signal, self.sample_rate)
         if not self.settings.pad_leads and len(signal.leads) < len(LEADS):
@@ -188,9 +211,10 @@ class EcgDataset(FairseqDataset):
                 )
         start, total = int(self._start[index]), signal.counts.shape[1]
         if self.settings.pairs == "random":
-            start = int(generator.integers(0, total - 2 * self.segment_samples + 1))
+            latest = total - 2 * self.segment_samples
+            start = int(item_draws(self.seed, epoch, [index], 1, PAIR_START)[0, 0] * (latest + 1))
         samples = min(self.segment_samples, total - start)
-        return Item(int(index), signal, start, self.segments, samples, generator)
+        return Item(index, signal, start, self.segments, samples, self.seed, epoch)
 
     def collater(self, items: List[Item]) -> Dict[str, Any]:
         """A batch: `id`, `patient_id`, `segment` (int64, N) and `net_input`, whose tensors are
@@ -204,16 +228,20 @@ class EcgDataset(FairseqDataset):
         if not items:
             return {}
         longest = max(item.samples for item in items)
-        number = sum(item.segments for item in items)
-        source = torch.empty(number, len(self.leads), longest)
-        at = 0
-        for item in items:
-            self._standardise(item, source[at : at + item.segments])
-            source[at : at + item.segments, :, item.samples :] = 0
-            at += item.segments
+        # numpy's large arrays lie in huge pages, where torch's cost a page fault every 4 kB
+        array = np.empty((sum(item.segments for item in items), len(self.leads), longest), np.float32)
+        source = torch.from_numpy(array)
+        coefficients = self._coefficients(items)
+        for item, rows in _rows_of(items):
+            self._copy(item, array[rows])
+        if self._masks_leads_first:
+            # a lead whose gain and offset are zero is zero, and cheaper to mask than its samples
+            self._mask_leads(items, coefficients)
+        source.mul_(torch.from_numpy(coefficients[..., :1])).add_(torch.from_numpy(coefficients[..., 1:]))
+        self._finish(items, source)
         original = source.clone() if self.keep_original else None
         if self._augments:
-            self._augment(items, source.numpy())
+            self._augment(items, array)
         segment = np.concatenate([np.arange(item.segments) for item in items])
         ids = np.repeat([item.index for item in items], [item.segments for item in items])
         patients = np.repeat([item.signal.patient for item in items], [item.segments for item in items])
@@ -233,27 +261,44 @@ class EcgDataset(FairseqDataset):
             batch["original"] = original
         return batch
 
-    def _standardise(self, item: Item, rows: torch.Tensor) -> None:
-        """Write an item's segments, segments x leads x samples, into `rows`."""
+    def _coefficients(self, items: List[Item]) -> np.ndarray:
+        """Gain and offset, N x leads x 2, that turn counts into the model's input; zero for absent leads."""
+        signals = [item.signal for item in items]
+        both = np.stack((to_millivolts if self.settings.normalize else standardising)(signals), axis=-1)
+        if self.leads != self.settings.leads:
+            absent = [lead for lead in self.leads if lead not in self.settings.leads]
+            both[:, absent] = 0
+        chosen = both[:, self.leads].astype(np.float32)
+        return np.repeat(chosen, [item.segments for item in items], axis=0)
+
+    def _copy(self, item: Item, rows: np.ndarray) -> None:
+        """Counts of an item's segments into `rows`, segments x leads x samples."""
         signal, step = item.signal, item.samples
         counts = signal.counts[:, item.start : item.start + item.segments * step]
         counts = counts.reshape(len(counts), item.segments, step).transpose(1, 0, 2)
-        gain, offset = signal.to_millivolts() if self.settings.normalize else signal.to_standardised()
+        if signal.leads == self.leads:
+            rows[:, :, :step] = counts
+            return
         present = self._present(signal.leads)
-        as_stored = present == signal.leads == self.leads
-        target = rows[:, :, :step]
-        if not as_stored:
-            stored = [signal.leads.index(lead) for lead in present]
-            counts, gain, offset = counts[:, stored], gain[stored], offset[stored]
-            target = torch.empty(counts.shape)
-        # torch, as numpy takes twice as long for this
-        target.copy_(torch.from_numpy(counts))
-        target.mul_(torch.from_numpy(gain)[:, None]).add_(torch.from_numpy(offset)[:, None])
-        if self.settings.normalize:
-            target.copy_(torch.nn.functional.layer_norm(target, target.shape[1:]))
-        if not as_stored:
-            rows[:] = 0
-            rows[:, [self.leads.index(lead) for lead in present], :step] = target
+        rows[:] = 0
+        rows[:, self._columns(present), :step] = counts[:, [signal.leads.index(lead) for lead in present]]
+
+    def _finish(self, items: List[Item], source: torch.Tensor) -> None:
+        """Normalise segments as a whole, if so configured, and fill what follows a short one with zeros."""
+        for item, rows in _rows_of(items):
+            if self.settings.normalize:
+                columns = self._columns(self._present(item.signal.leads))
+                block = source[rows, columns, : item.samples]
+                source[rows, columns, : item.samples] = torch.nn.functional.layer_norm(block, block.shape[1:])
+            if item.samples < source.size(-1):
+                source[rows, :, item.samples :] = 0
+
+    def _leads_differ(self, items: List[Item]) -> bool:
+        first = items[0].signal.leads
+        return any(item.signal.leads is not first and item.signal.leads != first for item in items)
+
+    def _columns(self, leads: Tuple[int, ...]) -> List[int]:
+        return [self.leads.index(lead) for lead in leads]
 
     def _present(self, stored: Tuple[int, ...]) -> Tuple[int, ...]:
         """Leads that are both wanted and stored, in the order wanted."""
@@ -261,19 +306,32 @@ class EcgDataset(FairseqDataset):
             self._wanted_of_stored[stored] = tuple(lead for lead in self.settings.leads if lead in stored)
         return self._wanted_of_stored[stored]
 
-    def _augment(self, items: List[Item], rows: np.ndarray) -> None:
-        at = 0
-        for item in items:
+    def _mask_leads(self, items: List[Item], coefficients: np.ndarray) -> None:
+        """Apply random lead masking, the first augmentation, to all segments' gains and offsets at once."""
+        numbers = [2 * item.index + segment for item in items for segment in range(item.segments)]
+        draws = item_draws(self.seed, self.epoch, numbers, RandomLeadsMasking.DRAWS, LEAD_MASKS)
+        for item, rows in _rows_of(items) if self._leads_differ(items) else [(items[0], slice(None))]:
             present = self._present(item.signal.leads)
-            augmentations = self._augmentations_of(present)
-            columns = None if present == self.leads else [self.leads.index(lead) for lead in present]
-            for segment in rows[at : at + item.segments, :, : item.samples]:
+            masking = self._augmentations_of(present)[0]
+            columns = slice(None) if present == self.leads else self._columns(present)
+            coefficients[rows, columns] *= ~masking.masked(draws[rows])[..., None]
+
+    def _augment(self, items: List[Item], source: np.ndarray) -> None:
+        """Apply the augmentations, apart from one that `_mask_leads` has done, to each segment of the batch."""
+        first = int(self._masks_leads_first)
+        for item, rows in _rows_of(items):
+            present = self._present(item.signal.leads)
+            augmentations = self._augmentations_of(present)[first:]
+            if not augmentations:
+                return
+            columns = None if present == self.leads else self._columns(present)
+            generator = item.generator()
+            for segment in source[rows, :, : item.samples]:
                 chosen = segment if columns is None else segment[columns]
                 for augment in augmentations:
-                    augment(chosen, item.generator)
+                    augment(chosen, generator)
                 if columns is not None:
                     segment[columns] = chosen
-            at += item.segments
 
     def _augmentations_of(self, leads: Tuple[int, ...]) -> List[Augmentation]:
         # leads that a recording lacks stay zero, so augmentations are made for those that are there
@@ -291,3 +349,11 @@ class EcgDataset(FairseqDataset):
             return {}
         net_input["mask_indices"] = torch.from_numpy(frames)
         return {"sample_size": int(frames.sum())}
+
+
+def _rows_of(items: List[Item]) -> Iterator[Tuple[Item, slice]]:
+    """Each item with the rows of the batch that its segments take."""
+    at = 0
+    for item in items:
+        yield item, slice(at, at + item.segments)
+        at += item.segments

@@ -18,13 +18,14 @@ CHECKSUM_CHOICES = ("once", "always", "never")
 class Signal:
     """One recording as it lies in its file.
 
-    A stored value c of row k stands for `(c - zero[k]) * scale[k]` mV; `mean` and `std` are those of the whole
-    recording in mV. Where the file is standardised already, scale and std are 1, zero and mean 0.
+    A stored value c of lead k stands for `(c - zero[k]) * scale[k]` mV; `mean` and `std` are those of the whole
+    recording in mV. All four are indexed by position in `leads.LEADS` and zero for leads that are absent. Where the
+    file is standardised already, scale and std are 1, zero and mean 0.
 
     Attributes:
         counts: leads x samples, integer or float; a view into the shard where possible.
         leads: positions of the rows in `leads.LEADS`, ascending.
-        scale, zero, mean, std: one a row.
+        scale, zero, mean, std: float, 12.
         sample_rate: Hz.
         patient: number that stands for the patient.
     """
@@ -53,20 +54,6 @@ class Signal:
     def name(self) -> str:
         """How messages call the recording."""
         return self._store.name(self._number)
-
-    def to_standardised(self) -> Tuple[np.ndarray, np.ndarray]:
-        """Gain and offset, float32, one a row: `counts * gain + offset` has zero mean and unit deviation.
-
-        A constant lead becomes zeros.
-        """
-        with np.errstate(divide="ignore"):
-            inverse = np.where(self.std > 0, 1 / self.std, 0)
-        gain = self.scale * inverse
-        return gain.astype(np.float32), (-self.zero * gain - self.mean * inverse).astype(np.float32)
-
-    def to_millivolts(self) -> Tuple[np.ndarray, np.ndarray]:
-        """Gain and offset, float32, one a row: `counts * gain + offset` are mV."""
-        return self.scale.astype(np.float32), (-self.zero * self.scale).astype(np.float32)
 
 
 class ShardStore:
@@ -134,13 +121,13 @@ class ShardStore:
             raise UserError(f"{self.name(number)}: manifest, index and shard do not agree; prepare the data again")
         counts = self._counts[shard][start:stop]
         self._check(number, counts, int(row["crc"]))
-        coefficients = [row[name] for name in ("scale", "zero", "mean", "std")]
-        if len(leads) < len(LEADS):
-            coefficients = [values[list(leads)] for values in coefficients]
         return Signal(
             counts.reshape(len(leads), samples),
             leads,
-            *coefficients,
+            scale=row["scale"],
+            zero=row["zero"],
+            mean=row["mean"],
+            std=row["std"],
             sample_rate=float(row["sample_rate"]),
             patient=int(row["patient"]),
             store=self,
@@ -253,6 +240,24 @@ def _mat_patient(content: Dict[str, Any], path: Path) -> int:
             value = np.ravel(content[key])[0]
             return int(value) if isinstance(value, (int, np.integer, float, np.floating)) else patient_key(str(value))
     return patient_key(str(path))
+
+
+def standardising(signals: Sequence[Signal]) -> Tuple[np.ndarray, np.ndarray]:
+    """Gain and offset, float64, signals x 12: `counts * gain + offset` has zero mean and unit deviation.
+
+    They are zero for leads that are absent or constant.
+    """
+    scale, zero, mean, std = (
+        np.array([getattr(signal, name) for signal in signals], float) for name in ("scale", "zero", "mean", "std")
+    )
+    inverse = 1 / np.where(std > 0, std, np.inf)
+    return scale * inverse, -(zero * scale + mean) * inverse
+
+
+def to_millivolts(signals: Sequence[Signal]) -> Tuple[np.ndarray, np.ndarray]:
+    """Gain and offset, float64, signals x 12: `counts * gain + offset` are mV."""
+    scale, zero = (np.array([getattr(signal, name) for signal in signals], float) for name in ("scale", "zero"))
+    return scale, -zero * scale
 
 
 def check_sample_rate(signal: Signal, sample_rate: float) -> None:
