@@ -1,0 +1,240 @@
+"""One update of the base model (90.9 M parameters), by fairseq's own trainer, task, criterion and data loader.
+
+    python benchmarks/training.py [--updates 3] [--pairs 8] [--precision fp32 bf16] [--out FILE.md]
+
+On a GPU where there is one, else on the CPU. Prints, for each precision: segments a second; model TFLOP/s, counted by
+torch's FlopCounterMode over forward and backward (matrix products, convolutions and attention; two operations for each
+multiplication with addition; nothing for what is recomputed or elementwise); the share of the peak, which is the rate
+of a large matrix product of that precision, measured in the same run; the share of the time spent waiting for data;
+peak memory; and where the time of an update goes.
+"""
+
+import argparse
+import contextlib
+import gc
+import os
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import fairseq_signals_ext
+from fairseq_signals_ext.data.shards import ShardWriter
+
+CONFIGS = Path(__file__).parents[1] / "examples" / "ecg_fm" / "pretraining"
+ON_GPU = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if ON_GPU else "cpu")
+RATE, SAMPLES, LEADS = 500, 5000, 12
+
+
+def write_recordings(folder: Path, recordings: int) -> None:
+    """Noise, 10 s a recording."""
+    rng = np.random.default_rng(0)
+    writer, lines = ShardWriter(folder / "00000.npy"), [".\n"]
+    for idx in range(recordings):
+        counts = rng.normal(0, 200, (LEADS, SAMPLES)).astype(np.int16)
+        ones = np.full(LEADS, 0.001)
+        writer.add(
+            counts, leads=range(LEADS), scale=ones, zero=0 * ones, sample_rate=RATE, idx=idx, patient=str(idx)
+        )
+        lines.append(f"00000.npy\t{idx}\t{SAMPLES}\n")
+    writer.close()
+    (folder / "train.tsv").write_text("".join(lines))
+
+
+def compose_config(folder: Path, pairs: int, precision: str, overrides: List[str]) -> Any:
+    """`ecg_fm.yaml` as `fairseq-hydra-train` would see it."""
+    from fairseq.dataclass.initialize import add_defaults, hydra_init
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    hydra_init("ecg_fm")
+    with initialize_config_dir(str(CONFIGS), version_base="1.1"):
+        config = compose(
+            "ecg_fm",
+            [
+                f"task.data={folder}",
+                f"dataset.batch_size={pairs}",
+                "dataset.num_workers=1",
+                "distributed_training.distributed_world_size=1",
+                f"common.bf16={str(precision == 'bf16').lower()}",
+                f"common.cpu={str(not ON_GPU).lower()}",
+                "common.log_format=none",
+                *overrides,
+            ],
+        )
+    add_defaults(config)
+    return OmegaConf.create(OmegaConf.to_container(config, resolve=True, enum_to_str=True))
+
+
+def synchronise() -> None:
+    """Wait for the GPU, if there is one."""
+    if ON_GPU:
+        torch.cuda.synchronize()
+
+
+def seconds_of(function: Callable[[], Any]) -> float:
+    """Time of one call, the GPU's work included."""
+    synchronise()
+    start = time.perf_counter()
+    function()
+    synchronise()
+    return time.perf_counter() - start
+
+
+def measured_peak(precision: str) -> float:
+    """TFLOP/s of a large matrix product."""
+    size = 8192 if ON_GPU else 2048
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = (torch.randn(size, size, device=DEVICE, dtype=dtype) for _ in range(2))
+    torch.mm(a, b)
+    return 2 * size**3 / min(seconds_of(lambda: torch.mm(a, b)) for _ in range(5)) / 1e12
+
+
+class Clock:
+    """Adds up the time between hooks, by name."""
+
+    def __init__(self) -> None:
+        self.seconds: Dict[str, float] = {}
+        self._started: Dict[str, float] = {}
+
+    def start(self, name: str) -> None:
+        """Begin to count for `name`."""
+        synchronise()
+        self._started[name] = time.perf_counter()
+
+    def stop(self, name: str) -> None:
+        """Stop counting for `name`."""
+        synchronise()
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - self._started.pop(name)
+
+    def watch(self, module: torch.nn.Module, name: str) -> None:
+        """Count the forward passes of a module."""
+        module.register_forward_pre_hook(lambda *_: self.start(name))
+        module.register_forward_hook(lambda *_: self.stop(name))
+
+    @contextlib.contextmanager
+    def watching(self, owner: Any, method: str, name: str) -> Iterator[None]:
+        """Count the calls of a method."""
+        original = getattr(owner, method)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            self.start(name)
+            try:
+                return original(*args, **kwargs)
+            finally:
+                self.stop(name)
+
+        setattr(owner, method, timed)
+        try:
+            yield
+        finally:
+            setattr(owner, method, original)
+
+
+def time_components(trainer: Any, model: Any, samples: List[Any]) -> Dict[str, float]:
+    """Seconds of one update, by component; the GPU is made to wait between them."""
+    clock = Clock()
+    clock.watch(model.feature_extractor, "convolutions, forward")
+    clock.watch(model.encoder.pos_conv, "positional convolution, forward")
+    clock.watch(model.encoder, "transformer with positional convolution, forward")
+    if model.quantizer is not None:
+        clock.watch(model.quantizer, "quantizer, forward")
+    clock.watch(trainer.criterion, "model and losses, forward")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(clock.watching(model, "sample_negatives", "drawing negatives"))
+        stack.enter_context(clock.watching(model, "compute_preds", "similarities"))
+        stack.enter_context(clock.watching(trainer.optimizer, "backward", "backward"))
+        stack.enter_context(clock.watching(trainer.optimizer, "step", "optimizer"))
+        clock.seconds["whole update"] = seconds_of(lambda: trainer.train_step(samples))
+    return clock.seconds
+
+
+def count_flops(trainer: Any, samples: List[Any]) -> float:
+    """Operations of one update, forward and backward."""
+    with FlopCounterMode(display=False) as counter:
+        trainer.train_step(samples)
+    return float(counter.get_total_flops())
+
+
+def peak_memory() -> float:
+    """GB: of the GPU, or of this process."""
+    if ON_GPU:
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def measure(pairs: int, updates: int, precision: str, overrides: List[str]) -> List[str]:
+    """Rows of the tables for one precision."""
+    from fairseq import tasks
+    from fairseq.trainer import Trainer
+
+    with tempfile.TemporaryDirectory() as name:
+        write_recordings(Path(name), pairs * (updates + 4))
+        config = compose_config(Path(name), pairs, precision, overrides)
+        task = tasks.setup_task(config.task)
+        model = task.build_model(config.model)
+        trainer = Trainer(config, task, model, task.build_criterion(config.criterion))
+        batches = trainer.get_train_iterator(epoch=1, load_dataset=True).next_epoch_itr()
+        waits, steps = [], []
+        flops = count_flops(trainer, [next(batches)])
+        trainer.train_step([next(batches)])
+        for _ in range(updates):
+            start = time.perf_counter()
+            samples = [next(batches)]
+            waits.append(time.perf_counter() - start)
+            steps.append(seconds_of(lambda samples=samples: trainer.train_step(samples)))
+        components = time_components(trainer, trainer.model, [next(batches)])
+        del batches
+        gc.collect()
+    step, wait = statistics.median(steps), statistics.median(waits)
+    peak, achieved = measured_peak(precision), flops / step / 1e12
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    rows = [
+        f"| {precision}, {pairs} pairs, {parameters:,} parameters | |",
+        "| --- | --- |",
+        f"| segments/s | {2 * pairs / (step + wait):,.1f} |",
+        f"| an update | {step:.3f} s (median of {updates}) |",
+        f"| GFLOP a segment, forward and backward | {flops / (2 * pairs) / 1e9:.1f} |",
+        f"| model TFLOP/s | {achieved:.3f} |",
+        f"| share of the peak ({peak:.2f} TFLOP/s, a matrix product) | {100 * achieved / peak:.0f} % |",
+        f"| waiting for data | {100 * wait / (step + wait):.1f} % |",
+        f"| peak memory | {peak_memory():.2f} GB |",
+    ]
+    whole = components.pop("whole update")
+    return rows + [f"| {part} | {100 * seconds / whole:.1f} % |" for part, seconds in sorted(components.items())]
+
+
+def main() -> None:
+    """Measure and print; with --out also write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--updates", type=int, default=3, help="updates to time (default 3)")
+    parser.add_argument("--pairs", type=int, default=171 if ON_GPU else 8, help="pairs of segments a batch")
+    parser.add_argument("--precision", nargs="+", choices=["fp32", "bf16"], help="default: fp32, on a GPU also bf16")
+    parser.add_argument("--override", nargs="*", default=[], help="more options for hydra, such as model.encoder_layers=4")
+    parser.add_argument("--out", type=Path, help="write the tables to this file as well")
+    options = parser.parse_args()
+    fairseq_signals_ext.register()
+    sys.path.insert(0, str(Path(__file__).parent))
+    from loading import machine
+
+    device = torch.cuda.get_device_name() if ON_GPU else f"CPU, {torch.get_num_threads()} threads"
+    rows = [f"{machine()}; {device}"]
+    for precision in options.precision or (["fp32", "bf16"] if ON_GPU else ["fp32"]):
+        rows += ["", *measure(options.pairs, options.updates, precision, options.override)]
+    text = "\n".join(rows) + "\n"
+    print(text)
+    if options.out:
+        options.out.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    main()

@@ -1,0 +1,17 @@
+"""ECG-FM as a plugin to stock fairseq; importing this is light and needs neither torch nor fairseq."""
+
+import importlib
+import os
+
+__version__ = "0.1.0"
+
+
+def user_dir() -> str:
+    """The plugin's folder, for fairseq's `common.user_dir` and `--user-dir`."""
+    return os.path.dirname(os.path.abspath(__file__))
+
+
+def register() -> None:
+    """Make fairseq know the plugin's models, criterions and tasks; needed before fairseq is used from Python."""
+    for module in ("models.ecg_wav2vec2", "tasks.ecg_pretraining"):
+        importlib.import_module(f"{__name__}.{module}")
