@@ -193,6 +193,20 @@ class EcgDataset(FairseqDataset):
         """All items: in random order for training (by numpy's seed, which fairseq sets), else as they stand."""
         return np.random.permutation(len(self)) if self.training else np.arange(len(self))
 
+    def batch_by_size(
+        self,
+        indices: np.ndarray,
+        max_tokens: Optional[int] = None,
+        max_sentences: Optional[int] = None,
+        required_batch_size_multiple: int = 1,
+    ) -> Sequence[np.ndarray]:
+        """Batches as fairseq makes them, but of all items.
+
+        fairseq leaves out the last batch unless its size is a multiple of `required_batch_size_multiple`, by
+        default 8: a validation set of seven recordings would be empty.
+        """
+        return super().batch_by_size(indices, max_tokens, max_sentences, required_batch_size_multiple=1)
+
     def __getitem__(self, index: int) -> Item:
         """Item `index` in the current epoch.
 

@@ -143,5 +143,5 @@ def _spans(shape: Any, padding: Any, prob: float, length: int, *args: Any, **kwa
         return _fairseq_masks()(shape, padding, prob, length, *args, **kwargs)
     except ValueError as error:
         raise UserError(
-            f"mask_prob={prob:g} and mask_length={length} do not fit {shape[1]} positions ({error}); lower them"
+            f"mask_prob={prob:g} and mask_length={length} do not fit {shape[1]} positions ({error}); change them"
         ) from None

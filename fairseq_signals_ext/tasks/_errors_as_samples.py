@@ -26,9 +26,9 @@ class ErrorsAsSamples(BaseWrapperDataset):
         except UserError as error:
             return {"error": str(error)}
 
-    def num_tokens_vec(self, indices: Any) -> Any:
+    def batch_by_size(self, *args: Any, **kwargs: Any) -> Any:
         """As the dataset's; fairseq's wrapper leaves it out."""
-        return self.dataset.num_tokens_vec(indices)
+        return self.dataset.batch_by_size(*args, **kwargs)
 
 
 def exit_if_error(sample: Dict[str, Any]) -> None:

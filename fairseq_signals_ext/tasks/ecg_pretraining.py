@@ -135,9 +135,13 @@ class EcgPretrainingTask(FairseqTask):
             ),
         )
 
-    @exits_on_user_error
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """The model; its masking options are what the task's collater will follow."""
+        # fairseq looks at the names of this method's arguments, which a decorator would hide
+        return self._build_model(cfg, from_checkpoint)
+
+    @exits_on_user_error
+    def _build_model(self, cfg: Any, from_checkpoint: bool) -> Any:
         model = super().build_model(cfg, from_checkpoint)
         leads = 12 if self.cfg.enable_padding_leads else len(self._settings().leads)
         if getattr(model.cfg, "in_d", leads) != leads:
@@ -174,6 +178,7 @@ class EcgPretrainingTask(FairseqTask):
         )
         self.datasets[split] = ErrorsAsSamples(dataset)
 
+    @exits_on_user_error
     def train_step(
         self, sample: Dict[str, Any], model: Any, criterion: Any, optimizer: Any, update_num: int, *args: Any, **kwargs: Any
     ) -> Any:
@@ -182,6 +187,7 @@ class EcgPretrainingTask(FairseqTask):
         with data_utils.numpy_seed(self.cfg.seed, update_num):
             return super().train_step(sample, model, criterion, optimizer, update_num, *args, **kwargs)
 
+    @exits_on_user_error
     def valid_step(self, sample: Dict[str, Any], model: Any, criterion: Any) -> Any:
         """As fairseq's."""
         exit_if_error(sample)

@@ -12,6 +12,7 @@ from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
 from fairseq_signals_ext.data.stores import open_store
 from fairseq_signals_ext.data.time_masks import MaskSettings
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.tasks._errors_as_samples import ErrorsAsSamples
 from made_up import RATE, write_mat, write_shards
 
 SEGMENT = 5 * RATE
@@ -169,6 +170,16 @@ def test_crop_and_minimum(tmp_path):
     dataset = open_dataset(tmp_path, max_sample_size=1000, min_sample_size=5001)
     assert batch_of(dataset)["net_input"]["source"].shape == (2, 12, 1000)
     assert set(dataset.sizes) == {1000} and dataset.num_tokens(0) == 1000
+
+
+@pytest.mark.parametrize("recordings", [1, 7, 11])
+def test_every_item_is_in_a_batch(tmp_path, recordings):
+    """With the multiple of 8 that fairseq asks for by default."""
+    write_shards(tmp_path, [5000] * recordings)
+    dataset = ErrorsAsSamples(open_dataset(tmp_path, pairs="fixed"))
+    batches = dataset.batch_by_size(dataset.ordered_indices(), max_sentences=4, required_batch_size_multiple=8)
+    assert sorted(index for batch in batches for index in batch) == list(range(recordings))
+    assert max(len(batch) for batch in batches) <= 4
 
 
 MASKS = MaskSettings(

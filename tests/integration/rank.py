@@ -48,7 +48,11 @@ def main() -> None:
 
     def train_step(self: Any, *args: Any, **kwargs: Any) -> Any:
         result = stock_train_step(self, *args, **kwargs)
-        gradients = {name: value.grad.clone() for name, value in self.model.named_parameters() if value.grad is not None}
+        gradients = {
+            name.split("module.")[-1]: value.grad.clone()  # data-parallel wrappers put "module." before a name
+            for name, value in self.model.named_parameters()
+            if value.grad is not None
+        }
         torch.save(gradients, target)
         return result
 

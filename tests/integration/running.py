@@ -12,20 +12,20 @@ BIN = Path(sys.executable).parent
 
 # overrides that make any of the configs a matter of seconds
 SMALL = [
-    "model.encoder_layers=1",
-    "model.encoder_embed_dim=32",
-    "model.encoder_ffn_embed_dim=32",
-    "model.encoder_attention_heads=2",
-    "model.conv_feature_layers='[(16,2,2)]*4'",
-    "model.conv_pos=16",
-    "model.conv_pos_groups=4",
-    "model.final_dim=16",
-    "model.latent_vars=16",
-    "model.num_negatives=10",
-    "dataset.batch_size=4",
-    "dataset.num_workers=0",
-    "distributed_training.distributed_world_size=1",
-    "common.cpu=true",
+    "++model.encoder_layers=1",
+    "++model.encoder_embed_dim=32",
+    "++model.encoder_ffn_embed_dim=32",
+    "++model.encoder_attention_heads=2",
+    "++model.conv_feature_layers='[(16,2,2)]*4'",
+    "++model.conv_pos=16",
+    "++model.conv_pos_groups=4",
+    "++model.final_dim=16",
+    "++model.latent_vars=16",
+    "++model.num_negatives=10",
+    "++dataset.batch_size=4",
+    "++dataset.num_workers=0",
+    "++distributed_training.distributed_world_size=1",
+    "++common.cpu=true",
 ]
 
 

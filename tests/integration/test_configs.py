@@ -17,7 +17,7 @@ def data(tmp_path_factory):
 
 @pytest.mark.parametrize("config", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
 def test_config_trains_one_update(data, tmp_path, config):
-    log = train(data, tmp_path, *SMALL, "optimization.max_update=1", "optimization.update_freq=[1]", config=config)
+    log = train(data, tmp_path, *SMALL, "++optimization.max_update=1", "++optimization.update_freq=[1]", config=config)
     assert logged(log, "train_num_updates") == [1.0]
     assert (tmp_path / "checkpoints" / "checkpoint_last.pt").is_file()
     assert ("'bf16': True" in log) == config.endswith("bf16")

@@ -13,23 +13,24 @@ from running import SMALL, train, train_command, weights
 UPDATES = 14
 OVERRIDES = [
     *SMALL,
-    f"optimization.max_update={UPDATES}",
-    "common.log_interval=1",
-    "checkpoint.save_interval_updates=2",
-    "checkpoint.keep_interval_updates=-1",
-    "dataset.disable_validation=true",
-    "task.pairs=random",
-    "task.perturbation_mode=[random_leads_masking,emg_noise]",
-    "model.encoder_layers=2",
-    "model.encoder_layerdrop=0.3",
-    "model.mask_channel_prob=0.2",
+    f"++optimization.max_update={UPDATES}",
+    "++common.log_interval=1",
+    "++checkpoint.save_interval_updates=2",
+    "++checkpoint.keep_interval_updates=-1",
+    "++dataset.disable_validation=true",
+    "++task.pairs=random",
+    "++task.perturbation_mode=[random_leads_masking,emg_noise]",
+    "++model.encoder_layers=2",
+    "++model.encoder_layerdrop=0.3",
+    "++model.mask_channel_prob=0.5",
+    "++model.mask_channel_length=4",
 ]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_kill_and_resume(tmp_path, workers):
     write_shards(tmp_path, [9000] * 24)  # six updates an epoch
-    overrides = [*OVERRIDES, f"dataset.num_workers={workers}"]
+    overrides = [*OVERRIDES, f"++dataset.num_workers={workers}"]
     train(tmp_path, tmp_path / "unbroken", *overrides)
 
     out = tmp_path / "broken"

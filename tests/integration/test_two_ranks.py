@@ -13,13 +13,13 @@ RANK = Path(__file__).parent / "rank.py"
 
 NO_DROPOUT = [
     *SMALL,
-    "dataset.disable_validation=true",
-    "optimization.max_update=1",
-    "optimization.clip_norm=0",
-    "model.dropout=0",
-    "model.attention_dropout=0",
-    "model.dropout_input=0",
-    "model.dropout_features=0",
+    "++dataset.disable_validation=true",
+    "++optimization.max_update=1",
+    "++optimization.clip_norm=0",
+    "++model.dropout=0",
+    "++model.attention_dropout=0",
+    "++model.dropout_input=0",
+    "++model.dropout_features=0",
 ]
 
 
@@ -43,13 +43,13 @@ def wait(process):
 
 def test_two_ranks_equal_one_with_two_accumulated_batches(tmp_path):
     write_shards(tmp_path, [5000] * 16)
-    wait(start(tmp_path, tmp_path / "one", tmp_path / "one.pt", "optimization.update_freq=[2]"))
+    wait(start(tmp_path, tmp_path / "one", tmp_path / "one.pt", "++optimization.update_freq=[2]"))
     distributed = [
-        "distributed_training.distributed_world_size=2",
-        "distributed_training.ddp_backend=legacy_ddp",
-        "distributed_training.distributed_backend=gloo",
-        "distributed_training.distributed_no_spawn=true",
-        f"distributed_training.distributed_init_method=file://{tmp_path / 'meeting'}",
+        "++distributed_training.distributed_world_size=2",
+        "++distributed_training.ddp_backend=legacy_ddp",
+        "++distributed_training.distributed_backend=gloo",
+        "++distributed_training.distributed_no_spawn=true",
+        f"++distributed_training.distributed_init_method=file://{tmp_path / 'meeting'}",
     ]
     ranks = [
         start(
@@ -57,7 +57,7 @@ def test_two_ranks_equal_one_with_two_accumulated_batches(tmp_path):
             tmp_path / f"rank{rank}",
             tmp_path / f"rank{rank}.pt",
             *distributed,
-            f"distributed_training.distributed_rank={rank}",
+            f"++distributed_training.distributed_rank={rank}",
         )
         for rank in (0, 1)
     ]
