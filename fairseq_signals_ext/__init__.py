@@ -12,6 +12,16 @@ def user_dir() -> str:
 
 
 def register() -> None:
-    """Make fairseq know the plugin's models, criterions and tasks; needed before fairseq is used from Python."""
+    """Make fairseq know the plugin's models, criterions and tasks.
+
+    Needed, once, before fairseq is used from Python; on the command line fairseq's user-dir does the same. Calling it
+    again, before or after the user-dir, is harmless.
+
+    Raises:
+        UserError: fairseq is not installed, or there is none for this Python.
+    """
+    from fairseq_signals_ext.requirements import require_fairseq
+
+    require_fairseq()
     for module in ("models.ecg_wav2vec2", "tasks.ecg_pretraining"):
         importlib.import_module(f"{__name__}.{module}")

@@ -1,0 +1,41 @@
+# The two commands of a fresh machine: make demo, make test. Both do all set-up.
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup lint test proofs demo benchmarks clean
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(VENV)/.done ## virtual environment with everything
+
+$(VENV)/.done: setup.py constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or 3.12 found: install one (apt install python3.11), or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "Setting up $(VENV) with $$($(PYTHON) --version); this takes a few minutes once."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt torch
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+lint: setup ## ruff, and type hints by mypy
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: setup lint ## tests; real recordings from the folder in ECG_DATA
+	$(BIN)/python -m pytest -m "not slow"
+
+proofs: setup ## longer tests
+	$(BIN)/python -m pytest -m slow
+
+demo: setup ## simulate (or DATA=folder of WFDB records), prepare, pretrain, draw the loss curve
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo/run.sh
+
+benchmarks: setup ## loading and training, into benchmarks/results
+	$(BIN)/python benchmarks/loading.py --out benchmarks/results/loading.md
+	$(BIN)/python benchmarks/training.py --out benchmarks/results/training.md
+
+clean: ## remove the environment and the demo's output
+	rm -rf $(VENV) runs *.egg-info

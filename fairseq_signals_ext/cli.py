@@ -1,0 +1,67 @@
+"""The console command `fairseq-signals-ext`."""
+
+import argparse
+import importlib
+import sys
+from typing import List, Optional
+
+import fairseq_signals_ext
+from fairseq_signals_ext.errors import exits_on_user_error
+
+_EXAMPLES = """examples:
+  fairseq-hydra-train ... common.user_dir=$(fairseq-signals-ext user-dir)
+  fairseq-signals-ext prepare wfdb path/to/records --out data --split
+  fairseq-signals-ext curve run --out loss.png
+"""
+
+# name of the subcommand: one line on it; its arguments and work are in commands/NAME.py
+_COMMANDS = {
+    "prepare": "turn recordings into shards and manifests",
+    "curve": "draw the loss curve of a training",
+}
+
+
+def _parser(chosen: Optional[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fairseq-signals-ext",
+        description="ECG-FM on stock fairseq: everything that fairseq's own commands do not do.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=fairseq_signals_ext.__version__)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
+    subparsers.add_parser("user-dir", help="print the plugin's folder, for fairseq's common.user_dir or --user-dir")
+    for name, summary in _COMMANDS.items():
+        if name != chosen:  # only the command that runs is imported
+            subparsers.add_parser(name, help=summary, add_help=False)
+            continue
+        module = importlib.import_module(f"fairseq_signals_ext.commands.{name}")
+        subparser = subparsers.add_parser(
+            name,
+            help=summary,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(subparser)
+        subparser.set_defaults(run=module.run)
+    return parser
+
+
+@exits_on_user_error
+def main(arguments: Optional[List[str]] = None) -> int:
+    """Run the command; returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
+    parser = _parser(chosen)
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return 2
+    if options.command == "user-dir":
+        print(fairseq_signals_ext.user_dir())
+        return 0
+    return int(options.run(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

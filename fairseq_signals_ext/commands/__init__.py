@@ -1,0 +1,1 @@
+"""Commands: each module has `add_arguments(parser)`, `run(args) -> int` and `main(argv) -> int`."""

@@ -1,0 +1,23 @@
+"""Draw the loss curve of a training from fairseq's log.
+
+example:
+  fairseq-signals-ext curve run --out loss.png      # run: hydra.run.dir of fairseq-hydra-train
+"""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument("log", type=Path, help="hydra_train.log, or the run folder that it is in")
+    parser.add_argument("--out", type=Path, default=Path("loss.png"), help="picture, .png or .svg (default loss.png)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Draw, and say where."""
+    from fairseq_signals_ext.training_curve import draw_curve, read_log
+
+    draw_curve(read_log(options.log), options.out)
+    print(options.out)
+    return 0

@@ -1,0 +1,26 @@
+"""What training needs, and what to install where it is missing."""
+
+import importlib.util
+import sys
+from typing import Tuple
+
+from fairseq_signals_ext.errors import UserError
+
+_INSTALL = "pip install 'fairseq-signals-ext[train]'"
+
+
+def require_fairseq(version: Tuple[int, ...] = tuple(sys.version_info[:2])) -> None:
+    """Check that fairseq can be imported.
+
+    Args:
+        version: of the interpreter.
+
+    Raises:
+        UserError: fairseq is not installed, or there is none for this interpreter.
+    """
+    if importlib.util.find_spec("fairseq") is not None:
+        return
+    here = ".".join(str(number) for number in version)
+    if not (3, 8) <= tuple(version) < (3, 13):
+        raise UserError(f"fairseq does not exist for Python {here}: use Python 3.11 or 3.12, and there {_INSTALL}")
+    raise UserError(f"fairseq is not installed in this Python {here}: {_INSTALL}")

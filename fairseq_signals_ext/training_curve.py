@@ -1,0 +1,98 @@
+"""The course of a training, read from fairseq's log and drawn."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, List, Tuple
+
+from fairseq_signals_ext.errors import UserError
+
+# fairseq's lines with numbers: while training, at the end of an epoch, and of validation
+_LINE = re.compile(r"\[(train_inner|train|valid[^\]]*)\]\[INFO\] - (\{.*\})\s*$")
+
+_PARTS = {
+    "loss_0": "contrastive (InfoNCE)",
+    "loss_1": "codebook diversity",
+    "loss_2": "feature penalty",
+    "loss_3": "CMSC",
+}
+
+
+@dataclass
+class Curves:
+    """Values by update: `train` and `valid` map a quantity's name to {update: value}."""
+
+    train: Dict[str, Dict[int, float]] = field(default_factory=dict)
+    valid: Dict[str, Dict[int, float]] = field(default_factory=dict)
+
+
+def read_log(log: Path) -> Curves:
+    """Curves from `hydra_train.log`, or from the folder that it is in.
+
+    A run that was resumed appends to its log; what it logs again for an update replaces the earlier value.
+
+    Raises:
+        UserError: there is no log, or it has no numbers.
+    """
+    path = log / "hydra_train.log" if log.is_dir() else log
+    if not path.is_file():
+        raise UserError(f"{path}: no such log; give the folder that was hydra.run.dir of the training")
+    curves = Curves()
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        match = _LINE.search(line)
+        if match:
+            _add(curves, match.group(1), json.loads(match.group(2)))
+    if not curves.train:
+        raise UserError(f"{path}: no training in this log; train with common.log_format=json and log_interval below max_update")
+    return curves
+
+
+def _add(curves: Curves, kind: str, entry: Dict[str, Any]) -> None:
+    if kind == "train":  # means over epochs, of what train_inner has in more detail
+        return
+    prefix = "" if kind == "train_inner" else f"{kind}_"
+    update = int(float(entry[f"{prefix}num_updates"]))
+    target = curves.train if kind == "train_inner" else curves.valid
+    for key, value in entry.items():
+        try:
+            target.setdefault(key[len(prefix) :], {})[update] = float(value)
+        except (TypeError, ValueError):
+            continue
+
+
+def draw_curve(curves: Curves, out: Path) -> None:
+    """Draw losses above and accuracies below over updates, into a `.png` or `.svg`.
+
+    Raises:
+        UserError: matplotlib is missing, or cannot write this kind of file.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UserError("matplotlib is not installed: pip install 'fairseq-signals-ext[report]'") from None
+    figure = Figure(figsize=(9, 6.75), layout="constrained")
+    losses, accuracies = figure.subplots(2, 1, sharex=True)
+    _draw(losses, curves, [("loss", "total"), *((key, name) for key, name in _PARTS.items())], scale=1.0)
+    losses.set(ylabel="loss (bits a masked frame)", yscale="log", title="Pretraining (dashed: validation)")
+    _draw(accuracies, curves, [("accuracy", "masked frame"), ("cmsc_accuracy", "CMSC retrieval")], scale=100.0)
+    accuracies.set(xlabel="update", ylabel="accuracy (%)", ylim=(0, None))
+    for axes in (losses, accuracies):
+        axes.grid(True, color="0.9")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        figure.savefig(out, dpi=133)
+    except ValueError as error:
+        raise UserError(f"{out}: {error}") from None
+
+
+def _draw(axes: Any, curves: Curves, quantities: List[Tuple[str, str]], scale: float) -> None:
+    for number, (key, name) in enumerate(quantities):
+        styles = ((curves.train, {"label": name}), (curves.valid, {"linestyle": "--", "marker": "o", "markersize": 4}))
+        for values, style in styles:
+            if key in values:
+                updates = sorted(values[key])
+                axes.plot(updates, [scale * values[key][at] for at in updates], color=f"C{number}", **style)

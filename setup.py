@@ -1,0 +1,45 @@
+"""Installation of fairseq_signals_ext."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "fairseq_signals_ext" / "__init__.py").read_text()).group(1)
+
+FORMATS = ["joblib", "pandas", "pyarrow", "scipy", "tqdm", "wfdb"]
+TRAIN = [
+    've-fairseq==0.12.3; python_version >= "3.11" and python_version < "3.13"',
+    'fairseq==0.12.2; python_version < "3.11"',
+    "pandas",
+    "scipy",
+    "torch>=1.13",
+    "tqdm",
+]
+REPORT = ["matplotlib"]
+DEMO = [*TRAIN, *FORMATS, *REPORT, "neurokit2"]
+DEV = [*DEMO, "hypothesis", "mypy", "pytest", "ruff"]
+
+setup(
+    name="fairseq-signals-ext",
+    version=VERSION,
+    description="ECG-FM, the open electrocardiogram foundation model, as a plugin to stock fairseq",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.8",
+    packages=find_packages(include=["fairseq_signals_ext", "fairseq_signals_ext.*"]),
+    # reading exports and making plots need neither torch nor fairseq, so these are extras
+    install_requires=["numpy"],
+    extras_require={"train": TRAIN, "formats": FORMATS, "report": REPORT, "demo": DEMO, "dev": DEV},
+    entry_points={"console_scripts": ["fairseq-signals-ext = fairseq_signals_ext.cli:main"]},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "License :: OSI Approved :: MIT License",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Medical Science Apps.",
+    ],
+)
