@@ -1,9 +1,8 @@
 """Preparation: recordings of a source become shards, tables and a manifest.
 
-The files of a source, sorted by name, are cut into blocks of `shard_size`; a block becomes one shard, so that
-what is written depends neither on the machine nor on the number of processes. Beside each shard lies what is known
-of its recordings (`NNNNN.part.json`), from which the tables are made at the end, after a resumed run as after an
-unbroken one.
+The files of a source, sorted by name, are cut into blocks; a block becomes one shard, so that the result depends
+neither on the machine nor on the number of processes. Beside each shard lies what is known of its recordings
+(`NNNNN.part.json`); the tables are made from these at the end, after a resumed run as after an unbroken one.
 """
 
 import contextlib
@@ -13,7 +12,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -22,22 +21,9 @@ from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.readers import Recording, read_ecg
 
-_TEXT_COLUMNS = ("record_id", "source_file", "patient", "start_time", "sex", "leads", "statements", "shard")
 _TABLE_COLUMNS = (
-    ("idx", "int64"),
-    ("record_id", "string"),
-    ("source_file", "string"),
-    ("patient", "string"),
-    ("start_time", "string"),
-    ("age", "float64"),
-    ("sex", "string"),
-    ("sample_rate", "float64"),
-    ("samples", "int64"),
-    ("leads", "string"),
-    ("statements", "string"),
-    ("rounding_error_mv", "float64"),
-    ("shard", "string"),
-    ("row", "int64"),
+    "idx:int64 record_id:string source_file:string patient:string start_time:string age:float64 sex:string "
+    "sample_rate:float64 samples:int64 leads:string statements:string rounding_error_mv:float64 shard:string row:int64"
 )
 # a lead with a smaller range than this (mV) is constant: its range divided into counts would no longer be exact
 _SMALLEST_RANGE = 1e-12
@@ -60,7 +46,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Summary:
-    """What `prepare` left: numbers of recordings, rejected files and shards, and the recordings' time in hours."""
+    """What `prepare` left; `hours` is the recordings' time together."""
 
     recordings: int
     rejected: int
@@ -175,10 +161,8 @@ def prepare(
 def _check_settings(rate: float, shard_size: int, jobs: int) -> None:
     if not (math.isfinite(rate) and rate > 0):
         raise UserError(f"rate {rate}: give a sample rate in Hz above 0")
-    if shard_size < 1:
-        raise UserError(f"shard size {shard_size}: give at least 1")
-    if jobs == 0:
-        raise UserError("jobs 0: give a number of processes, or -1 for one a core")
+    if shard_size < 1 or jobs == 0:
+        raise UserError(f"shard size {shard_size}, jobs {jobs}: give at least 1 of each (jobs -1: one a core)")
 
 
 @dataclass(frozen=True)
@@ -194,7 +178,7 @@ class _Block:
     strict: bool
 
     @property
-    def part(self) -> Path:
+    def part(self) -> Path:  # what is known of its recordings
         return self.shard.with_suffix(".part.json")
 
     @property
@@ -207,18 +191,12 @@ def _blocks(source: Source, shards: Path, rate: float, shard_size: int, strict: 
     names = sorted(Path(file).relative_to(source.folder).as_posix() for file in source.files)
     if not names:
         raise UserError(f"{source.folder}: no recordings found; give the folder that holds them")
-    return [
-        _Block(
-            Path(source.folder),
-            tuple(names[first : first + shard_size]),
-            source.read,
-            shards / f"{first // shard_size:05d}.npy",
-            first,
-            rate,
-            strict,
-        )
-        for first in range(0, len(names), shard_size)
-    ]
+    folder, blocks = Path(source.folder), []
+    for first in range(0, len(names), shard_size):
+        shard = shards / f"{first // shard_size:05d}.npy"
+        files = tuple(names[first : first + shard_size])
+        blocks.append(_Block(folder, files, source.read, shard, first, rate, strict))
+    return blocks
 
 
 def _is_complete(block: _Block) -> bool:
@@ -227,7 +205,7 @@ def _is_complete(block: _Block) -> bool:
     if _read_part(block)["made_of"] != block.made_of:
         raise UserError(
             f"{block.shard}: was made from other files or with another rate or shard size; "
-            "prepare into another folder, or delete this one"
+            "choose another folder, or delete this one"
         )
     return True
 
@@ -264,15 +242,14 @@ def _write_block(block: _Block, advance: Callable[[int], Any] = lambda files: No
             rows.append(_add(writer, block, name, block.first_idx + number))
         except UserError as error:
             path = block.source_folder / name
-            reason = _without_prefix(str(error), path)
+            reason = str(error).replace(f"{path}: ", "", 1)
             if block.strict:
                 raise UserError(f"{path}: {reason}") from error
             rejected.append((name, reason))
         advance(1)
     block.shard.parent.mkdir(parents=True, exist_ok=True)
-    with _atomic(block.part) as temporary:
-        text = json.dumps({"made_of": block.made_of, "rows": rows, "rejected": rejected})
-        temporary.write_text(text, encoding="utf-8")
+    with atomic(block.part) as temporary:
+        temporary.write_text(json.dumps({"made_of": block.made_of, "rows": rows, "rejected": rejected}))
     writer.close()
     return len(block.names)
 
@@ -308,32 +285,35 @@ def _add(writer: ShardWriter, block: _Block, name: str, idx: int) -> Dict[str, A
     }
 
 
-def _without_prefix(message: str, path: Path) -> str:
-    prefix = f"{path}: "
-    return message[len(prefix) :] if message.startswith(prefix) else message
-
-
 def _write_tables(out: Path, blocks: Sequence[_Block]) -> Summary:
     """Tables and manifest from the parts; raises `UserError` when no recording was usable."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in _TABLE_COLUMNS])
-    recordings, seconds, rejected = 0, 0.0, []  # type: int, float, List[Tuple[str, str]]
-    with _atomic(out / "recordings.parquet") as table, _atomic(out / "all.tsv") as manifest:
-        with pq.ParquetWriter(table, schema) as writer, open(manifest, "w", encoding="utf-8", newline="\n") as lines:
-            lines.write(".\n")
-            for block in blocks:
-                part = _read_part(block)
-                rejected += part["rejected"]
-                recordings += len(part["rows"])
-                seconds += sum(row["samples"] for row in part["rows"]) / block.rate
-                writer.write_table(pa.Table.from_pylist(part["rows"], schema))
-                lines.writelines(f"{row['shard']}\t{row['row']}\t{row['samples']}\n" for row in part["rows"])
-    _write_rejected(out / "rejected.csv", rejected)
+    schema = pa.schema([tuple(column.split(":")) for column in _TABLE_COLUMNS.split()])
+    lines, seconds = [".\n"], 0.0
+    rejected: List[Tuple[str, str]] = []
+    with atomic(out / "recordings.parquet") as path, pq.ParquetWriter(path, schema) as writer:
+        for block in blocks:
+            part = _read_part(block)
+            rejected += part["rejected"]
+            seconds += sum(row["samples"] for row in part["rows"]) / block.rate
+            writer.write_table(pa.Table.from_pylist(part["rows"], schema))
+            lines += [f"{row['shard']}\t{row['row']}\t{row['samples']}\n" for row in part["rows"]]
+    with atomic(out / "all.tsv") as path:
+        path.write_bytes("".join(lines).encode())
+    with atomic(out / "rejected.csv") as path, open(path, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([("source_file", "reason"), *rejected])
+    recordings = len(lines) - 1
     if not recordings:
-        name, reason = rejected[0]
-        raise UserError(
-            f"{out / 'rejected.csv'}: all {len(rejected)} files were rejected, the first, {name}, because: {reason}"
-        )
+        (name, reason), count = rejected[0], len(rejected)
+        raise UserError(f"{out / 'rejected.csv'}: all {count} files were rejected; the first, {name}: {reason}")
     return Summary(recordings, len(rejected), len(blocks), seconds / 3600)
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends without an exception."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    yield temporary
+    os.replace(temporary, path)

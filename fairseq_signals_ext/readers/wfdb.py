@@ -31,7 +31,7 @@ def find_wfdb(folder: Union[str, Path]) -> List[Path]:
         raise UserError(f"{folder}: no such folder; give the folder that holds the WFDB records")
     headers = sorted(folder.rglob("*.hea"), key=lambda path: path.relative_to(folder).as_posix())
     if not headers:
-        raise UserError(f"{folder}: no .hea file in this folder or below it; give the folder that holds the WFDB records")
+        raise UserError(f"{folder}: no .hea file here or below; give the folder that holds the WFDB records")
     return headers
 
 
@@ -95,7 +95,7 @@ def _read_record(header: Path, stem: str) -> Any:
         record = wfdb.rdrecord(stem, physical=False, smooth_frames=False, m2s=False)
         if isinstance(record, wfdb.MultiRecord):
             return wfdb.rdrecord(stem, physical=True, smooth_frames=False)
-    except Exception as error:  # noqa: BLE001 - wfdb has no common class for what a damaged file makes it raise
+    except Exception as error:  # wfdb has no common class for what a damaged file makes it raise
         raise _explained(header, stem, error) from error
     wrong_length = _wrong_length(header, record)
     if wrong_length:
@@ -121,6 +121,8 @@ def _explained(header: Path, stem: str, error: Exception) -> UserError:
 
 def _wrong_length(header: Path, record: Any) -> Optional[str]:
     """What is wrong where a signal file is shorter or longer than the header says; wfdb ignores what is too long."""
+    if len(record.file_name) != record.n_sig:
+        return f"{header}: its first line says {record.n_sig} signals, but {len(record.file_name)} follow; get it again"
     sizes: Dict[str, int] = {}
     for name, fmt, frame, offset in zip(record.file_name, record.fmt, record.samps_per_frame, record.byte_offset):
         if fmt not in _BYTES_A_SAMPLE or record.sig_len is None:

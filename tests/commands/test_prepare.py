@@ -1,0 +1,164 @@
+"""`manifests/prepare.py` and the simulated ECGs, as a user runs them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import wfdb
+
+from fairseq_signals_ext.commands.prepare import main
+from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.readers import read_ecg
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def python(script, *arguments):
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+
+
+def write_records(folder, number=10, invalid=()):
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    for record in range(number):
+        counts = rng.integers(-2000, 2000, (100, 12))
+        if record in invalid:
+            counts[7, 2] = -32768
+        wfdb.wrsamp(
+            f"r{record}",
+            fs=500,
+            units=["mV"] * 12,
+            sig_name=list(LEADS),
+            d_signal=counts,
+            fmt=["16"] * 12,
+            adc_gain=[1000.0] * 12,
+            baseline=[0] * 12,
+            write_dir=str(folder),
+        )
+    return folder
+
+
+@pytest.fixture
+def source(tmp_path):
+    return write_records(tmp_path / "source")
+
+
+def test_prepare_and_split(source, tmp_path):
+    out = tmp_path / "out"
+    done = python("manifests/prepare.py", "wfdb", source, "--out", out, "--jobs", 2, "--shard-size", 4, "--split")
+    assert done.returncode == 0, done.stderr
+    assert f"{out}: 10 recordings, 0.00 h, 3 shard(s)" in done.stdout
+    assert "train 8, valid 1, test 1" in done.stdout
+    assert "10/10" in done.stderr
+    assert len(pd.read_parquet(out / "recordings.parquet")) == 10
+    assert (out / "rejected.csv").read_text() == "source_file,reason\n"
+    assert (out / "splits" / "random" / "train.tsv").read_text().startswith("../..\nshards/0000")
+
+
+def test_help_has_an_example():
+    done = python("manifests/prepare.py", "--help")
+    assert done.returncode == 0
+    assert "python manifests/prepare.py wfdb /data/cinc2021 --out" in done.stdout
+
+
+def test_rejected_files_are_told_in_the_last_line(source, tmp_path):
+    write_records(source, invalid=[4])
+    (source / "r1.dat").write_bytes(b"short")
+    (source / "r2.dat").unlink()
+    (source / "r3.hea").write_text("not a header\n")
+    out = tmp_path / "out"
+    done = python("manifests/prepare.py", "wfdb", source, "--out", out)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1] == f"4 file(s) were rejected, see {out / 'rejected.csv'}"
+    rejected = pd.read_csv(out / "rejected.csv").set_index("source_file")["reason"]
+    assert "5 bytes, but 100 samples a lead need 2400" in rejected["r1.hea"]
+    assert "its file 'r2.dat' is missing" in rejected["r2.hea"]
+    assert "wfdb cannot read this record" in rejected["r3.hea"]
+    assert "lead III: 1 of 100 samples are invalid" in rejected["r4.hea"]
+    assert len(pd.read_parquet(out / "recordings.parquet")) == 6
+
+
+def spoil_folder(source):
+    for path in source.iterdir():
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "arguments", "message"),
+    [
+        (spoil_folder, [], "source: no .hea file here or below"),
+        (lambda source: (source / "r0.dat").unlink(), ["--strict"], "r0.hea: its file 'r0.dat' is missing"),
+        (lambda source: write_records(source, 1, [0]), ["--strict"], "r0.hea: lead III: 1 of 100 samples are invalid"),
+        (
+            lambda source: (source.parent / "out" / "shards").mkdir(parents=True),
+            [],
+            "exists already; go on with --resume",
+        ),
+        (lambda source: None, ["--split", "0.5"], "fractions 0.5: give one a split"),
+        (lambda source: None, ["--rate", "-1"], "rate -1.0: give a sample rate in Hz above 0"),
+    ],
+)
+def test_wrong_input_is_one_line(source, tmp_path, spoil, arguments, message):
+    spoil(source)
+    with pytest.raises(SystemExit) as caught:
+        main(["wfdb", str(source), "--out", str(tmp_path / "out"), *arguments])
+    text = str(caught.value)
+    assert text.startswith("error: ")
+    assert message in text
+    assert "\n" not in text
+
+
+def test_missing_folder_ends_with_one_line_and_status_1(tmp_path):
+    done = python("manifests/prepare.py", "wfdb", tmp_path / "nowhere", "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"error: {tmp_path / 'nowhere'}: no such folder; give the folder that holds the WFDB records"
+    ]
+
+
+def test_resume_after_everything_is_there(source, tmp_path):
+    arguments = ["wfdb", str(source), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    assert main([*arguments, "--resume", "--split", "0.5", "0.3", "0.2"]) == 0
+    assert (tmp_path / "out" / "splits" / "random" / "valid.tsv").read_text().count("\n") == 4
+
+
+def test_simulated_ecgs(tmp_path):
+    pytest.importorskip("neurokit2")
+    for folder in ("a", "b"):
+        done = python(
+            "examples/demo/simulate.py", "--out", tmp_path / folder, "--recordings", 2 if folder == "a" else 1
+        )
+        assert done.returncode == 0, done.stderr
+    for suffix in (".hea", ".dat"):
+        first = (tmp_path / "a" / f"SIM00001{suffix}").read_bytes()
+        assert first == (tmp_path / "b" / f"SIM00001{suffix}").read_bytes()
+    one, two = (read_ecg(tmp_path / "a" / f"SIM0000{number}.hea") for number in (1, 2))
+    assert one.signal.shape == (12, 5000)
+    assert (one.sample_rate, one.leads) == (500, tuple(range(12)))
+    assert 18 <= one.age <= 90
+    for recording in (one, two):
+        assert (recording.signal.std(axis=1) > 0.05).all()
+        assert np.abs(recording.signal).max() < 4
+        others = np.abs(np.corrcoef(recording.signal)) - np.eye(12)
+        assert others.max() < 0.9999
+        np.testing.assert_allclose(recording.signal[1], recording.signal[0] + recording.signal[2], atol=0.002)
+    assert np.abs(np.corrcoef(one.signal[0], two.signal[0])[0, 1]) < 0.9
+    assert any("HeartRate:" in line for line in (tmp_path / "a" / "SIM00001.hea").read_text().splitlines())
+
+
+def test_simulation_refuses_nonsense(tmp_path):
+    done = python("examples/demo/simulate.py", "--out", tmp_path, "--recordings", 0)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: 0 recordings, seed 1: give at least 1")
