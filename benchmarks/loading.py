@@ -126,7 +126,8 @@ def compare(recordings: int, rounds: int) -> List[str]:
     return [
         "| storage | segments/s and core | range | kB a segment |",
         "| --- | --- | --- | --- |",
-        f"| one .mat a segment, scipy | {mat:,.0f} | {min(theirs):,.0f}-{max(theirs):,.0f} | {per_segment['mat']:.0f} |",
+        f"| one .mat a segment, scipy | {mat:,.0f} | {min(theirs):,.0f}-{max(theirs):,.0f} "
+        f"| {per_segment['mat']:.0f} |",
         f"| shards | {shards:,.0f} | {min(ours):,.0f}-{max(ours):,.0f} | {per_segment['shards']:.0f} |",
         f"| shards, first epoch (checksums compared) | {first:,.0f} | | |",
         f"| **ratio** | **{shards / mat:.1f}** (first epoch {first / mat:.1f}) | | |",

@@ -218,7 +218,7 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=3, help="updates to time (default 3)")
     parser.add_argument("--pairs", type=int, default=171 if ON_GPU else 8, help="pairs of segments a batch")
     parser.add_argument("--precision", nargs="+", choices=["fp32", "bf16"], help="default: fp32, on a GPU also bf16")
-    parser.add_argument("--override", nargs="*", default=[], help="more options for hydra, such as model.encoder_layers=4")
+    parser.add_argument("--override", nargs="*", default=[], help="more of hydra's, as model.encoder_layers=4")
     parser.add_argument("--out", type=Path, help="write the tables to this file as well")
     options = parser.parse_args()
     fairseq_signals_ext.register()

@@ -1,13 +1,11 @@
 """The stack of convolutions before the transformer: its text form, and how samples become frames."""
 
 import ast
-from typing import List, Sequence, Tuple, TypeVar
+from typing import Any, List, Sequence, Tuple
 
 from fairseq_signals_ext.errors import UserError
 
 ConvLayer = Tuple[int, int, int]  # features, kernel size, stride
-Lengths = TypeVar("Lengths")  # int, or an integer array or tensor
-
 _MOST_LAYERS = 64
 
 
@@ -24,11 +22,13 @@ def parse_conv_layers(text: str) -> List[ConvLayer]:
     except (SyntaxError, RecursionError, ValueError, MemoryError):
         layers = []
     well_formed = layers and all(
-        isinstance(layer, tuple) and len(layer) == 3 and all(type(n) is int and n > 0 for n in layer) for layer in layers
+        isinstance(layer, tuple) and len(layer) == 3 and all(type(n) is int and n > 0 for n in layer)
+        for layer in layers
     )
     if not well_formed:
         raise UserError(
-            f"conv_feature_layers={text!r} is not a list of (features, kernel, stride): write it like '[(256, 2, 2)] * 4'"
+            f"conv_feature_layers={text!r} is not a list of (features, kernel, stride); "
+            f"write it like '[(256, 2, 2)] * 4'"
         )
     return layers
 
@@ -51,8 +51,8 @@ def _evaluate(node: ast.AST) -> List[ConvLayer]:
     return layers
 
 
-def frames_of(samples: Lengths, layers: Sequence[ConvLayer]) -> Lengths:
-    """Number of frames that `samples` samples (an int, or an integer array or tensor) give."""
+def frames_of(samples: Any, layers: Sequence[ConvLayer]) -> Any:
+    """Number of frames that `samples` samples give; an int, or an integer array or tensor, for the same."""
     for _, kernel, stride in layers:
         samples = (samples - kernel) // stride + 1
     return samples

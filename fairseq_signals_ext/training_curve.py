@@ -44,7 +44,8 @@ def read_log(log: Path) -> Curves:
         if match:
             _add(curves, match.group(1), json.loads(match.group(2)))
     if not curves.train:
-        raise UserError(f"{path}: no training in this log; train with common.log_format=json and log_interval below max_update")
+        cure = "train with common.log_format=json and a common.log_interval below the number of updates"
+        raise UserError(f"{path}: no numbers of a training in this log; {cure}")
     return curves
 
 

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from fairseq_signals_ext.conv_layers import frames_of, parse_conv_layers, samples_per_frame
-from fairseq_signals_ext.errors import UserError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fairseq_signals_ext.conv_layers import frames_of, parse_conv_layers, samples_per_frame
+from fairseq_signals_ext.errors import UserError
 
 layer = st.tuples(st.integers(1, 64), st.integers(1, 5), st.integers(1, 4))
 
@@ -52,7 +53,7 @@ def test_anything_else_is_refused(text):
 @given(layers=st.lists(layer, min_size=1, max_size=4), samples=st.integers(300, 1000))
 def test_frames_are_those_of_the_convolutions(layers, samples):
     signal, before = torch.zeros(1, 1, samples), 1
-    for features, kernel, stride in layers:
+    for _, kernel, stride in layers:
         if signal.shape[-1] < kernel:
             return
         signal = torch.nn.Conv1d(before, 1, kernel, stride)(signal[:, :1])

@@ -6,9 +6,8 @@ from typing import List, Optional
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from torch import Tensor
 from torch.distributed.nn.functional import all_gather
-
-Tensor = torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,9 @@ class CmscResult:
     count: int
 
 
-def cmsc_loss(features: Tensor, patient_id: Tensor, segment: Tensor, temp: float = 0.1, eps: float = 1e-8) -> CmscResult:
+def cmsc_loss(
+    features: Tensor, patient_id: Tensor, segment: Tensor, temp: float = 0.1, eps: float = 1e-8
+) -> CmscResult:
     """InfoNCE between first and second segments, in both directions.
 
     Every first segment is compared with every second one; those of the same patient are positives, so a row has

@@ -3,17 +3,15 @@
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple
 
-import torch
 import torch.nn.functional as F
 from fairseq.criterions import register_criterion
 from fairseq.criterions.wav2vec_criterion import Wav2vecCriterion, Wav2VecCriterionConfig
 from fairseq.logging import metrics
+from torch import Tensor
 
 from fairseq_signals_ext.conv_layers import samples_per_frame
 from fairseq_signals_ext.criterions.cmsc import CmscResult, cmsc_loss, gather_from_all_ranks
 from fairseq_signals_ext.errors import UserError
-
-Tensor = torch.Tensor
 
 _RETRIEVAL_KEYS = ("cmsc_correct", "cmsc_count")
 

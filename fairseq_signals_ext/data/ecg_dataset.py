@@ -65,7 +65,7 @@ class SegmentSettings:
 class Item(NamedTuple):
     """One or two segments of one recording, not yet standardised: `collater` does that into the batch."""
 
-    index: int  # position in the dataset
+    number: int  # position in the dataset
     signal: Signal
     start: int  # first sample
     segments: int  # 1, or 2 for a pair
@@ -75,7 +75,7 @@ class Item(NamedTuple):
 
     def generator(self) -> np.random.Generator:
         """The item's randomness in this epoch, from its start."""
-        return item_generator(self.seed, self.epoch, self.index)
+        return item_generator(self.seed, self.epoch, self.number)
 
 
 class EcgDataset(FairseqDataset):
@@ -257,7 +257,7 @@ class EcgDataset(FairseqDataset):
         if self._augments:
             self._augment(items, array)
         segment = np.concatenate([np.arange(item.segments) for item in items])
-        ids = np.repeat([item.index for item in items], [item.segments for item in items])
+        ids = np.repeat([item.number for item in items], [item.segments for item in items])
         patients = np.repeat([item.signal.patient for item in items], [item.segments for item in items])
         net_input: Dict[str, torch.Tensor] = {"source": source}
         batch: Dict[str, Any] = {
@@ -270,7 +270,7 @@ class EcgDataset(FairseqDataset):
         if samples.min() < longest:
             net_input["padding_mask"] = torch.from_numpy(np.arange(longest) >= samples[:, None])
         if self.masks:
-            batch.update(self._add_masks(net_input, samples, ids * 2 + segment))
+            batch.update(self._add_masks(self.masks, net_input, samples, ids * 2 + segment))
         if original is not None:
             batch["original"] = original
         return batch
@@ -322,11 +322,11 @@ class EcgDataset(FairseqDataset):
 
     def _mask_leads(self, items: List[Item], coefficients: np.ndarray) -> None:
         """Apply random lead masking, the first augmentation, to all segments' gains and offsets at once."""
-        numbers = [2 * item.index + segment for item in items for segment in range(item.segments)]
+        numbers = [2 * item.number + segment for item in items for segment in range(item.segments)]
         draws = item_draws(self.seed, self.epoch, numbers, RandomLeadsMasking.DRAWS, LEAD_MASKS)
         for item, rows in _rows_of(items) if self._leads_differ(items) else [(items[0], slice(None))]:
             present = self._present(item.signal.leads)
-            masking = self._augmentations_of(present)[0]
+            masking: Any = self._augmentations_of(present)[0]
             columns = slice(None) if present == self.leads else self._columns(present)
             coefficients[rows, columns] *= ~masking.masked(draws[rows])[..., None]
 
@@ -353,12 +353,13 @@ class EcgDataset(FairseqDataset):
             self._augmentations[leads] = build_augmentations(self.settings.augmentations, leads, self.sample_rate)
         return self._augmentations[leads]
 
-    def _add_masks(self, net_input: Dict[str, Any], samples: np.ndarray, rows: np.ndarray) -> Dict[str, int]:
-        assert self.masks is not None
-        channels = mask_channels(self.masks, rows, self.seed, self.epoch)
+    def _add_masks(
+        self, masks: MaskSettings, net_input: Dict[str, Any], samples: np.ndarray, rows: np.ndarray
+    ) -> Dict[str, int]:
+        channels = mask_channels(masks, rows, self.seed, self.epoch)
         if channels is not None:
             net_input["mask_channel_indices"] = torch.from_numpy(channels)
-        frames = mask_frames(self.masks, samples, rows, self.seed, self.epoch)
+        frames = mask_frames(masks, samples, rows, self.seed, self.epoch)
         if frames is None:
             return {}
         net_input["mask_indices"] = torch.from_numpy(frames)

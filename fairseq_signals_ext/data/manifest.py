@@ -11,7 +11,7 @@ A root that is not absolute is taken from the manifest's own folder.
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Sequence, Tuple, Union
+from typing import Dict, List, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -75,7 +75,8 @@ def find_manifests(data: Union[str, Path], split: str) -> List[Path]:
     missing = [path for path in wanted if path not in pieces]
     if missing or len(pieces) != len(wanted):
         named = missing[0] if missing else next(path for path in pieces if path not in wanted)
-        raise UserError(f"{named}: the set of {len(wanted)} manifests is not whole ({len(pieces)} found); copy them all")
+        found = f"the set of {len(wanted)} manifests is not whole ({len(pieces)} found)"
+        raise UserError(f"{named}: {found}; copy them all")
     return pieces
 
 
@@ -88,16 +89,18 @@ def read_manifests(paths: Sequence[Path]) -> Manifest:
     manifests = [_read_manifest(path) for path in paths]
     if len(manifests) == 1:
         return manifests[0]
-    if all(isinstance(manifest, FileManifest) for manifest in manifests):
-        files = sum((manifest.files for manifest in manifests), ())
-        return FileManifest(files, np.concatenate([manifest.samples for manifest in manifests]))
-    if not all(isinstance(manifest, ShardManifest) for manifest in manifests):
+    of_files = [manifest for manifest in manifests if isinstance(manifest, FileManifest)]
+    of_shards = [manifest for manifest in manifests if isinstance(manifest, ShardManifest)]
+    if of_files and of_shards:
         raise UserError(f"{paths[0].parent}: manifests of one split are of different kinds; prepare them again")
-    return _join_shard_manifests(manifests)
+    if of_shards:
+        return _join_shard_manifests(of_shards)
+    files = tuple(files for manifest in of_files for files in manifest.files)
+    return FileManifest(files, np.concatenate([manifest.samples for manifest in of_files]))
 
 
 def _join_shard_manifests(manifests: Sequence[ShardManifest]) -> ShardManifest:
-    position = {}
+    position: Dict[Path, int] = {}
     for manifest in manifests:
         for shard in manifest.shards:
             position.setdefault(shard, len(position))

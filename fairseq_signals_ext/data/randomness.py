@@ -5,7 +5,7 @@ times as long, which would be a third of the time of loading an item.
 """
 
 import functools
-from typing import Sequence
+from typing import Any, Sequence
 
 import numpy as np
 from numpy.random.bit_generator import ISeedSequence
@@ -20,7 +20,8 @@ AUGMENTATION, LEAD_MASKS, PAIR_START = range(3)
 
 def item_generator(seed: int, epoch: int, index: int, purpose: int = AUGMENTATION) -> np.random.Generator:
     """The generator of item `index` in `epoch` of a run with `seed`."""
-    return np.random.Generator(np.random.PCG64(_ItemSeed(_start(seed, epoch, purpose, index))))
+    seed_sequence: Any = _ItemSeed(_start(seed, epoch, purpose, index))
+    return np.random.Generator(np.random.PCG64(seed_sequence))
 
 
 def item_draws(seed: int, epoch: int, indices: Sequence[int], number: int, purpose: int) -> np.ndarray:
@@ -37,7 +38,7 @@ class _ItemSeed(ISeedSequence):
     def __init__(self, start: int):
         self.start = start
 
-    def generate_state(self, n_words: int, dtype: type = np.uint32) -> np.ndarray:
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> np.ndarray:
         """`n_words` numbers of `dtype`."""
         words = [_mixed(self.start + number * _STEP) for number in range(1, n_words + 1)]
         return np.array(words, np.uint64).astype(dtype)

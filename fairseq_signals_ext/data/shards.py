@@ -13,12 +13,11 @@ import hashlib
 import os
 import zlib
 from pathlib import Path
-from typing import List, Optional, Sequence, Union
+from typing import List, Sequence, Union
 
 import numpy as np
 
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.leads import LEADS, leads_to_mask, mask_to_leads
+from fairseq_signals_ext.leads import LEADS, leads_to_mask
 
 INDEX_DTYPE = np.dtype(
     [
@@ -99,7 +98,7 @@ class ShardWriter:
         row = np.zeros((), INDEX_DTYPE)
         row["idx"], row["patient"] = idx, patient_key(patient)
         row["offset"], row["samples"], row["sample_rate"] = self._offset, counts.shape[1], sample_rate
-        row["leads"], row["crc"] = leads_to_mask(leads), zlib.crc32(counts)
+        row["leads"], row["crc"] = leads_to_mask(leads), zlib.crc32(counts.data)
         row["scale"][leads], row["zero"][leads] = scale, zero
         row["mean"][leads] = (counts.mean(axis=1) - zero) * scale
         row["std"][leads] = counts.std(axis=1) * np.abs(scale)

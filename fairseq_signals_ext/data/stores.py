@@ -137,7 +137,7 @@ class ShardStore:
     def _check(self, number: int, counts: np.ndarray, stored: int) -> None:
         if self.checksum == "never" or (self.checksum == "once" and self._checked[number]):
             return
-        found = zlib.crc32(counts)
+        found = zlib.crc32(counts.data)
         if found != stored:
             raise UserError(
                 f"{self.name(number)}: checksum differs (stored {stored:08x}, read {found:08x}); "
@@ -220,7 +220,7 @@ def _load_mat(path: Path) -> Dict[str, Any]:
     import scipy.io
 
     if not path.is_file():
-        raise UserError(f"{path}: no such file, though the manifest names it; check the manifest's first line, the root")
+        raise UserError(f"{path}: no such file; check the root that the manifest's first line gives")
     try:
         content = scipy.io.loadmat(path)
         feats = np.asarray(content["feats"], np.float32)

@@ -58,14 +58,14 @@ class MaskSettings:
 
 
 def mask_frames(
-    settings: MaskSettings, samples: Sequence[int], rows: Sequence[int], seed: int, epoch: int
+    settings: MaskSettings, samples: np.ndarray, rows: np.ndarray, seed: int, epoch: int
 ) -> Optional[np.ndarray]:
     """Frames to mask: bool, B x T; None if nothing is to be masked.
 
     Args:
         settings: what to mask.
-        samples: samples of each segment before padding; T follows from the longest.
-        rows: a number a segment; the same number, seed and epoch give the same spans.
+        samples: integer, B; samples of each segment before padding; T follows from the longest.
+        rows: integer, B; a number a segment; the same number, seed and epoch give the same spans.
         seed: of the run.
         epoch: of the training.
 
@@ -74,7 +74,7 @@ def mask_frames(
     """
     if settings.prob <= 0:
         return None
-    frames = frames_of(np.asarray(samples), settings.conv_layers)
+    frames = frames_of(samples, settings.conv_layers)
     padding = None
     if frames.min() < frames.max():
         padding = torch.from_numpy(np.arange(frames.max()) >= frames[:, None])
@@ -92,11 +92,11 @@ def mask_frames(
         mask_dropout=settings.dropout,
         seed=seed,
         epoch=epoch,
-        indices=np.asarray(rows),
+        indices=rows,
     )
 
 
-def mask_channels(settings: MaskSettings, rows: Sequence[int], seed: int, epoch: int) -> Optional[np.ndarray]:
+def mask_channels(settings: MaskSettings, rows: np.ndarray, seed: int, epoch: int) -> Optional[np.ndarray]:
     """Features to mask: bool, B x E; None if nothing is to be masked. Arguments as for `mask_frames`."""
     if settings.channel_prob <= 0:
         return None
@@ -111,7 +111,7 @@ def mask_channels(settings: MaskSettings, rows: Sequence[int], seed: int, epoch:
         min_space=settings.channel_min_space,
         seed=seed + 1,
         epoch=epoch,
-        indices=np.asarray(rows),
+        indices=rows,
     )
 
 

@@ -4,16 +4,13 @@ import copy
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple
 
-import torch
 from fairseq.models import register_model
 from fairseq.models.wav2vec.wav2vec2 import ConvFeatureExtractionModel, Wav2Vec2Config, Wav2Vec2Model
-from torch import nn
+from torch import Tensor, nn
 
 from fairseq_signals_ext.conv_layers import ConvLayer, frames_of, parse_conv_layers, samples_per_frame
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.models.checkpoint_names import difference_of_parameters, rename_ecg_fm_parameters
-
-Tensor = torch.Tensor
 
 
 @dataclass
@@ -51,6 +48,7 @@ class EcgFeatureExtractor(ConvFeatureExtractionModel):
         self.conv_layers[0][0] = first
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features, B x features x frames, of x, B x leads x samples."""
         # fairseq adds a dimension for its single channel here
         for layer in self.conv_layers:
             x = layer(x)
@@ -66,13 +64,13 @@ class EcgWav2Vec2Model(Wav2Vec2Model):
     """
 
     def __init__(self, cfg: EcgWav2Vec2Config):
-        self_layers = parse_conv_layers(cfg.conv_feature_layers)
+        conv_layers = parse_conv_layers(cfg.conv_feature_layers)
         # fairseq evaluates this text as code, so it gets one that we wrote
         cfg = copy.deepcopy(cfg)
-        cfg.conv_feature_layers = str(self_layers)
+        cfg.conv_feature_layers = str(conv_layers)
         super().__init__(cfg)
-        self.conv_layers = self_layers
-        self.feature_extractor = EcgFeatureExtractor(self_layers, cfg.in_d, cfg.extractor_mode, cfg.conv_bias)
+        self.conv_layers = conv_layers
+        self.feature_extractor = EcgFeatureExtractor(conv_layers, cfg.in_d, cfg.extractor_mode, cfg.conv_bias)
         self.reconstruction_head: Optional[nn.Linear] = None
         self._encoder_output: Optional[Tensor] = None
         self.encoder.register_forward_hook(self._keep_encoder_output)
@@ -134,7 +132,7 @@ class EcgWav2Vec2Model(Wav2Vec2Model):
         layer: Optional[int] = None,
         **kwargs: Any,
     ) -> Dict[str, Any]:
-        """Encoder output `x` (B x T x E), `features` of the convolutions (B x T x F), `padding_mask`, `layer_results`."""
+        """Encoder output `x` (B x T x E), the convolutions' `features` (B x T x F), `padding_mask`, `layer_results`."""
         return self.forward(source, padding_mask, mask=mask, features_only=True, layer=layer, **kwargs)
 
     def get_extra_losses(self, net_output: Dict[str, Any]) -> List[Optional[Tensor]]:

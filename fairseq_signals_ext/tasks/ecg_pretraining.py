@@ -1,7 +1,7 @@
 """Task `ecg_pretraining`: self-supervised pretraining on ECGs, with the options of ECG-FM's task."""
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 from fairseq.data import data_utils
@@ -36,8 +36,8 @@ class EcgPretrainingConfig(FairseqDataclass):
     pairs: Optional[str] = field(
         default=None,
         metadata={
-            "help": "none: single segments; fixed: segments 0-1, 2-3, ... of a recording; random: two adjacent windows, "
-            "drawn anew each epoch; default: fixed with a CMSC criterion, else none"
+            "help": "none: single segments; fixed: segments 0-1, 2-3, ... of a recording; "
+            "random: two adjacent windows, drawn anew each epoch; default: fixed with a CMSC criterion, else none"
         },
     )
     criterion_name: str = II("criterion._name")
@@ -79,10 +79,10 @@ class EcgPretrainingConfig(FairseqDataclass):
     max_freq: float = field(default=0.2, metadata={"help": "baseline_wander: highest frequency in Hz"})
     min_freq: float = field(default=0.01, metadata={"help": "baseline_wander: lowest frequency in Hz"})
     k: int = field(default=3, metadata={"help": "baseline_wander: number of cosines"})
-    mask_leads_selection: str = field(default="random", metadata={"help": "random_leads_masking: random or conditional"})
+    mask_leads_selection: str = field(default="random", metadata={"help": "random_leads_masking: random, conditional"})
     mask_leads_prob: float = field(default=0.5, metadata={"help": "random: probability that a lead is masked"})
-    mask_leads_condition: List[int] = field(
-        default_factory=lambda: [4, 5], metadata={"help": "conditional: how many limb and chest leads are masked"}
+    mask_leads_condition: Tuple[int, int] = field(
+        default=(4, 5), metadata={"help": "conditional: how many limb and chest leads are masked"}
     )
 
 
@@ -131,7 +131,7 @@ class EcgPretrainingTask(FairseqTask):
                 k=cfg.k,
                 mask_leads_selection=cfg.mask_leads_selection,
                 mask_leads_prob=cfg.mask_leads_prob,
-                mask_leads_condition=tuple(cfg.mask_leads_condition),
+                mask_leads_condition=(*cfg.mask_leads_condition,),
             ),
         )
 
@@ -180,7 +180,14 @@ class EcgPretrainingTask(FairseqTask):
 
     @exits_on_user_error
     def train_step(
-        self, sample: Dict[str, Any], model: Any, criterion: Any, optimizer: Any, update_num: int, *args: Any, **kwargs: Any
+        self,
+        sample: Dict[str, Any],
+        model: Any,
+        criterion: Any,
+        optimizer: Any,
+        update_num: int,
+        *args: Any,
+        **kwargs: Any,
     ) -> Any:
         """As fairseq's; layers are dropped by numpy's generator, which is seeded here so that it repeats."""
         exit_if_error(sample)

@@ -5,9 +5,10 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from fairseq_signals_ext.criterions.cmsc import cmsc_loss, gather_from_all_ranks
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from fairseq_signals_ext.criterions.cmsc import cmsc_loss, gather_from_all_ranks
 
 
 def plain_loss(features, patients, temp):

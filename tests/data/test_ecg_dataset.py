@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
+from made_up import RATE, write_mat, write_shards
+
 from fairseq_signals_ext.data.augmentations import AugmentationSettings
 from fairseq_signals_ext.data.ecg_dataset import EcgDataset, SegmentSettings
 from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
@@ -13,14 +15,14 @@ from fairseq_signals_ext.data.stores import open_store
 from fairseq_signals_ext.data.time_masks import MaskSettings
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.tasks._errors_as_samples import ErrorsAsSamples
-from made_up import RATE, write_mat, write_shards
 
 SEGMENT = 5 * RATE
 
 
 def open_dataset(folder, split="train", checksum="once", **settings):
     store = open_store(read_manifests(find_manifests(folder, split)), checksum)
-    dataset_options = {key: settings.pop(key) for key in ("training", "seed", "masks", "keep_original") if key in settings}
+    names = {"training", "seed", "masks", "keep_original"} & settings.keys()
+    dataset_options = {key: settings.pop(key) for key in names}
     return EcgDataset(store, SegmentSettings(**settings), name=split, **dataset_options)
 
 
@@ -37,7 +39,8 @@ def standardised(counts):
 def test_single_segments_are_standardised_over_the_recording(tmp_path):
     recordings = write_shards(tmp_path, [5000, 7000, 2499, 2500])
     batch = batch_of(open_dataset(tmp_path))
-    expected = [standardised(recordings[r])[:, s : s + SEGMENT] for r, s in ((0, 0), (0, 2500), (1, 0), (1, 2500), (3, 0))]
+    starts = [(0, 0), (0, 2500), (1, 0), (1, 2500), (3, 0)]
+    expected = [standardised(recordings[r])[:, s : s + SEGMENT] for r, s in starts]
     np.testing.assert_allclose(batch["net_input"]["source"].numpy(), expected, atol=1e-5)
     assert batch["segment"].tolist() == [0] * 5
     assert batch["net_input"]["source"].dtype == torch.float32
@@ -153,8 +156,9 @@ def test_padding(tmp_path):
     batch = batch_of(open_dataset(tmp_path, pad=True))
     assert batch["net_input"]["source"].shape == (3, 12, 2500)
     assert batch["net_input"]["padding_mask"].sum(dim=1).tolist() == [1500, 0, 0]
-    np.testing.assert_allclose(batch["net_input"]["source"][0, :, :1000].numpy(), standardised(recordings[0]), atol=1e-5)
-    assert (batch["net_input"]["source"][0, :, 1000:] == 0).all()
+    short = batch["net_input"]["source"][0]
+    np.testing.assert_allclose(short[:, :1000].numpy(), standardised(recordings[0]), atol=1e-5)
+    assert (short[:, 1000:] == 0).all()
 
 
 def test_dropped_recordings_are_counted(tmp_path, caplog):

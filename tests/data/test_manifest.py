@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
-from fairseq_signals_ext.errors import UserError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
+from fairseq_signals_ext.errors import UserError
 
 
 def read(folder, text, name="train.tsv"):
@@ -27,9 +28,8 @@ def test_any_shard_manifest_comes_back(tmp_path_factory, rows):
     folder = tmp_path_factory.mktemp("manifest")
     text = "".join(f"shards/{shard:05d}.npy\t{row}\t{samples}\n" for shard, row, samples in rows)
     manifest = read(folder, "data\n" + text)
-    found = [
-        (int(manifest.shards[s].stem), int(r), int(n)) for s, r, n in zip(manifest.shard, manifest.row, manifest.samples)
-    ]
+    numbers = [int(manifest.shards[position].stem) for position in manifest.shard]
+    found = list(zip(numbers, manifest.row.tolist(), manifest.samples.tolist()))
     assert found == rows
 
 

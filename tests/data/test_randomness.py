@@ -1,10 +1,11 @@
 """Generators of items: repeatable, different for different items, and uniform."""
 
 import numpy as np
-from fairseq_signals_ext.data.randomness import LEAD_MASKS, PAIR_START, item_draws, item_generator
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare, kstest
+
+from fairseq_signals_ext.data.randomness import LEAD_MASKS, PAIR_START, item_draws, item_generator
 
 number = st.integers(0, 2**31)
 

@@ -25,8 +25,9 @@ def test_config_trains_one_update(data, tmp_path, config):
 
 def test_published_settings():
     """Sizes and rates of the full configs, as published."""
-    from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config, Wav2Vec2CmscModel
     from omegaconf import OmegaConf
+
+    from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config, Wav2Vec2CmscModel
 
     code, paper = (OmegaConf.load(CONFIGS / name) for name in ("ecg_fm.yaml", "ecg_fm_paper.yaml"))
     assert (code.dataset.batch_size, code.distributed_training.distributed_world_size) == (64, 4)

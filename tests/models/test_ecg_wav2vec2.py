@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config, EcgWav2Vec2Model, Wav2Vec2CmscModel
 
