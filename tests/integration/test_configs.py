@@ -40,3 +40,29 @@ def test_published_settings():
         options = {key: value for key, value in config.model.items() if key != "_name"}
         model = Wav2Vec2CmscModel(OmegaConf.merge(OmegaConf.structured(EcgWav2Vec2Config), options))
         assert sum(parameter.numel() for parameter in model.parameters()) == 90_883_072
+
+
+VARIANTS = {
+    "no CMSC": ["model._name=ecg_wav2vec2", "criterion._name=wav2vec"],
+    "continuous targets": ["model.quantize_targets=false"],
+    "reconstruction": ["++criterion.reconstruction_weight=0.5"],
+    "gathering on one rank": ["++criterion.cmsc_gather=true"],
+    "eight leads": ["++task.leads_to_load='I,II,V1,V2,V3,V4,V5,V6'", "model.in_d=8"],
+    "every augmentation": [
+        "task.perturbation_mode=[random_leads_masking,powerline_noise,emg_noise,baseline_shift,baseline_wander]",
+        "task.p=[1,0.5,0.5,0.5,0.5]",
+        "task.mask_leads_selection=conditional",
+        "++task.mask_leads_condition=[2,3]",
+    ],
+    "random pairs": ["++task.pairs=random"],
+    "masks that stock fairseq cannot make": ["++model.no_mask_overlap=true", "++model.mask_selection=uniform"],
+}
+
+
+@pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS.keys())
+def test_variant_trains_and_validates(data, tmp_path, overrides):
+    log = train(data, tmp_path, *SMALL, "++optimization.max_update=2", "++common.log_interval=1", *overrides)
+    assert len(logged(log, "loss")) >= 2 and len(logged(log, "valid_loss")) >= 1
+    assert all(value == value for value in logged(log, "loss"))
+    assert bool(logged(log, "valid_cmsc_accuracy")) == ("criterion._name=wav2vec" not in overrides)
+    assert bool(logged(log, "valid_reconstruction_mse")) == any("reconstruction" in option for option in overrides)

@@ -1,0 +1,102 @@
+"""The README's commands run as written, and the options it names exist."""
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import wfdb
+from made_up import RATE, made_up_counts
+from running import SMALL
+
+from fairseq_signals_ext.leads import LEADS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def block_with(text):
+    (block,) = (block for block in re.findall(r"```(?:bash|python)\n(.*?)```", README, re.S) if text in block)
+    return block
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("records")
+    for number in range(20):
+        counts = made_up_counts(np.random.default_rng(number), 10 * RATE)
+        wfdb.wrsamp(
+            f"rec{number:02d}",
+            fs=RATE,
+            units=["mV"] * 12,
+            sig_name=list(LEADS),
+            d_signal=counts.T.astype(np.int64),
+            fmt=["16"] * 12,
+            adc_gain=[1000.0] * 12,
+            baseline=[0] * 12,
+            write_dir=str(folder),
+        )
+    return folder
+
+
+def test_first_real_training(records, tmp_path):
+    commands = block_with("manifests/prepare.py wfdb")
+    commands = commands[commands.index("python manifests/prepare.py") :]  # what precedes it is the set-up
+    for there, here in (
+        ("path/to/records", str(records)),
+        ("--out data", f"--out {tmp_path}/data"),
+        ("$PWD/data", f"{tmp_path}/data"),
+        ("hydra.run.dir=$PWD/run", " ".join([f"hydra.run.dir={tmp_path}/run", "++optimization.max_update=2"])),
+        ("curve run --out loss.png", f"curve {tmp_path}/run --out {tmp_path}/loss.png"),
+    ):
+        assert there in commands, there
+        commands = commands.replace(there, here)
+    small = " ".join(f'"{option}"' for option in [*SMALL, "++common.log_interval=1"])
+    commands = commands.replace("++optimization.max_update=2", f"++optimization.max_update=2 {small}")
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    assert (tmp_path / "loss.png").stat().st_size > 10_000
+    assert (tmp_path / "data" / "recordings.parquet").is_file()
+
+
+def test_loading_a_checkpoint(golden_folder):
+    code = block_with("load_model_ensemble_and_task").replace(
+        "mimic_iv_ecg_physionet_pretrained.pt", str(golden_folder / "tiny_pretrained.pt")
+    )
+    code = f"import torch\nsource = torch.zeros(2, 12, 2500)\n{code}\nprint(tuple(features.shape))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "(2, 156, 64)", done.stderr
+
+
+def test_options_exist(registered):
+    from fairseq_signals_ext.criterions.wav2vec2_with_cmsc import Wav2Vec2WithCmscConfig
+    from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config
+    from fairseq_signals_ext.tasks.ecg_pretraining import EcgPretrainingConfig
+
+    configs = {"task": EcgPretrainingConfig, "model": EcgWav2Vec2Config, "criterion": Wav2Vec2WithCmscConfig}
+    known = {kind: {field.name for field in dataclasses.fields(config)} for kind, config in configs.items()}
+    known = {kind: names | {"_name"} for kind, names in known.items()}
+    named = re.findall(r"\b(task|model|criterion)\.(\w+)\b(?!\()", README)
+    assert len(named) > 8
+    assert [f"{kind}.{name}" for kind, name in named if name not in known[kind]] == []
+    table = README[README.index("| option of the task") : README.index("### Change the objective")]
+    rows = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    options = re.findall(r"`([a-z_]+)`", "".join(rows))
+    assert len(options) > 8 and set(options) <= known["task"]
+
+
+def test_named_files_exist():
+    for path in re.findall(r"(?:manifests|examples|benchmarks)/[\w/]+(?:\.py)?", README):
+        assert (ROOT / path).exists(), path
