@@ -28,8 +28,9 @@ import torch
 from tqdm import tqdm
 
 from fairseq_signals_ext.data.augmentations import AugmentationSettings
-from fairseq_signals_ext.data.ecg_dataset import EcgDataset, SegmentSettings
+from fairseq_signals_ext.data.ecg_dataset import EcgDataset
 from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
+from fairseq_signals_ext.data.segments import SegmentSettings
 from fairseq_signals_ext.data.shards import INDEX_DTYPE, ShardWriter, index_path
 from fairseq_signals_ext.data.stores import open_store
 

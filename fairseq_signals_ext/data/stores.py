@@ -269,6 +269,11 @@ def check_sample_rate(signal: Signal, sample_rate: float) -> None:
         )
 
 
-def missing_leads(signal: Signal, wanted: Sequence[int]) -> List[str]:
-    """Names of the wanted leads that the recording does not have."""
-    return [LEADS[lead] for lead in wanted if lead not in signal.leads]
+def check_leads(signal: Signal, wanted: Sequence[int]) -> None:
+    """Raise a `UserError` unless `signal` has all wanted leads."""
+    missing = [LEADS[lead] for lead in wanted if lead not in signal.leads] if len(signal.leads) < len(LEADS) else []
+    if missing:
+        raise UserError(
+            f"{signal.name}: no lead {', '.join(missing)}; "
+            f"set task.enable_padding_leads=true to fill it with zeros, or choose task.leads_to_load"
+        )

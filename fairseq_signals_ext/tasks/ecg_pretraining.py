@@ -12,8 +12,9 @@ from omegaconf import II, MISSING
 # importing registers them: fairseq's user-dir mechanism imports tasks and models by itself, criterions not
 import fairseq_signals_ext.criterions.wav2vec2_with_cmsc  # noqa: F401
 from fairseq_signals_ext.data.augmentations import AugmentationSettings
-from fairseq_signals_ext.data.ecg_dataset import EcgDataset, SegmentSettings
+from fairseq_signals_ext.data.ecg_dataset import EcgDataset
 from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
+from fairseq_signals_ext.data.segments import SegmentSettings
 from fairseq_signals_ext.data.stores import open_store
 from fairseq_signals_ext.data.time_masks import MaskSettings
 from fairseq_signals_ext.errors import UserError, exits_on_user_error

@@ -9,8 +9,9 @@ import torch
 from made_up import RATE, write_mat, write_shards
 
 from fairseq_signals_ext.data.augmentations import AugmentationSettings
-from fairseq_signals_ext.data.ecg_dataset import EcgDataset, SegmentSettings
+from fairseq_signals_ext.data.ecg_dataset import EcgDataset
 from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
+from fairseq_signals_ext.data.segments import SegmentSettings
 from fairseq_signals_ext.data.stores import open_store
 from fairseq_signals_ext.data.time_masks import MaskSettings
 from fairseq_signals_ext.errors import UserError

@@ -1,0 +1,187 @@
+"""From items to a batch: standardised, augmented, and masked in time, written once into one array."""
+
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+import numpy as np
+import torch
+
+from fairseq_signals_ext.data.augmentations import Augmentation, RandomLeadsMasking, build_augmentations
+from fairseq_signals_ext.data.randomness import LEAD_MASKS, item_draws
+from fairseq_signals_ext.data.segments import Item, SegmentSettings
+from fairseq_signals_ext.data.stores import standardising, to_millivolts
+from fairseq_signals_ext.data.time_masks import MaskSettings, mask_channels, mask_frames
+
+Leads = Tuple[int, ...]
+
+
+class _Plan(NamedTuple):
+    """What to do with recordings that have certain leads."""
+
+    stored: List[int]  # rows of the recording that are wanted
+    columns: List[int]  # where in the model's input they go
+    whole: bool  # the recording's rows are the model's input as they are
+    augmentations: List[Augmentation]
+
+
+class Collater:
+    """Makes batches; N segments, both of a pair next to each other.
+
+    Args:
+        settings: what the model is given.
+        sample_rate: Hz.
+        training: augment.
+        masks: what the model will mask; None: leave that to the model.
+        keep_original: add the segments before augmentation to the batch.
+
+    Raises:
+        UserError: a wrong option of an augmentation.
+    """
+
+    def __init__(
+        self,
+        settings: SegmentSettings,
+        sample_rate: float,
+        training: bool = True,
+        masks: Optional[MaskSettings] = None,
+        keep_original: bool = False,
+    ):
+        self.settings = settings
+        self.sample_rate = sample_rate
+        self.training = training
+        self.masks = masks
+        self.keep_original = keep_original
+        self.leads = settings.leads_of_model
+        self._plans: Dict[Leads, _Plan] = {}
+        first = self._plan(settings.leads).augmentations[:1]
+        self._masks_leads_early = (
+            not (settings.normalize or keep_original) and bool(first) and isinstance(first[0], RandomLeadsMasking)
+        )
+
+    def __call__(self, items: List[Item]) -> Dict[str, Any]:
+        """A batch: `id`, `patient_id`, `segment` (int64, N) and `net_input`, whose tensors are
+
+        * `source`: float32, N x leads x samples, standardised, augmented;
+        * `padding_mask`: bool, N x samples, only if a segment is padded;
+        * `mask_indices` (bool, N x frames) and `mask_channel_indices` (bool, N x features), if `masks` are given.
+
+        With masks also `sample_size`, the number of masked frames; with `keep_original` also `original`, as `source`.
+        """
+        if not items:
+            return {}
+        segments = [item.segments for item in items]
+        ids = np.repeat([item.number for item in items], segments)
+        segment = np.concatenate([np.arange(number) for number in segments])
+        samples = np.repeat([item.samples for item in items], segments)
+        source = self._standardised(items, int(samples.max()))
+        batch: Dict[str, Any] = {
+            "id": torch.from_numpy(ids),
+            "patient_id": torch.from_numpy(np.repeat([item.signal.patient for item in items], segments)),
+            "segment": torch.from_numpy(segment),
+            "net_input": {"source": source},
+        }
+        if self.keep_original:
+            batch["original"] = source.clone()
+        self._augment(items, source.numpy())
+        if samples.min() < samples.max():
+            padding = np.arange(samples.max()) >= samples[:, None]
+            batch["net_input"]["padding_mask"] = torch.from_numpy(padding)
+        if self.masks:
+            self._add_masks(self.masks, batch, samples, ids * 2 + segment, items[0])
+        return batch
+
+    def _standardised(self, items: List[Item], longest: int) -> torch.Tensor:
+        # numpy's large arrays lie in huge pages, where torch's cost a page fault every 4 kB
+        array = np.empty((sum(item.segments for item in items), len(self.leads), longest), np.float32)
+        for item, rows in _rows_of(items):
+            self._copy(item, array[rows])
+        coefficients = self._coefficients(items)
+        if self._masks_leads_early:
+            # a lead whose gain and offset are zero is zero, and these are cheaper to mask than its samples
+            self._mask_leads(items, coefficients)
+        source = torch.from_numpy(array)
+        source.mul_(torch.from_numpy(coefficients[..., :1])).add_(torch.from_numpy(coefficients[..., 1:]))
+        for item, rows in _rows_of(items):
+            if self.settings.normalize:
+                columns = self._plan(item.signal.leads).columns
+                block = source[rows, columns, : item.samples]
+                source[rows, columns, : item.samples] = torch.nn.functional.layer_norm(block, block.shape[1:])
+            if item.samples < longest:
+                source[rows, :, item.samples :] = 0
+        return source
+
+    def _copy(self, item: Item, rows: np.ndarray) -> None:
+        """Counts of an item's segments into `rows`, segments x leads x samples."""
+        counts = item.signal.counts[:, item.start : item.start + item.segments * item.samples]
+        counts = counts.reshape(len(counts), item.segments, item.samples).transpose(1, 0, 2)
+        plan = self._plan(item.signal.leads)
+        if plan.whole:
+            rows[:, :, : item.samples] = counts
+        else:
+            rows[:] = 0
+            rows[:, plan.columns, : item.samples] = counts[:, plan.stored]
+
+    def _coefficients(self, items: List[Item]) -> np.ndarray:
+        """Gain and offset, float32, N x leads x 2, that turn counts into the model's input; zero for absent leads."""
+        signals = [item.signal for item in items]
+        both = np.stack((to_millivolts if self.settings.normalize else standardising)(signals), axis=-1)
+        unwanted = [lead for lead in self.leads if lead not in self.settings.leads]
+        both[:, unwanted] = 0
+        return np.repeat(both[:, self.leads].astype(np.float32), [item.segments for item in items], axis=0)
+
+    def _mask_leads(self, items: List[Item], coefficients: np.ndarray) -> None:
+        """Apply random lead masking, the first augmentation, to all segments at once."""
+        numbers = [2 * item.number + segment for item in items for segment in range(item.segments)]
+        draws = item_draws(items[0].seed, items[0].epoch, numbers, RandomLeadsMasking.DRAWS, LEAD_MASKS)
+        alike = len({item.signal.leads for item in items}) == 1
+        for item, rows in [(items[0], slice(None))] if alike else _rows_of(items):
+            plan = self._plan(item.signal.leads)
+            masking: Any = plan.augmentations[0]
+            columns = slice(None) if plan.whole else plan.columns
+            coefficients[rows, columns] *= ~masking.masked(draws[rows])[..., None]
+
+    def _augment(self, items: List[Item], source: np.ndarray) -> None:
+        """Apply the augmentations, apart from one that `_mask_leads` has done, to each segment of the batch."""
+        for item, rows in _rows_of(items):
+            plan = self._plan(item.signal.leads)
+            augmentations = plan.augmentations[int(self._masks_leads_early) :]
+            if not augmentations:
+                return
+            generator = item.generator()
+            for segment in source[rows, :, : item.samples]:
+                chosen = segment if plan.whole else segment[plan.columns]
+                for augment in augmentations:
+                    augment(chosen, generator)
+                if not plan.whole:
+                    segment[plan.columns] = chosen
+
+    def _plan(self, stored: Leads) -> _Plan:
+        """The plan for recordings with the leads `stored`; augmentations leave out leads that are absent."""
+        if stored not in self._plans:
+            present = tuple(lead for lead in self.settings.leads if lead in stored)
+            options = self.settings.augmentations
+            self._plans[stored] = _Plan(
+                stored=[stored.index(lead) for lead in present],
+                columns=[self.leads.index(lead) for lead in present],
+                whole=stored == present == self.leads,
+                augmentations=build_augmentations(options, present, self.sample_rate) if self.training else [],
+            )
+        return self._plans[stored]
+
+    def _add_masks(
+        self, masks: MaskSettings, batch: Dict[str, Any], samples: np.ndarray, rows: np.ndarray, item: Item
+    ) -> None:
+        channels = mask_channels(masks, rows, item.seed, item.epoch)
+        if channels is not None:
+            batch["net_input"]["mask_channel_indices"] = torch.from_numpy(channels)
+        frames = mask_frames(masks, samples, rows, item.seed, item.epoch)
+        if frames is not None:
+            batch["net_input"]["mask_indices"] = torch.from_numpy(frames)
+            batch["sample_size"] = int(frames.sum())
+
+
+def _rows_of(items: List[Item]) -> Iterator[Tuple[Item, slice]]:
+    """Each item with the rows of the batch that its segments take."""
+    at = 0
+    for item in items:
+        yield item, slice(at, at + item.segments)
+        at += item.segments

@@ -1,0 +1,64 @@
+"""What the model is given of a recording: the settings, and one item of the dataset."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, Optional, Tuple
+
+import numpy as np
+
+from fairseq_signals_ext.data.augmentations import AugmentationSettings
+from fairseq_signals_ext.data.randomness import item_generator
+from fairseq_signals_ext.data.stores import Signal
+from fairseq_signals_ext.leads import LEADS
+
+PAIR_CHOICES = ("none", "fixed", "random")
+
+
+@dataclass(frozen=True)
+class SegmentSettings:
+    """How recordings become inputs of the model.
+
+    Attributes:
+        sample_rate: Hz that every recording must have; None: that of the first one.
+        segment_seconds: length of a segment in s.
+        max_sample_size: use no more than so many samples of a segment; None: all.
+        min_sample_size: leave out recordings with fewer samples; None: none.
+        leads: positions in `leads.LEADS` that the model gets, in its order.
+        pad: keep recordings shorter than a segment, filled up with zeros at the end.
+        pad_leads: give the model all twelve leads, with zeros for those not loaded or absent.
+        normalize: normalise each segment as a whole instead of each lead over its recording.
+        pairs: "none" (single segments), "fixed" (segments 0 and 1, 2 and 3, ...: CMSC as in ECG-FM) or
+            "random" (two adjacent windows anywhere in the recording, drawn anew each epoch).
+        augmentations: applied to every segment of a training set.
+    """
+
+    sample_rate: Optional[float] = None
+    segment_seconds: float = 5.0
+    max_sample_size: Optional[int] = None
+    min_sample_size: Optional[int] = None
+    leads: Tuple[int, ...] = tuple(range(len(LEADS)))
+    pad: bool = False
+    pad_leads: bool = False
+    normalize: bool = False
+    pairs: str = "none"
+    augmentations: AugmentationSettings = field(default_factory=AugmentationSettings)
+
+    @property
+    def leads_of_model(self) -> Tuple[int, ...]:
+        """Leads of the model's input, some of which may be all zeros."""
+        return tuple(range(len(LEADS))) if self.pad_leads else self.leads
+
+
+class Item(NamedTuple):
+    """One or two segments of one recording, not yet standardised: the collater does that into the batch."""
+
+    number: int  # position in the dataset
+    signal: Signal
+    start: int  # first sample
+    segments: int  # 1, or 2 for a pair
+    samples: int  # per lead and segment
+    seed: int
+    epoch: int
+
+    def generator(self) -> np.random.Generator:
+        """The item's randomness in this epoch, from its start."""
+        return item_generator(self.seed, self.epoch, self.number)
