@@ -5,19 +5,18 @@ neither on the machine nor on the number of processes. Beside each shard lies wh
 (`NNNNN.part.json`); the tables are made from these at the end, after a resumed run as after an unbroken one.
 """
 
-import contextlib
 import csv
 import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Sequence, Tuple, Union
 
 import numpy as np
 
 from fairseq_signals_ext.data.shards import ShardWriter, index_path
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.files import atomic
 from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.readers import Recording, read_ecg
 
@@ -309,11 +308,3 @@ def _write_tables(out: Path, blocks: Sequence[_Block]) -> Summary:
         (name, reason), count = rejected[0], len(rejected)
         raise UserError(f"{out / 'rejected.csv'}: all {count} files were rejected; the first, {name}: {reason}")
     return Summary(recordings, len(rejected), len(blocks), seconds / 3600)
-
-
-@contextlib.contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends without an exception."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    yield temporary
-    os.replace(temporary, path)

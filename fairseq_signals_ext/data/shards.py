@@ -10,13 +10,13 @@ A stored count c of lead k stands for `(c - zero[k]) * scale[k]` mV.
 """
 
 import hashlib
-import os
 import zlib
 from pathlib import Path
 from typing import List, Sequence, Union
 
 import numpy as np
 
+from fairseq_signals_ext.files import atomic
 from fairseq_signals_ext.leads import LEADS, leads_to_mask
 
 INDEX_DTYPE = np.dtype(
@@ -110,12 +110,10 @@ class ShardWriter:
         """Write the shard and its index. The index comes last, so a shard with an index is complete."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         counts = np.concatenate(self._blocks) if self._blocks else np.zeros(0, np.int16)
-        _save_atomically(self.path, counts)
-        _save_atomically(index_path(self.path), np.array(self._rows, INDEX_DTYPE))
+        _save(self.path, counts)
+        _save(index_path(self.path), np.array(self._rows, INDEX_DTYPE))
 
 
-def _save_atomically(path: Path, array: np.ndarray) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
+def _save(path: Path, array: np.ndarray) -> None:
+    with atomic(path) as temporary, open(temporary, "wb") as file:
         np.save(file, array)
-    os.replace(temporary, path)

@@ -5,8 +5,8 @@ from typing import Dict, List, Sequence, Union
 
 import numpy as np
 
-from fairseq_signals_ext.data.preparation import atomic
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.files import atomic
 
 
 def split_manifest(
