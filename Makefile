@@ -28,7 +28,7 @@ test: setup lint ## tests; real recordings from the folder in ECG_DATA
 	$(BIN)/python -m pytest -m "not slow"
 
 proofs: setup ## longer tests
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -s
 
 demo: setup ## simulate (or DATA=folder of WFDB records), prepare, pretrain, draw the loss curve
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo/run.sh
