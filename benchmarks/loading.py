@@ -195,7 +195,8 @@ def open_collection(recordings: int) -> List[str]:
         f"| manifest of {recordings:,} recordings | |",
         "| --- | --- |",
         f"| opens in | {seconds:.2f} s |",
-        f"| memory of the process, torch and fairseq included | {after:.0f} MB (before opening {before:.0f} MB) |",
+        f"| memory that opening adds | {after - before:.0f} MB |",
+        f"| memory of the process | {after:.0f} MB, of which torch and fairseq {before:.0f} MB |",
         f"| memory that a forked worker adds | {max(workers):.1f} MB |",
     ]
 

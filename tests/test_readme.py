@@ -100,3 +100,8 @@ def test_options_exist(registered):
 def test_named_files_exist():
     for path in re.findall(r"(?:manifests|examples|benchmarks)/[\w/]+(?:\.py)?", README):
         assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("name", ["loading", "training"])
+def test_numbers_are_those_of_the_benchmarks(name):
+    assert (ROOT / "benchmarks" / "results" / f"{name}.md").read_text().strip() in README
