@@ -11,7 +11,7 @@ class UserError(ValueError):
 
 
 def exits_on_user_error(function: Function) -> Function:
-    """Turn a `UserError` of an entry point into one line on stderr and exit status 1.
+    """Turn a `UserError` of an entry point, or a missing optional package, into one line on stderr and exit status 1.
 
     fairseq and hydra print a traceback for every exception; only `SystemExit` passes them unchanged.
     """
@@ -22,5 +22,12 @@ def exits_on_user_error(function: Function) -> Function:
             return function(*args, **kwargs)
         except UserError as error:
             raise SystemExit(f"error: {error}") from error
+        except ModuleNotFoundError as error:
+            from fairseq_signals_ext.requirements import how_to_install
+
+            cure = how_to_install(error.name or "")
+            if cure is None:
+                raise
+            raise SystemExit(f"error: {cure}") from error
 
     return wrapped  # type: ignore[return-value]

@@ -66,12 +66,10 @@ def draw_curve(curves: Curves, out: Path) -> None:
     """Draw losses above and accuracies below over updates, into a `.png` or `.svg`.
 
     Raises:
-        UserError: matplotlib is missing, or cannot write this kind of file.
+        UserError: matplotlib cannot write this kind of file.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError("matplotlib is not installed: pip install 'fairseq-signals-ext[report]'") from None
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(9, 6.75), layout="constrained")
     losses, accuracies = figure.subplots(2, 1, sharex=True)
     _draw(losses, curves, [("loss", "total"), *((key, name) for key, name in _PARTS.items())], scale=1.0)

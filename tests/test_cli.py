@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import fairseq_signals_ext
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.requirements import require_fairseq
 
 COMMAND = Path(sys.executable).parent / "fairseq-signals-ext"
@@ -54,6 +54,26 @@ def test_wrong_interpreter(monkeypatch, version, message):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=message):
         require_fairseq(version)
+
+
+@pytest.mark.parametrize("package, extra", [("joblib", "formats"), ("matplotlib.figure", "report"), ("torch", "train")])
+def test_missing_optional_package(package, extra):
+    @exits_on_user_error
+    def command():
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+    with pytest.raises(SystemExit) as stopped:
+        command()
+    assert stopped.value.code == f"error: {package} is not installed: pip install 'fairseq-signals-ext[{extra}]'"
+
+
+def test_other_import_errors_stay_what_they_are():
+    @exits_on_user_error
+    def command():
+        raise ModuleNotFoundError("No module named 'nosuch'", name="nosuch")
+
+    with pytest.raises(ModuleNotFoundError):
+        command()
 
 
 def test_missing_fairseq(monkeypatch):
