@@ -31,7 +31,7 @@ proofs: setup ## longer tests
 	$(BIN)/python -m pytest -m slow -s
 
 demo: setup ## simulate (or DATA=folder of WFDB records), prepare, pretrain, draw the loss curve
-	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo/run.sh
+	PATH="$(abspath $(BIN)):$$PATH" bash examples/demo/run.sh
 
 benchmarks: setup ## loading and training, into benchmarks/results
 	$(BIN)/python benchmarks/loading.py --out benchmarks/results/loading.md
