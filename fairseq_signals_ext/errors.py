@@ -1,13 +1,29 @@
-"""The one exception for what a user can mend, and how it reaches a terminal."""
+"""What a user can mend: the one exception for it, what to install, and how both reach a terminal."""
 
 import functools
-from typing import Any, Callable, TypeVar
+from typing import Any, Callable, Optional, TypeVar
+
+# which extra brings a package that is imported only where it is needed
+_EXTRAS = {
+    "formats": ("h5py", "joblib", "pandas", "pyarrow", "scipy", "tqdm", "wfdb"),
+    "report": ("matplotlib",),
+    "train": ("fairseq", "torch"),
+    "demo": ("neurokit2",),
+}
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class UserError(ValueError):
     """Bad input or settings. The message is one line: file, item, what is wrong, and the cure."""
+
+
+def how_to_install(package: str) -> Optional[str]:
+    """One line on what to install for a package that is missing; None if no extra of ours brings it."""
+    for extra, packages in _EXTRAS.items():
+        if package.split(".")[0] in packages:
+            return f"{package} is not installed: pip install 'fairseq-signals-ext[{extra}]'"
+    return None
 
 
 def exits_on_user_error(function: Function) -> Function:
@@ -23,8 +39,6 @@ def exits_on_user_error(function: Function) -> Function:
         except UserError as error:
             raise SystemExit(f"error: {error}") from error
         except ModuleNotFoundError as error:
-            from fairseq_signals_ext.requirements import how_to_install
-
             cure = how_to_install(error.name or "")
             if cure is None:
                 raise
