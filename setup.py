@@ -8,7 +8,21 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "fairseq_signals_ext" / "__init__.py").read_text()).group(1)
 
-FORMATS = ["joblib", "pandas", "pyarrow", "scipy", "tqdm", "wfdb"]
+FORMATS = [
+    'ecgdatakit[dicom]; python_version >= "3.10"',
+    "filelock",
+    "h5py",
+    "iterative-stratification",
+    "joblib",
+    "matplotlib",
+    "pandas",
+    "pyarrow",
+    "pyyaml",
+    "scipy",
+    "soundfile",
+    "tqdm",
+    "wfdb",
+]
 TRAIN = [
     've-fairseq==0.12.3; python_version >= "3.11" and python_version < "3.13"',
     'fairseq==0.12.2; python_version < "3.11"',
@@ -18,8 +32,9 @@ TRAIN = [
     "tqdm",
 ]
 REPORT = ["matplotlib"]
+DASK, RAY = ["distributed"], ["ray"]
 DEMO = [*TRAIN, *FORMATS, *REPORT, "neurokit2"]
-DEV = [*DEMO, "hypothesis", "mypy", "pytest", "ruff"]
+DEV = [*DEMO, *DASK, "hypothesis", "mypy", "pytest", "ruff"]
 
 setup(
     name="fairseq-signals-ext",
@@ -30,9 +45,13 @@ setup(
     license="MIT",
     python_requires=">=3.8",
     packages=find_packages(include=["fairseq_signals_ext", "fairseq_signals_ext.*"]),
+    package_data={"fairseq_signals_ext": ["preparation/code_maps/*.csv"]},
     # reading exports and making plots need neither torch nor fairseq, so these are extras
     install_requires=["numpy"],
-    extras_require={"train": TRAIN, "formats": FORMATS, "report": REPORT, "demo": DEMO, "dev": DEV},
+    extras_require={
+        **{"train": TRAIN, "formats": FORMATS, "report": REPORT, "dask": DASK, "ray": RAY},
+        **{"demo": DEMO, "dev": DEV},
+    },
     entry_points={"console_scripts": ["fairseq-signals-ext = fairseq_signals_ext.cli:main"]},
     classifiers=[
         "Development Status :: 3 - Alpha",

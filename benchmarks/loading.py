@@ -42,35 +42,35 @@ def write_recordings(folder: Path, recordings: int) -> None:
     """The same noise, 10 s a recording, as shards and as one `.mat` file a segment."""
     rng = np.random.default_rng(0)
     (folder / "mat").mkdir()
-    lines, writer = [".\n"], ShardWriter(folder / "shards" / "00000.npy")
-    for idx in tqdm(range(recordings), desc="writing", unit="recording", leave=False):
-        counts = rng.normal(0, 200, (LEADS, 2 * SEGMENT)).astype(np.int16)
-        writer.add(
-            counts,
-            leads=range(LEADS),
-            scale=np.full(LEADS, 0.001),
-            zero=np.zeros(LEADS),
-            sample_rate=RATE,
-            idx=idx,
-            patient=str(idx),
-        )
-        lines.append(f"shards/00000.npy\t{idx}\t{2 * SEGMENT}\n")
-        mean, std = counts.mean(axis=1, keepdims=True), counts.std(axis=1, keepdims=True)
-        standardised = (counts - mean) / std
-        for number in (0, 1):
-            content = {
-                "feats": standardised[:, number * SEGMENT : (number + 1) * SEGMENT],
-                "org_sample_rate": RATE,
-                "curr_sample_rate": RATE,
-                "org_sample_size": 2 * SEGMENT,
-                "curr_sample_size": SEGMENT,
-                "idx": idx,
-                "mean": mean,
-                "std": std,
-                "segment_i": number,
-            }
-            scipy.io.savemat(folder / "mat" / f"{idx}_{number}.mat", content)
-    writer.close()
+    lines = [".\n"]
+    with ShardWriter(folder / "shards" / "00000.npy") as writer:
+        for idx in tqdm(range(recordings), desc="writing", unit="recording", leave=False):
+            counts = rng.normal(0, 200, (LEADS, 2 * SEGMENT)).astype(np.int16)
+            writer.add(
+                counts,
+                leads=range(LEADS),
+                scale=np.full(LEADS, 0.001),
+                zero=np.zeros(LEADS),
+                sample_rate=RATE,
+                idx=idx,
+                patient=str(idx),
+            )
+            lines.append(f"shards/00000.npy\t{idx}\t{2 * SEGMENT}\n")
+            mean, std = counts.mean(axis=1, keepdims=True), counts.std(axis=1, keepdims=True)
+            standardised = (counts - mean) / std
+            for number in (0, 1):
+                content = {
+                    "feats": standardised[:, number * SEGMENT : (number + 1) * SEGMENT],
+                    "org_sample_rate": RATE,
+                    "curr_sample_rate": RATE,
+                    "org_sample_size": 2 * SEGMENT,
+                    "curr_sample_size": SEGMENT,
+                    "idx": idx,
+                    "mean": mean,
+                    "std": std,
+                    "segment_i": number,
+                }
+                scipy.io.savemat(folder / "mat" / f"{idx}_{number}.mat", content)
     (folder / "train.tsv").write_text("".join(lines))
 
 

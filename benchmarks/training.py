@@ -37,15 +37,15 @@ RATE, SAMPLES, LEADS = 500, 5000, 12
 def write_recordings(folder: Path, recordings: int) -> None:
     """Noise, 10 s a recording."""
     rng = np.random.default_rng(0)
-    writer, lines = ShardWriter(folder / "00000.npy"), [".\n"]
-    for idx in range(recordings):
-        counts = rng.normal(0, 200, (LEADS, SAMPLES)).astype(np.int16)
-        ones = np.full(LEADS, 0.001)
-        writer.add(
-            counts, leads=range(LEADS), scale=ones, zero=0 * ones, sample_rate=RATE, idx=idx, patient=str(idx)
-        )
-        lines.append(f"00000.npy\t{idx}\t{SAMPLES}\n")
-    writer.close()
+    lines = [".\n"]
+    with ShardWriter(folder / "00000.npy") as writer:
+        for idx in range(recordings):
+            counts = rng.normal(0, 200, (LEADS, SAMPLES)).astype(np.int16)
+            ones = np.full(LEADS, 0.001)
+            writer.add(
+                counts, leads=range(LEADS), scale=ones, zero=0 * ones, sample_rate=RATE, idx=idx, patient=str(idx)
+            )
+            lines.append(f"00000.npy\t{idx}\t{SAMPLES}\n")
     (folder / "train.tsv").write_text("".join(lines))
 
 

@@ -10,13 +10,19 @@ from fairseq_signals_ext.errors import exits_on_user_error
 
 _EXAMPLES = """examples:
   fairseq-hydra-train ... common.user_dir=$(fairseq-signals-ext user-dir)
-  fairseq-signals-ext prepare wfdb path/to/records --out data --split
+  fairseq-signals-ext prepare wfdb path/to/records --out data
+  fairseq-signals-ext split data --name random
+  fairseq-signals-ext label data --name cinc2021 --codes cinc2021
+  fairseq-signals-ext verify data
   fairseq-signals-ext curve run --out loss.png
 """
 
 # name of the subcommand: one line on it; its arguments and work are in commands/NAME.py
 _COMMANDS = {
-    "prepare": "turn recordings into shards and manifests",
+    "prepare": "turn the recordings of a source into shards, a table and a manifest",
+    "split": "divide prepared recordings into training, validation and test set",
+    "label": "give prepared recordings labels, from codes, a table or events",
+    "verify": "check a prepared folder, and draw what is in it",
     "curve": "draw the loss curve of a training",
 }
 

@@ -5,7 +5,12 @@ from typing import Any, Callable, Optional, TypeVar
 
 # which extra brings a package that is imported only where it is needed
 _EXTRAS = {
-    "formats": ("h5py", "joblib", "pandas", "pyarrow", "scipy", "tqdm", "wfdb"),
+    "formats": (
+        *("defusedxml", "ecgdatakit", "filelock", "h5py", "iterstrat", "joblib", "pandas", "pyarrow", "pydicom"),
+        *("scipy", "sklearn", "soundfile", "tqdm", "wfdb", "yaml"),
+    ),
+    "dask": ("dask", "distributed"),
+    "ray": ("ray",),
     "report": ("matplotlib",),
     "train": ("fairseq", "torch"),
     "demo": ("neurokit2",),
@@ -16,6 +21,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 class UserError(ValueError):
     """Bad input or settings. The message is one line: file, item, what is wrong, and the cure."""
+
+
+class MissingPackageError(UserError):
+    """An optional package is needed; the message says how to install it."""
 
 
 def how_to_install(package: str) -> Optional[str]:

@@ -1,12 +1,13 @@
-"""Small made-up data for tests: shards with manifests, and ECG-FM's `.mat` files."""
+"""Small made-up data for tests: recordings, shards with manifests, and ECG-FM's `.mat` files."""
 
 from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import Any, List, Optional, Sequence
 
 import numpy as np
 import scipy.io
 
 from fairseq_signals_ext.data.shards import ShardWriter
+from fairseq_signals_ext.readers import Recording, StoredCounts
 
 RATE = 500
 
@@ -28,28 +29,28 @@ def write_shards(
     shard_size: int = 4,
     split: str = "train",
     seed: int = 0,
+    storage: str = "raw",
 ) -> List[np.ndarray]:
     """Shards with one recording a length, and the manifest `split`.tsv; returns the counts of each recording."""
     rng = np.random.default_rng(seed)
     recordings, lines = [], [".\n"]
     for first in range(0, len(lengths), shard_size):
         name = f"shards/{first // shard_size:05d}.npy"
-        writer = ShardWriter(folder / name)
-        for row, samples in enumerate(lengths[first : first + shard_size]):
-            idx = first + row
-            counts = made_up_counts(rng, samples, len(leads))
-            writer.add(
-                counts,
-                leads=leads,
-                scale=np.full(len(leads), 0.001) * (1 + np.arange(len(leads)) / 10),
-                zero=np.arange(len(leads)) * 3.0,
-                sample_rate=sample_rate,
-                idx=idx,
-                patient=patients[idx] if patients else f"made-up-{idx}",
-            )
-            recordings.append(counts)
-            lines.append(f"{name}\t{row}\t{samples}\n")
-        writer.close()
+        with ShardWriter(folder / name, storage) as writer:
+            for row, samples in enumerate(lengths[first : first + shard_size]):
+                idx = first + row
+                counts = made_up_counts(rng, samples, len(leads))
+                writer.add(
+                    counts,
+                    leads=leads,
+                    scale=np.full(len(leads), 0.001) * (1 + np.arange(len(leads)) / 10),
+                    zero=np.arange(len(leads)) * 3.0,
+                    sample_rate=sample_rate,
+                    idx=idx,
+                    patient=patients[idx] if patients else f"made-up-{idx}",
+                )
+                recordings.append(counts)
+                lines.append(f"{name}\t{row}\t{samples}\n")
     (folder / f"{split}.tsv").write_text("".join(lines))
     return recordings
 
@@ -58,3 +59,17 @@ def write_mat(path: Path, feats: np.ndarray, idx: int, sample_rate: float = RATE
     """A `.mat` file as ECG-FM's preprocessing leaves them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scipy.io.savemat(path, {"feats": feats, "curr_sample_rate": sample_rate, "idx": idx})
+
+
+def stored_recording(counts: np.ndarray, scale: float = 0.001, zero: float = 0.0, **facts: Any) -> Recording:
+    """A recording that holds integers: the first leads at 500 Hz unless said otherwise."""
+    scales, zeros = np.full(len(counts), scale), np.full(len(counts), zero)
+    signal = (counts - zeros[:, None]) * scales[:, None]
+    facts = {"record_id": "r", "leads": tuple(range(len(counts))), "sample_rate": float(RATE), **facts}
+    return Recording(signal=signal, stored=StoredCounts(counts, scales, zeros), **facts)
+
+
+def plain_recording(signal: np.ndarray, rate: float = RATE, **facts: Any) -> Recording:
+    """A recording that holds mV only."""
+    facts = {"record_id": "r", "leads": tuple(range(len(signal))), "sample_rate": float(rate), **facts}
+    return Recording(signal=np.asarray(signal, float), **facts)

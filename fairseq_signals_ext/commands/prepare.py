@@ -1,87 +1,156 @@
-"""`prepare`: recordings of a source -> shards, tables and a manifest."""
+"""Store the recordings of a source once, as shards with a table and a manifest.
+
+examples:
+  python manifests/prepare.py physionet2021 /data/challenge-2021/training --out data --jobs 8
+  python manifests/prepare.py ptbxl /data/ptb-xl --out data                      # beside the first, in the same folder
+  python manifests/prepare.py files /data/hospital --table patients.csv --out hospital --rate 500 --resample polyphase
+  python manifests/prepare.py wfdb /data/records --out data --resume             # go on; add records that are new
+
+Leaves DIR/shards, DIR/recordings.parquet, DIR/rejected.csv and DIR/all.tsv. The exit status is 1 if a file was rejected.
+"""
 
 import argparse
 import sys
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Union
 
-from fairseq_signals_ext.data.preparation import Source, Summary, prepare
-from fairseq_signals_ext.data.splitting import check_fractions, split_manifest
-from fairseq_signals_ext.errors import exits_on_user_error
-from fairseq_signals_ext.readers.wfdb import find_wfdb, read_wfdb
-
-_DEFAULT_FRACTIONS = (0.8, 0.1, 0.1)
-_EXAMPLE = """\
-example:
-  python manifests/prepare.py wfdb /data/cinc2021 --out /data/prepared --jobs 8 --split 0.8 0.1 0.1
-
-Leaves DIR/shards, DIR/recordings.parquet, DIR/rejected.csv and DIR/all.tsv, with --split also
-DIR/splits/random/{train,valid,test}.tsv. The exit status is 1 if a file was rejected."""
-
-
-def wfdb_source(folder: Path) -> Source:
-    """All WFDB records below a folder; `UserError` if there is none."""
-    return Source(folder, find_wfdb(folder), read_wfdb)
-
-
-SOURCES: Dict[str, Callable[[Path], Source]] = {"wfdb": wfdb_source}
+from fairseq_signals_ext.data.shards import STORAGES
+from fairseq_signals_ext.errors import UserError, exits_on_user_error
+from fairseq_signals_ext.preparation.clusters import BACKENDS
+from fairseq_signals_ext.preparation.counts import Processing
+from fairseq_signals_ext.preparation.pipeline import RunOptions, prepare
+from fairseq_signals_ext.preparation.resampling import RESAMPLERS
+from fairseq_signals_ext.preparation.table_parts import Summary
+from fairseq_signals_ext.sources import KINDS, SourceOptions, open_source
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments, and an example, to a parser."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = "Store the recordings of a source once, as shards with tables and a manifest."
-    parser.epilog = _EXAMPLE
-    parser.add_argument("source_name", choices=sorted(SOURCES), help="kind of source; wfdb: all .hea below SOURCE")
-    parser.add_argument("source", metavar="SOURCE", type=Path, help="folder that holds the recordings")
+    """Add the command's arguments to a parser."""
+    kinds = "; ".join(f"{name}: {what}" for name, what in KINDS.items())
+    parser.add_argument("kind", metavar="NAME", choices=sorted(KINDS), help=f"kind of source. {kinds}")
+    parser.add_argument("folder", metavar="SOURCE", type=Path, help="folder that holds the recordings")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the results")
-    parser.add_argument("--rate", type=float, default=500.0, help="sample rate in Hz to store (default 500)")
-    parser.add_argument("--jobs", metavar="N", type=int, default=1, help="processes; -1: one a core (default 1)")
-    parser.add_argument("--shard-size", metavar="N", type=int, default=2048, help="files a shard (default 2048)")
-    parser.add_argument("--resume", action="store_true", help="go on after an interruption: keep complete shards")
-    parser.add_argument("--strict", action="store_true", help="stop at the first file that cannot be used")
-    parser.add_argument(
-        "--split",
-        metavar="FRACTION",
-        type=float,
-        nargs="*",
-        help="split by patient at random into train, valid and test (no values: 0.8 0.1 0.1)",
+    _add_source_arguments(parser.add_argument_group("source"))
+    _add_processing_arguments(parser.add_argument_group("processing"))
+    _add_run_arguments(parser.add_argument_group("run"))
+
+
+def _add_source_arguments(group: Any) -> None:
+    group.add_argument("--source", metavar="NAME", help="name of the source in tables (default NAME, or the folder's)")
+    group.add_argument(
+        "--download", action="store_true", help="first fetch the collection into SOURCE, or what is left"
     )
-    parser.add_argument("--seed", type=int, default=1, help="seed of the split (default 1)")
+    group.add_argument(
+        "--table",
+        metavar="FILE",
+        type=Path,
+        help="files, muse, wfdb: CSV or Parquet with file or record_id, patient, ...",
+    )
+    group.add_argument("--input-rate", metavar="HZ", type=float, help="files: sample rate where a file does not say it")
+    group.add_argument("--input-unit", metavar="UNIT", help="files: unit such as uV where a file does not say it")
+    group.add_argument(
+        "--input-leads", metavar="LEADS", help="files: leads such as I,II,V1 where a file does not say them"
+    )
+
+
+def _add_processing_arguments(group: Any) -> None:
+    group.add_argument("--rate", metavar="HZ", type=float, default=500.0, help="sample rate to store (default 500)")
+    group.add_argument(
+        "--resample", choices=sorted(RESAMPLERS), default="linear", help="linear, as ECG-FM (default), or polyphase"
+    )
+    group.add_argument("--storage", choices=sorted(STORAGES), default="raw", help="flac: a third of the size, slower")
+    group.add_argument("--fill-leads", action="store_true", help="store absent leads as zeros, and flag the recording")
+    group.add_argument(
+        "--min-seconds", metavar="S", type=float, default=5.0, help="flag shorter recordings (default 5)"
+    )
+    group.add_argument(
+        "--gain-fix",
+        metavar="PART=FACTOR",
+        nargs="*",
+        help="multiply the amplitudes of a part of the source; without values: where the amplitudes are not plausible, "
+        "by the likely factor",
+    )
+
+
+def _add_run_arguments(group: Any) -> None:
+    group.add_argument("--jobs", metavar="N", type=int, default=1, help="processes; -1: one a core (default 1)")
+    group.add_argument(
+        "--backend", choices=BACKENDS, default="processes", help="dask, ray: an existing cluster (default processes)"
+    )
+    group.add_argument("--shard-size", metavar="N", type=int, default=1024, help="recordings a shard (default 1024)")
+    group.add_argument("--resume", action="store_true", help="go on after an interruption, or with what is new")
+    group.add_argument("--retry-rejected", action="store_true", help="resume, and try again what was rejected")
+    group.add_argument("--strict", action="store_true", help="stop at the first file that cannot be used")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prepare, and split if asked to; returns the exit status: 1 if a file was rejected, 130 if interrupted.
+    """Prepare; returns the exit status: 1 if a file was rejected, 130 if interrupted.
 
     Raises:
-        UserError: see `prepare` and `split_manifest`.
+        UserError: see `download`, `open_source` and `prepare`.
     """
-    fractions: Optional[Sequence[float]] = args.split
-    if fractions is not None:
-        fractions = fractions or _DEFAULT_FRACTIONS
-        check_fractions(fractions)
     try:
+        if args.download:
+            from fairseq_signals_ext.sources.download import download
+
+            download(args.kind, args.folder)
+        source = open_source(args.kind, args.folder, _source_options(args))
+        for note in source.notes:
+            print(f"note: {args.folder}: {note}", file=sys.stderr)
         summary = prepare(
-            SOURCES[args.source_name](args.source),
+            source,
             args.out,
-            rate=args.rate,
-            shard_size=args.shard_size,
-            jobs=args.jobs,
-            resume=args.resume,
-            strict=args.strict,
+            Processing(args.rate, args.resample, args.fill_leads, args.min_seconds),
+            RunOptions(
+                shard_size=args.shard_size,
+                jobs=args.jobs,
+                backend=args.backend,
+                resume=args.resume or args.retry_rejected,
+                retry_rejected=args.retry_rejected,
+                strict=args.strict,
+            ),
+            storage=args.storage,
+            gain_fix=_gain_fix(args.gain_fix),
         )
     except KeyboardInterrupt:
         print("interrupted; go on with --resume", file=sys.stderr)
         return 130
-    if fractions is not None:
-        counts = split_manifest(args.out, fractions, seed=args.seed)
-        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
-        print(f"{args.out / 'splits' / 'random'}: {listed}")
     return _report(args.out, summary)
+
+
+def _source_options(args: argparse.Namespace) -> SourceOptions:
+    return SourceOptions(
+        name=args.source,
+        rate=args.rate,
+        table=args.table,
+        sample_rate=args.input_rate,
+        unit=args.input_unit,
+        leads=args.input_leads,
+    )
+
+
+def _gain_fix(values: Optional[List[str]]) -> Union[None, str, Dict[str, float]]:
+    if not values:
+        return values if values is None else "auto"
+    fixes = {}
+    for value in values:
+        name, _, factor = value.rpartition("=")
+        try:
+            fixes[name] = float(factor)
+        except ValueError:
+            raise UserError(f"gain-fix {value!r}: write PART=FACTOR, such as georgia=4.88") from None
+    return fixes
 
 
 def _report(out: Path, summary: Summary) -> int:
     print(f"{out}: {summary.recordings} recordings, {summary.hours:.2f} h, {summary.shards} shard(s)")
+    if summary.flags:
+        print("flags: " + ", ".join(f"{flag} {count}" for flag, count in summary.flags.items()))
+    for name, factor in summary.likely_factors.items():
+        print(
+            f"{name}: its amplitudes are not plausible for an ECG in mV; the likely factor is {factor:g}: "
+            f"look at some, and prepare it in a new folder with --gain-fix {name}={factor:g}"
+        )
     if summary.rejected:
         print(f"{summary.rejected} file(s) were rejected, see {out / 'rejected.csv'}")
     return 1 if summary.rejected else 0
@@ -90,6 +159,8 @@ def _report(out: Path, summary: Summary) -> int:
 @exits_on_user_error
 def main(argv: Optional[List[str]] = None) -> int:
     """Entry point; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="prepare")
+    parser = argparse.ArgumentParser(
+        prog="prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_arguments(parser)
     return run(parser.parse_args(argv))

@@ -4,26 +4,31 @@ A shard is two files:
 
 * `NNNNN.npy`, one flat int16 array; recording after recording, and in each the leads one after the other:
   `[rec 0: I I I ... II II II ... V6 V6 V6][rec 1: I I I ...]...`
-* `NNNNN.index.npy`, a structured array (`INDEX_DTYPE`), a row a recording.
+  or, compressed, one flat uint8 array: `[rec 0: a FLAC stream of the same counts][rec 1: ...]...`
+* `NNNNN.index.npy`, a structured array (`INDEX_DTYPE`), a row a recording; offsets are in elements of the array.
 
 A stored count c of lead k stands for `(c - zero[k]) * scale[k]` mV.
 """
 
 import hashlib
+import io
 import zlib
 from pathlib import Path
-from typing import List, Sequence, Union
+from types import TracebackType
+from typing import Dict, List, Optional, Sequence, Tuple, Type, Union
 
 import numpy as np
 
+from fairseq_signals_ext.data.flac import decode_flac, encode_flac
+from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.files import atomic
-from fairseq_signals_ext.leads import LEADS, leads_to_mask
+from fairseq_signals_ext.leads import LEADS, leads_to_mask, mask_to_leads
 
 INDEX_DTYPE = np.dtype(
     [
         ("idx", "<i8"),  # number of the recording across all shards and sources
         ("patient", "<i8"),  # see `patient_key`
-        ("offset", "<i8"),  # first count of the recording in the shard
+        ("offset", "<i8"),  # first element of the recording in the shard
         ("samples", "<i4"),  # per lead
         ("sample_rate", "<f4"),  # Hz
         ("leads", "<u2"),  # bit k: lead k of LEADS is stored
@@ -34,6 +39,11 @@ INDEX_DTYPE = np.dtype(
         ("std", "<f4", len(LEADS)),  # mV, over the whole recording (population)
     ]
 )
+
+# storage: dtype of the shard's array
+STORAGES: Dict[str, np.dtype] = {"raw": np.dtype("<i2"), "flac": np.dtype("u1")}
+PREPARE_AGAIN = "delete this shard with its index and prepare again with --resume"
+_HEADER_BYTES = 128  # of a .npy file with one dimension, whatever its length
 
 
 def index_path(shard: Union[str, Path]) -> Path:
@@ -48,17 +58,40 @@ def patient_key(patient: str) -> int:
 
 
 class ShardWriter:
-    """Collects recordings and writes them as one shard; both files appear by atomic rename in `close`.
+    """Writes recordings as one shard, each as it is added; a context manager.
+
+    Both files appear by atomic rename when the block ends without an exception, the index last, so that a shard with
+    an index is complete.
 
     Args:
         path: the shard's `.npy` file.
+        storage: "raw" or "flac".
     """
 
-    def __init__(self, path: Union[str, Path]):
+    def __init__(self, path: Union[str, Path], storage: str = "raw"):
         self.path = Path(path)
-        self._blocks: List[np.ndarray] = []
+        self.storage = storage
         self._rows: List[np.ndarray] = []
-        self._offset = 0
+        self._length = 0
+
+    def __enter__(self) -> "ShardWriter":
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._atomic = atomic(self.path)
+        self._file = open(self._atomic.__enter__(), "wb")  # noqa: SIM115 - closed in __exit__
+        self._file.seek(_HEADER_BYTES)
+        return self
+
+    def __exit__(
+        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        with self._file as file:
+            if error is None:
+                file.seek(0)
+                file.write(_npy_header(STORAGES[self.storage], self._length))
+        self._atomic.__exit__(kind, error, trace)
+        if error is None:
+            with atomic(index_path(self.path)) as temporary, open(temporary, "wb") as file:
+                np.save(file, np.array(self._rows, INDEX_DTYPE))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -94,26 +127,62 @@ class ShardWriter:
                 f"counts must be int16, leads x samples, in standard lead order; "
                 f"got {counts.dtype} {counts.shape} with leads {leads}"
             )
-        counts = np.ascontiguousarray(counts)
+        counts = np.ascontiguousarray(counts, "<i2")
         row = np.zeros((), INDEX_DTYPE)
         row["idx"], row["patient"] = idx, patient_key(patient)
-        row["offset"], row["samples"], row["sample_rate"] = self._offset, counts.shape[1], sample_rate
+        row["offset"], row["samples"], row["sample_rate"] = self._length, counts.shape[1], sample_rate
         row["leads"], row["crc"] = leads_to_mask(leads), zlib.crc32(counts.data)
         row["scale"][leads], row["zero"][leads] = scale, zero
         row["mean"][leads] = (counts.mean(axis=1) - zero) * scale
         row["std"][leads] = counts.std(axis=1) * np.abs(scale)
-        self._blocks.append(counts.ravel())
+        content = encode_flac(counts) if self.storage == "flac" else counts.data
+        self._length += self._file.write(content) // STORAGES[self.storage].itemsize
         self._rows.append(row)
-        self._offset += counts.size
-
-    def close(self) -> None:
-        """Write the shard and its index. The index comes last, so a shard with an index is complete."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        counts = np.concatenate(self._blocks) if self._blocks else np.zeros(0, np.int16)
-        _save(self.path, counts)
-        _save(index_path(self.path), np.array(self._rows, INDEX_DTYPE))
 
 
-def _save(path: Path, array: np.ndarray) -> None:
-    with atomic(path) as temporary, open(temporary, "wb") as file:
-        np.save(file, array)
+def _npy_header(dtype: np.dtype, length: int) -> bytes:
+    header = io.BytesIO()
+    description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (length,)}
+    np.lib.format.write_array_header_1_0(header, description)
+    return header.getvalue()
+
+
+def open_shard(path: Path) -> Tuple[np.ndarray, np.ndarray]:
+    """The array of a shard, memory-mapped, and its index.
+
+    Raises:
+        UserError: a file is missing, truncated, or not of this version.
+    """
+    arrays = []
+    for file in (path, index_path(path)):
+        if not file.is_file():
+            raise UserError(f"{file}: no such file, though the manifest names the shard; prepare again with --resume")
+        try:
+            # copy on write, as torch warns of arrays that cannot be written
+            array = np.load(file, mmap_mode="c", allow_pickle=False)
+        except (ValueError, EOFError, OSError):
+            raise UserError(f"{file}: truncated or not a .npy file; {PREPARE_AGAIN}") from None
+        # slicing a plain array is several times cheaper than slicing np.memmap
+        arrays.append(array.view(np.ndarray))
+    array, index = arrays
+    if array.dtype not in STORAGES.values() or array.ndim != 1 or index.dtype != INDEX_DTYPE:
+        raise UserError(f"{path}: not a shard of this version; prepare the data again")
+    return array, index
+
+
+def read_counts(array: np.ndarray, index: np.ndarray, row: int) -> Optional[np.ndarray]:
+    """Counts of a recording, int16, leads x samples: a view into a raw shard, decoded from a compressed one.
+
+    None where the array does not hold what the index says.
+    """
+    start, samples = int(index["offset"][row]), int(index["samples"][row])
+    leads = len(mask_to_leads(int(index["leads"][row])))
+    if array.dtype == STORAGES["raw"]:
+        counts = array[start : start + leads * samples] if start >= 0 else array[:0]
+    else:
+        stop = int(index["offset"][row + 1]) if row + 1 < len(index) else len(array)
+        try:
+            counts = decode_flac(array[max(0, start) : stop])
+        except RuntimeError:
+            return None
+    return counts.reshape(leads, samples) if len(counts) == leads * samples else None

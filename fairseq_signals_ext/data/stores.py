@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fairseq_signals_ext.data.manifest import FileManifest, Manifest, ShardManifest
-from fairseq_signals_ext.data.shards import INDEX_DTYPE, index_path, patient_key
+from fairseq_signals_ext.data.shards import PREPARE_AGAIN, open_shard, patient_key, read_counts
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.leads import LEADS, mask_to_leads
 
@@ -78,7 +78,7 @@ class ShardStore:
         self._counts: List[np.ndarray] = []
         self._index: List[np.ndarray] = []
         for shard in self.manifest.shards:
-            counts, index = _open_shard(shard)
+            counts, index = open_shard(shard)
             self._counts.append(counts)
             self._index.append(index)
         rows = np.array([len(index) for index in self._index])
@@ -115,14 +115,12 @@ class ShardStore:
         shard = self.manifest.shard[number]
         row = self._index[shard][self.manifest.row[number]]
         samples, leads = int(row["samples"]), mask_to_leads(int(row["leads"]))
-        start = int(row["offset"])
-        stop = start + samples * len(leads)
-        if samples != self.samples[number] or start < 0 or stop > len(self._counts[shard]):
-            raise UserError(f"{self.name(number)}: manifest, index and shard do not agree; prepare the data again")
-        counts = self._counts[shard][start:stop]
+        counts = read_counts(self._counts[shard], self._index[shard], int(self.manifest.row[number]))
+        if counts is None or samples != self.samples[number]:
+            raise UserError(f"{self.name(number)}: manifest, index and shard do not agree; {PREPARE_AGAIN}")
         self._check(number, counts, int(row["crc"]))
         return Signal(
-            counts.reshape(len(leads), samples),
+            counts,
             leads,
             scale=row["scale"],
             zero=row["zero"],
@@ -140,8 +138,7 @@ class ShardStore:
         found = zlib.crc32(counts.data)
         if found != stored:
             raise UserError(
-                f"{self.name(number)}: checksum differs (stored {stored:08x}, read {found:08x}); "
-                f"delete this shard with its index and prepare again with --resume"
+                f"{self.name(number)}: checksum differs (stored {stored:08x}, read {found:08x}); {PREPARE_AGAIN}"
             )
         self._checked[number] = 1
 
@@ -194,26 +191,6 @@ Store = Union[ShardStore, MatStore]
 def open_store(manifest: Manifest, checksum: str = "once") -> Store:
     """The store for a manifest: `ShardStore` or `MatStore`."""
     return ShardStore(manifest, checksum) if isinstance(manifest, ShardManifest) else MatStore(manifest)
-
-
-def _open_shard(path: Path) -> Tuple[np.ndarray, np.ndarray]:
-    arrays = []
-    for file in (path, index_path(path)):
-        if not file.is_file():
-            raise UserError(f"{file}: no such file, though the manifest names the shard; prepare again with --resume")
-        try:
-            # copy on write, as torch warns of arrays that cannot be written
-            array = np.load(file, mmap_mode="c", allow_pickle=False)
-        except (ValueError, EOFError, OSError):
-            raise UserError(
-                f"{file}: truncated or not a .npy file; delete this shard and prepare again with --resume"
-            ) from None
-        # slicing a plain array is several times cheaper than slicing np.memmap
-        arrays.append(array.view(np.ndarray))
-    counts, index = arrays
-    if counts.dtype != np.int16 or counts.ndim != 1 or index.dtype != INDEX_DTYPE:
-        raise UserError(f"{path}: not a shard of this version; prepare the data again")
-    return counts, index
 
 
 def _load_mat(path: Path) -> Dict[str, Any]:

@@ -1,26 +1,118 @@
 """One ECG file in any supported format -> one `Recording`."""
 
 import os
+import warnings
 from pathlib import Path
-from typing import Union
+from typing import Optional, Sequence, Union
 
-from fairseq_signals_ext.errors import UserError
+import numpy as np
+
+from fairseq_signals_ext.errors import MissingPackageError, UserError, how_to_install
+from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.readers.recording import Recording, StoredCounts
 
 __all__ = ["Recording", "StoredCounts", "read_ecg"]
 
+_RATES = (1.0, 1e6)  # Hz
 
-def read_ecg(path: Union[str, Path]) -> Recording:
-    """Read one ECG; the format is told by the file. Supported: WFDB (`.hea`).
+
+def read_ecg(
+    path: Union[str, Path],
+    *,
+    sample_rate: Optional[float] = None,
+    leads: Optional[Sequence[str]] = None,
+    unit: Optional[str] = None,
+) -> Recording:
+    """Read one ECG; the format is told by the file's content.
+
+    Supported: WFDB, DICOM, SCP-ECG, GE MUSE XML, Philips Sierra XML, Mortara XML, HL7 aECG, EDF, ISHNE, MFER,
+    Kardia JSON, MATLAB (`.mat`), NumPy (`.npy`) and tables (`.csv`). Leads are found by their names, whatever their
+    order, other signals are ignored, and amplitudes become mV. Limb leads that are missing are computed from I and II
+    and listed in `Recording.derived`.
+
+    Args:
+        path: the file; for WFDB the `.hea` file, its `.dat` or `.mat` file, or the record's path without suffix.
+        sample_rate: Hz; only for files that do not say it.
+        leads: names of the signals in their order; only for files that do not name them.
+        unit: `"mV"`, `"uV"`, `"nV"` or `"V"`; only for files that do not say it.
 
     Raises:
-        UserError: no such file, a kind of file that is not supported, or damaged content.
+        UserError: no such file, a kind of file that is not supported, damaged or doubtful content, something that
+            has to be given is missing, or something that is given differs from what the file says.
     """
-    from fairseq_signals_ext.readers.wfdb import read_wfdb
+    from fairseq_signals_ext.readers.limb_leads import with_limb_leads
 
     text = os.fspath(path)
-    if text.endswith(".hea") or (not os.path.exists(text) and os.path.isfile(text + ".hea")):
-        return read_wfdb(path)
-    if not os.path.exists(text):
+    header = _wfdb_header(text)
+    if header is None and os.path.isdir(text):
+        raise UserError(f"{path}: this is a folder; give one file")
+    if header is None and not os.path.exists(text):
         raise UserError(f"{path}: no such file; check the path")
-    raise UserError(f"{path}: this kind of file is not supported; give WFDB (the record's .hea file)")
+    with warnings.catch_warnings():  # what matters in them is an error; the rest helps nobody who reads a million files
+        warnings.simplefilter("ignore")
+        try:
+            if header is not None:
+                recording = _read_wfdb(header, sample_rate, leads, unit)
+            else:
+                recording = _read_by_content(Path(text), sample_rate, leads, unit)
+        except ImportError as error:
+            cure = how_to_install(error.name or "") or f"{error}: pip install 'fairseq-signals-ext[formats]'"
+            raise MissingPackageError(f"{path}: {' '.join(cure.split())}") from error
+        _check(path, recording)
+        return with_limb_leads(recording)
+
+
+def _wfdb_header(text: str) -> Optional[str]:
+    """The `.hea` file that a path stands for, if it stands for a WFDB record."""
+    stem, suffix = os.path.splitext(text)
+    if suffix == ".hea":
+        return text
+    if suffix in (".dat", ".mat") and os.path.isfile(stem + ".hea"):
+        return stem + ".hea"
+    return text + ".hea" if not os.path.exists(text) and os.path.isfile(text + ".hea") else None
+
+
+def _read_wfdb(
+    header: str, sample_rate: Optional[float], leads: Optional[Sequence[str]], unit: Optional[str]
+) -> Recording:
+    from fairseq_signals_ext.readers.facts import agreed_rate, rows_of_leads
+    from fairseq_signals_ext.readers.wfdb import read_wfdb
+
+    if unit is not None:
+        raise UserError(f"{header}: a WFDB header says its units; leave the unit out")
+    recording = read_wfdb(header)
+    agreed_rate(header, recording.sample_rate, sample_rate)
+    rows_of_leads([LEADS[lead] for lead in recording.leads], header, leads)
+    return recording
+
+
+def _read_by_content(
+    path: Path, sample_rate: Optional[float], leads: Optional[Sequence[str]], unit: Optional[str]
+) -> Recording:
+    from fairseq_signals_ext.readers.arrays import read_mat, read_npy
+    from fairseq_signals_ext.readers.clinical import read_clinical
+    from fairseq_signals_ext.readers.facts import agreed_rate
+    from fairseq_signals_ext.readers.formats import format_of
+    from fairseq_signals_ext.readers.tables import read_table
+
+    kind = format_of(path)
+    if kind == "NumPy":
+        return read_npy(path, sample_rate, leads, unit)
+    if kind in ("MATLAB", "MATLAB 7.3"):
+        return read_mat(path, sample_rate, leads, unit, is_hdf5=kind == "MATLAB 7.3")
+    if kind == "table":
+        return read_table(path, sample_rate, leads, unit)
+    recording = read_clinical(path, kind, leads, unit)
+    agreed_rate(path, recording.sample_rate, sample_rate)
+    return recording
+
+
+def _check(path: Union[str, Path], recording: Recording) -> None:
+    """Whatever a damaged file claims, what goes on is finite."""
+    if recording.signal.shape[1] == 0:
+        raise UserError(f"{path}: it holds no samples; get it again")
+    if np.isinf(recording.signal).any():
+        raise UserError(f"{path}: it holds infinite values; mark invalid samples as NaN")
+    low, high = _RATES
+    if not low <= recording.sample_rate <= high:
+        raise UserError(f"{path}: its sample rate is {recording.sample_rate:g} Hz, not {low:g} to {high:g}; correct it")

@@ -14,7 +14,7 @@ class StoredCounts:
     A count c of lead k stands for `(c - zero[k]) * scale[k]` mV.
     """
 
-    counts: np.ndarray  # leads x samples, integer
+    counts: np.ndarray  # leads x samples, integer; any value where the recording's signal is NaN
     scale: np.ndarray  # leads, float64, mV per count
     zero: np.ndarray  # leads, float64
 
@@ -30,8 +30,10 @@ class Recording:
         sample_rate: Hz.
         patient: the source's patient id, or None.
         start_time, age (years), sex ("female", "male"): None where unknown.
-        statements: diagnostic codes or texts as the file has them.
-        stored: the file's own integers, where it holds integers for exactly these leads.
+        codes: diagnostic codes such as SNOMED's `426783006` or SCP's `NORM`; `CODE:LIKELIHOOD` (in %) where known.
+        statements: what the file says in words: the lines of a report or of a machine's interpretation.
+        stored: the file's own integers for exactly these leads, where it holds integers.
+        derived: those of `leads` that the file does not hold and that were computed from I and II.
     """
 
     record_id: str
@@ -42,5 +44,7 @@ class Recording:
     start_time: Optional[datetime] = None
     age: Optional[float] = None
     sex: Optional[str] = None
+    codes: Tuple[str, ...] = field(default=())
     statements: Tuple[str, ...] = field(default=())
     stored: Optional[StoredCounts] = None
+    derived: Tuple[int, ...] = field(default=())

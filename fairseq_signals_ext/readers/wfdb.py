@@ -1,22 +1,24 @@
-"""WFDB records (`.hea` with `.dat` or `.mat`), read with the `wfdb` library."""
+"""WFDB records (`.hea` with `.dat` or `.mat`): plain ones read here, all others with the `wfdb` library."""
 
-import math
 import os
 import re
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.errors import MissingPackageError, UserError
 from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.readers.facts import age_of, millivolts, rows_of_leads, sex_of
 from fairseq_signals_ext.readers.recording import Recording, StoredCounts
+from fairseq_signals_ext.readers.wfdb_header import parse_plain_header
 
-_LEAD = {name.lower(): position for position, name in enumerate(LEADS)}
-_MILLIVOLTS = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "v": 1e3, "nv": 1e-6}
-_SEX = {"f": "female", "female": "female", "m": "male", "male": "male"}
 _BYTES_A_SAMPLE = {"8": 1, "80": 1, "16": 2, "61": 2, "160": 2, "24": 3, "32": 4}
+# format 16 marks an invalid sample with its smallest number
+_INVALID_16 = -(2**15)
 _COMMENT = re.compile(r"\s*([^:]+?)\s*:\s*(.*?)\s*")
 
 
@@ -51,30 +53,83 @@ def read_wfdb(path: Union[str, Path]) -> Recording:
     text = os.fspath(path)
     stem = text[: -len(".hea")] if text.endswith(".hea") else text
     header = Path(stem + ".hea")
-    record = _read_record(header, stem)
-    positions = _find_leads(header, record)
-    frames = {record.samps_per_frame[position] for position in positions.values()}
-    if len(frames) != 1:
-        raise UserError(f"{header}: its leads have different sample rates; resample them to one rate")
-    sample_rate = float(record.fs or 0) * frames.pop()
-    if sample_rate <= 0:
-        raise UserError(f"{header}: its sample rate is {record.fs}; write the rate in Hz in the header's first line")
-    factors = _millivolts(header, record, positions)
+    signals = _read_plain(header) or _read_with_wfdb(header, stem)
+    positions = rows_of_leads(signals.names, header)
+    factors = _millivolts(header, signals.units, positions)
+    if signals.sample_rate <= 0:
+        raise UserError(f"{header}: its sample rate is {signals.sample_rate}; write it in Hz in the first line")
     columns = list(positions.values())
-    if record.e_d_signal is None:
-        physical, stored = record.e_p_signal, None
-    else:
-        physical = record.dac(expanded=True)
-        stored = _stored_counts(record, columns, factors)
-    signal = np.stack([physical[column] for column in columns]).astype(np.float64) * factors[:, None]
     return Recording(
         record_id=os.path.basename(stem),
-        signal=signal,
+        signal=np.stack([signals.physical[column] for column in columns]) * factors[:, None],
         leads=tuple(positions),
-        sample_rate=sample_rate,
+        sample_rate=signals.sample_rate,
+        start_time=signals.start_time,
+        stored=_stored_counts(signals, columns, factors),
+        **_facts(signals.comments),
+    )
+
+
+@dataclass(frozen=True)
+class _Signals:
+    """A record's signals as they stand in its files: in their order, and their units."""
+
+    names: Sequence[str]
+    units: Sequence[str]
+    sample_rate: float
+    physical: Sequence[np.ndarray]  # NaN where invalid
+    counts: Optional[Sequence[np.ndarray]]  # None where several segments with gains of their own were joined
+    gains: Sequence[float]
+    baselines: Sequence[int]
+    start_time: Optional[datetime]
+    comments: Sequence[str]
+
+
+def _read_plain(header: Path) -> Optional[_Signals]:
+    """A record with a plain header; None where `wfdb` has to read it, or to say what is wrong."""
+    try:
+        plain = parse_plain_header(header.read_bytes())
+        if plain is None:
+            return None
+        content = (header.parent / plain.file_name).read_bytes()
+    except OSError:
+        return None
+    number = len(plain.names)
+    if len(content) != plain.offset + 2 * number * plain.samples:
+        return None
+    counts = np.frombuffer(content, "<i2", offset=plain.offset).reshape(plain.samples, number).T
+    counts = np.ascontiguousarray(counts, np.int16)
+    physical = (counts - np.array(plain.baselines, np.float64)[:, None]) / np.array(plain.gains)[:, None]
+    physical[counts == _INVALID_16] = np.nan
+    return _Signals(
+        plain.names,
+        plain.units,
+        plain.sample_rate,
+        list(physical),
+        list(counts),
+        plain.gains,
+        plain.baselines,
+        plain.start_time,
+        plain.comments,
+    )
+
+
+def _read_with_wfdb(header: Path, stem: str) -> _Signals:
+    record, physical = _read_record(header, stem)
+    names = [name or "" for name in record.sig_name]
+    frames = {record.samps_per_frame[column] for column in rows_of_leads(names, header).values()}
+    if len(frames) != 1:
+        raise UserError(f"{header}: its leads have different sample rates; resample them to one rate")
+    return _Signals(
+        names=names,
+        units=_units_as_written(header) or record.units,
+        sample_rate=float(record.fs or 0) * frames.pop(),
+        physical=physical,
+        counts=record.e_d_signal,
+        gains=record.adc_gain or (),
+        baselines=record.baseline or (),
         start_time=record.base_datetime,
-        stored=None if np.isnan(signal).any() else stored,
-        **_facts(record.comments),
+        comments=record.comments,
     )
 
 
@@ -82,25 +137,28 @@ def _import_wfdb() -> ModuleType:
     try:
         import wfdb
     except ImportError as error:
-        raise UserError(f"WFDB files need wfdb ({error}): pip install 'fairseq-signals-ext[formats]'") from error
+        cure = "pip install 'fairseq-signals-ext[formats]'"
+        raise MissingPackageError(f"this WFDB file needs wfdb ({error}): {cure}") from error
     return wfdb
 
 
-def _read_record(header: Path, stem: str) -> Any:
-    """A `wfdb.Record` with `e_d_signal`, or with `e_p_signal` if it was made of segments, whose gains may differ."""
+def _read_record(header: Path, stem: str) -> Tuple[Any, List[np.ndarray]]:
+    """A `wfdb.Record` and its signals; without `e_d_signal` if it was made of segments, whose gains may differ."""
     wfdb = _import_wfdb()
     if not header.is_file():
         raise UserError(f"{header}: no such file; give a WFDB header (.hea) that exists")
     try:
         record = wfdb.rdrecord(stem, physical=False, smooth_frames=False, m2s=False)
         if isinstance(record, wfdb.MultiRecord):
-            return wfdb.rdrecord(stem, physical=True, smooth_frames=False)
+            record = wfdb.rdrecord(stem, physical=True, smooth_frames=False)
+            return record, record.e_p_signal
+        physical = record.dac(expanded=True)
     except Exception as error:  # wfdb has no common class for what a damaged file makes it raise
         raise _explained(header, stem, error) from error
     wrong_length = _wrong_length(header, record)
     if wrong_length:
         raise UserError(wrong_length)
-    return record
+    return record, physical
 
 
 def _explained(header: Path, stem: str, error: Exception) -> UserError:
@@ -121,10 +179,11 @@ def _explained(header: Path, stem: str, error: Exception) -> UserError:
 
 def _wrong_length(header: Path, record: Any) -> Optional[str]:
     """What is wrong where a signal file is shorter or longer than the header says; wfdb ignores what is too long."""
-    if len(record.file_name) != record.n_sig:
-        return f"{header}: its first line says {record.n_sig} signals, but {len(record.file_name)} follow; get it again"
+    names = record.file_name or ()
+    if not names or len(names) != record.n_sig:
+        return f"{header}: its first line says {record.n_sig} signals, but {len(names)} follow; get it again"
     sizes: Dict[str, int] = {}
-    for name, fmt, frame, offset in zip(record.file_name, record.fmt, record.samps_per_frame, record.byte_offset):
+    for name, fmt, frame, offset in zip(names, record.fmt, record.samps_per_frame, record.byte_offset):
         if fmt not in _BYTES_A_SAMPLE or record.sig_len is None:
             return None
         sizes[name] = sizes.get(name, offset or 0) + record.sig_len * frame * _BYTES_A_SAMPLE[fmt]
@@ -138,32 +197,15 @@ def _wrong_length(header: Path, record: Any) -> Optional[str]:
     return None
 
 
-def _find_leads(header: Path, record: Any) -> Dict[int, int]:
-    """Position in `LEADS` -> the record's column, in standard order."""
-    found: Dict[int, int] = {}
-    names = [str(name).strip() for name in record.sig_name or ()]
-    for column, name in enumerate(names):
-        position = _LEAD.get(name.lower())
-        if position in found:
-            raise UserError(f"{header}: lead {name!r} is there twice; rename or remove one in the header")
-        if position is not None:
-            found[position] = column
-    if not found:
-        listed = ", ".join(names) or "none"
-        raise UserError(f"{header}: none of its signals ({listed}) is a standard lead; name them {', '.join(LEADS)}")
-    return dict(sorted(found.items()))
-
-
-def _millivolts(header: Path, record: Any, positions: Dict[int, int]) -> np.ndarray:
+def _millivolts(header: Path, units: Sequence[str], positions: Dict[int, int]) -> np.ndarray:
     """mV in the unit of each lead."""
-    units = _units_as_written(header) or record.units
     factors = []
     for position, column in positions.items():
-        unit = str(units[column])
-        if unit.lower() not in _MILLIVOLTS:
-            known = "mV, uV, nV or V"
+        factor = millivolts(str(units[column]))
+        if factor is None:
+            unit, known = units[column], "mV, uV, nV or V"
             raise UserError(f"{header}: lead {LEADS[position]} has the unit {unit!r}; write {known} in the header")
-        factors.append(_MILLIVOLTS[unit.lower()])
+        factors.append(factor)
     return np.array(factors)
 
 
@@ -182,18 +224,17 @@ def _units_as_written(header: Path) -> Optional[List[str]]:
     return [line[2].split("/", 1)[1] if len(line) > 2 and "/" in line[2] else "mV" for line in lines[1:]]
 
 
-def _stored_counts(record: Any, columns: List[int], factors: np.ndarray) -> Optional[StoredCounts]:
-    counts = np.stack([record.e_d_signal[column] for column in columns])
-    limits = np.iinfo(np.int16)
-    if counts.size == 0 or counts.min() < limits.min or counts.max() > limits.max:
+def _stored_counts(signals: _Signals, columns: List[int], factors: np.ndarray) -> Optional[StoredCounts]:
+    if signals.counts is None:
         return None
-    gain = np.array([record.adc_gain[column] for column in columns], np.float64)
-    zero = np.array([record.baseline[column] for column in columns], np.float64)
-    return StoredCounts(counts.astype(np.int16), factors / gain, zero)
+    counts = np.stack([signals.counts[column] for column in columns])
+    gain = np.array([signals.gains[column] for column in columns], np.float64)
+    zero = np.array([signals.baselines[column] for column in columns], np.float64)
+    return StoredCounts(counts, factors / gain, zero)
 
 
-def _facts(comments: List[str]) -> Dict[str, Any]:
-    """Patient, age, sex and statements from lines such as `Age: 74`."""
+def _facts(comments: Sequence[str]) -> Dict[str, Any]:
+    """Patient, age, sex and codes from lines such as `Age: 74`."""
     values: Dict[str, str] = {}
     for comment in comments:
         match = _COMMENT.fullmatch(comment)
@@ -201,20 +242,12 @@ def _facts(comments: List[str]) -> Dict[str, Any]:
             values.setdefault(match.group(1).lower(), match.group(2))
     return {
         "patient": values.get("patient id") or values.get("patient") or None,
-        "age": _age(values.get("age", "")),
-        "sex": _SEX.get(values.get("sex", "").lower()),
-        "statements": _statements(values.get("dx", "")),
+        "age": age_of(values.get("age")),
+        "sex": sex_of(values.get("sex")),
+        "codes": _codes(values.get("dx", "")),
     }
 
 
-def _age(text: str) -> Optional[float]:
-    try:
-        age = float(text)
-    except ValueError:
-        return None
-    return age if math.isfinite(age) and age >= 0 else None
-
-
-def _statements(text: str) -> Tuple[str, ...]:
-    statements = (statement.strip() for statement in text.split(","))
-    return tuple(statement for statement in statements if statement and statement.lower() != "unknown")
+def _codes(text: str) -> Tuple[str, ...]:
+    codes = (code.strip() for code in text.split(","))
+    return tuple(code for code in codes if code and code.lower() != "unknown")

@@ -102,11 +102,10 @@ def test_a_constant_lead_becomes_zeros(tmp_path):
 
     counts = np.random.default_rng(0).integers(-500, 500, (12, 5000)).astype(np.int16)
     counts[3] = 77
-    writer = ShardWriter(tmp_path / "a.npy")
-    writer.add(
-        counts, leads=range(12), scale=np.full(12, 0.005), zero=np.zeros(12), sample_rate=RATE, idx=0, patient="p"
-    )
-    writer.close()
+    with ShardWriter(tmp_path / "a.npy") as writer:
+        writer.add(
+            counts, leads=range(12), scale=np.full(12, 0.005), zero=np.zeros(12), sample_rate=RATE, idx=0, patient="p"
+        )
     (tmp_path / "train.tsv").write_text(".\na.npy\t0\t5000\n")
     source = batch_of(open_dataset(tmp_path))["net_input"]["source"]
     assert (source[:, 3] == 0).all()
@@ -187,9 +186,7 @@ def test_every_item_is_in_a_batch(tmp_path, recordings):
     assert max(len(batch) for batch in batches) <= 4
 
 
-MASKS = MaskSettings(
-    [(8, 2, 2)] * 4, 16, 0.65, 10, "static", 0.0, False, 1, True, 0.0, 0.5, 4, "static", 0.0, False, 1
-)
+MASKS = MaskSettings([(8, 2, 2)] * 4, 16, 0.65, 10, "static", 0.0, False, 1, True, 0.0, 0.5, 4, "static", 0.0, False, 1)
 
 
 def test_masks_repeat_and_follow_the_item(tmp_path):

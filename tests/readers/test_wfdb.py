@@ -79,7 +79,7 @@ def test_leads_come_in_standard_order_whatever_their_case(tmp_path, counts):
     np.testing.assert_allclose(recording.signal, expected, atol=1e-12)
     assert (recording.stored.counts == counts[:, [3, 2, 1, 0]].T).all()
     assert recording.stored.zero.tolist() == [7] * 4
-    without_suffix = read_ecg(tmp_path / "r")
+    without_suffix = read_wfdb(tmp_path / "r")
     assert (without_suffix.signal == recording.signal).all()
 
 
@@ -99,12 +99,15 @@ def test_micro_sign_is_not_lost(tmp_path, counts, encoding):
 
 def test_invalid_samples_are_nan(tmp_path, counts):
     counts[5, 0] = -32768
-    recording = read_wfdb(write(tmp_path, counts))
-    assert recording.stored is None
-    assert np.argwhere(np.isnan(recording.signal)).tolist() == [[ROW_OF["V1"], 5]]
+    header = write(tmp_path, counts)
+    # a skew of no samples makes the header one that wfdb reads
+    for other in (header, replace(header, "r.dat 16 ", "r.dat 16:0 ")):
+        recording = read_wfdb(other)
+        assert np.argwhere(np.isnan(recording.signal)).tolist() == [[ROW_OF["V1"], 5]]
+        assert (recording.stored.counts == counts[:, [3, 2, 1, 0]].T).all()
 
 
-def test_counts_beyond_int16_are_not_stored(tmp_path):
+def test_counts_beyond_int16(tmp_path):
     wfdb.wrsamp(
         "r",
         fs=500,
@@ -116,9 +119,8 @@ def test_counts_beyond_int16_are_not_stored(tmp_path):
         baseline=[0],
         write_dir=str(tmp_path),
     )
-    recording = read_wfdb(tmp_path / "r.hea")
-    assert recording.stored is None
-    np.testing.assert_allclose(recording.signal, [[0, 40, -70]])
+    assert read_wfdb(tmp_path / "r.hea").stored.counts.tolist() == [[0, 40000, -70000]]
+    np.testing.assert_allclose(read_wfdb(tmp_path / "r.hea").signal, [[0, 40, -70]])
 
 
 def test_several_samples_a_frame_are_kept(tmp_path, counts):
@@ -151,7 +153,7 @@ def test_segments_are_joined_each_with_its_gain(tmp_path, counts):
 )
 def test_comments(tmp_path, counts, comments, age, sex, patient, statements):
     recording = read_wfdb(write(tmp_path, counts, comments=comments))
-    assert (recording.age, recording.sex, recording.patient, recording.statements) == (age, sex, patient, statements)
+    assert (recording.age, recording.sex, recording.patient, recording.codes) == (age, sex, patient, statements)
 
 
 def test_start_time_needs_a_date(tmp_path, counts):
@@ -232,8 +234,10 @@ def test_find_wfdb(tmp_path):
     assert [path.relative_to(tmp_path).as_posix() for path in find_wfdb(tmp_path)] == ["a.hea", "b/10.hea", "b/2.hea"]
 
 
-def test_without_wfdb(tmp_path, counts, monkeypatch):
+def test_only_unusual_headers_need_wfdb(tmp_path, counts, monkeypatch):
     header = write(tmp_path, counts)
     monkeypatch.setitem(sys.modules, "wfdb", None)
+    assert read_wfdb(header).signal.shape == (4, 100)
+    replace(header, "r.dat 16 ", "r.dat 16:0 ")
     with pytest.raises(UserError, match=r"pip install 'fairseq-signals-ext\[formats\]'"):
         read_wfdb(header)

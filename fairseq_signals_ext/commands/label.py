@@ -1,0 +1,217 @@
+"""`label`: labels for prepared recordings, from diagnostic codes, a table, or events around the ECG."""
+
+import argparse
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from fairseq_signals_ext.errors import UserError, exits_on_user_error
+from fairseq_signals_ext.preparation.code_maps import CODE_MAPS, read_code_map
+from fairseq_signals_ext.preparation.label_files import labels_folder, write_labels
+from fairseq_signals_ext.preparation.labelling import (
+    KEYS,
+    Labels,
+    drop_rare,
+    labels_from_codes,
+    labels_from_table,
+)
+from fairseq_signals_ext.preparation.link_settings import CHOICES, LinkSettings, read_link_settings
+from fairseq_signals_ext.preparation.linking import labels_from_events
+
+_EXAMPLES = """\
+examples:
+  python manifests/label.py DIR --name challenge --codes cinc2021 --min-count 100
+  python manifests/label.py DIR --name superclasses --codes ptbxl-super --sources ptb-xl
+  python manifests/label.py DIR --name outcome --table outcomes.csv --on record_id --columns death_30d
+  python manifests/label.py link DIR --name lvef --events echo.csv \\
+      --patient-column subject_id --time-column charttime --value-column lvef --window -7d 7d \\
+      --choose nearest --threshold "<= 50" "<= 40" --label-names le_50 le_40
+  python manifests/label.py link DIR --name troponin --events labevents.csv.gz \\
+      --config examples/ecg_fm/labels/troponin_mimic_iv.yaml
+
+Leaves labels.csv, y.npy, label_def.csv, pos_weight.txt and label.json in DIR/labels/NAME.
+code maps: """ + "\n           ".join(f"{name}: {what}" for name, what in CODE_MAPS.items())
+
+# which options belong to one way to label only
+_OPTIONS = {
+    "--codes": ("min_likelihood", "no_codes_are_negative", "min_count"),
+    "--table": ("on", "columns", "regression", "min_count"),
+    "link": ("events", "config", *(setting.name for setting in fields(LinkSettings))),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments, and examples, to a parser."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = "Label prepared recordings from their codes, from a table, or (link) from events around them."
+    parser.epilog = _EXAMPLES
+    # argparse takes what looks like a negative number for a value; -7d shall be one too
+    parser._negative_number_matcher = re.compile(r"^-\d+(\.\d*)?([a-z]+)?$|^-\.\d+$")
+    parser.usage = "%(prog)s [link] DIR --name NAME (--codes MAP | --table FILE | --events FILE) [options]"
+    parser.add_argument("folder", metavar="DIR", nargs="+", help="prepared folder; after link: label from --events")
+    parser.add_argument("--name", metavar="NAME", required=True, help="of the labels: DIR/labels/NAME")
+    parser.add_argument(
+        "--sources", "--source", metavar="NAME", nargs="+", help="label only the recordings of these sources"
+    )
+    parser.add_argument("--train-manifest", metavar="TSV", type=Path, help="compute pos_weight.txt from these only")
+    parser.add_argument("--overwrite", action="store_true", help="replace labels of this name")
+    _add_code_arguments(parser.add_argument_group("from codes"))
+    _add_table_arguments(parser.add_argument_group("from a table"))
+    _add_link_arguments(parser.add_argument_group("link: from events of patients"))
+
+
+def _add_code_arguments(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument("--codes", metavar="MAP", help="a code map (see below), or a CSV file with code and label")
+    group.add_argument(
+        "--min-likelihood", metavar="P", type=float, help="codes less likely than P %% do not count (default 0)"
+    )
+    group.add_argument("--min-count", metavar="N", type=int, help="drop labels with fewer positives (also --table)")
+    group.add_argument(
+        "--no-codes-are-negative",
+        action="store_true",
+        default=None,
+        help="recordings without any code have no label, rather than being unlabelled",
+    )
+
+
+def _add_table_arguments(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument("--table", metavar="FILE", type=Path, help="csv or parquet with a row a recording or patient")
+    group.add_argument("--on", choices=KEYS, help="column to join on (default: the first of these that it has)")
+    group.add_argument("--columns", metavar="COLUMN", nargs="+", help="the labels (default: all with numbers only)")
+    group.add_argument(
+        "--regression", action="store_true", default=None, help="labels are numbers to predict (also with link)"
+    )
+
+
+def _add_link_arguments(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument("--events", metavar="FILE", type=Path, help="csv, csv.gz or parquet with a row an event")
+    group.add_argument("--config", metavar="YAML", type=Path, help="settings; options given here come first")
+    group.add_argument("--patient-column", metavar="COLUMN", help="default patient")
+    group.add_argument("--time-column", metavar="COLUMN", help="default time")
+    group.add_argument("--value-column", metavar="COLUMN", help="default value; numbers, also <0.01 or 55-60%%")
+    group.add_argument(
+        "--window",
+        metavar=("FROM", "TO"),
+        nargs=2,
+        help="after the ECG's start, with s, min, h, d or w; both ends belong to it (default -7d 7d)",
+    )
+    group.add_argument("--choose", choices=CHOICES, help="which of several events counts (default nearest)")
+    group.add_argument(
+        "--threshold",
+        dest="thresholds",
+        metavar="'<= N'",
+        nargs="+",
+        action="extend",
+        help="makes a label; a number, or the column that has it, after <, <=, > or >=",
+    )
+    group.add_argument("--label-names", metavar="NAME", nargs="+", help="one a threshold (default VALUE_le_N)")
+    group.add_argument(
+        "--filter", metavar=("COLUMN", "VALUE"), nargs="+", action="append", help="use only events with these values"
+    )
+    group.add_argument("--timezone", metavar="ZONE", help="of the ECGs' clocks, if times of events have a timezone")
+    group.add_argument(
+        "--keep-value", action="store_true", default=None, help="write values.csv with the chosen events too"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make the labels, write them, and print what they are; returns the exit status.
+
+    Raises:
+        UserError: options that do not go together; see also `preparation.labelling` and `preparation.linking`.
+    """
+    is_link = len(args.folder) == 2 and args.folder[0] == "link"
+    if len(args.folder) > 1 and not is_link:
+        raise UserError(f"{' '.join(args.folder)}: give one prepared folder, or link and one prepared folder")
+    args.folder = Path(args.folder[-1])
+    way = _way(args, is_link)
+    labels_folder(args.folder, args.name, args.overwrite)  # whether the name is free, before the work
+    labels = {"--codes": _from_codes, "--table": _from_table, "link": _from_events}[way](args)
+    if args.min_count is not None:
+        labels = drop_rare(labels, args.min_count)
+    folder = write_labels(args.folder, args.name, labels, overwrite=args.overwrite, train_manifest=args.train_manifest)
+    _report(folder, labels)
+    return 0
+
+
+def _way(args: argparse.Namespace, is_link: bool) -> str:
+    """Which way to label was asked for; `UserError` if none, several, or with options of another."""
+    chosen = {"--codes": args.codes is not None, "--table": args.table is not None, "link": is_link}
+    ways = [way for way, is_chosen in chosen.items() if is_chosen]
+    if len(ways) != 1:
+        raise UserError(
+            f"{' and '.join(ways) or 'nothing to label from'}: give one of --codes, --table, or link --events"
+        )
+    options = {option for names in _OPTIONS.values() for option in names}
+    for option in sorted(options.difference(_OPTIONS[ways[0]])):
+        if getattr(args, option) is not None:
+            spelled = "--threshold" if option == "thresholds" else f"--{option.replace('_', '-')}"
+            homes = " or ".join(way for way, names in _OPTIONS.items() if option in names)
+            raise UserError(f"{spelled}: goes with {homes}, not with {ways[0]}; leave it out")
+    if args.regression and args.min_count is not None:
+        raise UserError("--min-count: numbers to predict have no positives; leave it out with --regression")
+    return ways[0]
+
+
+def _from_codes(args: argparse.Namespace) -> Labels:
+    return labels_from_codes(
+        args.folder,
+        read_code_map(args.codes),
+        sources=args.sources,
+        min_likelihood=args.min_likelihood or 0.0,
+        no_codes_are_negative=bool(args.no_codes_are_negative),
+    )
+
+
+def _from_table(args: argparse.Namespace) -> Labels:
+    return labels_from_table(
+        args.folder,
+        args.table,
+        on=args.on,
+        columns=args.columns,
+        sources=args.sources,
+        regression=bool(args.regression),
+    )
+
+
+def _from_events(args: argparse.Namespace) -> Labels:
+    if args.events is None:
+        raise UserError("link: give the table of events with --events")
+    given: Dict[str, Any] = {
+        option: getattr(args, option)
+        for option in _OPTIONS["link"]
+        if option not in ("events", "config") and getattr(args, option) is not None
+    }
+    for option in ("window", "thresholds", "label_names"):
+        if option in given:
+            given[option] = tuple(given[option])
+    if "filter" in given:
+        given["filter"] = {column: tuple(values) for column, *values in given["filter"]}
+        if not all(given["filter"].values()):
+            raise UserError("--filter: give a column and the values that it may have")
+    return labels_from_events(args.folder, args.events, read_link_settings(args.config, given), args.sources)
+
+
+def _report(folder: Path, labels: Labels) -> None:
+    for note in labels.notes:
+        print(note)
+    print(f"{folder}: {len(labels.names)} label(s) for {labels.recordings} of {len(labels.idx)} recordings")
+    width = max(len("label"), *map(len, labels.names))
+    if labels.regression:
+        print(f"{'label':{width}}  known")
+        for name, known in zip(labels.names, labels.known):
+            print(f"{name:{width}}  {known:5d}")
+        return
+    print(f"{'label':{width}}  positives  known  percent")
+    for name, positives, known in zip(labels.names, labels.positives, labels.known):
+        percent = f"{100 * positives / known:7.2f}" if known else "      -"
+        print(f"{name:{width}}  {positives:9d}  {known:5d}  {percent}")
+
+
+@exits_on_user_error
+def main(argv: Optional[List[str]] = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="label")
+    add_arguments(parser)
+    return run(parser.parse_args(argv))

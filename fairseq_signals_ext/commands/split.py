@@ -1,0 +1,167 @@
+"""`split`: a prepared folder -> manifests for training, validation and testing."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, List, Optional
+
+from fairseq_signals_ext.errors import exits_on_user_error
+
+if TYPE_CHECKING:
+    from fairseq_signals_ext.preparation.splitting import SplitSettings, SplitSummary
+
+_EXAMPLES = """\
+examples:
+  python manifests/split.py data --name random --by patient --fractions 0.8 0.1 0.1
+  python manifests/split.py data --name future --by patient-time --cuts 2019-01-01 2020-01-01 --crossing drop
+  python manifests/split.py data --name folds --by column --column strat_fold --train 1-8 --valid 9 --test 10
+  python manifests/split.py data --name few --stratify data/labels/scp --subsets 1 5 10 25 50
+  python manifests/split.py data --name cv --kfold 5
+  python manifests/split.py data --name adults --where age ">=" 18 --without-flags nan flat --needs-leads I,II,V1
+
+Leaves DIR/splits/NAME/{train,valid,test}.tsv, with --kfold fold-0/{train,valid}.tsv and so on, with --subsets also
+train_1.tsv, train_5.tsv, ..., and split.json with the settings and counts. A manifest of more than --manifest-lines
+recordings is written in pieces, train-00000-of-000NN.tsv.
+
+Recordings of the same content are never in two subsets. With --by time and --by column, copies of a recording in a
+later subset are left out of the earlier ones. Dates that a source has shifted patient by patient, such as those of
+MIMIC-IV, put recordings of one patient in order, but not of two: --by time says nothing there."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments, and examples, to a parser."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = "Split a prepared folder into manifests for training, validation and testing."
+    parser.epilog = _EXAMPLES
+    parser.add_argument("folder", metavar="DIR", type=Path, help="folder that prepare left")
+    parser.add_argument("--name", metavar="NAME", required=True, help="name of the split")
+    parser.add_argument("--overwrite", action="store_true", help="replace the split of this name")
+    parser.add_argument("--seed", metavar="N", type=int, default=1, help="(default 1)")
+    _add_strategies(parser.add_argument_group("how to split"))
+    _add_results(parser.add_argument_group("what is written"))
+    _add_filters(parser.add_argument_group("which recordings (those left out are counted by reason)"))
+
+
+def _add_strategies(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--by",
+        metavar="STRATEGY",
+        help="random (recordings), patient (the default where patients are known), time (train before valid before "
+        "test), patient-time (as time, and no patient in two subsets) or column",
+    )
+    group.add_argument(
+        "--fractions",
+        metavar="F",
+        type=float,
+        nargs="+",
+        help="of the recordings for train, valid and test (default 0.8 0.1 0.1); with --stratify of the patients",
+    )
+    group.add_argument("--cuts", metavar="TIME", nargs="+", default=[], help="when valid and test begin, as 2019-12-31")
+    group.add_argument(
+        "--crossing",
+        metavar="HOW",
+        help="later: a patient with recordings on both sides of a cut goes to the last subset (default); "
+        "drop: the patient's recordings after the cut are left out",
+    )
+    group.add_argument("--column", metavar="COLUMN", default="", help="column of recordings.parquet")
+    for name in ("train", "valid", "test"):
+        group.add_argument(
+            f"--{name}", metavar="VALUE", nargs="+", default=[], help=f"the column's values for {name}; 1-8 is a range"
+        )
+    group.add_argument("--allow-shared-patients", action="store_true", help="though the column splits patients")
+    group.add_argument(
+        "--stratify", metavar="LABELS_DIR", type=Path, help="same share of each label in all subsets: DIR/labels/NAME"
+    )
+
+
+def _add_results(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument("--kfold", metavar="K", type=int, default=0, help="K folds, each recording in one fold's valid")
+    group.add_argument(
+        "--subsets", metavar="PERCENT", type=float, nargs="+", default=[], help="nested subsets of train, in %% of it"
+    )
+    group.add_argument(
+        "--manifest-lines", metavar="N", type=int, default=500_000, help="longest manifest (default 500000)"
+    )
+
+
+def _add_filters(group: "argparse._ArgumentGroup") -> None:
+    from fairseq_signals_ext.preparation.quality import FLAGS
+
+    group.add_argument(
+        "--without-flags", metavar="FLAG", nargs="+", default=[], help=f"none of these: {', '.join(FLAGS)}"
+    )
+    group.add_argument("--with-leads", metavar="N", type=int, default=0, help="N leads or more that are not filled")
+    group.add_argument("--needs-leads", metavar="LEADS", default="", help="these leads, such as I,II,V1")
+    group.add_argument("--min-seconds", metavar="S", type=float, default=0.0, help="S seconds or more")
+    group.add_argument(
+        "--where",
+        metavar=("COLUMN", "OP", "VALUE"),
+        nargs=3,
+        action="append",
+        default=[],
+        help="a condition, with OP one of == != < <= > >= in (VALUE then is A,B,C); may be given again",
+    )
+
+
+def _settings(args: argparse.Namespace) -> "SplitSettings":
+    from fairseq_signals_ext.preparation.filtering import Filters
+    from fairseq_signals_ext.preparation.splitting import SplitSettings
+
+    values = (args.train, args.valid, args.test)
+    return SplitSettings(
+        name=args.name,
+        by=args.by,
+        fractions=args.fractions,
+        seed=args.seed,
+        cuts=args.cuts,
+        crossing=args.crossing,
+        column=args.column,
+        values=values if any(values) else (),
+        allow_shared_patients=args.allow_shared_patients,
+        stratify=args.stratify,
+        kfold=args.kfold,
+        subsets=args.subsets,
+        filters=Filters(
+            without_flags=tuple(args.without_flags),
+            with_leads=args.with_leads,
+            needs_leads=args.needs_leads,
+            min_seconds=args.min_seconds,
+            where=tuple((column, operation, value) for column, operation, value in args.where),
+        ),
+        manifest_lines=args.manifest_lines,
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Split, and print how much is where; returns the exit status 0.
+
+    Raises:
+        UserError: see `split_recordings`.
+    """
+    from fairseq_signals_ext.preparation.splitting import split_recordings
+
+    print(counts_table(split_recordings(args.folder, _settings(args), args.overwrite)))
+    return 0
+
+
+def counts_table(summary: "SplitSummary") -> str:
+    """The sizes of a split's subsets, and what was left out, as text for a terminal."""
+    notes = summary.notes
+    width = max(map(len, [*summary.subsets, "subset"]))
+    lines = [f"{summary.folder}: {summary.recordings} recordings, split by {notes['by']}"]
+    lines.append(f"{'subset':<{width}}  recordings  patients  without patient")
+    for name, counts in summary.subsets.items():
+        lines.append(f"{name:<{width}}  {counts.recordings:10d}  {counts.patients:8d}  {counts.without_patient:15d}")
+    lines += [f"left out: {count} {reason}" for reason, count in summary.left_out.items()]
+    if notes.get("moved"):
+        lines.append(f"moved with their patient to a later subset: {notes['moved']}")
+    if notes["shared_patients"]:
+        lines.append(f"patients in more than one of these subsets: {notes['shared_patients']}")
+    return "\n".join(lines)
+
+
+@exits_on_user_error
+def main(argv: Optional[List[str]] = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="split")
+    add_arguments(parser)
+    return run(parser.parse_args(argv))

@@ -1,0 +1,77 @@
+"""Check that a prepared folder is whole and fits together, and draw what is in it.
+
+examples:
+  python manifests/verify.py data --jobs 8
+  python manifests/verify.py data --quick --no-report        # all but the counts themselves; seconds
+
+Prints a summary and what is wrong, and leaves DIR/verify.html. The exit status is 1 if anything is wrong.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, List, Optional
+
+from fairseq_signals_ext.errors import exits_on_user_error
+
+if TYPE_CHECKING:
+    from fairseq_signals_ext.preparation.verification import Findings
+
+_MOST_LINES = 50
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to a parser."""
+    parser.add_argument("folder", metavar="DIR", type=Path, help="folder that prepare left")
+    parser.add_argument("--jobs", metavar="N", type=int, default=1, help="processes; -1: one a core (default 1)")
+    parser.add_argument(
+        "--quick", action="store_true", help="do not read the counts: no checksums, no means and deviations"
+    )
+    parser.add_argument("--out", metavar="FILE", type=Path, help="the report (default DIR/verify.html)")
+    parser.add_argument("--no-report", action="store_true", help="only print")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Verify, print and write the report; returns the exit status: 1 if anything is wrong, 130 if interrupted.
+
+    Raises:
+        UserError: see `verify`.
+    """
+    from fairseq_signals_ext.preparation.verification import verify
+
+    try:
+        findings = verify(args.folder, args.jobs, args.quick)
+        print(_summary(findings))
+        if not args.no_report:
+            from fairseq_signals_ext.preparation.verification_report import write_report
+
+            report = args.out or args.folder / "verify.html"
+            write_report(findings, report)
+            print(f"report: {report}")
+    except KeyboardInterrupt:
+        print("interrupted; nothing was changed", file=sys.stderr)
+        return 130
+    return 1 if findings.problems else 0
+
+
+def _summary(findings: "Findings") -> str:
+    size = f"{findings.recordings} recordings, {findings.hours:.2f} h, {findings.shards} shard(s)"
+    lines = [f"{findings.out}: {size}, {findings.manifests} manifest(s), {findings.labels} set(s) of labels"]
+    lines += findings.problems[:_MOST_LINES]
+    if len(findings.problems) > _MOST_LINES:
+        lines.append(f"and {len(findings.problems) - _MOST_LINES} more; the report has them all")
+    lines += [f"note: {note}" for note in findings.notes[:_MOST_LINES]]
+    if len(findings.notes) > _MOST_LINES:
+        lines.append(f"and {len(findings.notes) - _MOST_LINES} more notes")
+    lines.append(f"wrong: {len(findings.problems)}" if findings.problems else "all is well")
+    return "\n".join(lines)
+
+
+@exits_on_user_error
+def main(argv: Optional[List[str]] = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_arguments(parser)
+    return run(parser.parse_args(argv))

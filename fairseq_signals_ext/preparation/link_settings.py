@@ -1,0 +1,189 @@
+"""How events are linked to ECGs: the settings, and the YAML files that hold them."""
+
+import re
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple, Union
+
+import numpy as np
+
+from fairseq_signals_ext.errors import UserError
+
+CHOICES = ("nearest", "first", "last", "max", "min")
+_DURATION = re.compile(r"([+-]?\d+(?:\.\d+)?)\s*(s|min|h|d|w)?")
+_MICROSECONDS = {"s": 10**6, "min": 60 * 10**6, "h": 3600 * 10**6, "d": 86400 * 10**6, "w": 7 * 86400 * 10**6}
+_THRESHOLD = re.compile(r"(<=|>=|<|>|≤|≥)\s*(\S.*)")
+_RELATIONS = {"≤": "<=", "≥": ">="}
+_WORDS = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge"}
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A value that fulfils it makes the label 1.
+
+    Attributes:
+        relation: `<`, `<=`, `>` or `>=`.
+        limit: a number, or the name of the column that has it.
+    """
+
+    relation: str
+    limit: Union[float, str]
+
+    @classmethod
+    def parse(cls, text: str) -> "Threshold":
+        """From text such as `<= 40` or `> ref_range_upper`; `UserError` if it is none."""
+        match = _THRESHOLD.fullmatch(str(text).strip())
+        if not match:
+            raise UserError(f"threshold {text!r}: give a relation and a number or a column, such as '<= 40'")
+        relation, limit = _RELATIONS.get(match[1], match[1]), match[2].strip()
+        try:
+            number = float(limit)
+        except ValueError:
+            return cls(relation, limit)
+        if not np.isfinite(number):
+            raise UserError(f"threshold {text!r}: its limit is not finite; give a number")
+        return cls(relation, number)
+
+    def name(self, value: str) -> str:
+        """Name of the label for a value's column: `lvef_le_40`."""
+        limit = self.limit if isinstance(self.limit, str) else f"{self.limit:g}"
+        return f"{value}_{_WORDS[self.relation]}_{limit}"
+
+    def __str__(self) -> str:
+        """As a user writes it."""
+        return f"{self.relation} {self.limit if isinstance(self.limit, str) else format(self.limit, 'g')}"
+
+
+@dataclass(frozen=True)
+class LinkSettings:
+    """How events are linked to ECGs; see the help of `manifests/label.py`.
+
+    Attributes:
+        patient_column, time_column, value_column: of the table of events.
+        window: from and to, after the ECG's start: `("-7d", "7d")`; both ends belong to it.
+        choose: which of several events in the window counts, one of `CHOICES`.
+        thresholds: texts, see `Threshold.parse`; each makes a label.
+        label_names: one a threshold; empty: made from column and threshold.
+        filter: column -> texts; only events that have one of them are used.
+        timezone: of the ECGs' clocks, for events whose times have a timezone.
+        keep_value: write the chosen events as well.
+        regression: the value itself is the only label.
+    """
+
+    patient_column: str = "patient"
+    time_column: str = "time"
+    value_column: str = "value"
+    window: Tuple[str, ...] = ("-7d", "7d")
+    choose: str = "nearest"
+    thresholds: Tuple[str, ...] = ()
+    label_names: Tuple[str, ...] = ()
+    filter: Dict[str, Tuple[str, ...]] = field(default_factory=dict)
+    timezone: Optional[str] = None
+    keep_value: bool = False
+    regression: bool = False
+
+    def __post_init__(self) -> None:
+        if self.choose not in CHOICES:
+            raise UserError(f"choose {self.choose!r}: give one of {', '.join(CHOICES)}")
+        if self.regression == bool(self.thresholds):
+            raise UserError("linking needs thresholds such as '<= 40', or regression, and not both")
+        number = max(1, len(self.limits))
+        if self.label_names and len(self.label_names) != number:
+            raise UserError(f"{len(self.label_names)} label names for {number} label(s): give one a threshold")
+        _offsets(self.window)
+
+    @property
+    def limits(self) -> List[Threshold]:
+        """The thresholds; `UserError` if one of them is none."""
+        return [Threshold.parse(text) for text in self.thresholds]
+
+    @property
+    def names(self) -> List[str]:
+        """Names of the labels."""
+        if self.label_names:
+            return list(self.label_names)
+        return [self.value_column] if self.regression else [limit.name(self.value_column) for limit in self.limits]
+
+    @property
+    def offsets(self) -> Tuple[int, int]:
+        """The window in microseconds after the ECG's start; `UserError` if it is none."""
+        return _offsets(self.window)
+
+    @property
+    def columns(self) -> List[str]:
+        """Columns of the events that are needed."""
+        limits = [limit.limit for limit in self.limits if isinstance(limit.limit, str)]
+        return [self.patient_column, self.time_column, self.value_column, *limits, *self.filter]
+
+
+def _offsets(window: Tuple[str, ...]) -> Tuple[int, int]:
+    if len(window) != 2:
+        raise UserError(f"window {' '.join(window)}: give two times, such as -7d 7d")
+    low, high = (_microseconds(text) for text in window)
+    if low > high:
+        raise UserError(f"window {' '.join(window)}: it ends before it begins; give the earlier time first")
+    return low, high
+
+
+def _microseconds(text: str) -> int:
+    match = _DURATION.fullmatch(text.strip())
+    if not match or not (match[2] or float(match[1]) == 0):
+        raise UserError(f"window {text!r}: give a number with s, min, h, d or w, such as -7d")
+    duration = float(match[1]) * _MICROSECONDS[match[2] or "s"]
+    if abs(duration) > 1000 * 366 * _MICROSECONDS["d"]:
+        raise UserError(f"window {text!r}: longer than 1000 years; give a shorter one")
+    return round(duration)
+
+
+def read_link_settings(config: Optional[Union[str, Path]], given: Dict[str, Any]) -> LinkSettings:
+    """Settings from a YAML file, or the defaults, with those that are `given` (attributes of `LinkSettings`) on top.
+
+    Raises:
+        UserError: the file cannot be read, has an unknown key, or a value of the wrong kind.
+    """
+    settings = {} if config is None else _read_config(Path(config))
+    if given.get("thresholds") or given.get("regression"):  # names and thresholds of the file belong together
+        for key in ("thresholds", "label_names", "regression"):
+            settings.pop(key, None)
+    try:
+        return LinkSettings(**{**settings, **given})
+    except UserError as error:
+        raise UserError(f"{config}: {error}" if config else str(error)) from error
+
+
+def _read_config(path: Path) -> Dict[str, Any]:
+    import yaml
+
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())[:200]})") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: give keys and values, such as 'window: [-7d, 7d]'")
+    known = [setting.name for setting in fields(LinkSettings)]
+    settings = {}
+    for key, value in config.items():
+        if key not in known:
+            raise UserError(f"{path}: unknown key {key!r}; known are {', '.join(known)}")
+        settings[key] = _checked(path, key, value)
+    return settings
+
+
+def _checked(path: Path, key: str, value: Any) -> Any:
+    """A value of a config as the settings have it; numbers become text, a single text a list."""
+    if key == "filter" and isinstance(value, dict):
+        return {str(column): _texts(path, f"filter {column}", texts) for column, texts in value.items()}
+    if key in ("keep_value", "regression") and isinstance(value, bool):
+        return value
+    if key in ("window", "thresholds", "label_names"):
+        return _texts(path, key, value)
+    if key in ("patient_column", "time_column", "value_column", "choose", "timezone") and isinstance(value, str):
+        return value
+    raise UserError(f"{path}: {key}: {value!r} is of the wrong kind; see the examples in examples/ecg_fm/labels")
+
+
+def _texts(path: Path, key: str, value: Any) -> Tuple[str, ...]:
+    values = value if isinstance(value, list) else [value]
+    if not values or not all(isinstance(text, (str, int, float)) and not isinstance(text, bool) for text in values):
+        raise UserError(f"{path}: {key}: {value!r} is of the wrong kind; give a list of texts or numbers")
+    return tuple(str(text) for text in values)

@@ -1,0 +1,287 @@
+"""Preparation: recordings of a source become shards, a table and a manifest.
+
+The plan (`plan.py`) says which items become which shard. Each shard is written by one worker, with its part of the
+table beside it, and is complete or not there; the table and the manifest are made of all parts at the end.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Union
+
+import numpy as np
+
+from fairseq_signals_ext.data.shards import STORAGES, ShardWriter
+from fairseq_signals_ext.errors import MissingPackageError, UserError
+from fairseq_signals_ext.files import remove_unfinished
+from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.preparation.clusters import BACKENDS, run_jobs
+from fairseq_signals_ext.preparation.counts import Counts, Processing, to_counts
+from fairseq_signals_ext.preparation.plan import Block, BlockSettings, check_addition, extended, read_plan, write_plan
+from fairseq_signals_ext.preparation.quality import Quality, assess, likely_factor
+from fairseq_signals_ext.preparation.table_parts import PART_COLUMNS, Summary, rejected_items, write_part, write_tables
+from fairseq_signals_ext.readers import Recording
+from fairseq_signals_ext.sources import Item, Source
+
+# recordings of a part of a source that are looked at to find its gain
+_GAIN_SAMPLE = 100
+_FACTS_OF_RECORDING = ("record_id", "patient", "start_time", "age", "sex", "codes", "statements")
+_COLUMNS_OF_THE_FOLDER = set(PART_COLUMNS) - set(_FACTS_OF_RECORDING)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How the work is done; the result does not depend on it, `shard_size` apart.
+
+    Attributes:
+        shard_size: items a shard.
+        jobs: processes; -1: one a core.
+        backend: "processes" on this machine, or "dask" or "ray" for an existing cluster.
+        resume: go on with a source that the folder has: keep the shards that are complete, add what is new.
+        retry_rejected: with `resume`, try the items again that were rejected.
+        strict: raise at the first item that cannot be used, in place of rejecting it.
+        progress: show a bar.
+    """
+
+    shard_size: int = 1024
+    jobs: int = 1
+    backend: str = "processes"
+    resume: bool = False
+    retry_rejected: bool = False
+    strict: bool = False
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        if self.shard_size < 1 or self.jobs == 0:
+            raise UserError(
+                f"shard-size {self.shard_size}, jobs {self.jobs}: give at least 1 of each (jobs -1: one a core)"
+            )
+        if self.backend not in BACKENDS:
+            raise UserError(f"backend {self.backend!r}: use one of {', '.join(BACKENDS)}")
+
+
+def prepare(
+    source: Source,
+    out: Union[str, Path],
+    processing: Optional[Processing] = None,
+    options: Optional[RunOptions] = None,
+    *,
+    storage: str = "raw",
+    gain_fix: Union[None, str, Dict[str, float]] = None,
+) -> Summary:
+    """Write the recordings of a source to the folder `out`, beside those of other sources that it may have.
+
+    Leaves `plan.jsonl`, `shards/NNNNN.npy` with `.index.npy` and `.part.parquet`, `recordings.parquet`, `rejected.csv`
+    (source, source_file, reason) and `all.tsv` (manifest).
+
+    Args:
+        processing: how recordings become counts.
+        options: how the work is done.
+        storage: "raw" or "flac".
+        gain_fix: factors for amplitudes by part of the source; "auto": the likely ones, from a sample.
+
+    Raises:
+        UserError: wrong options, no items, none of them usable, a source or shards that are there already without
+            `resume`, shards made with other settings, or no space left.
+    """
+    out, processing, options = Path(out), processing or Processing(), options or RunOptions()
+    if storage not in STORAGES:
+        raise UserError(f"storage {storage!r}: use one of {', '.join(STORAGES)}")
+    items = _by_name(source)
+    with _only_one(out), _write_errors(out):
+        plan = read_plan(out)
+        settings = BlockSettings(processing, storage, _gain_fixes(source, plan, processing, gain_fix))
+        check_addition(out, plan, source.name, settings, options.resume)
+        again = set(rejected_items(out, plan, source.name)) if options.retry_rejected else ()
+        plan = extended(plan, source.name, list(items), settings, options.shard_size, again)
+        write_plan(out, plan)
+        remove_unfinished(out / "shards")
+        _write_blocks(source, items, out, [block for block in plan if block.source == source.name], options)
+        return write_tables(out, plan)
+
+
+def _by_name(source: Source) -> Dict[str, Item]:
+    items: Dict[str, Item] = {}
+    for item in source.items:
+        if item.name in items:
+            raise UserError(f"{source.folder}: {item.name!r} is listed twice; remove one from the source's table")
+        items[item.name] = item
+        clash = next((name for name in item.facts if name in _COLUMNS_OF_THE_FOLDER), None)
+        if clash:
+            raise UserError(f"{source.folder}: the source's table has a column {clash!r}, which is ours; rename it")
+    if not items:
+        raise UserError(f"{source.folder}: no recordings found; give the folder that holds them")
+    return items
+
+
+@contextlib.contextmanager
+def _only_one(out: Path) -> Iterator[None]:
+    """Keeps a second preparation out of the folder; the lock is gone with the process that held it."""
+    from filelock import FileLock, Timeout
+
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise UserError(f"{out}: another preparation is writing to this folder; wait for it to end") from None
+
+
+@contextlib.contextmanager
+def _write_errors(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or out}: {error.strerror or error}; mend that and go on with --resume"
+        ) from error
+
+
+def _gain_fixes(
+    source: Source, plan: Sequence[Block], processing: Processing, wanted: Union[None, str, Dict[str, float]]
+) -> Dict[str, float]:
+    """Factor by part of the source; "auto" is what the plan has, or what a sample of each part says."""
+    parts: Dict[str, List[Item]] = {}
+    for item in source.items:
+        parts.setdefault(item.source or source.name, []).append(item)
+    if isinstance(wanted, dict):
+        for name, factor in wanted.items():
+            if name not in parts:
+                raise UserError(f"gain-fix {name}={factor:g}: no such part of this source; it has {', '.join(parts)}")
+            if not (np.isfinite(factor) and factor > 0):
+                raise UserError(f"gain-fix {name}={factor:g}: give a factor above 0")
+        return dict(sorted(wanted.items()))
+    if wanted is None:
+        return {}
+    own = [block for block in plan if block.source == source.name]
+    if own:
+        return own[0].settings.gain_fix
+    found = {name: likely_factor(_sampled_amplitudes(source, items, processing)) for name, items in parts.items()}
+    return {name: factor for name, factor in sorted(found.items()) if factor is not None}
+
+
+def _sampled_amplitudes(source: Source, items: Sequence[Item], processing: Processing) -> List[float]:
+    amplitudes = []
+    for item in items[:: max(1, len(items) // _GAIN_SAMPLE)]:
+        with contextlib.suppress(UserError):  # such items will be rejected, with the reason, when their turn comes
+            stored = to_counts(source.read(source.folder, item), processing)
+            amplitudes.append(assess(stored, processing.rate, 0).amplitude_mv)
+    return amplitudes
+
+
+def _write_blocks(
+    source: Source, items: Dict[str, Item], out: Path, blocks: Sequence[Block], options: RunOptions
+) -> None:
+    missing = [block for block in blocks if not block.is_complete(out)]
+    total = sum(len(block.items) for block in blocks)
+    jobs = []
+    for block in missing:
+        # what has vanished from the source since it was planned is read like the others, and rejected
+        chosen = [items.get(name, Item(name)) for name in block.items]
+        jobs.append((dataclasses.replace(source, items=chosen), block, out, options.strict))
+    from tqdm import tqdm
+
+    done = total - sum(len(block.items) for block in missing)
+    with tqdm(total=total, initial=done, desc="prepare", unit="item", disable=not options.progress) as bar:
+        run_jobs(_write_block, jobs, options.backend, options.jobs, bar.update)
+
+
+def _write_block(
+    source: Source, block: Block, out: Path, strict: bool, advance: Callable[[int], Any] = lambda items: None
+) -> int:
+    """Write part of the table, shard and, last, its index; returns the number of items."""
+    rows = []
+    with ShardWriter(block.shard(out), block.settings.storage) as writer:
+        for number, item in enumerate(source.items):
+            row: Dict[str, Any] = {"idx": block.first_idx + number, "collection": source.name}
+            row.update(source=item.source or source.name, source_file=item.name)
+            try:
+                row.update(_add(writer, source, block.settings, item, row["idx"]))
+            except MissingPackageError:
+                raise
+            except UserError as error:
+                path = source.folder / item.name
+                row["reason"] = str(error).replace(f"{path}: ", "", 1)
+                if strict:
+                    raise UserError(f"{path}: {row['reason']}") from error
+            rows.append(row)
+            advance(1)
+        write_part(block.part(out), rows)
+    return len(rows)
+
+
+def _add(writer: ShardWriter, source: Source, settings: BlockSettings, item: Item, idx: int) -> Dict[str, Any]:
+    """Add an item to the shard; returns its columns of the table."""
+    recording = _with_facts(_read(source, item), item)
+    factor = settings.gain_fix.get(item.source or source.name, 1.0)
+    stored = to_counts(recording, settings.processing, factor)
+    quality = assess(stored, settings.processing.rate, settings.processing.min_seconds)
+    patient = recording.patient or f"{source.name} {item.name}"
+    row = {
+        "shard": f"shards/{writer.path.name}",
+        "row": len(writer),
+        "gain_fix": factor,
+        **_columns(recording, stored, quality),
+        **{name: value for name, value in item.facts.items() if name not in _FACTS_OF_RECORDING},
+    }
+    writer.add(
+        stored.counts,
+        leads=stored.leads,
+        scale=stored.scale,
+        zero=stored.zero,
+        sample_rate=settings.processing.rate,
+        idx=idx,
+        patient=f"{source.name} {patient}" if source.own_patients else patient,
+    )
+    return row
+
+
+def _read(source: Source, item: Item) -> Recording:
+    try:
+        return source.read(source.folder, item)
+    except (UserError, ImportError):
+        raise
+    except Exception as error:  # noqa: BLE001 - one file must never stop the millions that follow
+        raise UserError(f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]})") from error
+
+
+def _with_facts(recording: Recording, item: Item) -> Recording:
+    known = {name: item.facts[name] for name in _FACTS_OF_RECORDING if item.facts.get(name) not in (None, ())}
+    return dataclasses.replace(recording, **known) if known else recording
+
+
+def _columns(recording: Recording, stored: Counts, quality: Quality) -> Dict[str, Any]:
+    def names(leads: Sequence[int]) -> str:
+        return ",".join(LEADS[lead] for lead in leads)
+
+    return {
+        "record_id": recording.record_id,
+        "patient": recording.patient,
+        "start_time": recording.start_time,
+        "age": recording.age,
+        "sex": recording.sex,
+        "sample_rate": recording.sample_rate,
+        "samples": stored.counts.shape[1],
+        "leads": names(stored.leads),
+        "derived_leads": names(recording.derived),
+        "filled_leads": names(stored.filled),
+        "constant_leads": names(quality.constant),
+        "nan_samples": stored.nan_samples,
+        "amplitude_mv": quality.amplitude_mv,
+        "rounding_error_mv": stored.rounding_error_mv,
+        "flags": list(quality.flags),
+        "codes": list(recording.codes),
+        "statements": list(recording.statements),
+        "content": _content(stored),
+    }
+
+
+def _content(stored: Counts) -> Optional[str]:
+    """Hash of what is stored, apart from its gain; None where there is nothing to compare but constant leads."""
+    if (stored.counts.min(axis=1) == stored.counts.max(axis=1)).all():
+        return None
+    digest = hashlib.blake2b(repr(stored.leads).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(stored.counts, "<i2").data)
+    return digest.hexdigest()

@@ -1,0 +1,107 @@
+"""What may be wrong with a recording: flags; and what may be wrong with a whole source: its gain."""
+
+from typing import NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+
+from fairseq_signals_ext.preparation.counts import Counts
+
+# flag: what it says; in this order in the table
+FLAGS = {
+    "nan": "the source marks samples as invalid; they are interpolated",
+    "constant": "a lead never changes",
+    "flat": "a lead that changes stands still for half a second",
+    "clipped": "a lead stays at its largest or smallest value for 20 ms, 1 mV or more off its median",
+    "short": "shorter than the shortest length asked for",
+    "amplitude": "amplitudes are outside what is plausible for an ECG in mV",
+    "filled": "leads that are absent in the source are filled with zeros",
+    "duplicate": "the same samples as those of an earlier recording",
+}
+FLAT_SECONDS, CLIPPED_SECONDS, CLIPPED_MV = 0.5, 0.02, 1.0
+# median over the leads of largest minus smallest value, in mV: of one recording, and the median over a source
+PLAUSIBLE_RECORDING_MV = (0.1, 10.0)
+PLAUSIBLE_SOURCE_MV = (0.5, 4.0)
+TYPICAL_MV = 1.4
+# errors of gain that occur: units of uV, nV or V, a shifted decimal point, and counts of 4.88 uV (12 bits over
+# 20 mV, as in early copies of the Challenge 2021 sources) taken for counts of 1 uV
+LIKELY_FACTORS = (4.88, 10.0, 100.0, 1000.0, 1e6)
+
+
+class Quality(NamedTuple):
+    """What `assess` finds; names of flags in the order of `FLAGS`."""
+
+    flags: Tuple[str, ...]
+    constant: Tuple[int, ...]  # leads, positions in LEADS
+    amplitude_mv: float
+
+
+def assess(stored: Counts, rate: float, min_seconds: float) -> Quality:
+    """Flags of a recording, apart from "duplicate", which takes all others to be known.
+
+    Args:
+        stored: the recording as it is stored.
+        rate: Hz.
+        min_seconds: shorter is "short".
+    """
+    present = [row for row, lead in enumerate(stored.leads) if lead not in stored.filled]
+    counts, scale = stored.counts[present], np.abs(stored.scale[present])
+    low, high = counts.min(axis=1).astype(np.int64), counts.max(axis=1).astype(np.int64)
+    changing = high > low
+    amplitude = float(np.median((high - low) * scale))
+    found = {
+        "nan": stored.nan_samples > 0,
+        "constant": not changing.all(),
+        "flat": _any_flat(counts[changing], max(2, round(FLAT_SECONDS * rate))),
+        "clipped": _any_clipped(counts, low, high, CLIPPED_MV / scale, max(2, round(CLIPPED_SECONDS * rate))),
+        "short": counts.shape[1] < min_seconds * rate,
+        "amplitude": not PLAUSIBLE_RECORDING_MV[0] <= amplitude <= PLAUSIBLE_RECORDING_MV[1],
+        "filled": bool(stored.filled),
+    }
+    constant = tuple(stored.leads[present[row]] for row in np.flatnonzero(~changing))
+    return Quality(tuple(flag for flag in FLAGS if found.get(flag)), constant, amplitude)
+
+
+def _any_flat(counts: np.ndarray, run: int) -> bool:
+    """Whether a row has `run` equal samples in a row."""
+    if not len(counts) or counts.shape[1] < run:
+        return False
+    # such a run holds a whole block of half its length; the exact look is for rows that have one
+    block = max(1, run // 2)
+    blocks = counts[:, : counts.shape[1] // block * block].reshape(len(counts), -1, block)
+    candidates = (blocks.max(axis=2) == blocks.min(axis=2)).any(axis=1)
+    return any(_longest_run(np.diff(row) == 0) >= run - 1 for row in counts[candidates])
+
+
+def _any_clipped(counts: np.ndarray, low: np.ndarray, high: np.ndarray, distance: np.ndarray, run: int) -> bool:
+    """Whether a row stays at an end of its range for `run` samples, that end `distance` counts off its median."""
+    for row, at_low, at_high, needed in zip(counts, low, high, distance):
+        if at_high - at_low < needed:
+            continue
+        for end in (at_low, at_high):
+            at_end = row == end
+            stays = np.count_nonzero(at_end) >= run and _longest_run(at_end) >= run
+            if stays and abs(end - np.median(row)) >= needed:
+                return True
+    return False
+
+
+def _longest_run(mask: np.ndarray) -> int:
+    """Length of the longest run of True."""
+    edges = np.flatnonzero(np.diff(mask.astype(np.int8), prepend=0, append=0))
+    return int((edges[1::2] - edges[::2]).max()) if len(edges) else 0
+
+
+def likely_factor(amplitudes_mv: Sequence[float]) -> Optional[float]:
+    """The factor that would make the amplitudes of a source plausible; None where they are.
+
+    Args:
+        amplitudes_mv: `Quality.amplitude_mv` of its recordings.
+    """
+    positive = [amplitude for amplitude in amplitudes_mv if amplitude > 0]
+    if not positive:
+        return None
+    median = float(np.median(positive))
+    if PLAUSIBLE_SOURCE_MV[0] <= median <= PLAUSIBLE_SOURCE_MV[1]:
+        return None
+    factors = [*LIKELY_FACTORS, *(1 / factor for factor in LIKELY_FACTORS)]
+    return min(factors, key=lambda factor: abs(np.log(factor * median / TYPICAL_MV)))

@@ -1,0 +1,191 @@
+"""Each shard's part of the table, and how the parts of all shards become the table, the manifest and the rejections."""
+
+import csv
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.files import atomic
+from fairseq_signals_ext.preparation.plan import Block
+from fairseq_signals_ext.preparation.quality import FLAGS, likely_factor
+from fairseq_signals_ext.preparation.table import COLUMNS, TABLE_NAME, manifest_lines
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# columns that only the parts of the table have: hash of the content, name of the whole source, and why an item was
+# rejected
+_ONLY_IN_PARTS = {"content": "string", "collection": "string", "reason": "string"}
+PART_COLUMNS = {**{name: kind for name, (kind, _) in COLUMNS.items()}, **_ONLY_IN_PARTS}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a prepared folder holds.
+
+    Attributes:
+        recordings, rejected, shards: numbers.
+        hours: the recordings' time together.
+        flags: recordings by flag.
+        likely_factors: by name of a source whose amplitudes are not plausible, the factor that would make them so.
+    """
+
+    recordings: int
+    rejected: int
+    shards: int
+    hours: float
+    flags: Mapping[str, int] = field(default_factory=dict)
+    likely_factors: Mapping[str, float] = field(default_factory=dict)
+
+
+def write_part(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a shard's part of the table: a row for each of its items, also for those that were rejected.
+
+    Args:
+        rows: columns of `PART_COLUMNS`, `reason` only where an item was rejected, and further ones.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    fields = [pa.field(name, _type(kind)) for name, kind in PART_COLUMNS.items()]
+    further = sorted({name for row in rows for name in row} - set(PART_COLUMNS))
+    numbers = {name for name in further if all(_is_number(row.get(name)) for row in rows)}
+    fields += [pa.field(name, pa.float64() if name in numbers else pa.string()) for name in further]
+    content = []
+    for row in rows:
+        more = {name: _plain(row.get(name), name in numbers) for name in further}
+        content.append({**row, **more})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(content, pa.schema(fields)), temporary)
+
+
+def _type(kind: str) -> "pa.DataType":
+    import pyarrow as pa
+
+    special = {"list<string>": pa.list_(pa.string()), "timestamp[us]": pa.timestamp("us")}
+    return special.get(kind) or pa.type_for_alias(kind)
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, int, float, np.number, np.bool_))
+
+
+def _plain(value: Any, number: bool) -> Union[None, float, str]:
+    if value is None or value != value:
+        return None
+    return float(value) if number else str(value)
+
+
+def write_tables(out: Path, plan: Sequence[Block]) -> Summary:
+    """Write `recordings.parquet`, `rejected.csv` and `all.tsv` from the parts of all shards.
+
+    Raises:
+        UserError: a part cannot be read, or no recording was usable.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    parts = _joined([_read_part(block.part(out)) for block in plan])
+    stored = _with_duplicates(parts.filter(pc.is_null(parts["reason"]))).drop_columns(list(_ONLY_IN_PARTS))
+    rejected = list(_rejected(parts).values())
+    with atomic(out / TABLE_NAME) as path:
+        pq.write_table(stored, path, row_group_size=100_000)
+    columns = stored.select(["shard", "row", "samples", "source", "amplitude_mv", "flags"]).to_pandas()
+    with atomic(out / "all.tsv") as path:
+        path.write_bytes("\n".join([".", *manifest_lines(columns), ""]).encode())
+    with atomic(out / "rejected.csv") as path, open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["source", "source_file", "reason"], lineterminator="\n", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rejected)
+    if not len(columns):
+        first, count = rejected[0], len(rejected)
+        reason = f"the first, {first['source_file']}: {first['reason']}"
+        raise UserError(f"{out / 'rejected.csv'}: all {count} items were rejected; {reason}")
+    flagged = pa.array([flag for flags in columns["flags"] for flag in flags], pa.string()).to_pandas().value_counts()
+    factors = {name: likely_factor(group.tolist()) for name, group in columns.groupby("source")["amplitude_mv"]}
+    return Summary(
+        recordings=len(columns),
+        rejected=len(rejected),
+        shards=len(plan),
+        hours=float(columns["samples"].sum()) / plan[0].settings.processing.rate / 3600,
+        flags={flag: int(flagged[flag]) for flag in FLAGS if flag in flagged},
+        likely_factors={str(name): factor for name, factor in sorted(factors.items()) if factor is not None},
+    )
+
+
+def rejected_items(out: Path, plan: Sequence[Block], source: str) -> List[str]:
+    """Names of the items of a source that no shard holds, of the shards that are complete."""
+    parts = [_read_part(block.part(out)) for block in plan if block.source == source and block.is_complete(out)]
+    return [name for _, name in _rejected(_joined(parts))] if parts else []
+
+
+def _rejected(parts: "pa.Table") -> Dict[Tuple[str, str], Dict[str, Any]]:
+    """The last rejection of each item, by source and name, unless a later attempt succeeded."""
+    found: Dict[Tuple[str, str], Dict[str, Any]] = {}
+    names = ["collection", "source_file", "source", "reason"]
+    import pyarrow.compute as pc
+
+    for row in parts.filter(pc.is_valid(parts["reason"])).select(names).to_pylist():
+        found[row["collection"], row["source_file"]] = row
+    if found:
+        stored = parts.filter(pc.is_null(parts["reason"])).select(names[:2])
+        for key in zip(stored[0].to_pylist(), stored[1].to_pylist()):
+            found.pop(key, None)
+    return found
+
+
+def _read_part(path: Path) -> "pa.Table":
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        # ParquetFile, as read_table would take the name of a folder above for a partition
+        return pq.ParquetFile(path).read()
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{path}: cannot be read ({error}); delete it and prepare again with --resume") from error
+
+
+def _joined(parts: Sequence["pa.Table"]) -> "pa.Table":
+    """The parts one after the other; a further column that is text in one of them is text in all."""
+    import pyarrow as pa
+
+    types: Dict[str, Any] = {}
+    for part in parts:
+        for one in part.schema:
+            types[one.name] = one.type if types.get(one.name, one.type) == one.type else pa.string()
+    fixed = [name for name in types if name in PART_COLUMNS]
+    schema = pa.schema([(name, types[name]) for name in [*fixed, *sorted(set(types) - set(fixed))]])
+    return pa.concat_tables([_cast(part, schema) for part in parts])
+
+
+def _cast(part: "pa.Table", schema: "pa.Schema") -> "pa.Table":
+    import pyarrow as pa
+
+    columns = [
+        part[one.name].cast(one.type) if one.name in part.schema.names else pa.nulls(len(part), one.type)
+        for one in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _with_duplicates(stored: "pa.Table") -> "pa.Table":
+    """The table with `duplicate_of`, and the flag, where the content is that of an earlier recording."""
+    import pyarrow as pa
+
+    known = stored.select(["idx", "content"]).to_pandas().dropna()
+    first = known.groupby("content")["idx"].transform("min")
+    duplicates = first[first != known["idx"]]
+    duplicate_of: List[Optional[int]] = [None] * len(stored)
+    flags = stored["flags"].to_pylist()
+    for row, idx in duplicates.items():
+        duplicate_of[row] = idx
+        flags[row] = [*flags[row], "duplicate"]
+    for name, values in (("duplicate_of", duplicate_of), ("flags", flags)):
+        at = stored.schema.get_field_index(name)
+        stored = stored.set_column(at, stored.schema.field(at), pa.array(values, stored.schema.field(at).type))
+    return stored

@@ -1,0 +1,128 @@
+"""Tables from outside, `.csv`, `.csv.gz` or `.parquet`, read in pieces with only the columns that are needed."""
+
+import re
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Iterator, List, Sequence, Union
+
+from fairseq_signals_ext.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_WHOLE_NUMBER = re.compile(r"(\d+)\.0+")
+
+
+def columns_of(path: Union[str, Path]) -> List[str]:
+    """Names of a table's columns.
+
+    Raises:
+        UserError: it does not exist or cannot be read.
+    """
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give a .csv, .csv.gz or .parquet file")
+    try:
+        if path.suffix == ".parquet":
+            return list(pq.read_schema(path).names)
+        return list(pd.read_csv(path, dtype=str, nrows=0, encoding="utf-8-sig").columns)
+    except (OSError, ValueError, EOFError, zlib.error) as error:
+        raise _unreadable(path, error) from error
+
+
+def check_columns(path: Union[str, Path], columns: Sequence[str]) -> None:
+    """Raises `UserError` unless the table has all of these columns."""
+    present = columns_of(path)
+    for column in columns:
+        if column not in present:
+            raise UserError(f"{path}: no column {column!r}; its columns are {', '.join(present) or 'none'}")
+
+
+def read_chunks(
+    path: Union[str, Path], columns: Sequence[str], rows: int = 500_000, strict: bool = False
+) -> Iterator["pd.DataFrame"]:
+    """Pieces of some columns of a table, whose index counts the rows of the table from 0.
+
+    Columns of a CSV file are text, as it stands there, without empty rows; those of a parquet file have types.
+
+    Args:
+        rows: of a piece.
+        strict: lines of a CSV file with more fields than it has columns are an error; this takes all columns to memory.
+
+    Raises:
+        UserError: a column is missing, or the file cannot be read.
+    """
+    path, columns = Path(path), list(dict.fromkeys(columns))
+    check_columns(path, columns)
+    try:
+        if path.suffix == ".parquet":
+            yield from _parquet_chunks(path, columns, rows)
+            return
+        yield from _csv_chunks(path, columns, rows, strict)
+    except UserError:
+        raise
+    except (OSError, ValueError, EOFError, zlib.error) as error:
+        raise _unreadable(path, error) from error
+
+
+def _csv_chunks(path: Path, columns: Sequence[str], rows: int, strict: bool) -> Iterator["pd.DataFrame"]:
+    import pandas as pd
+
+    usecols = None if strict else columns
+    # without index_col=False, a comma at the end of each line would move every value to the next column
+    options = {"dtype": str, "index_col": False, "skip_blank_lines": False, "encoding": "utf-8-sig"}
+    with pd.read_csv(path, usecols=usecols, chunksize=rows, **options) as chunks:
+        for chunk in chunks:
+            yield chunk[columns].dropna(how="all")  # here, so that rows are counted as lines
+
+
+def _parquet_chunks(path: Path, columns: Sequence[str], rows: int) -> Iterator["pd.DataFrame"]:
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    first = 0
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(rows, columns=list(columns)):
+            # without this, whole numbers beside missing ones would become floats, and long ids inexact
+            chunk = batch.to_pandas(integer_object_nulls=True)
+            chunk.index = pd.RangeIndex(first, first + len(chunk))
+            first += len(chunk)
+            yield chunk
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return UserError(f"{path}: cannot be read ({reason[:200]}); give a .csv (UTF-8), .csv.gz or .parquet file")
+
+
+def place(path: Union[str, Path], row: int) -> str:
+    """Where a row, counted from 0, is in a table, for messages: `line 2` of a CSV file, `row 1` of another."""
+    return f"row {row + 1}" if Path(path).suffix == ".parquet" else f"line {row + 2}"
+
+
+def as_keys(values: "pd.Series") -> "pd.Series":
+    """Ids as text to compare: trimmed; `123.0`, as numbers with gaps are written, is `123`; None where missing.
+
+    Leading zeros stay: `007` and `7` are two ids.
+    """
+    import numpy as np
+    import pandas as pd
+
+    codes, different = pd.factorize(values)
+    texts = [_WHOLE_NUMBER.sub(r"\1", text) if _WHOLE_NUMBER.fullmatch(text) else text for text in _trimmed(different)]
+    keys = np.array([*(text or None for text in texts), None], object)  # the last one is for missing values
+    return pd.Series(keys[codes], index=values.index, dtype=object)
+
+
+def as_texts(values: "pd.Series") -> "pd.Series":
+    """Values as trimmed text; empty where missing."""
+    import pandas as pd
+
+    return pd.Series(_trimmed(values.astype(object).where(values.notna(), "")), index=values.index, dtype=object)
+
+
+def _trimmed(values: Sequence[object]) -> List[str]:
+    return [str(value).strip() for value in values]

@@ -1,0 +1,200 @@
+"""Verification: whether a prepared folder is whole, and whether all that is in it fits together.
+
+Each check compares two things that were written apart: counts with the index, the index with the table, the table with
+the plan, manifests and labels with the table. What is wrong is a line that names file, item and cure.
+"""
+
+import csv
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Dict, Iterator, List, Sequence, Tuple, Union
+
+import numpy as np
+
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.preparation.manifest_checks import MANIFEST_COLUMNS, check_labels, check_manifests
+from fairseq_signals_ext.preparation.plan import PLAN_NAME, Block, read_plan
+from fairseq_signals_ext.preparation.quality import FLAGS
+from fairseq_signals_ext.preparation.shard_checks import SHARD_COLUMNS, WRITE_TABLE_AGAIN, check_shard
+from fairseq_signals_ext.preparation.table import TABLE_NAME, read_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass
+class Findings:
+    """What `verify` found.
+
+    Attributes:
+        out: the prepared folder.
+        quick: the counts themselves were not read.
+        recordings, shards, manifests, labels: how many were looked at.
+        hours: the recordings' time together.
+        problems: what is wrong, a line each.
+        notes: what is worth knowing, a line each.
+    """
+
+    out: Path
+    quick: bool
+    recordings: int
+    shards: int
+    hours: float
+    manifests: int = 0
+    labels: int = 0
+    problems: List[str] = field(default_factory=list)
+    notes: List[str] = field(default_factory=list)
+
+
+def verify(out: Union[str, Path], jobs: int = 1, quick: bool = False, progress: bool = True) -> Findings:
+    """Check a prepared folder; nothing in it is changed.
+
+    Args:
+        out: folder that `prepare` left.
+        jobs: processes; -1: one a core.
+        quick: do not read the counts, and so check neither CRC-32 nor mean and std.
+        progress: show a bar.
+
+    Raises:
+        UserError: plan or table are missing, empty or cannot be read, or `jobs` is 0.
+    """
+    out = Path(out)
+    if jobs == 0:
+        raise UserError("jobs 0: give at least 1 (-1: one a core)")
+    plan = read_plan(out)
+    if not plan:
+        raise UserError(f"{out / PLAN_NAME}: no such file, or no shards in it; run manifests/prepare.py first")
+    table = read_table(out, list(dict.fromkeys((*SHARD_COLUMNS, *MANIFEST_COLUMNS))))
+    if table.empty:
+        raise UserError(f"{out / TABLE_NAME}: has no recordings; see rejected.csv, mend that and prepare again")
+    hours = float(table["samples"].sum()) / plan[0].settings.processing.rate / 3600
+    findings = Findings(out, quick, len(table), len(plan), hours)
+    findings.problems += _check_table(out, plan, table)
+    for problems in _shard_problems(out, plan, table, quick, jobs, progress):
+        findings.problems += problems
+    findings.problems += _check_rejected(out, plan, table["idx"].to_numpy())
+    manifests = check_manifests(out, table)
+    labels = check_labels(out, int(table["idx"].max()))
+    findings.manifests, findings.labels = manifests.files, labels.files
+    findings.problems += manifests.problems + labels.problems
+    findings.notes += manifests.notes + _leftovers(out, plan)
+    return findings
+
+
+def _shard_problems(
+    out: Path, plan: Sequence[Block], table: "pd.DataFrame", quick: bool, jobs: int, progress: bool
+) -> Iterator[List[str]]:
+    """Problems of each shard, in the order of the plan."""
+    from joblib import Parallel, delayed
+    from tqdm import tqdm
+
+    columns, rows_of = table[list(SHARD_COLUMNS)], table.groupby("shard", sort=False).indices
+    none = np.zeros(0, np.int64)
+    work = (
+        delayed(check_shard)(out, block, columns.iloc[rows_of.get(_shard_name(block), none)], quick) for block in plan
+    )
+    found = Parallel(n_jobs=jobs, return_as="generator", batch_size=1)(work)
+    total = sum(len(block.items) for block in plan)
+    with tqdm(total=total, desc="verify", unit="item", disable=not progress) as bar:
+        for block, problems in zip(plan, found):
+            bar.update(len(block.items))
+            yield problems
+
+
+def _shard_name(block: Block) -> str:
+    return block.shard(Path()).as_posix()
+
+
+def _check_table(out: Path, plan: Sequence[Block], table: "pd.DataFrame") -> List[str]:
+    """What is wrong with the table by itself; `check_shard` compares it with the shards."""
+    idx, duplicate_of = table["idx"].to_numpy(), table["duplicate_of"]
+    planned = {_shard_name(block) for block in plan}
+    original = duplicate_of.fillna(-1).to_numpy(np.int64)
+    copies = duplicate_of.notna().to_numpy()
+    checks = (
+        (np.append(False, np.diff(idx) <= 0)[: len(idx)], "its idx is not above that of the row before it"),
+        (~table["shard"].isin(planned).to_numpy(), "its shard is not in the plan"),
+        (copies & ~(np.isin(original, idx) & (original < idx)), "its duplicate_of is not the idx of an earlier one"),
+        (_with_unknown_flags(out, len(table)), f"it has a flag other than {', '.join(FLAGS)}"),
+    )
+    problems = []
+    for wrong, what in checks:
+        if wrong.any():
+            first = table.iloc[int(np.argmax(wrong))]
+            item = f"item {first['source_file']!r} (idx {first['idx']})"
+            problems.append(f"{out / TABLE_NAME}: {item}: {what}{_more(int(wrong.sum()))}; {WRITE_TABLE_AGAIN}")
+    return problems
+
+
+def _more(count: int) -> str:
+    return f" (and {count - 1} more such)" if count > 1 else ""
+
+
+def _with_unknown_flags(out: Path, rows: int) -> np.ndarray:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    flags = pq.ParquetFile(out / TABLE_NAME).read(columns=["flags"])["flags"].combine_chunks()
+    unknown = pc.invert(pc.is_in(pc.list_flatten(flags), pa.array(list(FLAGS))))
+    wrong = np.zeros(rows, bool)
+    wrong[pc.filter(pc.list_parent_indices(flags), unknown).to_numpy()] = True
+    return wrong
+
+
+def _check_rejected(out: Path, plan: Sequence[Block], idx: np.ndarray) -> List[str]:
+    """Whether each planned item is either in the table or, once, in `rejected.csv`."""
+    path = out / "rejected.csv"
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            listed = Counter(row["source_file"] for row in csv.DictReader(file))
+    except (OSError, ValueError, KeyError) as error:
+        return [f"{path}: cannot be read ({error!r}); {WRITE_TABLE_AGAIN}"]
+    absent = _absent_items(plan, idx)
+    expected = Counter(name for _, name in absent)
+    lost = [(key, block) for key, block in absent.items() if listed[key[1]] < expected[key[1]]]
+    # the items of a shard that is not complete are in neither, and the shard has a line of its own
+    lost = [(key, block) for key, block in lost if block.is_complete(out)]
+    surplus = sorted(listed - expected)
+    problems = []
+    if lost:
+        (source, name), block = lost[0]
+        where = f"item {name!r} of source {source!r}, planned for shard {block.number}"
+        problems.append(f"{path}: {where}, is neither in the table nor here{_more(len(lost))}; {WRITE_TABLE_AGAIN}")
+    if surplus:
+        what = "is here, though it is in the table, here twice or not in the plan"
+        problems.append(f"{path}: item {surplus[0]!r} {what}{_more(len(surplus))}; {WRITE_TABLE_AGAIN}")
+    return problems
+
+
+def _absent_items(plan: Sequence[Block], idx: np.ndarray) -> Dict[Tuple[str, str], Block]:
+    """Items (source, name) that the table does not have, with the last block that has them in the plan.
+
+    Args:
+        idx: of the table, at least one.
+    """
+    absent: Dict[Tuple[str, str], Block] = {}
+    idx = np.sort(idx)
+    for block in plan:
+        numbers = np.arange(block.first_idx, block.first_idx + len(block.items))
+        at = np.searchsorted(idx, numbers)
+        present = idx[np.minimum(at, len(idx) - 1)] == numbers
+        for name, there in zip(block.items, present.tolist()):
+            if not there:
+                absent[block.source, name] = block
+            elif absent:  # an item that was rejected may have been tried again with success
+                absent.pop((block.source, name), None)
+    return absent
+
+
+def _leftovers(out: Path, plan: Sequence[Block]) -> List[str]:
+    """Notes on unfinished temporary files, and on shards that the plan does not have."""
+    unfinished = sorted(out.rglob(".*.tmp"))
+    planned = {block.shard(out).name for block in plan}
+    shards = sorted(path for path in (out / "shards").glob("*.npy") if not path.name.endswith(".index.npy"))
+    unplanned = [path for path in shards if path.name not in planned]
+    return [
+        *(f"{path}: unfinished, left by a run that was stopped; it may be deleted" for path in unfinished),
+        *(f"{path}: not in the plan, so nothing refers to it; it may be deleted" for path in unplanned),
+    ]

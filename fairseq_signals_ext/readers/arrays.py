@@ -1,0 +1,123 @@
+"""Plain arrays: `.npy` and `.mat`. They say little of themselves, so the user says the rest."""
+
+from pathlib import Path
+from typing import Dict, Optional, Sequence, Tuple
+
+import numpy as np
+
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.leads import LEADS, parse_leads
+from fairseq_signals_ext.readers.counts import signal_and_counts
+from fairseq_signals_ext.readers.facts import agreed_rate, millivolts, shown
+from fairseq_signals_ext.readers.matlab import MatFile
+from fairseq_signals_ext.readers.recording import Recording
+
+
+def read_npy(
+    path: Path, sample_rate: Optional[float] = None, leads: Optional[Sequence[str]] = None, unit: Optional[str] = None
+) -> Recording:
+    """Read a NumPy file: leads x samples or samples x leads, integers or floats.
+
+    Args:
+        path: the file.
+        sample_rate: Hz; has to be given.
+        leads: names of the leads in their order; None means the twelve in standard order.
+        unit: a voltage; has to be given for integers, mV is assumed for floats.
+
+    Raises:
+        UserError: the file is damaged or holds Python objects, its shape does not fit the leads or fits them both
+            ways, or something that has to be given is missing.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # numpy raises what Python raises on a damaged header
+        raise UserError(f"{path}: cannot be read as a NumPy array ({shown(error)}); save it again") from error
+    return _recording(path, array, sample_rate, leads, unit)
+
+
+def read_mat(
+    path: Path,
+    sample_rate: Optional[float] = None,
+    leads: Optional[Sequence[str]] = None,
+    unit: Optional[str] = None,
+    is_hdf5: bool = False,
+) -> Recording:
+    """Read a MATLAB file (version 4 to 7.3) with one matrix of leads x samples or samples x leads.
+
+    The matrix is `feats` (ECG-FM's files, in mV or standardised), `val` (the PhysioNet Challenges') or the only matrix
+    that fits the leads. ECG-FM's `curr_sample_rate` is the sample rate; where its file holds `mean` and `std`,
+    `feats` was standardised with them and is turned back as `feats * std + mean`. Nothing but numbers is read.
+
+    Args:
+        path: the file.
+        sample_rate: Hz; has to be given if the file does not say it.
+        leads: names of the leads in their order; None means the twelve in standard order.
+        unit: a voltage; has to be given for integers, mV is assumed for floats.
+        is_hdf5: whether it is of version 7.3.
+
+    Raises:
+        UserError: as `read_npy`, or the sample rate differs from the file's.
+    """
+    with MatFile(path, is_hdf5) as file:
+        name = _signal_name(path, file.shapes, len(LEADS if leads is None else parse_leads(leads)))
+        array = file.read(name)
+        if "curr_sample_rate" in file.shapes:
+            sample_rate = agreed_rate(path, _number(path, file.read("curr_sample_rate")), sample_rate)
+        if name == "feats" and {"mean", "std"} <= set(file.shapes):
+            array = _original(path, array, file.read("mean"), file.read("std"))
+    return _recording(path, array, sample_rate, leads, unit)
+
+
+def _recording(
+    path: Path, array: np.ndarray, rate: Optional[float], leads: Optional[Sequence[str]], unit: Optional[str]
+) -> Recording:
+    positions = parse_leads(leads)
+    if array.dtype.kind not in "iuf":
+        raise UserError(f"{path}: it holds {shown(array.dtype, 40)}, not real numbers; save integers or floats")
+    if rate is None:
+        raise UserError(f"{path}: it does not say its sample rate; give it (sample_rate, in Hz)")
+    if unit is None and array.dtype.kind != "f":
+        raise UserError(f"{path}: it holds integers and no unit; give the unit of one count (unit, such as uV)")
+    factor = millivolts(unit or "mV")
+    if factor is None:
+        raise UserError(f"{path}: the unit {unit!r} is no voltage; give mV, uV, nV or V")
+    rows = _leads_first(path, array, len(positions))
+    order = np.argsort(positions)
+    signal, stored = signal_and_counts([rows[row] for row in order], [factor] * len(order), [0.0] * len(order))
+    return Recording(
+        record_id=path.stem, signal=signal, leads=tuple(sorted(positions)), sample_rate=float(rate), stored=stored
+    )
+
+
+def _leads_first(path: Path, array: np.ndarray, leads: int) -> np.ndarray:
+    """leads x samples, by the one dimension that is the number of leads."""
+    shape = " x ".join(str(size) for size in array.shape) or "that of a single number"
+    if array.ndim != 2 or leads not in array.shape:
+        raise UserError(f"{path}: its shape is {shape}, which does not fit {leads} leads; give the leads it has")
+    if array.shape[0] == array.shape[1]:
+        raise UserError(f"{path}: its shape is {shape}, so leads and samples cannot be told apart; use a .csv file")
+    return array if array.shape[0] == leads else array.T
+
+
+def _signal_name(path: Path, shapes: Dict[str, Tuple[int, ...]], leads: int) -> str:
+    """The variable that holds the signal."""
+    for name in ("feats", "val"):
+        if name in shapes:
+            return name
+    fitting = [name for name, shape in shapes.items() if len(shape) == 2 and leads in shape and max(shape) > 1]
+    if len(fitting) != 1:
+        listed = ", ".join(shown(name, 20) for name in list(shapes)[:20]) or "none"
+        raise UserError(f"{path}: {len(fitting)} of its matrices ({listed}) fit {leads} leads; name the one 'val'")
+    return fitting[0]
+
+
+def _number(path: Path, value: np.ndarray) -> float:
+    if value.size != 1:
+        raise UserError(f"{path}: its curr_sample_rate is not one number; save the file again")
+    return float(value.ravel()[0])
+
+
+def _original(path: Path, array: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    if array.ndim != 2 or not len(array) == mean.size == std.size:
+        raise UserError(f"{path}: its feats, mean and std do not fit each other; save it again")
+    return array * std.reshape(-1, 1).astype(np.float64) + mean.reshape(-1, 1)

@@ -1,0 +1,115 @@
+"""Which format an ECG file is, told by its content and never by its name."""
+
+import re
+import struct
+from pathlib import Path
+from typing import Optional
+
+from fairseq_signals_ext.errors import UserError
+
+_HEAD = 8192  # bytes; comments and a document type may stand before the root of an XML file
+_MAGIC = {
+    b"\x93NUMPY": "NumPy",
+    b"\x89HDF\r\n\x1a\n": "MATLAB 7.3",
+    b"0       ": "EDF",
+    b"ISHNE1.0": "ISHNE",
+}
+_ROOTS = {
+    "restingecg": "GE MUSE XML",
+    "restingecgdata": "Philips Sierra XML",
+    "annotatedecg": "HL7 aECG",
+    "ecg": "Mortara XML",
+}
+_BEFORE_ROOT = re.compile(r"<!--.*?-->|<\?.*?\?>|<![A-Za-z][^<>\[]*(?:\[[^\]]*\])?\s*>", re.DOTALL)
+_ROOT = re.compile(r"\s*<(?:[\w.-]+:)?([\w.-]+)")
+# record name (with segments), number of signals, and then only what the WFDB header's first line allows
+_WFDB_LINE = re.compile(r"[\w.-]+(?:/\d+)?\s+\d+(?:\s+\d[\d.e+-]*(?:/\S+)?(?:\s+\d+(?:\s+[\d:.]+(?:\s+[\d/]+)?)?)?)?")
+_NUMBERS = re.compile(r"[\d.eE+\s-]*")
+_TABLE_LINE = re.compile(r"[^,;\t]*[,;\t].*|#?[\w\s.()\[\]/+-]{1,24}")  # a separator, or one short name or number
+_SUPPORTED = (
+    "give WFDB (the record's .hea file), DICOM, SCP-ECG, GE MUSE, Philips or Mortara XML, HL7 aECG, EDF, ISHNE, "
+    "MFER, Kardia JSON, .mat, .npy or a .csv with lead names"
+)
+
+
+def format_of(path: Path) -> str:
+    """Name of the format of a file, such as `"DICOM"`; `"table"` is text with numbers in columns.
+
+    A table is only recognised as text with separators or numbers: its header decides whether it is an ECG.
+
+    Raises:
+        UserError: the file is empty, cannot be opened, or is of no supported kind.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_HEAD)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be opened ({error.strerror}); check the path and its permissions") from error
+    if not head:
+        raise UserError(f"{path}: the file is empty; get it again")
+    name = _binary_format(head) or _text_format(path, head)
+    if name is None:
+        raise UserError(f"{path}: this kind of file is not supported; {_SUPPORTED}")
+    return name
+
+
+def _binary_format(head: bytes) -> Optional[str]:
+    for magic, name in _MAGIC.items():
+        if head.startswith(magic):
+            return name
+    if head[128:132] == b"DICM":
+        return "DICOM"
+    if head.startswith(b"MATLAB"):
+        # a v7.3 file is HDF5 behind a block of 512 bytes
+        return "MATLAB 7.3" if head[512:520] == b"\x89HDF\r\n\x1a\n" else "MATLAB"
+    if head[:1] == b"\x40" and head[2:6] == b"MFR ":
+        return "MFER"
+    if _is_scp(head):
+        return "SCP-ECG"
+    return "MATLAB" if _is_matlab_4(head) else None
+
+
+def _is_scp(head: bytes) -> bool:
+    """Section 0 comes first, and its first pointer says that it starts at byte 7 (EN 1064, 5.3)."""
+    if len(head) < 32:
+        return False
+    section, length = struct.unpack_from("<HI", head, 8)
+    pointer, start = struct.unpack_from("<H4xI", head, 22)
+    return section == 0 and length >= 26 and pointer == 0 and start == 7
+
+
+def _is_matlab_4(head: bytes) -> bool:
+    """MATLAB 4 has no magic: kind, rows, columns, 0 (real) and the length of the name that follows."""
+    if len(head) < 20:
+        return False
+    kind, rows, columns, imaginary, length = struct.unpack_from("<5i", head)
+    name = head[20 : 20 + length] if 1 < length <= 64 else b""
+    sizes = rows > 0 and columns > 0
+    return 0 <= kind < 60 and sizes and imaginary in (0, 1) and re.fullmatch(rb"[A-Za-z]\w*\0", name) is not None
+
+
+def _text_format(path: Path, head: bytes) -> Optional[str]:
+    text = _decoded(head).lstrip("\ufeff \t\r\n")
+    if text.startswith("<"):
+        return _xml_format(path, text)
+    if text.startswith("{"):
+        return "Kardia JSON" if '"recordedAt"' in text else None
+    lines = [line for line in text.splitlines() if line.strip()]
+    remarks_end = next((line for line in lines if not line.startswith("#")), "")
+    if _WFDB_LINE.fullmatch(remarks_end.strip()) and not _NUMBERS.fullmatch(remarks_end):
+        raise UserError(f"{path}: this is a WFDB header; give it the suffix .hea, with its signal file beside it")
+    return "table" if lines and "\0" not in text and _TABLE_LINE.fullmatch(lines[0]) else None
+
+
+def _decoded(head: bytes) -> str:
+    utf_16 = head.startswith((b"\xff\xfe", b"\xfe\xff"))
+    return head.decode("utf-16" if utf_16 else "utf-8", errors="replace")
+
+
+def _xml_format(path: Path, text: str) -> str:
+    root = _ROOT.match(_BEFORE_ROOT.sub("", text))
+    kind = root.group(1) if root else ""
+    if kind.lower() not in _ROOTS:
+        said = f"XML of the kind <{kind}>" if kind else "XML without a root element"
+        raise UserError(f"{path}: {said} is not supported; {_SUPPORTED}")
+    return _ROOTS[kind.lower()]

@@ -1,0 +1,71 @@
+"""Limb leads that follow from I and II."""
+
+from dataclasses import replace
+from typing import List, Tuple
+
+import numpy as np
+
+from fairseq_signals_ext.readers.counts import smallest_integers
+from fairseq_signals_ext.readers.recording import Recording, StoredCounts
+
+_I, _II = 0, 1
+# lead -> (a, b, d): the lead is (a I + b II) / d; Einthoven's law and Goldberger's augmented leads
+_WEIGHTS = {2: (-1, 1, 1), 3: (-1, -1, 2), 4: (2, -1, 2), 5: (-1, 2, 2)}
+
+
+def with_limb_leads(recording: Recording) -> Recording:
+    """The recording with those of III, aVR, aVL, aVF that it lacks, computed from I and II where it has both.
+
+    III = II - I, aVR = -(I + II) / 2, aVL = I - II / 2, aVF = II - I / 2. A sample is NaN where I or II is.
+
+    Counts: if I and II share one scale, as in nearly every file, a derived lead is exact in integers
+    (aVR is -(cI + cII) at half the scale). If not, it is rounded to half the finer of the two scales, and
+    `signal` holds the rounded values, so that signal and counts agree in either case. The counts of the leads that
+    the file holds stay as they are.
+    """
+    missing = tuple(lead for lead in _WEIGHTS if lead not in recording.leads)
+    if not missing or not {_I, _II} <= set(recording.leads):
+        return recording
+    first, second = recording.leads.index(_I), recording.leads.index(_II)
+    pair = recording.signal[[first, second]]
+    rows = [_combined(pair, lead) for lead in missing]
+    stored = recording.stored
+    if stored is not None:
+        stored, rows = _derived_counts(stored, (first, second), missing, rows)
+    leads = recording.leads + missing
+    order = np.argsort(leads)
+    return replace(
+        recording,
+        signal=np.concatenate([recording.signal, np.stack(rows)])[order],
+        leads=tuple(leads[position] for position in order),
+        stored=stored and StoredCounts(stored.counts[order], stored.scale[order], stored.zero[order]),
+        derived=missing,
+    )
+
+
+def _combined(pair: np.ndarray, lead: int) -> np.ndarray:
+    a, b, divisor = _WEIGHTS[lead]
+    return (a * pair[0] + b * pair[1]) / divisor
+
+
+def _derived_counts(
+    stored: StoredCounts, pair: Tuple[int, int], missing: Tuple[int, ...], rows: List[np.ndarray]
+) -> Tuple[StoredCounts, List[np.ndarray]]:
+    """The stored counts with those of the derived leads below, and the derived signals that these stand for."""
+    scales, zeros = stored.scale[list(pair)], stored.zero[list(pair)]
+    if scales[0] == scales[1]:
+        counts = np.stack([_weighted(stored.counts[list(pair)].astype(np.int64), lead) for lead in missing])
+        scale = np.array([scales[0] / _WEIGHTS[lead][2] for lead in missing])
+        zero = np.array([_weighted(zeros, lead) for lead in missing])
+    else:
+        step = float(np.abs(scales).min()) / 2
+        counts = np.stack([np.rint(np.nan_to_num(row / step)).astype(np.int64) for row in rows])
+        scale, zero = np.full(len(missing), step), np.zeros(len(missing))
+        rows = [np.where(np.isnan(row), np.nan, count * step) for row, count in zip(rows, counts)]
+    both = np.concatenate([stored.counts, counts])
+    return StoredCounts(smallest_integers(both), np.append(stored.scale, scale), np.append(stored.zero, zero)), rows
+
+
+def _weighted(pair: np.ndarray, lead: int) -> np.ndarray:
+    a, b, _ = _WEIGHTS[lead]
+    return a * pair[0] + b * pair[1]

@@ -1,0 +1,151 @@
+"""Fetching open collections from PhysioNet with `wfdb`'s downloader; what is there already is not fetched again.
+
+The address is that of `wfdb.set_db_index_url`, so that a mirror can be used.
+"""
+
+import contextlib
+import functools
+import importlib
+import posixpath
+import re
+import time
+from pathlib import Path
+from typing import Any, Callable, Iterator, Sequence
+
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.files import atomic
+from fairseq_signals_ext.readers.facts import shown
+from fairseq_signals_ext.sources import KINDS
+
+# wfdb keeps no more open to a server, in order not to overload it
+_CONNECTIONS = 2
+_TRIES = 3
+# what a part of a path may be, so that nothing is written outside the folder
+_PART = re.compile(r"(?!\.+$)[\w.+-]+", re.ASCII)
+_DEEPEST = 10
+
+
+def download(kind: str, folder: Path, rate: float = 500.0) -> None:
+    """Fetch a collection into a folder, or what is missing of it there.
+
+    A file that is there and has the size that it has on the server is kept; any other is fetched, and appears whole.
+
+    Args:
+        kind: one of `sources.KINDS` with a home on PhysioNet.
+        folder: it is made if need be.
+        rate: Hz that is wanted, where a collection comes in several.
+
+    Raises:
+        UserError: the kind has to be got elsewhere, the server cannot be reached, refuses a file or does not have it,
+            its lists name files outside the folder, or a file cannot be written.
+    """
+    if kind not in KINDS:
+        raise UserError(f"{kind}: no such kind of source; use one of {', '.join(KINDS)}")
+    module = importlib.import_module(f"fairseq_signals_ext.sources.{kind}")
+    if not hasattr(module, "DATABASE"):
+        where = getattr(module, "WHERE", "it stands for files of your own; leave --download out")
+        raise UserError(f"{kind}: cannot be downloaded from here; {where}")
+    database, tables, suffixes = module.DATABASE
+    is_wanted = getattr(module, "is_wanted", lambda record, rate: True)
+    with _told(kind, database, Path(folder)):
+        records = [record for record in _records(database) if is_wanted(record, rate)]
+        files = [*tables, *(record + suffix for record in records for suffix in suffixes)]
+        _fetch_all(database, list(dict.fromkeys(files)), Path(folder))
+
+
+def _records(database: str, below: str = "") -> Iterator[str]:
+    """Names of all records below a folder of a database; a list of records may name folders with lists of their own."""
+    from wfdb.io.download import get_record_list
+
+    for line in _patiently(get_record_list, posixpath.join(database, below)):
+        name = below + line.strip()
+        if not line.strip():
+            continue
+        parts = name.rstrip("/").split("/")
+        if not all(map(_PART.fullmatch, parts)) or len(parts) > _DEEPEST:
+            raise UserError(f"{database}: its list of records has {name[:200]!r}, which is no file below it; check it")
+        if name.endswith("/"):
+            yield from _records(database, name)
+        else:
+            yield name
+
+
+def _fetch_all(database: str, files: Sequence[str], folder: Path) -> None:
+    from multiprocessing.pool import ThreadPool
+
+    from tqdm import tqdm
+
+    pool = ThreadPool(_CONNECTIONS)
+    try:
+        fetched = pool.imap_unordered(functools.partial(_fetch, database, folder), files)
+        for _ in tqdm(fetched, total=len(files), desc="download", unit="file"):
+            pass
+    finally:
+        # the files under way are finished, so that none is left in pieces
+        pool.terminate()
+        pool.join()
+
+
+def _fetch(database: str, folder: Path, file: str) -> None:
+    # wfdb's dl_pn_file would append to a short file, and spoils it where a server sends it from its beginning
+    from wfdb.io.download import _remote_file_size, config, dl_full_file
+
+    url, path = posixpath.join(config.db_index_url, database, file), folder / file
+    if path.is_file() and path.stat().st_size == _patiently(_remote_file_size, url):
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as temporary:
+        _patiently(dl_full_file, url, str(temporary))
+
+
+def _patiently(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function, up to three times if network or server are in trouble."""
+    for attempt in range(1, _TRIES):
+        try:
+            return function(*arguments)
+        except OSError as error:
+            if not _may_pass(error):
+                raise
+            time.sleep(attempt)
+    return function(*arguments)
+
+
+def _may_pass(error: OSError) -> bool:
+    """Whether it is a trouble of network or server that may be over a moment later."""
+    from requests import RequestException
+
+    status = getattr(error, "status_code", None) or 0
+    return isinstance(error, RequestException) or status == 429 or status >= 500
+
+
+@contextlib.contextmanager
+def _told(kind: str, database: str, folder: Path) -> Iterator[None]:
+    """Turns what goes wrong into a `UserError`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"{kind}: {_reason(error, database, folder)}") from error
+    except ValueError as error:
+        raise UserError(f"{kind}: no list of records ({shown(error)}); see {_home(database)}") from error
+
+
+def _reason(error: OSError, database: str, folder: Path) -> str:
+    from requests import RequestException
+
+    if isinstance(error, RequestException):
+        address = getattr(error.request, "url", database)
+        return f"{address} cannot be reached ({type(error).__name__}); check the network and do it again to go on"
+    url, status = getattr(error, "url", None), getattr(error, "status_code", None)
+    if url is None:
+        return f"{error.filename or folder}: {error.strerror or error}; mend that and do it again to go on"
+    if status in (401, 403):
+        return f"{url} is refused ({status}); log in and agree to the terms at {_home(database)}, and fetch it there"
+    if status == 404:
+        return f"{url} does not exist; see {_home(database)} for what there is"
+    return f"{shown(error)}; do it again later to go on"
+
+
+def _home(database: str) -> str:
+    return f"https://physionet.org/content/{database}/"

@@ -1,0 +1,17 @@
+"""A folder of GE MUSE XML files: eight stored leads, from which the other four are derived."""
+
+from pathlib import Path
+
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.sources.record_table import with_table
+from fairseq_signals_ext.sources.source import Item, Source, SourceOptions
+from fairseq_signals_ext.sources.wfdb import read_file
+
+
+def open_source(folder: Path, options: SourceOptions) -> Source:
+    """All `.xml` files below the folder, by name; patient, time and statements stand in the files."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix.lower() == ".xml")
+    if not names:
+        raise UserError(f"{folder}: no .xml file here or below; give the folder that holds the exported ECGs")
+    items = with_table([Item(name) for name in names], options.table)
+    return Source(options.name or folder.resolve().name, folder, items, read_file)

@@ -1,0 +1,29 @@
+"""The PhysioNet/CinC Challenge 2021 (doi:10.13026/34va-7q14): WFDB records with SNOMED codes in their headers.
+
+The records of a source lie in `training/SOURCE/g1/`, `g2/`, ...; a source's folder, or one with records only, will do
+as well. Age, sex and codes stand in the headers.
+"""
+
+import re
+from pathlib import Path
+from typing import List
+
+from fairseq_signals_ext.readers.wfdb import find_wfdb
+from fairseq_signals_ext.sources.source import Item, Source, SourceOptions
+from fairseq_signals_ext.sources.wfdb import read_file
+
+DATABASE = ("challenge-2021/1.0.3", (), (".hea", ".mat"))
+
+_GROUP = re.compile(r"g\d+")
+
+
+def open_source(folder: Path, options: SourceOptions) -> Source:
+    """All records below the folder; the part of each is the Challenge's source."""
+    items: List[Item] = []
+    above = folder.resolve()
+    for path in find_wfdb(folder):
+        name = path.relative_to(folder)
+        folders = [above.name, *name.parts[:-1]]
+        part = next((one for one in reversed(folders) if not _GROUP.fullmatch(one)), above.parent.name)
+        items.append(Item(name.as_posix(), source=part))
+    return Source(options.name or "physionet2021", folder, items, read_file)

@@ -1,0 +1,210 @@
+"""Tables about recordings: those of public collections, and one that a user gives with files."""
+
+import dataclasses
+import re
+import warnings
+import zlib
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
+
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.readers.facts import age_of, sex_of, shown
+from fairseq_signals_ext.sources.source import Item
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# columns of a user's table that name the file or the recording; the first that is there is used
+_KEYS = ("source_file", "file", "path", "record_id")
+# columns that say how a file is to be read, where it does not say so itself
+_READING = ("sample_rate", "unit", "leads")
+_SEPARATOR = re.compile(r"[;,|]")
+_UNREADABLE = (OSError, ValueError, EOFError, zlib.error)
+# whole numbers above this are no longer exact as float64
+_EXACT = 2**53
+
+
+def read_csv(path: Path, columns: Sequence[str]) -> "pd.DataFrame":
+    """A table of a public collection, with types as pandas sees them.
+
+    Raises:
+        UserError: it is missing, cannot be read, or lacks a column.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give the collection's own folder, with its tables")
+    try:
+        table = _csv(path, low_memory=False)
+    except _UNREADABLE as error:
+        raise UserError(f"{path}: cannot be read ({shown(error)}); get the file again") from error
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise UserError(f"{path}: no column {missing[0]!r}; get the collection's own file")
+    return table
+
+
+def _csv(path: Path, **how: Any) -> "pd.DataFrame":
+    """A CSV file; a line with more values than there are columns is a ValueError, not a shift by one column."""
+    import pandas as pd
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            return pd.read_csv(path, index_col=False, **how)
+        except pd.errors.ParserWarning as error:
+            raise ValueError("the first line of values has more of them than there are columns") from error
+
+
+def text(value: Any) -> Optional[str]:
+    """A value of a table as text, whole numbers without a point; None where it is empty or missing."""
+    if value is None or value != value:
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip() or None
+
+
+def texts(value: Any) -> Tuple[str, ...]:
+    """One value or a list of them as texts, without those that are empty or missing."""
+    from pandas.api.types import is_list_like
+
+    found = map(text, value if is_list_like(value) else [value])
+    return tuple(one for one in found if one is not None)
+
+
+def number(value: Any) -> Optional[float]:
+    """A value of a table as a number; None where it is none."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        return None
+    return found if found == found else None
+
+
+def time(value: Any, where: str) -> Optional[datetime]:
+    """A value of a table as a time without a zone; None where it is empty.
+
+    Raises:
+        UserError: it is no time, or one whose day and month cannot be told apart; the message begins with `where`.
+    """
+    import pandas as pd
+
+    written = text(value)
+    if written is None:
+        return None
+    try:
+        if not written[0].isdigit():  # pandas knows "now" and "today"
+            raise ValueError
+        return pd.to_datetime(written, format="ISO8601").tz_localize(None).to_pydatetime()
+    except ValueError:
+        raise UserError(f"{where}: {shown(written)!r} is no time; write it as 2024-12-31 23:59:59") from None
+
+
+def with_table(items: Sequence[Item], table: Optional[Path]) -> List[Item]:
+    """The items with what a user's table says of them.
+
+    The table's column `source_file`, `file` or `path` names a file below the source's folder (or its last part only),
+    or `record_id` its name without suffix. `record_id`, `patient`, `start_time`, `age`, `sex`, `codes` (a list, or
+    separated by semicolons, commas or `|`), `statements` and `source` replace what a file says; `sample_rate`, `unit`
+    and `leads` say how to read it; any other column goes into the table of recordings.
+
+    Raises:
+        UserError: the table cannot be read, has none of these columns, names a file twice, none that is here, or by a
+            name that files of several folders have.
+    """
+    if table is None:
+        return list(items)
+    rows, key = _rows(table)
+    found: List[Item] = []
+    used: Dict[str, str] = {}
+    for item in items:
+        name = next((name for name in _names(item, key) if name in rows), None)
+        found.append(item if name is None else _with_row(item, rows[name], table))
+        if name is not None and _folder(used.setdefault(name, item.name)) != _folder(item.name):
+            both = f"{used[name]!r} and {item.name!r}"
+            raise UserError(f"{table}: {key} {name!r} may be {both}; write them with their folders in a column 'file'")
+    if not used:
+        raise UserError(f"{table}: none of its {len(rows)} rows names a file of this source by its {key!r}; check them")
+    unknown = next((name for name in rows if name not in used), None)
+    if unknown is not None:
+        raise UserError(
+            f"{table}: {len(rows) - len(used)} rows name no file of this source; the first has "
+            f"{key} {unknown!r}; correct or remove them"
+        )
+    return found
+
+
+def _rows(path: Path) -> Tuple[Dict[str, Dict[str, Any]], str]:
+    """Rows of a user's table by what they name, and the column that names it."""
+    table = _read(path)
+    key = next((name for name in _KEYS if name in table.columns), None)
+    if key is None:
+        raise UserError(f"{path}: no column of {', '.join(_KEYS)}; add one that names the file of each row")
+    names = [text(name) for name in table[key]]
+    if None in names:
+        raise UserError(f"{path}: row {names.index(None) + 1} has no {key}; write it or remove the row")
+    rows: Dict[str, Dict[str, Any]] = {}
+    for name, row in zip(names, table.to_dict("records")):
+        if name in rows:
+            raise UserError(f"{path}: {key} {name!r} is there twice; remove one of the rows")
+        rows[str(name)] = row
+    return rows, key
+
+
+def _read(path: Path) -> "pd.DataFrame":
+    """A user's table: None where a value is missing, columns of numbers as numbers."""
+    import pandas as pd
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give a table (.csv or .parquet)")
+    try:
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else _csv(path, dtype=str)
+    except _UNREADABLE as error:
+        raise UserError(f"{path}: cannot be read ({shown(error)}); give a table (.csv or .parquet)") from error
+    for name in table.columns.difference([*_KEYS, "patient", "codes", "statements"]):
+        if table[name].map(pd.api.types.is_list_like).any():
+            raise UserError(f"{path}: column {name!r} holds lists; make texts of them or remove it")
+        table[name] = _numbers(table[name]) if path.suffix != ".parquet" else table[name]
+    return table.astype(object).where(table.notna(), None)
+
+
+def _numbers(column: "pd.Series") -> "pd.Series":
+    """A column of text as numbers, unless one is none or would lose digits, as ids with leading zeros do."""
+    import pandas as pd
+
+    numbers = pd.to_numeric(column, errors="coerce")
+    exact = (numbers.abs() <= _EXACT) & ~column.str.match(r"\s*0\d", na=False)
+    return numbers if (exact | column.isna()).all() else column
+
+
+def _folder(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
+def _names(item: Item, key: str) -> List[str]:
+    """What a table may call an item."""
+    last = item.name.rsplit("/", 1)[-1]
+    stem = last.rsplit(".", 1)[0]
+    if key == "record_id":
+        return [stem]
+    return [item.name, last, item.name.rsplit(".", 1)[0], stem]
+
+
+def _with_row(item: Item, row: Dict[str, Any], path: Path) -> Item:
+    row = dict(row)
+    source = text(row.pop("source", None))
+    reading = {name: row.pop(name) for name in _READING if name in row}
+    given = {name: value for name, value in reading.items() if text(value) is not None}
+    facts = {name: value for name, value in row.items() if name not in ("source_file", "file", "path")}
+    for name, read in (("record_id", text), ("patient", text), ("age", age_of), ("sex", sex_of)):
+        if name in facts:
+            facts[name] = read(facts[name])
+    if "start_time" in facts:
+        facts["start_time"] = time(facts["start_time"], f"{path}: {item.name}: start_time")
+    if "codes" in facts:
+        facts["codes"] = texts([code for codes in texts(facts["codes"]) for code in _SEPARATOR.split(codes)])
+    if "statements" in facts:
+        facts["statements"] = texts(facts["statements"])
+    return dataclasses.replace(
+        item, source=source or item.source, facts={**item.facts, **facts}, reading={**item.reading, **given}
+    )

@@ -1,0 +1,67 @@
+"""`Source`: a collection of recordings, and what its own tables say of them."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable, Mapping, Optional, Sequence
+
+from fairseq_signals_ext.readers import Recording
+
+
+@dataclass(frozen=True)
+class Item:
+    """One recording of a source, not read yet.
+
+    Attributes:
+        name: its file below the source's folder, with `#NAME` where a file holds many recordings; unique in the source.
+        source: name of the part of the collection that it belongs to; empty: the source's own name.
+        facts: what the collection's tables say of it, in place of what the file says: attributes of `Recording`
+            (`record_id`, `patient`, `age`, `codes`, ...), and further columns for the table (numbers, texts or None).
+        reading: how to read its file where that does not say so itself: `sample_rate`, `unit`, `leads`.
+    """
+
+    name: str
+    source: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    reading: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where recordings come from.
+
+    Attributes:
+        name: of the source, as tables and messages call it.
+        folder: names of items are relative to it.
+        items: in the order in which they get their numbers.
+        read: (folder, item) -> `Recording`, or `UserError`; called in other processes, so it must be picklable.
+        own_patients: its patient ids are its own, so that the same id in another source is another person.
+        notes: what the user should know of what was found, a line each.
+    """
+
+    name: str
+    folder: Path
+    items: Sequence[Item]
+    read: Callable[[Path, Item], Recording]
+    own_patients: bool = False
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """What a user can say of a source.
+
+    Attributes:
+        name: of the source; None: the kind's, or the folder's where a kind stands for no particular collection.
+        rate: Hz that is wanted, where a collection comes in several.
+        table: a table (CSV or Parquet) with what is known of the recordings, for kinds that have none of their own.
+        sample_rate: Hz, where files do not say it.
+        unit: of amplitudes, where files do not say it.
+        leads: of rows or columns, where files do not say it.
+    """
+
+    name: Optional[str] = None
+    rate: float = 500.0
+    table: Optional[Path] = None
+    sample_rate: Optional[float] = None
+    unit: Optional[str] = None
+    leads: Optional[str] = None

@@ -1,0 +1,8 @@
+"""Verify a prepared folder: `python manifests/verify.py DIR`; all options with `--help`."""
+
+import sys
+
+from fairseq_signals_ext.commands.verify import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""Flags: each is set by what it names, and by nothing else; the likely factor of a source's gain."""
+
+import numpy as np
+import pytest
+from made_up import RATE, made_up_counts, plain_recording, stored_recording
+
+from fairseq_signals_ext.preparation.counts import Processing, to_counts
+from fairseq_signals_ext.preparation.quality import FLAGS, assess, likely_factor
+
+
+def beats(seconds=10):
+    return made_up_counts(np.random.default_rng(1), seconds * RATE)
+
+
+def assessed(recording, min_seconds=5.0, **processing):
+    return assess(to_counts(recording, Processing(**processing)), RATE, min_seconds)
+
+
+def test_a_good_recording_has_no_flags():
+    found = assessed(stored_recording(beats()))
+    assert (found.flags, found.constant) == ((), ())
+    assert 0.1 < found.amplitude_mv < 2
+
+
+def stand_still(counts):
+    counts[4, 1000:1250] = counts[4, 1000]
+
+
+def nearly_stand_still(counts):
+    counts[4, 1000:1249] = counts[4, 1000]
+
+
+def clip(counts):
+    counts[3] = np.clip(counts[3] / np.abs(counts[3]).max() * 4000, -1500, 1500)
+
+
+def clip_low(counts):  # less than 1 mV off the median: what a low resolution makes as well
+    counts[3] = np.clip(counts[3] / np.abs(counts[3]).max() * 4000, -900, 900)
+
+
+def constant_leads(counts):
+    counts[[1, 6]] = 77
+
+
+@pytest.mark.parametrize(
+    ("spoil", "flags"),
+    [
+        (stand_still, ("flat",)),
+        (nearly_stand_still, ()),
+        (clip, ("clipped",)),
+        (clip_low, ()),
+        (constant_leads, ("constant",)),
+        (lambda counts: counts.__imul__(0), ("constant", "amplitude")),
+    ],
+)
+def test_flags_of_signals(spoil, flags):
+    counts = beats()
+    spoil(counts)
+    assert assessed(stored_recording(counts)).flags == flags
+
+
+def test_constant_leads_are_named():
+    counts = beats()
+    constant_leads(counts)
+    assert assessed(stored_recording(counts)).constant == (1, 6)
+
+
+def test_other_flags():
+    signal = beats().astype(float) * 0.001
+    assert assessed(plain_recording(signal[:, : 4 * RATE])).flags == ("short",)
+    assert assessed(plain_recording(signal[:, : 4 * RATE]), min_seconds=4.0).flags == ()
+    assert assessed(plain_recording(signal * 100)).flags == ("amplitude",)
+    assert assessed(plain_recording(signal[:2]), fill_leads=True).flags == ("filled",)
+    signal[2, 3] = np.nan
+    assert assessed(plain_recording(signal)).flags == ("nan",)
+
+
+def test_amplitudes_do_not_overflow():
+    counts = beats()
+    counts[:, 100], counts[:, 101] = -32768, 32767
+    assert assessed(stored_recording(counts)).amplitude_mv == pytest.approx(65.535)
+
+
+def test_flags_come_in_one_order():
+    counts = beats(3).astype(float)
+    constant_leads(counts)
+    counts[8, 10] = np.nan
+    flags = assessed(plain_recording(counts[:9] * 0.1), fill_leads=True).flags
+    assert flags == ("nan", "constant", "short", "amplitude", "filled")
+    assert [flag for flag in FLAGS if flag in flags] == list(flags)
+
+
+def test_real_sources_are_plausible_and_a_wrong_gain_is_found(ecg_data):
+    from fairseq_signals_ext.readers import read_ecg
+
+    for source in ("georgia", "cpsc_2018", "chapman_shaoxing_ningbo", "ptb-xl"):
+        headers = sorted((ecg_data / "cinc2021" / source).glob("*.hea"))
+        amplitudes = [assessed(read_ecg(header)).amplitude_mv for header in headers]
+        assert likely_factor(amplitudes) is None
+        for factor in (4.88, 10, 1000, 1e6, 0.1, 0.001, 1 / 4.88):
+            assert likely_factor([amplitude / factor for amplitude in amplitudes]) == pytest.approx(factor)
+
+
+def test_nothing_can_be_said_of_nothing():
+    assert likely_factor([]) is None
+    assert likely_factor([0.0, 0.0]) is None

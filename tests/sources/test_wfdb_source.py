@@ -1,0 +1,154 @@
+"""Folders of WFDB records: compressed and packed formats, segments, several rates."""
+
+import numpy as np
+import pytest
+import wfdb
+
+from fairseq_signals_ext.leads import LEADS
+
+# format -> largest count
+PLAIN = {"16": 2**15 - 1, "24": 2**23 - 1, "32": 2**31 - 1, "80": 127, "212": 2047}
+FLAC = {"508": ("80", 127), "516": ("16", 2**15 - 1), "524": ("24", 2**23 - 1)}
+
+
+def write(folder, name, counts, fmt, **more):
+    folder.mkdir(parents=True, exist_ok=True)
+    wfdb.wrsamp(
+        name,
+        fs=500,
+        units=["uV"] * 12,
+        sig_name=list(LEADS),
+        d_signal=counts.T.astype(np.int64),
+        fmt=[fmt] * 12,
+        adc_gain=[0.2 * (1 + lead) for lead in range(12)],
+        baseline=[3 - lead for lead in range(12)],
+        write_dir=str(folder),
+        **more,
+    )
+
+
+def random_counts(largest, seed=0):
+    counts = np.random.default_rng(seed).integers(-largest, largest, (12, 2600), endpoint=True)
+    counts[:, :2] = largest, -largest
+    return counts
+
+
+def millivolts(counts):
+    lead = np.arange(12)[:, None]
+    return (counts - (3 - lead)) / (0.2 * (1 + lead)) / 1000
+
+
+def stacked(signal):
+    assert list(signal) == list(LEADS)
+    return np.stack(list(signal.values()))
+
+
+@pytest.mark.parametrize("fmt", PLAIN)
+def test_formats(tmp_path, prepare, fmt):
+    counts = random_counts(PLAIN[fmt])
+    write(tmp_path / "records", "r", counts, fmt)
+    found = prepare("wfdb", tmp_path / "records")
+    row = found.table.loc["r.hea"]
+    exact = PLAIN[fmt] < 2**15
+    assert (row["rounding_error_mv"] == 0) == exact
+    allowed = 1e-12 if exact else row["rounding_error_mv"] * 1.001
+    assert allowed <= millivolts(counts).max() / 2**15
+    np.testing.assert_allclose(stacked(found.signal("r.hea")), millivolts(counts), rtol=1e-12, atol=allowed)
+
+
+@pytest.mark.parametrize("fmt", FLAC)
+def test_flac_is_what_is_not_compressed(tmp_path, prepare, fmt):
+    plain, largest = FLAC[fmt]
+    counts = random_counts(largest)
+    write(tmp_path / "records", "flac", counts, fmt, comments=["Age: 50", "Dx: 1,2"])
+    write(tmp_path / "records", "plain", counts, plain, comments=["Age: 50", "Dx: 1,2"])
+    # a FLAC file holds eight signals at most
+    assert [(tmp_path / "records" / f"flac_{part}.dat").read_bytes()[:4] for part in (1, 2)] == [b"fLaC"] * 2
+    found = prepare("wfdb", tmp_path / "records")
+    one, other = (stacked(found.signal(f"{name}.hea")) for name in ("flac", "plain"))
+    np.testing.assert_array_equal(one, other)
+    allowed = found.table["rounding_error_mv"].max() * 1.001 + 1e-12
+    np.testing.assert_allclose(one, millivolts(counts), rtol=1e-12, atol=allowed)
+    rows = found.table.drop(columns=["idx", "record_id", "row", "flags"])
+    assert rows.loc["flac.hea", "age"] == 50
+    assert rows.loc["plain.hea", "duplicate_of"] == 0
+    rows = rows.drop(columns="duplicate_of").astype(str)
+    assert rows.loc["flac.hea"].tolist() == rows.loc["plain.hea"].tolist()
+
+
+def test_damaged_flac_is_rejected(tmp_path, prepare, write_record, counts):
+    write(tmp_path / "records", "flac", random_counts(1000), "516")
+    path = tmp_path / "records" / "flac_2.dat"
+    path.write_bytes(path.read_bytes()[:3000])
+    write_record(tmp_path / "records" / "good", counts(0))
+    found = prepare("wfdb", tmp_path / "records", status=1)
+    assert list(found.rejected) == ["flac.hea"]
+    assert "wfdb cannot read this record" in found.rejected["flac.hea"]
+
+
+def test_several_rates(tmp_path, prepare):
+    folder = tmp_path / "records"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name, frames in (("same", [2, 2]), ("different", [2, 1])):
+        signals = [rng.integers(-900, 900, 1300 * frame) for frame in frames]
+        wfdb.wrsamp(
+            name,
+            fs=250,
+            units=["mV"] * 2,
+            sig_name=["I", "V1"],
+            e_d_signal=signals,
+            samps_per_frame=frames,
+            fmt=["16"] * 2,
+            adc_gain=[1000.0] * 2,
+            baseline=[0] * 2,
+            write_dir=str(folder),
+        )
+        if name == "same":
+            expected = signals
+    found = prepare("wfdb", folder, status=1)
+    assert found.rejected == {"different.hea": "its leads have different sample rates; resample them to one rate"}
+    row = found.table.loc["same.hea"]
+    assert (row["sample_rate"], row["samples"], row["leads"]) == (500, 2600, "I,V1")
+    for lead, counts in zip(("I", "V1"), expected):
+        np.testing.assert_allclose(found.signal("same.hea")[lead], counts / 1000, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["wfdb", "files"])
+def test_segments_are_one_recording(tmp_path, prepare, write_record, counts, kind):
+    folder = tmp_path / "records"
+    for number in (1, 2):
+        write_record(folder / f"long_{number}", counts(number))
+    write_record(folder / "single", counts(3))
+    (folder / "long.hea").write_text("long/2 12 500 5200\nlong_1 2600\nlong_2 2600\n# Age: 60\n")
+    found = prepare(kind, folder)
+    assert found.table.index.tolist() == ["long.hea", "single.hea"]
+    row = found.table.loc["long.hea"]
+    assert (row["samples"], row["age"]) == (5200, 60)
+    signal = stacked(found.signal("long.hea"))
+    allowed = row["rounding_error_mv"] * 1.001 + 1e-12
+    assert allowed < 1e-4
+    np.testing.assert_allclose(signal[:, :2600], counts(1) / 1000, rtol=0, atol=allowed)
+    np.testing.assert_allclose(signal[:, 2600:], counts(2) / 1000, rtol=0, atol=allowed)
+
+
+def test_table_joins(tmp_path, prepare, write_record, counts):
+    for seed, name in enumerate(["a/1", "a/2"]):
+        write_record(tmp_path / "records" / name, counts(seed), ["#Age: 20", "#Sex: Male", "#Dx: 7"])
+    table = tmp_path / "patients.csv"
+    table.write_text("record_id,patient,age,codes,ward\n2,007,,1;2,north\n1,7,33,,south\n")
+    found = prepare("wfdb", tmp_path / "records", "--table", table).table
+    assert found["patient"].tolist() == ["7", "007"]
+    assert found["age"].tolist() == [33, 20]
+    assert [list(codes) for codes in found["codes"]] == [["7"], ["1", "2"]]
+    assert found["ward"].tolist() == ["south", "north"]
+    assert found["sex"].tolist() == ["male", "male"]
+    assert found["source"].tolist() == ["records", "records"]
+
+
+def test_wrong_folder(tmp_path, refusal, write_record, counts):
+    assert "nowhere: no such folder; give the folder that holds the recordings" in refusal("wfdb", tmp_path / "nowhere")
+    write_record(tmp_path / "r" / "x", counts(0))
+    assert "x.hea: no such folder" in refusal("wfdb", tmp_path / "r" / "x.hea")
+    (tmp_path / "r" / "x.hea").unlink()
+    assert "r: no .hea file here or below" in refusal("wfdb", tmp_path / "r")
