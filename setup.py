@@ -22,6 +22,7 @@ FORMATS = [
     "soundfile",
     "tqdm",
     "wfdb",
+    "xxhash",
 ]
 TRAIN = [
     've-fairseq==0.12.3; python_version >= "3.11" and python_version < "3.13"',

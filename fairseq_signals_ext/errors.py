@@ -7,7 +7,7 @@ from typing import Any, Callable, Optional, TypeVar
 _EXTRAS = {
     "formats": (
         *("defusedxml", "ecgdatakit", "filelock", "h5py", "iterstrat", "joblib", "pandas", "pyarrow", "pydicom"),
-        *("scipy", "sklearn", "soundfile", "tqdm", "wfdb", "yaml"),
+        *("scipy", "sklearn", "soundfile", "tqdm", "wfdb", "xxhash", "yaml"),
     ),
     "dask": ("dask", "distributed"),
     "ray": ("ray",),

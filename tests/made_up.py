@@ -66,10 +66,10 @@ def stored_recording(counts: np.ndarray, scale: float = 0.001, zero: float = 0.0
     scales, zeros = np.full(len(counts), scale), np.full(len(counts), zero)
     signal = (counts - zeros[:, None]) * scales[:, None]
     facts = {"record_id": "r", "leads": tuple(range(len(counts))), "sample_rate": float(RATE), **facts}
-    return Recording(signal=signal, stored=StoredCounts(counts, scales, zeros), **facts)
+    return Recording(physical=signal, stored=StoredCounts(counts, scales, zeros), **facts)
 
 
 def plain_recording(signal: np.ndarray, rate: float = RATE, **facts: Any) -> Recording:
     """A recording that holds mV only."""
     facts = {"record_id": "r", "leads": tuple(range(len(signal))), "sample_rate": float(rate), **facts}
-    return Recording(signal=np.asarray(signal, float), **facts)
+    return Recording(physical=np.asarray(signal, float), **facts)

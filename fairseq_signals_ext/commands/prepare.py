@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         if args.download:
             from fairseq_signals_ext.sources.download import download
 
-            download(args.kind, args.folder)
+            download(args.kind, args.folder, args.rate)
         source = open_source(args.kind, args.folder, _source_options(args))
         for note in source.notes:
             print(f"note: {args.folder}: {note}", file=sys.stderr)

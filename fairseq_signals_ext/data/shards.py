@@ -133,11 +133,20 @@ class ShardWriter:
         row["offset"], row["samples"], row["sample_rate"] = self._length, counts.shape[1], sample_rate
         row["leads"], row["crc"] = leads_to_mask(leads), zlib.crc32(counts.data)
         row["scale"][leads], row["zero"][leads] = scale, zero
-        row["mean"][leads] = (counts.mean(axis=1) - zero) * scale
-        row["std"][leads] = counts.std(axis=1) * np.abs(scale)
+        mean, std = _mean_and_std(counts)
+        row["mean"][leads] = (mean - zero) * scale
+        row["std"][leads] = std * np.abs(scale)
         content = encode_flac(counts) if self.storage == "flac" else counts.data
         self._length += self._file.write(content) // STORAGES[self.storage].itemsize
         self._rows.append(row)
+
+
+def _mean_and_std(counts: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """Mean and population deviation of each row; exact to float64, as sums of 16-bit numbers and their squares are."""
+    mean = counts.sum(axis=1, dtype=np.int64) / counts.shape[1]
+    # numpy converts to int64 piece by piece, which spares memory that would be touched for the first time
+    square = np.einsum("ij,ij->i", counts, counts, dtype=np.int64, casting="safe") / counts.shape[1]
+    return mean, np.sqrt(np.maximum(square - mean**2, 0))
 
 
 def _npy_header(dtype: np.dtype, length: int) -> bytes:

@@ -1,5 +1,6 @@
 """From a recording to what a shard stores: int16 counts at one rate, with a scale and a zero a lead."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import NamedTuple, Optional, Tuple
@@ -67,30 +68,34 @@ def to_counts(recording: Recording, processing: Processing, gain_fix: float = 1.
         UserError: no samples, or a rate that is none; the message has no file name.
     """
     _check(recording)
-    signal, counts = recording.signal, recording.stored.counts if recording.stored else None
-    invalid = ~np.isfinite(signal)
-    nan_samples = int(np.count_nonzero(invalid))
-    if nan_samples:
-        signal = _interpolated(signal, invalid)
-        zero = recording.stored.zero if recording.stored else None
-        counts = None if counts is None else _interpolated(counts, invalid, zero)
-    if gain_fix != 1:
-        signal = signal * gain_fix
-    if recording.sample_rate != processing.rate:
-        signal = RESAMPLERS[processing.resample](signal, recording.sample_rate, processing.rate)
-        counts = None
-        if signal.shape[1] == 0:
-            raise UserError(f"too short: nothing is left of it at {processing.rate:g} Hz")
-    made = _own_counts(recording, counts, signal, gain_fix)
-    stored = Counts(made[0], recording.leads, *made[1:], nan_samples=nan_samples, filled=())
+    recording, nan_samples = _without_invalid(recording)
+    if recording.sample_rate == processing.rate:
+        counts, scale, zero, error = _own_counts(recording)
+    else:
+        counts, scale, zero, error = _ranged_counts(_resampled(recording, processing))
+    stored = Counts(counts, recording.leads, scale * gain_fix, zero, error * gain_fix, nan_samples, filled=())
     return _with_all_leads(stored) if processing.fill_leads else stored
 
 
 def _check(recording: Recording) -> None:
-    if recording.signal.size == 0:
+    if recording.samples == 0:
         raise UserError("it has no samples")
     if not (math.isfinite(recording.sample_rate) and recording.sample_rate > 0):
         raise UserError(f"its sample rate is {recording.sample_rate} Hz")
+
+
+def _without_invalid(recording: Recording) -> Tuple[Recording, int]:
+    """The recording with its invalid samples interpolated, and their number."""
+    if recording.physical is None:
+        return recording, 0
+    invalid = ~np.isfinite(recording.physical)
+    if not invalid.any():
+        return recording, 0
+    stored = recording.stored
+    if stored is not None:
+        stored = dataclasses.replace(stored, counts=_interpolated(stored.counts, invalid, stored.zero))
+    signal = _interpolated(recording.physical, invalid)
+    return dataclasses.replace(recording, physical=signal, stored=stored), int(np.count_nonzero(invalid))
 
 
 def _interpolated(rows: np.ndarray, invalid: np.ndarray, all_invalid: Optional[np.ndarray] = None) -> np.ndarray:
@@ -107,20 +112,27 @@ def _interpolated(rows: np.ndarray, invalid: np.ndarray, all_invalid: Optional[n
     return rows
 
 
-def _own_counts(
-    recording: Recording, counts: Optional[np.ndarray], signal: np.ndarray, gain_fix: float
-) -> Tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Counts, scale, zero and rounding error: the recording's own counts where they fit, else those of its range."""
-    if counts is None or recording.stored is None:
-        return _ranged_counts(signal)
-    scale, zero = recording.stored.scale * gain_fix, recording.stored.zero
-    fits = (counts.min(axis=1) >= _INT16.min) & (counts.max(axis=1) <= _INT16.max) & np.isfinite(scale) & (scale != 0)
+def _own_counts(recording: Recording) -> Tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Counts, scale, zero and rounding error: a lead's own counts where they fit, else those of its range."""
+    stored = recording.stored
+    if stored is None:
+        return _ranged_counts(recording.signal)
+    fits = np.isfinite(stored.scale) & (stored.scale != 0)
+    if stored.counts.dtype != np.int16:
+        fits &= (stored.counts.min(axis=1) >= _INT16.min) & (stored.counts.max(axis=1) <= _INT16.max)
     if fits.all():
-        return counts.astype(np.int16), scale, zero, 0.0
-    made, scale, zero = np.empty(counts.shape, np.int16), scale.copy(), zero.copy()
-    made[fits] = counts[fits]
-    made[~fits], scale[~fits], zero[~fits], error = _ranged_counts(signal[~fits])
-    return made, scale, zero, error
+        return stored.counts.astype(np.int16, copy=False), stored.scale, stored.zero, 0.0
+    counts, scale, zero = np.empty(stored.counts.shape, np.int16), stored.scale.copy(), stored.zero.copy()
+    counts[fits] = stored.counts[fits]
+    counts[~fits], scale[~fits], zero[~fits], error = _ranged_counts(recording.signal[~fits])
+    return counts, scale, zero, error
+
+
+def _resampled(recording: Recording, processing: Processing) -> np.ndarray:
+    signal = RESAMPLERS[processing.resample](recording.signal, recording.sample_rate, processing.rate)
+    if signal.shape[1] == 0:
+        raise UserError(f"too short: nothing is left of it at {processing.rate:g} Hz")
+    return signal
 
 
 def _ranged_counts(signal: np.ndarray) -> Tuple[np.ndarray, np.ndarray, np.ndarray, float]:

@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Dict, List, NamedTuple, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -84,12 +84,30 @@ def check_manifests(out: Path, table: "pd.DataFrame") -> Checked:
             more, name = int((~listed).sum()) - 1, recordings.name(int(np.argmin(listed)))
             checked.problems.append(f"{out / 'all.tsv'}: {name} and {more} more are not in it; {WRITE_TABLE_AGAIN}")
     for folder, names in _subsets(out / "splits").items():
-        subsets = {}
-        for name in names:
-            found, subsets[name] = _check_subset(folder, name, recordings, _SPLIT_AGAIN)
-            checked = _joined(checked, found)
-        checked = _joined(checked, _check_apart(folder, subsets, recordings))
+        checked = _joined(checked, _check_folder(folder, names, _split_json(folder, out / "splits"), recordings))
     return checked
+
+
+def _check_folder(
+    folder: Path, names: Sequence[str], split: Optional[Dict[str, Any]], recordings: _Recordings
+) -> Checked:
+    """What is wrong in a folder with manifests; `split` as from `_split_json`."""
+    checked, subsets = Checked([], [], 0), {}
+    sizes = dict(split["sizes"]) if split else {}
+    for name in names:
+        found, subsets[name] = _check_subset(folder, name, recordings, _SPLIT_AGAIN)
+        checked = _joined(checked, found)
+        if found.problems:
+            sizes.pop(name, None)
+    if split is None:
+        checked.problems.append(f"{folder}: its split.json cannot be read; {_SPLIT_AGAIN}")
+    for name, size in sorted(sizes.items()):
+        listed = len(subsets.get(name, ()))
+        if listed != size:
+            text = f"has {listed} recordings, but split.json says {size}"
+            checked.problems.append(f"{folder / name}.tsv: {text}; {_SPLIT_AGAIN}")
+    may_share_patients = split is not None and (split["shared"] or split["by"] in _STRATEGIES_THAT_SHARE)
+    return _joined(checked, _check_apart(folder, subsets, recordings, may_share_patients))
 
 
 def _joined(one: Checked, other: Checked) -> Checked:
@@ -151,7 +169,27 @@ def _check_manifest(path: Path, recordings: _Recordings, cure: str) -> Tuple[Che
     return Checked(problems, [], 1), positions[known]
 
 
-def _check_apart(folder: Path, subsets: Dict[str, np.ndarray], recordings: _Recordings) -> Checked:
+def _split_json(folder: Path, splits: Path) -> Optional[Dict[str, Any]]:
+    """What `split.json` says of a folder of a split: `by`, `shared`, `sizes` of its subsets.
+
+    For a fold it stands in the folder above. None where it cannot be read.
+    """
+    path = next((above / "split.json" for above in (folder, folder.parent) if (above / "split.json").is_file()), None)
+    if path is None or splits not in path.parents:
+        return {"by": None, "shared": False, "sizes": {}}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        below = "" if path.parent == folder else f"{folder.name}/"
+        names = {name[len(below) :]: counts for name, counts in found["subsets"].items() if name.startswith(below)}
+        sizes = {name: int(counts["recordings"]) for name, counts in names.items() if "/" not in name}
+        return {"by": found["by"], "shared": bool(found["settings"].get("allow_shared_patients")), "sizes": sizes}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _check_apart(
+    folder: Path, subsets: Dict[str, np.ndarray], recordings: _Recordings, may_share_patients: bool
+) -> Checked:
     """Whether train, valid and test of one folder share nothing; `train_10` counts as train."""
     checked = Checked([], [], 0)
     part = np.full(len(recordings), -1)
@@ -168,7 +206,7 @@ def _check_apart(folder: Path, subsets: Dict[str, np.ndarray], recordings: _Reco
         shared = _shared(group, part)
         if len(shared):
             text = f"{folder}: {_shared_example(shared, what, part, recordings)}"
-            if what == "patient" and _may_share_patients(folder):
+            if what == "patient" and may_share_patients:
                 checked.notes.append(f"{text}, as its split.json allows")
             else:
                 checked.problems.append(f"{text}; {_SPLIT_AGAIN}")
@@ -195,17 +233,6 @@ def _shared_example(shared: np.ndarray, what: str, part: np.ndarray, recordings:
     return f"{pair} have the same content (and {len(shared) - 1} more)"
 
 
-def _may_share_patients(folder: Path) -> bool:
-    """What `split.json` of the split says; for a fold it stands in the folder above. Without one: no."""
-    for path in (folder / "split.json", folder.parent / "split.json"):
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            return bool(found["settings"].get("allow_shared_patients")) or found["by"] in _STRATEGIES_THAT_SHARE
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue
-    return False
-
-
 def check_labels(out: Path, last_idx: int) -> Checked:
     """Check `labels/*/`: `y.npy` has a row for each idx, and a column for each row of `label_def.csv`."""
     problems, folders = [], 0
@@ -223,7 +250,7 @@ def _check_labels(folder: Path, last_idx: int) -> List[str]:
     path, definition = folder / "y.npy", folder / "label_def.csv"
     try:
         y = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # noqa: BLE001 - of a damaged header numpy passes on what Python's parser raises
         return [f"{path}: cannot be read ({' '.join(str(error).split())}); {_LABEL_AGAIN}"]
     if y.ndim != 2 or len(y) <= last_idx:
         return [f"{path}: has {len(y) if y.ndim else 0} rows, but idx goes to {last_idx}; {_LABEL_AGAIN}"]

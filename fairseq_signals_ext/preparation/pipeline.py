@@ -6,17 +6,17 @@ table beside it, and is complete or not there; the table and the manifest are ma
 
 import contextlib
 import dataclasses
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Union
 
 import numpy as np
+import xxhash
 
 from fairseq_signals_ext.data.shards import STORAGES, ShardWriter
 from fairseq_signals_ext.errors import MissingPackageError, UserError
 from fairseq_signals_ext.files import remove_unfinished
-from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.leads import LEADS, leads_to_mask
 from fairseq_signals_ext.preparation.clusters import BACKENDS, run_jobs
 from fairseq_signals_ext.preparation.counts import Counts, Processing, to_counts
 from fairseq_signals_ext.preparation.plan import Block, BlockSettings, check_addition, extended, read_plan, write_plan
@@ -107,6 +107,8 @@ def _by_name(source: Source) -> Dict[str, Item]:
     for item in source.items:
         if item.name in items:
             raise UserError(f"{source.folder}: {item.name!r} is listed twice; remove one from the source's table")
+        if not item.name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in item.name):
+            raise UserError(f"{source.folder}: the file name {item.name!r} is not UTF-8; rename it")
         items[item.name] = item
         clash = next((name for name in item.facts if name in _COLUMNS_OF_THE_FOLDER), None)
         if clash:
@@ -274,14 +276,13 @@ def _columns(recording: Recording, stored: Counts, quality: Quality) -> Dict[str
         "flags": list(quality.flags),
         "codes": list(recording.codes),
         "statements": list(recording.statements),
-        "content": _content(stored),
+        "content": _content(stored, quality),
     }
 
 
-def _content(stored: Counts) -> Optional[str]:
+def _content(stored: Counts, quality: Quality) -> Optional[str]:
     """Hash of what is stored, apart from its gain; None where there is nothing to compare but constant leads."""
-    if (stored.counts.min(axis=1) == stored.counts.max(axis=1)).all():
+    if len(quality.constant) + len(stored.filled) == len(stored.leads):
         return None
-    digest = hashlib.blake2b(repr(stored.leads).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(stored.counts, "<i2").data)
-    return digest.hexdigest()
+    counts = np.ascontiguousarray(stored.counts, "<i2")
+    return f"{leads_to_mask(stored.leads):03x}{xxhash.xxh3_128_hexdigest(counts.data)}"

@@ -43,32 +43,36 @@ def assess(stored: Counts, rate: float, min_seconds: float) -> Quality:
         rate: Hz.
         min_seconds: shorter is "short".
     """
-    present = [row for row, lead in enumerate(stored.leads) if lead not in stored.filled]
-    counts, scale = stored.counts[present], np.abs(stored.scale[present])
+    counts, scale, leads = stored.counts, np.abs(stored.scale), stored.leads
+    if stored.filled:
+        present = [row for row, lead in enumerate(leads) if lead not in stored.filled]
+        counts, scale, leads = counts[present], scale[present], tuple(leads[row] for row in present)
     low, high = counts.min(axis=1).astype(np.int64), counts.max(axis=1).astype(np.int64)
     changing = high > low
     amplitude = float(np.median((high - low) * scale))
     found = {
         "nan": stored.nan_samples > 0,
         "constant": not changing.all(),
-        "flat": _any_flat(counts[changing], max(2, round(FLAT_SECONDS * rate))),
+        "flat": _any_flat(counts, changing, max(2, round(FLAT_SECONDS * rate))),
         "clipped": _any_clipped(counts, low, high, CLIPPED_MV / scale, max(2, round(CLIPPED_SECONDS * rate))),
         "short": counts.shape[1] < min_seconds * rate,
         "amplitude": not PLAUSIBLE_RECORDING_MV[0] <= amplitude <= PLAUSIBLE_RECORDING_MV[1],
         "filled": bool(stored.filled),
     }
-    constant = tuple(stored.leads[present[row]] for row in np.flatnonzero(~changing))
+    constant = tuple(leads[row] for row in np.flatnonzero(~changing))
     return Quality(tuple(flag for flag in FLAGS if found.get(flag)), constant, amplitude)
 
 
-def _any_flat(counts: np.ndarray, run: int) -> bool:
-    """Whether a row has `run` equal samples in a row."""
-    if not len(counts) or counts.shape[1] < run:
+def _any_flat(counts: np.ndarray, changing: np.ndarray, run: int) -> bool:
+    """Whether one of the rows that change has `run` equal samples in a row."""
+    if counts.shape[1] < run:
         return False
-    # such a run holds a whole block of half its length; the exact look is for rows that have one
+    # such a run holds a whole block of half its length; the exact look is for rows where one seems to stand still
     block = max(1, run // 2)
     blocks = counts[:, : counts.shape[1] // block * block].reshape(len(counts), -1, block)
-    candidates = (blocks.max(axis=2) == blocks.min(axis=2)).any(axis=1)
+    first, *others = (blocks[:, :, at] for at in (0, block // 3, 2 * block // 3, block - 1))
+    still = np.logical_and.reduce([first == other for other in others])
+    candidates = still.any(axis=1) & changing
     return any(_longest_run(np.diff(row) == 0) >= run - 1 for row in counts[candidates])
 
 

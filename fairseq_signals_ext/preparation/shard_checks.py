@@ -5,11 +5,11 @@ What is wrong with many recordings of a shard in the same way is one line, which
 
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from fairseq_signals_ext.data.shards import PREPARE_AGAIN, STORAGES, index_path, open_shard, read_counts
+from fairseq_signals_ext.data.shards import PREPARE_AGAIN, STORAGES, index_path, open_shard, patient_key, read_counts
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.leads import LEADS, mask_to_leads
 from fairseq_signals_ext.preparation.plan import Block
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # columns of the table that `check_shard` needs
-SHARD_COLUMNS = ("idx", "source_file", "samples", "leads", "shard", "row")
+SHARD_COLUMNS = ("idx", "source_file", "patient", "samples", "leads", "shard", "row")
 WRITE_TABLE_AGAIN = "prepare again with --resume, which writes it anew"
 # mean and std are stored as float32; the second term, in counts, is for sums in another order that cancel out
 _RELATIVE, _COUNTS = 2.0**-22, 1e-6
@@ -40,7 +40,7 @@ def check_shard(out: Path, block: Block, table: "pd.DataFrame", quick: bool = Fa
             return [f"{path}: no such file, though the plan has it; prepare again with --resume"]
     problems = _check_part(block.part(out), len(block.items))
     try:
-        array, index = open_shard(shard)
+        array, index = open_whole(shard)
     except UserError as error:
         return [*problems, str(error)]
     if array.dtype != STORAGES[block.settings.storage] or index.ndim != 1:
@@ -49,6 +49,20 @@ def check_shard(out: Path, block: Block, table: "pd.DataFrame", quick: bool = Fa
     problems += _check_index(names, array, index, block)
     problems += _check_table(names, index, table, out / TABLE_NAME)
     return problems if quick else problems + _check_counts(names, array, index)
+
+
+def open_whole(shard: Path) -> Tuple[np.ndarray, np.ndarray]:
+    """As `open_shard`, also where the header of a file is damaged in such a way that Python's parser fails on it.
+
+    Raises:
+        UserError: see `open_shard`.
+    """
+    try:
+        return open_shard(shard)
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001 - numpy passes on what the parser raises, such as TokenError
+        raise UserError(f"{shard}: it or its index has a damaged header; {PREPARE_AGAIN}") from error
 
 
 class _Names:
@@ -151,7 +165,16 @@ def _check_table(names: _Names, index: np.ndarray, table: "pd.DataFrame", path: 
             return f"{column} is {_shown(here[at])} here, {_shown(expected[at])} in the shard and the plan"
 
         problems += names.line(row[wrong], what, WRITE_TABLE_AGAIN, path)
-    return problems
+    facts = zip(row, table["patient"], table["source_file"])
+    strangers = [at for at, *known in facts if not _is_of(index[at], names, *known)]
+    return problems + names.line(strangers, lambda _: "its patient in the index is not that of the table")
+
+
+def _is_of(entry: np.void, names: _Names, patient: Optional[str], source_file: str) -> bool:
+    """Whether a row of the index has the key of this patient, as its source's own or as known everywhere."""
+    source = names.block.source
+    name = patient if isinstance(patient, str) else f"{source} {source_file}"
+    return int(entry["patient"]) in (patient_key(name), patient_key(f"{source} {name}"))
 
 
 def _expected(names: _Names, index: np.ndarray) -> Dict[str, np.ndarray]:

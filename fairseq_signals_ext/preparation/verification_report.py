@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Mapping, 
 
 import numpy as np
 
-from fairseq_signals_ext.data.shards import open_shard, read_counts
+from fairseq_signals_ext.data.shards import read_counts
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.files import atomic
 from fairseq_signals_ext.leads import LEADS, mask_to_leads
 from fairseq_signals_ext.preparation.heart_rate import heart_rate
 from fairseq_signals_ext.preparation.plan import read_plan
 from fairseq_signals_ext.preparation.quality import FLAGS, PLAUSIBLE_RECORDING_MV
-from fairseq_signals_ext.preparation.table import TABLE_NAME, read_table
-from fairseq_signals_ext.preparation.verification import Findings
+from fairseq_signals_ext.preparation.shard_checks import open_whole
+from fairseq_signals_ext.preparation.verification import Findings, read_compact, read_flags
 from fairseq_signals_ext.preparation.verification_figures import Axis, distributions, printed_ecg
 from fairseq_signals_ext.preparation.verification_page import PAGE
 
@@ -45,8 +45,8 @@ def write_report(findings: Findings, path: Path) -> None:
         UserError: the table lacks a column, or the file cannot be written.
     """
     rate = read_plan(findings.out)[0].settings.processing.rate
-    table = read_table(findings.out, _COLUMNS)
-    sources = {str(name): group for name, group in table.groupby("source", sort=True)}
+    table = read_compact(findings.out, _COLUMNS)
+    sources = {str(name): group for name, group in sorted(_by(table, "source"))}
     rates = {name: _heart_rates(findings.out, group) for name, group in sources.items()}
     content = Template(PAGE).substitute(
         title=escape(f"{findings.out.resolve().name}: verification"),
@@ -65,6 +65,10 @@ def write_report(findings: Findings, path: Path) -> None:
             temporary.write_bytes(content.encode())
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}; give another --out") from error
+
+
+def _by(table: "pd.DataFrame", column: str) -> Any:
+    return table.groupby(column, sort=False, observed=True)
 
 
 def _result(findings: Findings) -> str:
@@ -105,7 +109,7 @@ def _checked(findings: Findings) -> str:
 def _totals(findings: Findings, table: "pd.DataFrame") -> str:
     files = [findings.out / shard for shard in table["shard"].unique()]
     size = sum(file.stat().st_size for file in files if file.is_file())
-    leads = table["leads"].map({text: len(_names(text)) for text in table["leads"].unique()})
+    leads = table["leads"].map({text: len(_names(text)) for text in table["leads"].unique()}).astype("int64")
     samples = int((table["samples"] * leads).sum())
     totals = {
         "recordings": f"{len(table):,}",
@@ -251,21 +255,18 @@ def _flag_table(out: Path, sources: Mapping[str, "pd.DataFrame"], table: "pd.Dat
 def _flag_counts(out: Path, names: Sequence[str], table: "pd.DataFrame") -> Dict[str, np.ndarray]:
     """Recordings by source and flag of `FLAGS`."""
     import pandas as pd
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
-    flags = pq.ParquetFile(out / TABLE_NAME).read(columns=["flags"])["flags"].combine_chunks()
-    rows = pc.list_parent_indices(flags).to_numpy()
-    flagged = pd.DataFrame({"source": table["source"].to_numpy()[rows], "flag": pc.list_flatten(flags).to_pandas()})
+    rows, flags = read_flags(out)
+    flagged = pd.DataFrame({"source": table["source"].to_numpy()[rows], "flag": flags})
     counts = flagged.groupby(["source", "flag"]).size()
     return {name: np.array([counts.get((name, flag), 0) for flag in FLAGS]) for name in names}
 
 
 def _signals(out: Path, rows: "pd.DataFrame", seconds: float) -> Iterator[Tuple[Any, float, Dict[int, np.ndarray]]]:
     """Row of the table, Hz, and the first `seconds` of each lead in mV; what cannot be read is left out."""
-    for shard, group in rows.groupby("shard", sort=True):
+    for shard, group in _by(rows, "shard"):
         try:
-            array, index = open_shard(out / str(shard))
+            array, index = open_whole(out / str(shard))
         except UserError:  # one of the problems that the report names
             continue
         for row in group[(group["row"] >= 0) & (group["row"] < len(index))].itertuples():
@@ -291,6 +292,7 @@ def _heart_rates(out: Path, group: "pd.DataFrame") -> List[float]:
 
 def _examples(out: Path, sources: Mapping[str, "pd.DataFrame"]) -> Iterator[str]:
     """A figure of the middle recording of each source."""
+    record_ids = read_compact(out, ["record_id"])["record_id"]
     for name in list(sources)[:_MOST_EXAMPLES]:
         group = sources[name]
         middle = group.iloc[[len(group) // 2]]
@@ -301,15 +303,7 @@ def _examples(out: Path, sources: Mapping[str, "pd.DataFrame"]) -> Iterator[str]
             marks = {lead: "absent" for lead in range(len(LEADS)) if lead not in signal}
             for names, mark in ((derived, "derived"), (constant, "constant"), (filled, "absent")):
                 marks.update({LEADS.index(lead): mark for lead in names})
-            record_id = _record_id(out, int(row.idx))
-            caption = f"{name}: {record_id} ({row.source_file}, idx {row.idx})"
+            caption = f"{name}: {record_ids[row.Index]} ({row.source_file}, idx {row.idx})"
             yield _figure(printed_ecg(signal, rate, marks), caption)
     if len(sources) > _MOST_EXAMPLES:
         yield f"<p>{len(sources) - _MOST_EXAMPLES} more sources are not shown here.</p>"
-
-
-def _record_id(out: Path, idx: int) -> str:
-    import pyarrow.parquet as pq
-
-    found = pq.read_table(out / TABLE_NAME, columns=["record_id"], filters=[("idx", "=", idx)], partitioning=None)
-    return str(found["record_id"][0].as_py())

@@ -82,7 +82,8 @@ def _read_wfdb(
         raise UserError(f"{header}: a WFDB header says its units; leave the unit out")
     recording = read_wfdb(header)
     agreed_rate(header, recording.sample_rate, sample_rate)
-    rows_of_leads([LEADS[lead] for lead in recording.leads], header, leads)
+    if leads is not None:
+        rows_of_leads([LEADS[lead] for lead in recording.leads], header, leads)
     return recording
 
 
@@ -109,9 +110,9 @@ def _read_by_content(
 
 def _check(path: Union[str, Path], recording: Recording) -> None:
     """Whatever a damaged file claims, what goes on is finite."""
-    if recording.signal.shape[1] == 0:
+    if recording.samples == 0:
         raise UserError(f"{path}: it holds no samples; get it again")
-    if np.isinf(recording.signal).any():
+    if recording.stored is None and np.isinf(recording.signal).any():
         raise UserError(f"{path}: it holds infinite values; mark invalid samples as NaN")
     low, high = _RATES
     if not low <= recording.sample_rate <= high:

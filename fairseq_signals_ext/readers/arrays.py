@@ -85,7 +85,7 @@ def _recording(
     order = np.argsort(positions)
     signal, stored = signal_and_counts([rows[row] for row in order], [factor] * len(order), [0.0] * len(order))
     return Recording(
-        record_id=path.stem, signal=signal, leads=tuple(sorted(positions)), sample_rate=float(rate), stored=stored
+        record_id=path.stem, physical=signal, leads=tuple(sorted(positions)), sample_rate=float(rate), stored=stored
     )
 
 

@@ -67,7 +67,7 @@ def read_clinical(
     patient, start = record.patient, record.recording.date
     return Recording(
         record_id=path.stem,
-        signal=signal,
+        physical=signal,
         leads=tuple(rows),
         sample_rate=_sample_rate(record, list(rows.values())),
         patient=shown(patient.patient_id) or None,

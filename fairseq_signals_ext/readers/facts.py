@@ -1,5 +1,6 @@
 """What files say about an ECG in many spellings: lead names, units, age, sex."""
 
+import functools
 import math
 import re
 from typing import Any, Dict, List, Optional, Sequence
@@ -17,6 +18,7 @@ _SEX = {"f": "female", "female": "female", "m": "male", "male": "male"}
 _OLDEST = 130  # years; more is a code for "unknown" or a slip
 
 
+@functools.lru_cache(maxsize=1000)
 def lead_position(name: str) -> Optional[int]:
     """Position in `LEADS` of a name in any case, as it is or as in `Lead I`, `MDC_ECG_LEAD_AVR`; None if no lead."""
     text = name.strip().lower()
@@ -61,6 +63,7 @@ def _as_given(positions: List[Optional[int]], given: List[int], where: object) -
     return positions if said else list(given)
 
 
+@functools.lru_cache(maxsize=1000)
 def millivolts(unit: str) -> Optional[float]:
     """mV in one of a unit such as `uV`, `mV`, `Volt`, in any case; None if it is no voltage."""
     text = unit.strip().lower()

@@ -36,7 +36,7 @@ def with_limb_leads(recording: Recording) -> Recording:
     order = np.argsort(leads)
     return replace(
         recording,
-        signal=np.concatenate([recording.signal, np.stack(rows)])[order],
+        physical=np.concatenate([recording.signal, np.stack(rows)])[order],
         leads=tuple(leads[position] for position in order),
         stored=stored and StoredCounts(stored.counts[order], stored.scale[order], stored.zero[order]),
         derived=missing,

@@ -1,5 +1,6 @@
 """`Recording`: one ECG as it was taken, whatever file it came from."""
 
+import functools
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Optional, Tuple
@@ -18,6 +19,13 @@ class StoredCounts:
     scale: np.ndarray  # leads, float64, mV per count
     zero: np.ndarray  # leads, float64
 
+    def millivolts(self) -> np.ndarray:
+        """What the counts stand for: leads x samples, float64, mV."""
+        signal = self.counts.astype(np.float64)
+        signal -= self.zero[:, None]
+        signal *= self.scale[:, None]
+        return signal
+
 
 @dataclass(frozen=True)
 class Recording:
@@ -25,7 +33,8 @@ class Recording:
 
     Attributes:
         record_id: the source's own name of the recording.
-        signal: leads x samples, float64, mV; NaN where the file marks a sample as invalid.
+        physical: leads x samples, float64, mV; NaN where the file marks a sample as invalid. None where `stored` says
+            it all, so that what only copies counts, a million times, need not compute it.
         leads: positions of the rows in `leads.LEADS`, ascending.
         sample_rate: Hz.
         patient: the source's patient id, or None.
@@ -37,7 +46,7 @@ class Recording:
     """
 
     record_id: str
-    signal: np.ndarray
+    physical: Optional[np.ndarray]
     leads: Tuple[int, ...]
     sample_rate: float
     patient: Optional[str] = None
@@ -48,3 +57,18 @@ class Recording:
     statements: Tuple[str, ...] = field(default=())
     stored: Optional[StoredCounts] = None
     derived: Tuple[int, ...] = field(default=())
+
+    @functools.cached_property
+    def signal(self) -> np.ndarray:
+        """Leads x samples, float64, mV; NaN where the file marks a sample as invalid."""
+        if self.physical is not None:
+            return self.physical
+        if self.stored is None:
+            raise ValueError(f"recording {self.record_id!r} has neither a physical signal nor counts")
+        return self.stored.millivolts()
+
+    @property
+    def samples(self) -> int:
+        """Samples per lead."""
+        rows = self.signal if self.stored is None else self.stored.counts
+        return int(rows.shape[1])

@@ -68,7 +68,7 @@ def read_table(
     scale = [_millivolts(path, pairs[row][1], unit, samples) for row in rows.values()]
     signal, stored = signal_and_counts(samples, scale, [0.0] * len(scale))
     return Recording(
-        record_id=path.stem, signal=signal, leads=tuple(rows), sample_rate=float(sample_rate), stored=stored
+        record_id=path.stem, physical=signal, leads=tuple(rows), sample_rate=float(sample_rate), stored=stored
     )
 
 

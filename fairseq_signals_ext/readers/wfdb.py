@@ -22,19 +22,22 @@ _INVALID_16 = -(2**15)
 _COMMENT = re.compile(r"\s*([^:]+?)\s*:\s*(.*?)\s*")
 
 
-def find_wfdb(folder: Union[str, Path]) -> List[Path]:
-    """All `.hea` files below a folder, sorted by their path below it.
+def find_wfdb(folder: Union[str, Path]) -> List[str]:
+    """Names of all `.hea` files below a folder, relative to it and sorted.
 
     Raises:
         UserError: no such folder, or no `.hea` file in it.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
+    top = os.fspath(folder)
+    if not os.path.isdir(top):
         raise UserError(f"{folder}: no such folder; give the folder that holds the WFDB records")
-    headers = sorted(folder.rglob("*.hea"), key=lambda path: path.relative_to(folder).as_posix())
-    if not headers:
+    names: List[str] = []
+    for at, _, files in os.walk(top):
+        below = "" if at == top else os.path.relpath(at, top).replace(os.sep, "/") + "/"
+        names += [below + file for file in files if file.endswith(".hea")]
+    if not names:
         raise UserError(f"{folder}: no .hea file here or below; give the folder that holds the WFDB records")
-    return headers
+    return sorted(names)
 
 
 def read_wfdb(path: Union[str, Path]) -> Recording:
@@ -59,9 +62,10 @@ def read_wfdb(path: Union[str, Path]) -> Recording:
     if signals.sample_rate <= 0:
         raise UserError(f"{header}: its sample rate is {signals.sample_rate}; write it in Hz in the first line")
     columns = list(positions.values())
+    physical = None if signals.physical is None else _rows(signals.physical, columns) * factors[:, None]
     return Recording(
         record_id=os.path.basename(stem),
-        signal=np.stack([signals.physical[column] for column in columns]) * factors[:, None],
+        physical=physical,
         leads=tuple(positions),
         sample_rate=signals.sample_rate,
         start_time=signals.start_time,
@@ -77,8 +81,8 @@ class _Signals:
     names: Sequence[str]
     units: Sequence[str]
     sample_rate: float
-    physical: Sequence[np.ndarray]  # NaN where invalid
-    counts: Optional[Sequence[np.ndarray]]  # None where several segments with gains of their own were joined
+    physical: Union[None, np.ndarray, List[np.ndarray]]  # NaN where invalid; None where no sample is
+    counts: Union[None, np.ndarray, List[np.ndarray]]  # None where segments with gains of their own were joined
     gains: Sequence[float]
     baselines: Sequence[int]
     start_time: Optional[datetime]
@@ -99,14 +103,16 @@ def _read_plain(header: Path) -> Optional[_Signals]:
         return None
     counts = np.frombuffer(content, "<i2", offset=plain.offset).reshape(plain.samples, number).T
     counts = np.ascontiguousarray(counts, np.int16)
-    physical = (counts - np.array(plain.baselines, np.float64)[:, None]) / np.array(plain.gains)[:, None]
-    physical[counts == _INVALID_16] = np.nan
+    physical = None
+    if counts.min() == _INVALID_16:
+        physical = (counts - np.array(plain.baselines, np.float64)[:, None]) / np.array(plain.gains)[:, None]
+        physical[counts == _INVALID_16] = np.nan
     return _Signals(
         plain.names,
         plain.units,
         plain.sample_rate,
-        list(physical),
-        list(counts),
+        physical,
+        counts,
         plain.gains,
         plain.baselines,
         plain.start_time,
@@ -117,8 +123,10 @@ def _read_plain(header: Path) -> Optional[_Signals]:
 def _read_with_wfdb(header: Path, stem: str) -> _Signals:
     record, physical = _read_record(header, stem)
     names = [name or "" for name in record.sig_name]
-    frames = {record.samps_per_frame[column] for column in rows_of_leads(names, header).values()}
-    if len(frames) != 1:
+    per_frame = record.samps_per_frame or [1] * len(names)
+    frames = {per_frame[column] for column in rows_of_leads(names, header).values()}
+    joined = record.e_d_signal is None
+    if len(frames) != 1 or (joined and frames != {1}):
         raise UserError(f"{header}: its leads have different sample rates; resample them to one rate")
     return _Signals(
         names=names,
@@ -131,6 +139,13 @@ def _read_with_wfdb(header: Path, stem: str) -> _Signals:
         start_time=record.base_datetime,
         comments=record.comments,
     )
+
+
+def _rows(signals: Union[np.ndarray, List[np.ndarray]], columns: List[int]) -> np.ndarray:
+    """The signals in these columns as leads x samples, without a copy where they are that already."""
+    if isinstance(signals, np.ndarray) and columns == list(range(len(signals))):
+        return signals
+    return np.stack([signals[column] for column in columns])
 
 
 def _import_wfdb() -> ModuleType:
@@ -150,8 +165,8 @@ def _read_record(header: Path, stem: str) -> Tuple[Any, List[np.ndarray]]:
     try:
         record = wfdb.rdrecord(stem, physical=False, smooth_frames=False, m2s=False)
         if isinstance(record, wfdb.MultiRecord):
-            record = wfdb.rdrecord(stem, physical=True, smooth_frames=False)
-            return record, record.e_p_signal
+            record = wfdb.rdrecord(stem, physical=True)
+            return record, list(record.p_signal.T)
         physical = record.dac(expanded=True)
     except Exception as error:  # wfdb has no common class for what a damaged file makes it raise
         raise _explained(header, stem, error) from error
@@ -227,7 +242,7 @@ def _units_as_written(header: Path) -> Optional[List[str]]:
 def _stored_counts(signals: _Signals, columns: List[int], factors: np.ndarray) -> Optional[StoredCounts]:
     if signals.counts is None:
         return None
-    counts = np.stack([signals.counts[column] for column in columns])
+    counts = _rows(signals.counts, columns)
     gain = np.array([signals.gains[column] for column in columns], np.float64)
     zero = np.array([signals.baselines[column] for column in columns], np.float64)
     return StoredCounts(counts, factors / gain, zero)

@@ -12,7 +12,7 @@ from typing import List, Optional, Tuple
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _RECORD_LINE = re.compile(
-    r"[-\w.]+[ \t]+(?P<signals>\d+)[ \t]+(?P<rate>\d+\.?\d*)[ \t]+(?P<samples>\d+)"
+    r"[-\w]+[ \t]+(?P<signals>\d+)[ \t]+(?P<rate>\d+\.?\d*)[ \t]+(?P<samples>\d+)"
     r"(?:[ \t]+(?P<time>\d{1,2}:\d\d:\d\d(?:\.\d{1,6})?)[ \t]+(?P<date>\d{1,2}/\d{1,2}/\d{4}))?"
     # dates written in another order are the day of a conversion, and wfdb ignores them as well
     r"(?:[ \t]+\d{1,2}-[A-Za-z]{3}-\d{4}[ \t]+\d{1,2}:\d\d:\d\d)?[ \t]*"

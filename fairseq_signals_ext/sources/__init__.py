@@ -19,6 +19,7 @@ KINDS: Dict[str, str] = {
     "ptbxl": "PTB-XL: ptbxl_database.csv and records500/ or records100/",
     "wfdb": "WFDB records (.hea)",
 }
+_WITHOUT_TABLES = ("files", "muse", "wfdb")
 
 
 def open_source(kind: str, folder: Union[str, Path], options: Optional[SourceOptions] = None) -> Source:
@@ -30,11 +31,17 @@ def open_source(kind: str, folder: Union[str, Path], options: Optional[SourceOpt
         options: see `SourceOptions`.
 
     Raises:
-        UserError: no such kind or folder, a table that is missing or wrong, or no recordings.
+        UserError: no such kind or folder, options that this kind does not take, a table that is missing or wrong, or no
+            recordings.
     """
     if kind not in KINDS:
         raise UserError(f"{kind}: no such kind of source; use one of {', '.join(KINDS)}")
     if not Path(folder).is_dir():
         raise UserError(f"{folder}: no such folder; give the folder that holds the recordings")
+    options = options or SourceOptions()
+    if options.table is not None and kind not in _WITHOUT_TABLES:
+        raise UserError(f"{options.table}: {kind} has tables of its own; leave this one out, or prepare it as 'files'")
+    if kind != "files" and (options.sample_rate, options.unit, options.leads) != (None, None, None):
+        raise UserError(f"{folder}: the files of {kind} say their rate, unit and leads; leave these out")
     module = importlib.import_module(f"fairseq_signals_ext.sources.{kind}")
-    return module.open_source(Path(folder), options or SourceOptions())
+    return module.open_source(Path(folder), options)

@@ -7,9 +7,8 @@ signal files that WFDB headers name belong to these.
 from pathlib import Path
 
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.readers import Recording, read_ecg
-from fairseq_signals_ext.sources.record_table import number, text, with_table
-from fairseq_signals_ext.sources.source import Item, Source, SourceOptions
+from fairseq_signals_ext.sources.record_table import with_table
+from fairseq_signals_ext.sources.source import Item, Source, SourceOptions, read_file
 from fairseq_signals_ext.sources.wfdb import files_of
 
 
@@ -25,7 +24,7 @@ def open_source(folder: Path, options: SourceOptions) -> Source:
     given = {"sample_rate": options.sample_rate, "unit": options.unit, "leads": options.leads}
     reading = {name: value for name, value in given.items() if value is not None}
     items = with_table([Item(name, reading=reading) for name in names], options.table)
-    return Source(options.name or folder.resolve().name, folder, items, read_any)
+    return Source(options.name or folder.resolve().name, folder, items, read_file)
 
 
 def _is_file(path: Path) -> bool:
@@ -35,13 +34,3 @@ def _is_file(path: Path) -> bool:
 
 def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
-
-
-def read_any(folder: Path, item: Item) -> Recording:
-    """Read an item that is a file by itself, with what the user says of its rate, unit and leads."""
-    return read_ecg(
-        folder / item.name,
-        sample_rate=number(item.reading.get("sample_rate")),
-        unit=text(item.reading.get("unit")),
-        leads=text(item.reading.get("leads")),
-    )

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 from fairseq_signals_ext.sources.record_table import read_csv, text, texts, time
-from fairseq_signals_ext.sources.source import Item, Source, SourceOptions
-from fairseq_signals_ext.sources.wfdb import read_file
+from fairseq_signals_ext.sources.source import Item, Source, SourceOptions, read_file
 
 DATABASE = ("mimic-iv-ecg/1.0", ("record_list.csv", "machine_measurements.csv"), (".hea", ".dat"))
 

@@ -4,8 +4,7 @@ from pathlib import Path
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.sources.record_table import with_table
-from fairseq_signals_ext.sources.source import Item, Source, SourceOptions
-from fairseq_signals_ext.sources.wfdb import read_file
+from fairseq_signals_ext.sources.source import Item, Source, SourceOptions, read_file
 
 
 def open_source(folder: Path, options: SourceOptions) -> Source:

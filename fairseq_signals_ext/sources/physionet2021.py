@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import List
 
 from fairseq_signals_ext.readers.wfdb import find_wfdb
-from fairseq_signals_ext.sources.source import Item, Source, SourceOptions
-from fairseq_signals_ext.sources.wfdb import read_file
+from fairseq_signals_ext.sources.source import Item, Source, SourceOptions, read_file
 
 DATABASE = ("challenge-2021/1.0.3", (), (".hea", ".mat"))
 
@@ -21,9 +20,8 @@ def open_source(folder: Path, options: SourceOptions) -> Source:
     """All records below the folder; the part of each is the Challenge's source."""
     items: List[Item] = []
     above = folder.resolve()
-    for path in find_wfdb(folder):
-        name = path.relative_to(folder)
-        folders = [above.name, *name.parts[:-1]]
+    for name in find_wfdb(folder):
+        folders = [above.name, *name.split("/")[:-1]]
         part = next((one for one in reversed(folders) if not _GROUP.fullmatch(one)), above.parent.name)
-        items.append(Item(name.as_posix(), source=part))
+        items.append(Item(name, source=part))
     return Source(options.name or "physionet2021", folder, items, read_file)

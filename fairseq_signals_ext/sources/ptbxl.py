@@ -7,8 +7,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.readers.wfdb import find_wfdb
 from fairseq_signals_ext.sources.record_table import number, read_csv, text, texts, time
-from fairseq_signals_ext.sources.source import Item, Source, SourceOptions
-from fairseq_signals_ext.sources.wfdb import read_file
+from fairseq_signals_ext.sources.source import Item, Source, SourceOptions, read_file
 
 DATABASE = ("ptb-xl/1.0.3", ("ptbxl_database.csv", "scp_statements.csv"), (".hea", ".dat"))
 
@@ -35,7 +34,7 @@ def open_source(folder: Path, options: SourceOptions) -> Source:
     table = read_csv(folder / _TABLE, _FIRST_COLUMNS)
     low = (folder / "records100").is_dir() and (options.rate <= 100 or not (folder / "records500").is_dir())
     column, records = ("filename_lr", "records100") if low else ("filename_hr", "records500")
-    present = {path.relative_to(folder).as_posix() for path in find_wfdb(folder / records)}
+    present = {f"{records}/{name}" for name in find_wfdb(folder / records)}
     by_file_name = {name.rsplit("/", 1)[-1]: name for name in sorted(present)}
     items: List[Item] = []
     for row in table.to_dict("records"):

@@ -6,7 +6,7 @@ import warnings
 import zlib
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.readers.facts import age_of, sex_of, shown
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _KEYS = ("source_file", "file", "path", "record_id")
 # columns that say how a file is to be read, where it does not say so itself
 _READING = ("sample_rate", "unit", "leads")
+_UNKNOWN = ("unknown", "u", "other", "o", "nan", "n/a", "na", "none", "-", "?")
 _SEPARATOR = re.compile(r"[;,|]")
 _UNREADABLE = (OSError, ValueError, EOFError, zlib.error)
 # whole numbers above this are no longer exact as float64
@@ -191,20 +192,43 @@ def _names(item: Item, key: str) -> List[str]:
 
 
 def _with_row(item: Item, row: Dict[str, Any], path: Path) -> Item:
-    row = dict(row)
-    source = text(row.pop("source", None))
-    reading = {name: row.pop(name) for name in _READING if name in row}
-    given = {name: value for name, value in reading.items() if text(value) is not None}
+    where = f"{path}: {item.name}"
     facts = {name: value for name, value in row.items() if name not in ("source_file", "file", "path")}
-    for name, read in (("record_id", text), ("patient", text), ("age", age_of), ("sex", sex_of)):
+    source = text(facts.pop("source", None))
+    reading = {name: facts.pop(name) for name in _READING if text(facts.get(name)) is not None}
+    if "sample_rate" in reading:
+        reading["sample_rate"] = _known(reading["sample_rate"], number, f"{where}: sample_rate", "a number in Hz")
+    for name in _READING:
+        facts.pop(name, None)
+    for name, read in _FACTS.items():
         if name in facts:
-            facts[name] = read(facts[name])
-    if "start_time" in facts:
-        facts["start_time"] = time(facts["start_time"], f"{path}: {item.name}: start_time")
-    if "codes" in facts:
-        facts["codes"] = texts([code for codes in texts(facts["codes"]) for code in _SEPARATOR.split(codes)])
-    if "statements" in facts:
-        facts["statements"] = texts(facts["statements"])
+            facts[name] = read(facts[name], f"{where}: {name}")
     return dataclasses.replace(
-        item, source=source or item.source, facts={**item.facts, **facts}, reading={**item.reading, **given}
+        item, source=source or item.source, facts={**item.facts, **facts}, reading={**item.reading, **reading}
     )
+
+
+def _known(value: Any, read: Callable[[Any], Any], where: str, wanted: str) -> Any:
+    """What a value says; None where it is empty or one of the words for that. Anything else is an error."""
+    written = text(value)
+    if written is None or written.lower() in _UNKNOWN:
+        return None
+    found = read(value)
+    if found is None:
+        raise UserError(f"{where}: {shown(written)!r} is not known; write {wanted}")
+    return found
+
+
+def _codes(value: Any, where: str) -> Tuple[str, ...]:
+    return texts([code for codes in texts(value) for code in _SEPARATOR.split(codes)])
+
+
+_FACTS: Dict[str, Callable[[Any, str], Any]] = {
+    "record_id": lambda value, where: text(value),
+    "patient": lambda value, where: text(value),
+    "age": lambda value, where: _known(value, age_of, where, "years"),
+    "sex": lambda value, where: _known(value, sex_of, where, "female or male"),
+    "start_time": time,
+    "codes": _codes,
+    "statements": lambda value, where: texts(value),
+}

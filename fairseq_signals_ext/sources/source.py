@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Mapping, Optional, Sequence
 
-from fairseq_signals_ext.readers import Recording
+from fairseq_signals_ext.readers import Recording, read_ecg
 
 
 @dataclass(frozen=True)
@@ -16,13 +16,18 @@ class Item:
         source: name of the part of the collection that it belongs to; empty: the source's own name.
         facts: what the collection's tables say of it, in place of what the file says: attributes of `Recording`
             (`record_id`, `patient`, `age`, `codes`, ...), and further columns for the table (numbers, texts or None).
-        reading: how to read its file where that does not say so itself: `sample_rate`, `unit`, `leads`.
+        reading: what its file does not say itself, as `read_ecg` takes it: `sample_rate` (Hz), `unit`, `leads`.
     """
 
     name: str
     source: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
     reading: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_file(folder: Path, item: Item) -> Recording:
+    """Read an item that is a file by itself, with what the user says of its rate, unit and leads."""
+    return read_ecg(folder / item.name, **item.reading)
 
 
 @dataclass(frozen=True)

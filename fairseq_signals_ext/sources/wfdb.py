@@ -3,18 +3,28 @@
 from pathlib import Path
 from typing import List, Set
 
-from fairseq_signals_ext.readers import Recording, read_ecg
 from fairseq_signals_ext.readers.wfdb import find_wfdb
 from fairseq_signals_ext.sources.record_table import with_table
-from fairseq_signals_ext.sources.source import Item, Source, SourceOptions
+from fairseq_signals_ext.sources.source import Item, Source, SourceOptions, read_file
 
 
 def open_source(folder: Path, options: SourceOptions) -> Source:
-    """All `.hea` files below the folder, by name; those of segments are read with the record that they belong to."""
-    paths = find_wfdb(folder)
-    segments = {file for path in paths for file in files_of(path) if file.suffix == ".hea"}
-    items = [Item(path.relative_to(folder).as_posix()) for path in paths if path.resolve() not in segments]
+    """All `.hea` files below the folder, by name; segments are read with the record that they belong to."""
+    names = find_wfdb(folder)
+    segments = _segments(folder, names)
+    items = [Item(name) for name in names if name not in segments]
     return Source(options.name or folder.resolve().name, folder, with_table(items, options.table), read_file)
+
+
+def _segments(folder: Path, names: List[str]) -> Set[str]:
+    """Those headers that are segments of another record: by WFDB's convention its name, `_` and something.
+
+    Only headers that may have such segments are looked into, as reading every header of millions takes long.
+    """
+    present = set(names)
+    records = {name.rsplit("_", 1)[0] + ".hea" for name in names if "_" in name.rsplit("/", 1)[-1]}
+    found = {file for record in sorted(records & present) for file in files_of(folder / record)}
+    return {name for name in names if "_" in name and (folder / name).resolve() in found} if found else set()
 
 
 def files_of(header: Path) -> Set[Path]:
@@ -27,8 +37,3 @@ def files_of(header: Path) -> Set[Path]:
     segments = "/" in names[0] if names else False
     found = {(header.parent / (f"{name}.hea" if segments else name)).resolve() for name in {*names[1:]} - {"~"}}
     return found - {header.resolve()}
-
-
-def read_file(folder: Path, item: Item) -> Recording:
-    """Read an item that is a file by itself."""
-    return read_ecg(folder / item.name)

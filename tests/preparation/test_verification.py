@@ -15,6 +15,7 @@ from fairseq_signals_ext.data.shards import index_path, open_shard, read_counts
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.preparation.pipeline import RunOptions, prepare
+from fairseq_signals_ext.preparation.plan import extended, read_plan, write_plan
 from fairseq_signals_ext.preparation.split_settings import SplitSettings
 from fairseq_signals_ext.preparation.splitting import split_recordings
 from fairseq_signals_ext.preparation.verification import verify
@@ -41,6 +42,7 @@ def write_records(folder, seed=0):
             comments=[f"Patient: p{number // 2}"],
             write_dir=str(folder),
         )
+    shutil.copy(folder / "r02.dat", folder / "r02.whole")
     broken = folder / "r02.dat"
     broken.write_bytes(broken.read_bytes()[:-10])
 
@@ -176,6 +178,14 @@ def test_truncated_files(good_folders, tmp_path, storage, name):
     assert only_problem(out).startswith(f"shards/{name}: truncated or not a .npy file; delete this shard")
 
 
+@pytest.mark.parametrize("name", ["00001.npy", "00001.index.npy"])
+@pytest.mark.parametrize("damage", [(b"'descr'", b"(descr'"), (b"'descr'", b"'descr "), (b"'shape'", b"'shap5'")])
+def test_a_damaged_header(out, name, damage):
+    path = out / "shards" / name
+    path.write_bytes(path.read_bytes().replace(*damage, 1))
+    assert only_problem(out).startswith("shards/00001.")
+
+
 @pytest.mark.parametrize("name", ["00001.npy", "00001.index.npy", "00001.part.parquet"])
 def test_missing_files(out, name):
     (out / "shards" / name).unlink()
@@ -223,6 +233,7 @@ def test_storage_that_is_not_the_plans(out):
         ("std", [np.nan] * 12, "mean or std in the index is not that of its counts"),
         ("leads", 0, "it has no leads, or unknown ones (mask 0)"),
         ("samples", 0, "it has 0 samples"),
+        ("patient", 5, "its patient in the index is not that of the table"),
         ("idx", 99, "its idx is not one of the plan's for this shard (4...), ascending"),
     ],
 )
@@ -231,6 +242,7 @@ def test_a_wrong_index(out, column, value, message):
     found = problems(out)
     named = "(row 1, idx 99)" if column == "idx" else "item 'r05.hea' (row 1, idx 5)"
     assert any(line.startswith(f"{out}/shards/00001.npy: {named}: {message}") for line in found), found
+    assert all("\n" not in line for line in found)
 
 
 def test_mean_and_std_to_the_accuracy_of_float32(out):
@@ -290,15 +302,24 @@ def test_no_rejected_csv(out):
     assert "rejected.csv: cannot be read (FileNotFoundError" in only_problem(out)
 
 
+def test_a_run_that_was_stopped_is_one_line_a_shard_that_is_missing(out):
+    plan = read_plan(out)
+    write_plan(out, extended(plan, "more", ["x.hea", "y.hea", "z.hea"], plan[0].settings, 2))
+    assert [line[len(str(out)) + 1 :] for line in problems(out)] == [
+        "shards/00003.npy: no such file, though the plan has it; prepare again with --resume",
+        "shards/00004.npy: no such file, though the plan has it; prepare again with --resume",
+    ]
+
+
 @pytest.mark.parametrize("mended", [True, False])
 def test_an_item_that_was_tried_again_is_in_one_place(tmp_path, mended):
     write_records(tmp_path / "records")
     prepare_records(tmp_path / "records", tmp_path / "out")
     if mended:
-        shutil.copy(tmp_path / "records" / "r01.dat", tmp_path / "records" / "r02.dat")
+        shutil.copy(tmp_path / "records" / "r02.whole", tmp_path / "records" / "r02.dat")
     prepare_records(tmp_path / "records", tmp_path / "out", resume=True, retry_rejected=True)
     found = verify(tmp_path / "out", progress=False)
-    assert (found.problems, found.shards) == ([], 4)
+    assert (found.problems, found.shards, found.recordings) == ([], 4, RECORDS if mended else RECORDS - 1)
 
 
 def test_a_source_of_which_nothing_in_a_shard_is_usable(tmp_path):
@@ -386,7 +407,6 @@ def test_a_patient_in_two_subsets(apart):
         ({"settings": {}, "by": "time"}, True),
         ({"settings": {}, "by": "column"}, False),
         ({"settings": {}, "by": "patient"}, False),
-        ({"settings": []}, False),
     ],
 )
 @pytest.mark.parametrize("below", ["", "fold-0"])
@@ -399,11 +419,26 @@ def test_split_json_may_allow_shared_patients(apart, settings, allowed, below):
         shutil.move(str(apart / "moved"), str(folder / below))
         for path in (folder / below).glob("*.tsv"):
             edit_lines(path, lambda lines: ["../../..", *lines[1:]])
-    (folder / "split.json").write_text(json.dumps(settings))
+    (folder / "split.json").write_text(json.dumps({"subsets": {}, **settings}))
     found = verify(apart, progress=False)
     lines = found.notes if allowed else found.problems
     assert (len(found.problems), len(found.notes)) == ((0, 1) if allowed else (1, 0))
     assert lines[0].startswith(f"{folder / below if below else folder}: patient 'p3' is in valid and in test")
+
+
+@pytest.mark.parametrize("name", ["s", "folds"])
+def test_a_line_of_a_split_is_lost(out, name):
+    path = sorted((out / "splits" / name).rglob("valid*.tsv"))[0]
+    edit_lines(path, lambda lines: lines[:-1])
+    message = only_problem(out)
+    assert message.startswith(path.relative_to(out).as_posix().split(".tsv")[0].split("-0")[0])
+    assert " recordings, but split.json says " in message
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"settings": [], "by": 1, "subsets": 3}'])
+def test_a_split_json_that_cannot_be_read(out, content):
+    (out / "splits" / "s" / "split.json").write_text(content)
+    assert only_problem(out).startswith("splits/s: its split.json cannot be read; make the split again")
 
 
 def test_a_recording_in_two_subsets(apart):
@@ -461,8 +496,15 @@ def test_what_is_no_prepared_folder(out, tmp_path):
         verify(tmp_path / "none", progress=False)
     with pytest.raises(UserError, match="jobs 0: give at least 1"):
         verify(out, jobs=0, progress=False)
-    (out / "recordings.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UserError, match=r"recordings.parquet: cannot be read"):
+    for damage in (b"PAR1", b""):
+        (out / "recordings.parquet").write_bytes(damage)
+        with pytest.raises(UserError, match=r"recordings.parquet: cannot be read \([^\n]+\); prepare again[^\n]+$"):
+            verify(out, progress=False)
+    pq.write_table(pa.table({"idx": [1]}), out / "recordings.parquet")
+    with pytest.raises(UserError, match=r"recordings.parquet: no column 'source_file'; prepare again"):
+        verify(out, progress=False)
+    (out / "recordings.parquet").unlink()
+    with pytest.raises(UserError, match=r"recordings.parquet: no such file; run manifests/prepare.py first"):
         verify(out, progress=False)
 
 
@@ -471,3 +513,12 @@ def test_what_is_checked_is_what_is_read(out):
     array, index = open_shard(out / "shards" / "00000.npy")
     for row in range(len(index)):
         assert zlib.crc32(read_counts(array, index, row).tobytes()) == index["crc"][row]
+
+
+@pytest.mark.parametrize("more", [7, -12])
+def test_more_or_fewer_counts_than_the_index_has(out, more):
+    path = out / "shards" / "00001.npy"
+    counts = np.load(path)
+    np.save(path, np.append(counts, np.zeros(7, np.int16)) if more > 0 else counts[:more])
+    expected = f"{path}: it has {len(counts) + more} counts, its index {len(counts)}; delete this shard with its index"
+    assert any(line.startswith(expected) for line in problems(out, quick=True))

@@ -48,7 +48,7 @@ def replace(path, old, new, encoding="utf-8"):
 
 
 def test_every_real_record_is_as_wfdb_reads_it(ecg_data):
-    headers = find_wfdb(ecg_data)
+    headers = [ecg_data / name for name in find_wfdb(ecg_data)]
     assert len(headers) > 200
     for header in headers:
         recording = read_ecg(header)
@@ -231,7 +231,7 @@ def test_find_wfdb(tmp_path):
     for name in ("b/2.hea", "a.hea", "b/10.hea"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert [path.relative_to(tmp_path).as_posix() for path in find_wfdb(tmp_path)] == ["a.hea", "b/10.hea", "b/2.hea"]
+    assert find_wfdb(tmp_path) == ["a.hea", "b/10.hea", "b/2.hea"]
 
 
 def test_only_unusual_headers_need_wfdb(tmp_path, counts, monkeypatch):

@@ -38,7 +38,7 @@ def assert_same(plain, reference):
 
 
 def test_agrees_with_wfdb_on_every_real_header(ecg_data):
-    headers = find_wfdb(ecg_data)
+    headers = [ecg_data / name for name in find_wfdb(ecg_data)]
     assert len(headers) > 200
     for header in headers:
         plain = parse_plain_header(header.read_bytes())

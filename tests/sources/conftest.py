@@ -21,6 +21,10 @@ class Prepared(NamedTuple):
     rejected: dict  # source_file -> reason
     notes: list  # lines on stderr
 
+    def patients(self):
+        """The patient's number of each recording of the first shard."""
+        return np.load(self.out / "shards" / "00000.index.npy")["patient"].tolist()
+
     def signal(self, name):
         """Lead -> mV, from the shard's bytes."""
         row = self.table.loc[name]

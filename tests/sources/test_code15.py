@@ -106,10 +106,22 @@ def test_abnormality_that_is_not_known_is_no_absence(collection, prepare):
 def test_empty_exam_and_many_files(collection, prepare):
     with h5py.File(collection / "exams_part1.hdf5", "a") as file:
         file["tracings"][0] = 0
-    write_file(collection / "exams_part10.hdf5", [])
+    for number in (10, 2, 3):
+        write_file(collection / f"exams_part{number}.hdf5", [271011] if number != 3 else [])
     found = prepare("code15", collection, "--jobs", 2, "--shard-size", 1, status=1)
     assert found.rejected == {NAMES[2]: "all its samples are zero"}
-    assert found.table.index.tolist() == [name for name in NAMES if name != NAMES[2]]
+    further = ["exams_part2.hdf5#271011", "exams_part10.hdf5#271011"]
+    assert found.table.index.tolist() == [*NAMES[:2], NAMES[3], *further]
+    assert found.table.loc[further, "duplicate_of"].tolist() == [3, 3]
+
+
+def test_patients_are_those_of_this_source(collection, prepare):
+    path = collection / "exams.csv"
+    path.write_text(path.read_text().replace("1724173", "523632"))
+    first, second, *others = prepare("code15", collection).patients()
+    assert first == second not in others
+    other = prepare("code15", collection, "--source", "other", out="second")
+    assert not set(other.patients()) & {first, *others}
 
 
 def no_tracings(path):

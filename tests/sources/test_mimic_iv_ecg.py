@@ -71,6 +71,13 @@ def test_tables(collection, prepare):
     assert not {"report_0", "study_id", "subject_id", "ecg_time"} & set(table.columns)
 
 
+def test_patients_are_those_of_this_source(collection, prepare):
+    first, second, third = prepare("mimic_iv_ecg", collection).patients()
+    assert first == second != third
+    other = prepare("mimic_iv_ecg", collection, "--source", "other", out="second")
+    assert not set(other.patients()) & {first, third}
+
+
 def test_without_measurements(collection, prepare):
     (collection / "machine_measurements.csv").unlink()
     found = prepare("mimic_iv_ecg", collection)

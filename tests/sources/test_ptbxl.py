@@ -106,13 +106,13 @@ def test_only_100_hz(collection, prepare):
 
 
 def test_patients_are_those_of_this_source(collection, prepare):
-    table = prepare("ptbxl", collection).table
-    patients = np.load(collection.parent / "out" / "shards" / "00000.index.npy")["patient"]
-    assert patients[1] == patients[2] != patients[0]
+    found = prepare("ptbxl", collection)
+    first, second, third = found.patients()
+    assert second == third != first
     other = prepare("ptbxl", collection, "--source", "other", out="second")
     assert other.table["source"].tolist() == ["other"] * 3
-    assert table["source"].tolist() == ["ptbxl"] * 3
-    assert not set(np.load(other.out / "shards" / "00000.index.npy")["patient"]) & set(patients)
+    assert found.table["source"].tolist() == ["ptbxl"] * 3
+    assert not set(other.patients()) & {first, second}
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from datetime import datetime
 
-import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -63,7 +62,8 @@ def test_files_without_a_row_stay_as_they_are(tmp_path):
 def test_values(tmp_path):
     content = (
         "\ufefffile,patient,age,sex,start_time,codes,statements,source,sample_rate,unit,leads,site,visit,big,score,x\n"
-        '1.xml,0012,63.0,F,2024-12-31T23:59:59Z,"1; 2|sinus rhythm,",a; b,north,250,mV,"I,II",12,0012,9007199254740993,1.5,\n'
+        '1.xml,0012,63.0,F,2024-12-31T23:59:59Z,"1; 2|sinus rhythm,",a; b,north,250,mV,"I,II",'
+        "12,0012,9007199254740993,1.5,\n"
         "2.xml,,,,,,,,,,,3,1,2,,\n"
     )
     found = joined(tmp_path, content)

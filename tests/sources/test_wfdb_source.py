@@ -120,16 +120,20 @@ def test_segments_are_one_recording(tmp_path, prepare, write_record, counts, kin
     for number in (1, 2):
         write_record(folder / f"long_{number}", counts(number))
     write_record(folder / "single", counts(3))
-    (folder / "long.hea").write_text("long/2 12 500 5200\nlong_1 2600\nlong_2 2600\n# Age: 60\n")
+    segments = "long_layout 0\nlong_1 2600\n~ 100\nlong_2 2600\n"
+    (folder / "long.hea").write_text(f"long/4 12 500 5300\n{segments}# Age: 60\n")
+    layout = "".join(f"~ 0 1000/mV 16 0 0 0 0 {lead}\n" for lead in LEADS)
+    (folder / "long_layout.hea").write_text(f"long_layout 12 500 0\n{layout}")
     found = prepare(kind, folder)
     assert found.table.index.tolist() == ["long.hea", "single.hea"]
     row = found.table.loc["long.hea"]
-    assert (row["samples"], row["age"]) == (5200, 60)
+    assert (row["samples"], row["age"]) == (5300, 60)
+    assert (row["nan_samples"], list(row["flags"])[0]) == (12 * 100, "nan")
     signal = stacked(found.signal("long.hea"))
     allowed = row["rounding_error_mv"] * 1.001 + 1e-12
     assert allowed < 1e-4
     np.testing.assert_allclose(signal[:, :2600], counts(1) / 1000, rtol=0, atol=allowed)
-    np.testing.assert_allclose(signal[:, 2600:], counts(2) / 1000, rtol=0, atol=allowed)
+    np.testing.assert_allclose(signal[:, 2700:], counts(2) / 1000, rtol=0, atol=allowed)
 
 
 def test_table_joins(tmp_path, prepare, write_record, counts):
