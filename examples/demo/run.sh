@@ -19,7 +19,9 @@ fi
 
 echo "== Preparing shards and manifests from $SOURCE"
 # status 1 says that some recordings were rejected, which rejected.csv explains; the others are there
-python manifests/prepare.py wfdb "$SOURCE" --out "$OUT/data" --resume --split || [ -s "$OUT/data/splits/random/train.tsv" ]
+python manifests/prepare.py wfdb "$SOURCE" --out "$OUT/data" --resume || [ -s "$OUT/data/all.tsv" ]
+python manifests/split.py "$OUT/data" --name random --overwrite
+python manifests/verify.py "$OUT/data"
 
 echo "== Pretraining; a run that was stopped goes on"
 # shellcheck disable=SC2086
@@ -31,3 +33,4 @@ fairseq-signals-ext curve "$OUT/pretrain" --out "$OUT/loss.png" > /dev/null
 echo
 echo "Checkpoint:  $OUT/pretrain/checkpoints/checkpoint_best.pt"
 echo "Loss curve:  $OUT/loss.png"
+echo "The data:    $OUT/data/verify.html"

@@ -35,7 +35,9 @@ def run_jobs(
             function(*job, advance)
         return
     with _cluster(backend):
-        parallel = Parallel(n_jobs=processes, return_as="generator_unordered", batch_size=1)
+        # ray's backend gives its results only at the end
+        return_as = "list" if backend == "ray" else "generator_unordered"
+        parallel = Parallel(n_jobs=processes, return_as=return_as, batch_size=1)
         for done in parallel(delayed(function)(*job) for job in jobs):
             advance(done)
 

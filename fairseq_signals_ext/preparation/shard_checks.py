@@ -43,7 +43,7 @@ def check_shard(out: Path, block: Block, table: "pd.DataFrame", quick: bool = Fa
         array, index = open_whole(shard)
     except UserError as error:
         return [*problems, str(error)]
-    if array.dtype != STORAGES[block.settings.storage] or index.ndim != 1:
+    if array.dtype != STORAGES.get(block.settings.storage) or index.ndim != 1:
         return [*problems, f"{shard}: not stored as {block.settings.storage}, as the plan has it; {PREPARE_AGAIN}"]
     names = _Names(shard, block, index)
     problems += _check_index(names, array, index, block)

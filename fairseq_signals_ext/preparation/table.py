@@ -64,7 +64,8 @@ def read_table(out: Union[str, Path], columns: Optional[Sequence[str]] = None) -
     except UserError:
         raise
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); run manifests/prepare.py again with --resume") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: cannot be read ({reason}); run manifests/prepare.py again with --resume") from error
 
 
 def manifest_lines(table: "pd.DataFrame") -> List[str]:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-_REPEATED = ("shard", "source", "patient", "leads", "derived_leads", "filled_leads", "constant_leads")
+# columns with few different texts
+_REPEATED = ("shard", "source", "leads", "derived_leads", "filled_leads", "constant_leads")
 
 
 @dataclass

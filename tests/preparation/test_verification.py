@@ -214,10 +214,11 @@ def test_a_damaged_compressed_shard(flac, damage):
         assert "item 'r08.hea' (row 0, idx 8): its counts cannot be read where the index has them" in found[1]
 
 
-def test_storage_that_is_not_the_plans(out):
-    edit_lines(out / "plan.jsonl", lambda lines: [line.replace('"raw"', '"flac"') for line in lines])
+@pytest.mark.parametrize("storage", ["flac", "rav"])
+def test_storage_that_is_not_the_plans(out, storage):
+    edit_lines(out / "plan.jsonl", lambda lines: [line.replace('"raw"', f'"{storage}"') for line in lines])
     assert len(problems(out)) == 3
-    assert "shards/00000.npy: not stored as flac, as the plan has it" in problems(out)[0]
+    assert f"shards/00000.npy: not stored as {storage}, as the plan has it" in problems(out)[0]
 
 
 @pytest.mark.parametrize(
