@@ -30,10 +30,12 @@ test: setup lint ## tests; real recordings from the folder in ECG_DATA
 proofs: setup ## longer tests
 	$(BIN)/python -m pytest -m slow -s
 
-demo: setup ## simulate (or DATA=folder of WFDB records), prepare, pretrain, draw the loss curve
+demo: setup ## simulate (or DATA=folder of WFDB records), prepare, split, verify, pretrain, draw the loss curve
 	PATH="$(abspath $(BIN)):$$PATH" bash examples/demo/run.sh
 
-benchmarks: setup ## loading and training, into benchmarks/results
+benchmarks: setup ## preparation, loading and training, into benchmarks/results
+	$(BIN)/python benchmarks/preparation.py --out benchmarks/results/preparation.md
+	$(BIN)/python benchmarks/scaling.py --out benchmarks/results/scaling.md
 	$(BIN)/python benchmarks/loading.py --out benchmarks/results/loading.md
 	$(BIN)/python benchmarks/training.py --out benchmarks/results/training.md
 

@@ -5,9 +5,9 @@
 Both sides start from the same WFDB records (made up, 12 leads, 10 s, 500 Hz, format 16; or those below FOLDER), in the
 page cache, by one process with one thread, and write to the same disk:
 
-* ECG-FM: `wfdb.rdsamp`, then with scipy one `.mat` file as it is (float32), one standardised (float64), and one for each
-  segment of 5 s (float64), as in its published pipeline (arXiv 2408.05178). What it reads back between these steps is
-  not counted, so its side has less to do than in truth.
+* ECG-FM: `wfdb.rdsamp`, then with scipy one `.mat` file as it is (float32), one standardised (float64), and one for
+  each segment of 5 s (float64), as in its published pipeline (arXiv 2408.05178). What it reads back between these
+  steps is not counted, so its side has less to do than in truth.
 * shards: `prepare`, that is everything from finding the files to table, checksums, flags and manifest, as raw counts
   and with `--storage flac`.
 
@@ -38,17 +38,23 @@ from fairseq_signals_ext.sources import open_source
 RATE, SECONDS, SEGMENT = 500, 10, 2500
 
 
-def write_records(folder: Path, recordings: int) -> None:
+def quiet() -> None:
+    """One thread; and no log, as importing fairseq lets every library write one to the terminal."""
+    torch.set_num_threads(1)
+    logging.disable(logging.INFO)
+
+
+def write_records(folder: Path, recordings: int, rate: int = RATE) -> None:
     """Made-up WFDB records: a wave that repeats every second, wander and noise, as smooth as an ECG is."""
     rng = np.random.default_rng(0)
-    times = np.arange(SECONDS * RATE) / RATE
+    times = np.arange(SECONDS * rate) / rate
     for number in tqdm(range(recordings), desc="writing records", leave=False):
         beat = np.exp(-(((times * rng.uniform(0.8, 2.0)) % 1 - 0.5) ** 2) / 0.001)
         wander = 50 * np.sin(2 * np.pi * rng.uniform(0.1, 0.4) * times)
         counts = rng.uniform(-1000, 1000, (len(LEADS), 1)) * beat + wander + rng.normal(0, 5, (len(LEADS), len(times)))
         wfdb.wrsamp(
             f"r{number:05d}",
-            fs=RATE,
+            fs=rate,
             units=["mV"] * len(LEADS),
             sig_name=list(LEADS),
             d_signal=counts.T.round().astype(np.int64),
@@ -149,8 +155,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each side (default 5)")
     parser.add_argument("--out", type=Path, help="write the tables to this file as well")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    logging.disable(logging.INFO)  # importing fairseq lets every library log to the terminal
+    quiet()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source = options.data or folder / "records"

@@ -8,9 +8,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fairseq_signals_ext.preparation.filtering import Filters
-from fairseq_signals_ext.preparation.splitting import SplitSettings, split_recordings
 from fairseq_signals_ext.preparation.table import COLUMNS, manifest_lines
+from fairseq_signals_ext.splitting.filtering import Filters
+from fairseq_signals_ext.splitting.split import SplitSettings, split_recordings
 
 _TYPES = {"list<string>": pa.list_(pa.string()), "timestamp[us]": pa.timestamp("us")}
 SUBSETS = ("train", "valid", "test")

@@ -31,7 +31,7 @@ def test_version_and_help():
     done = run("--help")
     assert done.returncode == 0 and "examples:" in done.stdout
     assert run().returncode == 2
-    for name in ("prepare", "curve"):
+    for name in ("prepare", "split", "label", "verify", "curve"):
         done = run(name, "--help")
         assert done.returncode == 0 and "example" in done.stdout, done.stderr
     assert run("nosuch").returncode == 2

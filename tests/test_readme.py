@@ -43,12 +43,20 @@ def records(tmp_path_factory):
     return folder
 
 
+def shell(commands):
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    command = ["bash", "-euo", "pipefail", "-c", commands]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
 def test_first_real_training(records, tmp_path):
     commands = block_with("manifests/prepare.py wfdb")
     commands = commands[commands.index("python manifests/prepare.py") :]  # what precedes it is the set-up
     for there, here in (
         ("path/to/records", str(records)),
         ("--out data", f"--out {tmp_path}/data"),
+        ("split.py data", f"split.py {tmp_path}/data"),
+        ("verify.py data", f"verify.py {tmp_path}/data"),
         ("$PWD/data", f"{tmp_path}/data"),
         ("hydra.run.dir=$PWD/run", " ".join([f"hydra.run.dir={tmp_path}/run", "++optimization.max_update=2"])),
         ("curve run --out loss.png", f"curve {tmp_path}/run --out {tmp_path}/loss.png"),
@@ -57,18 +65,32 @@ def test_first_real_training(records, tmp_path):
         commands = commands.replace(there, here)
     small = " ".join(f'"{option}"' for option in [*SMALL, "++common.log_interval=1"])
     commands = commands.replace("++optimization.max_update=2", f"++optimization.max_update=2 {small}")
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", commands],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = shell(commands)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     assert (tmp_path / "loss.png").stat().st_size > 10_000
     assert (tmp_path / "data" / "recordings.parquet").is_file()
+
+
+def test_data_from_two_sources(records, ecg_data, tmp_path):
+    commands = block_with("manifests/prepare.py physionet2021")
+    for there, here in (
+        ("challenge-2021/training", str(ecg_data / "cinc2021")),
+        ("ptbxl ptb-xl --out data", f"ptbxl {ecg_data / 'ptbxl'} --out data || test $? = 1"),  # absent waveforms
+        ("data/labels", f"{tmp_path}/data/labels"),
+        (" data ", f" {tmp_path}/data "),
+        ("verify.py data", f"verify.py {tmp_path}/data"),
+    ):
+        commands = commands.replace(there, here)
+    done = shell(commands)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    for path in ("splits/patients/train_10.tsv", "labels/challenge/y.npy", "verify.html"):
+        assert (tmp_path / "data" / path).stat().st_size > 0
+
+
+def test_reading_one_file(ecg_data):
+    code = block_with("read_ecg(").replace("ecg.dcm", str(ecg_data / "formats" / "dicom_12lead_1000hz.dcm"))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "(12, 10000) 1000.0 ('RITMO SINUSALE', 'ECG NORMALE')", done.stderr
 
 
 def test_loading_a_checkpoint(golden_folder):
@@ -98,10 +120,15 @@ def test_options_exist(registered):
 
 
 def test_named_files_exist():
-    for path in re.findall(r"(?:manifests|examples|benchmarks)/[\w/]+(?:\.py)?", README):
+    for path in re.findall(r"(?:manifests|examples|benchmarks|docs)/[\w/]+(?:\.\w+)?", README):
         assert (ROOT / path).exists(), path
 
 
-@pytest.mark.parametrize("name", ["loading", "training"])
+@pytest.mark.parametrize("name", ["preparation", "loading", "training"])
 def test_numbers_are_those_of_the_benchmarks(name):
     assert (ROOT / "benchmarks" / "results" / f"{name}.md").read_text().strip() in README
+
+
+def test_numbers_of_the_plan_are_those_of_the_benchmark():
+    plan = (ROOT / "docs" / "scaling.md").read_text()
+    assert (ROOT / "benchmarks" / "results" / "scaling.md").read_text().strip() in plan

@@ -7,17 +7,13 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from fairseq_signals_ext.errors import UserError, exits_on_user_error
-from fairseq_signals_ext.preparation.code_maps import CODE_MAPS, read_code_map
-from fairseq_signals_ext.preparation.label_files import labels_folder, write_labels
-from fairseq_signals_ext.preparation.labelling import (
-    KEYS,
-    Labels,
-    drop_rare,
-    labels_from_codes,
-    labels_from_table,
-)
-from fairseq_signals_ext.preparation.link_settings import CHOICES, LinkSettings, read_link_settings
-from fairseq_signals_ext.preparation.linking import labels_from_events
+from fairseq_signals_ext.labelling.code_maps import CODE_MAPS, read_code_map
+from fairseq_signals_ext.labelling.files import labels_folder, write_labels
+from fairseq_signals_ext.labelling.from_codes import labels_from_codes
+from fairseq_signals_ext.labelling.from_events import labels_from_events
+from fairseq_signals_ext.labelling.from_table import KEYS, labels_from_table
+from fairseq_signals_ext.labelling.labels import Labels, drop_rare
+from fairseq_signals_ext.labelling.link_settings import CHOICES, LinkSettings, read_link_settings
 
 _EXAMPLES = """\
 examples:

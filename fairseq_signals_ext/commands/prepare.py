@@ -6,7 +6,8 @@ examples:
   python manifests/prepare.py files /data/hospital --table patients.csv --out hospital --rate 500 --resample polyphase
   python manifests/prepare.py wfdb /data/records --out data --resume             # go on; add records that are new
 
-Leaves DIR/shards, DIR/recordings.parquet, DIR/rejected.csv and DIR/all.tsv. The exit status is 1 if a file was rejected.
+Leaves DIR/shards, DIR/recordings.parquet, DIR/rejected.csv and DIR/all.tsv. The exit status is 1 if a file was
+rejected.
 """
 
 import argparse
@@ -26,8 +27,9 @@ from fairseq_signals_ext.sources import KINDS, SourceOptions, open_source
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to a parser."""
-    kinds = "; ".join(f"{name}: {what}" for name, what in KINDS.items())
-    parser.add_argument("kind", metavar="NAME", choices=sorted(KINDS), help=f"kind of source. {kinds}")
+    kinds = "\n".join(f"  {name:14}{what}" for name, what in KINDS.items())
+    parser.epilog = f"kinds of source:\n{kinds}"
+    parser.add_argument("kind", metavar="NAME", choices=sorted(KINDS), help="kind of source, see below")
     parser.add_argument("folder", metavar="SOURCE", type=Path, help="folder that holds the recordings")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the results")
     _add_source_arguments(parser.add_argument_group("source"))

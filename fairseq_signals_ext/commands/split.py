@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, List, Optional
 from fairseq_signals_ext.errors import exits_on_user_error
 
 if TYPE_CHECKING:
-    from fairseq_signals_ext.preparation.splitting import SplitSettings, SplitSummary
+    from fairseq_signals_ext.splitting.split import SplitSettings, SplitSummary
 
 _EXAMPLES = """\
 examples:
@@ -103,8 +103,8 @@ def _add_filters(group: "argparse._ArgumentGroup") -> None:
 
 
 def _settings(args: argparse.Namespace) -> "SplitSettings":
-    from fairseq_signals_ext.preparation.filtering import Filters
-    from fairseq_signals_ext.preparation.splitting import SplitSettings
+    from fairseq_signals_ext.splitting.filtering import Filters
+    from fairseq_signals_ext.splitting.split import SplitSettings
 
     values = (args.train, args.valid, args.test)
     return SplitSettings(
@@ -137,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: see `split_recordings`.
     """
-    from fairseq_signals_ext.preparation.splitting import split_recordings
+    from fairseq_signals_ext.splitting.split import split_recordings
 
     print(counts_table(split_recordings(args.folder, _settings(args), args.overwrite)))
     return 0

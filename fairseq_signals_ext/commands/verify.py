@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, List, Optional
 from fairseq_signals_ext.errors import exits_on_user_error
 
 if TYPE_CHECKING:
-    from fairseq_signals_ext.preparation.verification import Findings
+    from fairseq_signals_ext.verification.checks import Findings
 
 _MOST_LINES = 50
 
@@ -37,13 +37,13 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: see `verify`.
     """
-    from fairseq_signals_ext.preparation.verification import verify
+    from fairseq_signals_ext.verification.checks import verify
 
     try:
         findings = verify(args.folder, args.jobs, args.quick)
         print(_summary(findings))
         if not args.no_report:
-            from fairseq_signals_ext.preparation.verification_report import write_report
+            from fairseq_signals_ext.verification.report import write_report
 
             report = args.out or args.folder / "verify.html"
             write_report(findings, report)

@@ -21,7 +21,7 @@ def rename_ecg_fm_parameters(state: Dict[str, Tensor], own: Mapping[str, Tensor]
     """
     theirs = f"{prefix}conv_pos.pos_conv."
     for key in [key for key in state if key.startswith(theirs)]:
-        state[f"{prefix}encoder.pos_conv.{key[len(theirs):]}"] = state.pop(key)
+        state[f"{prefix}encoder.pos_conv.{key[len(theirs) :]}"] = state.pop(key)
     for old, new in _WEIGHT_NORM.items():
         # torch has two ways to store weight norm, and which one fairseq uses depends on its version
         wanted, other = (old, new) if _POSITION + old in own else (new, old)

@@ -54,22 +54,32 @@ def source(tmp_path):
     return write_records(tmp_path / "source")
 
 
-def test_prepare_and_split(source, tmp_path):
+def test_the_four_commands(source, tmp_path):
     out = tmp_path / "out"
-    done = python("manifests/prepare.py", "wfdb", source, "--out", out, "--jobs", 2, "--shard-size", 4, "--split")
+    done = python("manifests/prepare.py", "wfdb", source, "--out", out, "--jobs", 2, "--shard-size", 4)
     assert done.returncode == 0, done.stderr
-    assert f"{out}: 10 recordings, 0.00 h, 3 shard(s)" in done.stdout
-    assert "train 8, valid 1, test 1" in done.stdout
+    assert f"{out}: 10 recordings, 0.00 h, 3 shard(s)\nflags: short 10" in done.stdout
     assert "10/10" in done.stderr
     assert len(pd.read_parquet(out / "recordings.parquet")) == 10
-    assert (out / "rejected.csv").read_text() == "source_file,reason\n"
-    assert (out / "splits" / "random" / "train.tsv").read_text().startswith("../..\nshards/0000")
+    assert (out / "rejected.csv").read_text() == "source,source_file,reason\n"
+    table = tmp_path / "table.csv"
+    table.write_text("record_id,ill\n" + "".join(f"r{number},{number % 2}\n" for number in range(10)))
+    for command in (
+        ["manifests/split.py", out, "--name", "s"],
+        ["manifests/label.py", out, "--name", "l", "--table", table],
+        ["manifests/verify.py", out],
+    ):
+        done = python(*command)
+        assert done.returncode == 0, done.stderr
+    assert (out / "splits" / "s" / "train.tsv").read_text().startswith("../..\nshards/0000")
+    assert np.load(out / "labels" / "l" / "y.npy")[:, 0].tolist() == [0, 1] * 5
+    assert (out / "verify.html").is_file()
 
 
 def test_help_has_an_example():
     done = python("manifests/prepare.py", "--help")
     assert done.returncode == 0
-    assert "python manifests/prepare.py wfdb /data/cinc2021 --out" in done.stdout
+    assert "python manifests/prepare.py physionet2021 /data" in done.stdout
 
 
 def test_rejected_files_are_told_in_the_last_line(source, tmp_path):
@@ -80,13 +90,14 @@ def test_rejected_files_are_told_in_the_last_line(source, tmp_path):
     out = tmp_path / "out"
     done = python("manifests/prepare.py", "wfdb", source, "--out", out)
     assert done.returncode == 1
-    assert done.stdout.splitlines()[-1] == f"4 file(s) were rejected, see {out / 'rejected.csv'}"
+    assert done.stdout.splitlines()[-1] == f"3 file(s) were rejected, see {out / 'rejected.csv'}"
     rejected = pd.read_csv(out / "rejected.csv").set_index("source_file")["reason"]
     assert "5 bytes, but 100 samples a lead need 2400" in rejected["r1.hea"]
     assert "its file 'r2.dat' is missing" in rejected["r2.hea"]
     assert "wfdb cannot read this record" in rejected["r3.hea"]
-    assert "lead III: 1 of 100 samples are invalid" in rejected["r4.hea"]
-    assert len(pd.read_parquet(out / "recordings.parquet")) == 6
+    table = pd.read_parquet(out / "recordings.parquet").set_index("record_id")
+    assert len(table) == 7
+    assert (list(table["flags"]["r4"]), table["nan_samples"]["r4"]) == (["nan", "short"], 1)
 
 
 def spoil_folder(source):
@@ -99,13 +110,13 @@ def spoil_folder(source):
     [
         (spoil_folder, [], "source: no .hea file here or below"),
         (lambda source: (source / "r0.dat").unlink(), ["--strict"], "r0.hea: its file 'r0.dat' is missing"),
-        (lambda source: write_records(source, 1, [0]), ["--strict"], "r0.hea: lead III: 1 of 100 samples are invalid"),
         (
             lambda source: (source.parent / "out" / "shards").mkdir(parents=True),
             [],
-            "exists already; go on with --resume",
+            "plan.jsonl: no such file, though there are shards",
         ),
-        (lambda source: None, ["--split", "0.5"], "fractions 0.5: give one a split"),
+        (lambda source: None, ["--gain-fix", "source"], "gain-fix 'source': write PART=FACTOR"),
+        (lambda source: None, ["--input-rate", "500"], "the files of wfdb say their rate, unit and leads"),
         (lambda source: None, ["--rate", "-1"], "rate -1.0: give a sample rate in Hz above 0"),
     ],
 )
@@ -123,15 +134,16 @@ def test_missing_folder_ends_with_one_line_and_status_1(tmp_path):
     done = python("manifests/prepare.py", "wfdb", tmp_path / "nowhere", "--out", tmp_path / "out")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        f"error: {tmp_path / 'nowhere'}: no such folder; give the folder that holds the WFDB records"
+        f"error: {tmp_path / 'nowhere'}: no such folder; give the folder that holds the recordings"
     ]
 
 
 def test_resume_after_everything_is_there(source, tmp_path):
     arguments = ["wfdb", str(source), "--out", str(tmp_path / "out")]
     assert main(arguments) == 0
-    assert main([*arguments, "--resume", "--split", "0.5", "0.3", "0.2"]) == 0
-    assert (tmp_path / "out" / "splits" / "random" / "valid.tsv").read_text().count("\n") == 4
+    table = (tmp_path / "out" / "recordings.parquet").read_bytes()
+    assert main([*arguments, "--resume"]) == 0
+    assert (tmp_path / "out" / "recordings.parquet").read_bytes() == table
 
 
 def test_simulated_ecgs(tmp_path):

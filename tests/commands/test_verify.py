@@ -15,9 +15,9 @@ import wfdb
 from fairseq_signals_ext.commands.verify import main
 from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.preparation.pipeline import RunOptions, prepare
-from fairseq_signals_ext.preparation.verification import Findings
-from fairseq_signals_ext.preparation.verification_report import write_report
 from fairseq_signals_ext.sources import SourceOptions, open_source
+from fairseq_signals_ext.verification.checks import Findings
+from fairseq_signals_ext.verification.report import write_report
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = "<script>alert('x')</script>"
@@ -140,7 +140,7 @@ def test_no_report(out, capsys):
 def test_long_lists_are_cut_on_the_terminal_but_not_in_the_report(out, capsys, monkeypatch):
     lines = [f"file {number}: wrong; mend it" for number in range(60)]
     monkeypatch.setattr(
-        "fairseq_signals_ext.preparation.verification.verify",
+        "fairseq_signals_ext.verification.checks.verify",
         lambda folder, *_: Findings(folder, False, 8, 4, 1.0, problems=lines, notes=lines),
     )
     assert main([str(out)]) == 1

@@ -16,9 +16,7 @@ from fairseq_signals_ext.leads import LEADS
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS, SAMPLES = 600, 4000
-HEADER = "{name} 12 400 {samples}\n" + "".join(
-    f"{{name}}.dat 16 1000(0)/mV 16 0 0 0 0 {lead}\n" for lead in LEADS
-)
+HEADER = "{name} 12 400 {samples}\n" + "".join(f"{{name}}.dat 16 1000(0)/mV 16 0 0 0 0 {lead}\n" for lead in LEADS)
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +54,7 @@ def clean(source, tmp_path_factory):
     return contents(out), time.monotonic() - began
 
 
-@pytest.mark.parametrize(
-    "kills", [pytest.param(3, id="quick"), pytest.param(20, id="proof", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("kills", [pytest.param(3, id="quick"), pytest.param(20, id="proof", marks=pytest.mark.slow)])
 def test_killed_and_resumed(source, clean, tmp_path, kills):
     expected, seconds = clean
     rng, out, complete, processes = random.Random(kills), tmp_path / "out", [], []

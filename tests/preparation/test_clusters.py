@@ -40,9 +40,10 @@ def test_dask(tmp_path, expected):
     distributed = pytest.importorskip("distributed")
     import dask
 
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
-        with dask.config.set({"scheduler-address": cluster.scheduler_address}):  # as DASK_SCHEDULER_ADDRESS does
-            assert run(tmp_path / "out", "dask") == expected
+    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None)
+    # as DASK_SCHEDULER_ADDRESS does
+    with cluster, dask.config.set({"scheduler-address": cluster.scheduler_address}):
+        assert run(tmp_path / "out", "dask") == expected
 
 
 def test_dask_without_a_cluster(tmp_path):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.preparation.events import BOUNDS, clock_times, parse_values
+from fairseq_signals_ext.labelling.events import BOUNDS, clock_times, parse_values
 
 
 @pytest.mark.parametrize(

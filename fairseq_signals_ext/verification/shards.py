@@ -5,7 +5,7 @@ What is wrong with many recordings of a shard in the same way is one line, which
 
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence, Union
 
 import numpy as np
 
@@ -40,7 +40,7 @@ def check_shard(out: Path, block: Block, table: "pd.DataFrame", quick: bool = Fa
             return [f"{path}: no such file, though the plan has it; prepare again with --resume"]
     problems = _check_part(block.part(out), len(block.items))
     try:
-        array, index = open_whole(shard)
+        array, index = open_shard(shard)
     except UserError as error:
         return [*problems, str(error)]
     if array.dtype != STORAGES.get(block.settings.storage) or index.ndim != 1:
@@ -49,20 +49,6 @@ def check_shard(out: Path, block: Block, table: "pd.DataFrame", quick: bool = Fa
     problems += _check_index(names, array, index, block)
     problems += _check_table(names, index, table, out / TABLE_NAME)
     return problems if quick else problems + _check_counts(names, array, index)
-
-
-def open_whole(shard: Path) -> Tuple[np.ndarray, np.ndarray]:
-    """As `open_shard`, also where the header of a file is damaged in such a way that Python's parser fails on it.
-
-    Raises:
-        UserError: see `open_shard`.
-    """
-    try:
-        return open_shard(shard)
-    except UserError:
-        raise
-    except Exception as error:  # noqa: BLE001 - numpy passes on what the parser raises, such as TokenError
-        raise UserError(f"{shard}: it or its index has a damaged header; {PREPARE_AGAIN}") from error
 
 
 class _Names:

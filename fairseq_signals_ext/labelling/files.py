@@ -9,7 +9,7 @@ import numpy as np
 from fairseq_signals_ext.data.manifest import ShardManifest, find_manifests, read_manifests
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.files import atomic
-from fairseq_signals_ext.preparation.labelling import Labels
+from fairseq_signals_ext.labelling.labels import Labels
 from fairseq_signals_ext.preparation.table import read_table
 
 if TYPE_CHECKING:

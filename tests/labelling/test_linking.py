@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.preparation.events import BOUNDS, Events
-from fairseq_signals_ext.preparation.link_settings import CHOICES, LinkSettings
-from fairseq_signals_ext.preparation.linking import choose_events, fulfils, labels_from_events
+from fairseq_signals_ext.labelling.events import BOUNDS, Events
+from fairseq_signals_ext.labelling.from_events import choose_events, fulfils, labels_from_events
+from fairseq_signals_ext.labelling.link_settings import CHOICES, LinkSettings
 
 SCHEMA = pa.schema({"idx": pa.int64(), "source": pa.string(), "patient": pa.string(), "start_time": pa.timestamp("us")})
 START = datetime(2150, 3, 1, 12)
@@ -211,7 +211,7 @@ def test_other_formats(tmp_path, name):
 
 @pytest.mark.parametrize(("suffix", "where"), [("csv", "line 102"), ("parquet", "row 101")])
 def test_pieces_of_a_table_make_the_whole(tmp_path, monkeypatch, suffix, where):
-    from fairseq_signals_ext.preparation import events as module
+    from fairseq_signals_ext.labelling import events as module
 
     rng = np.random.default_rng(1)
     ecgs = [(str(patient), START) for patient in range(20)]

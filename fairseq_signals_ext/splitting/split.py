@@ -16,12 +16,12 @@ import numpy as np
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.files import atomic
-from fairseq_signals_ext.preparation import assigning
-from fairseq_signals_ext.preparation.assigning import Groups
-from fairseq_signals_ext.preparation.filtering import Selection, parse_time, select
-from fairseq_signals_ext.preparation.split_proof import prove_apart, prove_nested, prove_whole
-from fairseq_signals_ext.preparation.split_settings import SUBSETS, SplitSettings
 from fairseq_signals_ext.preparation.table import TABLE_NAME, manifest_lines, read_table
+from fairseq_signals_ext.splitting import assigning
+from fairseq_signals_ext.splitting.assigning import Groups
+from fairseq_signals_ext.splitting.filtering import Selection, parse_time, select
+from fairseq_signals_ext.splitting.proof import prove_apart, prove_nested, prove_whole
+from fairseq_signals_ext.splitting.settings import SUBSETS, SplitSettings
 
 if TYPE_CHECKING:
     import pandas as pd

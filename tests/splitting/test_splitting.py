@@ -11,8 +11,8 @@ from made_up_tables import SUBSETS, check_whole, contents, split, subset_of, tim
 
 from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.preparation import splitting
-from fairseq_signals_ext.preparation.splitting import SplitSettings, split_recordings
+from fairseq_signals_ext.splitting import split as splitting
+from fairseq_signals_ext.splitting.split import SplitSettings, split_recordings
 
 
 def linked_sets(table, by_patient):

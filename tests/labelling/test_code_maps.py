@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import fairseq_signals_ext.preparation.code_maps as module
+import fairseq_signals_ext.labelling.code_maps as module
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.preparation.code_maps import CODE_MAPS, read_code_map
+from fairseq_signals_ext.labelling.code_maps import CODE_MAPS, read_code_map
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_maps_have_as_many_labels_as_published(name, labels):
 
 
 def test_every_map_is_listed():
-    files = (Path(module.__file__).parent / "code_maps").glob("*.csv")
+    files = (Path(module.__file__).parent / "maps").glob("*.csv")
     assert sorted(CODE_MAPS) == sorted(path.stem for path in files)
 
 

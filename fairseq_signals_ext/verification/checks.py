@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Dict, Iterator, List, Sequence, Tuple, Union
 import numpy as np
 
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.preparation.manifest_checks import MANIFEST_COLUMNS, check_labels, check_manifests
 from fairseq_signals_ext.preparation.plan import PLAN_NAME, Block, read_plan
 from fairseq_signals_ext.preparation.quality import FLAGS
-from fairseq_signals_ext.preparation.shard_checks import SHARD_COLUMNS, WRITE_TABLE_AGAIN, check_shard
 from fairseq_signals_ext.preparation.table import TABLE_NAME
+from fairseq_signals_ext.verification.manifests import MANIFEST_COLUMNS, check_labels, check_manifests
+from fairseq_signals_ext.verification.shards import SHARD_COLUMNS, WRITE_TABLE_AGAIN, check_shard
 
 if TYPE_CHECKING:
     import pandas as pd

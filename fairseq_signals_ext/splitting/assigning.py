@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Sequence
 import numpy as np
 
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.preparation.filtering import parse_number, refuse_lists
+from fairseq_signals_ext.splitting.filtering import parse_number, refuse_lists
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.preparation.label_files import write_labels
-from fairseq_signals_ext.preparation.labelling import Labels
+from fairseq_signals_ext.labelling.files import write_labels
+from fairseq_signals_ext.labelling.labels import Labels
 
 
 def made_up(values, names=None, idx=None):

@@ -16,10 +16,10 @@ from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.preparation.pipeline import RunOptions, prepare
 from fairseq_signals_ext.preparation.plan import extended, read_plan, write_plan
-from fairseq_signals_ext.preparation.split_settings import SplitSettings
-from fairseq_signals_ext.preparation.splitting import split_recordings
-from fairseq_signals_ext.preparation.verification import verify
 from fairseq_signals_ext.sources import SourceOptions, open_source
+from fairseq_signals_ext.splitting.settings import SplitSettings
+from fairseq_signals_ext.splitting.split import split_recordings
+from fairseq_signals_ext.verification.checks import verify
 
 RECORDS, SHARD_SIZE = 11, 4
 

@@ -8,7 +8,7 @@ from typing import Any, Dict, Optional, Sequence, Tuple
 import numpy as np
 
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.preparation.filtering import Filters, parse_time
+from fairseq_signals_ext.splitting.filtering import Filters, parse_time
 
 SUBSETS = ("train", "valid", "test")
 STRATEGIES = ("random", "patient", "time", "patient-time", "column")

@@ -1,7 +1,7 @@
 """Code maps: which diagnostic codes make which label.
 
 A map is a CSV file with the columns `code`, `label` and, optionally, `description`. Several codes may make one label,
-and one code several labels. Those that come with the package are in the folder `code_maps/`.
+and one code several labels. Those that come with the package are in the folder `maps/`.
 """
 
 import csv
@@ -11,7 +11,7 @@ from typing import Dict, List, Tuple, Union
 
 from fairseq_signals_ext.errors import UserError
 
-_FOLDER = Path(__file__).parent / "code_maps"
+_FOLDER = Path(__file__).parent / "maps"
 
 # name: what it is
 CODE_MAPS = {

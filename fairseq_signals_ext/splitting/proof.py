@@ -5,7 +5,7 @@ from typing import Sequence
 
 import numpy as np
 
-from fairseq_signals_ext.preparation.filtering import Selection
+from fairseq_signals_ext.splitting.filtering import Selection
 
 
 def prove_whole(subsets: Sequence[np.ndarray], selection: Selection) -> None:

@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Mapping, 
 
 import numpy as np
 
-from fairseq_signals_ext.data.shards import read_counts
+from fairseq_signals_ext.data.shards import open_shard, read_counts
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.files import atomic
 from fairseq_signals_ext.leads import LEADS, mask_to_leads
-from fairseq_signals_ext.preparation.heart_rate import heart_rate
 from fairseq_signals_ext.preparation.plan import read_plan
 from fairseq_signals_ext.preparation.quality import FLAGS, PLAUSIBLE_RECORDING_MV
-from fairseq_signals_ext.preparation.shard_checks import open_whole
-from fairseq_signals_ext.preparation.verification import Findings, read_compact, read_flags
-from fairseq_signals_ext.preparation.verification_figures import Axis, distributions, printed_ecg
-from fairseq_signals_ext.preparation.verification_page import PAGE
+from fairseq_signals_ext.verification.checks import Findings, read_compact, read_flags
+from fairseq_signals_ext.verification.figures import Axis, distributions, printed_ecg
+from fairseq_signals_ext.verification.heart_rate import heart_rate
+from fairseq_signals_ext.verification.page import PAGE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -266,7 +265,7 @@ def _signals(out: Path, rows: "pd.DataFrame", seconds: float) -> Iterator[Tuple[
     """Row of the table, Hz, and the first `seconds` of each lead in mV; what cannot be read is left out."""
     for shard, group in _by(rows, "shard"):
         try:
-            array, index = open_whole(out / str(shard))
+            array, index = open_shard(out / str(shard))
         except UserError:  # one of the problems that the report names
             continue
         for row in group[(group["row"] >= 0) & (group["row"] < len(index))].itertuples():

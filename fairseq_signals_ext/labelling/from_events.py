@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.preparation.events import BOUNDS, Events, read_events
-from fairseq_signals_ext.preparation.labelling import Labels, in_sources
-from fairseq_signals_ext.preparation.link_settings import LinkSettings
+from fairseq_signals_ext.labelling.events import BOUNDS, Events, read_events
+from fairseq_signals_ext.labelling.labels import Labels, in_sources
+from fairseq_signals_ext.labelling.link_settings import LinkSettings
+from fairseq_signals_ext.labelling.text_tables import as_keys
 from fairseq_signals_ext.preparation.table import read_table
-from fairseq_signals_ext.preparation.text_tables import as_keys
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from made_up_tables import write_table
 
-from fairseq_signals_ext.preparation import assigning, splitting
-from fairseq_signals_ext.preparation.filtering import Selection
-from fairseq_signals_ext.preparation.split_proof import prove_whole
-from fairseq_signals_ext.preparation.splitting import SplitSettings, split_recordings
+from fairseq_signals_ext.splitting import assigning
+from fairseq_signals_ext.splitting import split as splitting
+from fairseq_signals_ext.splitting.filtering import Selection
+from fairseq_signals_ext.splitting.proof import prove_whole
+from fairseq_signals_ext.splitting.split import SplitSettings, split_recordings
 
 
 @pytest.mark.parametrize(

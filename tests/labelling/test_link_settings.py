@@ -5,7 +5,7 @@ import re
 import pytest
 
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.preparation.link_settings import LinkSettings, read_link_settings
+from fairseq_signals_ext.labelling.link_settings import LinkSettings, read_link_settings
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import numpy as np
 
 from fairseq_signals_ext.data.manifest import FileManifest, ShardManifest, find_manifests, read_manifests
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.preparation.shard_checks import WRITE_TABLE_AGAIN
-from fairseq_signals_ext.preparation.split_settings import SUBSETS
+from fairseq_signals_ext.splitting.settings import SUBSETS
+from fairseq_signals_ext.verification.shards import WRITE_TABLE_AGAIN
 
 if TYPE_CHECKING:
     import pandas as pd
