@@ -1,21 +1,17 @@
 """`manifests/label.py` as a user runs it."""
 
 import json
-import os
-import subprocess
-import sys
 from datetime import datetime
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from running import ROOT, script
 
 from fairseq_signals_ext.commands.label import main
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "examples" / "ecg_fm" / "labels"
 SCHEMA = pa.schema(
     {
@@ -65,15 +61,8 @@ def fails(capsys, *arguments):
 
 
 def test_script_with_codes(folder):
-    script = [sys.executable, str(ROOT / "manifests" / "label.py"), str(folder), "--name", "l", "--codes", "code15"]
-    done = subprocess.run(
-        [*script, "--min-count", "1", "--train-manifest", str(folder / "splits" / "s" / "train.tsv")],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
+    arguments = [folder, "--name", "l", "--codes", "code15", "--min-count", 1]
+    done = script("manifests/label.py", *arguments, "--train-manifest", folder / "splits" / "s" / "train.tsv")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
         "1 of 4 recordings have no codes: unlabelled",

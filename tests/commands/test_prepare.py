@@ -1,31 +1,14 @@
 """`manifests/prepare.py` and the simulated ECGs, as a user runs them."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 import wfdb
+from running import script
 
 from fairseq_signals_ext.commands.prepare import main
 from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.readers import read_ecg
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def python(script, *arguments):
-    return subprocess.run(
-        [sys.executable, str(ROOT / script), *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
 
 
 def write_records(folder, number=10, invalid=()):
@@ -56,7 +39,7 @@ def source(tmp_path):
 
 def test_the_four_commands(source, tmp_path):
     out = tmp_path / "out"
-    done = python("manifests/prepare.py", "wfdb", source, "--out", out, "--jobs", 2, "--shard-size", 4)
+    done = script("manifests/prepare.py", "wfdb", source, "--out", out, "--jobs", 2, "--shard-size", 4)
     assert done.returncode == 0, done.stderr
     assert f"{out}: 10 recordings, 0.00 h, 3 shard(s)\nflags: short 10" in done.stdout
     assert "10/10" in done.stderr
@@ -69,7 +52,7 @@ def test_the_four_commands(source, tmp_path):
         ["manifests/label.py", out, "--name", "l", "--table", table],
         ["manifests/verify.py", out],
     ):
-        done = python(*command)
+        done = script(*command)
         assert done.returncode == 0, done.stderr
     assert (out / "splits" / "s" / "train.tsv").read_text().startswith("../..\nshards/0000")
     assert np.load(out / "labels" / "l" / "y.npy")[:, 0].tolist() == [0, 1] * 5
@@ -77,7 +60,7 @@ def test_the_four_commands(source, tmp_path):
 
 
 def test_help_has_an_example():
-    done = python("manifests/prepare.py", "--help")
+    done = script("manifests/prepare.py", "--help")
     assert done.returncode == 0
     assert "python manifests/prepare.py physionet2021 /data" in done.stdout
 
@@ -88,7 +71,7 @@ def test_rejected_files_are_told_in_the_last_line(source, tmp_path):
     (source / "r2.dat").unlink()
     (source / "r3.hea").write_text("not a header\n")
     out = tmp_path / "out"
-    done = python("manifests/prepare.py", "wfdb", source, "--out", out)
+    done = script("manifests/prepare.py", "wfdb", source, "--out", out)
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1] == f"3 file(s) were rejected, see {out / 'rejected.csv'}"
     rejected = pd.read_csv(out / "rejected.csv").set_index("source_file")["reason"]
@@ -131,7 +114,7 @@ def test_wrong_input_is_one_line(source, tmp_path, spoil, arguments, message):
 
 
 def test_missing_folder_ends_with_one_line_and_status_1(tmp_path):
-    done = python("manifests/prepare.py", "wfdb", tmp_path / "nowhere", "--out", tmp_path / "out")
+    done = script("manifests/prepare.py", "wfdb", tmp_path / "nowhere", "--out", tmp_path / "out")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
         f"error: {tmp_path / 'nowhere'}: no such folder; give the folder that holds the recordings"
@@ -149,7 +132,7 @@ def test_resume_after_everything_is_there(source, tmp_path):
 def test_simulated_ecgs(tmp_path):
     pytest.importorskip("neurokit2")
     for folder in ("a", "b"):
-        done = python(
+        done = script(
             "examples/demo/simulate.py", "--out", tmp_path / folder, "--recordings", 2 if folder == "a" else 1
         )
         assert done.returncode == 0, done.stderr
@@ -171,6 +154,6 @@ def test_simulated_ecgs(tmp_path):
 
 
 def test_simulation_refuses_nonsense(tmp_path):
-    done = python("examples/demo/simulate.py", "--out", tmp_path, "--recordings", 0)
+    done = script("examples/demo/simulate.py", "--out", tmp_path, "--recordings", 0)
     assert done.returncode == 1
     assert done.stderr.startswith("error: 0 recordings, seed 1: give at least 1")

@@ -1,28 +1,11 @@
 """`manifests/split.py`, as a user runs it."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from made_up_tables import members, times, write_table
+from running import script
 
 from fairseq_signals_ext.commands.split import main
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def python(script, *arguments):
-    return subprocess.run(
-        [sys.executable, str(ROOT / script), *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
 
 
 def write_folder(folder):
@@ -41,7 +24,7 @@ def write_folder(folder):
 def test_split_prints_a_table_of_counts(tmp_path):
     write_folder(tmp_path)
     arguments = ["--name", "s", "--where", "age", ">=", "18", "--without-flags", "nan", "--fractions", 0.5, 0.25, 0.25]
-    done = python("manifests/split.py", tmp_path, *arguments)
+    done = script("manifests/split.py", tmp_path, *arguments)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
         f"{tmp_path / 'splits' / 's'}: 40 recordings, split by patient",
@@ -51,13 +34,13 @@ def test_split_prints_a_table_of_counts(tmp_path):
     ]
     assert [line.split()[0] for line in done.stdout.splitlines()[2:5]] == ["train", "valid", "test"]
     assert sum(int(line.split()[1]) for line in done.stdout.splitlines()[2:5]) == 36
-    done = python("manifests/split.py", tmp_path, *arguments)
+    done = script("manifests/split.py", tmp_path, *arguments)
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "exists already" in done.stderr
-    assert python("manifests/split.py", tmp_path, *arguments, "--overwrite").returncode == 0
+    assert script("manifests/split.py", tmp_path, *arguments, "--overwrite").returncode == 0
 
 
 def test_help_has_examples():
-    done = python("manifests/split.py", "--help")
+    done = script("manifests/split.py", "--help")
     assert done.returncode == 0
     assert "python manifests/split.py data --name random --by patient --fractions 0.8 0.1 0.1" in done.stdout
     assert "in % of it" in done.stdout
@@ -202,7 +185,7 @@ def test_wrong_input_is_one_line(tmp_path, monkeypatch, arguments, message):
 
 
 def test_folder_that_is_not_prepared(tmp_path):
-    done = python("manifests/split.py", tmp_path / "nowhere", "--name", "s")
+    done = script("manifests/split.py", tmp_path / "nowhere", "--name", "s")
     assert done.returncode == 1
     path = tmp_path / "nowhere" / "recordings.parquet"
     assert done.stderr.splitlines() == [f"error: {path}: no such file; run manifests/prepare.py first"]

@@ -1,16 +1,13 @@
 """`manifests/verify.py`, as a user runs it, and its report."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
 import wfdb
+from running import script
 
 from fairseq_signals_ext.commands.verify import main
 from fairseq_signals_ext.leads import LEADS
@@ -19,7 +16,6 @@ from fairseq_signals_ext.sources import SourceOptions, open_source
 from fairseq_signals_ext.verification.checks import Findings
 from fairseq_signals_ext.verification.report import write_report
 
-ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = "<script>alert('x')</script>"
 # records, leads, Hz in the source, seconds
 SOURCES = {"a $x^$ & <b>": (4, LEADS, 500, 10), "few leads": (4, ("I", "II", "V1"), 250, 30)}
@@ -94,13 +90,7 @@ class Page(HTMLParser):
 
 
 def test_a_good_folder(out):
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "manifests" / "verify.py"), str(out), "--jobs", "2"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
+    done = script("manifests/verify.py", out, "--jobs", 2)
     assert done.returncode == 0
     assert done.stdout.splitlines() == [
         f"{out}: 8 recordings, 0.04 h, 4 shard(s), 1 manifest(s), 0 set(s) of labels",

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List
 
-CONFIGS = Path(__file__).parents[2] / "examples" / "ecg_fm" / "pretraining"
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / "examples" / "ecg_fm" / "pretraining"
 BIN = Path(sys.executable).parent
 
 # overrides that make any of the configs a matter of seconds
@@ -56,6 +57,11 @@ def run(command: List[str], **kwargs: Any) -> "subprocess.CompletedProcess[str]"
     """Run to the end; output as text."""
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=540, env=environment, **kwargs)
+
+
+def script(name: str, *arguments: Any) -> "subprocess.CompletedProcess[str]":
+    """Run a script of this repository, such as `manifests/prepare.py`, to the end."""
+    return run([sys.executable, str(ROOT / name), *map(str, arguments)])
 
 
 def train(data: Path, out: Path, *overrides: str, config: str = "tiny") -> str:
