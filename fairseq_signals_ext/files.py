@@ -2,20 +2,51 @@
 
 import contextlib
 import os
+import re
+import uuid
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, Set
+
+from fairseq_signals_ext.errors import UserError
+
+# marks a prepared folder
+PLAN_NAME = "plan.jsonl"
 
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an exception, else is gone."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # workers of a cluster may have the same process number
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def check_folder_name(name: str) -> None:
+    """Raise a `UserError` unless this can name a folder on any machine, and one that is not hidden."""
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise UserError(f"name {name!r}: use letters, digits, '_', '-' and '.' only; it names a folder")
+
+
+def walk_files(top: Path, without: str = "") -> Iterator[str]:
+    """Names of all files below a folder, relative to it, in no order; links are followed, each folder is entered once.
+
+    Args:
+        without: folders that hold a file of this name are left out.
+    """
+    entered: Set[str] = set()
+    for at, folders, files in os.walk(top, followlinks=True):
+        real = os.path.realpath(at)
+        if real in entered or without in files:
+            folders.clear()
+            continue
+        entered.add(real)
+        below = "" if at == str(top) else os.path.relpath(at, top).replace(os.sep, "/") + "/"
+        yield from (below + name for name in files)
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fairseq_signals_ext.data.shards import patient_key
 from fairseq_signals_ext.preparation.table import COLUMNS, manifest_lines
 from fairseq_signals_ext.splitting.filtering import Filters
 from fairseq_signals_ext.splitting.split import SplitSettings, split_recordings
@@ -33,6 +34,8 @@ def write_table(folder: Path, rows: int, order: Any = None, **columns: Any) -> p
         "shard": [f"shards/{row // 4:05d}.npy" for row in range(rows)],
         "row": [row % 4 for row in range(rows)],
     }
+    patients = columns.get("patient", [None] * rows)
+    plausible["patient_key"] = [patient_key(f"unknown {row}" if p is None else p) for row, p in enumerate(patients)]
     arrays = {}
     for name, (kind, _) in COLUMNS.items():
         values = columns.pop(name, plausible.get(name, [None] * rows))

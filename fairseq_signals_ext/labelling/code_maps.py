@@ -5,11 +5,13 @@ and one code several labels. Those that come with the package are in the folder 
 """
 
 import csv
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Tuple, Union
+from typing import Dict, FrozenSet, List, Tuple, Union
 
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.sources.code15 import WITHOUT as CODE15_WITHOUT
 
 _FOLDER = Path(__file__).parent / "maps"
 
@@ -25,6 +27,7 @@ CODE_MAPS = {
     "code15": "the 6 abnormalities of CODE-15%",
 }
 _IGNORE_CASE = ("cinc2021",)
+_SNOMED = re.compile(r"\d{6,18}")
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,25 @@ class CodeMap:
         labels: names of the labels, in order.
         labels_of: code -> its labels; codes as `key` gives them.
         ignores_case: whether a code may be written in capitals or small letters.
+        others: further codes that recordings may have of whom the map knows everything; as `key` gives them.
+        is_snomed: whether its codes are SNOMED CT's, so that any other of these is one of these too.
     """
 
     name: str
     labels: Tuple[str, ...]
     labels_of: Dict[str, Tuple[str, ...]]
     ignores_case: bool = False
+    others: FrozenSet[str] = frozenset()
+    is_snomed: bool = False
+
+    @property
+    def knows_its_vocabulary(self) -> bool:
+        """Whether it can tell codes that it leaves out on purpose from those of another vocabulary."""
+        return bool(self.others) or self.is_snomed
+
+    def speaks(self, code: str) -> bool:
+        """Whether a code is of the map's vocabulary: one of its own, or one that it leaves out on purpose."""
+        return bool(self[code]) or self.key(code) in self.others or (self.is_snomed and _is_snomed(code))
 
     def key(self, code: str) -> str:
         """A code as the map compares it: trimmed, and in small letters if the map ignores case."""
@@ -63,13 +79,30 @@ def read_code_map(name: Union[str, Path]) -> CodeMap:
     if not path.is_file():
         raise UserError(f"code map {str(name)!r}: no such file; give a CSV file, or one of {', '.join(CODE_MAPS)}")
     rows = _read_rows(path)
-    code_map = CodeMap(str(name), tuple(dict.fromkeys(label for _, _, label in rows)), {}, str(name) in _IGNORE_CASE)
+    code_map = CodeMap(
+        str(name),
+        tuple(dict.fromkeys(label for _, _, label in rows)),
+        {},
+        ignores_case=str(name) in _IGNORE_CASE,
+        others=_others(str(name)) if shipped else frozenset(),
+        is_snomed=any(_is_snomed(code) for _, code, _ in rows),
+    )
     for line, code, label in rows:
         key = code_map.key(code)
         if label in code_map.labels_of.get(key, ()):
             raise UserError(f"{path}: line {line}: code {code!r} has the label {label!r} already; delete the line")
         code_map.labels_of[key] = (*code_map.labels_of.get(key, ()), label)
     return code_map
+
+
+def _others(name: str) -> FrozenSet[str]:
+    if name.startswith("ptbxl-"):
+        return frozenset(code for _, code, _ in _read_rows(_FOLDER / "ptbxl-all.csv"))
+    return frozenset(CODE15_WITHOUT) if name == "code15" else frozenset()
+
+
+def _is_snomed(code: str) -> bool:
+    return _SNOMED.fullmatch(code.strip()) is not None
 
 
 def _read_rows(path: Path) -> List[Tuple[int, str, str]]:

@@ -135,12 +135,17 @@ def read_events(path: Union[str, Path], settings: LinkSettings, patients: Sequen
         raise UserError(f"{path}: no event has a time that can be read ({examples['no_time']}); {cure}")
     joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     patient, time, value, bound = (joined.pop(key) for key in ("patient", "time", "value", "bound"))
-    return Events(patient, time, value, bound, joined, counts, examples)
+    limits = {key[len(_LIMIT) :]: limit for key, limit in joined.items()}
+    return Events(patient, time, value, bound, limits, counts, examples)
 
 
 # rows of the file; that pass the filter; of patients with ECGs; left out: without a time, without a value, with a value
 # that is no number; used: as a bound (<0.01), as the middle of a range
 _COUNTED = ("rows", "passed", "of_patients", "no_time", "no_value", "not_a_number", "bounds", "ranges")
+
+
+# before the names of the user's columns of limits, which may be those of ours
+_LIMIT = "limit "
 
 
 def _read_part(
@@ -176,7 +181,7 @@ def _read_part(
     columns["time"] = time.to_numpy("datetime64[us]").astype(np.int64)
     for column in _limit_columns(settings):
         limit, limit_bound, _ = parse_values(chunk[column])
-        columns[column] = np.where(limit_bound == 0, limit, np.nan)
+        columns[_LIMIT + column] = np.where(limit_bound == 0, limit, np.nan)
     return {name: column[used] for name, column in columns.items()}
 
 

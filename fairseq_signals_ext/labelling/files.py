@@ -8,7 +8,7 @@ import numpy as np
 
 from fairseq_signals_ext.data.manifest import ShardManifest, find_manifests, read_manifests
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.files import atomic
+from fairseq_signals_ext.files import atomic, check_folder_name
 from fairseq_signals_ext.labelling.labels import Labels
 from fairseq_signals_ext.preparation.table import read_table
 
@@ -25,8 +25,7 @@ def labels_folder(out: Union[str, Path], name: str, overwrite: bool = False) -> 
     Raises:
         UserError: the name is taken, or not the name of a folder.
     """
-    if not name or name in (".", "..") or any(mark in name for mark in "/\\"):
-        raise UserError(f"labels {name!r}: give a name without slashes, such as 'superclasses'")
+    check_folder_name(name)
     folder = Path(out) / "labels" / name
     if folder.exists() and not overwrite:
         raise UserError(f"{folder}: exists already; choose another --name, or replace it with --overwrite")

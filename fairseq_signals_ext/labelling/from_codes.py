@@ -1,7 +1,7 @@
 """Labels from the recordings' diagnostic codes."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Dict, Optional, Sequence, Union
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from fairseq_signals_ext.preparation.table import read_table
 if TYPE_CHECKING:
     import pandas as pd
 
+_SMALLEST_SHARE = 0.5  # of a source's codes that are of the map's vocabulary
 _LISTED = 10  # codes that the map does not know, in messages
 
 
@@ -25,7 +26,8 @@ def labels_from_codes(
 ) -> Labels:
     """Labels from the recordings' diagnostic codes (column `codes` of the table).
 
-    A recording with codes has every label of the map, 1 or 0. One without any code is unlabelled.
+    A recording with codes has every label of the map, 1 or 0. One without any code is unlabelled, and so are those of
+    a source whose codes are of another vocabulary than the map's, unless it is named in `sources`.
 
     Args:
         out: prepared folder.
@@ -40,6 +42,9 @@ def labels_from_codes(
     table = read_table(out, ["idx", "source", "codes"])
     inside = in_sources(out, table, sources)
     codes = _codes(table["codes"].where(inside, None))
+    foreign = _foreign_sources(table["source"], codes, code_map) if sources is None else {}
+    inside &= ~table["source"].isin(list(foreign)).to_numpy()
+    codes = codes[inside[codes["recording"]]]
     values = np.full((len(table), len(code_map.labels)), np.nan)
     values[inside if no_codes_are_negative else codes["recording"].unique()] = 0
     unlikely = (codes["likelihood"] < min_likelihood).to_numpy()
@@ -53,8 +58,24 @@ def labels_from_codes(
             labels.codes.setdefault(label, []).append(code)
     labels.settings = {"code_map": code_map.name, "min_likelihood": min_likelihood, "sources": sources}
     labels.settings["no_codes_are_negative"] = no_codes_are_negative
+    labels.counts["other_vocabulary"] = {source: int((table["source"] == source).sum()) for source in foreign}
+    for source, example in foreign.items():
+        labels.notes.append(
+            f"source {source!r} has codes of another vocabulary, such as {example}: its "
+            f"{labels.counts['other_vocabulary'][source]} recordings are unlabelled (--sources {source} labels them)"
+        )
     _count_codes(labels, codes, code_map, int(inside.sum()), int(unlikely.sum()))
     return labels
+
+
+def _foreign_sources(source: "pd.Series", codes: "pd.DataFrame", code_map: CodeMap) -> Dict[str, str]:
+    """Sources whose codes are of another vocabulary than the map's, and an example of these."""
+    spoken = {code: code_map.speaks(code) for code in codes["code"].unique()}
+    known = codes["code"].map(spoken).astype(bool)
+    share = known.groupby(source.to_numpy()[codes["recording"]]).mean()
+    # a map of somebody's own may leave out most codes of a vocabulary that it does not list
+    foreign = share.index[share < _SMALLEST_SHARE] if code_map.knows_its_vocabulary else share.index[share == 0]
+    return {name: codes["code"][~known & (source.to_numpy()[codes["recording"]] == name)].iloc[0] for name in foreign}
 
 
 def _codes(lists: "pd.Series") -> "pd.DataFrame":
@@ -72,7 +93,7 @@ def _count_codes(labels: Labels, codes: "pd.DataFrame", code_map: CodeMap, recor
     of_unknown = codes[codes["code"].isin(unknown)].groupby("code")["recording"].nunique()
     frequent = sorted(of_unknown.items(), key=lambda item: (-item[1], item[0]))
     without = recordings - codes["recording"].nunique()
-    labels.counts = {"recordings": recordings, "without_codes": without, "below_min_likelihood": unlikely}
+    labels.counts.update(recordings=recordings, without_codes=without, below_min_likelihood=unlikely)
     labels.counts["unknown_codes"] = {code: int(count) for code, count in frequent}
     if without:
         what = "negative" if labels.settings["no_codes_are_negative"] else "unlabelled"

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from concurrent.futures import BrokenExecutor
 from typing import Any, Callable, ContextManager, Iterator, Sequence, Tuple
 
 from fairseq_signals_ext.errors import UserError
@@ -38,8 +39,13 @@ def run_jobs(
         # ray's backend gives its results only at the end
         return_as = "list" if backend == "ray" else "generator_unordered"
         parallel = Parallel(n_jobs=processes, return_as=return_as, batch_size=1)
-        for done in parallel(delayed(function)(*job) for job in jobs):
-            advance(done)
+        try:
+            for done in parallel(delayed(function)(*job) for job in jobs):
+                advance(done)
+        except BrokenExecutor as error:  # joblib's own kinds of it name no reason
+            raise UserError(
+                "a worker process was killed, most likely for want of memory; go on with fewer --jobs and --resume"
+            ) from error
 
 
 def _cluster(backend: str) -> ContextManager[Any]:

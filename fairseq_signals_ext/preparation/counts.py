@@ -13,6 +13,8 @@ from fairseq_signals_ext.preparation.resampling import RESAMPLERS
 from fairseq_signals_ext.readers import Recording
 
 _INT16 = np.iinfo(np.int16)
+# numbers in a recording after resampling: 24 h of 12 leads at 500 Hz, 4 GB while it is worked on
+_LARGEST = 2**29
 # a lead with a smaller range than this (mV) is constant: its range divided into counts would no longer be exact
 _SMALLEST_RANGE = 1e-12
 
@@ -129,6 +131,12 @@ def _own_counts(recording: Recording) -> Tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def _resampled(recording: Recording, processing: Processing) -> np.ndarray:
+    values = len(recording.leads) * recording.samples * processing.rate / recording.sample_rate
+    if values > _LARGEST:
+        raise UserError(
+            f"too long: {recording.samples} samples at {recording.sample_rate:g} Hz would be {values:.2g} numbers at "
+            f"{processing.rate:g} Hz; cut it into pieces, or correct its sample rate"
+        )
     signal = RESAMPLERS[processing.resample](recording.signal, recording.sample_rate, processing.rate)
     if signal.shape[1] == 0:
         raise UserError(f"too short: nothing is left of it at {processing.rate:g} Hz")

@@ -8,12 +8,12 @@ import contextlib
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Union
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple, Union
 
 import numpy as np
 import xxhash
 
-from fairseq_signals_ext.data.shards import STORAGES, ShardWriter
+from fairseq_signals_ext.data.shards import STORAGES, ShardWriter, patient_key
 from fairseq_signals_ext.errors import MissingPackageError, UserError
 from fairseq_signals_ext.files import remove_unfinished
 from fairseq_signals_ext.leads import LEADS, leads_to_mask
@@ -23,6 +23,7 @@ from fairseq_signals_ext.preparation.plan import Block, BlockSettings, check_add
 from fairseq_signals_ext.preparation.quality import Quality, assess, likely_factor
 from fairseq_signals_ext.preparation.table_parts import PART_COLUMNS, Summary, rejected_items, write_part, write_tables
 from fairseq_signals_ext.readers import Recording
+from fairseq_signals_ext.readers.facts import shown
 from fairseq_signals_ext.sources import Item, Source
 
 # recordings of a part of a source that are looked at to find its gain
@@ -86,20 +87,28 @@ def prepare(
         UserError: wrong options, no items, none of them usable, a source or shards that are there already without
             `resume`, shards made with other settings, or no space left.
     """
-    out, processing, options = Path(out), processing or Processing(), options or RunOptions()
+    # a worker of a cluster may run in another folder
+    out, source = Path(out).absolute(), dataclasses.replace(source, folder=source.folder.absolute())
+    processing, options = processing or Processing(), options or RunOptions()
     if storage not in STORAGES:
         raise UserError(f"storage {storage!r}: use one of {', '.join(STORAGES)}")
     items = _by_name(source)
-    with _only_one(out), _write_errors(out):
+    with _write_errors(out), _only_one(out):
         plan = read_plan(out)
         settings = BlockSettings(processing, storage, _gain_fixes(source, plan, processing, gain_fix))
         check_addition(out, plan, source.name, settings, options.resume)
-        again = set(rejected_items(out, plan, source.name)) if options.retry_rejected else ()
+        again = _to_try_again(out, plan, source.name) if options.retry_rejected else set()
         plan = extended(plan, source.name, list(items), settings, options.shard_size, again)
         write_plan(out, plan)
         remove_unfinished(out / "shards")
         _write_blocks(source, items, out, [block for block in plan if block.source == source.name], options)
         return write_tables(out, plan)
+
+
+def _to_try_again(out: Path, plan: Sequence[Block], source: str) -> Set[str]:
+    """Items of a source that were rejected, apart from those that a shard yet to be written has."""
+    waiting = {name for block in plan if block.source == source and not block.is_complete(out) for name in block.items}
+    return set(rejected_items(out, plan, source)) - waiting
 
 
 def _by_name(source: Source) -> Dict[str, Item]:
@@ -168,8 +177,8 @@ def _sampled_amplitudes(source: Source, items: Sequence[Item], processing: Proce
     amplitudes = []
     for item in items[:: max(1, len(items) // _GAIN_SAMPLE)]:
         with contextlib.suppress(UserError):  # such items will be rejected, with the reason, when their turn comes
-            stored = to_counts(source.read(source.folder, item), processing)
-            amplitudes.append(assess(stored, processing.rate, 0).amplitude_mv)
+            _, _, quality = _processed(source, BlockSettings(processing, "raw", {}), item)
+            amplitudes.append(quality.amplitude_mv)
     return amplitudes
 
 
@@ -216,15 +225,14 @@ def _write_block(
 
 def _add(writer: ShardWriter, source: Source, settings: BlockSettings, item: Item, idx: int) -> Dict[str, Any]:
     """Add an item to the shard; returns its columns of the table."""
-    recording = _with_facts(_read(source, item), item)
-    factor = settings.gain_fix.get(item.source or source.name, 1.0)
-    stored = to_counts(recording, settings.processing, factor)
-    quality = assess(stored, settings.processing.rate, settings.processing.min_seconds)
+    recording, stored, quality = _processed(source, settings, item)
     patient = recording.patient or f"{source.name} {item.name}"
+    patient = f"{source.name} {patient}" if source.own_patients else patient
     row = {
         "shard": f"shards/{writer.path.name}",
         "row": len(writer),
-        "gain_fix": factor,
+        "gain_fix": _gain_fix(source, settings, item),
+        "patient_key": patient_key(patient),
         **_columns(recording, stored, quality),
         **{name: value for name, value in item.facts.items() if name not in _FACTS_OF_RECORDING},
     }
@@ -235,18 +243,25 @@ def _add(writer: ShardWriter, source: Source, settings: BlockSettings, item: Ite
         zero=stored.zero,
         sample_rate=settings.processing.rate,
         idx=idx,
-        patient=f"{source.name} {patient}" if source.own_patients else patient,
+        patient=patient,
     )
     return row
 
 
-def _read(source: Source, item: Item) -> Recording:
+def _gain_fix(source: Source, settings: BlockSettings, item: Item) -> float:
+    return settings.gain_fix.get(item.source or source.name, 1.0)
+
+
+def _processed(source: Source, settings: BlockSettings, item: Item) -> Tuple[Recording, Counts, Quality]:
+    """An item as it is, as it will be stored, and what may be wrong with it."""
     try:
-        return source.read(source.folder, item)
+        recording = _with_facts(source.read(source.folder, item), item)
+        stored = to_counts(recording, settings.processing, _gain_fix(source, settings, item))
+        return recording, stored, assess(stored, settings.processing.rate, settings.processing.min_seconds)
     except (UserError, ImportError):
         raise
     except Exception as error:  # noqa: BLE001 - one file must never stop the millions that follow
-        raise UserError(f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]})") from error
+        raise UserError(f"cannot be used ({type(error).__name__}: {shown(error)})") from error
 
 
 def _with_facts(recording: Recording, item: Item) -> Recording:

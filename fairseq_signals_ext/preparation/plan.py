@@ -13,10 +13,8 @@ from typing import Any, Collection, Dict, List, Sequence, Tuple
 
 from fairseq_signals_ext.data.shards import index_path
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.files import atomic
+from fairseq_signals_ext.files import PLAN_NAME, atomic
 from fairseq_signals_ext.preparation.counts import Processing
-
-PLAN_NAME = "plan.jsonl"
 
 
 @dataclass(frozen=True)

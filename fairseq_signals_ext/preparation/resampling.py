@@ -5,6 +5,11 @@ from typing import Callable, Dict
 
 import numpy as np
 
+from fairseq_signals_ext.errors import UserError
+
+# relative; less than a sample in an hour at 500 Hz
+_LARGEST_STRETCH = 5e-7
+
 Resampler = Callable[[np.ndarray, float, float], np.ndarray]
 
 
@@ -39,10 +44,15 @@ def resample_polyphase(signal: np.ndarray, source_rate: float, target_rate: floa
 
     Returns:
         leads x new samples, float64.
+
+    Raises:
+        UserError: the ratio of the rates is no such fraction.
     """
     from scipy.signal import resample_poly
 
     ratio = Fraction(target_rate / source_rate).limit_denominator(10_000)
+    if abs(float(ratio) * source_rate / target_rate - 1) > _LARGEST_STRETCH:
+        raise UserError(f"{source_rate:g} Hz cannot be resampled to {target_rate:g} Hz this way; use --resample linear")
     return resample_poly(signal, ratio.numerator, ratio.denominator, axis=1, padtype="line")
 
 

@@ -21,6 +21,7 @@ COLUMNS = {
     "source": ("string", "name of the source"),
     "source_file": ("string", "file below the source's folder; with #NAME where a file holds many recordings"),
     "patient": ("string", "the source's patient id"),
+    "patient_key": ("int64", "number of the patient, other for equal ids of collections with ids of their own"),
     "start_time": ("timestamp[us]", "when it was taken"),
     "age": ("float64", "years"),
     "sex": ("string", "female or male"),

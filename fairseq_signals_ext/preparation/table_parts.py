@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # columns that only the parts of the table have: hash of the content, name of the whole source, and why an item was
 # rejected
 _ONLY_IN_PARTS = {"content": "string", "collection": "string", "reason": "string"}
+# whole numbers above this are no longer exact as float64, so a column with one is text
+_EXACT = 2**53
 PART_COLUMNS = {**{name: kind for name, (kind, _) in COLUMNS.items()}, **_ONLY_IN_PARTS}
 
 
@@ -71,7 +73,9 @@ def _type(kind: str) -> "pa.DataType":
 
 
 def _is_number(value: Any) -> bool:
-    return value is None or isinstance(value, (bool, int, float, np.number, np.bool_))
+    if isinstance(value, (int, np.integer)):
+        return abs(value) <= _EXACT
+    return value is None or isinstance(value, (float, np.floating, np.bool_))
 
 
 def _plain(value: Any, number: bool) -> Union[None, float, str]:

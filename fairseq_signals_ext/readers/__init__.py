@@ -1,6 +1,7 @@
 """One ECG file in any supported format -> one `Recording`."""
 
 import os
+import threading
 import warnings
 from pathlib import Path
 from typing import Optional, Sequence, Union
@@ -13,6 +14,8 @@ from fairseq_signals_ext.readers.recording import Recording, StoredCounts
 
 __all__ = ["Recording", "StoredCounts", "read_ecg"]
 
+# how warnings are filtered belongs to the process, so its threads must not read at the same time
+_ONE_AT_A_TIME = threading.RLock()
 _RATES = (1.0, 1e6)  # Hz
 
 
@@ -48,7 +51,8 @@ def read_ecg(
         raise UserError(f"{path}: this is a folder; give one file")
     if header is None and not os.path.exists(text):
         raise UserError(f"{path}: no such file; check the path")
-    with warnings.catch_warnings():  # what matters in them is an error; the rest helps nobody who reads a million files
+    # what matters in warnings is an error, and the rest helps nobody who reads a million files
+    with _ONE_AT_A_TIME, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             if header is not None:

@@ -96,9 +96,14 @@ def _text_format(path: Path, head: bytes) -> Optional[str]:
         return "Kardia JSON" if '"recordedAt"' in text else None
     lines = [line for line in text.splitlines() if line.strip()]
     remarks_end = next((line for line in lines if not line.startswith("#")), "")
-    if _WFDB_LINE.fullmatch(remarks_end.strip()) and not _NUMBERS.fullmatch(remarks_end):
+    if is_wfdb_record_line(remarks_end) and not _NUMBERS.fullmatch(remarks_end):
         raise UserError(f"{path}: this is a WFDB header; give it the suffix .hea, with its signal file beside it")
     return "table" if lines and "\0" not in text and _TABLE_LINE.fullmatch(lines[0]) else None
+
+
+def is_wfdb_record_line(line: str) -> bool:
+    """Whether a line may be the first of a WFDB header."""
+    return _WFDB_LINE.fullmatch(line.strip()) is not None
 
 
 def _decoded(head: bytes) -> str:

@@ -51,7 +51,7 @@ class MatFile:
         Raises:
             UserError: it cannot be decoded, or it claims more bytes than the file can hold.
         """
-        if math.prod(self.shapes[name]) > _HIGHEST_RATIO * self.path.stat().st_size:
+        if math.prod(self.shapes[name]) > _HIGHEST_RATIO * self._stored_bytes(name):
             raise self._unreadable(f"{name!r} claims more samples than the file can hold")
         try:
             array = self._from_hdf5(name) if self._is_hdf5 else self._from_scipy(name)
@@ -60,6 +60,10 @@ class MatFile:
         if array.dtype.kind not in "iuf":
             raise self._unreadable(f"{name!r} holds {array.dtype}, not real numbers")
         return array
+
+    def _stored_bytes(self, name: str) -> int:
+        """At most so many bytes of the file hold this array."""
+        return int(self._hdf5[name].id.get_storage_size()) if self._is_hdf5 else self.path.stat().st_size
 
     def _unreadable(self, reason: object) -> UserError:
         return UserError(f"{self.path}: cannot be read as a MATLAB file ({shown(reason)}); save it again")

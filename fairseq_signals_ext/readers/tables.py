@@ -162,7 +162,7 @@ def _millivolts(path: Path, said: Optional[str], given: Optional[str], samples: 
     """mV in one unit of a column."""
     if said and given and millivolts(said) != millivolts(given):
         raise UserError(f"{path}: a column's unit is {shown(said)}, not {given}; leave the unit out or correct it")
-    if not said and not given and all((np.rint(row) == row).all() for row in samples):
+    if not said and not given and all((np.isnan(row) | (np.rint(row) == row)).all() for row in samples):
         raise UserError(f"{path}: it holds integers and no unit; write it in the header ('I (uV)') or give it (unit)")
     factor = millivolts(said or given or "mV")
     if factor is None:

@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from fairseq_signals_ext.errors import MissingPackageError, UserError
+from fairseq_signals_ext.files import walk_files
 from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.readers.facts import age_of, millivolts, rows_of_leads, sex_of
 from fairseq_signals_ext.readers.recording import Recording, StoredCounts
@@ -31,10 +32,7 @@ def find_wfdb(folder: Union[str, Path]) -> List[str]:
     top = os.fspath(folder)
     if not os.path.isdir(top):
         raise UserError(f"{folder}: no such folder; give the folder that holds the WFDB records")
-    names: List[str] = []
-    for at, _, files in os.walk(top):
-        below = "" if at == top else os.path.relpath(at, top).replace(os.sep, "/") + "/"
-        names += [below + file for file in files if file.endswith(".hea")]
+    names = [name for name in walk_files(Path(top)) if name.endswith(".hea")]
     if not names:
         raise UserError(f"{folder}: no .hea file here or below; give the folder that holds the WFDB records")
     return sorted(names)

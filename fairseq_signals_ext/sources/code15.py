@@ -21,7 +21,7 @@ WHERE = "get exams.csv and exams_part*.zip from doi:10.5281/zenodo.4916206 and u
 SAMPLE_RATE = 400.0
 ABNORMALITIES = ("1dAVb", "RBBB", "LBBB", "SB", "ST", "AF")
 # codes of exams that have none of the six, so that they are known to have none
-NORMAL, NONE_OF_THEM = "normal_ecg", "none_of_the_six"
+WITHOUT = NORMAL, NONE_OF_THEM = "normal_ecg", "none_of_the_six"
 _SEX: Dict[Optional[float], str] = {1: "male", 0: "female"}
 
 _TABLE = "exams.csv"
@@ -81,6 +81,9 @@ def _exams(path: Path) -> Tuple[Any, Dict[int, int]]:
         raise UserError(f"{path}: not a file of CODE-15% ({shown(error)}); {WHERE}") from error
     if shape[:1] + shape[2:] != (len(exams), len(LEADS)):
         raise UserError(f"{path}: tracings {shape} of {len(exams)} exams are not exams x samples x 12; {WHERE}")
+    used = exams[exams != 0]
+    if len(np.unique(used)) != len(used):
+        raise UserError(f"{path}: an exam is in it twice; {WHERE}")
     return tracings, {int(exam): row for row, exam in enumerate(exams)}
 
 

@@ -7,18 +7,19 @@ signal files that WFDB headers name belong to these.
 from pathlib import Path
 
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.files import PLAN_NAME, walk_files
 from fairseq_signals_ext.sources.record_table import with_table
 from fairseq_signals_ext.sources.source import Item, Source, SourceOptions, read_file
 from fairseq_signals_ext.sources.wfdb import files_of
 
 
 def open_source(folder: Path, options: SourceOptions) -> Source:
-    """All files below the folder, by name, apart from hidden ones and the table."""
-    paths = [path for path in folder.rglob("*") if _is_file(path) and not _is_hidden(path.relative_to(folder))]
-    belonging = {file for path in paths if path.suffix == ".hea" for file in files_of(path)}
+    """All files below the folder, by name, apart from hidden ones, the table, and what a preparation left there."""
+    present = [name for name in sorted(walk_files(folder, without=PLAN_NAME)) if not _is_hidden(name)]
+    belonging = {file for name in present if name.endswith(".hea") for file in files_of(folder / name)}
     if options.table is not None:
         belonging.add(options.table.resolve())
-    names = sorted(path.relative_to(folder).as_posix() for path in paths if path.resolve() not in belonging)
+    names = [name for name in present if _is_file(folder / name) and (folder / name).resolve() not in belonging]
     if not names:
         raise UserError(f"{folder}: no files here or below; give the folder that holds the recordings")
     given = {"sample_rate": options.sample_rate, "unit": options.unit, "leads": options.leads}
@@ -32,5 +33,5 @@ def _is_file(path: Path) -> bool:
     return path.is_file() or (path.is_symlink() and not path.exists())
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))

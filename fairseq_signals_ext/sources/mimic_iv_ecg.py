@@ -6,6 +6,7 @@ Its files store aVF before aVL; readers find leads by name.
 from pathlib import Path
 from typing import Any, Dict, List
 
+from fairseq_signals_ext.readers.wfdb import find_wfdb
 from fairseq_signals_ext.sources.record_table import read_csv, text, texts, time
 from fairseq_signals_ext.sources.source import Item, Source, SourceOptions, read_file
 
@@ -28,6 +29,8 @@ def open_source(folder: Path, options: SourceOptions) -> Source:
         Item(f"{row['path']}.hea", facts=_facts(folder / _RECORDS, row, measured.get(row["study_id"], {})))
         for row in records.to_dict("records")
     ]
+    others = set(find_wfdb(folder)) - {item.name for item in items}
+    notes += [f"{len(others)} records in this folder are not in {_RECORDS}: left out"] if others else []
     return Source(options.name or "mimic_iv_ecg", folder, items, read_file, own_patients=True, notes=notes)
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _KEYS = ("source_file", "file", "path", "record_id")
 # columns that say how a file is to be read, where it does not say so itself
 _READING = ("sample_rate", "unit", "leads")
+_WHOLE_NUMBER = re.compile(r"(\d+)\.0+$")
+_DATE = re.compile(r"\d{4}-?\d\d-?\d\d")
 _UNKNOWN = ("unknown", "u", "other", "o", "nan", "n/a", "na", "none", "-", "?")
 _SEPARATOR = re.compile(r"[;,|]")
 _UNREADABLE = (OSError, ValueError, EOFError, zlib.error)
@@ -94,7 +96,7 @@ def time(value: Any, where: str) -> Optional[datetime]:
     if written is None:
         return None
     try:
-        if not written[0].isdigit():  # pandas knows "now" and "today"
+        if not _DATE.match(written):  # pandas knows "now", and takes 2020 for its first day
             raise ValueError
         return pd.to_datetime(written, format="ISO8601").tz_localize(None).to_pydatetime()
     except ValueError:
@@ -219,13 +221,21 @@ def _known(value: Any, read: Callable[[Any], Any], where: str, wanted: str) -> A
     return found
 
 
+def _id(value: Any) -> Optional[str]:
+    """An id as text; None where it is empty or one of the words for that. `123.0` is 123, as labels are joined too."""
+    written = text(value)
+    if written is None or written.lower() in _UNKNOWN:
+        return None
+    return _WHOLE_NUMBER.sub(r"\1", written)
+
+
 def _codes(value: Any, where: str) -> Tuple[str, ...]:
     return texts([code for codes in texts(value) for code in _SEPARATOR.split(codes)])
 
 
 _FACTS: Dict[str, Callable[[Any, str], Any]] = {
-    "record_id": lambda value, where: text(value),
-    "patient": lambda value, where: text(value),
+    "record_id": lambda value, where: _id(value),
+    "patient": lambda value, where: _id(value),
     "age": lambda value, where: _known(value, age_of, where, "years"),
     "sex": lambda value, where: _known(value, sex_of, where, "female or male"),
     "start_time": time,

@@ -37,12 +37,10 @@ class Groups:
 
 
 def find_groups(table: "pd.DataFrame") -> Groups:
-    """Groups from the columns `idx`, `patient` and `duplicate_of` of the whole table, before anything is left out."""
+    """Groups from `idx`, `patient_key` and `duplicate_of` of the whole table, before anything is left out."""
     import pandas as pd
 
-    patient, names = pd.factorize(table["patient"])
-    unknown = np.flatnonzero(patient < 0)
-    patient[unknown] = len(names) + np.arange(len(unknown))
+    patient = pd.factorize(table["patient_key"])[0]
     original = table["duplicate_of"].fillna(table["idx"]).astype("int64")
     nodes = pd.factorize(np.concatenate([table["idx"], original]))[0]
     duplicate = _connect(nodes[: len(table)], nodes[len(table) :])

@@ -1,6 +1,5 @@
 """What can be asked of a split, and whether it makes sense, before any data is read."""
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Optional, Sequence, Tuple
@@ -8,6 +7,7 @@ from typing import Any, Dict, Optional, Sequence, Tuple
 import numpy as np
 
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.files import check_folder_name
 from fairseq_signals_ext.splitting.filtering import Filters, parse_time
 
 SUBSETS = ("train", "valid", "test")
@@ -65,8 +65,7 @@ class SplitSettings:
 
     def check(self) -> None:
         """Raises `UserError` for settings that do not fit each other, or that nothing fits."""
-        if not re.fullmatch(r"\w[\w.-]*", self.name):
-            raise UserError(f"name {self.name!r}: use letters, digits, '_', '-' and '.' only; it names a folder")
+        check_folder_name(self.name)
         _check_choice("by", self.by, STRATEGIES)
         _check_choice("crossing", self.crossing, CROSSINGS)
         for setting, strategies in _BELONGS_TO.items():

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _Subsets = Dict[str, np.ndarray]  # name of the manifest: rows of the table
 
-_COLUMNS = ("idx", "patient", "duplicate_of", "shard", "row", "samples")
+_COLUMNS = ("idx", "patient", "patient_key", "duplicate_of", "shard", "row", "samples")
 _SETTINGS_NAME = "split.json"
 
 

@@ -205,6 +205,10 @@ def _check_rejected(out: Path, plan: Sequence[Block], idx: np.ndarray) -> List[s
     lost = [(key, block) for key, block in lost if block.is_complete(out)]
     surplus = sorted(listed - expected)
     problems = []
+    twice = _twice(plan, idx)
+    if twice:
+        (source, name), table = twice[0], out / TABLE_NAME
+        problems.append(f"{table}: item {name!r} of source {source!r} is there twice{_more(len(twice))}; prepare anew")
     if lost:
         (source, name), block = lost[0]
         where = f"item {name!r} of source {source!r}, planned for shard {block.number}"
@@ -233,6 +237,21 @@ def _absent_items(plan: Sequence[Block], idx: np.ndarray) -> Dict[Tuple[str, str
             elif absent:  # an item that was rejected may have been tried again with success
                 absent.pop((block.source, name), None)
     return absent
+
+
+def _twice(plan: Sequence[Block], idx: np.ndarray) -> List[Tuple[str, str]]:
+    """Items (source, name) that the table has more than once."""
+    again = [name for name, count in Counter((b.source, name) for b in plan for name in b.items).items() if count > 1]
+    if not again:
+        return []
+    wanted, present = set(again), set(idx.tolist())
+    times = Counter(
+        (block.source, name)
+        for block in plan
+        for number, name in enumerate(block.items, block.first_idx)
+        if (block.source, name) in wanted and number in present
+    )
+    return sorted(key for key, count in times.items() if count > 1)
 
 
 def _leftovers(out: Path, plan: Sequence[Block]) -> List[str]:

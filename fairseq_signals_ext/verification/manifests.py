@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # columns of the table that the checks here need
-MANIFEST_COLUMNS = ("idx", "source_file", "patient", "duplicate_of", "shard", "row", "samples")
+MANIFEST_COLUMNS = ("idx", "source_file", "patient", "patient_key", "duplicate_of", "shard", "row", "samples")
 _PIECE = re.compile(r"-\d+-of-\d+$")
 # strategies that do not keep a patient's recordings together, and so say what the user wanted
 _STRATEGIES_THAT_SHARE = ("random", "time")
@@ -43,7 +43,7 @@ class _Recordings:
         self._keys = codes.astype(np.int64) << 32 | table["row"].to_numpy(np.int64)
         self._order = np.argsort(self._keys, kind="stable")
         self.table = table
-        self.patient = pd.factorize(table["patient"])[0]  # -1: unknown
+        self.patient = pd.factorize(table["patient_key"].where(table["patient"].notna()))[0]  # -1: unknown
         self.content = pd.factorize(table["duplicate_of"].fillna(table["idx"]).astype("int64"))[0]
 
     def __len__(self) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence, Unio
 
 import numpy as np
 
-from fairseq_signals_ext.data.shards import PREPARE_AGAIN, STORAGES, index_path, open_shard, patient_key, read_counts
+from fairseq_signals_ext.data.shards import PREPARE_AGAIN, STORAGES, index_path, open_shard, read_counts
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.leads import LEADS, mask_to_leads
 from fairseq_signals_ext.preparation.plan import Block
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # columns of the table that `check_shard` needs
-SHARD_COLUMNS = ("idx", "source_file", "patient", "samples", "leads", "shard", "row")
+SHARD_COLUMNS = ("idx", "source_file", "patient_key", "samples", "leads", "shard", "row")
 WRITE_TABLE_AGAIN = "prepare again with --resume, which writes it anew"
 # mean and std are stored as float32; the second term, in counts, is for sums in another order that cancel out
 _RELATIVE, _COUNTS = 2.0**-22, 1e-6
@@ -151,16 +151,7 @@ def _check_table(names: _Names, index: np.ndarray, table: "pd.DataFrame", path: 
             return f"{column} is {_shown(here[at])} here, {_shown(expected[at])} in the shard and the plan"
 
         problems += names.line(row[wrong], what, WRITE_TABLE_AGAIN, path)
-    facts = zip(row, table["patient"], table["source_file"])
-    strangers = [at for at, *known in facts if not _is_of(index[at], names, *known)]
-    return problems + names.line(strangers, lambda _: "its patient in the index is not that of the table")
-
-
-def _is_of(entry: np.void, names: _Names, patient: Optional[str], source_file: str) -> bool:
-    """Whether a row of the index has the key of this patient, as its source's own or as known everywhere."""
-    source = names.block.source
-    name = patient if isinstance(patient, str) else f"{source} {source_file}"
-    return int(entry["patient"]) in (patient_key(name), patient_key(f"{source} {name}"))
+    return problems
 
 
 def _expected(names: _Names, index: np.ndarray) -> Dict[str, np.ndarray]:
@@ -171,6 +162,7 @@ def _expected(names: _Names, index: np.ndarray) -> Dict[str, np.ndarray]:
     return {
         "idx": index["idx"],
         "source_file": np.array(planned, object),
+        "patient_key": index["patient"],
         "samples": index["samples"],
         "leads": np.array(leads, object),
     }
