@@ -257,6 +257,8 @@ def _processed(source: Source, settings: BlockSettings, item: Item) -> Tuple[Rec
     try:
         recording = _with_facts(source.read(source.folder, item), item)
         stored = to_counts(recording, settings.processing, _gain_fix(source, settings, item))
+        if len(stored.counts) != len(stored.leads):
+            raise ValueError(f"{len(stored.counts)} rows for {len(stored.leads)} leads")
         return recording, stored, assess(stored, settings.processing.rate, settings.processing.min_seconds)
     except (UserError, ImportError):
         raise

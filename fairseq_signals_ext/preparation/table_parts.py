@@ -74,7 +74,7 @@ def _type(kind: str) -> "pa.DataType":
 
 def _is_number(value: Any) -> bool:
     if isinstance(value, (int, np.integer)):
-        return abs(value) <= _EXACT
+        return abs(int(value)) <= _EXACT
     return value is None or isinstance(value, (float, np.floating, np.bool_))
 
 

@@ -22,8 +22,8 @@ _ROOTS = {
 }
 _BEFORE_ROOT = re.compile(r"<!--.*?-->|<\?.*?\?>|<![A-Za-z][^<>\[]*(?:\[[^\]]*\])?\s*>", re.DOTALL)
 _ROOT = re.compile(r"\s*<(?:[\w.-]+:)?([\w.-]+)")
-# record name (with segments), number of signals, and then only what the WFDB header's first line allows
-_WFDB_LINE = re.compile(r"[\w.-]+(?:/\d+)?\s+\d+(?:\s+\d[\d.e+-]*(?:/\S+)?(?:\s+\d+(?:\s+[\d:.]+(?:\s+[\d/]+)?)?)?)?")
+# record name (with segments), number of signals, rate, samples, and what stands for a time and a date
+_WFDB_LINE = re.compile(r"[\w.-]+(?:/\d+)?\s+\d+(?:\s+\d[\d.e+-]*(?:/\S+)?(?:\s+\d+(?:\s+[\w:./-]+){0,2})?)?")
 _NUMBERS = re.compile(r"[\d.eE+\s-]*")
 _TABLE_LINE = re.compile(r"[^,;\t]*[,;\t].*|#?[\w\s.()\[\]/+-]{1,24}")  # a separator, or one short name or number
 _SUPPORTED = (

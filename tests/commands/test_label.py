@@ -29,7 +29,7 @@ SCHEMA = pa.schema(
 
 @pytest.fixture
 def folder(tmp_path):
-    codes = [["AF", "x"], ["RBBB", "AF"], [], ["x"]]
+    codes = [["AF", "x"], ["RBBB", "AF"], [], ["x", "normal_ecg"]]
     rows = [
         {
             "idx": number,
@@ -66,7 +66,7 @@ def test_script_with_codes(folder):
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
         "1 of 4 recordings have no codes: unlabelled",
-        "1 codes are not in the map (recordings that have them): x (2)",
+        "2 codes are not in the map (recordings that have them): x (2), normal_ecg (1)",
         "labels with fewer than 1 positives were dropped: 1dAVb (0), LBBB (0), SB (0), ST (0)",
         f"{folder / 'labels' / 'l'}: 2 label(s) for 3 of 4 recordings",
         "label  positives  known  percent",
@@ -82,7 +82,7 @@ def test_script_with_codes(folder):
     described = json.loads((made / "label.json").read_text())
     assert described["labels"] == ["RBBB", "AF"]
     assert described["settings"]["code_map"] == "code15"
-    assert described["counts"]["unknown_codes"] == {"x": 2}
+    assert described["counts"]["unknown_codes"] == {"x": 2, "normal_ecg": 1}
 
 
 def test_help_has_examples(capsys):

@@ -100,9 +100,9 @@ def test_same_input_same_bytes_and_names_are_kept(tmp_path):
     assert not (first / "pos_weight.txt").exists()
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b"])
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", ".hidden", "a\0b"])
 def test_name_must_be_one_folder(tmp_path, name):
-    with pytest.raises(UserError, match="give a name without slashes"):
+    with pytest.raises(UserError, match="it names a folder"):
         write_labels(tmp_path, name, made_up([[1], [0]]))
 
 

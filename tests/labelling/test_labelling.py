@@ -125,11 +125,34 @@ def test_codes_are_trimmed_and_likelihoods_count(tmp_path):
 
 
 def test_only_the_challenges_map_ignores_case(tmp_path):
-    rows = [{"codes": ["rbbb"]}]
-    assert as_sets(from_codes(tmp_path, rows, "cinc2021")) == [{"CRBBB|RBBB"}]
+    rows = [{"codes": ["rbbb"]}, {"codes": ["AF"]}]
+    assert as_sets(from_codes(tmp_path, rows, "cinc2021")) == [{"CRBBB|RBBB"}, {"AF"}]
     labels = from_codes(tmp_path, rows, "code15")
-    assert as_sets(labels) == [set()]
+    assert as_sets(labels) == [set(), {"AF"}]
     assert labels.counts["unknown_codes"] == {"rbbb": 1}
+
+
+def test_codes_of_another_vocabulary_say_nothing(tmp_path):
+    rows = [
+        {"source": "snomed", "codes": ["164889003", "55930002"]},
+        {"source": "snomed", "codes": ["55930002"]},
+        {"source": "snomed"},
+        {"source": "scp", "codes": ["AFIB:0", "NORM:100", "SR:0"]},
+        {"source": "scp", "codes": ["AFIB:0"]},
+        {"source": "code-15", "codes": ["none_of_the_six"]},
+        {"source": "code-15", "codes": ["AF"]},
+    ]
+    labels = from_codes(tmp_path, rows, "cinc2021")
+    assert as_sets(labels) == [{"AF"}, set(), None, None, None, set(), {"AF"}]
+    assert labels.counts["other_vocabulary"] == {"scp": 2}
+    assert any("source 'scp' has codes of another vocabulary, such as AFIB" in note for note in labels.notes)
+    assert as_sets(from_codes(tmp_path, rows, "cinc2021", sources=["scp"]))[3:5] == [set(), set()]
+    assert as_sets(from_codes(tmp_path, rows, "cinc2021", no_codes_are_negative=True))[2:5] == [set(), None, None]
+    assert as_sets(from_codes(tmp_path, rows, "ptbxl-rhythm"))[:4] == [None, None, None, {"AFIB", "SR"}]
+    assert as_sets(from_codes(tmp_path, rows, "code15")) == [None] * 5 + [set(), {"AF"}]
+    own = tmp_path / "own.csv"
+    own.write_text("code,label\nSR,sinus\n")
+    assert as_sets(from_codes(tmp_path, rows, own)) == [None, None, None, {"sinus"}, set(), None, None]
 
 
 def test_sources(tmp_path):

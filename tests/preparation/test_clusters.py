@@ -36,11 +36,12 @@ def expected(tmp_path_factory):
     return run(tmp_path_factory.mktemp("local") / "out", "processes", jobs=1)
 
 
-def test_dask(tmp_path, expected):
+@pytest.mark.parametrize("threads", [1, 4])
+def test_dask(tmp_path, expected, threads):
     distributed = pytest.importorskip("distributed")
     import dask
 
-    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None)
+    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=threads, processes=False, dashboard_address=None)
     # as DASK_SCHEDULER_ADDRESS does
     with cluster, dask.config.set({"scheduler-address": cluster.scheduler_address}):
         assert run(tmp_path / "out", "dask") == expected

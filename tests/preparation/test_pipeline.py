@@ -24,7 +24,7 @@ from fairseq_signals_ext.readers import read_ecg
 from fairseq_signals_ext.sources import Item, Source, SourceOptions, open_source
 
 QUIET = RunOptions(progress=False)
-FOLDER = Path("source")
+FOLDER = Path("source").absolute()
 
 
 @dataclasses.dataclass
@@ -125,7 +125,7 @@ def test_rejected_recordings_are_named_and_the_rest_goes_on(tmp_path):
     good = np.ones((2, 10)) * np.arange(10)
     source = memory_source(
         {
-            "a": UserError("source/a: is broken"),
+            "a": UserError(f"{FOLDER}/a: is broken"),
             "b": UserError("without, its name"),
             "c": ZeroDivisionError("a reader's own\nfault"),
             "d": plain_recording(good),
@@ -141,7 +141,7 @@ def test_rejected_recordings_are_named_and_the_rest_goes_on(tmp_path):
     assert dict(zip(rejected["source_file"], rejected["reason"])) == {
         "a": "is broken",
         "b": "without, its name",
-        "c": "cannot be read (ZeroDivisionError: a reader's own fault)",
+        "c": "cannot be used (ZeroDivisionError: a reader's own fault)",
         "e": "it has no samples",
         "f": "its sample rate is 0.0 Hz",
         "g": "too short: nothing is left of it at 500 Hz",
@@ -154,7 +154,7 @@ def test_rejected_recordings_are_named_and_the_rest_goes_on(tmp_path):
 
 def test_strict_stops_at_the_first(tmp_path):
     source = memory_source({"a": UserError("is broken"), "b": UserError("too")})
-    with pytest.raises(UserError, match="^source/a: is broken$"):
+    with pytest.raises(UserError, match="/source/a: is broken$"):
         prepare(source, tmp_path, options=quiet(strict=True))
     assert not (tmp_path / "all.tsv").exists()
     assert [path.name for path in (tmp_path / "shards").iterdir()] == []
@@ -274,6 +274,17 @@ def test_what_was_rejected_is_tried_again_only_when_asked_for(tmp_path, records)
     assert list(pd.read_csv(out / "rejected.csv")["source_file"]) == ["g1/r9.hea"]
 
 
+def test_trying_again_after_a_kill_stores_nothing_twice(tmp_path, records):
+    out = tmp_path / "out"
+    prepare(open_source("wfdb", records), out, options=QUIET)
+    write_record(records / "g1", "r3", 60)
+    again = quiet(resume=True, retry_rejected=True)
+    prepare(open_source("wfdb", records), out, options=again)
+    index_path(out / "shards" / "00001.npy").unlink()  # as if killed after the plan was written
+    assert prepare(open_source("wfdb", records), out, options=again).recordings == 7
+    assert [row["idx"] for row in table_of(out)] == [0, 1, 2, 3, 4, 6, 7]
+
+
 def test_what_has_vanished_is_rejected_or_kept_where_it_is_stored(tmp_path, records):
     out = tmp_path / "out"
     prepare(open_source("wfdb", records), out, options=quiet(shard_size=4))
@@ -282,6 +293,26 @@ def test_what_has_vanished_is_rejected_or_kept_where_it_is_stored(tmp_path, reco
     summary = prepare(open_source("wfdb", records), out, options=quiet(shard_size=4, resume=True))
     assert (summary.recordings, summary.rejected) == (4, 3)
     assert "no such file" in pd.read_csv(out / "rejected.csv")["reason"][0]
+
+
+def test_one_recording_never_stops_the_others(tmp_path, monkeypatch):
+    """Neither one that would not fit into memory at the new rate, nor one that makes our own code fail."""
+    flat = np.zeros((12, 500_000))
+    recordings = {
+        "a": plain_recording(flat, rate=1.0),
+        "b": plain_recording([[1.0, 2, 3]]),
+        "c": dataclasses.replace(plain_recording([[1.0, 2, 3]]), leads=(0, 1)),
+    }
+    assert prepare(memory_source(recordings), tmp_path, options=QUIET, gain_fix="auto").recordings == 1
+    reasons = list(pd.read_csv(tmp_path / "rejected.csv")["reason"])
+    assert reasons[0].startswith("too long: 500000 samples at 1 Hz would be 3e+09 numbers at 500 Hz; cut it")
+    assert reasons[1] == "cannot be used (ValueError: 1 rows for 2 leads)"
+
+
+def test_out_is_a_file(tmp_path, records):
+    (tmp_path / "out").write_text("?")
+    with pytest.raises(UserError, match="out: File exists; mend that"):
+        prepare(open_source("wfdb", records), tmp_path / "out", options=QUIET)
 
 
 def test_only_one_preparation_at_a_time(tmp_path, records):
@@ -313,7 +344,7 @@ def test_table_has_what_the_source_says(tmp_path, records):
     for row in rows:
         counts, index = load(out, row)
         assert (index["idx"], index["sample_rate"]) == (row["idx"], 500)
-        assert index["patient"] == patient_key(row["patient"])
+        assert index["patient"] == row["patient_key"] == patient_key(row["patient"])
         recording = read_ecg(records / row["source_file"])
         assert row["sample_rate"] == 400 or (counts == recording.stored.counts).all()
 

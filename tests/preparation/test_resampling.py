@@ -5,6 +5,7 @@ import pytest
 import scipy.io
 import scipy.signal
 
+from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.preparation.resampling import RESAMPLERS, resample_linear, resample_polyphase
 
 
@@ -40,6 +41,11 @@ def test_polyphase_keeps_the_time_axis_and_the_offset(source, target):
     # the filter that scipy makes has a ripple of 0.26 % where it lets pass
     np.testing.assert_allclose(found[0, middle], expected[middle], atol=3e-3)
     assert np.abs(found - 3).max() < 1.2
+
+
+def test_polyphase_refuses_what_it_would_stretch():
+    with pytest.raises(UserError, match="1e[+]06 Hz cannot be resampled to 50 Hz this way; use --resample linear"):
+        resample_polyphase(np.zeros((1, 100)), 1e6, 50)
 
 
 def test_only_polyphase_holds_off_aliases():

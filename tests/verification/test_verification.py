@@ -234,7 +234,6 @@ def test_storage_that_is_not_the_plans(out, storage):
         ("std", [np.nan] * 12, "mean or std in the index is not that of its counts"),
         ("leads", 0, "it has no leads, or unknown ones (mask 0)"),
         ("samples", 0, "it has 0 samples"),
-        ("patient", 5, "its patient in the index is not that of the table"),
         ("idx", 99, "its idx is not one of the plan's for this shard (4...), ascending"),
     ],
 )
@@ -244,6 +243,19 @@ def test_a_wrong_index(out, column, value, message):
     named = "(row 1, idx 99)" if column == "idx" else "item 'r05.hea' (row 1, idx 5)"
     assert any(line.startswith(f"{out}/shards/00001.npy: {named}: {message}") for line in found), found
     assert all("\n" not in line for line in found)
+
+
+def test_another_patient_in_the_index(out):
+    edit_index(out, 1, "patient", 1, 5)
+    assert only_problem(out).startswith(f"{out}/recordings.parquet: item 'r05.hea' (row 1, idx 5): patient_key is ")
+
+
+def test_an_item_is_there_twice(out):
+    plan = [json.loads(line) for line in (out / "plan.jsonl").read_text().splitlines()]
+    plan[1]["items"][0] = plan[0]["items"][0]
+    (out / "plan.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in plan))
+    name = plan[0]["items"][0]
+    assert any(f"item {name!r} of source" in line and "is there twice" in line for line in problems(out))
 
 
 def test_mean_and_std_to_the_accuracy_of_float32(out):
