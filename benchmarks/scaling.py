@@ -4,33 +4,37 @@
 
 Measured: recordings per second and core in the kinds of work that there are (made-up WFDB records, 12 leads, 10 s, in
 the page cache), how much two processes gain over one, and what one process has to do alone: find the files, write the
-plan, and make the table of all parts. The rest is arithmetic: alone + recordings / (rate x cores), with the bytes that
-have to be read and written for it.
+plan, and make the table of all parts, which is done in full. The rest is arithmetic: alone + recordings / (rate x
+cores), with the bytes that have to be read and written for it.
 """
 
 import argparse
 import os
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Callable, Dict, List, Tuple
 
+import pandas as pd
 from loading import machine
 from preparation import quiet, write_records
 from tqdm import tqdm
 
+from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.preparation.counts import Processing
 from fairseq_signals_ext.preparation.pipeline import RunOptions, prepare
 from fairseq_signals_ext.preparation.plan import BlockSettings, extended, write_plan
-from fairseq_signals_ext.preparation.table_parts import write_tables
+from fairseq_signals_ext.preparation.table_parts import write_part, write_tables
 from fairseq_signals_ext.readers.wfdb import find_wfdb
 from fairseq_signals_ext.sources import open_source
 
 COLLECTION, CORES, SHARD, COPIES = 1_700_000, (1, 16, 256), 1024, 20
+MIMIC = 800_035  # records of MIMIC-IV-ECG
+FLAC = 0.33  # size of a compressed shard, see benchmarks/preparation.py
 SAMPLES = 12 * 5000
 PREPARE = Path(__file__).parents[1] / "manifests" / "prepare.py"
 KINDS: Dict[str, Dict[str, Any]] = {
@@ -101,24 +105,74 @@ def measure_finding(folder: Path, files: int = 100_000) -> float:
     return (time.perf_counter() - start) * 1e6 / files
 
 
-def measure_tables(folder: Path, parts: int = 200) -> float:
-    """Seconds to make the table of a million recordings from the parts of their shards."""
-    source = folder / "source"
-    source.mkdir(parents=True)
-    header = "{0} 1 500 2\n{0}.dat 16 1000/mV 16 0 0 0 0 I\n# Age: 60\n# Sex: Male\n# Dx: 426783006\n"
-    for number in range(SHARD):
-        name = f"r{number:07d}"
-        (source / f"{name}.hea").write_text(header.format(name))
-        (source / f"{name}.dat").write_bytes(bytes([number % 256, number // 256, 1, 1]))
-    prepare(open_source("wfdb", source), folder / "out", options=RunOptions(progress=False, shard_size=SHARD))
+def made_up_row(idx: int) -> Dict[str, Any]:
+    """A row of the table as full as those of MIMIC-IV-ECG."""
+    measured = ("cart_id", "rr_interval", "p_onset", "qrs_onset", "qrs_end", "t_end")
+    return {
+        "idx": idx,
+        "record_id": f"4{idx:07d}",
+        "source": "made-up",
+        "collection": "made-up",
+        "source_file": f"files/p1/p{idx}/s{idx}.hea",
+        "patient": f"1{idx // 5:07d}",
+        "patient_key": idx // 5,
+        "start_time": datetime(2150, 1, 1),
+        "sample_rate": 500.0,
+        "samples": 5000,
+        "leads": ",".join(LEADS),
+        "amplitude_mv": 1.4,
+        "gain_fix": 1.0,
+        "rounding_error_mv": 0.0,
+        "flags": [],
+        "statements": ["Sinus rhythm", "Left axis deviation", "Borderline ECG"],
+        "content": f"{idx:035x}",
+        "shard": f"shards/{idx // SHARD:05d}.npy",
+        "row": idx % SHARD,
+        **dict.fromkeys(measured, 10.0 * idx),
+    }
+
+
+def make_tables(folder: Path) -> Tuple[float, float]:
+    """Seconds and GB for plan and table of the whole collection; to be called in a process of its own."""
     settings = BlockSettings(Processing(), "raw", {})
-    plan = extended([], "source", [str(number) for number in range(SHARD * parts)], settings, SHARD)
-    for block in plan[1:]:
-        shutil.copy(plan[0].part(folder / "out"), block.part(folder / "out"))
+    names = [made_up_row(idx)["source_file"] for idx in range(COLLECTION)]
+    plan = extended([], "made-up", names, settings, SHARD)
+    for block in tqdm(plan, desc="parts", leave=False):
+        first = block.first_idx
+        write_part(block.part(folder), [made_up_row(idx) for idx in range(first, first + len(block.items))])
     start = time.perf_counter()
-    write_plan(folder / "out", plan)
-    write_tables(folder / "out", plan)
-    return (time.perf_counter() - start) * 1e6 / (SHARD * parts)
+    write_plan(folder, plan)
+    write_tables(folder, plan)
+    return time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def open_mimic(folder: Path) -> Tuple[float, float]:
+    """Seconds and GB to open MIMIC-IV-ECG's tables; to be called in a process of its own."""
+    reports = [f"report_{number}" for number in range(18)]
+    rows = range(MIMIC)
+    listed = {"subject_id": [row // 5 for row in rows], "study_id": rows, "ecg_time": "2150-01-01 10:00:00"}
+    records = pd.DataFrame({**listed, "path": [f"files/p1/p{row}/s{row}" for row in rows]})
+    records.to_csv(folder / "record_list.csv", index=False)
+    measured = pd.DataFrame(
+        {**listed, **{name: "" for name in reports}, "rr_interval": 800, "p_onset": 40, "t_end": 400}
+    )
+    measured[reports[:3]] = ["Sinus rhythm", "Left axis deviation", "Borderline ECG"]
+    measured.to_csv(folder / "machine_measurements.csv", index=False)
+    (folder / "r.hea").touch()
+    del records, measured
+    start = time.perf_counter()
+    open_source("mimic_iv_ecg", folder)
+    return time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+PARTS: Dict[str, Callable[[Path], Tuple[float, float]]] = {"tables": make_tables, "mimic": open_mimic}
+
+
+def in_a_process(part: str) -> Tuple[float, float]:
+    """Seconds and GB of one of `PARTS`."""
+    command = [sys.executable, __file__, "--part", part]
+    seconds, memory = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-2:]
+    return float(seconds), float(memory)
 
 
 def plan_table(rates: Dict[str, float], gain: float, alone: float) -> List[str]:
@@ -129,7 +183,7 @@ def plan_table(rates: Dict[str, float], gain: float, alone: float) -> List[str]:
         for cores in CORES:
             hours = (alone + COLLECTION / (rate * (1 if cores == 1 else cores * gain / 2))) / 3600
             read = 2 * SAMPLES * KINDS[name]["rate"] / 500
-            written = 2 * SAMPLES * (0.31 if KINDS[name].get("storage") == "flac" else 1)
+            written = 2 * SAMPLES * (FLAC if KINDS[name].get("storage") == "flac" else 1)
             cells.append(f"{60 * hours:.1f} min, {COLLECTION * (read + written) / (hours * 3600) / 1e6:,.0f} MB/s")
         rows.append(f"| {name} | {' | '.join(cells)} |")
     return rows
@@ -143,9 +197,9 @@ def report(recordings: int) -> List[str]:
             (folder / str(rate)).mkdir()
             write_records(folder / str(rate), recordings, rate)
         rates, gain = measure_rates(folder, recordings), measure_gain(folder)
-        finding, tables = measure_finding(folder / "names"), measure_tables(folder / "tables")
-    alone = (finding + tables) * COLLECTION / 1e6
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        finding = measure_finding(folder / "names")
+    (tables, memory), (opening, opening_memory) = in_a_process("tables"), in_a_process("mimic")
+    alone = finding * COLLECTION / 1e6 + tables
     return [
         machine(),
         "",
@@ -154,8 +208,8 @@ def report(recordings: int) -> List[str]:
         *(f"| {name} | {rate:,.0f} recordings/s and core |" for name, rate in rates.items()),
         f"| two processes, of one | {gain:.2f} times |",
         f"| finding a million files | {finding:.1f} s |",
-        f"| plan and table of a million recordings | {tables:.1f} s |",
-        f"| largest memory of one process, all of this | {memory:.1f} GB |",
+        f"| plan and table of {COLLECTION:,} recordings, as full as MIMIC's | {tables:.0f} s, {memory:.1f} GB |",
+        f"| opening the tables of MIMIC-IV-ECG, {MIMIC:,} rows | {opening:.0f} s, {opening_memory:.1f} GB |",
         "",
         *plan_table(rates, gain, alone),
     ]
@@ -166,7 +220,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recordings", type=int, default=400, help="made-up recordings of 10 s (default 400)")
     parser.add_argument("--out", type=Path, help="write the tables to this file as well")
+    parser.add_argument("--part", choices=sorted(PARTS), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.part:
+        with tempfile.TemporaryDirectory() as name:
+            print(*PARTS[options.part](Path(name)))
+        return
     quiet()
     text = "\n".join(report(options.recordings)) + "\n"
     print(text)

@@ -98,7 +98,10 @@ def time(value: Any, where: str) -> Optional[datetime]:
     try:
         if not _DATE.match(written):  # pandas knows "now", and takes 2020 for its first day
             raise ValueError
-        return pd.to_datetime(written, format="ISO8601").tz_localize(None).to_pydatetime()
+        try:
+            return datetime.fromisoformat(written).replace(tzinfo=None)  # twenty times as fast
+        except ValueError:
+            return pd.to_datetime(written, format="ISO8601").tz_localize(None).to_pydatetime()
     except ValueError:
         raise UserError(f"{where}: {shown(written)!r} is no time; write it as 2024-12-31 23:59:59") from None
 

@@ -247,7 +247,7 @@ def test_a_wrong_index(out, column, value, message):
 
 def test_another_patient_in_the_index(out):
     edit_index(out, 1, "patient", 1, 5)
-    assert only_problem(out).startswith(f"{out}/recordings.parquet: item 'r05.hea' (row 1, idx 5): patient_key is ")
+    assert only_problem(out).startswith("recordings.parquet: item 'r05.hea' (row 1, idx 5): patient_key is ")
 
 
 def test_an_item_is_there_twice(out):
