@@ -23,6 +23,18 @@ class UserError(ValueError):
     """Bad input or settings. The message is one line: file, item, what is wrong, and the cure."""
 
 
+class NotSaidError(UserError):
+    """A file does not say something that is needed to read it.
+
+    Attributes:
+        what: the argument of `read_ecg` that says it.
+    """
+
+    def __init__(self, message: str, what: str = ""):
+        super().__init__(message)
+        self.what = what
+
+
 class MissingPackageError(UserError):
     """An optional package is needed; the message says how to install it."""
 

@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("interrupted; go on with --resume", file=sys.stderr)
         return 130
-    return _report(args.out, summary)
+    return _report(args.out, summary, summary.rejected_of.get(source.name, 0))
 
 
 def _source_options(args: argparse.Namespace) -> SourceOptions:
@@ -144,7 +144,7 @@ def _gain_fix(values: Optional[List[str]]) -> Union[None, str, Dict[str, float]]
     return fixes
 
 
-def _report(out: Path, summary: Summary) -> int:
+def _report(out: Path, summary: Summary, rejected: int) -> int:
     print(f"{out}: {summary.recordings} recordings, {summary.hours:.2f} h, {summary.shards} shard(s)")
     if summary.flags:
         print("flags: " + ", ".join(f"{flag} {count}" for flag, count in summary.flags.items()))
@@ -153,9 +153,9 @@ def _report(out: Path, summary: Summary) -> int:
             f"{name}: its amplitudes are not plausible for an ECG in mV; the likely factor is {factor:g}: "
             f"look at some, and prepare it in a new folder with --gain-fix {name}={factor:g}"
         )
-    if summary.rejected:
-        print(f"{summary.rejected} file(s) were rejected, see {out / 'rejected.csv'}")
-    return 1 if summary.rejected else 0
+    if rejected:
+        print(f"{rejected} file(s) were rejected, see {out / 'rejected.csv'}")
+    return 1 if rejected else 0
 
 
 @exits_on_user_error

@@ -55,7 +55,9 @@ class EcgDataset(FairseqDataset):
         # shared, so that persistent worker processes see the epoch change
         self._epoch = torch.ones(1, dtype=torch.int64).share_memory_()
 
-        self.sample_rate = settings.sample_rate or store.read(0).sample_rate
+        first = store.read(0)
+        self.sample_rate = settings.sample_rate or first.sample_rate
+        check_sample_rate(first, self.sample_rate)
         whole = int(round(settings.segment_seconds * self.sample_rate))
         self.segment_samples = min(whole, settings.max_sample_size or whole)
         self.segments = 1 if settings.pairs == "none" else 2

@@ -252,5 +252,6 @@ def check_leads(signal: Signal, wanted: Sequence[int]) -> None:
     if missing:
         raise UserError(
             f"{signal.name}: no lead {', '.join(missing)}; "
-            f"set task.enable_padding_leads=true to fill it with zeros, or choose task.leads_to_load"
+            f"fill it with zeros (++task.enable_padding_leads=true), choose ++task.leads_to_load, or leave such "
+            f"recordings out (manifests/split.py --needs-leads)"
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Iterator, List, Sequence, Union
 
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.files import separator_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +29,7 @@ def columns_of(path: Union[str, Path]) -> List[str]:
     try:
         if path.suffix == ".parquet":
             return list(pq.read_schema(path).names)
-        return list(pd.read_csv(path, dtype=str, nrows=0, encoding="utf-8-sig").columns)
+        return list(pd.read_csv(path, dtype=str, nrows=0, encoding="utf-8-sig", sep=separator_of(path)).columns)
     except (OSError, ValueError, EOFError, zlib.error) as error:
         raise _unreadable(path, error) from error
 
@@ -74,7 +75,7 @@ def _csv_chunks(path: Path, columns: Sequence[str], rows: int, strict: bool) -> 
     usecols = None if strict else columns
     # without index_col=False, a comma at the end of each line would move every value to the next column
     options = {"dtype": str, "index_col": False, "skip_blank_lines": False, "encoding": "utf-8-sig"}
-    with pd.read_csv(path, usecols=usecols, chunksize=rows, **options) as chunks:
+    with pd.read_csv(path, usecols=usecols, chunksize=rows, sep=separator_of(path), **options) as chunks:
         for chunk in chunks:
             yield chunk[columns].dropna(how="all")  # here, so that rows are counted as lines
 

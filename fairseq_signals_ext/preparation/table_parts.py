@@ -1,6 +1,7 @@
 """Each shard's part of the table, and how the parts of all shards become the table, the manifest and the rejections."""
 
 import csv
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
@@ -30,6 +31,7 @@ class Summary:
 
     Attributes:
         recordings, rejected, shards: numbers.
+        rejected_of: rejected items by the name of the whole source.
         hours: the recordings' time together.
         flags: recordings by flag.
         likely_factors: by name of a source whose amplitudes are not plausible, the factor that would make them so.
@@ -41,6 +43,7 @@ class Summary:
     hours: float
     flags: Mapping[str, int] = field(default_factory=dict)
     likely_factors: Mapping[str, float] = field(default_factory=dict)
+    rejected_of: Mapping[str, int] = field(default_factory=dict)
 
 
 def write_part(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -108,7 +111,7 @@ def write_tables(out: Path, plan: Sequence[Block]) -> Summary:
         writer.writerows(rejected)
     if not len(columns):
         first, count = rejected[0], len(rejected)
-        reason = f"the first, {first['source_file']}: {first['reason']}"
+        reason = f"the first, {first['source_file']}: {first['reason']}; when mended, add --retry-rejected"
         raise UserError(f"{out / 'rejected.csv'}: all {count} items were rejected; {reason}")
     flagged = pa.array([flag for flags in columns["flags"] for flag in flags], pa.string()).to_pandas().value_counts()
     factors = {name: likely_factor(group.tolist()) for name, group in columns.groupby("source")["amplitude_mv"]}
@@ -118,6 +121,7 @@ def write_tables(out: Path, plan: Sequence[Block]) -> Summary:
         shards=len(plan),
         hours=float(columns["samples"].sum()) / plan[0].settings.processing.rate / 3600,
         flags={flag: int(flagged[flag]) for flag in FLAGS if flag in flagged},
+        rejected_of=dict(Counter(row["collection"] for row in rejected)),
         likely_factors={str(name): factor for name, factor in sorted(factors.items()) if factor is not None},
     )
 

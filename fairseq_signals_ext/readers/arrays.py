@@ -5,10 +5,10 @@ from typing import Dict, Optional, Sequence, Tuple
 
 import numpy as np
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.errors import NotSaidError, UserError
 from fairseq_signals_ext.leads import LEADS, parse_leads
 from fairseq_signals_ext.readers.counts import signal_and_counts
-from fairseq_signals_ext.readers.facts import agreed_rate, millivolts, shown
+from fairseq_signals_ext.readers.facts import LEADS_OPTION, RATE_OPTION, UNIT_OPTION, agreed_rate, millivolts, shown
 from fairseq_signals_ext.readers.matlab import MatFile
 from fairseq_signals_ext.readers.recording import Recording
 
@@ -75,9 +75,9 @@ def _recording(
     if array.dtype.kind not in "iuf":
         raise UserError(f"{path}: it holds {shown(array.dtype, 40)}, not real numbers; save integers or floats")
     if rate is None:
-        raise UserError(f"{path}: it does not say its sample rate; give it (sample_rate, in Hz)")
+        raise NotSaidError(f"{path}: it does not say its sample rate; give it ({RATE_OPTION})", "sample_rate")
     if unit is None and array.dtype.kind != "f":
-        raise UserError(f"{path}: it holds integers and no unit; give the unit of one count (unit, such as uV)")
+        raise NotSaidError(f"{path}: it holds integers and no unit; give that of one count ({UNIT_OPTION})", "unit")
     factor = millivolts(unit or "mV")
     if factor is None:
         raise UserError(f"{path}: the unit {unit!r} is no voltage; give mV, uV, nV or V")
@@ -93,7 +93,8 @@ def _leads_first(path: Path, array: np.ndarray, leads: int) -> np.ndarray:
     """leads x samples, by the one dimension that is the number of leads."""
     shape = " x ".join(str(size) for size in array.shape) or "that of a single number"
     if array.ndim != 2 or leads not in array.shape:
-        raise UserError(f"{path}: its shape is {shape}, which does not fit {leads} leads; give the leads it has")
+        cure = f"give the leads it has ({LEADS_OPTION})"
+        raise NotSaidError(f"{path}: its shape is {shape}, which does not fit {leads} leads; {cure}", "leads")
     if array.shape[0] == array.shape[1]:
         raise UserError(f"{path}: its shape is {shape}, so leads and samples cannot be told apart; use a .csv file")
     return array if array.shape[0] == leads else array.T
@@ -107,7 +108,8 @@ def _signal_name(path: Path, shapes: Dict[str, Tuple[int, ...]], leads: int) -> 
     fitting = [name for name, shape in shapes.items() if len(shape) == 2 and leads in shape and max(shape) > 1]
     if len(fitting) != 1:
         listed = ", ".join(shown(name, 20) for name in list(shapes)[:20]) or "none"
-        raise UserError(f"{path}: {len(fitting)} of its matrices ({listed}) fit {leads} leads; name the one 'val'")
+        fit = f"{len(fitting)} of its matrices ({listed}) fit {leads} leads"
+        raise NotSaidError(f"{path}: {fit}; name the one 'val', or give the leads ({LEADS_OPTION})", "leads")
     return fitting[0]
 
 

@@ -5,7 +5,7 @@ import math
 import re
 from typing import Any, Dict, List, Optional, Sequence
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.errors import NotSaidError, UserError
 from fairseq_signals_ext.leads import LEADS, parse_leads
 
 _POSITION = {name.lower(): position for position, name in enumerate(LEADS)}
@@ -15,6 +15,10 @@ _DECORATION = re.compile(r"(?:mdc[\s_]+)?(?:(?:ecg|ekg)[\s_:]+)?(?:lead[\s_:]*)?
 _MILLIVOLTS = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "nv": 1e-6}
 _WORDS = {"volt": "v", "millivolt": "mv", "microvolt": "uv", "nanovolt": "nv"}
 _SEX = {"f": "female", "female": "female", "m": "male", "male": "male"}
+# how a message names what a user can say of a file: from Python, and on the command line
+RATE_OPTION = "sample_rate in Hz, --input-rate"
+UNIT_OPTION = "unit such as uV, --input-unit"
+LEADS_OPTION = "leads, --input-leads"
 _OLDEST = 130  # years; more is a code for "unknown" or a slip
 
 
@@ -49,7 +53,8 @@ def rows_of_leads(names: Sequence[str], where: object, given: Optional[Sequence[
             found[position] = row
     if not found:
         listed = ", ".join(shown(name, 20) for name in names[:20]) or "none"
-        raise UserError(f"{where}: none of its signals ({listed}) is a standard lead; name them {', '.join(LEADS)}")
+        cure = f"name them {', '.join(LEADS)}"
+        raise NotSaidError(f"{where}: none of its signals ({listed}) is a standard lead; {cure}", "leads")
     return dict(sorted(found.items()))
 
 

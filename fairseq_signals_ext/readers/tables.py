@@ -6,9 +6,17 @@ from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.errors import NotSaidError, UserError
 from fairseq_signals_ext.readers.counts import signal_and_counts
-from fairseq_signals_ext.readers.facts import agreed_rate, millivolts, rows_of_leads, shown
+from fairseq_signals_ext.readers.facts import (
+    LEADS_OPTION,
+    RATE_OPTION,
+    UNIT_OPTION,
+    agreed_rate,
+    millivolts,
+    rows_of_leads,
+    shown,
+)
 from fairseq_signals_ext.readers.recording import Recording
 
 _WITH_UNIT = re.compile(r"(.*?)\s*(?:[(\[]\s*(\S+?)\s*[)\]]|[\s_/](\S*(?:v|volts?)))", re.IGNORECASE)
@@ -17,6 +25,7 @@ _TIME = re.compile(
     rf"(?:time(?:stamp)?|t)(?:[\s_/]*[(\[]?\s*{_TIME_UNIT}\s*[)\]]?)?|{_TIME_UNIT}",
     re.IGNORECASE,
 )
+_EMPTY_CELL = {mark: re.compile(rf"(?:^|{mark})[ ]*(?:{mark}|\r?\n?$)") for mark in ",;\t"}
 _SECONDS = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": 1e-3, "msec": 1e-3, "milliseconds": 1e-3}
 _LIKELY_RATES = (50.0, 10000.0)  # Hz; a factor below 1000, so that of seconds and ms at most one fits
 
@@ -31,7 +40,7 @@ class _Layout(NamedTuple):
 def read_table(
     path: Path, sample_rate: Optional[float] = None, leads: Optional[Sequence[str]] = None, unit: Optional[str] = None
 ) -> Recording:
-    """Read a table with a row a sample, columns separated by comma, semicolon (then also with decimal commas) or tab.
+    """Read a table with a row a sample, columns separated by comma, semicolon or tab (with decimal commas as well).
 
     A header names the leads, in any order and case, each with its unit if it likes (`I (uV)`, `V1 [mV]`, `aVR_mV`).
     A column `time`, `t`, `time (ms)`, `time_s` ... gives the sample rate; without a unit it is in s or ms, whichever
@@ -49,7 +58,7 @@ def read_table(
     """
     layout = _layout(path)
     if not layout.names and leads is None:
-        raise UserError(f"{path}: it has no header with lead names; add one or give the leads (leads)")
+        raise NotSaidError(f"{path}: it has no header with lead names; add one or give them ({LEADS_OPTION})", "leads")
     names = layout.names or [""] * layout.columns
     times = [column for column, name in enumerate(names) if _TIME.fullmatch(name)]
     if len(times) > 1:
@@ -63,7 +72,7 @@ def read_table(
     if times:
         sample_rate = agreed_rate(path, _rate(path, values[-1], names[times[0]]), sample_rate)
     if sample_rate is None:
-        raise UserError(f"{path}: it has no time column; give its sample rate (sample_rate, in Hz)")
+        raise NotSaidError(f"{path}: it has no time column; give its sample rate ({RATE_OPTION})", "sample_rate")
     samples = list(values[: len(rows)])
     scale = [_millivolts(path, pairs[row][1], unit, samples) for row in rows.values()]
     signal, stored = signal_and_counts(samples, scale, [0.0] * len(scale))
@@ -80,7 +89,7 @@ def _layout(path: Path) -> _Layout:
         first = next((line for line in file if line.strip()), "").strip("\r\n")
     separator = max("\t;,", key=first.count)
     cells = [cell.strip().strip("\"'").strip() for cell in first.lstrip("#").split(separator)]
-    numeric = all(_is_number(cell.replace(",", ".") if separator == ";" else cell) for cell in cells)
+    numeric = all(_is_number(cell if separator == "," else cell.replace(",", ".")) for cell in cells)
     return _Layout(encoding, separator, [] if numeric else cells, len(cells))
 
 
@@ -127,7 +136,10 @@ def _rows(path: Path, lines: Iterator[str], layout: _Layout) -> Iterator[str]:
         found = line.count(layout.separator) + 1
         if found != layout.columns:
             raise UserError(f"{path}: line {number} has {found} values, not {layout.columns}; correct it")
-        yield line.replace(",", ".") if layout.separator == ";" else line
+        # an empty cell is a sample that is missing; a comma that does not separate is a decimal one
+        if _EMPTY_CELL[layout.separator].search(line):
+            line = layout.separator.join(cell.strip() or "nan" for cell in line.split(layout.separator))
+        yield line if layout.separator == "," else line.replace(",", ".")
 
 
 def _rate(path: Path, times: np.ndarray, name: str) -> float:
@@ -163,7 +175,8 @@ def _millivolts(path: Path, said: Optional[str], given: Optional[str], samples: 
     if said and given and millivolts(said) != millivolts(given):
         raise UserError(f"{path}: a column's unit is {shown(said)}, not {given}; leave the unit out or correct it")
     if not said and not given and all((np.isnan(row) | (np.rint(row) == row)).all() for row in samples):
-        raise UserError(f"{path}: it holds integers and no unit; write it in the header ('I (uV)') or give it (unit)")
+        cure = f"write it in the header ('I (uV)') or give it ({UNIT_OPTION})"
+        raise NotSaidError(f"{path}: it holds integers and no unit; {cure}", "unit")
     factor = millivolts(said or given or "mV")
     if factor is None:
         raise UserError(f"{path}: the unit {shown(said or given)!r} is no voltage; write mV, uV, nV or V")

@@ -160,6 +160,8 @@ def _read_record(header: Path, stem: str) -> Tuple[Any, List[np.ndarray]]:
     wfdb = _import_wfdb()
     if not header.is_file():
         raise UserError(f"{header}: no such file; give a WFDB header (.hea) that exists")
+    if not header.stat().st_size:
+        raise UserError(f"{header}: the file is empty; get it again")
     try:
         record = wfdb.rdrecord(stem, physical=False, smooth_frames=False, m2s=False)
         if isinstance(record, wfdb.MultiRecord):

@@ -23,8 +23,8 @@ def open_source(folder: Path, options: SourceOptions) -> Source:
     if not names:
         raise UserError(f"{folder}: no files here or below; give the folder that holds the recordings")
     given = {"sample_rate": options.sample_rate, "unit": options.unit, "leads": options.leads}
-    reading = {name: value for name, value in given.items() if value is not None}
-    items = with_table([Item(name, reading=reading) for name in names], options.table)
+    defaults = {name: value for name, value in given.items() if value is not None}
+    items = with_table([Item(name, defaults=defaults) for name in names], options.table)
     return Source(options.name or folder.resolve().name, folder, items, read_file)
 
 

@@ -8,9 +8,8 @@ import re
 from pathlib import Path
 from typing import List
 
-from fairseq_signals_ext.readers.wfdb import find_wfdb
 from fairseq_signals_ext.sources.source import Item, Source, SourceOptions, read_file
-from fairseq_signals_ext.sources.wfdb import lone_signals
+from fairseq_signals_ext.sources.wfdb import find_records
 
 DATABASE = ("challenge-2021/1.0.3", (), (".hea", ".mat"))
 
@@ -21,9 +20,9 @@ def open_source(folder: Path, options: SourceOptions) -> Source:
     """All records below the folder; the part of each is the Challenge's source."""
     items: List[Item] = []
     above = folder.resolve()
-    names = find_wfdb(folder)
+    names, notes = find_records(folder)
     for name in names:
         folders = [above.name, *name.split("/")[:-1]]
         part = next((one for one in reversed(folders) if not _GROUP.fullmatch(one)), above.parent.name)
         items.append(Item(name, source=part))
-    return Source(options.name or "physionet2021", folder, items, read_file, notes=lone_signals(folder, names))
+    return Source(options.name or "physionet2021", folder, items, read_file, notes=notes)

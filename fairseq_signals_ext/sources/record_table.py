@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.files import separator_of
 from fairseq_signals_ext.readers.facts import age_of, sex_of, shown
 from fairseq_signals_ext.sources.source import Item
 
@@ -53,7 +54,9 @@ def _csv(path: Path, **how: Any) -> "pd.DataFrame":
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
-            return pd.read_csv(path, index_col=False, **how)
+            return pd.read_csv(path, index_col=False, sep=separator_of(path), **how)
+        except UnicodeDecodeError as error:
+            raise ValueError("it is not UTF-8; save it as UTF-8") from error
         except pd.errors.ParserWarning as error:
             raise ValueError("the first line of values has more of them than there are columns") from error
 
@@ -123,8 +126,11 @@ def with_table(items: Sequence[Item], table: Optional[Path]) -> List[Item]:
     rows, key = _rows(table)
     found: List[Item] = []
     used: Dict[str, str] = {}
+    whole = {item.name for item in items}
     for item in items:
-        name = next((name for name in _names(item, key) if name in rows), None)
+        # the whole name of a file is not the short one of another
+        names = (name for name in _names(item, key) if name == item.name or key == "record_id" or name not in whole)
+        name = next((name for name in names if name in rows), None)
         found.append(item if name is None else _with_row(item, rows[name], table))
         if name is not None and _folder(used.setdefault(name, item.name)) != _folder(item.name):
             both = f"{used[name]!r} and {item.name!r}"
@@ -145,8 +151,11 @@ def _rows(path: Path) -> Tuple[Dict[str, Dict[str, Any]], str]:
     table = _read(path)
     key = next((name for name in _KEYS if name in table.columns), None)
     if key is None:
-        raise UserError(f"{path}: no column of {', '.join(_KEYS)}; add one that names the file of each row")
-    names = [text(name) for name in table[key]]
+        present = ", ".join(map(str, table.columns))
+        raise UserError(
+            f"{path}: no column of {', '.join(_KEYS)}; add one that names the file of each row (it has {present})"
+        )
+    names = [_path(text(name)) for name in table[key]]
     if None in names:
         raise UserError(f"{path}: row {names.index(None) + 1} has no {key}; write it or remove the row")
     rows: Dict[str, Dict[str, Any]] = {}
@@ -155,6 +164,14 @@ def _rows(path: Path) -> Tuple[Dict[str, Dict[str, Any]], str]:
             raise UserError(f"{path}: {key} {name!r} is there twice; remove one of the rows")
         rows[str(name)] = row
     return rows, key
+
+
+def _path(name: Optional[str]) -> Optional[str]:
+    """What names a file, as we write it: slashes, and no dot in front."""
+    if name is None:
+        return None
+    slashes = name.replace("\\", "/")
+    return slashes[2:] if slashes.startswith("./") else slashes
 
 
 def _read(path: Path) -> "pd.DataFrame":

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Mapping, Optional, Sequence
 
+from fairseq_signals_ext.errors import NotSaidError
 from fairseq_signals_ext.readers import Recording, read_ecg
 
 
@@ -16,18 +17,27 @@ class Item:
         source: name of the part of the collection that it belongs to; empty: the source's own name.
         facts: what the collection's tables say of it, in place of what the file says: attributes of `Recording`
             (`record_id`, `patient`, `age`, `codes`, ...), and further columns for the table (numbers, texts or None).
-        reading: what its file does not say itself, as `read_ecg` takes it: `sample_rate` (Hz), `unit`, `leads`.
+        reading: what is known of its file, as `read_ecg` takes it: `sample_rate` (Hz), `unit`, `leads`.
+        defaults: the same, for what its file does not say.
     """
 
     name: str
     source: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
     reading: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_file(folder: Path, item: Item) -> Recording:
     """Read an item that is a file by itself, with what the user says of its rate, unit and leads."""
-    return read_ecg(folder / item.name, **item.reading)
+    said = dict(item.reading)
+    while True:
+        try:
+            return read_ecg(folder / item.name, **said)
+        except NotSaidError as error:
+            if error.what in said or error.what not in item.defaults:
+                raise
+            said[error.what] = item.defaults[error.what]
 
 
 @dataclass(frozen=True)

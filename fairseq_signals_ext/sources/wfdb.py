@@ -1,7 +1,7 @@
 """A folder of WFDB records."""
 
 from pathlib import Path
-from typing import List, Sequence, Set
+from typing import List, Set, Tuple
 
 from fairseq_signals_ext.files import walk_files
 from fairseq_signals_ext.readers.formats import is_wfdb_record_line
@@ -12,32 +12,27 @@ from fairseq_signals_ext.sources.source import Item, Source, SourceOptions, read
 
 def open_source(folder: Path, options: SourceOptions) -> Source:
     """All `.hea` files below the folder, by name; segments are read with the record that they belong to."""
-    names = find_wfdb(folder)
-    segments = _segments(folder, names)
-    items = [Item(name) for name in names if name not in segments]
-    notes = lone_signals(folder, names)
-    items = with_table(items, options.table)
+    names, notes = find_records(folder)
+    items = with_table([Item(name) for name in names], options.table)
     return Source(options.name or folder.resolve().name, folder, items, read_file, notes=notes)
 
 
-def lone_signals(folder: Path, headers: Sequence[str]) -> List[str]:
-    """A note on signal files without a header of their name, if there are any."""
-    stems = {name[: -len(".hea")] for name in headers}
-    signals = (name for name in walk_files(folder) if name.endswith((".dat", ".mat")))
-    lone = sorted(name for name in signals if name[: -len(".dat")] not in stems)
-    said = f"{len(lone)} .dat or .mat files have no .hea of their name and are left out unless another names them"
-    return [f"{said}; the first is {lone[0]}"] if lone else []
+def find_records(folder: Path) -> Tuple[List[str], List[str]]:
+    """Names of the headers below a folder that are records by themselves, sorted, and notes on what is left out.
 
+    Only headers without a signal file of their own name are looked into for segments, as reading every header of
+    millions takes long.
 
-def _segments(folder: Path, names: List[str]) -> Set[str]:
-    """Those headers that are segments of another record: by WFDB's convention its name, `_` and something.
-
-    Only headers that may have such segments are looked into, as reading every header of millions takes long.
+    Raises:
+        UserError: see `find_wfdb`.
     """
-    present = set(names)
-    records = {name.rsplit("_", 1)[0] + ".hea" for name in names if "_" in name.rsplit("/", 1)[-1]}
-    found = {file for record in sorted(records & present) for file in files_of(folder / record)}
-    return {name for name in names if "_" in name and (folder / name).resolve() in found} if found else set()
+    headers = find_wfdb(folder)
+    signals = {name[: -len(".dat")]: name for name in walk_files(folder) if name.endswith((".dat", ".mat"))}
+    stems = {name[: -len(".hea")] for name in headers}
+    named = {file for stem in sorted(stems - signals.keys()) for file in files_of(folder / f"{stem}.hea")}
+    records = [name for name in headers if not named or (folder / name).resolve() not in named]
+    lone = sorted(signals[stem] for stem in signals.keys() - stems if (folder / signals[stem]).resolve() not in named)
+    return records, [f"{len(lone)} .dat or .mat files have no header, the first is {lone[0]}: left out"] if lone else []
 
 
 def files_of(header: Path) -> Set[Path]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.preparation.plan import PLAN_NAME, Block, read_plan
-from fairseq_signals_ext.preparation.quality import FLAGS
+from fairseq_signals_ext.preparation.quality import FLAGS, likely_factor
 from fairseq_signals_ext.preparation.table import TABLE_NAME
 from fairseq_signals_ext.verification.manifests import MANIFEST_COLUMNS, check_labels, check_manifests
 from fairseq_signals_ext.verification.shards import SHARD_COLUMNS, WRITE_TABLE_AGAIN, check_shard
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # columns with few different texts
+# of a reason, so that those that differ in a number count as one
+_REASON = 60
 _REPEATED = ("shard", "source", "leads", "derived_leads", "filled_leads", "constant_leads")
 
 
@@ -82,7 +84,7 @@ def verify(out: Union[str, Path], jobs: int = 1, quick: bool = False, progress: 
     labels = check_labels(out, int(table["idx"].max()))
     findings.manifests, findings.labels = manifests.files, labels.files
     findings.problems += manifests.problems + labels.problems
-    findings.notes += manifests.notes + _leftovers(out, plan)
+    findings.notes += [*_rejections(out), *_gains(out), *manifests.notes, *_leftovers(out, plan)]
     return findings
 
 
@@ -237,6 +239,27 @@ def _absent_items(plan: Sequence[Block], idx: np.ndarray) -> Dict[Tuple[str, str
             elif absent:  # an item that was rejected may have been tried again with success
                 absent.pop((block.source, name), None)
     return absent
+
+
+def _rejections(out: Path) -> List[str]:
+    """Notes on what was rejected, by source and by the beginning of the reason."""
+    try:
+        with open(out / "rejected.csv", encoding="utf-8", newline="") as file:
+            counts = Counter((row["source"], row["reason"][:_REASON]) for row in csv.DictReader(file))
+    except (OSError, ValueError, KeyError, TypeError):  # has a line of its own
+        return []
+    return [f"{source}: {count} rejected: {reason}" for (source, reason), count in sorted(counts.items())]
+
+
+def _gains(out: Path) -> List[str]:
+    """Notes on sources whose amplitudes are not plausible."""
+    table = read_compact(out, ["source", "amplitude_mv"])
+    factors = {name: likely_factor(group.tolist()) for name, group in table.groupby("source")["amplitude_mv"]}
+    return [
+        f"{name}: its amplitudes are not plausible for an ECG in mV; the likely factor is {factor:g} (--gain-fix)"
+        for name, factor in sorted(factors.items())
+        if factor is not None
+    ]
 
 
 def _twice(plan: Sequence[Block], idx: np.ndarray) -> List[Tuple[str, str]]:

@@ -157,3 +157,12 @@ def test_simulation_refuses_nonsense(tmp_path):
     done = script("examples/demo/simulate.py", "--out", tmp_path, "--recordings", 0)
     assert done.returncode == 1
     assert done.stderr.startswith("error: 0 recordings, seed 1: give at least 1")
+
+
+def test_the_status_is_that_of_the_source(source, tmp_path, capsys):
+    bad = write_records(tmp_path / "bad")
+    (bad / "r2.dat").unlink()
+    out = str(tmp_path / "out")
+    assert main(["wfdb", str(bad), "--out", out]) == 1
+    assert main(["wfdb", str(source), "--out", out]) == 0
+    assert "rejected" not in capsys.readouterr().out.splitlines()[-1]

@@ -41,13 +41,14 @@ def test_kill_and_resume(tmp_path, workers):
         start_new_session=True,
         env={**os.environ, "OMP_NUM_THREADS": "2"},
     )
-    killed_after = out / "checkpoints" / "checkpoint_2_8.pt"  # the second update of the second epoch
+    log = out / "hydra_train.log"
+    killed_after = "checkpoint_2_8.pt (epoch 2 @ 8 updates"  # the second update of the second epoch, saved and copied
     deadline = time.monotonic() + 120
-    while not killed_after.exists() and process.poll() is None and time.monotonic() < deadline:
+    while not (log.exists() and killed_after in log.read_text()) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert killed_after.exists()
+    assert killed_after in log.read_text()
     assert not list((out / "checkpoints").glob(f"*_{UPDATES}.pt")), "it was too late to kill it"
 
     log = train(tmp_path, out, *overrides)

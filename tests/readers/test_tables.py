@@ -117,7 +117,6 @@ def test_without_a_header_leads_have_to_be_given(tmp_path, signal):
         ("a,b\n1.5,2\n", r"none of its signals \(a, b\) is a standard lead"),
         ("I,V1\n1.5,2\n3\n", "line 3 has 1 values, not 2"),
         ("I,V1\n1.5,2\n3,4,5\n", "line 3 has 3 values, not 2"),
-        ("I,V1\n1.5,\n", "does not hold numbers throughout"),
         ("I,V1\n1.5,x\n", "does not hold numbers throughout"),
         ("I,V1\n", "no samples"),
         ("I,V1\n1.5,inf\n", "infinite"),
@@ -152,3 +151,15 @@ def test_invalid_samples_are_nan(tmp_path):
     path = tmp_path / "r.csv"
     path.write_text("V1\n0.5\nnan\n")
     assert np.isnan(read_ecg(path, sample_rate=500).signal).tolist() == [[False, True]]
+
+
+def test_an_empty_cell_is_a_sample_that_is_missing(tmp_path):
+    path = tmp_path / "gaps.csv"
+    path.write_text("time (s),I,II\n0,0.5,\n0.002,,1.5\n0.004,0.25,2.5\n")
+    np.testing.assert_array_equal(read_ecg(path).signal[:2], [[0.5, np.nan, 0.25], [np.nan, 1.5, 2.5]])
+
+
+def test_tabs_with_decimal_commas(tmp_path):
+    path = tmp_path / "tab.csv"
+    path.write_text("I\tV1\n0,5\t1,25\n-0,5\t2,0\n")
+    np.testing.assert_array_equal(read_ecg(path, sample_rate=500).signal, [[0.5, -0.5], [1.25, 2.0]])

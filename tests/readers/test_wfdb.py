@@ -176,7 +176,7 @@ WRONG = {
         "says 5 signals, but 1 follow",
     ),
     "not a header": (lambda header: header.write_text("nonsense\n"), "wfdb cannot read this record"),
-    "empty": (lambda header: header.write_text(""), "wfdb cannot read this record"),
+    "empty": (lambda header: header.write_text(""), "the file is empty"),
     "binary": (lambda header: header.write_bytes(bytes(range(256))), "wfdb cannot read this record"),
     "unknown format": (lambda header: replace(header, ".dat 16", ".dat 17"), "wfdb cannot read this record"),
     "no rate": (lambda header: replace(header, " 500 100", " 0 100"), "its sample rate is 0"),

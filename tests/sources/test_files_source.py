@@ -183,3 +183,24 @@ def test_wrong_folder(tmp_path, refusal):
     (tmp_path / "empty" / ".hidden").write_text("x")
     assert "empty: no files here or below" in refusal("files", tmp_path / "empty")
     assert "nowhere: no such folder" in refusal("files", tmp_path / "nowhere")
+
+
+def test_what_is_given_for_all_files_is_for_those_that_do_not_say_it(tmp_path, prepare, ecg_data):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    shutil.copy(ecg_data / "formats" / "dicom_12lead_1000hz.dcm", folder / "a.dcm")
+    np.save(folder / "b.npy", np.arange(12 * 1300, dtype=np.int16).reshape(12, 1300))
+    (folder / "c.csv").write_text("time (s),I (uV)\n" + "".join(f"{row / 250},{row}\n" for row in range(1300)))
+    found = prepare("files", folder, "--input-rate", "250", "--input-unit", "mV").table
+    assert found["sample_rate"].to_dict() == {"a.dcm": 1000, "b.npy": 250, "c.csv": 250}
+    assert found.loc["c.csv", "amplitude_mv"] == pytest.approx(1.299, rel=1e-4)
+
+
+def test_the_whole_name_of_a_file_goes_before_a_short_one(tmp_path, prepare):
+    folder, table = tmp_path / "files", tmp_path / "table.csv"
+    (folder / "sub").mkdir(parents=True)
+    for name in ("a.csv", "sub/a.csv", "sub/b.csv"):
+        (folder / name).write_text("I\n0.5\n\n1.5\n")
+    table.write_text("file;patient\n./a.csv;1\nsub\\b.csv;2.0\n")
+    found = prepare("files", folder, "--input-rate", "500", "--table", table).table
+    assert found["patient"].to_dict() == {"a.csv": "1", "sub/a.csv": None, "sub/b.csv": "2"}

@@ -5,6 +5,7 @@ import pytest
 import wfdb
 
 from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.sources import open_source
 
 # format -> largest count
 PLAIN = {"16": 2**15 - 1, "24": 2**23 - 1, "32": 2**31 - 1, "80": 127, "212": 2047}
@@ -156,3 +157,14 @@ def test_wrong_folder(tmp_path, refusal, write_record, counts):
     assert "x.hea: no such folder" in refusal("wfdb", tmp_path / "r" / "x.hea")
     (tmp_path / "r" / "x.hea").unlink()
     assert "r: no .hea file here or below" in refusal("wfdb", tmp_path / "r")
+
+
+def test_segments_of_any_name_and_lone_signals(tmp_path, prepare, write_record, counts):
+    folder = tmp_path / "records"
+    for number in (1, 2):
+        write_record(folder / f"s{number}", counts(number))
+    (folder / "whole.hea").write_text("whole/2 12 500 5200\ns1 2600\ns2 2600\n")
+    (folder / "lone.dat").write_bytes(b"0" * 24)
+    assert prepare("wfdb", folder).table.index.tolist() == ["whole.hea"]
+    notes = open_source("wfdb", folder).notes
+    assert list(notes) == ["1 .dat or .mat files have no header, the first is lone.dat: left out"]

@@ -113,10 +113,20 @@ def set_in_table(folder, at_row, values):
     edit_table(folder, lambda rows: [{**one, **(values if at == at_row else {})} for at, one in enumerate(rows)])
 
 
+# the fixture's one record that is truncated, as `verify` counts rejections by the beginning of their reason
+REJECTED = "records: 1 rejected: its file 'r02.dat' has 12038 bytes, but 502 samples a lead n"
+
+
+def test_amplitudes_that_are_not_plausible_are_a_note(out):
+    edit_table(out, lambda rows: [{**row, "amplitude_mv": row["amplitude_mv"] * 1000} for row in rows])
+    notes = verify(out, progress=False).notes
+    assert any("are not plausible for an ECG in mV; the likely factor is 0.001 (--gain-fix)" in note for note in notes)
+
+
 @pytest.mark.parametrize("storage", ["raw", "flac"])
 def test_a_good_folder_has_no_problems(good_folders, storage):
     found = verify(good_folders / storage, progress=False)
-    assert (found.problems, found.notes) == ([], [])
+    assert (found.problems, found.notes) == ([], [REJECTED])
     assert (found.recordings, found.shards, found.labels) == (RECORDS - 1, 3, 1)
     assert found.manifests == len(list((good_folders / storage).rglob("*.tsv"))) > 6
     assert found.hours == pytest.approx(sum(500 + n for n in [0, 1, 3, 4, 5, 6, 7, 8, 9, 0]) / 500 / 3600)
@@ -434,8 +444,9 @@ def test_split_json_may_allow_shared_patients(apart, settings, allowed, below):
             edit_lines(path, lambda lines: ["../../..", *lines[1:]])
     (folder / "split.json").write_text(json.dumps({"subsets": {}, **settings}))
     found = verify(apart, progress=False)
-    lines = found.notes if allowed else found.problems
-    assert (len(found.problems), len(found.notes)) == ((0, 1) if allowed else (1, 0))
+    assert found.notes[0] == REJECTED
+    lines = found.notes[1:] if allowed else found.problems
+    assert (len(found.problems), len(found.notes)) == ((0, 2) if allowed else (1, 1))
     assert lines[0].startswith(f"{folder / below if below else folder}: patient 'p3' is in valid and in test")
 
 
@@ -499,9 +510,9 @@ def test_what_is_left_of_a_run_that_was_stopped_is_a_note(out):
     (out / "splits" / ".t.17.tmp" / "train.tsv").write_text("half")
     shutil.copy(out / "shards" / "00000.npy", out / "shards" / "00009.npy")
     found = verify(out, progress=False)
-    assert found.problems == [] and len(found.notes) == 3
-    assert found.notes[0].startswith(f"{out}/shards/.00003.npy.17.tmp: unfinished")
-    assert found.notes[2].startswith(f"{out}/shards/00009.npy: not in the plan")
+    assert found.problems == [] and found.notes[0] == REJECTED and len(found.notes) == 4
+    assert found.notes[1].startswith(f"{out}/shards/.00003.npy.17.tmp: unfinished")
+    assert found.notes[3].startswith(f"{out}/shards/00009.npy: not in the plan")
 
 
 def test_what_is_no_prepared_folder(out, tmp_path):
