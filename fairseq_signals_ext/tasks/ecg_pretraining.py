@@ -1,6 +1,5 @@
 """Task `ecg_pretraining`: self-supervised pretraining on ECGs, with the options of ECG-FM's task."""
 
-import os
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -158,9 +157,6 @@ class EcgPretrainingTask(FairseqTask):
     @exits_on_user_error
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """The criterion; one that reconstructs gives the model the layer that this needs."""
-        # only training and validation come here, and fairseq lists the folder next, before it loads a split
-        if not os.path.isdir(self.cfg.data):
-            raise UserError(f"{self.cfg.data}: no such folder; give task.data its whole path, as hydra changes folder")
         # options of ECG-FM that this criterion does not have are dropped; hydra has refused a typing error before
         criterion = super().build_criterion(cfg, from_checkpoint=True)
         if getattr(criterion, "reconstruction_weight", 0) > 0:
