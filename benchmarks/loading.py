@@ -20,7 +20,7 @@ import tempfile
 import time
 import zlib
 from pathlib import Path
-from typing import Any, Callable, List, Tuple
+from typing import Any, Callable, List, Optional, Tuple
 
 import numpy as np
 import scipy.io
@@ -201,6 +201,14 @@ def open_collection(recordings: int) -> List[str]:
     ]
 
 
+def hand_over(rows: List[str], out: Optional[Path]) -> None:
+    """Print a report, and write it to a file if there is one."""
+    text = "\n".join(rows) + "\n"
+    print(text)
+    if out:
+        out.write_text(text, encoding="utf-8")
+
+
 def machine() -> str:
     """One line on where this was measured."""
     processor = platform.processor() or platform.machine()
@@ -228,10 +236,7 @@ def main() -> None:
     rows: List[Any] = [f"{machine()}", "", *compare(options.recordings, options.rounds)]
     if options.manifest:
         rows += ["", *open_collection(options.manifest)]
-    text = "\n".join(rows) + "\n"
-    print(text)
-    if options.out:
-        options.out.write_text(text, encoding="utf-8")
+    hand_over(rows, options.out)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ import numpy as np
 import scipy.io
 import torch
 import wfdb
-from loading import BATCH_PAIRS, load_from_shards, machine, open_dataset
+from loading import BATCH_PAIRS, hand_over, load_from_shards, machine, open_dataset
 from tqdm import tqdm
 
 from fairseq_signals_ext.leads import LEADS
@@ -163,10 +163,7 @@ def main() -> None:
             source.mkdir()
             write_records(source, options.recordings)
         rows = [machine(), "", *compare(source, folder, options.rounds), "", *compare_loading(folder, options.rounds)]
-    text = "\n".join(rows) + "\n"
-    print(text)
-    if options.out:
-        options.out.write_text(text, encoding="utf-8")
+    hand_over(rows, options.out)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Tuple
 
 import pandas as pd
-from loading import machine
+from loading import hand_over, machine
 from preparation import quiet, write_records
 from tqdm import tqdm
 
@@ -227,10 +227,7 @@ def main() -> None:
             print(*PARTS[options.part](Path(name)))
         return
     quiet()
-    text = "\n".join(report(options.recordings)) + "\n"
-    print(text)
-    if options.out:
-        options.out.write_text(text, encoding="utf-8")
+    hand_over(report(options.recordings), options.out)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Files that appear whole or not at all."""
 
 import contextlib
-import gzip
 import os
 import re
 import uuid
@@ -48,17 +47,6 @@ def walk_files(top: Path, without: str = "") -> Iterator[str]:
         entered.add(real)
         below = "" if at == str(top) else os.path.relpath(at, top).replace(os.sep, "/") + "/"
         yield from (below + name for name in files)
-
-
-def separator_of(path: Path) -> str:
-    """What separates the columns of a text table, `,`, `;` or a tab: the most frequent of them in its first line."""
-    if path.suffix == ".gz":
-        with gzip.open(path, "rt", encoding="utf-8", errors="replace") as file:
-            first = file.readline()
-    else:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            first = file.readline()
-    return max(",;\t", key=first.count)
 
 
 def remove_unfinished(folder: Path) -> None:

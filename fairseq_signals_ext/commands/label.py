@@ -115,7 +115,8 @@ def run(args: argparse.Namespace) -> int:
     """Make the labels, write them, and print what they are; returns the exit status.
 
     Raises:
-        UserError: options that do not go together; see also `preparation.labelling` and `preparation.linking`.
+        UserError: options that do not go together; see also `labels_from_codes`, `labels_from_table` and
+            `labels_from_events`.
     """
     is_link = len(args.folder) == 2 and args.folder[0] == "link"
     if len(args.folder) > 1 and not is_link:

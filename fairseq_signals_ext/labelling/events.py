@@ -9,7 +9,7 @@ import numpy as np
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.labelling.link_settings import LinkSettings
-from fairseq_signals_ext.labelling.text_tables import as_keys, as_texts, place, read_chunks
+from fairseq_signals_ext.text_tables import as_keys, as_texts, place, places_of, read_chunks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -161,7 +161,7 @@ def _read_part(
     for column, wanted in settings.filter.items():
         chunk = chunk[as_keys(chunk[column]).isin(wanted)]
     counts["passed"] += len(chunk)
-    patient = _places(known, as_keys(chunk[settings.patient_column]))
+    patient = places_of(as_keys(chunk[settings.patient_column]), known)
     chunk, patient = chunk[patient >= 0], patient[patient >= 0]
     counts["of_patients"] += len(chunk)
     raw_times, raw_values = chunk[settings.time_column], chunk[settings.value_column]
@@ -190,14 +190,6 @@ def _times(path: Union[str, Path], values: "pd.Series", settings: LinkSettings) 
         return clock_times(values, settings.timezone)
     except UserError as error:
         raise UserError(f"{path}: column {settings.time_column!r}: {error}") from error
-
-
-def _places(known: "pd.Index", keys: "pd.Series") -> np.ndarray:
-    """Place of each key in `known`, -1 where it is none of them."""
-    import pandas as pd
-
-    codes, different = pd.factorize(keys)  # an event's patient occurs often
-    return np.append(known.get_indexer(pd.Index(different)), -1)[codes]
 
 
 def _limit_columns(settings: LinkSettings) -> List[str]:

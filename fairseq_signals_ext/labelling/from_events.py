@@ -10,8 +10,8 @@ from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.labelling.events import BOUNDS, Events, read_events
 from fairseq_signals_ext.labelling.labels import Labels, in_sources
 from fairseq_signals_ext.labelling.link_settings import LinkSettings
-from fairseq_signals_ext.labelling.text_tables import as_keys
 from fairseq_signals_ext.preparation.table import read_table
+from fairseq_signals_ext.text_tables import as_keys, places_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +46,7 @@ def labels_from_events(
     if sources is None:
         _check_one_source(file, table["source"][usable & keys.isin(patients[np.unique(events.patient)])])
     patient = np.full(len(table), -1)
-    patient[usable] = _places(patients, keys[usable])
+    patient[usable] = places_of(keys[usable], patients)
     started = np.where(usable, time, np.datetime64(0, "us")).astype(np.int64)
     chosen = choose_events(patient, started, events, settings.offsets, settings.choose)
     labels = Labels(settings.names, table["idx"].to_numpy(np.int64), _values(events, chosen, settings))
@@ -162,12 +162,6 @@ def _check_one_source(file: Union[str, Path], sources: "pd.Series") -> None:
     named = sorted(sources.fillna("").unique())
     if len(named) > 1:
         raise UserError(f"{file}: patients of {', '.join(map(repr, named))} have events; say which with --source NAME")
-
-
-def _places(patients: np.ndarray, keys: "pd.Series") -> np.ndarray:
-    import pandas as pd
-
-    return pd.Index(patients).get_indexer(pd.Index(keys))
 
 
 def _details(idx: np.ndarray, started: np.ndarray, events: Events, chosen: np.ndarray) -> "pd.DataFrame":

@@ -7,7 +7,8 @@ import numpy as np
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.labelling.labels import Labels, in_sources
-from fairseq_signals_ext.labelling.text_tables import (
+from fairseq_signals_ext.preparation.table import read_table
+from fairseq_signals_ext.text_tables import (
     as_keys,
     as_texts,
     check_columns,
@@ -15,7 +16,6 @@ from fairseq_signals_ext.labelling.text_tables import (
     place,
     read_chunks,
 )
-from fairseq_signals_ext.preparation.table import read_table
 
 if TYPE_CHECKING:
     import pandas as pd

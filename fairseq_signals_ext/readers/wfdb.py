@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -23,8 +23,11 @@ _INVALID_16 = -(2**15)
 _COMMENT = re.compile(r"\s*([^:]+?)\s*:\s*(.*?)\s*")
 
 
-def find_wfdb(folder: Union[str, Path]) -> List[str]:
+def find_wfdb(folder: Union[str, Path], names: Optional[Iterable[str]] = None) -> List[str]:
     """Names of all `.hea` files below a folder, relative to it and sorted.
+
+    Args:
+        names: of all files below it, for who has them already.
 
     Raises:
         UserError: no such folder, or no `.hea` file in it.
@@ -32,10 +35,10 @@ def find_wfdb(folder: Union[str, Path]) -> List[str]:
     top = os.fspath(folder)
     if not os.path.isdir(top):
         raise UserError(f"{folder}: no such folder; give the folder that holds the WFDB records")
-    names = [name for name in walk_files(Path(top)) if name.endswith(".hea")]
-    if not names:
+    headers = sorted(name for name in (walk_files(Path(top)) if names is None else names) if name.endswith(".hea"))
+    if not headers:
         raise UserError(f"{folder}: no .hea file here or below; give the folder that holds the WFDB records")
-    return sorted(names)
+    return headers
 
 
 def read_wfdb(path: Union[str, Path]) -> Recording:

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.files import walk_files
 from fairseq_signals_ext.sources.record_table import with_table
 from fairseq_signals_ext.sources.source import Item, Source, SourceOptions, read_file
 
 
 def open_source(folder: Path, options: SourceOptions) -> Source:
     """All `.xml` files below the folder, by name; patient, time and statements stand in the files."""
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix.lower() == ".xml")
+    names = sorted(name for name in walk_files(folder) if name.lower().endswith(".xml"))
     if not names:
         raise UserError(f"{folder}: no .xml file here or below; give the folder that holds the exported ECGs")
     items = with_table([Item(name) for name in names], options.table)

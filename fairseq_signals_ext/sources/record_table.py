@@ -3,15 +3,14 @@
 import dataclasses
 import re
 import warnings
-import zlib
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.files import separator_of
 from fairseq_signals_ext.readers.facts import age_of, sex_of, shown
 from fairseq_signals_ext.sources.source import Item
+from fairseq_signals_ext.text_tables import UNREADABLE, as_id, separator_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,11 +19,9 @@ if TYPE_CHECKING:
 _KEYS = ("source_file", "file", "path", "record_id")
 # columns that say how a file is to be read, where it does not say so itself
 _READING = ("sample_rate", "unit", "leads")
-_WHOLE_NUMBER = re.compile(r"(\d+)\.0+$")
 _DATE = re.compile(r"\d{4}-?\d\d-?\d\d")
 _UNKNOWN = ("unknown", "u", "other", "o", "nan", "n/a", "na", "none", "-", "?")
 _SEPARATOR = re.compile(r"[;,|]")
-_UNREADABLE = (OSError, ValueError, EOFError, zlib.error)
 # whole numbers above this are no longer exact as float64
 _EXACT = 2**53
 
@@ -39,7 +36,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> "pd.DataFrame":
         raise UserError(f"{path}: no such file; give the collection's own folder, with its tables")
     try:
         table = _csv(path, low_memory=False)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise UserError(f"{path}: cannot be read ({shown(error)}); get the file again") from error
     missing = [name for name in columns if name not in table.columns]
     if missing:
@@ -182,7 +179,7 @@ def _read(path: Path) -> "pd.DataFrame":
         raise UserError(f"{path}: no such file; give a table (.csv or .parquet)")
     try:
         table = pd.read_parquet(path) if path.suffix == ".parquet" else _csv(path, dtype=str)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise UserError(f"{path}: cannot be read ({shown(error)}); give a table (.csv or .parquet)") from error
     for name in table.columns.difference([*_KEYS, "patient", "codes", "statements"]):
         if table[name].map(pd.api.types.is_list_like).any():
@@ -246,7 +243,7 @@ def _id(value: Any) -> Optional[str]:
     written = text(value)
     if written is None or written.lower() in _UNKNOWN:
         return None
-    return _WHOLE_NUMBER.sub(r"\1", written)
+    return as_id(written)
 
 
 def _codes(value: Any, where: str) -> Tuple[str, ...]:

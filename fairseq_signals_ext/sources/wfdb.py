@@ -26,8 +26,9 @@ def find_records(folder: Path) -> Tuple[List[str], List[str]]:
     Raises:
         UserError: see `find_wfdb`.
     """
-    headers = find_wfdb(folder)
-    signals = {name[: -len(".dat")]: name for name in walk_files(folder) if name.endswith((".dat", ".mat"))}
+    names = list(walk_files(folder))
+    headers = find_wfdb(folder, names)
+    signals = {name[: -len(".dat")]: name for name in names if name.endswith((".dat", ".mat"))}
     stems = {name[: -len(".hea")] for name in headers}
     named = {file for stem in sorted(stems - signals.keys()) for file in files_of(folder / f"{stem}.hea")}
     records = [name for name in headers if not named or (folder / name).resolve() not in named]

@@ -74,3 +74,12 @@ def test_wrong_folder(tmp_path, refusal):
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "a.txt").write_text("x")
     assert "export: no .xml file here or below" in refusal("muse", tmp_path / "export")
+
+
+def test_linked_folders_are_entered(tmp_path, prepare, ecg_data):
+    away = tmp_path / "away"
+    away.mkdir()
+    shutil.copy(ecg_data / "formats" / "ge_muse_8lead.xml", away / "a.XML")
+    (tmp_path / "exports").mkdir()
+    (tmp_path / "exports" / "linked").symlink_to(away)
+    assert prepare("muse", tmp_path / "exports").table.index.tolist() == ["linked/a.XML"]

@@ -1,17 +1,31 @@
 """Tables from outside, `.csv`, `.csv.gz` or `.parquet`, read in pieces with only the columns that are needed."""
 
+import gzip
 import re
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterator, List, Sequence, Union
 
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.files import separator_of
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
+# what a damaged table makes pandas, pyarrow or gzip raise
+UNREADABLE = (OSError, ValueError, EOFError, zlib.error)
 _WHOLE_NUMBER = re.compile(r"(\d+)\.0+")
+
+
+def separator_of(path: Path) -> str:
+    """What separates the columns of a text table, `,`, `;` or a tab: the most frequent of them in its first line."""
+    if path.suffix == ".gz":
+        with gzip.open(path, "rt", encoding="utf-8", errors="replace") as file:
+            first = file.readline()
+    else:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            first = file.readline()
+    return max(",;\t", key=first.count)
 
 
 def columns_of(path: Union[str, Path]) -> List[str]:
@@ -30,7 +44,7 @@ def columns_of(path: Union[str, Path]) -> List[str]:
         if path.suffix == ".parquet":
             return list(pq.read_schema(path).names)
         return list(pd.read_csv(path, dtype=str, nrows=0, encoding="utf-8-sig", sep=separator_of(path)).columns)
-    except (OSError, ValueError, EOFError, zlib.error) as error:
+    except UNREADABLE as error:
         raise _unreadable(path, error) from error
 
 
@@ -65,7 +79,7 @@ def read_chunks(
         yield from _csv_chunks(path, columns, rows, strict)
     except UserError:
         raise
-    except (OSError, ValueError, EOFError, zlib.error) as error:
+    except UNREADABLE as error:
         raise _unreadable(path, error) from error
 
 
@@ -104,17 +118,28 @@ def place(path: Union[str, Path], row: int) -> str:
     return f"row {row + 1}" if Path(path).suffix == ".parquet" else f"line {row + 2}"
 
 
-def as_keys(values: "pd.Series") -> "pd.Series":
-    """Ids as text to compare: trimmed; `123.0`, as numbers with gaps are written, is `123`; None where missing.
+def as_id(text: str) -> str:
+    """An id as it is compared: `123.0`, as numbers with gaps are written, is `123`; leading zeros stay."""
+    return _WHOLE_NUMBER.sub(r"\1", text) if _WHOLE_NUMBER.fullmatch(text) else text
 
-    Leading zeros stay: `007` and `7` are two ids.
-    """
+
+def places_of(keys: "pd.Series", known: Sequence[str]) -> "np.ndarray":
+    """Place of each key in `known` (int64), -1 where it is none of them or missing."""
+    import numpy as np
+    import pandas as pd
+
+    codes, different = pd.factorize(keys)  # a key occurs often, as a patient has many events
+    return np.append(pd.Index(known).get_indexer(pd.Index(different)), -1)[codes]
+
+
+def as_keys(values: "pd.Series") -> "pd.Series":
+    """Ids as text to compare, trimmed, see `as_id`; None where missing."""
     import numpy as np
     import pandas as pd
 
     codes, different = pd.factorize(values)
-    texts = [_WHOLE_NUMBER.sub(r"\1", text) if _WHOLE_NUMBER.fullmatch(text) else text for text in _trimmed(different)]
-    keys = np.array([*(text or None for text in texts), None], object)  # the last one is for missing values
+    ids = [as_id(text) or None for text in _trimmed(different)]
+    keys = np.array([*ids, None], object)  # the last one is for missing values
     return pd.Series(keys[codes], index=values.index, dtype=object)
 
 
