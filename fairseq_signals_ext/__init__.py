@@ -23,5 +23,6 @@ def register() -> None:
     from fairseq_signals_ext.requirements import require_fairseq
 
     require_fairseq()
-    for module in ("models.ecg_wav2vec2", "tasks.ecg_pretraining"):
+    modules = ("models.ecg_wav2vec2", "models.ecg_classifier")
+    for module in (*modules, "tasks.ecg_pretraining", "tasks.ecg_classification", "tasks.ecg_regression"):
         importlib.import_module(f"{__name__}.{module}")

@@ -55,6 +55,15 @@ def write_shards(
     return recordings
 
 
+def write_label_file(folder: Path, values: np.ndarray, names: Optional[Sequence[str]] = None) -> Path:
+    """`y.npy` with these values (recordings x labels) and `label_def.csv`; returns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "y.npy", np.asarray(values, np.float32))
+    names = names or [f"label_{number}" for number in range(values.shape[1])]
+    (folder / "label_def.csv").write_text("\n".join(["name", *names]) + "\n")
+    return folder
+
+
 def write_mat(path: Path, feats: np.ndarray, idx: int, sample_rate: float = RATE) -> None:
     """A `.mat` file as ECG-FM's preprocessing leaves them."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,13 +1,10 @@
 """Contrastive multi-segment coding (CMSC; Kiyasseh et al. 2021, arXiv 2005.13249)."""
 
 from dataclasses import dataclass
-from typing import List, Optional
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather
 
 
 @dataclass(frozen=True)
@@ -52,23 +49,3 @@ def _mean_over_positives(logits: Tensor, positive: Tensor) -> Tensor:
 def _nearest_is_positive(logits: Tensor, positive: Tensor) -> Tensor:
     with torch.no_grad():
         return positive.gather(1, logits.argmax(dim=-1, keepdim=True)).sum()
-
-
-def gather_from_all_ranks(tensor: Tensor, group: Optional[dist.ProcessGroup] = None) -> Tensor:
-    """Rows of all ranks, in order of rank; the gradient flows back to the rank that a row came from.
-
-    Ranks may have different numbers of rows. Without a process group the tensor comes back as it is.
-    """
-    if not dist.is_initialized() or dist.get_world_size(group) == 1:
-        return tensor
-    counts = _gather_counts(tensor, group)
-    padded = F.pad(tensor, [0, 0] * (tensor.dim() - 1) + [0, max(counts) - len(tensor)])
-    pieces = all_gather(padded.contiguous(), group=group or dist.group.WORLD)
-    return torch.cat([piece[:count] for piece, count in zip(pieces, counts)])
-
-
-def _gather_counts(tensor: Tensor, group: Optional[dist.ProcessGroup]) -> List[int]:
-    own = torch.tensor([len(tensor)], device=tensor.device)
-    counts = [torch.zeros_like(own) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(counts, own, group=group)
-    return [int(count) for count in counts]

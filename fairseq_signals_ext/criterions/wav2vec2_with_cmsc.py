@@ -10,8 +10,9 @@ from fairseq.logging import metrics
 from torch import Tensor
 
 from fairseq_signals_ext.conv_layers import samples_per_frame
-from fairseq_signals_ext.criterions.cmsc import CmscResult, cmsc_loss, gather_from_all_ranks
+from fairseq_signals_ext.criterions.cmsc import CmscResult, cmsc_loss
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.ranks import gather_from_all_ranks
 
 _RETRIEVAL_KEYS = ("cmsc_correct", "cmsc_count")
 

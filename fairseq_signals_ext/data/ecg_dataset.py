@@ -1,4 +1,4 @@
-"""The dataset that pretraining reads: 5 s segments, or pairs of adjacent ones, of ECGs."""
+"""The dataset that training reads: 5 s segments, or pairs of adjacent ones, of ECGs."""
 
 import logging
 from typing import Any, Dict, List, Optional, Sequence, Tuple
@@ -8,8 +8,8 @@ import torch
 from fairseq.data import FairseqDataset
 
 from fairseq_signals_ext.data.collating import Collater
-from fairseq_signals_ext.data.randomness import PAIR_START, item_draws
-from fairseq_signals_ext.data.segments import PAIR_CHOICES, Item, SegmentSettings
+from fairseq_signals_ext.data.randomness import PAIR_START, SEGMENT_CHOICE, item_draws
+from fairseq_signals_ext.data.segments import PAIR_CHOICES, SEGMENT_CHOICES, Item, SegmentSettings
 from fairseq_signals_ext.data.stores import Store, check_leads, check_sample_rate
 from fairseq_signals_ext.data.time_masks import MaskSettings
 from fairseq_signals_ext.errors import UserError
@@ -47,6 +47,8 @@ class EcgDataset(FairseqDataset):
     ):
         if settings.pairs not in PAIR_CHOICES:
             raise UserError(f"pairs={settings.pairs!r}: use one of {', '.join(PAIR_CHOICES)}")
+        if settings.segment not in SEGMENT_CHOICES:
+            raise UserError(f"segment={settings.segment!r}: use one of {', '.join(SEGMENT_CHOICES)}")
         self.store = store
         self.settings = settings
         self.name = name
@@ -61,12 +63,14 @@ class EcgDataset(FairseqDataset):
         whole = int(round(settings.segment_seconds * self.sample_rate))
         self.segment_samples = min(whole, settings.max_sample_size or whole)
         self.segments = 1 if settings.pairs == "none" else 2
-        self._recording, self._start = self._cut(whole)
+        self._stride = whole
+        self._draws_segment = training and settings.pairs == "none" and settings.segment == "random"
+        self._recording, self._start = self._cut()
         self._collate = Collater(settings, self.sample_rate, training, masks, keep_original)
 
-    def _cut(self, stride: int) -> Tuple[np.ndarray, np.ndarray]:
+    def _cut(self) -> Tuple[np.ndarray, np.ndarray]:
         """Recording and first sample of each item; what is too short is dropped and counted in the log."""
-        samples = self.store.samples
+        samples, stride = self.store.samples, self._stride
         items = samples // (stride * self.segments)
         if self.settings.pad and self.settings.pairs == "none":
             items = np.maximum(items, samples > 0)
@@ -84,6 +88,8 @@ class EcgDataset(FairseqDataset):
                 f"{self.name}: none of {len(samples)} recordings has {needed:g} s at {self.sample_rate:g} Hz "
                 f"({what} of {self.settings.segment_seconds:g} s); lower task.segment_seconds or give longer recordings"
             )
+        if self._draws_segment:
+            items = np.minimum(items, 1)
         recording = np.repeat(np.arange(len(samples), dtype=np.int32), items)
         first_item = np.repeat(np.cumsum(items) - items, items)
         start = (np.arange(len(recording)) - first_item) * (stride * self.segments)
@@ -149,6 +155,9 @@ class EcgDataset(FairseqDataset):
         if not self.settings.pad_leads:
             check_leads(signal, self.settings.leads)
         start, total = int(self._start[index]), signal.counts.shape[1]
+        if self._draws_segment:
+            segments = max(total // self._stride, 1)
+            start = self._stride * int(item_draws(self.seed, epoch, [index], 1, SEGMENT_CHOICE)[0, 0] * segments)
         if self.settings.pairs == "random":
             latest = total - 2 * self.segment_samples
             start = int(item_draws(self.seed, epoch, [index], 1, PAIR_START)[0, 0] * (latest + 1))

@@ -11,6 +11,7 @@ from fairseq_signals_ext.data.stores import Signal
 from fairseq_signals_ext.leads import LEADS
 
 PAIR_CHOICES = ("none", "fixed", "random")
+SEGMENT_CHOICES = ("all", "random")
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class SegmentSettings:
         normalize: normalise each segment as a whole instead of each lead over its recording.
         pairs: "none" (single segments), "fixed" (segments 0 and 1, 2 and 3, ...: CMSC as in ECG-FM) or
             "random" (two adjacent windows anywhere in the recording, drawn anew each epoch).
+        segment: of a training set, without pairs: "all" (every segment of a recording) or "random" (one of them, drawn
+            anew each epoch: ECG-FM's paper).
         augmentations: applied to every segment of a training set.
     """
 
@@ -40,6 +43,7 @@ class SegmentSettings:
     pad_leads: bool = False
     normalize: bool = False
     pairs: str = "none"
+    segment: str = "all"
     augmentations: AugmentationSettings = field(default_factory=AugmentationSettings)
 
     @property

@@ -1,8 +1,9 @@
 """Where recordings are read from: shards of this project, or ECG-FM's `.mat` files. Both give a `Signal`."""
 
+import functools
 import zlib
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -28,9 +29,14 @@ class Signal:
         scale, zero, mean, std: float, 12.
         sample_rate: Hz.
         patient: number that stands for the patient.
+        idx: the recording's row in a label file; -1 if its file does not say.
+        label: float, L: the label that is stored with the signal; None if there is none.
     """
 
-    __slots__ = ("counts", "leads", "scale", "zero", "mean", "std", "sample_rate", "patient", "_store", "_number")
+    __slots__ = (
+        *("counts", "leads", "scale", "zero", "mean", "std", "sample_rate", "patient", "idx", "label"),
+        *("_store", "_number"),
+    )
 
     def __init__(
         self,
@@ -42,12 +48,14 @@ class Signal:
         std: np.ndarray,
         sample_rate: float,
         patient: int,
+        idx: int,
         store: "Store",
         number: int,
+        label: Optional[np.ndarray] = None,
     ):
         self.counts, self.leads = counts, leads
         self.scale, self.zero, self.mean, self.std = scale, zero, mean, std
-        self.sample_rate, self.patient = sample_rate, patient
+        self.sample_rate, self.patient, self.idx, self.label = sample_rate, patient, idx, label
         self._store, self._number = store, number
 
     @property
@@ -106,6 +114,15 @@ class ShardStore:
         shard, row = self.manifest.shard[number], self.manifest.row[number]
         return f"{self.manifest.shards[shard]}: recording idx {self._index[shard][row]['idx']} (row {row})"
 
+    @functools.cached_property
+    def idx(self) -> np.ndarray:
+        """Row of each recording of the manifest in a label file: int64."""
+        idx = np.empty(len(self), np.int64)
+        for number, index in enumerate(self._index):
+            chosen = self.manifest.shard == number
+            idx[chosen] = index["idx"][self.manifest.row[chosen]]
+        return idx
+
     def read(self, number: int) -> Signal:
         """Recording `number` of the manifest.
 
@@ -128,6 +145,7 @@ class ShardStore:
             std=row["std"],
             sample_rate=float(row["sample_rate"]),
             patient=int(row["patient"]),
+            idx=int(row["idx"]),
             store=self,
             number=number,
         )
@@ -144,7 +162,13 @@ class ShardStore:
 
 
 class MatStore:
-    """Recordings in ECG-FM's `.mat` files: `feats` (12 x samples), `curr_sample_rate`, `idx` or `patient_id`."""
+    """Recordings in ECG-FM's `.mat` files: `feats` (12 x samples), `curr_sample_rate`, `idx` or `patient_id`, `label`.
+
+    Attributes:
+        idx: None: which recording a file holds is seen only when it is read.
+    """
+
+    idx = None
 
     def __init__(self, manifest: FileManifest):
         self.manifest = manifest
@@ -180,8 +204,10 @@ class MatStore:
             std=ones,
             sample_rate=pieces[0]["sample_rate"],
             patient=pieces[0]["patient"],
+            idx=pieces[0]["idx"],
             store=self,
             number=number,
+            label=pieces[0]["label"],
         )
 
 
@@ -208,7 +234,13 @@ def _load_mat(path: Path) -> Dict[str, Any]:
         raise UserError(f"{path}: feats is {feats.shape}, not {len(LEADS)} leads x samples; make it again")
     if not np.isfinite(feats).all():
         raise UserError(f"{path}: NaN or infinity in feats; leave this recording out of the manifest")
-    return {"feats": feats, "sample_rate": sample_rate, "patient": _mat_patient(content, path)}
+    return {
+        "feats": feats,
+        "sample_rate": sample_rate,
+        "patient": _mat_patient(content, path),
+        "idx": int(np.ravel(content["idx"])[0]) if "idx" in content else -1,
+        "label": np.ravel(content["label"]).astype(float) if "label" in content else None,
+    }
 
 
 def _mat_patient(content: Dict[str, Any], path: Path) -> int:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from fairseq_signals_ext.conv_layers import ConvLayer, frames_of, parse_conv_layers, samples_per_frame
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.models.checkpoint_names import difference_of_parameters, rename_ecg_fm_parameters
+from fairseq_signals_ext.models.checkpoint_names import rename_ecg_fm_parameters
+from fairseq_signals_ext.models.strict_loading import LoadsStrictly
 
 
 @dataclass
@@ -56,7 +57,7 @@ class EcgFeatureExtractor(ConvFeatureExtractionModel):
 
 
 @register_model("ecg_wav2vec2", dataclass=EcgWav2Vec2Config)
-class EcgWav2Vec2Model(Wav2Vec2Model):
+class EcgWav2Vec2Model(LoadsStrictly, Wav2Vec2Model):
     """wav2vec 2.0 for ECGs of `in_d` leads.
 
     Shapes: B segments, L leads, S samples, T frames, E = `encoder_embed_dim`, F features of the last convolution,
@@ -167,22 +168,6 @@ class EcgWav2Vec2Model(Wav2Vec2Model):
         if f"{prefix}reconstruction_head.weight" in state_dict:
             self.add_reconstruction_head()
         return state_dict
-
-    def load_state_dict(
-        self, state_dict: Dict[str, Tensor], strict: bool = True, model_cfg: Any = None, args: Any = None
-    ) -> Any:
-        """As fairseq's, but names the first parameters that differ.
-
-        Raises:
-            UserError: `strict`, and a parameter is missing, unknown or of another shape.
-            SystemExit: the same when fairseq's trainer or loader called, which would hide the message.
-        """
-        self.upgrade_state_dict(state_dict)
-        problem = difference_of_parameters(state_dict, self.state_dict()) if strict else None
-        if problem:
-            message = f"the checkpoint is of another model than {type(self).__name__} with this config: {problem}"
-            raise UserError(message) if model_cfg is None else SystemExit(f"error: {message}")
-        return super().load_state_dict(state_dict, strict=strict, model_cfg=model_cfg, args=args)
 
 
 @dataclass

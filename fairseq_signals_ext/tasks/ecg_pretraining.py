@@ -1,6 +1,7 @@
 """Task `ecg_pretraining`: self-supervised pretraining on ECGs, with the options of ECG-FM's task."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from fairseq_signals_ext.data.augmentations import AugmentationSettings
 from fairseq_signals_ext.data.ecg_dataset import EcgDataset
 from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
 from fairseq_signals_ext.data.segments import SegmentSettings
-from fairseq_signals_ext.data.stores import open_store
+from fairseq_signals_ext.data.stores import Store, open_store
 from fairseq_signals_ext.data.time_masks import MaskSettings
 from fairseq_signals_ext.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.leads import parse_leads
@@ -168,16 +169,19 @@ class EcgPretrainingTask(FairseqTask):
     def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, **kwargs: Any) -> None:
         """Open `SPLIT.tsv` (or its pieces) of `task.data`; splits named train... are augmented."""
         paths = find_manifests(self.cfg.data, split)
-        dataset = EcgDataset(
-            open_store(read_manifests(paths), self.cfg.checksum),
+        store = open_store(read_manifests(paths), self.cfg.checksum)
+        self.datasets[split] = ErrorsAsSamples(self._dataset(store, split, paths[0]))
+
+    def _dataset(self, store: Store, split: str, path: Path) -> EcgDataset:
+        return EcgDataset(
+            store,
             self._settings(),
-            name=str(paths[0]),
+            name=str(path),
             training="train" in split,
             seed=self.cfg.seed,
             masks=self.masks,
             keep_original=self.keep_original,
         )
-        self.datasets[split] = ErrorsAsSamples(dataset)
 
     @exits_on_user_error
     def train_step(

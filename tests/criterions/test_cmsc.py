@@ -8,7 +8,8 @@ import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_signals_ext.criterions.cmsc import cmsc_loss, gather_from_all_ranks
+from fairseq_signals_ext.criterions.cmsc import cmsc_loss
+from fairseq_signals_ext.ranks import gather_from_all_ranks
 
 
 def plain_loss(features, patients, temp):

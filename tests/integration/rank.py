@@ -6,6 +6,7 @@ fairseq has no CPU data-parallel run of its own: its `all_gather_list` uses CUDA
 how segments are spread over ranks (negatives and Gumbel noise) is taken out, so that runs can be compared.
 """
 
+import pickle
 import sys
 from typing import Any, List
 
@@ -13,8 +14,10 @@ import torch
 import torch.distributed as dist
 
 
-def all_gather_list(data: Any, group: Any = None, max_size: int = 0) -> List[Any]:
-    """What fairseq's does, without CUDA."""
+def all_gather_list(data: Any, group: Any = None, max_size: int = 16384) -> List[Any]:
+    """What fairseq's does, without CUDA, and with its limit."""
+    if len(pickle.dumps(data)) > max_size:
+        raise ValueError(f"encoded data size exceeds max_size ({max_size})")
     gathered: List[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(gathered, data)
     return gathered

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = ROOT / "examples" / "ecg_fm" / "pretraining"
+EXAMPLES = ROOT / "examples" / "ecg_fm"
+CONFIGS = EXAMPLES / "pretraining"
 BIN = Path(sys.executable).parent
 
 # overrides that make any of the configs a matter of seconds
@@ -37,12 +38,12 @@ def user_dir() -> str:
     ).stdout.strip()
 
 
-def train_command(data: Path, out: Path, *overrides: str, config: str = "tiny") -> List[str]:
+def train_command(data: Path, out: Path, *overrides: str, config: str = "tiny", configs: Path = CONFIGS) -> List[str]:
     """`fairseq-hydra-train` on the manifests in `data`, leaving everything under `out`."""
     return [
         str(BIN / "fairseq-hydra-train"),
         "--config-dir",
-        str(CONFIGS),
+        str(configs),
         "--config-name",
         config,
         f"task.data={data}",
@@ -64,9 +65,9 @@ def script(name: str, *arguments: Any) -> "subprocess.CompletedProcess[str]":
     return run([sys.executable, str(ROOT / name), *map(str, arguments)])
 
 
-def train(data: Path, out: Path, *overrides: str, config: str = "tiny") -> str:
+def train(data: Path, out: Path, *overrides: str, config: str = "tiny", configs: Path = CONFIGS) -> str:
     """Train to the end and return the log."""
-    done = run(train_command(data, out, *overrides, config=config))
+    done = run(train_command(data, out, *overrides, config=config, configs=configs))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return (out / "hydra_train.log").read_text()
 
@@ -80,7 +81,7 @@ def weights(checkpoint: Path) -> Dict[str, Any]:
 
 def logged(log: str, key: str) -> List[float]:
     """All values of a key in fairseq's log, in order."""
-    return [float(value) for value in re.findall(rf'"{key}": "([-\d.e]+)"', log)]
+    return [float(value) for value in re.findall(rf'"{key}": "?([-\d.e]+)"?[,}}]', log)]
 
 
 def error_line(done: "subprocess.CompletedProcess[str]") -> str:

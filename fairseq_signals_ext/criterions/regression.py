@@ -1,0 +1,74 @@
+"""Criterion `regression`: labels that are numbers, such as age or ejection fraction."""
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, List
+
+import torch
+import torch.nn.functional as F
+from fairseq.criterions import register_criterion
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.logging import metrics
+from torch import Tensor
+
+from fairseq_signals_ext.criterions.label_criterion import LabelCriterion, total
+from fairseq_signals_ext.evaluation.metrics import macro
+from fairseq_signals_ext.evaluation.predictions import Predictions
+from fairseq_signals_ext.evaluation.regression import label_metrics
+
+_METRICS = ("mae", "rmse", "r2", "pearson_r")
+
+
+@dataclass
+class RegressionConfig(FairseqDataclass):
+    """Options of the criterion."""
+
+    loss: ChoiceEnum(["mse", "mae"]) = field(  # type: ignore[valid-type]
+        default="mse", metadata={"help": "mean squared or mean absolute error"}
+    )
+    per_label: bool = field(default=False, metadata={"help": "also log the metrics of each label"})
+
+
+@register_criterion("regression", dataclass=RegressionConfig)
+class RegressionCriterion(LabelCriterion):
+    """Error of labels that are standardised by mean and deviation of the training set.
+
+    Logged: `loss` (of standardised labels), `mae`, `rmse` (in the label's unit), `r2`, `pearson_r` of recordings, as
+    means over labels.
+    """
+
+    def __init__(self, cfg: RegressionConfig, task: Any):
+        super().__init__(task)
+        self.cfg = cfg
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Loss of each label: float, N x L."""
+        mean, std = self._scale(outputs)
+        error = F.l1_loss if self.cfg.loss == "mae" else F.mse_loss
+        return error(outputs, (targets - mean) / std, reduction="none")
+
+    def scores(self, outputs: Tensor) -> Tensor:
+        """Values in the label's unit."""
+        mean, std = self._scale(outputs)
+        return outputs * std + mean
+
+    def _scale(self, like: Tensor) -> List[Tensor]:
+        return [torch.tensor(values).to(like) for values in self.task.target_scale()]
+
+    def metric_names(self) -> List[str]:
+        """Keys of `validation_metrics`."""
+        labels = self.task.label_names if self.cfg.per_label else ()
+        return [*_METRICS, *(f"{metric}_{label}" for label in labels for metric in _METRICS)]
+
+    def validation_metrics(self, segments: Predictions) -> Dict[str, float]:
+        """Errors and correlation of recordings."""
+        table = label_metrics(self.task.to_recordings(segments))
+        values = {metric: macro(table[metric].to_numpy()) for metric in _METRICS}
+        for metric in _METRICS:
+            values.update((f"{metric}_{label}", value) for label, value in zip(table["label"], table[metric]))
+        return values
+
+    @staticmethod
+    def reduce_metrics(logging_outputs: List[Dict[str, Any]]) -> None:
+        """Aggregate logging outputs of all ranks."""
+        sample_size = total(logging_outputs, "sample_size")
+        metrics.log_scalar("loss", total(logging_outputs, "loss") / (sample_size or 1), sample_size, round=5)

@@ -1,0 +1,287 @@
+"""Confidence intervals by resampling patients, and whether two models differ.
+
+Recordings of one patient are alike, so that resampling recordings would give intervals that are too narrow: here
+patients are drawn with replacement, and all items of a patient go together. Intervals are those of percentiles (Efron
+and Tibshirani 1993, chapter 13).
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.evaluation.metrics import threshold_metrics, thresholds_of
+from fairseq_signals_ext.evaluation.predictions import Predictions
+from fairseq_signals_ext.evaluation.ranking import rank, weighted_auprc, weighted_auroc
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_RANKED: Dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {"auroc": weighted_auroc, "auprc": weighted_auprc}
+_AT_THRESHOLD = ("f1", "sensitivity", "specificity", "precision", "npv", "accuracy")
+METRICS = (*_RANKED, *_AT_THRESHOLD)
+_BLOCK_BYTES = 32 * 2**20
+
+# metric -> (labels and, last, all of them pooled) x resamples
+Values = Dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """Metrics with their intervals. NaN stands for undefined.
+
+    Attributes:
+        per_label: a row a label and metric: `label`, `metric`, `point` (its value on the items as they are), `low` and
+            `high`, `undefined_resamples`: in which the label had one class only (precision and npv: nothing to divide
+            by), which are left out of the interval.
+        average: the same for `average` (`macro` or `micro`) and `metric`. The macro average of a resample is that of
+            the labels which are defined in it.
+        resamples: how many were drawn.
+        patients: how many there are.
+        confidence: of the intervals.
+
+    Of a paired difference, both tables also have `a` and `b`, the values of the models, and `p`; point is a - b.
+    """
+
+    per_label: "pd.DataFrame"
+    average: "pd.DataFrame"
+    resamples: int
+    patients: int
+    confidence: float
+
+
+def bootstrap(
+    predictions: Predictions,
+    resamples: int = 1000,
+    seed: int = 1,
+    metrics: Sequence[str] = ("auroc", "auprc", "f1"),
+    thresholds: Optional[np.ndarray] = None,
+    confidence: float = 0.95,
+    progress: bool = False,
+) -> Bootstrap:
+    """Metrics with intervals, per label, macro and micro.
+
+    Args:
+        predictions: as a rule of recordings.
+        resamples: how many to draw.
+        seed: the same one draws the same resamples.
+        metrics: some of `METRICS`.
+        thresholds: of the labels (L), for all metrics but `auroc` and `auprc`; default 0.5.
+        confidence: of the intervals.
+        progress: show a bar.
+
+    Raises:
+        UserError: a setting is out of range, or there are values of which no metric can be had.
+    """
+    _check(predictions, resamples, metrics, confidence)
+    evaluate = _Evaluator(predictions, metrics, thresholds)
+    point = evaluate(np.ones((len(predictions), 1)))
+    drawn = _gather(evaluate(weights) for weights in _blocks([evaluate], predictions, resamples, seed, progress))
+    spread = {metric: _with_macro(values) for metric, values in drawn.items()}
+    tables = [_table(_with_macro(point[metric]), spread[metric], metric, confidence) for metric in metrics]
+    return _result(tables, predictions, resamples, confidence)
+
+
+def paired_difference(
+    a: Predictions,
+    b: Predictions,
+    resamples: int = 1000,
+    seed: int = 1,
+    metrics: Sequence[str] = ("auroc", "auprc"),
+    thresholds: Tuple[Optional[np.ndarray], Optional[np.ndarray]] = (None, None),
+    confidence: float = 0.95,
+    progress: bool = False,
+) -> Bootstrap:
+    """What model `a` has more than `b` in each metric, with interval and p, from the same resamples of patients.
+
+    The macro averages of a model are over the labels that are defined for it; with precision and npv these may differ.
+    The two-sided p is twice the smaller part of resamples in which the difference is not above, or not below, 0; these
+    and the resamples are counted with one more, so that p is never 0 (Davison and Hinkley 1997).
+
+    Args:
+        a, b: of the same items, in the same order but for the order of recordings, and the same labels.
+        thresholds: of a and of b; else as for `bootstrap`.
+
+    Raises:
+        UserError: recordings, patients, labels or targets differ, or as for `bootstrap`.
+    """
+    for predictions in (a, b):
+        _check(predictions, resamples, metrics, confidence)
+    a, b = _by_idx(a), _by_idx(b)
+    _check_same(a, b)
+    models = [_Evaluator(model, metrics, at) for model, at in zip((a, b), thresholds)]
+    points = [model(np.ones((len(a), 1))) for model in models]
+    blocks = (_difference(models, weights) for weights in _blocks(models, a, resamples, seed, progress))
+    spread = _gather(blocks)
+    tables = []
+    for metric in metrics:
+        ours, theirs = (_with_macro(point[metric]) for point in points)
+        table = _table(ours - theirs, spread[metric], metric, confidence)
+        table["a"], table["b"], table["p"] = ours[:, 0], theirs[:, 0], [_p_value(row) for row in spread[metric]]
+        tables.append(table)
+    return _result(tables, a, resamples, confidence)
+
+
+class _Evaluator:
+    """Metrics of one model under any weights of the items."""
+
+    def __init__(self, predictions: Predictions, metrics: Sequence[str], thresholds: Optional[np.ndarray]):
+        scores, targets = predictions.scores, predictions.targets
+        labels = range(len(predictions.label_names))
+        self.metrics, thresholds = metrics, thresholds_of(predictions, thresholds)
+        self.ranked = [metric for metric in metrics if metric in _RANKED]
+        self.rankings = [rank(scores[:, label], targets[:, label]) for label in labels] if self.ranked else []
+        if self.ranked:
+            items = np.repeat(np.arange(len(predictions)), len(labels))
+            self.rankings.append(rank(scores.ravel(), targets.ravel(), items))
+        called, cells = scores >= thresholds, []
+        if len(self.ranked) < len(metrics):
+            positive, negative = targets == 1, targets == 0
+            cells = [called & positive, called & negative, ~called & positive, ~called & negative]
+        self.cells = [cell.astype(np.float64).T for cell in cells]  # tp, fp, fn, tn: labels x items
+        self.rows = max([len(predictions), *(ranking.runs for ranking in self.rankings)])
+
+    def __call__(self, weights: np.ndarray) -> Values:
+        """Values for weights of the items, float64, items x resamples."""
+        values: Values = {metric: np.empty((len(self.rankings), weights.shape[1])) for metric in self.ranked}
+        for place, ranking in enumerate(self.rankings):
+            positives, negatives = ranking.weigh(weights)
+            for metric in self.ranked:
+                values[metric][place] = _RANKED[metric](positives, negatives)
+        if self.cells:
+            counts = [cell @ weights for cell in self.cells]
+            counts = [np.vstack([count, count.sum(axis=0)]) for count in counts]
+            values.update(threshold_metrics(*counts))
+        return {metric: values[metric] for metric in self.metrics}
+
+
+def _difference(models: Sequence[_Evaluator], weights: np.ndarray) -> Values:
+    ours, theirs = ({metric: _with_macro(found) for metric, found in model(weights).items()} for model in models)
+    return {metric: ours[metric] - theirs[metric] for metric in ours}
+
+
+def _blocks(
+    models: Sequence[_Evaluator], predictions: Predictions, resamples: int, seed: int, progress: bool
+) -> Iterator[np.ndarray]:
+    """Weights of the items, items x resamples, as many resamples at a time as fit into some memory."""
+    from tqdm import tqdm
+
+    patients, patient = np.unique(predictions.patient, return_inverse=True)
+    block = max(1, _BLOCK_BYTES // (8 * max(1, *(model.rows for model in models))))
+    rng = np.random.default_rng(seed)
+    with tqdm(total=resamples, desc="bootstrap", unit="resample", disable=not progress, leave=False) as bar:
+        for first in range(0, resamples, block):
+            count = min(block, resamples - first)
+            yield patient_weights(rng, len(patients), count)[patient].astype(np.float64)
+            bar.update(count)
+
+
+def patient_weights(rng: np.random.Generator, patients: int, resamples: int) -> np.ndarray:
+    """How often each patient is drawn in each resample: int64, patients x resamples; columns sum up to `patients`.
+
+    Resamples are drawn one after the other, so that they do not depend on how many are asked for at a time.
+    """
+    draws = (rng.integers(patients, size=patients) for _ in range(resamples))
+    return np.stack([np.bincount(draw, minlength=patients) for draw in draws], axis=1)
+
+
+def _gather(blocks: Iterator[Values]) -> Values:
+    found = list(blocks)
+    return {metric: np.concatenate([values[metric] for values in found], axis=1) for metric in found[0]}
+
+
+def _with_macro(values: np.ndarray) -> np.ndarray:
+    """Values of the labels, then macro, then micro, from those of the labels and, last, pooled."""
+    labels, micro = values[:-1], values[-1:]
+    defined = (~np.isnan(labels)).sum(axis=0, keepdims=True)
+    total = np.nansum(labels, axis=0, keepdims=True)
+    macro = np.divide(total, defined, out=np.full(total.shape, np.nan), where=defined > 0)
+    return np.concatenate([labels, macro, micro])
+
+
+def _table(point: np.ndarray, spread: np.ndarray, metric: str, confidence: float) -> "pd.DataFrame":
+    """A row each for the labels, macro and micro."""
+    import pandas as pd
+
+    ends = np.array([_interval(row, confidence) for row in spread])
+    undefined = np.isnan(spread).sum(axis=1)
+    columns = {"point": point[:, 0], "low": ends[:, 0], "high": ends[:, 1], "undefined_resamples": undefined}
+    return pd.DataFrame({"metric": metric, **columns})
+
+
+def _interval(values: np.ndarray, confidence: float) -> Tuple[float, float]:
+    defined = values[~np.isnan(values)]
+    if not len(defined):
+        return float("nan"), float("nan")
+    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def _p_value(differences: np.ndarray) -> float:
+    defined = differences[~np.isnan(differences)]
+    if not len(defined):
+        return float("nan")
+    fewer = min((defined <= 0).sum(), (defined >= 0).sum())
+    return min(1.0, float(2 * (1 + fewer) / (1 + len(defined))))
+
+
+def _result(tables: Sequence["pd.DataFrame"], predictions: Predictions, resamples: int, confidence: float) -> Bootstrap:
+    import pandas as pd
+
+    labels = len(predictions.label_names)
+    per_label, average = [table[:labels].copy() for table in tables], [table[labels:].copy() for table in tables]
+    for table in per_label:
+        table.insert(0, "label", list(predictions.label_names))
+    for table in average:
+        table.insert(0, "average", ["macro", "micro"])
+    return Bootstrap(
+        per_label=pd.concat(per_label, ignore_index=True),
+        average=pd.concat(average, ignore_index=True),
+        resamples=resamples,
+        patients=len(np.unique(predictions.patient)),
+        confidence=confidence,
+    )
+
+
+def _check(predictions: Predictions, resamples: int, metrics: Sequence[str], confidence: float) -> None:
+    unknown = [metric for metric in metrics if metric not in METRICS]
+    if unknown or not metrics:
+        raise UserError(f"bootstrap: no metric {', '.join(unknown) or 'given'}; there are {', '.join(METRICS)}")
+    if resamples < 1:
+        raise UserError(f"bootstrap: {resamples} resamples; give 1 or more, as a rule 1000")
+    if not 0 < confidence < 1:
+        raise UserError(f"bootstrap: confidence {confidence}; give a number between 0 and 1, such as 0.95")
+    if not len(predictions):
+        raise UserError("bootstrap: there are no predictions; the subset is empty")
+    predictions.check()
+
+
+def _by_idx(predictions: Predictions) -> Predictions:
+    """Sorted by recording; segments of one stay in their order."""
+    order = np.argsort(predictions.idx, kind="stable")
+    return Predictions(
+        scores=predictions.scores[order],
+        targets=predictions.targets[order],
+        idx=predictions.idx[order],
+        patient=predictions.patient[order],
+        label_names=predictions.label_names,
+    )
+
+
+def _check_same(a: Predictions, b: Predictions) -> None:
+    """Raise a `UserError` that names the first difference in anything but the scores."""
+    for number, (ours, theirs) in enumerate(zip(a.label_names, b.label_names)):
+        if ours != theirs:
+            raise UserError(f"models differ: label {number + 1} is {ours!r} in the first, {theirs!r} in the second")
+    if len(a.label_names) != len(b.label_names):
+        raise UserError(f"models differ: the first has {len(a.label_names)} labels, the second {len(b.label_names)}")
+    only: List[int] = sorted({*a.idx.tolist()} ^ {*b.idx.tolist()})
+    if only:
+        raise UserError(f"models differ: recording {only[0]} is in one only ({len(only)} such); take the same subset")
+    if len(a) != len(b):
+        raise UserError(f"models differ: {len(a)} and {len(b)} segments; compare recordings, or take the same segments")
+    known = (a.targets == b.targets) | (np.isnan(a.targets) & np.isnan(b.targets))
+    differ = (a.idx != b.idx) | (a.patient != b.patient) | ~known.all(axis=1)
+    if differ.any():
+        raise UserError(f"models differ: patient or labels of recording {a.idx[differ][0]}; take the same label file")

@@ -1,0 +1,243 @@
+"""Several models on the same recordings: one table, with paired tests against the first of them."""
+
+import re
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, NamedTuple, Sequence
+
+import numpy as np
+
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.evaluation.bootstrap import Bootstrap, paired_difference
+from fairseq_signals_ext.evaluation.delong import paired_test
+from fairseq_signals_ext.evaluation.evaluating import Evaluation, EvaluationSettings
+from fairseq_signals_ext.evaluation.plots import Estimate, draw_comparison, with_interval
+from fairseq_signals_ext.evaluation.report import aligned
+from fairseq_signals_ext.files import atomic
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FILES = ("comparison.csv", "comparison.md", "comparison.png")
+_METRICS = {"auroc": "AUROC", "auprc": "AUPRC"}
+_KEYS = ["scope", "label", "model"]
+_REGRESSION = ("mae", "rmse", "r2", "pearson_r", "pearson_r_low", "pearson_r_high")
+
+
+class _Section(NamedTuple):
+    """A part of the comparison to read: its first row names the columns; `brief` ones are shown on the terminal."""
+
+    heading: str
+    rows: List[List[str]]
+    brief: bool = True
+
+
+def names_of(checkpoints: Sequence[Path]) -> List[str]:
+    """A name for each checkpoint: the parts of its path in which it differs from the others, joined by `-`.
+
+    Raises:
+        UserError: a path is there twice, or its parts are those of another.
+    """
+    paths = [list((path.with_suffix("") if path.suffix == ".pt" else path).parts) for path in checkpoints]
+    if len(paths) == 1:
+        return [paths[0][-1]]
+    for end in (0, -1):
+        while all(paths) and len({parts[end] for parts in paths}) == 1:
+            for parts in paths:
+                del parts[end]
+    names = [re.sub(r"[^\w.-]+", "_", "-".join(parts)).strip("_.-") for parts in paths]
+    if not all(names) or len(set(names)) < len(names):
+        raise UserError(f"{', '.join(map(str, checkpoints))}: cannot be told apart; name each with --names")
+    return names
+
+
+def compare(evaluations: Mapping[str, Evaluation]) -> "pd.DataFrame":
+    """Models on one subset, with differences to the first of them.
+
+    Args:
+        evaluations: of the models by name, in their order, with the same settings.
+
+    Returns:
+        A row a `scope` (`macro`, or `label`), `label` and `model`. Columns `auroc`, `auroc_low`, `auroc_high`;
+        `auroc_difference` (to the first model) with the same ends, and its `auroc_p`, by bootstrap of patients; the
+        same for `auprc`; for labels `auroc_delong_p` (DeLong's paired test), and `auroc_delong_p_holm`, adjusted for
+        the number of labels. NaN where undefined, and for the first model.
+        Of a regression, a row a label and model with `mae`, `rmse`, `r2`, `pearson_r` and the ends of its interval.
+
+    Raises:
+        UserError: the models are not of the same recordings and labels.
+    """
+    import pandas as pd
+
+    first_name, first = next(iter(evaluations.items()))
+    tables = []
+    for name, evaluation in evaluations.items():
+        if evaluation.recordings.kind != first.recordings.kind:
+            raise UserError(f"{first_name} and {name}: a classification and a regression cannot be compared")
+        if evaluation.recordings.kind == "regression":
+            table = evaluation.per_label[["label", *_REGRESSION]].assign(scope="label")
+        else:
+            table = _values(evaluation)
+            if evaluation is not first:
+                table = pd.concat([table, _differences(evaluation, first)], axis=1)
+        tables.append(table.assign(model=name))
+    everything = pd.concat(tables, ignore_index=True)
+    return everything[[*_KEYS, *everything.columns.drop(_KEYS)]]
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """P-values adjusted for their number, by Holm's step-down method (Holm 1979); NaN is not counted and stays."""
+    adjusted = np.full(len(p), np.nan)
+    order = np.argsort(p)[: (~np.isnan(p)).sum()]  # NaN is sorted last
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(factors * p[order]))
+    return adjusted
+
+
+def _values(evaluation: Evaluation) -> "pd.DataFrame":
+    """Macro average, then labels, each metric with its interval."""
+    import pandas as pd
+
+    columns = [f"{metric}{end}" for metric in _METRICS for end in ("", "_low", "_high")]
+    macro = evaluation.summaries["recordings"]["macro"]
+    rows = [{"scope": "macro", "label": "", **{column: macro[column] for column in columns}}]
+    rows += [{"scope": "label", **row} for row in evaluation.per_label[["label", *columns]].to_dict("records")]
+    return pd.DataFrame(rows)
+
+
+def _differences(model: Evaluation, first: Evaluation) -> "pd.DataFrame":
+    """What a model has more than the first, in the rows of `_values`."""
+    import pandas as pd
+
+    settings = first.settings
+    found = paired_difference(
+        model.recordings,
+        first.recordings,
+        resamples=settings.resamples,
+        seed=settings.seed,
+        metrics=tuple(_METRICS),
+        confidence=settings.confidence,
+        progress=settings.progress,
+    )
+    columns: Dict[str, Any] = {}
+    for metric in _METRICS:
+        rows = _macro_and_labels(found, metric)
+        columns[f"{metric}_difference"] = rows["point"].to_numpy()
+        columns[f"{metric}_difference_low"] = rows["low"].to_numpy()
+        columns[f"{metric}_difference_high"] = rows["high"].to_numpy()
+        columns[f"{metric}_p"] = rows["p"].to_numpy()
+    triples = zip(model.recordings.scores.T, first.recordings.scores.T, first.recordings.targets.T)
+    p = np.array([paired_test(*triple).p for triple in triples])
+    columns["auroc_delong_p"] = np.concatenate([[np.nan], p])
+    columns["auroc_delong_p_holm"] = np.concatenate([[np.nan], holm(p)])
+    return pd.DataFrame(columns)
+
+
+def _macro_and_labels(found: Bootstrap, metric: str) -> "pd.DataFrame":
+    import pandas as pd
+
+    average, labels = found.average, found.per_label
+    macro = average[(average["metric"] == metric) & (average["average"] == "macro")]
+    return pd.concat([macro, labels[labels["metric"] == metric]], ignore_index=True)
+
+
+def write_comparison(tables: Mapping[str, "pd.DataFrame"], settings: EvaluationSettings, folder: Path) -> None:
+    """Write `comparison.csv` (the tables, with their subset), `comparison.md` and `comparison.png`.
+
+    Args:
+        tables: of `compare`, by subset.
+        settings: of the evaluations.
+    """
+    import pandas as pd
+
+    folder.mkdir(parents=True, exist_ok=True)
+    everything = pd.concat(tables, names=["subset"]).reset_index("subset")
+    with atomic(folder / "comparison.csv") as temporary:
+        everything.to_csv(temporary, index=False, lineterminator="\n")
+    lines = ["# Comparison"]
+    for subset, table in tables.items():
+        for section in _sections(table):
+            lines += ["", f"## {subset}: {section.heading}", "", *_markdown(section.rows)]
+    lines += ["", _explanation(tables, settings), ""]
+    with atomic(folder / "comparison.md") as temporary:
+        temporary.write_bytes("\n".join(lines).encode())
+    draw_comparison(_panels(tables), folder / "comparison.png")
+
+
+def as_text(tables: Mapping[str, "pd.DataFrame"], settings: EvaluationSettings) -> str:
+    """The averages (of a regression, each label) for a terminal of 100 columns; arguments as `write_comparison`."""
+    lines: List[str] = []
+    for subset, table in tables.items():
+        for section in _sections(table):
+            if section.brief:
+                lines += [f"{subset}: {section.heading}", *aligned(section.rows), ""]
+    return "\n".join([*lines, textwrap.fill(_explanation(tables, settings), 100)])
+
+
+def _explanation(tables: Mapping[str, "pd.DataFrame"], settings: EvaluationSettings) -> str:
+    table, percent = next(iter(tables.values())), f"{100 * settings.confidence:g} %"
+    if "auroc" not in table:
+        return f"In brackets: {percent} interval of Pearson's r by Fisher's transformation."
+    return (
+        f"In brackets: {percent} intervals. These, and p of averages, come from {settings.resamples} resamples of "
+        f"patients; p of labels is that of DeLong's paired test with Holm's correction. "
+        f"Differences and tests are against {table['model'][0]}."
+    )
+
+
+def _sections(table: "pd.DataFrame") -> Iterator[_Section]:
+    labels = table[table["scope"] == "label"].groupby("label", sort=False)
+    if "auroc" not in table:
+        for label, rows in labels:
+            head = ["model", "MAE", "RMSE", "R2", "Pearson r"]
+            yield _Section(str(label), [head, *map(_regression_row, rows.to_dict("records"))])
+        return
+    macro = table[table["scope"] == "macro"].to_dict("records")
+    for metric, name in _METRICS.items():
+        head = ["model", f"macro {name}", "difference", "p"]
+        yield _Section(f"macro {name}", [head, *(_macro_row(row, metric) for row in macro)])
+    models = [row["model"] for row in macro]
+    head = ["label", *models, *(f"p ({model})" for model in models[1:])]
+    rows = [_label_row(str(label), found.to_dict("records")) for label, found in labels]
+    yield _Section("AUROC of labels", [head, *rows], brief=False)
+
+
+def _regression_row(row: Mapping[str, Any]) -> List[str]:
+    return [row["model"], *(_number(row[name]) for name in ("mae", "rmse", "r2")), with_interval(row, "pearson_r")]
+
+
+def _macro_row(row: Mapping[str, Any], metric: str) -> List[str]:
+    p = _number(row[f"{metric}_p"])
+    return [row["model"], with_interval(row, metric), with_interval(row, f"{metric}_difference") if p else "", p]
+
+
+def _label_row(label: str, models: Sequence[Mapping[str, Any]]) -> List[str]:
+    values = [with_interval(row, "auroc") for row in models]
+    return [label, *values, *(_number(row["auroc_delong_p_holm"]) for row in models[1:])]
+
+
+def _number(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.3g}"
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> List[str]:
+    head, *others = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *others)]
+
+
+def _panels(tables: Mapping[str, "pd.DataFrame"]) -> Dict[str, List[Estimate]]:
+    panels: Dict[str, List[Estimate]] = {}
+    for subset, table in tables.items():
+        rows = table.to_dict("records")
+        if "auroc" not in table:
+            for row in rows:
+                panels.setdefault(f"{subset}: Pearson r, {row['label']}", []).append(_estimate(row, "pearson_r"))
+            continue
+        for metric, name in _METRICS.items():
+            macro = [_estimate(row, metric) for row in rows if row["scope"] == "macro"]
+            panels[f"{subset}: macro {name}"] = macro
+    return panels
+
+
+def _estimate(row: Mapping[str, Any], metric: str) -> Estimate:
+    return row["model"], row[metric], row[f"{metric}_low"], row[f"{metric}_high"]

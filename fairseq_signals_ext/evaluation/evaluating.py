@@ -1,0 +1,253 @@
+"""An evaluation of one model on one subset: what is computed."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+import numpy as np
+
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.evaluation import cinc2021, delong, metrics, regression
+from fairseq_signals_ext.evaluation.aggregation import ECG_FM_AGGREGATION, to_recordings
+from fairseq_signals_ext.evaluation.bootstrap import Bootstrap, bootstrap
+from fairseq_signals_ext.evaluation.predictions import Predictions
+from fairseq_signals_ext.evaluation.thresholds import choose_thresholds
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# metrics that have an interval by bootstrap
+WITH_INTERVAL = ("auroc", "auprc", "f1")
+_RULES = {"f1": "best F1", "youden": "best Youden index"}
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Above which score each label is called positive.
+
+    Attributes:
+        values: float64, L.
+        rule: how they were chosen, see `thresholds.choose_thresholds`.
+        subset: on which they were chosen; None if the rule is a number.
+        one_class: labels that have one class only there, and so the threshold 0.5.
+    """
+
+    values: np.ndarray
+    rule: str = "0.5"
+    subset: Optional[str] = None
+    one_class: Tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.rule if self.subset is None else f"{_RULES.get(self.rule, self.rule)} on {self.subset}"
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How predictions are evaluated.
+
+    Attributes:
+        aggregation: of segments to recordings: `mean`, `max`, or `ecg-fm` (as in ECG-FM's tutorial).
+        label_aggregation: `mean` or `max` of single labels.
+        resamples, confidence, seed: of the bootstrap.
+        cinc_weights: weight matrix of the CinC 2021 Challenge; None: no Challenge score.
+        label_codes: codes that each label stands for, by which the Challenge's classes find it.
+        progress: show a bar.
+    """
+
+    aggregation: str = "mean"
+    label_aggregation: Mapping[str, str] = field(default_factory=dict)
+    resamples: int = 1000
+    confidence: float = 0.95
+    seed: int = 1
+    cinc_weights: Optional[Path] = None
+    label_codes: Sequence[Sequence[str]] = ()
+    progress: bool = False
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found of one model on one subset.
+
+    Attributes:
+        about: `checkpoint`, `subset` and `label_file`, as the user named them.
+        settings: how it was made.
+        segments: what the model said.
+        recordings: the same, aggregated.
+        per_label: a row a label: `metrics.label_metrics` of recordings, with intervals by bootstrap (`auroc_low`, ...)
+            and DeLong (`auroc_delong_low`, ...), and `segment_auroc` and `segment_auprc`; of a regression
+            `regression.label_metrics`, and `segment_mae` and `segment_r2`.
+        summaries: `recordings` and `segments`: `metrics.summary`, for recordings with intervals.
+        thresholds: None for a regression.
+        challenge: the CinC 2021 score, if it was asked for.
+        notes: what a reader has to know, in sentences.
+    """
+
+    about: Mapping[str, Optional[str]]
+    settings: EvaluationSettings
+    segments: Predictions
+    recordings: Predictions
+    per_label: "pd.DataFrame"
+    summaries: Dict[str, Dict[str, Any]]
+    thresholds: Optional[Thresholds] = None
+    challenge: Optional[cinc2021.Score] = None
+    notes: Tuple[str, ...] = ()
+
+    @property
+    def patients(self) -> int:
+        """How many there are."""
+        return len(np.unique(self.recordings.patient))
+
+
+def check_rule(rule: str) -> bool:
+    """Whether a rule for thresholds is a number, and so needs no subset to choose them on.
+
+    Raises:
+        UserError: there is no such rule.
+    """
+    no_labels, nobody = np.zeros((0, 0)), np.zeros(0, np.int64)
+    choose_thresholds(Predictions(no_labels, no_labels, nobody, nobody, ()), rule)
+    return rule not in _RULES and "=" not in rule
+
+
+def aggregate(segments: Predictions, settings: EvaluationSettings) -> Predictions:
+    """Predictions of recordings from those of their segments.
+
+    Raises:
+        UserError: no such label, or no such way to aggregate.
+    """
+    for name in settings.label_aggregation:
+        if name not in segments.label_names:
+            raise UserError(f"--aggregate-label {name}: no such label; there are {', '.join(segments.label_names)}")
+    how, labels = settings.aggregation, settings.label_aggregation
+    if how == "ecg-fm":
+        how, labels = "mean", {**ECG_FM_AGGREGATION, **labels}
+    return to_recordings(segments, how, labels)
+
+
+def evaluate(
+    segments: Predictions,
+    about: Mapping[str, Optional[str]],
+    settings: EvaluationSettings,
+    thresholds: Optional[Thresholds] = None,
+) -> Evaluation:
+    """Evaluate what a model said of the segments of a subset.
+
+    Args:
+        segments: of a classification or a regression, by its `kind`.
+        about: `checkpoint`, `subset` and `label_file`, for the files.
+        thresholds: default 0.5.
+
+    Raises:
+        UserError: there is nothing to evaluate, or a setting does not fit.
+    """
+    if not len(segments):
+        raise UserError(f"subset {about['subset']}: no recordings; give a manifest with some")
+    twice = [name for name, count in Counter(segments.label_names).items() if count > 1]
+    if twice:
+        raise UserError(f"label {twice[0]!r}: occurs twice; give each label in label_def.csv a name of its own")
+    recordings = aggregate(segments, settings)
+    if segments.kind == "regression":
+        return _of_regression(segments, recordings, about, settings)
+    thresholds = thresholds or Thresholds(np.full(len(segments.label_names), 0.5))
+    intervals = bootstrap(
+        recordings,
+        resamples=settings.resamples,
+        seed=settings.seed,
+        metrics=WITH_INTERVAL,
+        thresholds=thresholds.values,
+        confidence=settings.confidence,
+        progress=settings.progress,
+    )
+    challenge = None
+    if settings.cinc_weights is not None:
+        codes = settings.label_codes
+        challenge = cinc2021.score_predictions(recordings, codes, settings.cinc_weights, thresholds.values)
+    table = _label_table(segments, recordings, thresholds, intervals)
+    summaries = {
+        "recordings": _with_ends(metrics.summary(recordings, thresholds.values), intervals),
+        "segments": metrics.summary(segments, thresholds.values),
+    }
+    notes = tuple(_notes(about["subset"], table, thresholds, challenge))
+    return Evaluation(about, settings, segments, recordings, table, summaries, thresholds, challenge, notes)
+
+
+def _of_regression(
+    segments: Predictions, recordings: Predictions, about: Mapping[str, Optional[str]], settings: EvaluationSettings
+) -> Evaluation:
+    ends = {f"pearson_{end}": f"pearson_r_{end}" for end in ("low", "high")}
+    table, of_segments = (
+        regression.label_metrics(predictions, settings.confidence).rename(columns=ends)
+        for predictions in (recordings, segments)
+    )
+    summaries = {
+        name: {
+            # errors of labels with different units have no mean
+            "macro": {metric: metrics.macro(values[metric].to_numpy()) for metric in ("r2", "pearson_r")},
+            "labels": values.set_index("label").to_dict("index"),
+        }
+        for name, values in (("recordings", table), ("segments", of_segments))
+    }
+    table = table.assign(segment_mae=of_segments["mae"], segment_r2=of_segments["r2"])
+    return Evaluation(about, settings, segments, recordings, table, summaries)
+
+
+def _label_table(
+    segments: Predictions, recordings: Predictions, thresholds: Thresholds, intervals: Bootstrap
+) -> "pd.DataFrame":
+    table = metrics.label_metrics(recordings, thresholds.values)
+    columns: Dict[str, Any] = {}
+    for name in table.columns:
+        columns[name] = table[name]
+        if name in WITH_INTERVAL:
+            ends = intervals.per_label[intervals.per_label["metric"] == name]
+            columns.update({f"{name}_{end}": ends[end].to_numpy() for end in ("low", "high")})
+        if name == "auroc":
+            columns["auroc_undefined_resamples"] = ends["undefined_resamples"].to_numpy()
+            pairs = zip(recordings.scores.T, recordings.targets.T)
+            found = [delong.interval(scores, targets, intervals.confidence) for scores, targets in pairs]
+            columns["auroc_delong_low"], columns["auroc_delong_high"] = zip(*((low, high) for _, low, high in found))
+    columns["segment_auroc"] = metrics.auroc(segments.scores, segments.targets)
+    columns["segment_auprc"] = metrics.auprc(segments.scores, segments.targets)
+    return type(table)(columns)
+
+
+def _with_ends(summary: Dict[str, Any], intervals: Bootstrap) -> Dict[str, Any]:
+    """A summary with `auroc_low` and `auroc_high` after `auroc`, and so on."""
+    for average, rows in intervals.average.groupby("average"):
+        ends = rows.set_index("metric")
+        values = {}
+        for name, value in summary[average].items():
+            values[name] = value
+            if name in ends.index:
+                values.update({f"{name}_{end}": float(ends.loc[name, end]) for end in ("low", "high")})
+        summary[average] = values
+    return summary
+
+
+def _notes(
+    subset: Optional[str], table: "pd.DataFrame", thresholds: Thresholds, challenge: Optional[cinc2021.Score]
+) -> List[str]:
+    notes = []
+    undefined = [_lacking(row) for row in table[table["auroc"].isna()].to_dict("records")]
+    if undefined:
+        notes.append(f"undefined, and left out of the means: {', '.join(undefined)}")
+    if thresholds.subset == subset:
+        notes.append(f"the thresholds were chosen on {subset} itself: what is measured at them is too good")
+    if thresholds.one_class:
+        names = ", ".join(map(repr, thresholds.one_class))
+        notes.append(f"one class only in {thresholds.subset}, so that the threshold is 0.5: {names}")
+    if challenge is not None and challenge.missing:
+        notes.append(
+            f"CinC 2021 score: without the classes {', '.join(challenge.missing)}, for which there is no label; "
+            f"it cannot be compared with published ones"
+        )
+    if challenge is not None and challenge.unknown:
+        notes.append(f"CinC 2021 score: without {challenge.unknown} recordings with a label that is not known")
+    return notes
+
+
+def _lacking(row: Mapping[str, Any]) -> str:
+    known, positives = row["known"], row["positives"]
+    lacking = f"no {'negatives' if positives else 'positives'} among {known}" if known else "none known"
+    return f"{row['label']!r} ({lacking})"

@@ -1,0 +1,240 @@
+"""What an evaluation leaves: files that appear whole, the same bytes from the same predictions, and a table to read."""
+
+import dataclasses
+import importlib.metadata
+import json
+import math
+import platform
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Sequence
+
+import numpy as np
+
+import fairseq_signals_ext
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.evaluation.evaluating import WITH_INTERVAL, Evaluation
+from fairseq_signals_ext.evaluation.plots import draw_plots, with_interval
+from fairseq_signals_ext.evaluation.predictions import Predictions
+from fairseq_signals_ext.files import atomic
+from fairseq_signals_ext.preparation.table import TABLE_NAME, read_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# all that an evaluation may leave; metrics.json is written last
+FILES = (
+    *("metrics.json", "per_label.csv", "predictions.parquet", "segments.parquet"),
+    *("roc.png", "precision_recall.png", "calibration.png", "confusion.png", "scatter.png", "bland_altman.png"),
+)
+_PACKAGES = ("numpy", "scikit-learn", "torch")
+_WIDTH = 100
+_SHORTEST_NAME = 8
+
+
+def with_record_ids(predictions: Predictions, data: Path) -> Predictions:
+    """Predictions that name the recordings as their source does, where that is known, else by idx.
+
+    Args:
+        data: the manifests' folder; it is known for a prepared folder `DIR` or its `DIR/splits/NAME`.
+
+    Raises:
+        UserError: the prepared folder's table cannot be read, or lacks a recording.
+    """
+    import pandas as pd
+
+    if predictions.record_id is not None:
+        return predictions
+    data = data.resolve()
+    homes = [data, *(folder.parent for folder in data.parents if folder.name == "splits")]
+    prepared = next((home for home in homes if (home / TABLE_NAME).is_file()), None)
+    if prepared is None:
+        return dataclasses.replace(predictions, record_id=predictions.idx.astype(str).astype(object))
+    table = read_table(prepared, ["idx", "record_id"])
+    places = pd.Index(table["idx"]).get_indexer(predictions.idx)
+    if (places < 0).any():
+        missing = predictions.idx[places < 0][0]
+        raise UserError(f"{prepared / TABLE_NAME}: no recording with idx {missing}; split the folder again")
+    return dataclasses.replace(predictions, record_id=table["record_id"].to_numpy(object)[places])
+
+
+def check_free(folder: Path, files: Iterable[str], overwrite: bool) -> None:
+    """Raise a `UserError` if a folder has one of these files already, unless `overwrite`."""
+    present = [name for name in files if (folder / name).exists()]
+    if present and not overwrite:
+        raise UserError(f"{folder / present[0]}: exists already; give another --out, or replace it with --overwrite")
+
+
+def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
+    """Write an evaluation's files to a folder, in place of those of an earlier one.
+
+    * `metrics.json`: what was evaluated and how, macro and micro averages with intervals, notes, versions; undefined
+      values are null.
+    * `per_label.csv`: `Evaluation.per_label`; undefined values are empty.
+    * `predictions.parquet`: a row a recording, see `prediction_table`.
+    * `segments.parquet`: a row a segment, if a recording has several.
+    * pictures, see `draw_plots`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        if (folder / name).exists():
+            (folder / name).unlink()
+    with atomic(folder / "per_label.csv") as temporary:
+        evaluation.per_label.to_csv(temporary, index=False, lineterminator="\n")
+    _write_parquet(prediction_table(evaluation.recordings), folder / "predictions.parquet")
+    if len(evaluation.segments) > len(evaluation.recordings):
+        _write_parquet(prediction_table(evaluation.segments, segments=True), folder / "segments.parquet")
+    draw_plots(evaluation.recordings, evaluation.per_label, folder)
+    text = json.dumps(_strict(_facts(evaluation)), indent=2, ensure_ascii=False, allow_nan=False)
+    with atomic(folder / "metrics.json") as temporary:
+        temporary.write_bytes(f"{text}\n".encode())
+
+
+def prediction_table(predictions: Predictions, segments: bool = False) -> "pd.DataFrame":
+    """Predictions as a table.
+
+    Returns:
+        Columns `record_id`, `idx`, `patient`, for segments `segment` (from 0 in a recording), then for each label
+        `probability_LABEL` (of a regression `prediction_LABEL`) and `target_LABEL`, float64, NaN where unknown.
+    """
+    import pandas as pd
+
+    table = pd.DataFrame({"record_id": predictions.record_id, "idx": predictions.idx, "patient": predictions.patient})
+    if segments:
+        table["segment"] = table.groupby("idx").cumcount()
+    what = "probability" if predictions.kind == "classification" else "prediction"
+    columns = {}
+    for label, name in enumerate(predictions.label_names):
+        columns[f"{what}_{name}"] = predictions.scores[:, label]
+        columns[f"target_{name}"] = predictions.targets[:, label]
+    return pd.concat([table, pd.DataFrame(columns)], axis=1)
+
+
+def _write_parquet(table: "pd.DataFrame", path: Path) -> None:
+    with atomic(path) as temporary:
+        table.to_parquet(temporary, index=False)
+
+
+def _facts(evaluation: Evaluation) -> Dict[str, Any]:
+    """The content of `metrics.json`."""
+    settings, thresholds = evaluation.settings, evaluation.thresholds
+    recordings = evaluation.recordings
+    facts = {
+        **evaluation.about,
+        "kind": recordings.kind,
+        "aggregation": {"default": settings.aggregation, "labels": dict(settings.label_aggregation)},
+        "counts": {
+            "recordings": len(recordings),
+            "segments": len(evaluation.segments),
+            "patients": evaluation.patients,
+        },
+        **evaluation.summaries,
+        "notes": list(evaluation.notes),
+        "versions": _versions(),
+    }
+    if thresholds is not None:
+        facts.update(
+            thresholds=dict(zip(recordings.label_names, thresholds.values.tolist())),
+            threshold_rule=thresholds.rule,
+            thresholds_from=thresholds.subset,
+            bootstrap={name: getattr(settings, name) for name in ("resamples", "confidence", "seed")},
+            cinc2021=None if evaluation.challenge is None else evaluation.challenge._asdict(),
+        )
+    return facts
+
+
+def _versions() -> Dict[str, str]:
+    versions = {"fairseq_signals_ext": fairseq_signals_ext.__version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _strict(value: Any) -> Any:
+    """The same with None for what JSON has no number for."""
+    if isinstance(value, dict):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def as_text(evaluation: Evaluation) -> str:
+    """An evaluation as a table for a terminal of 100 columns: averages, then a line a label, then notes."""
+    settings, recordings = evaluation.settings, evaluation.recordings
+    how = ", ".join([settings.aggregation, *(f"{name}: {way}" for name, way in settings.label_aggregation.items())])
+    lines = [
+        f"{evaluation.about['subset']}: {len(recordings)} recordings ({len(evaluation.segments)} segments, {how}), "
+        f"{evaluation.patients} patients"
+    ]
+    if recordings.kind == "regression":
+        lines += ["", *aligned(_regression_rows(evaluation))]
+    else:
+        lines.append(
+            f"thresholds: {evaluation.thresholds}; intervals: {100 * settings.confidence:g} %, "
+            f"{settings.resamples} resamples of patients"
+        )
+        lines += ["", *aligned(_average_rows(evaluation)), "", *aligned(_label_rows(evaluation))]
+    notes = [textwrap.fill(f"note: {note}", _WIDTH, subsequent_indent="  ") for note in evaluation.notes]
+    return "\n".join([*lines, "", *notes] if notes else lines)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> List[str]:
+    """Rows of a table as lines of at most 100 characters: the first column is cut to fit, the others stand right."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    widths[0] = max(_SHORTEST_NAME, min(widths[0], _WIDTH - sum(width + 2 for width in widths[1:])))
+    lines = []
+    for name, *values in rows:
+        name = name if len(name) <= widths[0] else f"{name[: widths[0] - 1]}…"
+        cells = [f"{name:{widths[0]}}", *(f"{value:>{width}}" for value, width in zip(values, widths[1:]))]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def _average_rows(evaluation: Evaluation) -> List[List[str]]:
+    ours, segments = evaluation.summaries["recordings"], evaluation.summaries["segments"]
+    labels, defined = len(evaluation.per_label), int(evaluation.per_label["auroc"].notna().sum())
+    rows = [["", "AUROC", "AUPRC", "F1"]]
+    averages = [(f"macro ({defined} of {labels} labels)", ours["macro"]), ("micro", ours["micro"])]
+    if len(evaluation.segments) > len(evaluation.recordings):
+        averages.append(("macro, of segments", segments["macro"]))
+    rows += [[name, *(with_interval(values, metric) for metric in WITH_INTERVAL)] for name, values in averages]
+    if evaluation.challenge is not None:
+        rows.append(["CinC 2021 score", with_interval(evaluation.challenge._asdict(), "score"), "", ""])
+    return rows
+
+
+def _label_rows(evaluation: Evaluation) -> List[List[str]]:
+    rows = [["label", "positives", "AUROC", "AUPRC", "F1", "sens", "spec", "PPV"]]
+    for row in evaluation.per_label.to_dict("records"):
+        cells = [f"{row[name]:.2f}" for name in ("f1", "sensitivity", "specificity", "precision")]
+        rows.append(
+            [
+                str(row["label"]),
+                f"{row['positives']}/{row['known']}",
+                with_interval(row, "auroc"),
+                with_interval(row, "auprc"),
+                *("-" if cell == "nan" else cell for cell in cells),
+            ]
+        )
+    return rows
+
+
+def _regression_rows(evaluation: Evaluation) -> List[List[str]]:
+    rows = [["label", "known", "MAE", "RMSE", "bias", "R2", "r"]]
+    for row in evaluation.per_label.to_dict("records"):
+        cells = [f"{row[name]:.3g}" for name in ("mae", "rmse", "bias", "r2")]
+        rows.append(
+            [
+                str(row["label"]),
+                str(row["known"]),
+                *("-" if cell == "nan" else cell for cell in cells),
+                with_interval(row, "pearson_r"),
+            ]
+        )
+    return rows

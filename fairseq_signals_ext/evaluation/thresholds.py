@@ -1,0 +1,101 @@
+"""Above which score a label is called positive: chosen on one subset, used on another."""
+
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
+
+import numpy as np
+
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.evaluation.predictions import Predictions
+from fairseq_signals_ext.evaluation.ranking import operating_points
+
+_RULES = "0.5 (or another number from 0 to 1), f1, youden, sensitivity=0.9, specificity=0.9"
+
+
+class _Points(NamedTuple):
+    """Sensitivity, specificity and F1 at each operating point, thresholds falling."""
+
+    sensitivity: np.ndarray
+    specificity: np.ndarray
+    f1: np.ndarray
+
+
+Choose = Callable[[_Points], int]
+
+
+def choose_thresholds(predictions: Predictions, rule: str) -> Tuple[np.ndarray, List[str]]:
+    """A threshold for each label.
+
+    It lies midway between the lowest score that is called positive and the next one below it, so that a little noise
+    changes nothing. Of thresholds that are equally good, the lowest is taken: it misses fewest.
+
+    Args:
+        predictions: of a subset that is not the one to be evaluated, as a rule the validation subset.
+        rule: `f1` (highest F1), `youden` (highest sensitivity + specificity; Youden 1950), `sensitivity=X` (the highest
+            specificity with at least this sensitivity), `specificity=X` (the reverse), or a number, taken as it is.
+
+    Returns:
+        Thresholds (float64, L), and the names of labels whose known targets have one class only: these get 0.5.
+
+    Raises:
+        UserError: there is no such rule, or there are values that cannot be ranked.
+    """
+    choose = _parse(rule)
+    predictions.check()
+    if choose is None:
+        return np.full(len(predictions.label_names), float(rule)), []
+    thresholds, undefined = np.full(len(predictions.label_names), 0.5), []
+    for label, name in enumerate(predictions.label_names):
+        known = ~np.isnan(predictions.targets[:, label])
+        score, target = predictions.scores[known, label], predictions.targets[known, label]
+        if (target == 1).any() and (target == 0).any():
+            thresholds[label] = _choose(score, target, choose)
+        else:
+            undefined.append(name)
+    return thresholds, undefined
+
+
+def _choose(scores: np.ndarray, targets: np.ndarray, choose: Choose) -> float:
+    values, true, false = operating_points(scores, targets)
+    positives, negatives = true[-1], false[-1]
+    points = _Points(true / positives, (negatives - false) / negatives, 2 * true / (true + false + positives))
+    return _midway(values, choose(points))
+
+
+def _midway(values: np.ndarray, point: int) -> float:
+    """Between the threshold of a point and the next one below it; below the lowest is 0, infinity stands for 1."""
+    lower = values[point + 1] if point + 1 < len(values) else min(0.0, values[point])
+    upper = values[point] if point else max(1.0, np.nextafter(lower, np.inf))
+    middle = (upper + lower) / 2
+    return float(middle if middle > lower else upper)
+
+
+def _parse(rule: str) -> Optional[Choose]:
+    """How to choose an operating point; None for a fixed threshold."""
+    rules: Dict[str, Choose] = {
+        "f1": lambda points: _last_best(points.f1),
+        "youden": lambda points: _last_best(points.sensitivity + points.specificity),
+    }
+    if rule in rules:
+        return rules[rule]
+    if _fraction(rule) is not None:
+        return None
+    name, _, number = rule.partition("=")
+    wanted = _fraction(number)
+    if wanted is None or name not in ("sensitivity", "specificity"):
+        raise UserError(f"thresholds {rule!r}: no such rule; give one of {_RULES}")
+    if name == "sensitivity":  # it rises along the points, specificity falls
+        return lambda points: _last_best(np.where(points.sensitivity >= wanted, points.specificity, -1))
+    return lambda points: _last_best(np.where(points.specificity >= wanted, points.sensitivity, -1))
+
+
+def _last_best(values: np.ndarray) -> int:
+    """The last of the highest values; those that differ by rounding only are equal."""
+    return int(np.flatnonzero(values >= values.max() - 1e-12)[-1])
+
+
+def _fraction(text: str) -> Optional[float]:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0 <= value <= 1 else None

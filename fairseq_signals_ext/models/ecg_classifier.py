@@ -1,0 +1,173 @@
+"""ECG-FM's classifier: a wav2vec 2.0 encoder, pooling over frames, a linear head. It serves for regression as well."""
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+import torch
+from fairseq.dataclass import ChoiceEnum
+from fairseq.models import BaseFairseqModel, register_model
+from omegaconf import open_dict
+from torch import Tensor, nn
+
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config, EcgWav2Vec2Model
+from fairseq_signals_ext.models.pooling import AttentionPooling, MeanPooling
+from fairseq_signals_ext.models.pretrained import load_encoder, read_pretrained, take_architecture
+from fairseq_signals_ext.models.strict_loading import LoadsStrictly
+
+
+@dataclass
+class EcgTransformerClassifierConfig(EcgWav2Vec2Config):
+    """Options of the encoder (those of its architecture follow the pretrained file) and of the classifier."""
+
+    num_labels: Optional[int] = field(
+        default=None, metadata={"help": "number of labels; default: as many as task.label_file has"}
+    )
+    model_path: Optional[str] = field(
+        default=None, metadata={"help": "checkpoint of the pretrained encoder, ours or ECG-FM's"}
+    )
+    no_pretrained_weights: bool = field(
+        default=False,
+        metadata={"help": "start from random weights; with model_path only its architecture is taken"},
+    )
+    linear_probe: bool = field(
+        default=False, metadata={"help": "train the head only; the encoder is frozen, without dropout"}
+    )
+    freeze_finetune_updates: int = field(
+        default=0, metadata={"help": "train the head only for so many updates, then everything"}
+    )
+    layer_decay: float = field(
+        default=1.0,
+        metadata={
+            "help": "multiply the learning rate by this for each layer below the head (needs optimizer composite, "
+            "see examples/ecg_fm/fine_tuning/layer_decay.yaml)"
+        },
+    )
+    pooling: ChoiceEnum(["mean", "attention"]) = field(  # type: ignore[valid-type]
+        default="mean", metadata={"help": "how frames become one vector"}
+    )
+    final_dropout: float = field(default=0.0, metadata={"help": "dropout of the encoder's output"})
+    apply_mask: bool = field(default=False, metadata={"help": "mask frames while training, as in pretraining"})
+    # ECG-FM's values for fine-tuning
+    dropout: float = field(default=0.0, metadata={"help": "dropout in the transformer"})
+    attention_dropout: float = field(default=0.0, metadata={"help": "dropout of attention weights"})
+    activation_dropout: float = field(default=0.1, metadata={"help": "dropout after the activation"})
+    encoder_layerdrop: float = field(default=0.0, metadata={"help": "probability of dropping a layer"})
+    dropout_input: float = field(default=0.0, metadata={"help": "dropout of the transformer's input"})
+    dropout_features: float = field(default=0.0, metadata={"help": "unused: of pretraining"})
+    feature_grad_mult: float = field(
+        default=0.0, metadata={"help": "multiply the gradient of the convolutions by this; 0: they are not trained"}
+    )
+
+
+@register_model("ecg_transformer_classifier", dataclass=EcgTransformerClassifierConfig)
+class EcgTransformerClassifier(LoadsStrictly, BaseFairseqModel):
+    """Encoder, pooling, linear head.
+
+    Shapes: B segments, 12 leads (`in_d`), S samples, T frames, E = `encoder_embed_dim`, L labels.
+    """
+
+    def __init__(self, cfg: EcgTransformerClassifierConfig):
+        super().__init__()
+        self.cfg = cfg
+        self.num_updates = 0
+        self.encoder = EcgWav2Vec2Model(cfg)
+        self.encoder.remove_pretraining_modules()
+        if not cfg.apply_mask:
+            self.encoder.mask_emb = None
+        self.pooling = AttentionPooling(cfg.encoder_embed_dim) if cfg.pooling == "attention" else MeanPooling()
+        self.final_dropout = nn.Dropout(cfg.final_dropout)
+        self.proj = nn.Linear(cfg.encoder_embed_dim, cfg.num_labels)
+        nn.init.xavier_uniform_(self.proj.weight)
+        nn.init.zeros_(self.proj.bias)
+        if cfg.linear_probe:
+            self.encoder.requires_grad_(False)
+        elif cfg.layer_decay != 1:
+            self._decay_learning_rates(cfg.layer_decay)
+
+    @classmethod
+    def build_model(cls, cfg: EcgTransformerClassifierConfig, task: Any = None) -> "EcgTransformerClassifier":
+        """The model for a config, with no pretrained weights yet; see `load_pretrained`."""
+        return cls(cfg)
+
+    def load_pretrained(self, path: Path) -> None:
+        """Load the encoder of a checkpoint.
+
+        Raises:
+            UserError: it cannot be read, or is of another architecture.
+        """
+        load_encoder(self.encoder, read_pretrained(path))
+
+    def train(self, mode: bool = True) -> "EcgTransformerClassifier":
+        """As torch's; the encoder of a linear probe stays in evaluation mode, so that it computes the same each time."""
+        super().train(mode)
+        if self.cfg.linear_probe:
+            self.encoder.eval()
+        return self
+
+    def set_num_updates(self, num_updates: int) -> None:
+        """Tell the model the number of updates so far, for `freeze_finetune_updates`."""
+        super().set_num_updates(num_updates)
+        self.num_updates = num_updates
+
+    @property
+    def encoder_learns(self) -> bool:
+        """Whether gradients go into the encoder at this update."""
+        return not self.cfg.linear_probe and self.num_updates >= self.cfg.freeze_finetune_updates
+
+    def forward(self, source: Tensor, padding_mask: Optional[Tensor] = None, **masks: Tensor) -> Dict[str, Any]:
+        """Logits of segments.
+
+        Args:
+            source: float, B x in_d x S, standardised.
+            padding_mask: bool, B x S, True where a sample is padding.
+            masks: `mask_indices` (bool, B x T) and `mask_channel_indices` of the collater, with `apply_mask`.
+
+        Returns:
+            `out` (B x L, logits, or values for regression), `encoder_out` (B x T x E), `padding_mask` (bool, B x T, or None).
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.encoder_learns):
+            mask = self.cfg.apply_mask and self.training
+            encoded = self.encoder.extract_features(source, padding_mask, mask=mask, **masks)
+        x, padding = encoded["x"], encoded["padding_mask"]
+        pooled = self.pooling(self.final_dropout(x), padding)
+        return {"out": self.proj(pooled), "encoder_out": x.detach(), "padding_mask": padding}
+
+    def get_logits(self, net_output: Dict[str, Any], **kwargs: Any) -> Tensor:
+        """Logits, B x L, of what `forward` returned."""
+        return net_output["out"]
+
+    def get_targets(self, sample: Dict[str, Any], net_output: Dict[str, Any]) -> Tensor:
+        """Labels of a batch: float, B x L; NaN where they are not known."""
+        return sample["label"].float()
+
+    def _decay_learning_rates(self, decay: float) -> None:
+        layers = self.cfg.encoder_layers
+        for name, parameter in self.encoder.named_parameters():
+            parts = name.split(".")
+            layer = int(parts[2]) if parts[:2] == ["encoder", "layers"] else -1
+            # fairseq's composite optimizer reads this
+            parameter.optim_overrides = {"optimizer": {"lr_scale": decay ** (layers - layer)}}
+
+
+def resolve_config(cfg: Any) -> None:
+    """Complete a classifier's config, in place, with the architecture of the file in `model_path`.
+
+    fairseq saves this config, so that the classifier can be loaded without the pretrained file.
+
+    Raises:
+        UserError: neither a file nor `no_pretrained_weights`, or the file cannot be read.
+    """
+    path = cfg.get("model_path")
+    if not path:
+        if not cfg.get("no_pretrained_weights"):
+            raise UserError(
+                "no pretrained encoder: set model.model_path to a checkpoint, "
+                "or model.no_pretrained_weights=true to start from random weights"
+            )
+        return
+    defaults = {option.name: option.default for option in fields(EcgTransformerClassifierConfig)}
+    taken = take_architecture(dict(cfg), defaults, read_pretrained(Path(path)).config)
+    with open_dict(cfg):
+        cfg.update(taken)

@@ -1,0 +1,43 @@
+"""Task `ecg_regression`: labels that are numbers, such as age or ejection fraction."""
+
+from dataclasses import dataclass
+from typing import Tuple
+
+import numpy as np
+from fairseq.tasks import register_task
+
+# importing registers it: fairseq's user-dir mechanism imports tasks and models by itself, criterions not
+import fairseq_signals_ext.criterions.regression  # noqa: F401
+from fairseq_signals_ext.tasks.ecg_classification import EcgClassificationConfig, EcgClassificationTask
+
+
+@dataclass
+class EcgRegressionConfig(EcgClassificationConfig):
+    """Options of the task."""
+
+
+@register_task("ecg_regression", dataclass=EcgRegressionConfig)
+class EcgRegressionTask(EcgClassificationTask):
+    """As `ecg_classification`, with labels of any value.
+
+    Mean and deviation of the training labels, by which the model's outputs are scaled, are saved in checkpoints as the
+    task's state.
+    """
+
+    kind = "regression"
+
+    def _learn_scale(self, values: np.ndarray) -> None:
+        if "target_mean" in self.state.state_dict:  # a run that goes on
+            return
+        std = np.nanstd(values.astype(float), axis=0)
+        self.state.merge_state_dict(
+            {
+                "target_mean": np.nanmean(values.astype(float), axis=0).tolist(),
+                "target_std": np.where(std > 0, std, 1).tolist(),
+            }
+        )
+
+    def target_scale(self) -> Tuple[Tuple[float, ...], Tuple[float, ...]]:
+        """Mean and deviation of each label in the training set, in its unit."""
+        saved, labels = self.state.state_dict, self._num_labels
+        return tuple(saved.get("target_mean", [0.0] * labels)), tuple(saved.get("target_std", [1.0] * labels))

@@ -1,0 +1,113 @@
+"""Label files: what they hold, and what is wrong with them."""
+
+import numpy as np
+import pytest
+
+from fairseq_signals_ext.data.label_table import (
+    check_classes,
+    check_known,
+    one_class_labels,
+    read_labels,
+    read_pos_weight,
+)
+from fairseq_signals_ext.errors import UserError
+
+Y = np.array([[1, 0], [0, np.nan], [np.nan, 1]], np.float32)
+
+
+@pytest.fixture()
+def folder(tmp_path):
+    np.save(tmp_path / "y.npy", Y)
+    (tmp_path / "label_def.csv").write_text("name,codes\nAF,164889003\nRBBB,713427006;59118001\n")
+    return tmp_path
+
+
+def test_file_and_folder_are_the_same(folder):
+    for path in (folder, folder / "y.npy", str(folder / "y.npy")):
+        table = read_labels(path)
+        assert table.names == ("AF", "RBBB")
+        assert table.codes == (["164889003"], ["713427006", "59118001"])
+        np.testing.assert_array_equal(table.rows(np.array([2, 0])), Y[[2, 0]])
+
+
+def test_labels_of_ecg_fm(ecg_data):
+    table = read_labels(ecg_data / "code15_ecg_fm" / "labels" / "y.npy")
+    assert table.names[:3] == ("is_male", "1dAVb", "RBBB") and len(table) == 10
+    assert table.rows(np.array([1]))[0].tolist() == [1, 0, 1, 0, 0, 0, 0, 0]
+
+
+def test_without_definition(tmp_path):
+    np.save(tmp_path / "y.npy", np.array([1, 0, 1], bool))
+    table = read_labels(tmp_path)
+    assert table.names == ("label_0",) and table.rows(np.array([0, 1])).tolist() == [[1], [0]]
+
+
+def test_recording_that_is_not_in_the_table(folder):
+    for idx in (3, -1):
+        with pytest.raises(UserError, match=rf"y.npy: has 3 rows, but there is a recording with idx {idx}; .*label.py"):
+            read_labels(folder).rows(np.array([0, idx]))
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(UserError, match="y.npy: no such label file"):
+        read_labels(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"text", b"\x93NUMPY\x01\x00", b""])
+def test_not_a_label_file(tmp_path, content):
+    (tmp_path / "y.npy").write_bytes(content)
+    with pytest.raises(UserError, match="y.npy: not a label file"):
+        read_labels(tmp_path)
+
+
+@pytest.mark.parametrize("values", [np.zeros((2, 2, 2)), np.array([["a"]]), np.zeros((0, 3))])
+def test_not_numbers_of_recordings(tmp_path, values):
+    np.save(tmp_path / "y.npy", values)
+    with pytest.raises(UserError, match="not numbers, recordings x labels"):
+        read_labels(tmp_path)
+
+
+def test_pickle_is_not_run(tmp_path):
+    np.save(tmp_path / "y.npy", np.array([{"a": 1}], object), allow_pickle=True)
+    with pytest.raises(UserError, match="y.npy: not a label file"):
+        read_labels(tmp_path)
+
+
+def test_definition_of_other_labels(folder):
+    (folder / "label_def.csv").write_text("name\nAF\n")
+    with pytest.raises(UserError, match="label_def.csv: defines 1 labels, but y.npy beside it has 2"):
+        read_labels(folder)
+
+
+def test_value_that_is_no_class(folder):
+    table = read_labels(folder)
+    check_classes(table, Y, np.array([0, 1, 2]))
+    wrong = Y.copy()
+    wrong[1, 0] = 0.5
+    with pytest.raises(UserError, match="idx 7, label 'AF': 0.5 is neither 0, 1 nor unknown"):
+        check_classes(table, wrong, np.array([5, 7, 9]))
+
+
+def test_label_that_is_nowhere_known(folder):
+    table = read_labels(folder)
+    check_known(table, Y, "train.tsv")
+    with pytest.raises(UserError, match="label 'RBBB': not known of any recording of train.tsv"):
+        check_known(table, Y[1:2], "train.tsv")
+
+
+def test_one_class_labels(folder):
+    table = read_labels(folder)
+    assert one_class_labels(table, Y) == ()
+    assert one_class_labels(table, Y[:2]) == ("RBBB",)
+
+
+def test_pos_weight(tmp_path):
+    path = tmp_path / "pos_weight.txt"
+    path.write_text("[12.3,4]\n")
+    assert read_pos_weight(path) == [12.3, 4.0]
+    for text in ("12.3", "[1, -2]", "[1, ", '["a"]'):
+        path.write_text(text)
+        with pytest.raises(UserError, match="pos_weight.txt: "):
+            read_pos_weight(path)
+    with pytest.raises(UserError, match="pos_weight.txt"):
+        read_pos_weight(tmp_path / "none" / "pos_weight.txt")

@@ -1,0 +1,124 @@
+"""What a user gets wrong in fine-tuning and validating ends with one line and a non-zero status."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from fine_tuning import finetune, finetune_command, validate_command, write_labelled, write_pretrained
+from made_up import write_label_file, write_shards
+from running import error_line, run
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = write_labelled(tmp_path_factory.mktemp("data"))
+    return folder, write_pretrained(folder, tmp_path_factory.mktemp("pretrained"))
+
+
+@pytest.fixture()
+def data(prepared, tmp_path):
+    shutil.copytree(prepared[0], tmp_path / "data")
+    return tmp_path / "data"
+
+
+@pytest.fixture()
+def line_of(prepared, data, tmp_path):
+    def start(*options, pretrained=prepared[1], config="tiny"):
+        return error_line(run(finetune_command(data, tmp_path / "run", pretrained, *options, config=config)))
+
+    return start
+
+
+def test_label_file_is_shorter_than_the_recordings(data, line_of):
+    write_label_file(data / "labels", np.zeros((9, 3)))
+    assert "y.npy: has 9 rows, but there is a recording with idx 9; the label file is of other" in line_of()
+
+
+def test_label_that_is_nowhere_known(data, line_of):
+    values = np.random.default_rng(0).integers(0, 2, (16, 3)).astype(float)
+    values[:, 1] = np.nan
+    write_label_file(data / "labels", values, ["AF", "RBBB", "SB"])
+    assert "label 'RBBB': not known of any recording of" in line_of()
+
+
+def test_num_labels_differs_from_the_label_file(line_of):
+    assert "labels/y.npy: 3 labels, but the model has num_labels=17" in line_of("++model.num_labels=17")
+
+
+def test_no_label_file(line_of):
+    line = line_of("task.label_file=null", "++model.num_labels=3")
+    assert "train.tsv: set task.label_file" in line or "valid.tsv: set task.label_file" in line
+
+
+def test_missing_label_file(line_of):
+    assert "nowhere/y.npy: no such label file" in line_of("task.label_file=nowhere/y.npy")
+
+
+def test_values_that_are_no_classes(data, line_of):
+    write_label_file(data / "labels", np.full((16, 1), 61.0), ["age"])
+    line = line_of()
+    assert "label 'age': 61 is neither 0, 1 nor unknown; train such a value with task ecg_regression" in line
+
+
+def test_pretrained_file_of_another_architecture(line_of):
+    line = line_of("++model.encoder_layers=3")
+    assert "is of another architecture than the model here: it lacks encoder.layers.1" in line
+
+
+def test_pretrained_file_is_missing(line_of):
+    assert "nowhere.pt: no such file; mend model.model_path" in line_of(pretrained="nowhere.pt")
+
+
+def test_neither_pretrained_file_nor_random_start(line_of):
+    assert "no pretrained encoder: set model.model_path" in line_of(pretrained="null")
+
+
+@pytest.mark.parametrize("subset", ["train", "valid"])
+def test_empty_subset(data, line_of, subset):
+    (data / f"{subset}.tsv").write_text(".\n")
+    assert f"{subset}.tsv: the manifest is empty" in line_of()
+
+
+def test_subset_without_a_whole_segment(data, line_of):
+    write_shards(data / "short", [1000] * 4, split="valid")
+    (data / "valid.tsv").write_text((data / "short/valid.tsv").read_text().replace(".\n", "short\n", 1))
+    line = line_of("++task.enable_padding=false")
+    assert "valid.tsv: none of 4 recordings has 5 s at 500 Hz" in line
+
+
+@pytest.mark.parametrize("weights, said", [("[1, 2]", "has 2 numbers for 3 labels"), ("nowhere.txt", "nowhere.txt")])
+def test_pos_weight(line_of, weights, said):
+    assert said in line_of(f"criterion.pos_weight={weights}")
+
+
+def test_cinc_score_without_weights(line_of):
+    assert "needs criterion.weights_file" in line_of("++criterion.report_cinc_score=true")
+
+
+def test_layer_decay_with_an_optimizer_that_ignores_it(line_of):
+    assert "model.layer_decay=0.5 has no effect here; use optimizer composite" in line_of("++model.layer_decay=0.5")
+
+
+def test_labels_in_another_order_than_the_checkpoint(prepared, data, tmp_path):
+    finetune(data, tmp_path / "run", prepared[1], "++optimization.max_epoch=1")
+    checkpoint = tmp_path / "run" / "checkpoints" / "checkpoint_last.pt"
+    values = np.load(data / "labels" / "y.npy")
+    write_label_file(data / "labels", values[:, [1, 0, 2]], ["label_1", "label_0", "label_2"])
+    line = error_line(run(validate_command(data, checkpoint, "test")))
+    assert "label 0 is 'label_1', but the checkpoint was trained with 'label_0' there" in line
+
+
+def test_validating_with_other_labels(golden_folder, data):
+    line = error_line(
+        run(validate_command(data, golden_folder / "tiny_finetuned.pt", "test", "--label-file", data / "labels"))
+    )
+    assert "labels/y.npy: 3 labels, but the model has num_labels=17" in line
+
+
+def test_checkpoint_with_a_renamed_parameter(golden_folder, data, tmp_path):
+    state = torch.load(golden_folder / "tiny_finetuned.pt", weights_only=True)
+    state["model"]["head.weight"] = state["model"].pop("proj.weight")
+    torch.save(state, tmp_path / "renamed.pt")
+    line = error_line(run(validate_command(data, tmp_path / "renamed.pt", "test")))
+    assert "it lacks proj.weight; it has the unknown head.weight" in line

@@ -1,0 +1,224 @@
+"""The classifier: reference values, what is taken from a pretrained file, freezing, pooling, learning rates."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.models.ecg_classifier import (
+    EcgTransformerClassifier,
+    EcgTransformerClassifierConfig,
+    resolve_config,
+)
+from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config, Wav2Vec2CmscModel
+from fairseq_signals_ext.models.pooling import AttentionPooling, MeanPooling
+
+SMALL = {
+    "conv_feature_layers": "[(16, 2, 2)] * 4",
+    "encoder_layers": 3,
+    "encoder_embed_dim": 32,
+    "encoder_ffn_embed_dim": 32,
+    "encoder_attention_heads": 2,
+    "conv_pos": 16,
+    "conv_pos_groups": 4,
+}
+
+
+def classifier(**options):
+    torch.manual_seed(0)
+    return EcgTransformerClassifier(EcgTransformerClassifierConfig(**{**SMALL, "num_labels": 5, **options}))
+
+
+def source(segments=4, leads=12):
+    return torch.randn(segments, leads, 500, generator=torch.Generator().manual_seed(1))
+
+
+def write_pretrained(path, **options):
+    """A checkpoint of a pretraining model with random weights, as fairseq writes it."""
+    torch.manual_seed(3)
+    options = {**SMALL, "final_dim": 8, "latent_vars": 8, **options}
+    model = Wav2Vec2CmscModel(EcgWav2Vec2Config(**options))
+    config = {**OmegaConf.to_container(OmegaConf.structured(EcgWav2Vec2Config), enum_to_str=True), **options}
+    torch.save({"cfg": {"model": {**config, "_name": "wav2vec2_cmsc"}}, "model": model.state_dict()}, path)
+    return model
+
+
+def resolved(**options):
+    config = OmegaConf.create({"_name": "ecg_transformer_classifier", "num_labels": 5, **options})
+    resolve_config(config)
+    return OmegaConf.merge(OmegaConf.structured(EcgTransformerClassifierConfig), {**config, "_name": None})
+
+
+def test_golden_logits(golden_folder, registered):
+    from fairseq.checkpoint_utils import load_model_ensemble_and_task
+
+    golden = np.load(golden_folder / "tiny_golden.npz")
+    (model,), _, _ = load_model_ensemble_and_task([str(golden_folder / "tiny_finetuned.pt")])
+    model.eval()
+    with torch.no_grad():
+        found = model.get_logits(model(torch.from_numpy(golden["source"]))).numpy()
+    assert np.abs(found - golden["clf_logits"]).max() <= 1e-6
+
+
+PRETRAININGS = {
+    "plain": {},
+    "pre-norm": {"layer_norm_first": True},
+    "bias and odd conv_pos": {"conv_bias": True, "conv_pos": 15},
+    "GLU targets": {"target_glu": True},
+    "continuous targets": {"quantize_targets": False},
+    "quantized input": {"quantize_input": True},
+    "fewer leads": {"in_d": 3},
+}
+
+
+@pytest.mark.parametrize("options", PRETRAININGS.values(), ids=PRETRAININGS.keys())
+def test_encoder_of_a_pretrained_file(tmp_path, options):
+    pretrained = write_pretrained(tmp_path / "pretrained.pt", **options).eval()
+    config = resolved(model_path=str(tmp_path / "pretrained.pt"))
+    model = EcgTransformerClassifier(config)
+    model.load_pretrained(tmp_path / "pretrained.pt")
+    model.eval()
+    x = source(leads=options.get("in_d", 12))
+    with torch.no_grad():
+        torch.testing.assert_close(model(x)["encoder_out"], pretrained.extract_features(x)["x"], rtol=0, atol=0)
+
+
+def test_golden_encoder_of_ecg_fm(golden_folder):
+    for name in ("tiny_pretrained.pt", "tiny_finetuned.pt"):  # another classifier serves as well
+        model = EcgTransformerClassifier(resolved(model_path=str(golden_folder / name)))
+        model.load_pretrained(golden_folder / name)
+        state = torch.load(golden_folder / name, weights_only=True)["model"]
+        prefix = "encoder." if "proj.weight" in state else ""
+        key = f"{prefix}encoder.layers.1.fc1.weight"
+        assert torch.equal(model.state_dict()["encoder.encoder.layers.1.fc1.weight"], state[key])
+
+
+def test_random_start_takes_the_architecture_only(tmp_path):
+    pretrained = write_pretrained(tmp_path / "pretrained.pt")
+    config = resolved(model_path=str(tmp_path / "pretrained.pt"), no_pretrained_weights=True)
+    assert config.encoder_layers == SMALL["encoder_layers"]
+    weight = EcgTransformerClassifier(config).state_dict()["encoder.encoder.layers.0.fc1.weight"]
+    assert not torch.equal(weight, pretrained.state_dict()["encoder.layers.0.fc1.weight"])
+
+
+def test_another_architecture_names_the_first_parameter(tmp_path):
+    write_pretrained(tmp_path / "pretrained.pt")
+    config = resolved(model_path=str(tmp_path / "pretrained.pt"), encoder_layers=4)
+    with pytest.raises(UserError, match=r"pretrained.pt: is of another architecture .* lacks encoder.layers.3"):
+        EcgTransformerClassifier(config).load_pretrained(tmp_path / "pretrained.pt")
+
+
+def test_audio_wav2vec2_is_refused(tmp_path):
+    from fairseq.models.wav2vec.wav2vec2 import Wav2Vec2Config, Wav2Vec2Model
+
+    options = {**SMALL, "conv_feature_layers": "[(16, 10, 5)] + [(16, 2, 2)] * 3"}
+    state = Wav2Vec2Model(Wav2Vec2Config(**options)).state_dict()
+    torch.save({"cfg": {"model": {**options, "_name": "wav2vec2"}}, "model": state}, tmp_path / "audio.pt")
+    config = resolved(model_path=str(tmp_path / "audio.pt"))
+    with pytest.raises(UserError, match=r"feature_extractor.conv_layers.0.0.weight is \(16, 1, 10\) there"):
+        EcgTransformerClassifier(config).load_pretrained(tmp_path / "audio.pt")
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+@pytest.mark.parametrize("content", [b"not a checkpoint", {"model": 3}, {"cfg": {"model": Evil()}, "model": {}}])
+def test_unusable_file(tmp_path, content, capsys):
+    path = tmp_path / "file.pt"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(UserError, match="file.pt: not a checkpoint of fairseq or ECG-FM"):
+        resolved(model_path=str(path))
+    assert "executed" not in capsys.readouterr().out
+
+
+def test_neither_file_nor_random():
+    with pytest.raises(UserError, match="set model.model_path"):
+        resolved()
+
+
+def steps(model, updates=3, learn_from=0):
+    model.train()
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.01, weight_decay=0.1)
+    for update in range(updates):
+        model.set_num_updates(update)
+        optimizer.zero_grad()
+        model(source())["out"].square().mean().backward()
+        optimizer.step()
+
+
+def encoder_of(model):
+    return copy.deepcopy({**dict(model.encoder.named_parameters()), **dict(model.encoder.named_buffers())})
+
+
+def test_linear_probe_freezes_bit_for_bit():
+    dropouts = {"dropout": 0.3, "attention_dropout": 0.3, "dropout_input": 0.3, "encoder_layerdrop": 0.5}
+    model = classifier(linear_probe=True, feature_grad_mult=1.0, **dropouts)
+    before, head = encoder_of(model), model.proj.weight.clone()
+    model.train()
+    with torch.no_grad():
+        first, second = model(source())["out"], model(source())["out"]
+        model.eval()
+        evaluated = model(source())["out"]
+    assert torch.equal(first, second) and torch.equal(first, evaluated)
+    steps(model)
+    after = encoder_of(model)
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    assert not torch.equal(head, model.proj.weight)
+
+
+def test_freeze_finetune_updates():
+    model = classifier(freeze_finetune_updates=3, feature_grad_mult=1.0, activation_dropout=0.0)
+    before = encoder_of(model)
+    steps(model, updates=3)
+    assert all(torch.equal(before[name], value) for name, value in encoder_of(model).items())
+    steps(model, updates=5)
+    changed = [name for name, value in encoder_of(model).items() if not torch.equal(before[name], value)]
+    assert "encoder.layers.0.fc1.weight" in changed and "feature_extractor.conv_layers.0.0.weight" in changed
+
+
+def test_convolutions_do_not_learn_by_default():
+    model = classifier()
+    before = encoder_of(model)
+    steps(model)
+    changed = [name for name, value in encoder_of(model).items() if not torch.equal(before[name], value)]
+    assert changed and not any(name.startswith("feature_extractor") for name in changed)
+
+
+def test_layer_decay_scales():
+    model = classifier(layer_decay=0.5)
+    scales = {name: p.optim_overrides["optimizer"]["lr_scale"] for name, p in model.encoder.named_parameters()}
+    layers = [scales[f"encoder.layers.{layer}.fc1.weight"] for layer in range(3)]
+    assert layers == [0.125, 0.25, 0.5]
+    assert scales["feature_extractor.conv_layers.0.0.weight"] == 0.0625
+    assert not hasattr(model.proj.weight, "optim_overrides")
+
+
+@pytest.mark.parametrize("pooling", [MeanPooling(), AttentionPooling(8)], ids=["mean", "attention"])
+def test_pooling_leaves_padding_out(pooling):
+    torch.manual_seed(0)
+    x, padding = torch.randn(2, 6, 8), torch.zeros(2, 6, dtype=torch.bool)
+    padding[1, 4:] = True
+    pooled = pooling(x, padding)
+    torch.testing.assert_close(pooled, torch.stack([x[0].mean(0), x[1, :4].mean(0)]))  # untrained attention is the mean
+    if isinstance(pooling, AttentionPooling):
+        torch.nn.init.normal_(pooling.score.weight)
+        pooled = pooling(x, padding)
+        torch.testing.assert_close(pooled[1:], pooling(x[1:, :4]))
+        assert not torch.allclose(pooled[0], x[0].mean(0))
+
+
+def test_masks_of_the_collater_are_used_while_training_only():
+    mask = torch.zeros(4, 31, dtype=torch.bool)
+    mask[:, 5:15] = True
+    model = classifier(apply_mask=True, activation_dropout=0.0)
+    model.train()
+    plain = classifier(activation_dropout=0.0)
+    plain.load_state_dict({key: value for key, value in model.state_dict().items() if key != "encoder.mask_emb"})
+    masked, unmasked = model(source(), mask_indices=mask)["out"], plain.train()(source())["out"]
+    assert not torch.allclose(masked, unmasked)
+    torch.testing.assert_close(model.eval()(source(), mask_indices=mask)["out"], unmasked)
