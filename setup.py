@@ -28,11 +28,12 @@ TRAIN = [
     've-fairseq==0.12.3; python_version >= "3.11" and python_version < "3.13"',
     'fairseq==0.12.2; python_version < "3.11"',
     "pandas",
+    "scikit-learn",
     "scipy",
     "torch>=1.13",
     "tqdm",
 ]
-REPORT = ["matplotlib"]
+REPORT = ["matplotlib", "pandas", "pyarrow", "scikit-learn", "scipy"]
 DASK, RAY = ["distributed"], ["ray"]
 DEMO = [*TRAIN, *FORMATS, *REPORT, "neurokit2"]
 DEV = [*DEMO, *DASK, "hypothesis", "mypy", "pytest", "ruff"]

@@ -14,6 +14,7 @@ _EXAMPLES = """examples:
   fairseq-signals-ext split data --name random
   fairseq-signals-ext label data --name cinc2021 --codes cinc2021
   fairseq-signals-ext verify data
+  fairseq-signals-ext evaluate run/checkpoints/checkpoint_best.pt --data data/splits/random --subset test --out result
   fairseq-signals-ext curve run --out loss.png
 """
 
@@ -23,6 +24,7 @@ _COMMANDS = {
     "split": "divide prepared recordings into training, validation and test set",
     "label": "give prepared recordings labels, from codes, a table or events",
     "verify": "check a prepared folder, and draw what is in it",
+    "evaluate": "say how good fine-tuned models are, with intervals and pictures",
     "curve": "draw the loss curve of a training",
 }
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The whole way from recordings to a pretrained model and its loss curve, in minutes on two CPU cores.
+# The whole way from recordings to a pretrained model, a classifier fine-tuned from it and its metrics, in minutes on two
+# CPU cores.
 #   DATA=<folder of WFDB records>   real recordings instead of simulated ones
 #   OUT=<folder>                    where everything goes (default runs/demo)
 #   TRAIN_ARGS="..."                more options for fairseq-hydra-train
@@ -30,7 +31,30 @@ fairseq-hydra-train --config-dir "$PWD/examples/ecg_fm/pretraining" --config-nam
     hydra.run.dir="$OUT/pretrain" checkpoint.save_dir="$OUT/pretrain/checkpoints" ${TRAIN_ARGS:-}
 
 fairseq-signals-ext curve "$OUT/pretrain" --out "$OUT/loss.png" > /dev/null
+
+echo "== Labels from the records' diagnostic codes"
+if python manifests/label.py "$OUT/data" --name rhythm --codes cinc2021 --min-count 10 --overwrite \
+    --train-manifest "$OUT/data/splits/random/train.tsv"; then
+    echo "== Fine-tuning"
+    fairseq-hydra-train --config-dir "$PWD/examples/ecg_fm/fine_tuning" --config-name tiny \
+        task.data="$OUT/data/splits/random" task.label_file="$OUT/data/labels/rhythm" \
+        criterion.pos_weight="$OUT/data/labels/rhythm/pos_weight.txt" \
+        model.model_path="$OUT/pretrain/checkpoints/checkpoint_best.pt" \
+        common.user_dir="$(fairseq-signals-ext user-dir)" \
+        hydra.run.dir="$OUT/finetune" checkpoint.save_dir="$OUT/finetune/checkpoints"
+
+    echo "== Validating on the test set, by fairseq's command and by ours"
+    fairseq-validate "$OUT/data/splits/random" --user-dir "$(fairseq-signals-ext user-dir)" --task ecg_classification \
+        --path "$OUT/finetune/checkpoints/checkpoint_best.pt" --valid-subset test --batch-size 64 --cpu
+    fairseq-signals-ext evaluate "$OUT/finetune/checkpoints/checkpoint_best.pt" --data "$OUT/data/splits/random" \
+        --subset test --label-file "$OUT/data/labels/rhythm" --out "$OUT/evaluation" --overwrite --cpu
+    RESULT="$OUT/evaluation/per_label.csv, and pictures beside it: confusion.png, roc.png, ..."
+else
+    RESULT="none: fewer than 10 recordings of any diagnosis that the cinc2021 map knows"
+fi
+
 echo
 echo "Checkpoint:  $OUT/pretrain/checkpoints/checkpoint_best.pt"
 echo "Loss curve:  $OUT/loss.png"
 echo "The data:    $OUT/data/verify.html"
+echo "Metrics:     $RESULT"

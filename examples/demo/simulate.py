@@ -26,6 +26,8 @@ SOURCE_SECONDS = 24
 SLOWEST, FASTEST = 53.0, 123.0  # beats a minute of the long ECGs; stretched by up to 5 % they cover 50 to 130
 STRETCH = 0.05
 NOISE_MV = (0.003, 0.01, 0.02, 0.04)
+# SNOMED CT codes of sinus rhythms, up to which heart rate (beats a minute) each is meant
+RHYTHMS = ((60.0, 426177001), (100.0, 426783006), (float("inf"), 427084000))
 
 
 def simulate_source(number: int, seed: int) -> Tuple[np.ndarray, float]:
@@ -58,6 +60,11 @@ def make_recording(source: np.ndarray, heart_rate: float, rng: np.random.Generat
     amplitude = rng.uniform(0.5, 1.3, (len(LEADS), 1))
     signal = piece * amplitude + baseline_wander(rng) + rng.normal(0, rng.choice(NOISE_MV), piece.shape)
     return with_derived_leads(signal), heart_rate * speed
+
+
+def rhythm_code(heart_rate: float) -> int:
+    """Code of sinus bradycardia, sinus rhythm or sinus tachycardia."""
+    return next(code for highest, code in RHYTHMS if heart_rate < highest)
 
 
 def baseline_wander(rng: np.random.Generator) -> np.ndarray:
@@ -110,7 +117,7 @@ def simulate(out: Path, recordings: int = 300, seed: int = 1) -> None:
         rng = np.random.default_rng([seed, number])
         signal, heart_rate = make_recording(*sources[number % SOURCES], rng)
         age, sex = rng.integers(18, 91), rng.choice(["Female", "Male"])
-        comments = [f"Age: {age}", f"Sex: {sex}", f"HeartRate: {heart_rate:.1f}"]
+        comments = [f"Age: {age}", f"Sex: {sex}", f"HeartRate: {heart_rate:.1f}", f"Dx: {rhythm_code(heart_rate)}"]
         write_record(out, f"SIM{number + 1:05d}", signal, comments)
 
 

@@ -14,6 +14,7 @@ subset valid are used, if there is a manifest of it; otherwise 0.5.
 """
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Sequence, Tuple
@@ -88,6 +89,9 @@ def run(args: argparse.Namespace) -> int:
     """
     from fairseq_signals_ext.evaluation import comparison, report
 
+    # first, as importing fairseq would have every library log all it does to the terminal
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("fairseq_signals_ext").setLevel(logging.INFO)
     names, subsets = _names(args), _subsets(args)
     folders = _folders(args.out, names, subsets)
     for folder in folders.values():

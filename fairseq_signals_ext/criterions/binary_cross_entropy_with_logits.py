@@ -38,7 +38,7 @@ class BinaryCrossEntropyWithLogitsConfig(FairseqDataclass):
     gamma_neg: float = field(default=4.0, metadata={"help": "asymmetric: gamma of negatives"})
     clip: float = field(default=0.05, metadata={"help": "asymmetric: negatives below this probability cost nothing"})
     threshold: float = field(
-        default=0.5, metadata={"help": "probability from which on a label counts as found, in accuracy, F1, CinC score"}
+        default=0.5, metadata={"help": "probability from which on a label is found, in accuracy, F1 and CinC score"}
     )
     report_auc: bool = field(default=True, metadata={"help": "log AUROC and AUPRC of validation sets"})
     auc_average: ChoiceEnum(["macro", "micro"]) = field(  # type: ignore[valid-type]
@@ -54,8 +54,8 @@ class BinaryCrossEntropyWithLogitsConfig(FairseqDataclass):
 @register_criterion("binary_cross_entropy_with_logits", dataclass=BinaryCrossEntropyWithLogitsConfig)
 class BinaryCrossEntropyWithLogitsCriterion(LabelCriterion):
     """Logged: `loss` (bits a known label), `accuracy`, `exact_match`, `f1` (all labels pooled, at `threshold`); of
-    validation sets also `auroc` and `auprc` of recordings, over the `defined_labels` that have both classes, `segment_auroc`,
-    `segment_auprc`, `cinc_score`.
+    validation sets also `auroc` and `auprc` of recordings, over the `defined_labels` that have both classes,
+    `segment_auroc`, `segment_auprc`, `cinc_score`.
     """
 
     def __init__(self, cfg: BinaryCrossEntropyWithLogitsConfig, task: Any):

@@ -50,9 +50,7 @@ class LabelledEcgDataset(EcgDataset):
         for item in items:
             label, name = item.signal.label, item.signal.name
             if label is None:
-                raise UserError(
-                    f"{name}: no label; set task.label_file (fairseq-validate: --label-file) to the y.npy of manifests/label.py"
-                )
+                raise UserError(f"{name}: no label; set task.label_file (fairseq-validate: --label-file) to a y.npy")
             if len(label) != self.num_labels:
                 raise UserError(f"{name}: {len(label)} labels where model.num_labels={self.num_labels}; set one right")
         return np.array([item.signal.label for item in items], np.float32)

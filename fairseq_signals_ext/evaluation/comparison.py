@@ -33,15 +33,15 @@ class _Section(NamedTuple):
 
 
 def names_of(checkpoints: Sequence[Path]) -> List[str]:
-    """A name for each checkpoint: the parts of its path in which it differs from the others, joined by `-`.
+    """A name for each checkpoint: that of its file, or, if these are equal, the parts of its path that differ.
 
     Raises:
         UserError: a path is there twice, or its parts are those of another.
     """
     paths = [list((path.with_suffix("") if path.suffix == ".pt" else path).parts) for path in checkpoints]
-    if len(paths) == 1:
-        return [paths[0][-1]]
-    for end in (0, -1):
+    if len({parts[-1] for parts in paths}) == len(paths):
+        paths = [parts[-1:] for parts in paths]
+    for end in (0, -1) if len(paths) > 1 else ():
         while all(paths) and len({parts[end] for parts in paths}) == 1:
             for parts in paths:
                 del parts[end]

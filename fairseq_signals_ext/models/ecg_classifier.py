@@ -100,7 +100,7 @@ class EcgTransformerClassifier(LoadsStrictly, BaseFairseqModel):
         load_encoder(self.encoder, read_pretrained(path))
 
     def train(self, mode: bool = True) -> "EcgTransformerClassifier":
-        """As torch's; the encoder of a linear probe stays in evaluation mode, so that it computes the same each time."""
+        """As torch's; the encoder of a linear probe stays in evaluation mode and computes the same each time."""
         super().train(mode)
         if self.cfg.linear_probe:
             self.encoder.eval()
@@ -125,7 +125,8 @@ class EcgTransformerClassifier(LoadsStrictly, BaseFairseqModel):
             masks: `mask_indices` (bool, B x T) and `mask_channel_indices` of the collater, with `apply_mask`.
 
         Returns:
-            `out` (B x L, logits, or values for regression), `encoder_out` (B x T x E), `padding_mask` (bool, B x T, or None).
+            `out` (B x L, logits, or values for regression), `encoder_out` (B x T x E), `padding_mask` (bool, B x T,
+            or None).
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.encoder_learns):
             mask = self.cfg.apply_mask and self.training

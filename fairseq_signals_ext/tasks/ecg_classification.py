@@ -165,9 +165,8 @@ class EcgClassificationTask(EcgPretrainingTask):
             self._check_labels(self.labels)
             self._look_at(self.labels, store, split, path, training)
         elif store.idx is not None:
-            raise UserError(
-                f"{path}: set task.label_file (fairseq-validate: --label-file) to labels of these recordings, made by manifests/label.py"
-            )
+            cure = "set task.label_file (fairseq-validate: --label-file) to what manifests/label.py leaves"
+            raise UserError(f"{path}: no labels for these recordings; {cure}")
         return LabelledEcgDataset(
             store,
             self._settings(),

@@ -60,13 +60,15 @@ def real(ecg_data, scoring):
 
 
 def test_by_hand():
-    # Classes A, B and N (normal). Recording 1 has A; A and B are put out: n = 2, credit (1 + 1/2) / 2 = 3/4; perfect:
-    # 1; normal: 0. Recording 2 has B and N; N is put out: n = 2, credit (1/4 + 1) / 2 = 5/8; perfect: n = 2, pairs BB,
-    # BN, NB, NN, (1 + 1/4 + 1/4 + 1) / 2 = 5/4; normal: as put out, 5/8. Score: (11/8 - 5/8) / (9/4 - 5/8) = 6/13.
-    weights = np.array([[1, 1 / 2, 0], [1 / 2, 1, 1 / 4], [0, 1 / 4, 1]])
+    # Classes A, B and N (normal); rows are labels, columns outputs, and the matrix is not symmetric.
+    # Recording 1 has A; A and B are put out: n = 2, credit (AA 1 + AB 1/2) / 2 = 3/4; perfect: 1; normal: AN 0.
+    # Recording 2 has B and N; N is put out: n = 2, credit (BN 1/4 + NN 1) / 2 = 5/8; perfect: n = 2, credit
+    # (BB 1 + BN 1/4 + NB 1/2 + NN 1) / 2 = 11/8; normal: as put out, 5/8.
+    # Observed 11/8, correct 19/8, inactive 5/8: (11/8 - 5/8) / (19/8 - 5/8) = 3/7.
+    weights = np.array([[1, 1 / 2, 0], [0, 1, 1 / 4], [0, 1 / 2, 1]])
     labels, outputs = np.array([[1, 0, 0], [0, 1, 1]], bool), np.array([[1, 1, 0], [0, 0, 1]], bool)
-    assert challenge_score(weights, labels, outputs, normal=2) == pytest.approx(6 / 13, rel=1e-15)
-    assert defined_challenge_score(weights, labels, outputs, normal=2) == pytest.approx(6 / 13, rel=1e-15)
+    assert challenge_score(weights, labels, outputs, normal=2) == pytest.approx(3 / 7, rel=1e-15)
+    assert defined_challenge_score(weights, labels, outputs, normal=2) == pytest.approx(3 / 7, rel=1e-15)
 
 
 def test_right_answers_score_1_and_normal_for_all_scores_0(real):

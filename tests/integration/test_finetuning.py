@@ -83,7 +83,7 @@ def scores_of_golden(golden_folder, segmented, paths):
 
 
 def test_validate_golden_checkpoint_on_data_of_ecg_fm(ecg_data, golden_folder, registered, tmp_path):
-    """ECG-FM's manifest, `.mat` files, labels and checkpoint; AUROC printed equals scikit-learn's on the same scores."""
+    """ECG-FM's manifest, `.mat` files, labels and checkpoint; what is printed equals scikit-learn on them."""
     folder = ecg_data / "code15_ecg_fm"
     with open(folder / "segmented.csv") as file:
         paths = [row["path"] for row in csv.DictReader(file)]
