@@ -10,7 +10,8 @@ Leaves metrics.json, per_label.csv, predictions.parquet, segments.parquet (if re
 OUT; for several subsets in OUT/SUBSET, for several checkpoints in OUT/NAME, with comparison.csv, .md and .png in OUT.
 
 Segments are evaluated as they are, and aggregated to recordings. Without --thresholds, those with the best F1 on the
-subset valid are used, if there is a manifest of it; otherwise 0.5.
+subset valid are used, if there is a manifest of it and it is not what is evaluated; otherwise 0.5. If they are asked
+to be chosen on what is evaluated, the results say so.
 """
 
 import argparse
@@ -189,7 +190,6 @@ def _folders(out: Path, names: Sequence[str], subsets: Sequence[str]) -> Dict[Tu
 
 
 def _settings(args: argparse.Namespace) -> "EvaluationSettings":
-    from fairseq_signals_ext.data.label_table import read_labels
     from fairseq_signals_ext.evaluation.evaluating import EvaluationSettings
 
     for option, fits, wanted in (
@@ -200,8 +200,6 @@ def _settings(args: argparse.Namespace) -> "EvaluationSettings":
     ):
         if not fits:
             raise UserError(f"--{option.replace('_', '-')} {getattr(args, option)}: give {wanted}")
-    if args.cinc_weights is not None and args.label_file is None:
-        raise UserError("--cinc-weights: needs --label-file, whose label_def.csv has the codes of the labels")
     return EvaluationSettings(
         aggregation=args.aggregate,
         label_aggregation=dict(map(_label_and_way, args.aggregate_label or ())),
@@ -209,9 +207,22 @@ def _settings(args: argparse.Namespace) -> "EvaluationSettings":
         confidence=args.confidence,
         seed=args.seed,
         cinc_weights=args.cinc_weights,
-        label_codes=read_labels(args.label_file).codes if args.cinc_weights else (),
+        label_codes=() if args.cinc_weights is None else _label_codes(args),
         progress=sys.stderr.isatty(),
     )
+
+
+def _label_codes(args: argparse.Namespace) -> Sequence[Sequence[str]]:
+    """Codes of the labels; a `UserError` if the Challenge score cannot be had, before the work."""
+    from fairseq_signals_ext.data.label_table import read_labels
+    from fairseq_signals_ext.evaluation.cinc2021 import load_weights, match_labels, normal_class
+
+    if args.label_file is None:
+        raise UserError("--cinc-weights: needs --label-file, whose label_def.csv has the codes of the labels")
+    labels, (classes, _) = read_labels(args.label_file), load_weights(args.cinc_weights)
+    members = match_labels(labels.names, labels.codes, classes)
+    normal_class([name for name, found in zip(classes, members) if found])
+    return labels.codes
 
 
 def _label_and_way(text: str) -> Tuple[str, str]:

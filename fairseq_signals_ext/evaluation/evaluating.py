@@ -243,7 +243,7 @@ def _notes(
             f"it cannot be compared with published ones"
         )
     if challenge is not None and challenge.unknown:
-        notes.append(f"CinC 2021 score: without {challenge.unknown} recordings with a label that is not known")
+        notes.append(f"CinC 2021 score: without {challenge.unknown} recording(s) with a label that is not known")
     return notes
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from made_up_predictions import made_up_predictions, predictions_of
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from sklearn.metrics import auc, average_precision_score, confusion_matrix, roc_auc_score
 
 from fairseq_signals_ext.evaluation import plots
@@ -50,18 +51,21 @@ def figures(monkeypatch):
     return found
 
 
-def texts_of(figure):
-    """All texts that are seen, with their rectangles in pixels."""
-    figure.canvas.draw()
+def boxes_of(figure):
+    """Texts that are seen, then panels, each with its rectangle in pixels: x0, y0, x1, y1."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
     texts = list(figure.texts)
     for axes in figure.axes:
-        texts += [axes.title, *axes.texts]
+        texts.append(axes.title)
         for axis in (axes.xaxis, axes.yaxis):
-            for tick in axis.get_major_ticks():
-                low, high = sorted(axis.get_view_interval())
-                if tick.label1.get_visible() and low <= tick.get_loc() <= high:
-                    texts.append(tick.label1)
-    return [(text.get_text(), text.get_window_extent()) for text in texts if text.get_text().strip()]
+            low, high = sorted(axis.get_view_interval())
+            ticks = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+            texts += [tick.label1 for tick in ticks if tick.label1.get_visible()]
+    seen = [text for text in texts if text.get_text().strip()]
+    names = [text.get_text() for text in seen] + ["panel"] * len(figure.axes)
+    boxes = [text.get_window_extent(canvas.get_renderer()) for text in seen] + [axes.bbox for axes in figure.axes]
+    return names, np.array([box.extents for box in boxes])
 
 
 def lines_of(axes):
@@ -73,13 +77,14 @@ def test_texts_neither_touch_nor_leave_the_picture(figures, tmp_path, labels):
     draw(made_up(labels), tmp_path)
     assert list(figures) == ["roc.png", "precision_recall.png", "calibration.png", "confusion.png"]
     for name, figure in figures.items():
-        texts = texts_of(figure)
-        width, height = figure.get_size_inches() * figure.dpi
-        assert width <= 16 * figure.dpi and height <= 24 * figure.dpi
-        for number, (text, box) in enumerate(texts):
-            assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, (name, text)
-            for other, other_box in texts[:number]:
-                assert not box.overlaps(other_box), (name, text, other)
+        names, (x0, y0, x1, y1) = boxes_of(figure)[0], boxes_of(figure)[1].T
+        width, height = figure.bbox.size
+        assert width <= 1600 and height <= 2100
+        outside = (x0 < 0) | (y0 < 0) | (x1 > width) | (y1 > height)
+        assert not outside.any(), (name, np.array(names)[outside])
+        touch = (x0[:, None] < x1) & (x0 < x1[:, None]) & (y0[:, None] < y1) & (y0 < y1[:, None])
+        pairs = np.argwhere(np.triu(touch, 1))
+        assert not len(pairs), (name, [(names[one], names[other]) for one, other in pairs])
 
 
 def test_curves_enclose_the_areas_of_scikit_learn(figures, tmp_path):
