@@ -63,7 +63,7 @@ def _add(curves: Curves, kind: str, entry: Dict[str, Any]) -> None:
 
 
 def draw_curve(curves: Curves, out: Path) -> None:
-    """Draw losses above and accuracies below over updates, into a `.png` or `.svg`.
+    """Draw losses above and what they are for below (accuracies, areas, errors) over updates, into a `.png` or `.svg`.
 
     Raises:
         UserError: matplotlib cannot write this kind of file.
@@ -71,12 +71,22 @@ def draw_curve(curves: Curves, out: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 6.75), layout="constrained")
-    losses, accuracies = figure.subplots(2, 1, sharex=True)
+    losses, results = figure.subplots(2, 1, sharex=True)
     _draw(losses, curves, [("loss", "total"), *((key, name) for key, name in _PARTS.items())], scale=1.0)
-    losses.set(ylabel="loss (bits a masked frame)", yscale="log", title="Pretraining (dashed: validation)")
-    _draw(accuracies, curves, [("accuracy", "masked frame"), ("cmsc_accuracy", "CMSC retrieval")], scale=100.0)
-    accuracies.set(xlabel="update", ylabel="accuracy (%)", ylim=(0, None))
-    for axes in (losses, accuracies):
+    if "loss_0" in curves.train:
+        losses.set(ylabel="loss (bits a masked frame)", yscale="log", title="Pretraining (dashed: validation)")
+        _draw(results, curves, [("accuracy", "masked frame"), ("cmsc_accuracy", "CMSC retrieval")], scale=100.0)
+        results.set(ylabel="accuracy (%)", ylim=(0, None))
+    elif "mae" in curves.valid:
+        losses.set(ylabel="loss (of standardised labels)", title="Regression (dashed: validation)")
+        _draw(results, curves, [("mae", "mean absolute error"), ("rmse", "root mean squared error")], scale=1.0)
+        results.set(ylabel="error (unit of the label)", ylim=(0, None))
+    else:
+        losses.set(ylabel="loss (bits a label)", title="Fine-tuning (dashed: validation)")
+        _draw(results, curves, [("auroc", "AUROC"), ("auprc", "AUPRC"), ("f1", "F1")], scale=1.0)
+        results.set(ylabel="macro average (F1: pooled)", ylim=(0, 1.02))
+    results.set_xlabel("update")
+    for axes in (losses, results):
         axes.grid(True, color="0.9")
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
@@ -90,8 +100,11 @@ def draw_curve(curves: Curves, out: Path) -> None:
 
 def _draw(axes: Any, curves: Curves, quantities: List[Tuple[str, str]], scale: float) -> None:
     for number, (key, name) in enumerate(quantities):
-        styles = ((curves.train, {"label": name}), (curves.valid, {"linestyle": "--", "marker": "o", "markersize": 4}))
-        for values, style in styles:
-            if key in values:
-                updates = sorted(values[key])
-                axes.plot(updates, [scale * values[key][at] for at in updates], color=f"C{number}", **style)
+        dashed: Dict[str, Any] = {"linestyle": "--", "marker": "o", "markersize": 4}
+        plain: Dict[str, Any] = {}
+        styles = ((curves.train, plain), (curves.valid, dashed))
+        drawn = [(values[key], style) for values, style in styles if key in values]
+        for position, (values, style) in enumerate(drawn):
+            label = {} if position else {"label": name}
+            updates = sorted(values)
+            axes.plot(updates, [scale * values[at] for at in updates], color=f"C{number}", **label, **style)

@@ -38,6 +38,7 @@ def records(tmp_path_factory):
             fmt=["16"] * 12,
             adc_gain=[1000.0] * 12,
             baseline=[0] * 12,
+            comments=[f"Dx: {(426177001, 426783006)[number % 2]}"],
             write_dir=str(folder),
         )
     return folder
@@ -49,7 +50,10 @@ def shell(commands):
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_first_real_training(records, tmp_path):
+@pytest.fixture(scope="module")
+def training(records, tmp_path_factory):
+    """The folder that the first real training leaves, at reduced size."""
+    tmp_path = tmp_path_factory.mktemp("training")
     commands = block_with("manifests/prepare.py wfdb")
     commands = commands[commands.index("python manifests/prepare.py") :]  # what precedes it is the set-up
     for there, here in (
@@ -67,8 +71,38 @@ def test_first_real_training(records, tmp_path):
     commands = commands.replace("++optimization.max_update=2", f"++optimization.max_update=2 {small}")
     done = shell(commands)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    assert (tmp_path / "loss.png").stat().st_size > 10_000
-    assert (tmp_path / "data" / "recordings.parquet").is_file()
+    return tmp_path
+
+
+def test_first_real_training(training):
+    assert (training / "loss.png").stat().st_size > 10_000
+    assert (training / "data" / "recordings.parquet").is_file()
+
+
+def test_fine_tuning_validation_and_evaluation(training, records):
+    commands = block_with("--config-name ecg_interpretation") + block_with("fairseq-validate")
+    small = [option for option in SMALL if not option.startswith("++model.")]
+    for there, here in (
+        ("label.py data", f"label.py {training}/data"),
+        ("--train-manifest data", f"--train-manifest {training}/data"),
+        ("$PWD/data", f"{training}/data"),
+        ("$PWD/run", f"{training}/run"),
+        ("fairseq-validate data", f"fairseq-validate {training}/data"),
+        ("--data data", f"--data {training}/data"),
+        ("--label-file data", f"--label-file {training}/data"),
+        ("path finetuned", f"path {training}/finetuned"),
+        ("evaluate finetuned", f"evaluate {training}/finetuned"),
+        ("--out evaluation", f"--out {training}/evaluation --cpu"),
+        ("--batch-size 64", "--batch-size 64 --cpu"),
+        ("hydra.run.dir=$PWD/finetuned", " ".join([f"hydra.run.dir={training}/finetuned", *small])),
+    ):
+        assert there in commands, there
+        commands = commands.replace(there, here)
+    done = shell(commands.replace("++dataset", "++optimization.max_epoch=1 ++dataset", 1))
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    assert "valid on 'test' subset" in done.stdout + done.stderr
+    for name in ("metrics.json", "per_label.csv", "predictions.parquet", "roc.png", "confusion.png"):
+        assert (training / "evaluation" / name).stat().st_size > 0
 
 
 def test_data_from_two_sources(records, ecg_data, tmp_path):
@@ -103,13 +137,21 @@ def test_loading_a_checkpoint(golden_folder):
 
 
 def test_options_exist(registered):
+    from fairseq_signals_ext.criterions.binary_cross_entropy_with_logits import BinaryCrossEntropyWithLogitsConfig
     from fairseq_signals_ext.criterions.wav2vec2_with_cmsc import Wav2Vec2WithCmscConfig
+    from fairseq_signals_ext.models.ecg_classifier import EcgTransformerClassifierConfig
     from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config
-    from fairseq_signals_ext.tasks.ecg_pretraining import EcgPretrainingConfig
+    from fairseq_signals_ext.tasks.ecg_classification import EcgClassificationConfig
 
-    configs = {"task": EcgPretrainingConfig, "model": EcgWav2Vec2Config, "criterion": Wav2Vec2WithCmscConfig}
-    known = {kind: {field.name for field in dataclasses.fields(config)} for kind, config in configs.items()}
-    known = {kind: names | {"_name"} for kind, names in known.items()}
+    configs = {
+        "task": [EcgClassificationConfig],
+        "model": [EcgWav2Vec2Config, EcgTransformerClassifierConfig],
+        "criterion": [Wav2Vec2WithCmscConfig, BinaryCrossEntropyWithLogitsConfig],
+    }
+    known = {
+        kind: {"_name"}.union(*({field.name for field in dataclasses.fields(config)} for config in several))
+        for kind, several in configs.items()
+    }
     named = re.findall(r"\b(task|model|criterion)\.(\w+)\b(?!\()", README)
     assert len(named) > 8
     assert [f"{kind}.{name}" for kind, name in named if name not in known[kind]] == []

@@ -44,6 +44,22 @@ def test_picture(tmp_path, name, start):
     assert (tmp_path / name).read_bytes().startswith(start)
 
 
+@pytest.mark.parametrize(
+    "metrics, shown",
+    [({"auroc": 0.8, "auprc": 0.4}, ("Fine-tuning", "AUROC", "AUPRC")), ({"mae": 9}, ("Regression", "absolute error"))],
+)
+def test_picture_of_fine_tuning(tmp_path, metrics, shown):
+    """Text stays text in the SVG, so what a reader sees can be looked for."""
+    import matplotlib
+
+    log = line("train_inner", loss=2.0, num_updates=10) + line("valid", "valid_", loss=1.5, num_updates=10, **metrics)
+    (tmp_path / "hydra_train.log").write_text(log)
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        draw_curve(read_log(tmp_path), tmp_path / "curve.svg")
+    picture = (tmp_path / "curve.svg").read_text()
+    assert all(text in picture for text in shown)
+
+
 def test_wrong_input(tmp_path):
     with pytest.raises(UserError, match="hydra_train.log: no such log"):
         read_log(tmp_path)
