@@ -7,6 +7,7 @@ from typing import List, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.files import PLAN_NAME
 
 _SHOWN = 5
 
@@ -95,6 +96,34 @@ def read_pos_weight(path: Path) -> List[float]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {error}; give a file such as pos_weight.txt of manifests/label.py") from None
     return [float(number) for number in numbers]
+
+
+def check_same_folder(table: LabelTable, shard: Path) -> None:
+    """Raise a `UserError` if labels and a shard are of different prepared folders, whose idx are not the same.
+
+    Labels from elsewhere, such as a table of one's own, must have a row for each idx of the folder and no more.
+    """
+    recordings = shard.resolve().parent.parent
+    labels = table.path.resolve().parent.parent.parent
+    if not (recordings / PLAN_NAME).is_file():
+        return
+    if (labels / PLAN_NAME).is_file() and labels != recordings:
+        raise UserError(f"{table.path}: labels of {labels}, but the recordings are of {recordings}; give those of one")
+    rows = _rows_of(recordings / "recordings.parquet")
+    if rows is not None and len(table) > rows:
+        raise UserError(
+            f"{table.path}: has {len(table)} rows, but {recordings} has idx 0 to {rows - 1}; "
+            f"the label file is of other recordings: make it again (manifests/label.py)"
+        )
+
+
+def _rows_of(recordings: Path) -> Optional[int]:
+    """Rows that labels of a prepared folder have; None if this machine cannot tell."""
+    try:
+        import pyarrow.parquet as pq
+    except ImportError:  # needed to prepare data, not to train on them
+        return None
+    return int(pq.read_table(recordings, columns=["idx"])["idx"].to_numpy().max()) + 1 if recordings.is_file() else None
 
 
 def check_classes(table: LabelTable, values: np.ndarray, idx: Optional[np.ndarray]) -> None:

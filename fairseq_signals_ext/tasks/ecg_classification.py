@@ -19,13 +19,14 @@ from fairseq_signals_ext.data.label_table import (
     LabelTable,
     check_classes,
     check_known,
+    check_same_folder,
     one_class_labels,
     read_labels,
     read_pos_weight,
 )
 from fairseq_signals_ext.data.labelled_dataset import LabelledEcgDataset
 from fairseq_signals_ext.data.segments import SEGMENT_CHOICES, SegmentSettings
-from fairseq_signals_ext.data.stores import Store
+from fairseq_signals_ext.data.stores import ShardStore, Store
 from fairseq_signals_ext.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.evaluation.aggregation import ECG_FM_AGGREGATION, to_recordings
 from fairseq_signals_ext.evaluation.predictions import Predictions
@@ -182,6 +183,8 @@ class EcgClassificationTask(EcgPretrainingTask):
         """Check the labels of a split's recordings before anything trains on them, and say what lacks."""
         # which recordings .mat files hold is not known before they are read
         values = np.asarray(table.values, np.float32) if store.idx is None else table.rows(store.idx)
+        if isinstance(store, ShardStore):
+            check_same_folder(table, store.manifest.shards[0])
         if self.kind == "classification":
             check_classes(table, values, store.idx)
         if training:

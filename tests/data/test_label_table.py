@@ -6,6 +6,7 @@ import pytest
 from fairseq_signals_ext.data.label_table import (
     check_classes,
     check_known,
+    check_same_folder,
     one_class_labels,
     read_labels,
     read_pos_weight,
@@ -111,3 +112,35 @@ def test_pos_weight(tmp_path):
             read_pos_weight(path)
     with pytest.raises(UserError, match="pos_weight.txt"):
         read_pos_weight(tmp_path / "none" / "pos_weight.txt")
+
+
+def prepared(folder, recordings):
+    """What marks a prepared folder, and its table."""
+    import pandas as pd
+
+    folder.mkdir()
+    (folder / "plan.jsonl").touch()
+    pd.DataFrame({"idx": np.arange(recordings)}).to_parquet(folder / "recordings.parquet")
+    return folder / "shards" / "00000.npy"
+
+
+def labels_in(folder, rows):
+    (folder / "labels" / "l").mkdir(parents=True)
+    np.save(folder / "labels" / "l" / "y.npy", np.zeros((rows, 1)))
+    return read_labels(folder / "labels" / "l")
+
+
+def test_labels_of_another_folder(tmp_path):
+    shard, other = prepared(tmp_path / "a", 4), prepared(tmp_path / "b", 4)
+    table = labels_in(tmp_path / "a", 4)
+    check_same_folder(table, shard)
+    with pytest.raises(UserError, match=r"labels of .*/a, but the recordings are of .*/b; give those of one"):
+        check_same_folder(table, other)
+
+
+def test_longer_than_the_recordings(tmp_path):
+    shard = prepared(tmp_path / "a", 4)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with pytest.raises(UserError, match="has 5 rows, but .*/a has idx 0 to 3; the label file is of other recordings"):
+        check_same_folder(labels_in(elsewhere, 5), shard)
