@@ -64,9 +64,8 @@ def test_a_run_that_was_killed_goes_on_in_its_folder(tmp_path):
     out = tmp_path / "a"
     wait = command_of(out)
     wait[2] = STEP + "; import time; f.with_name('started').touch(); time.sleep(60 if len(f.read_text()) == 1 else 0)"
-    script = (
-        f"from pathlib import Path; from {experiments.__name__} import run_once; run_once({wait!r}, Path({str(out)!r}))"
-    )
+    run = f"run_once({wait!r}, Path({str(out)!r}))"
+    script = f"from pathlib import Path; from {experiments.__name__} import run_once; {run}"
     process = subprocess.Popen([sys.executable, "-c", script], start_new_session=True)
     deadline = time.monotonic() + 60
     while not (out / "started").exists() and time.monotonic() < deadline:
@@ -99,9 +98,9 @@ def test_a_run_that_fails(tmp_path, printed, reason):
 
 def test_the_reason_is_that_of_the_last_start(tmp_path):
     command = [sys.executable, "-c", "import sys; sys.exit(open(sys.argv[1]).read())", str(tmp_path / "said")]
-    for said in ("error: first", "second"):
+    for said, reason in (("error: first", "status 1: first"), ("second", "status 1: second")):
         (tmp_path / "said").write_text(said)
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=reason):
             run_once(command, tmp_path / "a")
     assert (tmp_path / "a" / "log.txt").read_text() == "error: first\nsecond\n"
 
@@ -163,7 +162,7 @@ def test_starts_differ_in_one_option_only():
 
 
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=0x17F, exclude_characters="$\\"), min_size=1))
-def test_a_value_of_any_characters_reaches_hydra(value):
+def test_a_value_of_nearly_any_characters_reaches_hydra(value):
     (parsed,) = OverridesParser.create().parse_overrides([as_override("task.data", value)])
     assert parsed.value() == value
 

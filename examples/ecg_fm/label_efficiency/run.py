@@ -21,7 +21,9 @@ other patients. spread is the standard deviation over the seeds.
 
 import argparse
 import logging
+import shlex
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Tuple
 
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
 
 CONFIGS = Path(__file__).resolve().parents[1] / "fine_tuning"
 STARTS = ("pretrained", "random")
+# columns of a comparison of seeds, and what they are called here after the metric's name
+MEAN = {"mean": "", "low": "_low", "high": "_high", "spread": "_spread"}
+DIFFERENCE = {"difference": "_difference", "low": "_difference_low", "high": "_difference_high", "p": "_p"}
 
 
 class Run(NamedTuple):
@@ -61,7 +66,7 @@ def parse(argv: Optional[List[str]]) -> argparse.Namespace:
     parser.add_argument("--config-dir", metavar="DIR", type=Path, default=CONFIGS, help="(default: fine_tuning here)")
     parser.add_argument("--config-name", metavar="NAME", default="tiny", help="in the config dir (default tiny)")
     parser.add_argument(
-        *("--fractions", "--percent"),
+        "--fractions",
         metavar="P",
         type=float,
         nargs="+",
@@ -103,7 +108,7 @@ def count_recordings(options: argparse.Namespace) -> Dict[float, Tuple[str, int]
                 raise
             missing.append(_percent(fraction))
     if missing:
-        folder = options.data.resolve().parents[1]
+        folder = shlex.quote(str(options.data.resolve().parents[1]))
         command = f"manifests/split.py {folder} --name {options.data.name} --subsets {' '.join(missing)}"
         cure = f"make them with the split's own options and these: python {command} --overwrite"
         raise UserError(f"{options.data}: no train_{missing[0]}.tsv, a part of the training set; {cure}")
@@ -149,18 +154,17 @@ def tables(runs: List[Run], predicted: List[Predictions], resamples: int) -> Tup
         for row in compared.seeds.to_dict("records"):
             values = {metric: row[metric] for metric in METRICS}
             single.append({**size, "start": row["group"], "seed": seeds[row["number"]], **values})
+        differences = _flat(compared.differences, DIFFERENCE)
         for start, rows in compared.groups.groupby("group", sort=False):
-            means.append({**size, "start": start, "seeds": len(seeds), **_columns(rows.set_index("metric"))})
-        differences = compared.differences.set_index("metric")
-        for metric in METRICS:
-            names = {"difference": "difference", "low": "difference_low", "high": "difference_high", "p": "p"}
-            means[-2].update({f"{metric}_{new}": differences.loc[metric, old] for old, new in names.items()})
+            more = differences if start == STARTS[0] else {}
+            means.append({**size, "start": start, "seeds": len(seeds), **_flat(rows, MEAN), **more})
     return pd.DataFrame(single), pd.DataFrame(means)
 
 
-def _columns(rows: "pd.DataFrame") -> Dict[str, float]:
-    names = {"mean": "", "low": "_low", "high": "_high", "spread": "_spread"}
-    return {f"{metric}{end}": rows.loc[metric, column] for metric in METRICS for column, end in names.items()}
+def _flat(rows: "pd.DataFrame", columns: Dict[str, str]) -> Dict[str, float]:
+    """Rows for the metrics as one: `columns` says what follows the metric's name."""
+    values = rows.set_index("metric")
+    return {f"{metric}{end}": values.loc[metric, column] for metric in METRICS for column, end in columns.items()}
 
 
 def as_text(means: "pd.DataFrame") -> str:
@@ -179,6 +183,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     from picture import draw
     from tqdm import tqdm
 
+    warnings.filterwarnings("ignore", module="torch")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     # that labels have one class only in a small part is no news here, and said in each run's log
     logging.getLogger("fairseq_signals_ext.tasks").setLevel(logging.ERROR)
