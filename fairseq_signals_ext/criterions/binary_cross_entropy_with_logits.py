@@ -61,8 +61,8 @@ class BinaryCrossEntropyWithLogitsCriterion(LabelCriterion):
     def __init__(self, cfg: BinaryCrossEntropyWithLogitsConfig, task: Any):
         super().__init__(task)
         self.cfg = cfg
-        self.register_buffer("pos_weight", _vector(cfg.pos_weight), persistent=False)
-        self.register_buffer("label_weight", _vector(cfg.weight), persistent=False)
+        # no buffers, which fairseq would round with fp16 and bf16
+        self._pos_weight, self._label_weight = _vector(cfg.pos_weight), _vector(cfg.weight)
         if cfg.report_cinc_score:
             if not cfg.weights_file:
                 raise UserError("criterion.report_cinc_score needs criterion.weights_file, the Challenge's weights.csv")
@@ -70,14 +70,22 @@ class BinaryCrossEntropyWithLogitsCriterion(LabelCriterion):
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Loss of each label: float, N x L, of logits and of targets that are 0 or 1."""
-        cfg, weight = self.cfg, self.pos_weight
+        cfg, weight = self.cfg, self._on(outputs.device, "_pos_weight")
         if cfg.loss == "focal":
             losses = focal_loss(outputs, targets, cfg.gamma, weight)
         elif cfg.loss == "asymmetric":
             losses = asymmetric_loss(outputs, targets, cfg.gamma_pos, cfg.gamma_neg, cfg.clip, weight)
         else:
             losses = F.binary_cross_entropy_with_logits(outputs, targets, pos_weight=weight, reduction="none")
-        return losses if self.label_weight is None else losses * self.label_weight
+        label_weight = self._on(outputs.device, "_label_weight")
+        return losses if label_weight is None else losses * label_weight
+
+    def _on(self, device: torch.device, name: str) -> Optional[Tensor]:
+        weight: Optional[Tensor] = getattr(self, name)
+        if weight is not None and weight.device != device:
+            weight = weight.to(device)
+            setattr(self, name, weight)  # once
+        return weight
 
     def scores(self, outputs: Tensor) -> Tensor:
         """Probabilities."""

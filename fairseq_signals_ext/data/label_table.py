@@ -30,7 +30,7 @@ class LabelTable:
         return len(self.values)
 
     def rows(self, idx: np.ndarray) -> np.ndarray:
-        """Labels of recordings: float32, n x L.
+        """Labels of recordings: float64, n x L.
 
         Raises:
             UserError: a recording is not in the table.
@@ -41,7 +41,7 @@ class LabelTable:
                 f"{self.path}: has {len(self)} rows, but there is a recording with idx {outside[0]}; "
                 f"the label file is of other recordings, or older than they are: make it again (manifests/label.py)"
             )
-        return np.asarray(self.values[idx], np.float32)
+        return np.asarray(self.values[idx], np.float64)
 
 
 def read_labels(path: Union[str, Path]) -> LabelTable:

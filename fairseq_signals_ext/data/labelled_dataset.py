@@ -26,7 +26,9 @@ class LabelledEcgDataset(EcgDataset):
         self.num_labels = num_labels
 
     def collater(self, items: List[Item]) -> Dict[str, Any]:
-        """A batch of `EcgDataset` with `idx` (int64, N) and `label` (float32, N x L; NaN where not known).
+        """A batch of `EcgDataset` with `idx` (int64, N) and `label` (float64, N x L; NaN where not known).
+
+        fairseq rounds float32 of a batch where it trains with fp16 or bf16; labels are left as they are.
 
         Raises:
             UserError: a recording has no label.
@@ -53,4 +55,4 @@ class LabelledEcgDataset(EcgDataset):
                 raise UserError(f"{name}: no label; set task.label_file (fairseq-validate: --label-file) to a y.npy")
             if len(label) != self.num_labels:
                 raise UserError(f"{name}: {len(label)} labels where model.num_labels={self.num_labels}; set one right")
-        return np.array([item.signal.label for item in items], np.float32)
+        return np.array([item.signal.label for item in items], np.float64)

@@ -140,7 +140,7 @@ class EcgTransformerClassifier(LoadsStrictly, BaseFairseqModel):
         return net_output["out"]
 
     def get_targets(self, sample: Dict[str, Any], net_output: Dict[str, Any]) -> Tensor:
-        """Labels of a batch: float, B x L; NaN where they are not known."""
+        """Labels of a batch: float32, B x L; NaN where they are not known."""
         return sample["label"].float()
 
     def _decay_learning_rates(self, decay: float) -> None:

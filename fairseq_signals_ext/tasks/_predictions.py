@@ -41,7 +41,7 @@ class PredictionCollector:
         _, first = np.unique(rows["id"].numpy(), return_index=True)
         return Predictions(
             scores=rows["scores"].numpy()[first],
-            targets=rows["label"].numpy()[first].astype(float),
+            targets=rows["label"].numpy()[first],
             idx=rows["idx"].numpy()[first],
             patient=rows["patient_id"].numpy()[first],
             label_names=label_names,

@@ -182,7 +182,7 @@ class EcgClassificationTask(EcgPretrainingTask):
     def _look_at(self, table: LabelTable, store: Store, split: str, path: Path, training: bool) -> None:
         """Check the labels of a split's recordings before anything trains on them, and say what lacks."""
         # which recordings .mat files hold is not known before they are read
-        values = np.asarray(table.values, np.float32) if store.idx is None else table.rows(store.idx)
+        values = np.asarray(table.values, np.float64) if store.idx is None else table.rows(store.idx)
         if isinstance(store, ShardStore):
             check_same_folder(table, store.manifest.shards[0])
         if self.kind == "classification":

@@ -17,7 +17,7 @@ def everything():
     """Segments, two a recording, with scores that say something of the labels."""
     generator = torch.Generator().manual_seed(0)
     idx = torch.arange(RECORDINGS)
-    label = (torch.rand(RECORDINGS, LABELS, generator=generator) < 0.1).float()
+    label = (torch.rand(RECORDINGS, LABELS, generator=generator) < 0.1).double()
     label[torch.rand(RECORDINGS, LABELS, generator=generator) < 0.05] = float("nan")
     scores = torch.sigmoid(label.nan_to_num() + torch.randn(RECORDINGS, LABELS, generator=generator)).double()
     return {"id": idx, "idx": idx, "patient_id": idx // 3, "label": label}, scores
