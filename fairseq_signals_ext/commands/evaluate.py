@@ -63,8 +63,8 @@ def _add_metric_arguments(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--aggregate",
         choices=("mean", "max", "ecg-fm"),
-        default="mean",
-        help="segments to recordings; ecg-fm: max for some labels as in its tutorial, mean for others (default mean)",
+        help="segments to recordings; ecg-fm: max for some labels as in its tutorial, mean for others (default: the "
+        "checkpoint's task.aggregate)",
     )
     group.add_argument(
         "--aggregate-label", metavar="LABEL=HOW", nargs="+", action="extend", help="mean or max for one label"

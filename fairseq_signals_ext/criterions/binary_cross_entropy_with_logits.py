@@ -14,6 +14,7 @@ from torch import Tensor
 from fairseq_signals_ext.criterions.label_criterion import LabelCriterion, total
 from fairseq_signals_ext.criterions.losses import asymmetric_loss, focal_loss
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.evaluation.aggregation import to_recordings
 from fairseq_signals_ext.evaluation.cinc2021 import load_weights, score_predictions
 from fairseq_signals_ext.evaluation.metrics import auprc, auroc, macro, micro_auprc, micro_auroc
 from fairseq_signals_ext.evaluation.predictions import Predictions
@@ -117,7 +118,7 @@ class BinaryCrossEntropyWithLogitsCriterion(LabelCriterion):
 
     def validation_metrics(self, segments: Predictions) -> Dict[str, float]:
         """AUROC and AUPRC of segments and of recordings, of labels that are defined; the Challenge's score."""
-        recordings = self.task.to_recordings(segments)
+        recordings = to_recordings(segments)
         values: Dict[str, float] = {}
         if self.cfg.report_auc:
             for prefix, predictions in (("", recordings), ("segment_", segments)):

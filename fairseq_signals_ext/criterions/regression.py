@@ -11,6 +11,7 @@ from fairseq.logging import metrics
 from torch import Tensor
 
 from fairseq_signals_ext.criterions.label_criterion import LabelCriterion, total
+from fairseq_signals_ext.evaluation.aggregation import to_recordings
 from fairseq_signals_ext.evaluation.metrics import macro
 from fairseq_signals_ext.evaluation.predictions import Predictions
 from fairseq_signals_ext.evaluation.regression import label_metrics
@@ -61,7 +62,7 @@ class RegressionCriterion(LabelCriterion):
 
     def validation_metrics(self, segments: Predictions) -> Dict[str, float]:
         """Errors and correlation of recordings."""
-        table = label_metrics(self.task.to_recordings(segments))
+        table = label_metrics(to_recordings(segments))
         values = {metric: macro(table[metric].to_numpy()) for metric in _METRICS}
         for metric in _METRICS:
             values.update((f"{metric}_{label}", value) for label, value in zip(table["label"], table[metric]))

@@ -2,7 +2,7 @@
 
 import dataclasses
 from types import MappingProxyType
-from typing import Mapping
+from typing import Mapping, Optional
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from fairseq_signals_ext.evaluation.predictions import Predictions
 
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 _WAYS = ("mean", "max")
+AGGREGATIONS = (*_WAYS, "ecg-fm")
 
 # The labels of ECG-FM's published classifier with its tutorial's way for each (bowang-lab/ECG-FM,
 # notebooks/infer_quickstart.ipynb): the maximum where one segment is enough to show it.
@@ -38,7 +39,7 @@ ECG_FM_AGGREGATION: Mapping[str, str] = MappingProxyType(
 
 
 def to_recordings(
-    predictions: Predictions, how: str = "mean", per_label: Mapping[str, str] = _NO_LABELS
+    predictions: Predictions, how: Optional[str] = None, per_label: Mapping[str, str] = _NO_LABELS
 ) -> Predictions:
     """Predictions of recordings, from those of their segments, sorted by `idx`.
 
@@ -46,13 +47,16 @@ def to_recordings(
 
     Args:
         predictions: of segments; those of a recording have the same `idx`, in any order.
-        how: `mean` or `max` of the scores of a recording's segments.
-        per_label: the same for labels by name, where it is another; names that are no label have no effect, so that
-            `ECG_FM_AGGREGATION` fits a model with some of its labels.
+        how: `mean` or `max` of the scores of a recording's segments; `ecg-fm`: by `ECG_FM_AGGREGATION`, the mean for
+            labels that it does not have; None: as `predictions.aggregation` says.
+        per_label: `mean` or `max` for labels by name, where it is another; names that are no label have no effect.
 
     Raises:
         UserError: another way is asked for.
     """
+    how = how or predictions.aggregation
+    if how == "ecg-fm":
+        how, per_label = "mean", {**ECG_FM_AGGREGATION, **per_label}
     ways = [per_label.get(name, how) for name in predictions.label_names]
     for way in (*ways, how, *per_label.values()):
         if way not in _WAYS:

@@ -1,8 +1,21 @@
 """Confidence intervals by resampling patients, and whether two models differ.
 
 Recordings of one patient are alike, so that resampling recordings would give intervals that are too narrow: here
-patients are drawn with replacement, and all items of a patient go together. Intervals are those of percentiles (Efron
-and Tibshirani 1993, chapter 13).
+patients are drawn with replacement, and all items of a patient go together.
+
+AUPRC of few positives is too high on average, and that of a resample is too high once more, so that its percentiles
+miss the truth; in a macro average, which has little spread, nearly always. Intervals are therefore basic ones, of
+values mirrored at the point (see `mirrored`), which take off what a resample adds. Measured: how often 95 % intervals
+hold the truth (1,000 resamples; normal scores with AUROC 0.76-0.96, for the rarest 0.86-0.99; 40 labels, independent):
+
+                                        macro AUROC      macro AUPRC      one label, AUROC   one label, AUPRC
+    patients, rate of labels            perc BCa  here   perc BCa  here   perc BCa  here     perc BCa  here
+@TABLE@
+
+BCa (Efron 1987) runs out of resamples where nearly all of them lie above the point, and needs a metric for each patient
+left out. What is left: the bootstrap finds about two thirds of the bias of AUPRC with few positives, and of a label
+with fewer than 10 no method here says enough: where no resample has an error, as with AUROC = 1, the interval is a
+single point, and says nothing.
 """
 
 from dataclasses import dataclass
@@ -76,10 +89,12 @@ def bootstrap(
     """
     _check(predictions, resamples, metrics, confidence)
     evaluate = _Evaluator(predictions, metrics, thresholds)
-    point = evaluate(np.ones((len(predictions), 1)))
+    points = evaluate(np.ones((len(predictions), 1)))
     drawn = _gather(evaluate(weights) for weights in _blocks([evaluate], predictions, resamples, seed, progress))
-    spread = {metric: _with_macro(values) for metric, values in drawn.items()}
-    tables = [_table(_with_macro(point[metric]), spread[metric], metric, confidence) for metric in metrics]
+    patients, tables = len(np.unique(predictions.patient)), []
+    for metric in metrics:
+        point = _with_macro(points[metric])
+        tables.append(_table(point, mirrored(point, _with_macro(drawn[metric]), patients), metric, confidence))
     return _result(tables, predictions, resamples, confidence)
 
 
@@ -96,8 +111,9 @@ def paired_difference(
     """What model `a` has more than `b` in each metric, with interval and p, from the same resamples of patients.
 
     The macro averages of a model are over the labels that are defined for it; with precision and npv these may differ.
-    The two-sided p is twice the smaller part of resamples in which the difference is not above, or not below, 0; these
-    and the resamples are counted with one more, so that p is never 0 (Davison and Hinkley 1997).
+    The two-sided p is that of the interval: it is at most 0.05 if and only if the 95 % interval leaves out 0, given
+    enough resamples (39). It is twice the part of resamples whose difference is off the observed one, to the same side,
+    by at least as much as that is off 0 (Hall and Wilson 1991, doi:10.2307/2532163), counted as in `p_value`.
 
     Args:
         a, b: of the same items, in the same order but for the order of recordings, and the same labels.
@@ -117,8 +133,9 @@ def paired_difference(
     tables = []
     for metric in metrics:
         ours, theirs = (_with_macro(point[metric]) for point in points)
-        table = _table(ours - theirs, spread[metric], metric, confidence)
-        table["a"], table["b"], table["p"] = ours[:, 0], theirs[:, 0], [_p_value(row) for row in spread[metric]]
+        values = mirrored(ours - theirs, spread[metric])
+        table = _table(ours - theirs, values, metric, confidence)
+        table["a"], table["b"], table["p"] = ours[:, 0], theirs[:, 0], [p_value(row) for row in values]
         tables.append(table)
     return _result(tables, a, resamples, confidence)
 
@@ -200,25 +217,54 @@ def _with_macro(values: np.ndarray) -> np.ndarray:
     return np.concatenate([labels, macro, micro])
 
 
-def _table(point: np.ndarray, spread: np.ndarray, metric: str, confidence: float) -> "pd.DataFrame":
-    """A row each for the labels, macro and micro."""
+def _table(point: np.ndarray, values: np.ndarray, metric: str, confidence: float) -> "pd.DataFrame":
+    """A row each for the labels, macro and micro, from mirrored values."""
     import pandas as pd
 
-    ends = np.array([_interval(row, confidence) for row in spread])
-    undefined = np.isnan(spread).sum(axis=1)
+    ends = np.array([interval(row, confidence) for row in values])
+    undefined = np.isnan(values).sum(axis=1)
     columns = {"point": point[:, 0], "low": ends[:, 0], "high": ends[:, 1], "undefined_resamples": undefined}
     return pd.DataFrame({"metric": metric, **columns})
 
 
-def _interval(values: np.ndarray, confidence: float) -> Tuple[float, float]:
-    defined = values[~np.isnan(values)]
+def mirrored(point: np.ndarray, drawn: np.ndarray, patients: Optional[int] = None) -> np.ndarray:
+    """Values of resamples mirrored at the point, whose percentiles are the basic interval.
+
+    What a resample is above the data, the data are taken to be above the truth (Davison and Hinkley 1997, section 5.2).
+    A metric between 0 and 1 is mirrored by its log odds, so that it stays there and may be skew near the ends, as Boyd
+    et al. 2013 (doi:10.1007/978-3-642-40994-3_29) recommend for AUPRC. Odds are those of (n x + 1/2) / (n + 1), with n
+    patients (Cox and Snell 1989, the empirical logit), so that they are finite for 0 and 1.
+
+    Args:
+        point: of the items as they are, float64, rows x 1.
+        drawn: rows x resamples; NaN where undefined, and so in what is returned.
+        patients: n; None for a difference, which is mirrored as it is.
+    """
+    if patients is None:
+        return 2 * point - drawn
+    at_point, at_drawn = ((patients * x + 0.5) / (patients * (1 - x) + 0.5) for x in (point, drawn))
+    odds = at_point**2 / at_drawn
+    return np.clip(((patients + 1) * odds / (1 + odds) - 0.5) / patients, 0, 1)
+
+
+def interval(values: np.ndarray, confidence: float) -> Tuple[float, float]:
+    """Low and high end: the k-th smallest and the k-th largest of n defined values.
+
+    k is (n + 1) (1 - confidence) / 2, rounded down. With fewer resamples than give k = 1, the ends are the smallest and largest. NaN if no value is defined.
+    """
+    defined = np.sort(values[~np.isnan(values)])
     if not len(defined):
         return float("nan"), float("nan")
-    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+    place = max(1, int((len(defined) + 1) * (1 - confidence) / 2 + 1e-9))  # 1 - 0.9 is a little less than 0.1
+    return float(defined[place - 1]), float(defined[-place])
 
 
-def _p_value(differences: np.ndarray) -> float:
+def p_value(differences: np.ndarray) -> float:
+    """Two-sided p for that there is no difference, from mirrored differences; NaN if none is defined.
+
+    It is twice the smaller part of those that are not above, or not below, 0; these and all are counted with one more,
+    so that p is never 0 (Davison and Hinkley 1997, section 4.2).
+    """
     defined = differences[~np.isnan(differences)]
     if not len(defined):
         return float("nan")

@@ -1,7 +1,7 @@
 """An evaluation of one model on one subset: what is computed."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.evaluation import cinc2021, delong, metrics, regression
-from fairseq_signals_ext.evaluation.aggregation import ECG_FM_AGGREGATION, to_recordings
+from fairseq_signals_ext.evaluation.aggregation import to_recordings
 from fairseq_signals_ext.evaluation.bootstrap import Bootstrap, bootstrap
 from fairseq_signals_ext.evaluation.predictions import Predictions
 from fairseq_signals_ext.evaluation.thresholds import choose_thresholds
@@ -47,7 +47,8 @@ class EvaluationSettings:
     """How predictions are evaluated.
 
     Attributes:
-        aggregation: of segments to recordings: `mean`, `max`, or `ecg-fm` (as in ECG-FM's tutorial).
+        aggregation: of segments to recordings: `mean`, `max`, or `ecg-fm` (as in ECG-FM's tutorial); None: as the
+            model's config says.
         label_aggregation: `mean` or `max` of single labels.
         resamples, confidence, seed: of the bootstrap.
         cinc_weights: weight matrix of the CinC 2021 Challenge; None: no Challenge score.
@@ -55,7 +56,7 @@ class EvaluationSettings:
         progress: show a bar.
     """
 
-    aggregation: str = "mean"
+    aggregation: Optional[str] = None
     label_aggregation: Mapping[str, str] = field(default_factory=dict)
     resamples: int = 1000
     confidence: float = 0.95
@@ -119,10 +120,7 @@ def aggregate(segments: Predictions, settings: EvaluationSettings) -> Prediction
     for name in settings.label_aggregation:
         if name not in segments.label_names:
             raise UserError(f"--aggregate-label {name}: no such label; there are {', '.join(segments.label_names)}")
-    how, labels = settings.aggregation, settings.label_aggregation
-    if how == "ecg-fm":
-        how, labels = "mean", {**ECG_FM_AGGREGATION, **labels}
-    return to_recordings(segments, how, labels)
+    return to_recordings(segments, settings.aggregation, settings.label_aggregation)
 
 
 def evaluate(
@@ -146,6 +144,7 @@ def evaluate(
     twice = [name for name, count in Counter(segments.label_names).items() if count > 1]
     if twice:
         raise UserError(f"label {twice[0]!r}: occurs twice; give each label in label_def.csv a name of its own")
+    settings = replace(settings, aggregation=settings.aggregation or segments.aggregation)
     recordings = aggregate(segments, settings)
     if segments.kind == "regression":
         return _of_regression(segments, recordings, about, settings)

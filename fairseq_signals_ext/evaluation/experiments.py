@@ -174,7 +174,7 @@ def _reason(said: str) -> str:
 
 
 def scores_of(run: FineTuning, subset: str) -> Predictions:
-    """What the best checkpoint of a run says of a subset's recordings (means over their segments), sorted by `idx`.
+    """What the best checkpoint of a run says of a subset's recordings (aggregated as it says), sorted by `idx`.
 
     They are kept in `scores_SUBSET.npz` of the run, for as long as checkpoint, manifest and labels stay the same.
 

@@ -19,6 +19,7 @@ class Predictions:
         patient: int64, N: number that stands for the recording's patient; what a bootstrap resamples.
         label_names: L names.
         record_id: N strings from the source; None where the data do not say.
+        aggregation: how segments' scores become a recording's, unless told otherwise; see `aggregation.to_recordings`.
         kind: "classification", or "regression" where values are numbers to predict.
     """
 
@@ -29,6 +30,7 @@ class Predictions:
     label_names: Tuple[str, ...]
     record_id: Optional[np.ndarray] = None
     kind: str = "classification"
+    aggregation: str = "mean"
 
     def __len__(self) -> int:
         return len(self.idx)

@@ -31,7 +31,7 @@ class PredictionCollector:
             self._rows[key].append(sample[key].cpu())
         self._rows["scores"].append(scores.cpu())
 
-    def gather(self, label_names: Tuple[str, ...], kind: str) -> Predictions:
+    def gather(self, label_names: Tuple[str, ...], kind: str, aggregation: str) -> Predictions:
         """Predictions of all ranks in order of the data set; all ranks have to call it, each gets all.
 
         fairseq gives a rank that has run out of batches an earlier one again: each segment is taken once.
@@ -46,4 +46,5 @@ class PredictionCollector:
             patient=rows["patient_id"].numpy()[first],
             label_names=label_names,
             kind=kind,
+            aggregation=aggregation,
         )

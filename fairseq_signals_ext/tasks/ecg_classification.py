@@ -28,7 +28,7 @@ from fairseq_signals_ext.data.labelled_dataset import LabelledEcgDataset
 from fairseq_signals_ext.data.segments import SEGMENT_CHOICES, SegmentSettings
 from fairseq_signals_ext.data.stores import ShardStore, Store
 from fairseq_signals_ext.errors import UserError, exits_on_user_error
-from fairseq_signals_ext.evaluation.aggregation import ECG_FM_AGGREGATION, to_recordings
+from fairseq_signals_ext.evaluation.aggregation import AGGREGATIONS
 from fairseq_signals_ext.evaluation.predictions import Predictions
 from fairseq_signals_ext.models.ecg_classifier import resolve_config
 from fairseq_signals_ext.tasks._errors_as_samples import exit_if_error
@@ -53,7 +53,7 @@ class EcgClassificationConfig(EcgPretrainingConfig):
         default="all",
         metadata={"help": "of a training recording: all segments, or random: one, drawn anew each epoch"},
     )
-    aggregate: ChoiceEnum(["mean", "max", "ecg-fm"]) = field(  # type: ignore[valid-type]
+    aggregate: ChoiceEnum(AGGREGATIONS) = field(  # type: ignore[valid-type]
         default="mean",
         metadata={"help": "scores of a recording from those of its segments; ecg-fm: max for some labels, else mean"},
     )
@@ -201,12 +201,6 @@ class EcgClassificationTask(EcgPretrainingTask):
     def _learn_scale(self, values: np.ndarray) -> None:
         """Nothing to learn: classes have no scale."""
 
-    def to_recordings(self, segments: Predictions) -> Predictions:
-        """Predictions of recordings from those of their segments, by the option `aggregate`."""
-        if str(self.cfg.aggregate) == "ecg-fm":
-            return to_recordings(segments, "mean", ECG_FM_AGGREGATION)
-        return to_recordings(segments, str(self.cfg.aggregate))
-
     def train_step(
         self,
         sample: Dict[str, Any],
@@ -261,4 +255,4 @@ class EcgClassificationTask(EcgPretrainingTask):
 
     def collected(self) -> Predictions:
         """Predictions of the segments that were validated since the last batch iterator was made."""
-        return self._collector.gather(self.label_names, self.kind)
+        return self._collector.gather(self.label_names, self.kind, str(self.cfg.aggregate))
