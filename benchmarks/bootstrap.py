@@ -18,7 +18,7 @@ from loading import hand_over, machine
 from sklearn.metrics import average_precision_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 
-from fairseq_signals_ext.evaluation.bootstrap import bootstrap, patient_weights
+from fairseq_signals_ext.evaluation.bootstrap import bootstrap, interval, mirrored, patient_weights
 from fairseq_signals_ext.evaluation.predictions import Predictions
 
 METRICS = {"auroc": roc_auc_score, "auprc": average_precision_score}
@@ -55,10 +55,11 @@ def difference(predictions: Predictions, loop_values: np.ndarray, seed: int) -> 
     found = bootstrap(predictions, len(loop_values), seed, tuple(METRICS))
     largest = 0.0
     for place, metric in enumerate(METRICS):
-        rows = [table[table["metric"] == metric] for table in (found.per_label, found.average)]
-        for column, percent in (("low", 2.5), ("high", 97.5)):
-            ours, theirs = np.concatenate([row[column] for row in rows]), loop_values[:, place]
-            largest = max(largest, float(np.nanmax(np.abs(ours - np.nanpercentile(theirs, percent, axis=0)))))
+        tables = [table[table["metric"] == metric] for table in (found.per_label, found.average)]
+        points, low, high = (np.concatenate([table[name] for table in tables]) for name in ("point", "low", "high"))
+        values = mirrored(points[:, None], loop_values[:, place].T, found.patients)
+        ends = np.array([interval(row, found.confidence) for row in values])
+        largest = max(largest, float(np.nanmax(np.abs(np.stack([low, high], axis=1) - ends))))
     return largest
 
 

@@ -17,6 +17,7 @@ to be chosen on what is evaluated, the results say so.
 import argparse
 import logging
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -93,6 +94,8 @@ def run(args: argparse.Namespace) -> int:
     # first, as importing fairseq would have every library log all it does to the terminal
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("fairseq_signals_ext").setLevel(logging.INFO)
+    # of fairseq's use of torch; nothing that a user can change
+    warnings.filterwarnings("ignore", module=r"torch\.(nn\.utils\.weight_norm|utils\.data)")
     names, subsets = _names(args), _subsets(args)
     folders = _folders(args.out, names, subsets)
     for folder in folders.values():

@@ -15,7 +15,7 @@ from fairseq_signals_ext.criterions.label_criterion import LabelCriterion, total
 from fairseq_signals_ext.criterions.losses import asymmetric_loss, focal_loss
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.evaluation.aggregation import to_recordings
-from fairseq_signals_ext.evaluation.cinc2021 import load_weights, score_predictions
+from fairseq_signals_ext.evaluation.cinc2021 import check_scored, score_predictions
 from fairseq_signals_ext.evaluation.metrics import auprc, auroc, macro, micro_auprc, micro_auroc
 from fairseq_signals_ext.evaluation.predictions import Predictions
 
@@ -54,10 +54,13 @@ class BinaryCrossEntropyWithLogitsConfig(FairseqDataclass):
 
 @register_criterion("binary_cross_entropy_with_logits", dataclass=BinaryCrossEntropyWithLogitsConfig)
 class BinaryCrossEntropyWithLogitsCriterion(LabelCriterion):
-    """Logged: `loss` (bits a known label), `accuracy`, `exact_match`, `f1` (all labels pooled, at `threshold`); of
+    """Logged: of segments `loss` (bits a known label), `accuracy`, `exact_match`, `f1` (labels pooled, at `threshold`); of
     validation sets also `auroc` and `auprc` of recordings, over the `defined_labels` that have both classes,
     `segment_auroc`, `segment_auprc`, `cinc_score`.
     """
+
+    kind = "classification"
+    SUMMED = ("loss", "accuracy", "exact_match", "f1")
 
     def __init__(self, cfg: BinaryCrossEntropyWithLogitsConfig, task: Any):
         super().__init__(task)
@@ -67,7 +70,7 @@ class BinaryCrossEntropyWithLogitsCriterion(LabelCriterion):
         if cfg.report_cinc_score:
             if not cfg.weights_file:
                 raise UserError("criterion.report_cinc_score needs criterion.weights_file, the Challenge's weights.csv")
-            load_weights(cfg.weights_file)  # before anything trains
+            check_scored(cfg.weights_file, task.label_names, task.label_codes)  # before anything trains
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Loss of each label: float, N x L, of logits and of targets that are 0 or 1."""

@@ -13,8 +13,15 @@ from fairseq_signals_ext.evaluation.predictions import Predictions
 class LabelCriterion(FairseqCriterion):
     """Sum of the losses of all known labels; fairseq divides by their number.
 
-    A subclass gives `losses`, `scores`, `metric_names` and `validation_metrics`.
+    A subclass gives `kind`, `losses`, `scores`, `metric_names` and `validation_metrics`.
+
+    Attributes:
+        kind: of the tasks that it is for, "classification" or "regression".
+        SUMMED: what `reduce_metrics` logs, of segments.
     """
+
+    kind: str
+    SUMMED: Tuple[str, ...] = ("loss",)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Loss of each label: float, N x L, of the model's outputs and of targets without NaN."""

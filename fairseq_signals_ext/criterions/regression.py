@@ -37,6 +37,8 @@ class RegressionCriterion(LabelCriterion):
     means over labels.
     """
 
+    kind = "regression"
+
     def __init__(self, cfg: RegressionConfig, task: Any):
         super().__init__(task)
         self.cfg = cfg

@@ -29,6 +29,8 @@ class Collater:
     Args:
         settings: what the model is given.
         sample_rate: Hz.
+        segment_samples: of a segment; shorter ones are padded to this, so that what the model says of one does not depend
+            on the others in its batch.
         training: augment.
         masks: what the model will mask; None: leave that to the model.
         keep_original: add the segments before augmentation to the batch.
@@ -41,12 +43,14 @@ class Collater:
         self,
         settings: SegmentSettings,
         sample_rate: float,
+        segment_samples: int,
         training: bool = True,
         masks: Optional[MaskSettings] = None,
         keep_original: bool = False,
     ):
         self.settings = settings
         self.sample_rate = sample_rate
+        self.segment_samples = segment_samples
         self.training = training
         self.masks = masks
         self.keep_original = keep_original
@@ -72,7 +76,7 @@ class Collater:
         ids = np.repeat([item.number for item in items], segments)
         segment = np.concatenate([np.arange(number) for number in segments])
         samples = np.repeat([item.samples for item in items], segments)
-        source = self._standardised(items, int(samples.max()))
+        source = self._standardised(items)
         batch: Dict[str, Any] = {
             "id": torch.from_numpy(ids),
             "patient_id": torch.from_numpy(np.repeat([item.signal.patient for item in items], segments)),
@@ -82,16 +86,16 @@ class Collater:
         if self.keep_original:
             batch["original"] = source.clone()
         self._augment(items, source.numpy())
-        if samples.min() < samples.max():
-            padding = np.arange(samples.max()) >= samples[:, None]
+        if samples.min() < self.segment_samples:
+            padding = np.arange(self.segment_samples) >= samples[:, None]
             batch["net_input"]["padding_mask"] = torch.from_numpy(padding)
         if self.masks:
             self._add_masks(self.masks, batch, samples, ids * 2 + segment, items[0])
         return batch
 
-    def _standardised(self, items: List[Item], longest: int) -> torch.Tensor:
+    def _standardised(self, items: List[Item]) -> torch.Tensor:
         # numpy's large arrays lie in huge pages, where torch's cost a page fault every 4 kB
-        array = np.empty((sum(item.segments for item in items), len(self.leads), longest), np.float32)
+        array = np.empty((sum(item.segments for item in items), len(self.leads), self.segment_samples), np.float32)
         for item, rows in _rows_of(items):
             self._copy(item, array[rows])
         coefficients = self._coefficients(items)
@@ -105,7 +109,7 @@ class Collater:
                 columns = self._plan(item.signal.leads).columns
                 block = source[rows, columns, : item.samples]
                 source[rows, columns, : item.samples] = torch.nn.functional.layer_norm(block, block.shape[1:])
-            if item.samples < longest:
+            if item.samples < self.segment_samples:
                 source[rows, :, item.samples :] = 0
         return source
 
@@ -173,7 +177,7 @@ class Collater:
         channels = mask_channels(masks, rows, item.seed, item.epoch)
         if channels is not None:
             batch["net_input"]["mask_channel_indices"] = torch.from_numpy(channels)
-        frames = mask_frames(masks, samples, rows, item.seed, item.epoch)
+        frames = mask_frames(masks, samples, self.segment_samples, rows, item.seed, item.epoch)
         if frames is not None:
             batch["net_input"]["mask_indices"] = torch.from_numpy(frames)
             batch["sample_size"] = int(frames.sum())

@@ -66,7 +66,7 @@ class EcgDataset(FairseqDataset):
         self._stride = whole
         self._draws_segment = training and settings.pairs == "none" and settings.segment == "random"
         self._recording, self._start = self._cut()
-        self._collate = Collater(settings, self.sample_rate, training, masks, keep_original)
+        self._collate = Collater(settings, self.sample_rate, self.segment_samples, training, masks, keep_original)
 
     def _cut(self) -> Tuple[np.ndarray, np.ndarray]:
         """Recording and first sample of each item; what is too short is dropped and counted in the log."""

@@ -1,8 +1,10 @@
 """What is known of recordings: the `y.npy` of `label.py`, or of ECG-FM, with the `label_def.csv` beside it."""
 
 import json
+import math
+from collections import Counter
 from pathlib import Path
-from typing import List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -28,6 +30,13 @@ class LabelTable:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def __getstate__(self) -> Dict[str, Any]:
+        # a pickled memory map would carry the labels; workers that are not forked open the file themselves
+        return {**self.__dict__, "values": None}
+
+    def __setstate__(self, state: Dict[str, Any]) -> None:
+        self.__dict__.update(state, values=_open(state["path"]))
 
     def rows(self, idx: np.ndarray) -> np.ndarray:
         """Labels of recordings: float64, n x L.
@@ -56,6 +65,12 @@ def read_labels(path: Union[str, Path]) -> LabelTable:
     file = file / "y.npy" if file.is_dir() else file
     if not file.is_file():
         raise UserError(f"{file}: no such label file; make one with manifests/label.py, or mend task.label_file")
+    values = _open(file)
+    names, codes = _definition(file.with_name("label_def.csv"), values.shape[1])
+    return LabelTable(file, values, names, codes)
+
+
+def _open(file: Path) -> np.ndarray:
     try:
         values = np.load(file, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
@@ -63,8 +78,7 @@ def read_labels(path: Union[str, Path]) -> LabelTable:
     values = values[:, None] if values.ndim == 1 else values
     if values.ndim != 2 or not values.size or values.dtype.kind not in "biuf":
         raise UserError(f"{file}: holds {values.dtype} of shape {values.shape}, not numbers, recordings x labels")
-    names, codes = _definition(file.with_name("label_def.csv"), values.shape[1])
-    return LabelTable(file, values, names, codes)
+    return values
 
 
 def _definition(path: Path, labels: int) -> Tuple[List[str], List[List[str]]]:
@@ -79,29 +93,44 @@ def _definition(path: Path, labels: int) -> Tuple[List[str], List[List[str]]]:
         raise UserError(f"{path}: not a label definition ({error}); its column 'name' names the labels") from None
     if len(names) != labels:
         raise UserError(f"{path}: defines {len(names)} labels, but y.npy beside it has {labels}; make both again")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise UserError(f"{path}: label {twice[0]!r} occurs twice; give each a name of its own")
     codes = [text.split(";") if text else [] for text in table["codes"]] if "codes" in table else [[]] * labels
     return names, codes
 
 
-def read_pos_weight(path: Path) -> List[float]:
-    """The numbers of a `pos_weight.txt`, such as `[12.3,4.5]`.
+def read_weights(weights: Union[str, Path, Sequence[float]], labels: int, option: str) -> List[float]:
+    """Weights of labels: a list of numbers, or a file with one, such as the `pos_weight.txt` of `label.py`.
 
     Raises:
-        UserError: no such file, or not a list of positive numbers.
+        UserError: no such file, or not a positive number for each label.
     """
-    try:
-        numbers = json.loads(path.read_text(encoding="utf-8"))
-        if not (isinstance(numbers, list) and all(isinstance(n, (int, float)) and n > 0 for n in numbers)):
-            raise ValueError("not a list of positive numbers")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: {error}; give a file such as pos_weight.txt of manifests/label.py") from None
+    told, numbers = f"criterion.{option}={weights}", weights
+    if isinstance(weights, (str, Path)):
+        told = str(weights)
+        try:
+            numbers = json.loads(Path(weights).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{told}: {error}; give a file such as pos_weight.txt of manifests/label.py") from None
+    if isinstance(numbers, (int, float)) or not all(_is_positive(number) for number in numbers):
+        raise UserError(f"{told}: not a list of positive numbers, one a label, such as [12.3,4.5]")
+    if len(numbers) != labels:
+        raise UserError(
+            f"{told}: {len(numbers)} numbers for {labels} labels; give one a label, such as the pos_weight.txt beside "
+            f"the label file"
+        )
     return [float(number) for number in numbers]
+
+
+def _is_positive(number: Any) -> bool:
+    return isinstance(number, (int, float)) and 0 < number < math.inf
 
 
 def check_same_folder(table: LabelTable, shard: Path) -> None:
     """Raise a `UserError` if labels and a shard are of different prepared folders, whose idx are not the same.
 
-    Labels from elsewhere, such as a table of one's own, must have a row for each idx of the folder and no more.
+    Labels from elsewhere, such as a table of one's own, may lack rows of recordings that were added later, but have none beyond the folder's last idx.
     """
     recordings = shard.resolve().parent.parent
     labels = table.path.resolve().parent.parent.parent
@@ -138,12 +167,12 @@ def check_classes(table: LabelTable, values: np.ndarray, idx: Optional[np.ndarra
         )
 
 
-def check_known(table: LabelTable, values: np.ndarray, split: str) -> None:
+def check_known(names: Sequence[str], values: np.ndarray, split: str) -> None:
     """Raise a `UserError` if a label is known of no recording (values: n x L)."""
-    unknown = [name for name, known in zip(table.names, ~np.isnan(values).all(axis=0)) if not known]
+    unknown = [name for name, known in zip(names, ~np.isnan(values).all(axis=0)) if not known]
     if unknown:
         raise UserError(
-            f"{table.path}: label {_listed(unknown)}: not known of any recording of {split}, nothing to learn; "
+            f"label {_listed(unknown)}: not known of any recording of {split}, nothing to learn; "
             f"leave it out of the labels, or split otherwise"
         )
 

@@ -8,6 +8,7 @@ import torch
 from fairseq_signals_ext.data.ecg_dataset import EcgDataset
 from fairseq_signals_ext.data.label_table import LabelTable
 from fairseq_signals_ext.data.segments import Item
+from fairseq_signals_ext.data.stores import Signal
 from fairseq_signals_ext.errors import UserError
 
 
@@ -17,13 +18,26 @@ class LabelledEcgDataset(EcgDataset):
     Args:
         labels: the table; None: labels are stored beside the signals, as `label` in a `.mat` file.
         num_labels: L, how many there are to be.
+        classes: labels are 1, 0 or NaN; else any numbers.
         others: of `EcgDataset`.
     """
 
-    def __init__(self, *args: Any, labels: Optional[LabelTable], num_labels: int, **kwargs: Any):
+    def __init__(self, *args: Any, labels: Optional[LabelTable], num_labels: int, classes: bool, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.labels = labels
         self.num_labels = num_labels
+        self.classes = classes
+
+    def known(self) -> np.ndarray:
+        """Labels of all recordings: float64, recordings x L; reads each `.mat` file, but no shard.
+
+        Raises:
+            UserError: a recording has no label.
+        """
+        if self.labels is not None and self.store.idx is not None:
+            return self.labels.rows(self.store.idx)
+        signals = [self.store.read(number) for number in range(len(self.store))]
+        return self._labels(signals)
 
     def collater(self, items: List[Item]) -> Dict[str, Any]:
         """A batch of `EcgDataset` with `idx` (int64, N) and `label` (float64, N x L; NaN where not known).
@@ -35,24 +49,25 @@ class LabelledEcgDataset(EcgDataset):
         """
         batch = super().collater(items)
         if items:
-            idx = np.array([item.signal.idx for item in items], np.int64)
-            batch["idx"] = torch.from_numpy(idx)
-            batch["label"] = torch.from_numpy(self._labels(items, idx))
+            signals = [item.signal for item in items]
+            batch["idx"] = torch.tensor([signal.idx for signal in signals])
+            batch["label"] = torch.from_numpy(self._labels(signals))
         return batch
 
-    def _labels(self, items: List[Item], idx: np.ndarray) -> np.ndarray:
+    def _labels(self, signals: List[Signal]) -> np.ndarray:
         if self.labels is None:
-            return self._stored(items)
-        if idx.min() < 0:
-            name = items[int(idx.argmin())].signal.name
-            raise UserError(f"{name}: does not say its idx, the row of its label; make it again with idx")
-        return self.labels.rows(idx)
+            return np.array([self._stored(signal) for signal in signals])
+        for signal in signals:
+            if signal.idx < 0:
+                raise UserError(f"{signal.name}: does not say its idx, the row of its label; make it again with idx")
+        return self.labels.rows(np.array([signal.idx for signal in signals]))
 
-    def _stored(self, items: List[Item]) -> np.ndarray:
-        for item in items:
-            label, name = item.signal.label, item.signal.name
-            if label is None:
-                raise UserError(f"{name}: no label; set task.label_file (fairseq-validate: --label-file) to a y.npy")
-            if len(label) != self.num_labels:
-                raise UserError(f"{name}: {len(label)} labels where model.num_labels={self.num_labels}; set one right")
-        return np.array([item.signal.label for item in items], np.float64)
+    def _stored(self, signal: Signal) -> np.ndarray:
+        label, name = signal.label, signal.name
+        if label is None:
+            raise UserError(f"{name}: no label; set task.label_file (fairseq-validate: --label-file) to a y.npy")
+        if len(label) != self.num_labels:
+            raise UserError(f"{name}: {len(label)} labels where model.num_labels={self.num_labels}; set one right")
+        if self.classes and not (np.isnan(label) | (label == 0) | (label == 1)).all():
+            raise UserError(f"{name}: label {label.tolist()} is not of 0, 1 and NaN; see task ecg_regression")
+        return label

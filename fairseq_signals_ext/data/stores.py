@@ -29,7 +29,7 @@ class Signal:
         scale, zero, mean, std: float, 12.
         sample_rate: Hz.
         patient: number that stands for the patient.
-        idx: the recording's row in a label file; -1 if its file does not say.
+        idx: the recording's row in a label file; negative, another for each file, if the file does not say.
         label: float, L: the label that is stored with the signal; None if there is none.
     """
 
@@ -204,7 +204,7 @@ class MatStore:
             std=ones,
             sample_rate=pieces[0]["sample_rate"],
             patient=pieces[0]["patient"],
-            idx=pieces[0]["idx"],
+            idx=-1 - number if pieces[0]["idx"] is None else pieces[0]["idx"],
             store=self,
             number=number,
             label=pieces[0]["label"],
@@ -238,7 +238,7 @@ def _load_mat(path: Path) -> Dict[str, Any]:
         "feats": feats,
         "sample_rate": sample_rate,
         "patient": _mat_patient(content, path),
-        "idx": int(np.ravel(content["idx"])[0]) if "idx" in content else -1,
+        "idx": int(np.ravel(content["idx"])[0]) if "idx" in content else None,
         "label": np.ravel(content["label"]).astype(float) if "label" in content else None,
     }
 

@@ -58,13 +58,14 @@ class MaskSettings:
 
 
 def mask_frames(
-    settings: MaskSettings, samples: np.ndarray, rows: np.ndarray, seed: int, epoch: int
+    settings: MaskSettings, samples: np.ndarray, padded_to: int, rows: np.ndarray, seed: int, epoch: int
 ) -> Optional[np.ndarray]:
     """Frames to mask: bool, B x T; None if nothing is to be masked.
 
     Args:
         settings: what to mask.
-        samples: integer, B; samples of each segment before padding; T follows from the longest.
+        samples: integer, B; samples of each segment before padding.
+        padded_to: samples of each segment after padding, from which T follows.
         rows: integer, B; a number a segment; the same number, seed and epoch give the same spans.
         seed: of the run.
         epoch: of the training.
@@ -75,11 +76,12 @@ def mask_frames(
     if settings.prob <= 0:
         return None
     frames = frames_of(samples, settings.conv_layers)
+    total = int(frames_of(np.array(padded_to), settings.conv_layers))
     padding = None
-    if frames.min() < frames.max():
-        padding = torch.from_numpy(np.arange(frames.max()) >= frames[:, None])
+    if frames.min() < total:
+        padding = torch.from_numpy(np.arange(total) >= frames[:, None])
     return _spans(
-        (len(frames), int(frames.max())),
+        (len(frames), total),
         padding,
         settings.prob,
         settings.length,

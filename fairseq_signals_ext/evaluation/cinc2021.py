@@ -105,6 +105,13 @@ def match_labels(
     return [[position for position, names in enumerate(known_as) if names & set(name.split("|"))] for name in classes]
 
 
+def check_scored(path: Union[str, Path], label_names: Sequence[str], label_codes: Sequence[Iterable[str]]) -> None:
+    """Raise a `UserError` if a file gives no score for these labels: it is no weights.csv, or none is sinus rhythm."""
+    classes, _ = load_weights(path)
+    members = match_labels(label_names, label_codes, classes)
+    normal_class([name for name, labels in zip(classes, members) if labels])
+
+
 def challenge_score(weights: np.ndarray, labels: np.ndarray, outputs: np.ndarray, normal: int) -> float:
     """The Challenge score.
 

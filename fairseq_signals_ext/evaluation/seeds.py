@@ -1,12 +1,12 @@
 """Trainings that differ in their seed only, as groups: how good each is on average, and whether two groups differ."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Callable, Iterator, List, Mapping, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Iterator, List, Mapping, Sequence
 
 import numpy as np
 
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.evaluation.bootstrap import patient_weights
+from fairseq_signals_ext.evaluation.bootstrap import interval, mirrored, p_value, patient_weights
 from fairseq_signals_ext.evaluation.predictions import Predictions
 from fairseq_signals_ext.evaluation.ranking import Ranking, rank, weighted_auprc, weighted_auroc
 
@@ -66,7 +66,7 @@ def compare_seeds(
     points = {name: np.stack([_macro(model, weights) for model in models])[..., 0] for name, models in rankings.items()}
     drawn = _means_of_resamples(rankings, first.patient, resamples, seed)
     return SeedComparison(
-        groups=_group_table(points, drawn, confidence),
+        groups=_group_table(points, _mirrored_groups(points, drawn, len(np.unique(first.patient))), confidence),
         differences=_difference_table(points, drawn, confidence),
         seeds=_seed_table(points),
         patients=len(np.unique(first.patient)),
@@ -123,16 +123,22 @@ def _resample(patients: np.ndarray, resamples: int, seed: int) -> Iterator[np.nd
         yield patient_weights(rng, len(different), count)[patient].astype(np.float64)
 
 
+def _mirrored_groups(
+    points: Mapping[str, np.ndarray], drawn: Mapping[str, np.ndarray], patients: int
+) -> Mapping[str, np.ndarray]:
+    return {name: mirrored(points[name].mean(axis=0)[:, None], means, patients) for name, means in drawn.items()}
+
+
 def _group_table(
-    points: Mapping[str, np.ndarray], drawn: Mapping[str, np.ndarray], confidence: float
+    points: Mapping[str, np.ndarray], means: Mapping[str, np.ndarray], confidence: float
 ) -> "pd.DataFrame":
     import pandas as pd
 
     rows = []
     for name, of_seeds in points.items():
-        for metric, values, means in zip(METRICS, of_seeds.T, drawn[name]):
+        for metric, values, mirrored_means in zip(METRICS, of_seeds.T, means[name]):
             spread = values.std(ddof=1) if len(values) > 1 else np.nan
-            rows.append((name, metric, values.mean(), *_interval(means, confidence), spread))
+            rows.append((name, metric, values.mean(), *interval(mirrored_means, confidence), spread))
     return pd.DataFrame(rows, columns=["group", "metric", "mean", "low", "high", "spread"])
 
 
@@ -143,9 +149,10 @@ def _difference_table(
 
     first, second = (of_seeds.mean(axis=0) for of_seeds in points.values())
     ours, theirs = drawn.values()
+    values = mirrored((first - second)[:, None], ours - theirs)
     rows = [
-        (metric, difference, *_interval(differences, confidence), _p_value(differences))
-        for metric, difference, differences in zip(METRICS, first - second, ours - theirs)
+        (metric, difference, *interval(row, confidence), p_value(row))
+        for metric, difference, row in zip(METRICS, first - second, values)
     ]
     return pd.DataFrame(rows, columns=["metric", "difference", "low", "high", "p"])
 
@@ -155,19 +162,3 @@ def _seed_table(points: Mapping[str, np.ndarray]) -> "pd.DataFrame":
 
     rows = [(name, number, *values) for name, models in points.items() for number, values in enumerate(models)]
     return pd.DataFrame(rows, columns=["group", "number", *METRICS])
-
-
-def _interval(drawn: np.ndarray, confidence: float) -> Tuple[float, float]:
-    defined = drawn[~np.isnan(drawn)]
-    if not len(defined):
-        return float("nan"), float("nan")
-    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
-
-
-def _p_value(differences: np.ndarray) -> float:
-    defined = differences[~np.isnan(differences)]
-    if not len(defined):
-        return float("nan")
-    fewer = min((defined <= 0).sum(), (defined >= 0).sum())
-    return min(1.0, float(2 * (1 + fewer) / (1 + len(defined))))

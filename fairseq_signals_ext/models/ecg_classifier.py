@@ -1,5 +1,6 @@
 """ECG-FM's classifier: a wav2vec 2.0 encoder, pooling over frames, a linear head. It serves for regression as well."""
 
+import logging
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Dict, Optional
@@ -15,6 +16,8 @@ from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config, EcgWav2Ve
 from fairseq_signals_ext.models.pooling import AttentionPooling, MeanPooling
 from fairseq_signals_ext.models.pretrained import load_encoder, read_pretrained, take_architecture
 from fairseq_signals_ext.models.strict_loading import LoadsStrictly
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -41,7 +44,7 @@ class EcgTransformerClassifierConfig(EcgWav2Vec2Config):
         default=1.0,
         metadata={
             "help": "multiply the learning rate by this for each layer below the head (needs optimizer composite, "
-            "see examples/ecg_fm/fine_tuning/layer_decay.yaml)"
+            "see examples/ecg_fm/fine_tuning/mode/layer_decay.yaml)"
         },
     )
     pooling: ChoiceEnum(["mean", "attention"]) = field(  # type: ignore[valid-type]
@@ -81,9 +84,13 @@ class EcgTransformerClassifier(LoadsStrictly, BaseFairseqModel):
         self.proj = nn.Linear(cfg.encoder_embed_dim, cfg.num_labels)
         nn.init.xavier_uniform_(self.proj.weight)
         nn.init.zeros_(self.proj.bias)
+        if cfg.linear_probe and cfg.layer_decay != 1:
+            raise UserError(
+                "model.linear_probe trains the head only, so model.layer_decay has no effect; leave one out"
+            )
         if cfg.linear_probe:
             self.encoder.requires_grad_(False)
-        elif cfg.layer_decay != 1:
+        if cfg.layer_decay != 1:
             self._decay_learning_rates(cfg.layer_decay)
 
     @classmethod
@@ -168,7 +175,13 @@ def resolve_config(cfg: Any) -> None:
                 "or model.no_pretrained_weights=true to start from random weights"
             )
         return
+    if cfg.get("no_pretrained_weights") and not cfg.get("feature_grad_mult"):
+        logger.warning("random weights, and convolutions that do not learn: set model.feature_grad_mult=1")
+    take_over_architecture(cfg, read_pretrained(Path(path)).config)
+
+
+def take_over_architecture(cfg: Any, pretrained: Dict[str, Any]) -> None:
+    """Set, in place, options of the architecture that `cfg` leaves at their defaults to those of another model's config."""
     defaults = {option.name: option.default for option in fields(EcgTransformerClassifierConfig)}
-    taken = take_architecture(dict(cfg), defaults, read_pretrained(Path(path)).config)
     with open_dict(cfg):
-        cfg.update(taken)
+        cfg.update(take_architecture(dict(cfg), defaults, pretrained))

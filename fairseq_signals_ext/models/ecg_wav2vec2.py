@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fairseq_signals_ext.conv_layers import ConvLayer, frames_of, parse_conv_layers, samples_per_frame
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.models.checkpoint_names import rename_ecg_fm_parameters
+from fairseq_signals_ext.models.pooling import mean_over_frames
 from fairseq_signals_ext.models.strict_loading import LoadsStrictly
 
 
@@ -181,10 +182,5 @@ class Wav2Vec2CmscModel(EcgWav2Vec2Model):
 
     def get_features(self, net_output: Dict[str, Any], aggregate: bool = False) -> Tensor:
         """Encoder output, B x T x E; with `aggregate` its mean over the frames that are not padding, B x E."""
-        features, padding_mask = net_output["features"], net_output["padding_mask"]
-        if not aggregate:
-            return features
-        if padding_mask is None:
-            return features.mean(dim=1)
-        kept = (~padding_mask).unsqueeze(-1).to(features)
-        return (features * kept).sum(dim=1) / kept.sum(dim=1)
+        features = net_output["features"]
+        return mean_over_frames(features, net_output["padding_mask"]) if aggregate else features

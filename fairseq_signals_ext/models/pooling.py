@@ -6,15 +6,20 @@ import torch
 from torch import Tensor, nn
 
 
+def mean_over_frames(x: Tensor, padding_mask: Optional[Tensor] = None) -> Tensor:
+    """B x E, of x (B x T x E) and `padding_mask` (bool, B x T, True where a frame is padding)."""
+    if padding_mask is None:
+        return x.mean(dim=1)
+    kept = (~padding_mask).unsqueeze(-1).to(x)
+    return (x * kept).sum(dim=1) / kept.sum(dim=1)
+
+
 class MeanPooling(nn.Module):
     """Mean over the frames that are not padding, as in ECG-FM."""
 
     def forward(self, x: Tensor, padding_mask: Optional[Tensor] = None) -> Tensor:
-        """B x E, of x (B x T x E) and `padding_mask` (bool, B x T, True where a frame is padding)."""
-        if padding_mask is None:
-            return x.mean(dim=1)
-        kept = (~padding_mask).unsqueeze(-1).to(x)
-        return (x * kept).sum(dim=1) / kept.sum(dim=1)
+        """See `mean_over_frames`."""
+        return mean_over_frames(x, padding_mask)
 
 
 class AttentionPooling(nn.Module):

@@ -3,17 +3,18 @@
 import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
 from fairseq.dataclass import ChoiceEnum
 from fairseq.logging import metrics
+from fairseq.optim.composite import FairseqCompositeOptimizer
 from fairseq.tasks import register_task
-from omegaconf import open_dict
+from omegaconf import II, open_dict
 
 # importing registers them: fairseq's user-dir mechanism imports tasks and models by itself, criterions not
-import fairseq_signals_ext.criterions.binary_cross_entropy_with_logits  # noqa: F401
+from fairseq_signals_ext.criterions.binary_cross_entropy_with_logits import BinaryCrossEntropyWithLogitsCriterion
 from fairseq_signals_ext.data.ecg_dataset import EcgDataset
 from fairseq_signals_ext.data.label_table import (
     LabelTable,
@@ -22,7 +23,7 @@ from fairseq_signals_ext.data.label_table import (
     check_same_folder,
     one_class_labels,
     read_labels,
-    read_pos_weight,
+    read_weights,
 )
 from fairseq_signals_ext.data.labelled_dataset import LabelledEcgDataset
 from fairseq_signals_ext.data.segments import SEGMENT_CHOICES, SegmentSettings
@@ -30,12 +31,15 @@ from fairseq_signals_ext.data.stores import ShardStore, Store
 from fairseq_signals_ext.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.evaluation.aggregation import AGGREGATIONS
 from fairseq_signals_ext.evaluation.predictions import Predictions
-from fairseq_signals_ext.models.ecg_classifier import resolve_config
+from fairseq_signals_ext.models.ecg_classifier import resolve_config, take_over_architecture
 from fairseq_signals_ext.tasks._errors_as_samples import exit_if_error
 from fairseq_signals_ext.tasks._predictions import PredictionCollector
+from fairseq_signals_ext.tasks._resuming import StartingPoint, starting_point
 from fairseq_signals_ext.tasks.ecg_pretraining import EcgPretrainingConfig, EcgPretrainingTask
 
 logger = logging.getLogger(__name__)
+
+_CRITERIONS = {"classification": "binary_cross_entropy_with_logits", "regression": "regression"}
 
 
 @dataclass
@@ -57,6 +61,11 @@ class EcgClassificationConfig(EcgPretrainingConfig):
         default="mean",
         metadata={"help": "scores of a recording from those of its segments; ecg-fm: max for some labels, else mean"},
     )
+    best_checkpoint_metric: str = II("checkpoint.best_checkpoint_metric")
+    save_dir: str = II("checkpoint.save_dir")
+    restore_file: str = II("checkpoint.restore_file")
+    finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
+    valid_subset: str = II("dataset.valid_subset")
     enable_padding: bool = field(
         default=True, metadata={"help": "keep recordings shorter than a segment, padded with zeros"}
     )
@@ -84,6 +93,8 @@ class EcgClassificationTask(EcgPretrainingTask):
         self._metrics: Tuple[int, Dict[str, float]] = (0, {})
 
     def _settings(self) -> SegmentSettings:
+        if self.cfg.pairs not in (None, "none"):
+            raise UserError(f"task.pairs={self.cfg.pairs}: pairs are for pretraining; see task.segment")
         return replace(super()._settings(), pairs="none", segment=str(self.cfg.segment))
 
     @property
@@ -91,7 +102,7 @@ class EcgClassificationTask(EcgPretrainingTask):
         """The table in `label_file`; None if there is no such option.
 
         Raises:
-            UserError: it cannot be read, or has other labels than the checkpoint.
+            UserError: it cannot be read.
         """
         if self._labels is None and self.cfg.label_file:
             self._labels = read_labels(self.cfg.label_file)
@@ -112,38 +123,55 @@ class EcgClassificationTask(EcgPretrainingTask):
 
     @exits_on_user_error
     def _build_model(self, cfg: Any, from_checkpoint: bool) -> Any:
+        start = None
         if not from_checkpoint:
-            resolve_config(cfg)
-            if cfg.get("num_labels") is None:
-                if self.labels is None:
-                    raise UserError("set task.label_file, or model.num_labels if labels are in the .mat files")
-                with open_dict(cfg):
-                    cfg.num_labels = len(self.labels.names)
+            start = starting_point(self.cfg.save_dir, self.cfg.restore_file, self.cfg.finetune_from_model)
+            self._complete(cfg, start)
         self._num_labels = int(cfg.num_labels)
         if not from_checkpoint and self.labels is not None:
             self._check_labels(self.labels)
             self.state.merge_state_dict({"label_names": list(self.labels.names)})
         model = super()._build_model(cfg, from_checkpoint)
-        if not from_checkpoint and cfg.get("model_path") and not cfg.get("no_pretrained_weights"):
+        if not from_checkpoint and start is None and cfg.get("model_path") and not cfg.get("no_pretrained_weights"):
             model.load_pretrained(Path(cfg.model_path))
         if not model.cfg.apply_mask:
             self.masks = None
         return model
 
+    def _complete(self, cfg: Any, start: Optional[StartingPoint]) -> None:
+        """Complete the config of a model to train, and take over the state of the task that it goes on from."""
+        if start is None:
+            resolve_config(cfg)
+        else:
+            take_over_architecture(cfg, start.model_config)
+            self.state.merge_state_dict(start.task_state)
+        if cfg.get("num_labels") is None:
+            if self.labels is None:
+                raise UserError("set task.label_file, or model.num_labels if labels are in the .mat files")
+            with open_dict(cfg):
+                cfg.num_labels = len(self.labels.names)
+
     @exits_on_user_error
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """The criterion; weights of labels that are in a file are read into its config, which checkpoints keep."""
-        for option in ("pos_weight", "weight"):
-            if isinstance(cfg.get(option), str):
-                with open_dict(cfg):
-                    cfg[option] = read_pos_weight(Path(cfg[option]))
-            weights = cfg.get(option)
-            if weights is not None and len(weights) != self._num_labels:
-                raise UserError(
-                    f"criterion.{option} has {len(weights)} numbers for {self._num_labels} labels; give one a label, "
-                    f"such as the pos_weight.txt beside the label file"
-                )
-        return super().build_criterion(cfg, from_checkpoint)
+        with open_dict(cfg):
+            for option in ("pos_weight", "weight"):
+                if cfg.get(option) is not None:
+                    cfg[option] = read_weights(cfg[option], self._num_labels, option)
+            if self._is_loaded and cfg.get("report_cinc_score") and not Path(str(cfg.get("weights_file"))).is_file():
+                logger.warning(f"{cfg.get('weights_file')}: no such file, so there will be no CinC score")
+                cfg.report_cinc_score = False
+        criterion = super().build_criterion(cfg, from_checkpoint)
+        if getattr(criterion, "kind", None) != self.kind:
+            raise UserError(f"criterion {cfg._name} does not fit task {self.cfg._name}; use {_CRITERIONS[self.kind]}")
+        if not self._is_loaded:
+            self._check_best_metric(criterion)
+        return criterion
+
+    def _check_best_metric(self, criterion: Any) -> None:
+        best, logged = self.cfg.best_checkpoint_metric, (*criterion.SUMMED, *criterion.metric_names())
+        if best not in logged:
+            raise UserError(f"checkpoint.best_checkpoint_metric={best} is not logged here; use {', '.join(logged)}")
 
     def _check_labels(self, table: LabelTable) -> None:
         """Raise a `UserError` unless the table has the model's labels."""
@@ -160,15 +188,15 @@ class EcgClassificationTask(EcgPretrainingTask):
                     f"give labels in the checkpoint's order: {', '.join(saved or ())}"
                 )
 
-    def _dataset(self, store: Store, split: str, path: Path) -> EcgDataset:
-        training = "train" in split
+    def _dataset(self, store: Store, path: Path, training: bool) -> EcgDataset:
         if self.labels is not None:
             self._check_labels(self.labels)
-            self._look_at(self.labels, store, split, path, training)
+            if isinstance(store, ShardStore):
+                check_same_folder(self.labels, store.manifest.shards[0])
         elif store.idx is not None:
             cure = "set task.label_file (fairseq-validate: --label-file) to what manifests/label.py leaves"
             raise UserError(f"{path}: no labels for these recordings; {cure}")
-        return LabelledEcgDataset(
+        dataset = LabelledEcgDataset(
             store,
             self._settings(),
             name=str(path),
@@ -177,29 +205,44 @@ class EcgClassificationTask(EcgPretrainingTask):
             masks=self.masks if training else None,
             labels=self.labels,
             num_labels=self._num_labels,
+            classes=self.kind == "classification",
         )
+        self._look_at_labels(dataset, path, training)
+        return dataset
 
-    def _look_at(self, table: LabelTable, store: Store, split: str, path: Path, training: bool) -> None:
-        """Check the labels of a split's recordings before anything trains on them, and say what lacks."""
-        # which recordings .mat files hold is not known before they are read
-        values = np.asarray(table.values, np.float64) if store.idx is None else table.rows(store.idx)
-        if isinstance(store, ShardStore):
-            check_same_folder(table, store.manifest.shards[0])
-        if self.kind == "classification":
-            check_classes(table, values, store.idx)
+    def _look_at_labels(self, dataset: LabelledEcgDataset, path: Path, training: bool) -> None:
+        """Check the labels of a subset before anything is done with them, and say what they lack."""
+        learns_scale = training and self.kind == "regression"
+        if dataset.store.idx is None and not learns_scale:
+            return  # labels of .mat files are seen, and checked, when these are read
+        values = dataset.known()
         if training:
-            check_known(table, values, str(path))
+            check_known(self.label_names, values, str(path))
+        if learns_scale:
             self._learn_scale(values)
-        if self.kind == "classification" and store.idx is not None:
-            undefined = one_class_labels(table, values)
+        if self.kind == "classification" and self.labels is not None:
+            check_classes(self.labels, values, dataset.store.idx)
+            undefined = one_class_labels(self.labels, values)
             if undefined:
-                logger.warning(
-                    f"{path}: {len(undefined)} of {len(table.names)} labels have one class only here, their AUROC and "
-                    f"AUPRC are undefined and left out of means: {', '.join(undefined)}"
-                )
+                self._say_undefined(undefined, path, training)
 
-    def _learn_scale(self, values: np.ndarray) -> None:
-        """Nothing to learn: classes have no scale."""
+    def _say_undefined(self, undefined: Sequence[str], path: Path, training: bool) -> None:
+        best, first = self.cfg.best_checkpoint_metric, str(self.cfg.valid_subset).split(",")[0]
+        all_undefined = len(undefined) == len(self.label_names)
+        if (
+            all_undefined
+            and not (training or self._is_loaded)
+            and path.stem == first
+            and best not in BinaryCrossEntropyWithLogitsCriterion.SUMMED
+        ):
+            raise UserError(
+                f"{path}: no label has positives and negatives here, so {best}, which is to choose the best checkpoint, "
+                f"is undefined; validate on other recordings, or set checkpoint.best_checkpoint_metric=loss"
+            )
+        logger.warning(
+            f"{path}: {len(undefined)} of {len(self.label_names)} labels have one class only here, their AUROC and "
+            f"AUPRC are undefined and left out of means: {', '.join(undefined)}"
+        )
 
     def train_step(
         self,
@@ -216,8 +259,10 @@ class EcgClassificationTask(EcgPretrainingTask):
         Raises:
             SystemExit: `layer_decay`, with an optimizer that would ignore it.
         """
-        if self._model.cfg.layer_decay != 1 and len(list(optimizer.param_groups)) == 1:
-            cure = "use optimizer composite, as in examples/ecg_fm/fine_tuning/layer_decay.yaml"
+        # with fp16, bf16 and amp fairseq wraps the optimizer
+        inner = getattr(optimizer, "fp32_optimizer", getattr(optimizer, "wrapped_optimizer", optimizer))
+        if self._model.cfg.layer_decay != 1 and not isinstance(inner, FairseqCompositeOptimizer):
+            cure = "use optimizer composite, as in examples/ecg_fm/fine_tuning/mode/layer_decay.yaml"
             raise SystemExit(f"error: model.layer_decay={self._model.cfg.layer_decay:g} has no effect here; {cure}")
         return super().train_step(sample, model, criterion, optimizer, update_num, *args, **kwargs)
 
@@ -244,14 +289,16 @@ class EcgClassificationTask(EcgPretrainingTask):
         for name in criterion.metric_names():
             metrics.log_derived(name, lambda meters, name=name: self._metric(name, meters, criterion))
 
+    @exits_on_user_error
     def _metric(self, name: str, meters: Any, criterion: Any) -> Any:
         batches = self._collector.batches
         if meters["_batches"].sum != batches:
             return float("nan")
         if self._metrics[0] != batches:
             self._metrics = batches, criterion.validation_metrics(self.collected())
-        # fairseq prints six digits of a number, but all of a tensor
-        return torch.tensor(self._metrics[1][name], dtype=torch.float64)
+        value = self._metrics[1][name]
+        # fairseq-validate prints six digits of a number, but all of a tensor; a training's loggers want numbers
+        return torch.tensor(value, dtype=torch.float64) if self._is_loaded else value
 
     def collected(self) -> Predictions:
         """Predictions of the segments that were validated since the last batch iterator was made."""

@@ -60,6 +60,7 @@ class EcgPretrainingConfig(FairseqDataclass):
     )
     rebuild_batches: bool = field(default=True, metadata={"help": "compose the batches anew in each epoch"})
     seed: int = II("common.seed")
+    train_subset: str = II("dataset.train_subset")
 
     perturbation_mode: Optional[List[str]] = field(
         default=None,
@@ -99,6 +100,7 @@ class EcgPretrainingTask(FairseqTask):
         self.masks: Optional[MaskSettings] = None
         self.keep_original = False
         self._model: Any = None
+        self._is_loaded = False  # with the model of a checkpoint, to use and not to train it
         self._settings()
 
     @classmethod
@@ -139,6 +141,7 @@ class EcgPretrainingTask(FairseqTask):
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """The model; its masking options are what the task's collater will follow."""
+        self._is_loaded = from_checkpoint
         # fairseq looks at the names of this method's arguments, which a decorator would hide
         return self._build_model(cfg, from_checkpoint)
 
@@ -167,17 +170,23 @@ class EcgPretrainingTask(FairseqTask):
 
     @exits_on_user_error
     def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, **kwargs: Any) -> None:
-        """Open `SPLIT.tsv` (or its pieces) of `task.data`; splits named train... are augmented."""
+        """Open `SPLIT.tsv` (or its pieces) of `task.data`; the one to train on is augmented.
+
+        A subset that a loaded checkpoint is validated on never is, whatever it was trained on.
+        """
+        training = split == self.cfg.train_subset and not self._is_loaded
+        if combine and not training:
+            raise UserError("dataset.combine_valid_subsets is not supported; name them all in dataset.valid_subset")
         paths = find_manifests(self.cfg.data, split)
         store = open_store(read_manifests(paths), self.cfg.checksum)
-        self.datasets[split] = ErrorsAsSamples(self._dataset(store, split, paths[0]))
+        self.datasets[split] = ErrorsAsSamples(self._dataset(store, paths[0], training))
 
-    def _dataset(self, store: Store, split: str, path: Path) -> EcgDataset:
+    def _dataset(self, store: Store, path: Path, training: bool) -> EcgDataset:
         return EcgDataset(
             store,
             self._settings(),
             name=str(path),
-            training="train" in split,
+            training=training,
             seed=self.cfg.seed,
             masks=self.masks,
             keep_original=self.keep_original,

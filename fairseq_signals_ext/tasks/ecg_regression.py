@@ -27,7 +27,7 @@ class EcgRegressionTask(EcgClassificationTask):
     kind = "regression"
 
     def _learn_scale(self, values: np.ndarray) -> None:
-        if "target_mean" in self.state.state_dict:  # a run that goes on
+        if "target_mean" in self.state.state_dict:  # of the checkpoint that the training goes on from
             return
         std = np.nanstd(values.astype(float), axis=0)
         self.state.merge_state_dict(

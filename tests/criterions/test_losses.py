@@ -50,3 +50,12 @@ def test_sure_and_wrong_stays_finite(logit):
         loss.sum().backward()
         assert torch.isfinite(loss).all() and torch.isfinite(logits.grad).all()
         logits.grad = None
+
+
+@pytest.mark.parametrize("logit", [-200.0, -20.0, 20.0, 200.0])
+def test_sure_and_right_with_little_focus_stays_finite(logit):
+    logits, targets = torch.tensor([logit], requires_grad=True), torch.tensor([float(logit > 0)])
+    for loss in (focal_loss(logits, targets, 0.5), asymmetric_loss(logits, targets, 0.5, 0.5, 0.0)):
+        loss.sum().backward()
+        assert torch.isfinite(loss).all() and torch.isfinite(logits.grad).all()
+        logits.grad = None

@@ -9,7 +9,7 @@ from fairseq_signals_ext.data.label_table import (
     check_same_folder,
     one_class_labels,
     read_labels,
-    read_pos_weight,
+    read_weights,
 )
 from fairseq_signals_ext.errors import UserError
 
@@ -91,9 +91,9 @@ def test_value_that_is_no_class(folder):
 
 def test_label_that_is_nowhere_known(folder):
     table = read_labels(folder)
-    check_known(table, Y, "train.tsv")
+    check_known(table.names, Y, "train.tsv")
     with pytest.raises(UserError, match="label 'RBBB': not known of any recording of train.tsv"):
-        check_known(table, Y[1:2], "train.tsv")
+        check_known(table.names, Y[1:2], "train.tsv")
 
 
 def test_one_class_labels(folder):
@@ -102,16 +102,39 @@ def test_one_class_labels(folder):
     assert one_class_labels(table, Y[:2]) == ("RBBB",)
 
 
-def test_pos_weight(tmp_path):
+def test_weights(tmp_path):
     path = tmp_path / "pos_weight.txt"
     path.write_text("[12.3,4]\n")
-    assert read_pos_weight(path) == [12.3, 4.0]
-    for text in ("12.3", "[1, -2]", "[1, ", '["a"]'):
+    assert read_weights(path, 2, "pos_weight") == read_weights([12.3, 4], 2, "pos_weight") == [12.3, 4.0]
+    for text in ("12.3", "[1, -2]", "[1, ", '["a", "b"]', "[Infinity, 1]", "[1, NaN]", "{}", "[1]"):
         path.write_text(text)
         with pytest.raises(UserError, match="pos_weight.txt: "):
-            read_pos_weight(path)
+            read_weights(path, 2, "pos_weight")
+    for numbers, said in (
+        (3.2, "not a list"),
+        ([1, 0], "not a list"),
+        (["a", "b"], "not a list"),
+        ([1], "1 numbers for 2"),
+    ):
+        with pytest.raises(UserError, match=said):
+            read_weights(numbers, 2, "pos_weight")
     with pytest.raises(UserError, match="pos_weight.txt"):
-        read_pos_weight(tmp_path / "none" / "pos_weight.txt")
+        read_weights(tmp_path / "none" / "pos_weight.txt", 2, "pos_weight")
+
+
+def test_two_labels_of_one_name(folder):
+    (folder / "label_def.csv").write_text("name\nAF\nAF\n")
+    with pytest.raises(UserError, match="label_def.csv: label 'AF' occurs twice"):
+        read_labels(folder)
+
+
+def test_workers_that_are_not_forked_open_the_file_themselves(folder):
+    import pickle
+
+    table = read_labels(folder)
+    again = pickle.loads(pickle.dumps(table))
+    np.testing.assert_array_equal(again.values, table.values)
+    assert len(pickle.dumps(table)) < 1000 and isinstance(again.values, np.memmap)
 
 
 def prepared(folder, recordings):

@@ -24,7 +24,9 @@ def table(recordings, labels=3):
 
 def dataset(folder, labels, training=True, **settings):
     store = open_store(read_manifests(find_manifests(folder, "train")))
-    return LabelledEcgDataset(store, SegmentSettings(**settings), training=training, labels=labels, num_labels=3)
+    return LabelledEcgDataset(
+        store, SegmentSettings(**settings), training=training, labels=labels, num_labels=3, classes=True
+    )
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +115,31 @@ def test_label_in_a_mat_file(tmp_path):
     data = dataset(tmp_path, None)
     with pytest.raises(UserError, match="0.mat: 1 labels where model.num_labels=3"):
         data.collater([data[0]])
+
+
+def test_label_in_a_mat_file_that_is_no_class(tmp_path):
+    write_mats(tmp_path, [0], label=np.array([1.0, 0.0, 3.0]))
+    data = dataset(tmp_path, None)
+    with pytest.raises(UserError, match=r"0.mat: label \[1.0, 0.0, 3.0\] is not of 0, 1 and NaN"):
+        data.collater([data[0]])
+
+
+def test_mat_files_without_idx_are_recordings_of_their_own(tmp_path):
+    write_mats(tmp_path, [0, 1], label=np.array([1.0, 0.0, 1.0]))
+    for number in (0, 1):
+        content = {"feats": np.ones((12, 2500)), "curr_sample_rate": RATE, "label": np.array([1.0, 0.0, 1.0])}
+        scipy.io.savemat(tmp_path / f"{number}.mat", content)
+    data = dataset(tmp_path, None)
+    assert len(set(data.collater([data[0], data[1]])["idx"].tolist())) == 2
+
+
+def test_what_is_said_of_a_short_recording_does_not_depend_on_its_batch(tmp_path):
+    write_shards(tmp_path, [1000, 1800])
+    data = dataset(tmp_path, table(2), pad=True)
+    alone, together = data.collater([data[0]])["net_input"], data.collater([data[0], data[1]])["net_input"]
+    assert alone["source"].shape == (1, 12, 2500)
+    for key in ("source", "padding_mask"):
+        assert torch.equal(alone[key][0], together[key][0])
 
 
 def test_mat_file_without_label_or_idx(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up_predictions import made_up_predictions, predictions_of
+from scipy.special import expit, logit
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from fairseq_signals_ext.errors import UserError
@@ -76,8 +77,11 @@ def test_groups_are_those_of_a_plain_loop(found, expected):
         points = [macro(row.metric, model, ones) for model in GROUPS[row.group]]
         assert row.mean == pytest.approx(np.mean(points), rel=1e-12)
         assert row.spread == pytest.approx(np.std(points, ddof=1), rel=1e-9)
-        ends = np.percentile(expected[row.metric, row.group], [5, 95])
-        np.testing.assert_allclose((row.low, row.high), ends, rtol=1e-12)
+        # the third of 60 from either end, mirrored on the scale of empirical logits of 35 patients
+        ends = np.sort(expected[row.metric, row.group])[[-3, 2]]
+        at_mean, at_ends = (logit((35 * np.asarray(x) + 0.5) / 36) for x in (np.mean(points), ends))
+        ends = (36 * expit(2 * at_mean - at_ends) - 0.5) / 35
+        np.testing.assert_allclose((row.low, row.high), ends, rtol=1e-9)
         seeds = found.seeds.query("group == @row.group")
         np.testing.assert_allclose(seeds[row.metric], points, rtol=1e-12)
         assert seeds["number"].tolist() == list(range(len(points)))
@@ -88,7 +92,8 @@ def test_differences_are_those_of_a_plain_loop(found, expected):
     assert found.differences["metric"].tolist() == list(METRICS)
     for row in found.differences.itertuples():
         drawn = expected[row.metric, "pretrained"] - expected[row.metric, "random"]
-        np.testing.assert_allclose((row.low, row.high), np.percentile(drawn, [5, 95]), rtol=1e-9, atol=1e-12)
+        drawn = np.sort(2 * row.difference - drawn)
+        np.testing.assert_allclose((row.low, row.high), drawn[[2, -3]], rtol=1e-9, atol=1e-12)
         assert row.p == pytest.approx(min(1, 2 * (1 + min((drawn <= 0).sum(), (drawn >= 0).sum())) / 61))
         means = found.groups.query("metric == @row.metric").set_index("group")["mean"]
         assert row.difference == pytest.approx(means["pretrained"] - means["random"], rel=1e-12)
