@@ -29,10 +29,10 @@ from tqdm import tqdm
 
 from fairseq_signals_ext.commands import label, prepare, split
 from fairseq_signals_ext.errors import UserError, exits_on_user_error
-from fairseq_signals_ext.evaluation.experiments import FineTuning, as_override, run_once, scores_of, train_command
 from fairseq_signals_ext.evaluation.plots import with_interval
 from fairseq_signals_ext.evaluation.predictions import Predictions
-from fairseq_signals_ext.evaluation.seeds import METRICS, SeedComparison, compare_seeds
+from fairseq_signals_ext.experiments.fine_tuning import FineTuning, as_override, run_once, scores_of, train_command
+from fairseq_signals_ext.experiments.seeds import METRICS, SeedComparison, compare_seeds
 
 CONFIGS = Path(__file__).resolve().parents[1] / "examples" / "ecg_fm"
 LABELLED, UNLABELLED = "cinc2021", "code15_wfdb"

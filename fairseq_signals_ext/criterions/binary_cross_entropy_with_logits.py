@@ -54,8 +54,8 @@ class BinaryCrossEntropyWithLogitsConfig(FairseqDataclass):
 
 @register_criterion("binary_cross_entropy_with_logits", dataclass=BinaryCrossEntropyWithLogitsConfig)
 class BinaryCrossEntropyWithLogitsCriterion(LabelCriterion):
-    """Logged: of segments `loss` (bits a known label), `accuracy`, `exact_match`, `f1` (labels pooled, at `threshold`); of
-    validation sets also `auroc` and `auprc` of recordings, over the `defined_labels` that have both classes,
+    """Logged: of segments `loss` (bits a known label), `accuracy`, `exact_match`, `f1` (labels pooled, at `threshold`);
+    of validation sets also `auroc` and `auprc` of recordings, over the `defined_labels` that have both classes,
     `segment_auroc`, `segment_auprc`, `cinc_score`.
     """
 

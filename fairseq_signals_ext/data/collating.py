@@ -29,8 +29,8 @@ class Collater:
     Args:
         settings: what the model is given.
         sample_rate: Hz.
-        segment_samples: of a segment; shorter ones are padded to this, so that what the model says of one does not depend
-            on the others in its batch.
+        segment_samples: of a segment; shorter ones are padded to this, so that what the model says of one does not
+            depend on the others in its batch.
         training: augment.
         masks: what the model will mask; None: leave that to the model.
         keep_original: add the segments before augmentation to the batch.

@@ -4,7 +4,7 @@ import json
 import math
 from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union, cast
 
 import numpy as np
 
@@ -106,7 +106,7 @@ def read_weights(weights: Union[str, Path, Sequence[float]], labels: int, option
     Raises:
         UserError: no such file, or not a positive number for each label.
     """
-    told, numbers = f"criterion.{option}={weights}", weights
+    told, numbers = f"criterion.{option}={weights}", cast(Any, weights)
     if isinstance(weights, (str, Path)):
         told = str(weights)
         try:
@@ -117,8 +117,8 @@ def read_weights(weights: Union[str, Path, Sequence[float]], labels: int, option
         raise UserError(f"{told}: not a list of positive numbers, one a label, such as [12.3,4.5]")
     if len(numbers) != labels:
         raise UserError(
-            f"{told}: {len(numbers)} numbers for {labels} labels; give one a label, such as the pos_weight.txt beside "
-            f"the label file"
+            f"{told}: {len(numbers)} numbers for {labels} labels; "
+            f"give one a label, such as the pos_weight.txt beside the label file"
         )
     return [float(number) for number in numbers]
 
@@ -130,7 +130,8 @@ def _is_positive(number: Any) -> bool:
 def check_same_folder(table: LabelTable, shard: Path) -> None:
     """Raise a `UserError` if labels and a shard are of different prepared folders, whose idx are not the same.
 
-    Labels from elsewhere, such as a table of one's own, may lack rows of recordings that were added later, but have none beyond the folder's last idx.
+    Labels from elsewhere, such as a table of one's own, may lack rows of recordings that were added later,
+    but have none beyond the folder's last idx.
     """
     recordings = shard.resolve().parent.parent
     labels = table.path.resolve().parent.parent.parent

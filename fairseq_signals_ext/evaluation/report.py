@@ -167,7 +167,8 @@ def _strict(value: Any) -> Any:
 def as_text(evaluation: Evaluation) -> str:
     """An evaluation as a table for a terminal of 100 columns: averages, then a line a label, then notes."""
     settings, recordings = evaluation.settings, evaluation.recordings
-    how = ", ".join([str(settings.aggregation), *(f"{name}: {way}" for name, way in settings.label_aggregation.items())])
+    of_labels = [f"{name}: {way}" for name, way in settings.label_aggregation.items()]
+    how = ", ".join([str(settings.aggregation), *of_labels])
     lines = [
         f"{evaluation.about['subset']}: {len(recordings)} recordings ({len(evaluation.segments)} segments, {how}), "
         f"{evaluation.patients} patients"

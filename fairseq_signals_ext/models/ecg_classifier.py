@@ -181,7 +181,7 @@ def resolve_config(cfg: Any) -> None:
 
 
 def take_over_architecture(cfg: Any, pretrained: Dict[str, Any]) -> None:
-    """Set, in place, options of the architecture that `cfg` leaves at their defaults to those of another model's config."""
+    """Set, in place, options of the architecture that `cfg` leaves at their defaults, as in another model's config."""
     defaults = {option.name: option.default for option in fields(EcgTransformerClassifierConfig)}
     with open_dict(cfg):
         cfg.update(take_architecture(dict(cfg), defaults, pretrained))

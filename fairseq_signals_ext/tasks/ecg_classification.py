@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-import numpy as np
 import torch
 from fairseq.dataclass import ChoiceEnum
 from fairseq.logging import metrics
@@ -236,8 +235,8 @@ class EcgClassificationTask(EcgPretrainingTask):
             and best not in BinaryCrossEntropyWithLogitsCriterion.SUMMED
         ):
             raise UserError(
-                f"{path}: no label has positives and negatives here, so {best}, which is to choose the best checkpoint, "
-                f"is undefined; validate on other recordings, or set checkpoint.best_checkpoint_metric=loss"
+                f"{path}: no label has positives and negatives here, so {best}, which chooses the best checkpoint, is "
+                f"undefined; validate on other recordings, or set checkpoint.best_checkpoint_metric=loss"
             )
         logger.warning(
             f"{path}: {len(undefined)} of {len(self.label_names)} labels have one class only here, their AUROC and "

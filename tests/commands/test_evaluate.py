@@ -9,8 +9,8 @@ from made_up import write_shards
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from fairseq_signals_ext.commands.evaluate import main
-from fairseq_signals_ext.evaluation import predicting
 from fairseq_signals_ext.evaluation.predictions import Predictions
+from fairseq_signals_ext.inference import predicting
 
 LABELS = ("AF", "SR")
 FAST = ("--resamples", 20)

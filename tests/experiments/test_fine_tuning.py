@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairseq_signals_ext.errors import MissingPackageError, UserError
-from fairseq_signals_ext.evaluation import experiments
-from fairseq_signals_ext.evaluation.experiments import FineTuning, as_override, run_once
+from fairseq_signals_ext.experiments import fine_tuning as experiments
+from fairseq_signals_ext.experiments.fine_tuning import FineTuning, as_override, run_once
 
 # a training that counts how often it was started, and needs two steps
 STEP = "import pathlib, sys; f = pathlib.Path(sys.argv[1]); f.write_text(f.read_text() + 'x' if f.exists() else 'x')"

@@ -12,9 +12,9 @@ from scipy.special import expit, logit
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.evaluation import seeds as module
 from fairseq_signals_ext.evaluation.bootstrap import paired_difference, patient_weights
-from fairseq_signals_ext.evaluation.seeds import compare_seeds
+from fairseq_signals_ext.experiments import seeds as module
+from fairseq_signals_ext.experiments.seeds import compare_seeds
 
 METRICS = {"auroc": roc_auc_score, "auprc": average_precision_score}
 # the last label has so few positives that it is undefined in some resamples

@@ -1,0 +1,1 @@
+"""Many fine-tunings through the real commands, and their comparison."""
