@@ -76,6 +76,8 @@ class EcgDataset(FairseqDataset):
             items = np.maximum(items, samples > 0)
         if self.settings.min_sample_size:
             items = np.where(samples >= self.settings.min_sample_size, items, 0)
+        if self._draws_segment:
+            items = np.minimum(items, 1)
         kept = int(np.count_nonzero(items))
         needed = stride * self.segments / self.sample_rate
         what = "segments" if self.segments == 1 else "pairs of adjacent segments"
@@ -88,8 +90,6 @@ class EcgDataset(FairseqDataset):
                 f"{self.name}: none of {len(samples)} recordings has {needed:g} s at {self.sample_rate:g} Hz "
                 f"({what} of {self.settings.segment_seconds:g} s); lower task.segment_seconds or give longer recordings"
             )
-        if self._draws_segment:
-            items = np.minimum(items, 1)
         recording = np.repeat(np.arange(len(samples), dtype=np.int32), items)
         first_item = np.repeat(np.cumsum(items) - items, items)
         start = (np.arange(len(recording)) - first_item) * (stride * self.segments)

@@ -13,6 +13,7 @@ from fairseq_signals_ext.evaluation.delong import paired_test
 from fairseq_signals_ext.evaluation.evaluating import Evaluation, EvaluationSettings
 from fairseq_signals_ext.evaluation.plots import Estimate, draw_comparison, with_interval
 from fairseq_signals_ext.evaluation.report import aligned
+from fairseq_signals_ext.evaluation.predictions import Predictions
 from fairseq_signals_ext.files import atomic
 
 if TYPE_CHECKING:
@@ -60,8 +61,9 @@ def compare(evaluations: Mapping[str, Evaluation]) -> "pd.DataFrame":
     Returns:
         A row a `scope` (`macro`, or `label`), `label` and `model`. Columns `auroc`, `auroc_low`, `auroc_high`;
         `auroc_difference` (to the first model) with the same ends, and its `auroc_p`, by bootstrap of patients; the
-        same for `auprc`; for labels `auroc_delong_p` (DeLong's paired test), and `auroc_delong_p_holm`, adjusted for
-        the number of labels. NaN where undefined, and for the first model.
+        same for `auprc`; for labels `auroc_delong_p`, DeLong's paired test, if no patient has several recordings, of
+        which that test knows nothing; and `auroc_p_holm`, that p, else `auroc_p`, adjusted for the number of labels.
+        NaN where undefined, and for the first model.
         Of a regression, a row a label and model with `mae`, `rmse`, `r2`, `pearson_r` and the ends of its interval.
 
     Raises:
@@ -126,11 +128,16 @@ def _differences(model: Evaluation, first: Evaluation) -> "pd.DataFrame":
         columns[f"{metric}_difference_low"] = rows["low"].to_numpy()
         columns[f"{metric}_difference_high"] = rows["high"].to_numpy()
         columns[f"{metric}_p"] = rows["p"].to_numpy()
-    triples = zip(model.recordings.scores.T, first.recordings.scores.T, first.recordings.targets.T)
-    p = np.array([paired_test(*triple).p for triple in triples])
-    columns["auroc_delong_p"] = np.concatenate([[np.nan], p])
-    columns["auroc_delong_p_holm"] = np.concatenate([[np.nan], holm(p)])
+    p = columns["auroc_p"][1:]
+    if first.independent:
+        p = _delong_p(model.recordings, first.recordings)
+        columns["auroc_delong_p"] = np.append(np.nan, p)
+    columns["auroc_p_holm"] = np.append(np.nan, holm(p))
     return pd.DataFrame(columns)
+
+
+def _delong_p(a: Predictions, b: Predictions) -> np.ndarray:
+    return np.array([paired_test(*label).p for label in zip(a.scores.T, b.scores.T, b.targets.T)])
 
 
 def _macro_and_labels(found: Bootstrap, metric: str) -> "pd.DataFrame":
@@ -179,8 +186,8 @@ def _explanation(tables: Mapping[str, "pd.DataFrame"], settings: EvaluationSetti
     if "auroc" not in table:
         return f"In brackets: {percent} interval of Pearson's r by Fisher's transformation."
     return (
-        f"In brackets: {percent} intervals. These, and p of averages, come from {settings.resamples} resamples of "
-        f"patients; p of labels is that of DeLong's paired test with Holm's correction. "
+        f"In brackets: {percent} intervals. These, and p, come from {settings.resamples} resamples of patients; p of "
+        f"labels from DeLong's paired test if each recording is of another patient, and adjusted by Holm's method. "
         f"Differences and tests are against {table['model'][0]}."
     )
 
@@ -199,7 +206,8 @@ def _sections(table: "pd.DataFrame") -> Iterator[_Section]:
     models = [row["model"] for row in macro]
     head = ["label", *models, *(f"p ({model})" for model in models[1:])]
     rows = [_label_row(str(label), found.to_dict("records")) for label, found in labels]
-    yield _Section("AUROC of labels", [head, *rows], brief=False)
+    test = "DeLong's paired test" if "auroc_delong_p" in table else "resamples of patients, who have several recordings"
+    yield _Section(f"AUROC of labels; p by {test}", [head, *rows], brief=False)
 
 
 def _regression_row(row: Mapping[str, Any]) -> List[str]:
@@ -213,7 +221,7 @@ def _macro_row(row: Mapping[str, Any], metric: str) -> List[str]:
 
 def _label_row(label: str, models: Sequence[Mapping[str, Any]]) -> List[str]:
     values = [with_interval(row, "auroc") for row in models]
-    return [label, *values, *(_number(row["auroc_delong_p_holm"]) for row in models[1:])]
+    return [label, *values, *(_number(row["auroc_p_holm"]) for row in models[1:])]
 
 
 def _number(value: float) -> str:

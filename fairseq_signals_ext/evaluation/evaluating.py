@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # metrics that have an interval by bootstrap
 WITH_INTERVAL = ("auroc", "auprc", "f1")
+# with fewer positives or negatives no interval is trustworthy, see `bootstrap`
+_FEW = 10
 _RULES = {"f1": "best F1", "youden": "best Youden index"}
 
 
@@ -76,7 +78,7 @@ class Evaluation:
         segments: what the model said.
         recordings: the same, aggregated.
         per_label: a row a label: `metrics.label_metrics` of recordings, with intervals by bootstrap (`auroc_low`, ...)
-            and DeLong (`auroc_delong_low`, ...), and `segment_auroc` and `segment_auprc`; of a regression
+            and, if `independent`, DeLong (`auroc_delong_low`, ...), `segment_auroc` and `segment_auprc`; of a regression
             `regression.label_metrics`, and `segment_mae` and `segment_r2`.
         summaries: `recordings` and `segments`: `metrics.summary`, for recordings with intervals.
         thresholds: None for a regression.
@@ -98,6 +100,15 @@ class Evaluation:
     def patients(self) -> int:
         """How many there are."""
         return len(np.unique(self.recordings.patient))
+
+    @property
+    def independent(self) -> bool:
+        """Whether each recording is of another patient, as DeLong's method takes them to be."""
+        return _independent(self.recordings)
+
+
+def _independent(recordings: Predictions) -> bool:
+    return len(np.unique(recordings.patient)) == len(recordings)
 
 
 def check_rule(rule: str) -> bool:
@@ -203,6 +214,7 @@ def _label_table(
             columns.update({f"{name}_{end}": ends[end].to_numpy() for end in ("low", "high")})
         if name == "auroc":
             columns["auroc_undefined_resamples"] = ends["undefined_resamples"].to_numpy()
+        if name == "auroc" and _independent(recordings):
             pairs = zip(recordings.scores.T, recordings.targets.T)
             found = [delong.interval(scores, targets, intervals.confidence) for scores, targets in pairs]
             columns["auroc_delong_low"], columns["auroc_delong_high"] = zip(*((low, high) for _, low, high in found))
@@ -231,6 +243,9 @@ def _notes(
     undefined = [_lacking(row) for row in table[table["auroc"].isna()].to_dict("records")]
     if undefined:
         notes.append(f"undefined, and left out of the means: {', '.join(undefined)}")
+    few = ", ".join(_scarce(row) for row in table[table["auroc"].notna()].to_dict("records") if _fewer(row) < _FEW)
+    if few:
+        notes.append(f"few positives (or negatives): intervals are too narrow: {few}")
     if thresholds.subset == subset:
         notes.append(f"the thresholds were chosen on {subset} itself: what is measured at them is too good")
     if thresholds.one_class:
@@ -244,6 +259,15 @@ def _notes(
     if challenge is not None and challenge.unknown:
         notes.append(f"CinC 2021 score: without {challenge.unknown} recording(s) with a label that is not known")
     return notes
+
+
+def _fewer(row: Mapping[str, Any]) -> int:
+    return int(min(row["positives"], row["known"] - row["positives"]))
+
+
+def _scarce(row: Mapping[str, Any]) -> str:
+    what = "positives" if row["positives"] == _fewer(row) else "negatives"
+    return f"{row['label']!r} ({_fewer(row)} {what})"
 
 
 def _lacking(row: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -54,34 +55,73 @@ class FineTuning:
 
     def command(self) -> List[str]:
         """The command line of fairseq-hydra-train, with absolute paths."""
-        options = [
+        return train_command(self.config_dir, self.config_name, self.out, self._options())
+
+    def _options(self) -> List[str]:
+        # random convolutions that do not learn, as published fine-tunings have it, would flatter pretraining
+        learning = ["++model.feature_grad_mult=1.0"] if self.random_start else []
+        return [
             as_override("task.data", self.data.resolve()),
             as_override("task.label_file", self.label_file.resolve()),
             as_override("model.model_path", self.pretrained.resolve()),
             f"++model.no_pretrained_weights={str(self.random_start).lower()}",
+            *learning,
             as_override("dataset.train_subset", self.train_subset),
+            as_override("dataset.valid_subset", "valid"),
             f"common.seed={self.seed}",
+            *self.overrides,
         ]
-        return train_command(self.config_dir, self.config_name, self.out, (*options, *self.overrides))
 
     def run(self) -> None:
         """Train to the end, unless that has been done, see `run_once`.
 
         Raises:
-            UserError: the training fails, or a manifest, the labels or the pretrained checkpoint are missing.
+            UserError: the training fails, an override cannot be read, or a manifest, the labels or the pretrained
+                checkpoint are missing.
         """
-        configs, manifests = sorted(self.config_dir.rglob("*.yaml")), find_manifests(self.data, self.train_subset)
-        run_once(self.command(), self.out, [*configs, *manifests, self.labels, self.pretrained])
+        run_once(self.command(), self.out, self.inputs())
+
+    def inputs(self) -> List[Path]:
+        """Files that decide what comes of it: configs, manifests (that of validation chooses the best checkpoint),
+        labels and what they are called, the pretrained checkpoint, and files that an option names, such as weights.
+        """
+        values = _read_options(self._options())
+        subsets = [subset for part in ("train", "valid") for subset in values[f"dataset.{part}_subset"].split(",")]
+        manifests = [path for subset in subsets for path in find_manifests(values["task.data"], subset)]
+        named = [Path(value) for value in values.values() if os.path.isfile(value)]
+        configs = sorted(self.config_dir.rglob("*.yaml"))
+        labels = _label_files(Path(values["task.label_file"]))
+        return [*configs, *manifests, *labels, Path(values["model.model_path"]), *named]
 
     @property
     def labels(self) -> Path:
         """The `y.npy`."""
-        return self.label_file / "y.npy" if self.label_file.is_dir() else self.label_file
+        return _label_files(self.label_file)[0]
 
     @property
     def checkpoint(self) -> Path:
         """The best one on the validation set."""
         return self.out / "checkpoints" / "checkpoint_best.pt"
+
+
+def _label_files(label_file: Path) -> List[Path]:
+    """The `y.npy`, and the `label_def.csv` beside it if there is one."""
+    values = label_file / "y.npy" if label_file.is_dir() else label_file
+    definition = values.with_name("label_def.csv")
+    return [values, definition] if definition.is_file() else [values]
+
+
+def _read_options(options: Sequence[str]) -> Dict[str, str]:
+    """Texts that options for hydra set, the last of a key."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(options))
+    except HydraException as error:
+        raise UserError(f"option for hydra: {str(error).splitlines()[0]}; give KEY=VALUE") from None
+    values = {override.key_or_group: override.value() for override in parsed}
+    return {key: value for key, value in values.items() if isinstance(value, str)}
 
 
 def as_override(key: str, value: object) -> str:
@@ -183,7 +223,7 @@ def scores_of(run: FineTuning, subset: str) -> Predictions:
     """
     from fairseq_signals_ext.inference.predicting import PredictOptions, predict_subset
 
-    source = json.dumps(_checksums([run.checkpoint, *find_manifests(run.data, subset), run.labels]))
+    source = json.dumps(_checksums([run.checkpoint, *find_manifests(run.data, subset), *_label_files(run.label_file)]))
     kept = run.out / f"scores_{subset}.npz"
     if kept.is_file():
         with np.load(kept, allow_pickle=False) as file:

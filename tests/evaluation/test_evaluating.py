@@ -50,14 +50,35 @@ def test_labels_are_those_of_scikit_learn():
         of_segments = known_of(segments, label)
         assert row["segment_auroc"] == pytest.approx(roc_auc_score(*of_segments), abs=1e-12)
         assert row["segment_auprc"] == pytest.approx(average_precision_score(*of_segments), abs=1e-12)
-        by_delong = delong.interval(scores, targets)
-        assert (row["auroc_delong_low"], row["auroc_delong_high"]) == by_delong[1:]
         for metric in ("auroc", "auprc", "f1"):
             assert row[f"{metric}_low"] < row[metric] < row[f"{metric}_high"]
     macro = evaluation.summaries["recordings"]["macro"]
     assert macro["auroc"] == pytest.approx(table["auroc"].mean(), abs=1e-12)
     assert macro["auroc_low"] < macro["auroc"] < macro["auroc_high"]
     assert evaluation.summaries["segments"]["macro"]["auroc"] == pytest.approx(table["segment_auroc"].mean())
+
+
+def test_intervals_by_delong_only_if_each_recording_is_of_another_patient():
+    recordings = made_up_predictions(items=60, labels=2, per_patient=1)
+    table = evaluate(recordings, ABOUT, FAST).per_label
+    for label, row in table.iterrows():
+        targets, scores = known_of(recordings, label)
+        assert (row["auroc_delong_low"], row["auroc_delong_high"]) == delong.interval(scores, targets)[1:]
+    patient = recordings.patient.copy()
+    patient[0] = patient[1]
+    table = evaluate(dataclasses.replace(recordings, patient=patient), ABOUT, FAST).per_label
+    assert not [name for name in table if "delong" in name]
+
+
+def test_labels_with_few_positives_or_negatives_are_named():
+    targets = np.zeros((40, 4))
+    for label, positives in enumerate((9, 10, 30, 31)):
+        targets[:positives, label] = 1
+    scores = np.random.default_rng(0).random(targets.shape)
+    (note,) = evaluate(predictions_of(scores, targets), ABOUT, FAST).notes
+    assert note == (
+        "few positives (or negatives): intervals are too narrow: 'label 0' (9 positives), 'label 3' (9 negatives)"
+    )
 
 
 def test_undefined_labels_are_left_out_and_named():
@@ -67,14 +88,14 @@ def test_undefined_labels_are_left_out_and_named():
     evaluation = evaluate(recordings, ABOUT, FAST)
     macro, table = evaluation.summaries["recordings"]["macro"], evaluation.per_label
     assert macro["auroc"] == table["auroc"][0]
-    assert table.loc[1:, ["auroc", "auroc_low", "auroc_delong_low", "segment_auroc"]].isna().all(axis=None)
+    assert table.loc[1:, ["auroc", "auroc_low", "segment_auroc"]].isna().all(axis=None)
     assert list(table["auroc_undefined_resamples"]) == [0, 40, 40]
     (note,) = evaluation.notes
     assert note == "undefined, and left out of the means: 'label 1' (no positives among 100), 'label 2' (none known)"
 
 
 def test_seed_and_confidence_are_used():
-    recordings = made_up_predictions(items=100, labels=1)
+    recordings = made_up_predictions(items=100, labels=1, per_patient=1)
     wide, other, narrow = (
         evaluate(recordings, ABOUT, dataclasses.replace(FAST, **change)).per_label.iloc[0]
         for change in ({}, {"seed": 2}, {"confidence": 0.5})

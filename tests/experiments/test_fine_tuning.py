@@ -1,5 +1,6 @@
 """Runs of an experiment: done once, run anew when something else was asked for, with one line when they fail."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -154,11 +155,64 @@ def test_hydra_gets_absolute_paths_and_the_overrides_last():
     assert (options["common.seed"], options["model.final_dropout"]) == (9, 0.1)
 
 
-def test_starts_differ_in_one_option_only():
+def test_a_random_start_learns_its_convolutions_and_differs_in_nothing_else():
     pretrained, random = (fine_tuning(random_start=start).command() for start in (False, True))
-    assert [pair for pair in zip(pretrained, random) if pair[0] != pair[1]] == [
-        ("++model.no_pretrained_weights=false", "++model.no_pretrained_weights=true")
+    assert sorted({*pretrained} ^ {*random}) == [
+        "++model.feature_grad_mult=1.0",
+        "++model.no_pretrained_weights=false",
+        "++model.no_pretrained_weights=true",
     ]
+    chosen = fine_tuning(random_start=True, overrides=("++model.feature_grad_mult=0.1",))
+    assert options_of(chosen.command())["model.feature_grad_mult"] == 0.1
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A fine-tuning whose inputs are there, and whose training is that of `command_of`."""
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "labels").mkdir()
+    places = "configs/tiny.yaml train_5.tsv valid.tsv dev.tsv labels/y.npy labels/label_def.csv weights.txt p.pt"
+    for name in places.split():
+        (tmp_path / name).write_text(name)
+    folders = {name: tmp_path / name for name in ("labels", "out")}
+    monkeypatch.setattr(FineTuning, "command", lambda self: command_of(self.out))
+    return fine_tuning(
+        config_dir=tmp_path / "configs",
+        data=tmp_path,
+        label_file=folders["labels"],
+        pretrained=tmp_path / "p.pt",
+        out=folders["out"],
+        overrides=(as_override("criterion.pos_weight", tmp_path / "weights.txt"),),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "decides"),
+    [
+        *((name, True) for name in ("configs/tiny.yaml", "train_5.tsv", "valid.tsv", "labels/y.npy", "p.pt")),
+        *((name, True) for name in ("labels/label_def.csv", "weights.txt")),
+        ("dev.tsv", False),
+    ],
+)
+def test_all_that_decides_what_comes_of_a_run_is_looked_at(run, name, decides):
+    run.run()
+    first = run.out / "of the first"
+    first.touch()
+    run.run()
+    assert first.exists() and steps(run.out) == 1
+    (run.data / name).write_text("changed")
+    run.run()
+    assert first.exists() != decides and steps(run.out) == 1
+
+
+def test_inputs_are_those_of_the_overrides(run):
+    more = dataclasses.replace(run, overrides=("dataset.valid_subset='dev,train_5'",))
+    assert run.data / "dev.tsv" in more.inputs() and run.data / "valid.tsv" not in more.inputs()
+    with pytest.raises(UserError, match="option for hydra: .*no value; give KEY=VALUE"):
+        dataclasses.replace(run, overrides=("no value",)).run()
+    (run.data / "valid.tsv").unlink()
+    with pytest.raises(UserError, match="valid.tsv: no such manifest"):
+        run.run()
 
 
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=0x17F, exclude_characters="$\\"), min_size=1))

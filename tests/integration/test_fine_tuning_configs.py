@@ -1,6 +1,7 @@
 """Every fine-tuning config that we ship, in every mode, composes and starts."""
 
 import pytest
+import torch
 from fine_tuning import CONFIGS, finetune, write_labelled, write_pretrained
 from made_up import write_label_file
 from running import logged, weights
@@ -35,6 +36,11 @@ def test_task(data, pretrained, tmp_path, config):
     assert (tmp_path / "checkpoints" / "checkpoint_best.pt").is_file()
 
 
+def test_layer_decay_with_bf16(data, pretrained, tmp_path):
+    log = start(data, tmp_path, pretrained, TASKS[0], "mode=layer_decay", "++common.bf16=true")
+    assert len(logged(log, "valid_auprc")) == 1
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_mode(data, pretrained, tmp_path, mode):
     log = start(data, tmp_path, pretrained, TASKS[0], f"mode={mode}")
@@ -44,6 +50,11 @@ def test_mode(data, pretrained, tmp_path, mode):
     moved = (after["encoder.encoder.layers.0.fc1.weight"] - before["encoder.layers.0.fc1.weight"]).abs().max()
     # Adam's first updates are as large as the learning rate
     assert {"full": 0 < moved < 1e-5, "linear_probe": moved == 0, "random_start": moved > 1e-2}.get(mode, moved > 0)
+    convolutions = [
+        weights_of[name + "feature_extractor.conv_layers.0.0.weight"]
+        for name, weights_of in (("", before), ("encoder.", after))
+    ]
+    assert torch.equal(*convolutions) == (mode != "random_start")
     if mode == "layer_decay":
         convolutions = (after["encoder.post_extract_proj.weight"] - before["post_extract_proj.weight"]).abs().max()
         # one layer in the small model: it learns at 0.75, what is below it at 0.75 squared

@@ -87,13 +87,51 @@ def test_subset_without_a_whole_segment(data, line_of):
     assert "valid.tsv: none of 4 recordings has 5 s at 500 Hz" in line
 
 
-@pytest.mark.parametrize("weights, said", [("[1, 2]", "has 2 numbers for 3 labels"), ("nowhere.txt", "nowhere.txt")])
+@pytest.mark.parametrize(
+    "weights, said",
+    [("[1, 2]", "2 numbers for 3 labels"), ("3.2", "not a list of positive"), ("nowhere.txt", "nowhere.txt")],
+)
 def test_pos_weight(line_of, weights, said):
     assert said in line_of(f"criterion.pos_weight={weights}")
 
 
 def test_cinc_score_without_weights(line_of):
     assert "needs criterion.weights_file" in line_of("++criterion.report_cinc_score=true")
+
+
+def test_cinc_score_without_sinus_rhythm(ecg_data, data, line_of):
+    weights_file = ecg_data / "cinc2021" / "scoring" / "weights.csv"
+    options = ["++criterion.report_cinc_score=true", f"++criterion.weights_file={weights_file}"]
+    assert "no class" in line_of(*options) and "sinus rhythm" in line_of(*options)
+
+
+def test_best_metric_that_is_not_logged(line_of):
+    line = line_of("++criterion.report_auc=false")
+    assert "checkpoint.best_checkpoint_metric=auprc is not logged here; use loss, accuracy" in line
+
+
+def test_criterion_that_does_not_fit_the_task(line_of):
+    assert "criterion binary_cross_entropy_with_logits does not fit task ecg_regression; use regression" in line_of(
+        "task._name=ecg_regression"
+    )
+
+
+def test_validation_without_a_defined_label(data, line_of):
+    write_label_file(data / "labels", np.ones((16, 3)))
+    assert "valid.tsv: no label has positives and negatives here, so auprc" in line_of()
+
+
+def test_pairs(line_of):
+    assert "task.pairs=random: pairs are for pretraining" in line_of("++task.pairs=random")
+
+
+def test_combined_validation_sets(line_of):
+    assert "dataset.combine_valid_subsets is not supported" in line_of("++dataset.combine_valid_subsets=true")
+
+
+def test_linear_probe_with_layer_decay(line_of):
+    line = line_of("++model.linear_probe=true", "++model.layer_decay=0.5")
+    assert "model.linear_probe trains the head only, so model.layer_decay has no effect" in line
 
 
 def test_layer_decay_with_an_optimizer_that_ignores_it(line_of):
