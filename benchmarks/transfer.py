@@ -29,10 +29,11 @@ from tqdm import tqdm
 
 from fairseq_signals_ext.commands import label, prepare, split
 from fairseq_signals_ext.errors import UserError, exits_on_user_error
-from fairseq_signals_ext.evaluation.plots import with_interval
 from fairseq_signals_ext.evaluation.predictions import Predictions
+from fairseq_signals_ext.evaluation.text import with_interval
 from fairseq_signals_ext.experiments.fine_tuning import FineTuning, as_override, run_once, scores_of, train_command
 from fairseq_signals_ext.experiments.seeds import METRICS, SeedComparison, compare_seeds
+from fairseq_signals_ext.files import atomic
 
 CONFIGS = Path(__file__).resolve().parents[1] / "examples" / "ecg_fm"
 LABELLED, UNLABELLED = "cinc2021", "code15_wfdb"
@@ -77,7 +78,8 @@ def write_pretraining_manifest(data: Path, path: Path) -> None:
     held_out = {*_recordings(labelled / "valid.tsv"), *_recordings(labelled / "test.tsv")}
     lines = [line for line in _recordings(data / "all.tsv") if line not in held_out]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(["../..", *lines]) + "\n", encoding="utf-8")
+    with atomic(path) as temporary:
+        temporary.write_text("\n".join(["../..", *lines]) + "\n", encoding="utf-8")
 
 
 def _recordings(manifest: Path) -> List[str]:

@@ -146,7 +146,8 @@ class _Model:
         from fairseq_signals_ext.evaluation.evaluating import evaluate
 
         segments, thresholds = self.segments(subset), None
-        about = {"checkpoint": str(self._checkpoint), "subset": subset, "label_file": self._options.label_file}
+        label_file = self._options.label_file or segments.label_file
+        about = {"checkpoint": str(self._checkpoint), "subset": subset, "label_file": label_file}
         if segments.kind == "classification":
             thresholds = self._thresholds(subset, settings, choice)
         elif choice.asked:
@@ -236,10 +237,10 @@ def _label_and_way(text: str) -> Tuple[str, str]:
 
 
 def _threshold_choice(args: argparse.Namespace) -> _ThresholdChoice:
-    from fairseq_signals_ext.evaluation.evaluating import check_rule
+    from fairseq_signals_ext.evaluation.thresholds import parse_rule
 
     rule, subset = args.thresholds, args.thresholds_from
-    if rule is not None and check_rule(rule):
+    if rule is not None and parse_rule(rule) is None:
         if subset is not None:
             raise UserError(f"--thresholds-from {subset}: the threshold {rule} is not chosen on data; leave one out")
         return _ThresholdChoice(rule, None, asked=True)

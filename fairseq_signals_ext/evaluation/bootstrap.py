@@ -24,13 +24,13 @@ a single value that says nothing.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, Iterator, Optional, Sequence, Tuple
 
 import numpy as np
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.evaluation.metrics import threshold_metrics, thresholds_of
-from fairseq_signals_ext.evaluation.predictions import Predictions
+from fairseq_signals_ext.evaluation.predictions import Predictions, matched
 from fairseq_signals_ext.evaluation.ranking import rank, weighted_auprc, weighted_auroc
 
 if TYPE_CHECKING:
@@ -129,8 +129,7 @@ def paired_difference(
     """
     for predictions in (a, b):
         _check(predictions, resamples, metrics, confidence)
-    a, b = _by_idx(a), _by_idx(b)
-    _check_same(a, b)
+    a, b = matched(a, b)
     models = [_Evaluator(model, metrics, at) for model, at in zip((a, b), thresholds)]
     points = [model(np.ones((len(a), 1))) for model in models]
     blocks = (_difference(models, weights) for weights in _blocks(models, a, resamples, seed, progress))
@@ -186,16 +185,28 @@ def _difference(models: Sequence[_Evaluator], weights: np.ndarray) -> Values:
 def _blocks(
     models: Sequence[_Evaluator], predictions: Predictions, resamples: int, seed: int, progress: bool
 ) -> Iterator[np.ndarray]:
-    """Weights of the items, items x resamples, as many resamples at a time as fit into some memory."""
+    """Weights of the items, items x some resamples at a time."""
+    patients, patient = np.unique(predictions.patient, return_inverse=True)
+    rows = max(model.rows for model in models)
+    for weights in resampled(len(patients), resamples, seed, rows, progress):
+        yield weights[patient].astype(np.float64)
+
+
+def resampled(patients: int, resamples: int, seed: int, rows: int = 0, progress: bool = False) -> Iterator[np.ndarray]:
+    """`patient_weights`, as many resamples at a time as fit into some memory.
+
+    Args:
+        rows: how many numbers are made of a resample, at most.
+        progress: show a bar.
+    """
     from tqdm import tqdm
 
-    patients, patient = np.unique(predictions.patient, return_inverse=True)
-    block = max(1, _BLOCK_BYTES // (8 * max(1, *(model.rows for model in models))))
+    block = max(1, _BLOCK_BYTES // (8 * max(1, rows, patients)))
     rng = np.random.default_rng(seed)
     with tqdm(total=resamples, desc="bootstrap", unit="resample", disable=not progress, leave=False) as bar:
         for first in range(0, resamples, block):
             count = min(block, resamples - first)
-            yield patient_weights(rng, len(patients), count)[patient].astype(np.float64)
+            yield patient_weights(rng, patients, count)
             bar.update(count)
 
 
@@ -299,6 +310,11 @@ def _check(predictions: Predictions, resamples: int, metrics: Sequence[str], con
     unknown = [metric for metric in metrics if metric not in METRICS]
     if unknown or not metrics:
         raise UserError(f"bootstrap: no metric {', '.join(unknown) or 'given'}; there are {', '.join(METRICS)}")
+    check_settings(predictions, resamples, confidence)
+
+
+def check_settings(predictions: Predictions, resamples: int, confidence: float) -> None:
+    """Raise a `UserError` if a setting is out of range, or there are predictions of which no metric can be had."""
     if resamples < 1:
         raise UserError(f"bootstrap: {resamples} resamples; give 1 or more, as a rule 1000")
     if not 0 < confidence < 1:
@@ -306,33 +322,3 @@ def _check(predictions: Predictions, resamples: int, metrics: Sequence[str], con
     if not len(predictions):
         raise UserError("bootstrap: there are no predictions; the subset is empty")
     predictions.check()
-
-
-def _by_idx(predictions: Predictions) -> Predictions:
-    """Sorted by recording; segments of one stay in their order."""
-    order = np.argsort(predictions.idx, kind="stable")
-    return Predictions(
-        scores=predictions.scores[order],
-        targets=predictions.targets[order],
-        idx=predictions.idx[order],
-        patient=predictions.patient[order],
-        label_names=predictions.label_names,
-    )
-
-
-def _check_same(a: Predictions, b: Predictions) -> None:
-    """Raise a `UserError` that names the first difference in anything but the scores."""
-    for number, (ours, theirs) in enumerate(zip(a.label_names, b.label_names)):
-        if ours != theirs:
-            raise UserError(f"models differ: label {number + 1} is {ours!r} in the first, {theirs!r} in the second")
-    if len(a.label_names) != len(b.label_names):
-        raise UserError(f"models differ: the first has {len(a.label_names)} labels, the second {len(b.label_names)}")
-    only: List[int] = sorted({*a.idx.tolist()} ^ {*b.idx.tolist()})
-    if only:
-        raise UserError(f"models differ: recording {only[0]} is in one only ({len(only)} such); take the same subset")
-    if len(a) != len(b):
-        raise UserError(f"models differ: {len(a)} and {len(b)} segments; compare recordings, or take the same segments")
-    known = (a.targets == b.targets) | (np.isnan(a.targets) & np.isnan(b.targets))
-    differ = (a.idx != b.idx) | (a.patient != b.patient) | ~known.all(axis=1)
-    if differ.any():
-        raise UserError(f"models differ: patient or labels of recording {a.idx[differ][0]}; take the same label file")

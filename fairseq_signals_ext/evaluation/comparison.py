@@ -2,18 +2,20 @@
 
 import re
 import textwrap
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, NamedTuple, Sequence
 
 import numpy as np
 
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.evaluation import regression
 from fairseq_signals_ext.evaluation.bootstrap import Bootstrap, paired_difference
 from fairseq_signals_ext.evaluation.delong import paired_test
 from fairseq_signals_ext.evaluation.evaluating import Evaluation, EvaluationSettings
-from fairseq_signals_ext.evaluation.plots import Estimate, draw_comparison, with_interval
-from fairseq_signals_ext.evaluation.report import aligned
+from fairseq_signals_ext.evaluation.plots import Estimate, draw_comparison
 from fairseq_signals_ext.evaluation.predictions import Predictions
+from fairseq_signals_ext.evaluation.text import SIGNIFICANT, aligned, with_interval
 from fairseq_signals_ext.files import atomic
 
 if TYPE_CHECKING:
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 FILES = ("comparison.csv", "comparison.md", "comparison.png")
 _METRICS = {"auroc": "AUROC", "auprc": "AUPRC"}
 _KEYS = ["scope", "label", "model"]
-_REGRESSION = ("mae", "rmse", "r2", "pearson_r", "pearson_r_low", "pearson_r_high")
+_REGRESSION = {"mae": "MAE", "rmse": "RMSE", "r2": "R2", "pearson_r": "Pearson r"}
+# of a regression, what is shown on the terminal and drawn
+_SHOWN = ("mae", "pearson_r")
 
 
 class _Section(NamedTuple):
@@ -64,10 +68,10 @@ def compare(evaluations: Mapping[str, Evaluation]) -> "pd.DataFrame":
         same for `auprc`; for labels `auroc_delong_p`, DeLong's paired test, if no patient has several recordings, of
         which that test knows nothing; and `auroc_p_holm`, that p, else `auroc_p`, adjusted for the number of labels.
         NaN where undefined, and for the first model.
-        Of a regression, a row a label and model with `mae`, `rmse`, `r2`, `pearson_r` and the ends of its interval.
+        Of a regression, a row a label and model with the same for `mae`, `rmse`, `r2` and `pearson_r`.
 
     Raises:
-        UserError: the models are not of the same recordings and labels.
+        UserError: the models are not of the same recordings, labels and known values.
     """
     import pandas as pd
 
@@ -76,12 +80,9 @@ def compare(evaluations: Mapping[str, Evaluation]) -> "pd.DataFrame":
     for name, evaluation in evaluations.items():
         if evaluation.recordings.kind != first.recordings.kind:
             raise UserError(f"{first_name} and {name}: a classification and a regression cannot be compared")
-        if evaluation.recordings.kind == "regression":
-            table = evaluation.per_label[["label", *_REGRESSION]].assign(scope="label")
-        else:
-            table = _values(evaluation)
-            if evaluation is not first:
-                table = pd.concat([table, _differences(evaluation, first)], axis=1)
+        table = _values(evaluation)
+        if evaluation is not first:
+            table = pd.concat([table, _differences(evaluation, first)], axis=1)
         tables.append(table.assign(model=name))
     everything = pd.concat(tables, ignore_index=True)
     return everything[[*_KEYS, *everything.columns.drop(_KEYS)]]
@@ -97,10 +98,14 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def _values(evaluation: Evaluation) -> "pd.DataFrame":
-    """Macro average, then labels, each metric with its interval."""
+    """Macro average (not of a regression), then labels, each metric with its interval."""
     import pandas as pd
 
-    columns = [f"{metric}{end}" for metric in _METRICS for end in ("", "_low", "_high")]
+    of_regression = evaluation.recordings.kind == "regression"
+    names = _REGRESSION if of_regression else _METRICS
+    columns = [f"{metric}{end}" for metric in names for end in ("", "_low", "_high")]
+    if of_regression:
+        return evaluation.per_label[["label", *columns]].assign(scope="label")
     macro = evaluation.summaries["recordings"]["macro"]
     rows = [{"scope": "macro", "label": "", **{column: macro[column] for column in columns}}]
     rows += [{"scope": "label", **row} for row in evaluation.per_label[["label", *columns]].to_dict("records")]
@@ -109,30 +114,31 @@ def _values(evaluation: Evaluation) -> "pd.DataFrame":
 
 def _differences(model: Evaluation, first: Evaluation) -> "pd.DataFrame":
     """What a model has more than the first, in the rows of `_values`."""
+
+    options = {name: getattr(first.settings, name) for name in ("resamples", "seed", "confidence", "progress")}
+    if first.recordings.kind == "regression":
+        table = regression.paired_difference(model.recordings, first.recordings, **options)
+        return _difference_columns({metric: table[table["metric"] == metric] for metric in _REGRESSION})
+    found = paired_difference(model.recordings, first.recordings, metrics=tuple(_METRICS), **options)
+    table = _difference_columns({metric: _macro_and_labels(found, metric) for metric in _METRICS})
+    p = table["auroc_p"].to_numpy()[1:]
+    if first.independent:
+        p = _delong_p(model.recordings, first.recordings)
+        table["auroc_delong_p"] = np.append(np.nan, p)
+    table["auroc_p_holm"] = np.append(np.nan, holm(p))
+    return table
+
+
+def _difference_columns(found: Mapping[str, "pd.DataFrame"]) -> "pd.DataFrame":
+    """From rows with `point`, `low`, `high` and `p` for each metric."""
     import pandas as pd
 
-    settings = first.settings
-    found = paired_difference(
-        model.recordings,
-        first.recordings,
-        resamples=settings.resamples,
-        seed=settings.seed,
-        metrics=tuple(_METRICS),
-        confidence=settings.confidence,
-        progress=settings.progress,
-    )
     columns: Dict[str, Any] = {}
-    for metric in _METRICS:
-        rows = _macro_and_labels(found, metric)
+    for metric, rows in found.items():
         columns[f"{metric}_difference"] = rows["point"].to_numpy()
         columns[f"{metric}_difference_low"] = rows["low"].to_numpy()
         columns[f"{metric}_difference_high"] = rows["high"].to_numpy()
         columns[f"{metric}_p"] = rows["p"].to_numpy()
-    p = columns["auroc_p"][1:]
-    if first.independent:
-        p = _delong_p(model.recordings, first.recordings)
-        columns["auroc_delong_p"] = np.append(np.nan, p)
-    columns["auroc_p_holm"] = np.append(np.nan, holm(p))
     return pd.DataFrame(columns)
 
 
@@ -183,11 +189,13 @@ def as_text(tables: Mapping[str, "pd.DataFrame"], settings: EvaluationSettings) 
 
 def _explanation(tables: Mapping[str, "pd.DataFrame"], settings: EvaluationSettings) -> str:
     table, percent = next(iter(tables.values())), f"{100 * settings.confidence:g} %"
-    if "auroc" not in table:
-        return f"In brackets: {percent} interval of Pearson's r by Fisher's transformation."
+    if "auroc" in table:
+        labels = "that of labels is adjusted by Holm's method, and DeLong's if each recording is of another patient"
+    else:
+        labels = "it is not adjusted for the number of labels"
     return (
-        f"In brackets: {percent} intervals. These, and p, come from {settings.resamples} resamples of patients; p of "
-        f"labels from DeLong's paired test if each recording is of another patient, and adjusted by Holm's method. "
+        f"In brackets: {percent} intervals. These, and p, come from {settings.resamples} resamples of patients, so "
+        f"that p is not below {2 / (settings.resamples + 1):.2g}; {labels}. "
         f"Differences and tests are against {table['model'][0]}."
     )
 
@@ -195,28 +203,26 @@ def _explanation(tables: Mapping[str, "pd.DataFrame"], settings: EvaluationSetti
 def _sections(table: "pd.DataFrame") -> Iterator[_Section]:
     labels = table[table["scope"] == "label"].groupby("label", sort=False)
     if "auroc" not in table:
-        for label, rows in labels:
-            head = ["model", "MAE", "RMSE", "R2", "Pearson r"]
-            yield _Section(str(label), [head, *map(_regression_row, rows.to_dict("records"))])
+        for label, found in labels:
+            for metric, name in _REGRESSION.items():
+                rows = [_difference_row(row, metric, SIGNIFICANT) for row in found.to_dict("records")]
+                yield _Section(f"{name}, {label}", [["model", name, "difference", "p"], *rows], metric in _SHOWN)
         return
     macro = table[table["scope"] == "macro"].to_dict("records")
     for metric, name in _METRICS.items():
         head = ["model", f"macro {name}", "difference", "p"]
-        yield _Section(f"macro {name}", [head, *(_macro_row(row, metric) for row in macro)])
+        yield _Section(f"macro {name}", [head, *(_difference_row(row, metric) for row in macro)])
     models = [row["model"] for row in macro]
     head = ["label", *models, *(f"p ({model})" for model in models[1:])]
-    rows = [_label_row(str(label), found.to_dict("records")) for label, found in labels]
+    of_labels = [_label_row(str(label), found.to_dict("records")) for label, found in labels]
     test = "DeLong's paired test" if "auroc_delong_p" in table else "resamples of patients, who have several recordings"
-    yield _Section(f"AUROC of labels; p by {test}", [head, *rows], brief=False)
+    yield _Section(f"AUROC of labels; p by {test}", [head, *of_labels], brief=False)
 
 
-def _regression_row(row: Mapping[str, Any]) -> List[str]:
-    return [row["model"], *(_number(row[name]) for name in ("mae", "rmse", "r2")), with_interval(row, "pearson_r")]
-
-
-def _macro_row(row: Mapping[str, Any], metric: str) -> List[str]:
+def _difference_row(row: Mapping[str, Any], metric: str, style: str = ".3f") -> List[str]:
     p = _number(row[f"{metric}_p"])
-    return [row["model"], with_interval(row, metric), with_interval(row, f"{metric}_difference") if p else "", p]
+    difference = with_interval(row, f"{metric}_difference", style) if p else ""
+    return [row["model"], with_interval(row, metric, style), difference, p]
 
 
 def _label_row(label: str, models: Sequence[Mapping[str, Any]]) -> List[str]:
@@ -238,8 +244,9 @@ def _panels(tables: Mapping[str, "pd.DataFrame"]) -> Dict[str, List[Estimate]]:
     for subset, table in tables.items():
         rows = table.to_dict("records")
         if "auroc" not in table:
-            for row in rows:
-                panels.setdefault(f"{subset}: Pearson r, {row['label']}", []).append(_estimate(row, "pearson_r"))
+            for metric, row in product(_SHOWN, rows):
+                heading = f"{subset}: {_REGRESSION[metric]}, {row['label']}"
+                panels.setdefault(heading, []).append(_estimate(row, metric))
             continue
         for metric, name in _METRICS.items():
             macro = [_estimate(row, metric) for row in rows if row["scope"] == "macro"]

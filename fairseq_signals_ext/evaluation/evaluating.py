@@ -12,7 +12,7 @@ from fairseq_signals_ext.evaluation import cinc2021, delong, metrics, regression
 from fairseq_signals_ext.evaluation.aggregation import to_recordings
 from fairseq_signals_ext.evaluation.bootstrap import Bootstrap, bootstrap
 from fairseq_signals_ext.evaluation.predictions import Predictions
-from fairseq_signals_ext.evaluation.thresholds import choose_thresholds
+from fairseq_signals_ext.evaluation.text import lacking
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,8 +78,8 @@ class Evaluation:
         segments: what the model said.
         recordings: the same, aggregated.
         per_label: a row a label: `metrics.label_metrics` of recordings, with intervals by bootstrap (`auroc_low`, ...)
-            and, if `independent`, DeLong (`auroc_delong_low`, ...), `segment_auroc` and `segment_auprc`; of a regression
-            `regression.label_metrics`, and `segment_mae` and `segment_r2`.
+            and, if `independent`, DeLong (`auroc_delong_low`, ...), `segment_auroc` and `segment_auprc`; of a
+            regression `regression.label_metrics` with intervals, `segment_mae` and `segment_r2`.
         summaries: `recordings` and `segments`: `metrics.summary`, for recordings with intervals.
         thresholds: None for a regression.
         challenge: the CinC 2021 score, if it was asked for.
@@ -109,17 +109,6 @@ class Evaluation:
 
 def _independent(recordings: Predictions) -> bool:
     return len(np.unique(recordings.patient)) == len(recordings)
-
-
-def check_rule(rule: str) -> bool:
-    """Whether a rule for thresholds is a number, and so needs no subset to choose them on.
-
-    Raises:
-        UserError: there is no such rule.
-    """
-    no_labels, nobody = np.zeros((0, 0)), np.zeros(0, np.int64)
-    choose_thresholds(Predictions(no_labels, no_labels, nobody, nobody, ()), rule)
-    return rule not in _RULES and "=" not in rule
 
 
 def aggregate(segments: Predictions, settings: EvaluationSettings) -> Predictions:
@@ -185,11 +174,13 @@ def evaluate(
 def _of_regression(
     segments: Predictions, recordings: Predictions, about: Mapping[str, Optional[str]], settings: EvaluationSettings
 ) -> Evaluation:
-    ends = {f"pearson_{end}": f"pearson_r_{end}" for end in ("low", "high")}
-    table, of_segments = (
-        regression.label_metrics(predictions, settings.confidence).rename(columns=ends)
-        for predictions in (recordings, segments)
+    table, of_segments = map(regression.label_metrics, (recordings, segments))
+    intervals = regression.bootstrap(
+        recordings, settings.resamples, settings.seed, settings.confidence, settings.progress
     )
+    table = _with_intervals(table, intervals, regression.WITH_INTERVAL)
+    few = [f"{row.label!r} ({row.known} known)" for row in table.itertuples() if 0 < row.known < _FEW]
+    notes = (f"few known values: intervals are too narrow: {', '.join(few)}",) if few else ()
     summaries = {
         name: {
             # errors of labels with different units have no mean
@@ -199,28 +190,41 @@ def _of_regression(
         for name, values in (("recordings", table), ("segments", of_segments))
     }
     table = table.assign(segment_mae=of_segments["mae"], segment_r2=of_segments["r2"])
-    return Evaluation(about, settings, segments, recordings, table, summaries)
+    return Evaluation(about, settings, segments, recordings, table, summaries, notes=notes)
 
 
 def _label_table(
     segments: Predictions, recordings: Predictions, thresholds: Thresholds, intervals: Bootstrap
 ) -> "pd.DataFrame":
     table = metrics.label_metrics(recordings, thresholds.values)
+    table = _with_intervals(table, intervals.per_label, WITH_INTERVAL)
     columns: Dict[str, Any] = {}
     for name in table.columns:
         columns[name] = table[name]
-        if name in WITH_INTERVAL:
-            ends = intervals.per_label[intervals.per_label["metric"] == name]
-            columns.update({f"{name}_{end}": ends[end].to_numpy() for end in ("low", "high")})
-        if name == "auroc":
-            columns["auroc_undefined_resamples"] = ends["undefined_resamples"].to_numpy()
-        if name == "auroc" and _independent(recordings):
-            pairs = zip(recordings.scores.T, recordings.targets.T)
-            found = [delong.interval(scores, targets, intervals.confidence) for scores, targets in pairs]
-            columns["auroc_delong_low"], columns["auroc_delong_high"] = zip(*((low, high) for _, low, high in found))
+        if name == "auroc_high":
+            of_auroc = intervals.per_label[intervals.per_label["metric"] == "auroc"]
+            columns["auroc_undefined_resamples"] = of_auroc["undefined_resamples"].to_numpy()
+            columns.update(_by_delong(recordings, intervals.confidence) if _independent(recordings) else {})
     columns["segment_auroc"] = metrics.auroc(segments.scores, segments.targets)
     columns["segment_auprc"] = metrics.auprc(segments.scores, segments.targets)
     return type(table)(columns)
+
+
+def _with_intervals(table: "pd.DataFrame", intervals: "pd.DataFrame", names: Sequence[str]) -> "pd.DataFrame":
+    """Columns `METRIC_low` and `METRIC_high` after some metrics, from rows of labels and metrics."""
+    columns: Dict[str, Any] = {}
+    for name in table.columns:
+        columns[name] = table[name]
+        if name in names:
+            ends = intervals[intervals["metric"] == name]
+            columns.update({f"{name}_{end}": ends[end].to_numpy() for end in ("low", "high")})
+    return type(table)(columns)
+
+
+def _by_delong(recordings: Predictions, confidence: float) -> Dict[str, List[float]]:
+    pairs = zip(recordings.scores.T, recordings.targets.T)
+    ends = [delong.interval(scores, targets, confidence)[1:] for scores, targets in pairs]
+    return {"auroc_delong_low": [low for low, _ in ends], "auroc_delong_high": [high for _, high in ends]}
 
 
 def _with_ends(summary: Dict[str, Any], intervals: Bootstrap) -> Dict[str, Any]:
@@ -240,7 +244,7 @@ def _notes(
     subset: Optional[str], table: "pd.DataFrame", thresholds: Thresholds, challenge: Optional[cinc2021.Score]
 ) -> List[str]:
     notes = []
-    undefined = [_lacking(row) for row in table[table["auroc"].isna()].to_dict("records")]
+    undefined = [_undefined(row) for row in table[table["auroc"].isna()].to_dict("records")]
     if undefined:
         notes.append(f"undefined, and left out of the means: {', '.join(undefined)}")
     few = ", ".join(_scarce(row) for row in table[table["auroc"].notna()].to_dict("records") if _fewer(row) < _FEW)
@@ -270,7 +274,6 @@ def _scarce(row: Mapping[str, Any]) -> str:
     return f"{row['label']!r} ({_fewer(row)} {what})"
 
 
-def _lacking(row: Mapping[str, Any]) -> str:
-    known, positives = row["known"], row["positives"]
-    lacking = f"no {'negatives' if positives else 'positives'} among {known}" if known else "none known"
-    return f"{row['label']!r} ({lacking})"
+def _undefined(row: Mapping[str, Any]) -> str:
+    among = f" among {row['known']}" if row["known"] else ""
+    return f"{row['label']!r} ({lacking(row['known'], row['positives'])}{among})"

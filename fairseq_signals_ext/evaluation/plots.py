@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, NamedTuple
 
 import numpy as np
 
+from fairseq_signals_ext.evaluation.text import lacking, with_interval
 from fairseq_signals_ext.files import atomic
 
 if TYPE_CHECKING:
@@ -101,23 +102,15 @@ def _draw_grid(plot: _Plot, predictions: "Predictions", rows: Sequence[Row], sho
 
 def _draw_panel(plot: _Plot, axes: Any, scores: np.ndarray, targets: np.ndarray, row: Row) -> str:
     """Draw what there is to draw of a label; returns the line below its name."""
-    lacking = _lacking(targets, plot.classes)
-    if not lacking:
+    # what needs known values only is undefined without any
+    missing = lacking(len(targets), int((targets == 1).sum())) if plot.classes or not len(targets) else ""
+    if not missing:
         return plot.draw(axes, scores, targets, row)
-    axes.text(0.5, 0.5, f"undefined:\n{lacking}", transform=axes.transAxes, ha="center", va="center", color=_FAINT)
+    axes.text(0.5, 0.5, f"undefined:\n{missing}", transform=axes.transAxes, ha="center", va="center", color=_FAINT)
     axes.set_facecolor("#f6f7f8")
     if plot.ticks is None:
         axes.set(xticks=(), yticks=())
     return " "
-
-
-def _lacking(targets: np.ndarray, classes: bool) -> str:
-    """What is not among the targets, so that there is nothing to draw; empty if there is."""
-    if not len(targets):
-        return "none known"
-    if classes and not (targets == 1).any():
-        return "no positives"
-    return "no negatives" if classes and not (targets == 0).any() else ""
 
 
 def _grid(count: int, ticks: Optional[Mapping[float, str]]) -> Tuple[Any, List[Any]]:
@@ -169,13 +162,6 @@ def save_png(figure: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130, metadata={"Software": None})
-
-
-def with_interval(row: Row, metric: str) -> str:
-    """A value with its interval, such as `0.912 [0.900, 0.923]`, from columns METRIC, METRIC_low and METRIC_high."""
-    low, high = (row.get(f"{metric}_{end}", np.nan) for end in ("low", "high"))
-    interval = "" if np.isnan(low) or np.isnan(high) else f" [{low:.3f}, {high:.3f}]"
-    return "undefined" if np.isnan(row[metric]) else f"{row[metric]:.3f}{interval}"
 
 
 def _draw_roc(axes: Any, scores: np.ndarray, targets: np.ndarray, row: Row) -> str:

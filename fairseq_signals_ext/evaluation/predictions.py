@@ -1,7 +1,7 @@
 """What a model said of recordings, beside what is known of them."""
 
-from dataclasses import dataclass
-from typing import Optional, Tuple
+from dataclasses import dataclass, replace
+from typing import List, Optional, Tuple
 
 import numpy as np
 
@@ -21,6 +21,7 @@ class Predictions:
         record_id: N strings from the source; None where the data do not say.
         aggregation: how segments' scores become a recording's, unless told otherwise; see `aggregation.to_recordings`.
         kind: "classification", or "regression" where values are numbers to predict.
+        label_file: from which the targets are; None where it is not said.
     """
 
     scores: np.ndarray
@@ -31,6 +32,7 @@ class Predictions:
     record_id: Optional[np.ndarray] = None
     kind: str = "classification"
     aggregation: str = "mean"
+    label_file: Optional[str] = None
 
     def __len__(self) -> int:
         return len(self.idx)
@@ -57,3 +59,38 @@ class Predictions:
             item, label = np.argwhere(bad)[0]
             place = f"recording {self.idx[item]}, label {self.label_names[label]!r}"
             raise UserError(f"{place}: {what} {values[item, label]:g} ({bad.sum()} such); {cure}")
+
+
+def matched(a: Predictions, b: Predictions) -> Tuple[Predictions, Predictions]:
+    """What two models said of the same items, both sorted by recording; segments of one stay in their order.
+
+    Raises:
+        UserError: recordings, patients, labels or targets differ.
+    """
+    a, b = _by_idx(a), _by_idx(b)
+    _check_same(a, b)
+    return a, b
+
+
+def _by_idx(predictions: Predictions) -> Predictions:
+    order = np.argsort(predictions.idx, kind="stable")
+    arrays = {name: getattr(predictions, name)[order] for name in ("scores", "targets", "idx", "patient")}
+    return replace(predictions, record_id=None, **arrays)
+
+
+def _check_same(a: Predictions, b: Predictions) -> None:
+    """Raise a `UserError` that names the first difference in anything but the scores."""
+    for number, (ours, theirs) in enumerate(zip(a.label_names, b.label_names)):
+        if ours != theirs:
+            raise UserError(f"models differ: label {number + 1} is {ours!r} in the first, {theirs!r} in the second")
+    if len(a.label_names) != len(b.label_names):
+        raise UserError(f"models differ: the first has {len(a.label_names)} labels, the second {len(b.label_names)}")
+    only: List[int] = sorted({*a.idx.tolist()} ^ {*b.idx.tolist()})
+    if only:
+        raise UserError(f"models differ: recording {only[0]} is in one only ({len(only)} such); take the same subset")
+    if len(a) != len(b):
+        raise UserError(f"models differ: {len(a)} and {len(b)} segments; compare recordings, or take the same segments")
+    known = (a.targets == b.targets) | (np.isnan(a.targets) & np.isnan(b.targets))
+    differ = (a.idx != b.idx) | (a.patient != b.patient) | ~known.all(axis=1)
+    if differ.any():
+        raise UserError(f"models differ: patient or labels of recording {a.idx[differ][0]}; take the same label file")

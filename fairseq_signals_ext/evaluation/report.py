@@ -7,15 +7,16 @@ import math
 import platform
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Sequence
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List
 
 import numpy as np
 
 import fairseq_signals_ext
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.evaluation.evaluating import WITH_INTERVAL, Evaluation
-from fairseq_signals_ext.evaluation.plots import draw_plots, with_interval
+from fairseq_signals_ext.evaluation.plots import draw_plots
 from fairseq_signals_ext.evaluation.predictions import Predictions
+from fairseq_signals_ext.evaluation.text import SIGNIFICANT, WIDTH, aligned, with_interval
 from fairseq_signals_ext.files import atomic
 from fairseq_signals_ext.preparation.table import TABLE_NAME, read_table
 
@@ -28,8 +29,6 @@ FILES = (
     *("roc.png", "precision_recall.png", "calibration.png", "confusion.png", "scatter.png", "bland_altman.png"),
 )
 _PACKAGES = ("numpy", "scikit-learn", "torch")
-_WIDTH = 100
-_SHORTEST_NAME = 8
 
 
 def with_record_ids(predictions: Predictions, data: Path) -> Predictions:
@@ -128,6 +127,7 @@ def _facts(evaluation: Evaluation) -> Dict[str, Any]:
             "segments": len(evaluation.segments),
             "patients": evaluation.patients,
         },
+        "bootstrap": {name: getattr(settings, name) for name in ("resamples", "confidence", "seed")},
         **evaluation.summaries,
         "notes": list(evaluation.notes),
         "versions": _versions(),
@@ -137,7 +137,6 @@ def _facts(evaluation: Evaluation) -> Dict[str, Any]:
             thresholds=dict(zip(recordings.label_names, thresholds.values.tolist())),
             threshold_rule=thresholds.rule,
             thresholds_from=thresholds.subset,
-            bootstrap={name: getattr(settings, name) for name in ("resamples", "confidence", "seed")},
             cinc2021=None if evaluation.challenge is None else evaluation.challenge._asdict(),
         )
     return facts
@@ -173,28 +172,14 @@ def as_text(evaluation: Evaluation) -> str:
         f"{evaluation.about['subset']}: {len(recordings)} recordings ({len(evaluation.segments)} segments, {how}), "
         f"{evaluation.patients} patients"
     ]
+    intervals = f"intervals: {100 * settings.confidence:g} %, {settings.resamples} resamples of patients"
     if recordings.kind == "regression":
-        lines += ["", *aligned(_regression_rows(evaluation))]
+        lines += [intervals, "", *aligned(_error_rows(evaluation)), "", *aligned(_correlation_rows(evaluation))]
     else:
-        lines.append(
-            f"thresholds: {evaluation.thresholds}; intervals: {100 * settings.confidence:g} %, "
-            f"{settings.resamples} resamples of patients"
-        )
+        lines.append(f"thresholds: {evaluation.thresholds}; {intervals}")
         lines += ["", *aligned(_average_rows(evaluation)), "", *aligned(_label_rows(evaluation))]
-    notes = [textwrap.fill(f"note: {note}", _WIDTH, subsequent_indent="  ") for note in evaluation.notes]
+    notes = [textwrap.fill(f"note: {note}", WIDTH, subsequent_indent="  ") for note in evaluation.notes]
     return "\n".join([*lines, "", *notes] if notes else lines)
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> List[str]:
-    """Rows of a table as lines of at most 100 characters: the first column is cut to fit, the others stand right."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    widths[0] = max(_SHORTEST_NAME, min(widths[0], _WIDTH - sum(width + 2 for width in widths[1:])))
-    lines = []
-    for name, *values in rows:
-        name = name if len(name) <= widths[0] else f"{name[: widths[0] - 1]}…"
-        cells = [f"{name:{widths[0]}}", *(f"{value:>{width}}" for value, width in zip(values, widths[1:]))]
-        lines.append("  ".join(cells).rstrip())
-    return lines
 
 
 def _average_rows(evaluation: Evaluation) -> List[List[str]]:
@@ -226,16 +211,16 @@ def _label_rows(evaluation: Evaluation) -> List[List[str]]:
     return rows
 
 
-def _regression_rows(evaluation: Evaluation) -> List[List[str]]:
-    rows = [["label", "known", "MAE", "RMSE", "bias", "R2", "r"]]
+def _error_rows(evaluation: Evaluation) -> List[List[str]]:
+    rows = [["label", "known", "MAE", "RMSE", "bias"]]
     for row in evaluation.per_label.to_dict("records"):
-        cells = [f"{row[name]:.3g}" for name in ("mae", "rmse", "bias", "r2")]
-        rows.append(
-            [
-                str(row["label"]),
-                str(row["known"]),
-                *("-" if cell == "nan" else cell for cell in cells),
-                with_interval(row, "pearson_r"),
-            ]
-        )
+        errors = (with_interval(row, metric, SIGNIFICANT) for metric in ("mae", "rmse", "bias"))
+        rows.append([str(row["label"]), str(row["known"]), *errors])
+    return rows
+
+
+def _correlation_rows(evaluation: Evaluation) -> List[List[str]]:
+    rows = [["label", "R2", "Pearson r"]]
+    for row in evaluation.per_label.to_dict("records"):
+        rows.append([str(row["label"]), *(with_interval(row, metric) for metric in ("r2", "pearson_r"))])
     return rows

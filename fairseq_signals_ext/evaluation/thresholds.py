@@ -39,7 +39,7 @@ def choose_thresholds(predictions: Predictions, rule: str) -> Tuple[np.ndarray, 
     Raises:
         UserError: there is no such rule, or there are values that cannot be ranked.
     """
-    choose = _parse(rule)
+    choose = parse_rule(rule)
     predictions.check()
     if choose is None:
         return np.full(len(predictions.label_names), float(rule)), []
@@ -69,8 +69,12 @@ def _midway(values: np.ndarray, point: int) -> float:
     return float(middle if middle > lower else upper)
 
 
-def _parse(rule: str) -> Optional[Choose]:
-    """How to choose an operating point; None for a fixed threshold."""
+def parse_rule(rule: str) -> Optional[Choose]:
+    """How to choose an operating point; None if the rule is a number, and so needs no subset to choose one on.
+
+    Raises:
+        UserError: there is no such rule.
+    """
     rules: Dict[str, Choose] = {
         "f1": lambda points: _last_best(points.f1),
         "youden": lambda points: _last_best(points.sensitivity + points.specificity),

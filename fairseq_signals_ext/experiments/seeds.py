@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Callable, Iterator, List, Mapping, Sequence
 import numpy as np
 
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.evaluation.bootstrap import interval, mirrored, p_value, patient_weights
+from fairseq_signals_ext.evaluation.bootstrap import interval, mirrored, p_value, resampled
 from fairseq_signals_ext.evaluation.predictions import Predictions
 from fairseq_signals_ext.evaluation.ranking import Ranking, rank, weighted_auprc, weighted_auroc
 
@@ -17,7 +17,6 @@ METRICS: Mapping[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "auroc": weighted_auroc,
     "auprc": weighted_auprc,
 }
-_RESAMPLES_AT_A_TIME = 100
 
 
 @dataclass(frozen=True)
@@ -117,10 +116,8 @@ def _means_of_resamples(
 def _resample(patients: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
     """Weights of the items, items x some resamples at a time."""
     different, patient = np.unique(patients, return_inverse=True)
-    rng = np.random.default_rng(seed)
-    for first in range(0, resamples, _RESAMPLES_AT_A_TIME):
-        count = min(_RESAMPLES_AT_A_TIME, resamples - first)
-        yield patient_weights(rng, len(different), count)[patient].astype(np.float64)
+    for weights in resampled(len(different), resamples, seed, rows=len(patients)):
+        yield weights[patient].astype(np.float64)
 
 
 def _mirrored_groups(

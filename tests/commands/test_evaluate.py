@@ -29,7 +29,9 @@ def predicted(monkeypatch):
         scores = np.clip(np.repeat(0.3 + 0.3 * targets, 2, axis=0) + noise, 0, 1)
         idx = np.repeat(np.arange(40), 2)
         kind = "regression" if checkpoint.name == "regression.pt" else "classification"
-        return Predictions(scores, np.repeat(targets, 2, axis=0), idx, idx // 2, LABELS, kind=kind)
+        known = np.repeat(targets, 2, axis=0)
+        used = options.label_file or "labels/of the checkpoint"
+        return Predictions(scores, known, idx, idx // 2, LABELS, kind=kind, label_file=used)
 
     monkeypatch.setattr(predicting, "predict_subset", predict_subset)
     return asked
@@ -214,6 +216,7 @@ def test_options_reach_the_model(predicted, data):
     options = predicted[0][2]
     assert (options.batch_size, options.num_workers, options.cpu, options.label_file) == (3, 0, True, "labels/L")
     assert facts_of(data.parent / "out")["label_file"] == "labels/L"
+    assert facts_of(evaluate(data, out="b"))["label_file"] == "labels/of the checkpoint"
 
 
 def test_results_are_replaced_only_if_asked_for(predicted, data):

@@ -12,7 +12,7 @@ from made_up_predictions import made_up_predictions, predictions_of
 from sklearn.metrics import roc_auc_score
 
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.evaluation import comparison, delong
+from fairseq_signals_ext.evaluation import comparison, delong, regression
 from fairseq_signals_ext.evaluation.bootstrap import paired_difference
 from fairseq_signals_ext.evaluation.evaluating import EvaluationSettings, evaluate
 
@@ -105,7 +105,7 @@ def test_values_and_differences(evaluations, table):
 
 
 def test_recordings_of_one_patient_do_not_make_a_difference_surer():
-    # DeLong's p of these repeated ten times is a tenth of what it should be
+    # DeLong's p of these would be far smaller if they were repeated ten times
     few = made_up_predictions(items=40, labels=2, per_patient=1, unknown=0)
     several = []
     for model in (few, noisy(few, 0.3)):
@@ -190,6 +190,17 @@ def test_models_of_other_recordings(evaluations):
         comparison.compare({"first": first, "other": evaluate(other, ABOUT, FAST)})
 
 
+def test_regressions_of_other_recordings_or_units():
+    known = np.random.default_rng(0).normal(50, 10, (30, 1))
+    years = evaluate(predictions_of(known + 1, known, kind="regression"), ABOUT, FAST)
+    days = evaluate(predictions_of(known * 365, known * 365, kind="regression"), ABOUT, FAST)
+    fewer = evaluate(predictions_of(known[:9], known[:9], kind="regression"), ABOUT, FAST)
+    with pytest.raises(UserError, match="patient or labels of recording 0; take the same label file"):
+        comparison.compare({"years": years, "days": days})
+    with pytest.raises(UserError, match="recording 9 is in one only .21 such.; take the same subset"):
+        comparison.compare({"years": years, "fewer": fewer})
+
+
 def test_regressions(evaluations, tmp_path):
     known = np.random.default_rng(0).normal(50, 10, (30, 2))
     models = {
@@ -199,8 +210,16 @@ def test_regressions(evaluations, tmp_path):
     table = comparison.compare(models)
     assert list(table["label"]) == ["label 0", "label 1"] * 2 and list(table["model"]) == list("aabb")
     np.testing.assert_allclose(table["mae"], [2, 0, 4, 1], atol=1e-12)
+    wanted = regression.paired_difference(models["b"].recordings, models["a"].recordings, resamples=60, seed=3)
+    for metric, rows in wanted.groupby("metric"):
+        columns = [f"{metric}_difference{end}" for end in ("", "_low", "_high")] + [f"{metric}_p"]
+        np.testing.assert_array_equal(table[columns][2:], rows[["point", "low", "high", "p"]])
+        assert table[columns][:2].isna().all(axis=None)
     comparison.write_comparison({"test": table}, FAST, tmp_path)
-    assert "| b | 4 | 4 | " in (tmp_path / "comparison.md").read_text(encoding="utf-8")
-    assert "test: label 1" in comparison.as_text({"test": table}, FAST)
+    text = (tmp_path / "comparison.md").read_text(encoding="utf-8")
+    assert "| b | 4 [4, 4] | 2 [2, 2] | 0.0328 |" in text and text.count("## test: RMSE, label") == 2
+    text = comparison.as_text({"test": table}, FAST)
+    assert "test: MAE, label 1\n" in text and "test: Pearson r, label 0\n" in text
+    assert "p is not below 0.033; it is not adjusted" in " ".join(text.split())
     with pytest.raises(UserError, match="first and a: a classification and a regression cannot be compared"):
         comparison.compare({"first": evaluations["first"], "a": models["a"]})

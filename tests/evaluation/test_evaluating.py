@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score, f1_score, recall_score, roc
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.evaluation import delong, regression
-from fairseq_signals_ext.evaluation.evaluating import EvaluationSettings, Thresholds, aggregate, check_rule, evaluate
+from fairseq_signals_ext.evaluation.evaluating import EvaluationSettings, Thresholds, aggregate, evaluate
 
 ABOUT = {"checkpoint": "a.pt", "subset": "test", "label_file": None}
 FAST = EvaluationSettings(resamples=40)
@@ -122,7 +122,7 @@ def test_aggregation(settings, scores):
 
 
 def test_notes_on_thresholds():
-    recordings = made_up_predictions(items=50, labels=2)
+    recordings = made_up_predictions(items=150, labels=2)
     chosen = Thresholds(np.array([0.5, 0.5]), "f1", "test", ("label 1",))
     notes = evaluate(recordings, ABOUT, FAST, chosen).notes
     assert any("chosen on test itself" in note for note in notes)
@@ -160,13 +160,25 @@ def test_regression():
     segments.scores[:40] -= 1
     segments.scores[40:] += 1
     evaluation = evaluate(segments, ABOUT, FAST)
-    ends = {"pearson_low": "pearson_r_low", "pearson_high": "pearson_r_high"}
-    wanted = regression.label_metrics(recordings).rename(columns=ends)
+    wanted = regression.label_metrics(recordings)
+    intervals = regression.bootstrap(recordings, resamples=40)
+    for metric, rows in intervals.groupby("metric"):
+        ends = evaluation.per_label[[f"{metric}_low", f"{metric}_high"]]
+        np.testing.assert_allclose(ends, rows[["low", "high"]], rtol=1e-12)
+        assert evaluation.summaries["recordings"]["labels"]["label 1"][f"{metric}_low"] == ends.iloc[1, 0]
+    assert intervals["metric"].nunique() == 4 and not evaluation.notes
     pd.testing.assert_frame_equal(evaluation.per_label[wanted.columns], wanted)
     assert (evaluation.per_label["segment_mae"] > wanted["mae"]).all()
     assert evaluation.summaries["recordings"]["macro"]["r2"] == pytest.approx(wanted["r2"].mean())
     assert evaluation.summaries["recordings"]["labels"]["label 1"]["mae"] == pytest.approx(wanted["mae"][1])
     assert evaluation.thresholds is None
+
+
+def test_regression_of_few():
+    known = np.random.default_rng(0).normal(50, 10, (20, 3))
+    known[9:, 0], known[:, 1] = np.nan, np.nan
+    (note,) = evaluate(predictions_of(np.full((20, 3), 50.0), known, kind="regression"), ABOUT, FAST).notes
+    assert note == "few known values: intervals are too narrow: 'label 0' (9 known)"
 
 
 def test_wrong_input():
@@ -177,9 +189,3 @@ def test_wrong_input():
         evaluate(dataclasses.replace(recordings, label_names=("a", "a")), ABOUT, FAST)
     with pytest.raises(UserError, match="--aggregate-label c: no such label; there are label 0, label 1"):
         evaluate(recordings, ABOUT, dataclasses.replace(FAST, label_aggregation={"c": "max"}))
-
-
-def test_rules():
-    assert [check_rule(rule) for rule in ("0.5", "1", "f1", "youden", "sensitivity=0.9")] == [True, True] + [False] * 3
-    with pytest.raises(UserError, match="'f2': no such rule"):
-        check_rule("f2")

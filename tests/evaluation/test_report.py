@@ -173,9 +173,12 @@ def test_text_of_a_regression():
     values = predictions_of(known + [[1.0, 0.0]], known, kind="regression", label_names=("LVEF", "dose"))
     values.scores[3:, 1] = 0
     lines = report.as_text(evaluate(values, ABOUT, EvaluationSettings())).splitlines()
-    assert [line.split()[:5] for line in lines[2:]] == [
-        ["label", "known", "MAE", "RMSE", "bias"],
-        ["LVEF", "5", "1", "1", "1"],
-        ["dose", "3", "0", "0", "0"],
+    assert lines[1] == "intervals: 95 %, 1000 resamples of patients"
+    assert [" ".join(line.split()) for line in lines[3:6]] == [
+        "label known MAE RMSE bias",
+        "LVEF 5 1 [1, 1] 1 [1, 1] 1",
+        "dose 3 0 [0, 0] 0 [0, 0] 0",
     ]
-    assert lines[-1].split()[-2:] == ["1", "1.000"]  # three are too few for an interval
+    assert lines[7].split() == ["label", "R2", "Pearson", "r"]
+    assert "0.980 [0." in lines[8] and "1.000 [1.000, 1.000]" in lines[8]
+    assert lines[-1] == "note: few known values: intervals are too narrow: 'LVEF' (5 known), 'dose' (3 known)"

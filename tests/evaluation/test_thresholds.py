@@ -7,7 +7,7 @@ from made_up_predictions import label_with_both_classes, made_up_predictions, pr
 from sklearn.metrics import f1_score, recall_score
 
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.evaluation.thresholds import choose_thresholds
+from fairseq_signals_ext.evaluation.thresholds import choose_thresholds, parse_rule
 
 
 def chosen(scores, targets, rule):
@@ -100,3 +100,10 @@ def test_other_rules_are_refused(rule):
     with pytest.raises(UserError, match="no such rule; give one of") as caught:
         choose_thresholds(made_up_predictions(), rule)
     assert "\n" not in str(caught.value)
+
+
+def test_a_number_is_no_rule_to_choose_by():
+    rules = ("0.5", "1", "f1", "youden", "sensitivity=0.9")
+    assert [parse_rule(rule) is None for rule in rules] == [True, True, False, False, False]
+    with pytest.raises(UserError, match="'f2': no such rule"):
+        parse_rule("f2")

@@ -12,8 +12,8 @@ from scipy.special import expit, logit
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.evaluation import bootstrap
 from fairseq_signals_ext.evaluation.bootstrap import paired_difference, patient_weights
-from fairseq_signals_ext.experiments import seeds as module
 from fairseq_signals_ext.experiments.seeds import compare_seeds
 
 METRICS = {"auroc": roc_auc_score, "auprc": average_precision_score}
@@ -64,7 +64,7 @@ def expected():
 
 @pytest.fixture(params=[100, 7])
 def found(request, monkeypatch):
-    monkeypatch.setattr(module, "_RESAMPLES_AT_A_TIME", request.param)
+    monkeypatch.setattr(bootstrap, "_BLOCK_BYTES", 8 * len(MADE) * request.param)
     return compare_seeds(GROUPS, resamples=60, seed=3, confidence=0.9)
 
 

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Tuple
 from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
 from fairseq_signals_ext.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.evaluation.predictions import Predictions
-from fairseq_signals_ext.evaluation.report import aligned
+from fairseq_signals_ext.evaluation.text import aligned
 from fairseq_signals_ext.experiments.fine_tuning import FineTuning, as_override, scores_of
 from fairseq_signals_ext.experiments.seeds import METRICS, compare_seeds
 from fairseq_signals_ext.files import atomic
