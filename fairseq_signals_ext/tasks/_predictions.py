@@ -31,10 +31,13 @@ class PredictionCollector:
             self._rows[key].append(sample[key].cpu())
         self._rows["scores"].append(scores.cpu())
 
-    def gather(self, label_names: Tuple[str, ...], kind: str, aggregation: str) -> Predictions:
+    def gather(self, label_names: Tuple[str, ...], **facts: Any) -> Predictions:
         """Predictions of all ranks in order of the data set; all ranks have to call it, each gets all.
 
         fairseq gives a rank that has run out of batches an earlier one again: each segment is taken once.
+
+        Args:
+            facts: more of `Predictions`.
         """
         device = torch.device("cuda") if dist.is_initialized() and dist.get_backend() == "nccl" else torch.device("cpu")
         rows = {key: gather_from_all_ranks(torch.cat(pieces).to(device)).cpu() for key, pieces in self._rows.items()}
@@ -45,6 +48,5 @@ class PredictionCollector:
             idx=rows["idx"].numpy()[first],
             patient=rows["patient_id"].numpy()[first],
             label_names=label_names,
-            kind=kind,
-            aggregation=aggregation,
+            **facts,
         )

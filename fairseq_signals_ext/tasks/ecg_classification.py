@@ -301,4 +301,6 @@ class EcgClassificationTask(EcgPretrainingTask):
 
     def collected(self) -> Predictions:
         """Predictions of the segments that were validated since the last batch iterator was made."""
-        return self._collector.gather(self.label_names, self.kind, str(self.cfg.aggregate))
+        label_file = str(self.labels.path) if self.labels else None
+        facts = {"kind": self.kind, "aggregation": str(self.cfg.aggregate), "label_file": label_file}
+        return self._collector.gather(self.label_names, **facts)

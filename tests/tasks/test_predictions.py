@@ -37,7 +37,7 @@ def one_of_two(rank, folder):
     # as fairseq deals out batches; the shorter rank is given an earlier batch again
     batches = list(range(rank, RECORDINGS // BATCH, 2))
     predictions = collect(batches if rank == 0 else [*batches[:-1], batches[0]] + [batches[-1]] * 2)
-    predictions = predictions.gather(NAMES, "classification", "mean")
+    predictions = predictions.gather(NAMES)
     np.savez(
         f"{folder}/{rank}.npz", **{key: getattr(predictions, key) for key in ("scores", "targets", "idx", "patient")}
     )
@@ -46,7 +46,7 @@ def one_of_two(rank, folder):
 
 def test_two_ranks_give_one_rank_s_predictions(tmp_path):
     mp.spawn(one_of_two, (str(tmp_path),), nprocs=2)
-    expected = collect(range(RECORDINGS // BATCH)).gather(NAMES, "classification", "mean")
+    expected = collect(range(RECORDINGS // BATCH)).gather(NAMES)
     for rank in (0, 1):
         found = np.load(tmp_path / f"{rank}.npz")
         for key in found.files:
