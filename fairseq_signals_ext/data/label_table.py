@@ -22,11 +22,20 @@ class LabelTable:
         values: recordings x L, a row for each `idx`; NaN where a label is not known.
         names: L names.
         codes: L lists of codes, such as SNOMED's, that a label stands for; empty where none are known.
+        columns: of `values`, for each of the names; None: all in their order; -1: not there.
     """
 
-    def __init__(self, path: Path, values: np.ndarray, names: Sequence[str], codes: Sequence[List[str]]):
+    def __init__(
+        self,
+        path: Path,
+        values: np.ndarray,
+        names: Sequence[str],
+        codes: Sequence[List[str]],
+        columns: Optional[Sequence[int]] = None,
+    ):
         self.path, self.values = path, values
         self.names, self.codes = tuple(names), tuple(codes)
+        self.columns = None if columns is None else np.asarray(columns)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -50,7 +59,20 @@ class LabelTable:
                 f"{self.path}: has {len(self)} rows, but there is a recording with idx {outside[0]}; "
                 f"the label file is of other recordings, or older than they are: make it again (manifests/label.py)"
             )
-        return np.asarray(self.values[idx], np.float64)
+        values = np.asarray(self.values[idx], np.float64)
+        if self.columns is None:
+            return values
+        chosen = np.full((len(values), len(self.names)), np.nan)
+        there = self.columns >= 0
+        chosen[:, there] = values[:, self.columns[there]]
+        return chosen
+
+    def chosen(self, names: Sequence[str]) -> "LabelTable":
+        """The same table with these labels, in this order; those that it lacks are known of no recording."""
+        position = {name: number for number, name in enumerate(self.names)}
+        columns = [position.get(name, -1) for name in names]
+        codes = [self.codes[column] if column >= 0 else [] for column in columns]
+        return LabelTable(self.path, self.values, names, codes, columns)
 
 
 def read_labels(path: Union[str, Path]) -> LabelTable:
@@ -71,6 +93,8 @@ def read_labels(path: Union[str, Path]) -> LabelTable:
 
 
 def _open(file: Path) -> np.ndarray:
+    if file.suffix == ".csv":
+        raise UserError(f"{file}: is a text table; give the y.npy beside it, or make one (manifests/label.py --table)")
     try:
         values = np.load(file, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:

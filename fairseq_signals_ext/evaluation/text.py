@@ -11,9 +11,13 @@ _SHORTEST_NAME = 8
 
 
 def with_interval(row: Mapping[str, Any], metric: str, style: str = ".3f") -> str:
-    """A value with its interval, such as `0.912 [0.900, 0.923]`, from columns METRIC, METRIC_low and METRIC_high."""
+    """A value with its interval, such as `0.912 [0.900, 0.923]`, from columns METRIC, METRIC_low and METRIC_high.
+
+    An interval without width, which few positives give when all are ranked alike, would look like certainty: `[-]`.
+    """
     low, high = (row.get(f"{metric}_{end}", np.nan) for end in ("low", "high"))
     interval = "" if np.isnan(low) or np.isnan(high) else f" [{low:{style}}, {high:{style}}]"
+    interval = " [-]" if low == high else interval
     return "undefined" if np.isnan(row[metric]) else f"{row[metric]:{style}}{interval}"
 
 

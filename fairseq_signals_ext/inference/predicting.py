@@ -74,14 +74,17 @@ def load_classifier(checkpoint: Path) -> Tuple[Any, Any, Any]:
     fairseq_signals_ext.register()
     from fairseq.checkpoint_utils import load_checkpoint_to_cpu, load_model_ensemble_and_task
 
+    if checkpoint.is_dir():
+        raise UserError(f"{checkpoint}: is a folder; give a file in it, such as checkpoints/checkpoint_best.pt")
     if not checkpoint.is_file():
         raise UserError(f"{checkpoint}: no such checkpoint")
     try:
         state = load_checkpoint_to_cpu(str(checkpoint))
         name = state["cfg"]["task"]["_name"]
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, AttributeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-        raise UserError(f"{checkpoint}: not a checkpoint of fairseq or ECG-FM ({reason})") from None
+        raise UserError(
+            f"{checkpoint}: not a checkpoint of fairseq or ECG-FM, or one with foreign objects ({type(error).__name__})"
+        ) from None
     if name not in ("ecg_classification", "ecg_regression"):
         raise UserError(f"{checkpoint}: is of task {name}, which predicts no labels; fine-tune it first")
     if state["cfg"]["criterion"].get("report_cinc_score"):

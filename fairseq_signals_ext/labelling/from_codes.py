@@ -62,7 +62,7 @@ def labels_from_codes(
     for source, example in foreign.items():
         labels.notes.append(
             f"source {source!r} has codes of another vocabulary, such as {example}: its "
-            f"{labels.counts['other_vocabulary'][source]} recordings are unlabelled (--sources {source} labels them)"
+            f"{labels.counts['other_vocabulary'][source]} recordings are unlabelled; label them by a map for it"
         )
     _count_codes(labels, codes, code_map, int(inside.sum()), int(unlikely.sum()))
     return labels

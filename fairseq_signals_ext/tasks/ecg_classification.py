@@ -94,7 +94,8 @@ class EcgClassificationTask(EcgPretrainingTask):
     def _settings(self) -> SegmentSettings:
         if self.cfg.pairs not in (None, "none"):
             raise UserError(f"task.pairs={self.cfg.pairs}: pairs are for pretraining; see task.segment")
-        return replace(super()._settings(), pairs="none", segment=str(self.cfg.segment))
+        rate = self.cfg.sample_rate or self.state.state_dict.get("sample_rate")
+        return replace(super()._settings(), pairs="none", segment=str(self.cfg.segment), sample_rate=rate)
 
     @property
     def labels(self) -> Optional[LabelTable]:
@@ -104,8 +105,25 @@ class EcgClassificationTask(EcgPretrainingTask):
             UserError: it cannot be read.
         """
         if self._labels is None and self.cfg.label_file:
-            self._labels = read_labels(self.cfg.label_file)
+            self._labels = self._by_name(read_labels(self.cfg.label_file))
         return self._labels
+
+    def _by_name(self, table: LabelTable) -> LabelTable:
+        """A table for the labels of a loaded checkpoint, which others' labels need not have all, nor in its order."""
+        wanted = self.state.state_dict.get("label_names")
+        if not self._is_loaded or wanted is None or table.names == tuple(wanted):
+            return table
+        common = [name for name in wanted if name in table.names]
+        if not common:
+            raise UserError(
+                f"{table.path}: has none of the checkpoint's labels, {', '.join(wanted)}, but {', '.join(table.names)};"
+                f" name its columns so in label_def.csv beside it"
+            )
+        logger.warning(
+            f"{table.path}: {len(common)} of the checkpoint's {len(wanted)} labels, by name: {', '.join(common)}; "
+            f"the others are not known, {len(table.names) - len(common)} further ones are left out"
+        )
+        return table.chosen(wanted)
 
     @property
     def label_names(self) -> Tuple[str, ...]:
@@ -176,8 +194,9 @@ class EcgClassificationTask(EcgPretrainingTask):
         """Raise a `UserError` unless the table has the model's labels."""
         if len(table.names) != self._num_labels:
             raise UserError(
-                f"{table.path}: {len(table.names)} labels, but the model has num_labels={self._num_labels}; "
-                f"leave model.num_labels out, or give the label file that the model was trained with"
+                f"{table.path}: {len(table.names)} labels, but the model has num_labels={self._num_labels}"
+                + ("; the checkpoint does not name them: give a file with its columns" if self._is_loaded else "")
+                + ("" if self._is_loaded else "; leave model.num_labels out, or give the file that it is meant for")
             )
         saved = self.state.state_dict.get("label_names")
         for number, (name, theirs) in enumerate(zip(table.names, saved or ())):
@@ -207,6 +226,8 @@ class EcgClassificationTask(EcgPretrainingTask):
             classes=self.kind == "classification",
         )
         self._look_at_labels(dataset, path, training)
+        if training:  # what the checkpoint is good for
+            self.state.merge_state_dict({"sample_rate": float(dataset.sample_rate)})
         return dataset
 
     def _look_at_labels(self, dataset: LabelledEcgDataset, path: Path, training: bool) -> None:

@@ -147,6 +147,10 @@ class EcgPretrainingTask(FairseqTask):
 
     @exits_on_user_error
     def _build_model(self, cfg: Any, from_checkpoint: bool) -> Any:
+        if not (from_checkpoint or Path(self.cfg.data).is_dir()):
+            raise UserError(
+                f"{self.cfg.data}: no such folder; give task.data a folder with manifests, as an absolute path"
+            )
         model = super().build_model(cfg, from_checkpoint)
         leads = 12 if self.cfg.enable_padding_leads else len(self._settings().leads)
         if getattr(model.cfg, "in_d", leads) != leads:

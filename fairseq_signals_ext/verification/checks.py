@@ -254,7 +254,8 @@ def _rejections(out: Path) -> List[str]:
 def _gains(out: Path) -> List[str]:
     """Notes on sources whose amplitudes are not plausible."""
     table = read_compact(out, ["source", "amplitude_mv"])
-    factors = {name: likely_factor(group.tolist()) for name, group in table.groupby("source")["amplitude_mv"]}
+    amplitudes = table.groupby("source", observed=True)["amplitude_mv"]
+    factors = {name: likely_factor(group.tolist()) for name, group in amplitudes}
     return [
         f"{name}: its amplitudes are not plausible for an ECG in mV; the likely factor is {factor:g} (--gain-fix)"
         for name, factor in sorted(factors.items())

@@ -108,6 +108,29 @@ def test_validate_golden_checkpoint_on_data_of_ecg_fm(ecg_data, golden_folder, r
         assert logged(done.stdout, f"test_{name}")[0] == pytest.approx(of_recordings, abs=1e-9)
 
 
+def test_labels_of_another_collection_are_matched_by_name(finetuned, data, tmp_path):
+    """Another order, one label less and one more: the figures of the common labels stay."""
+    shutil.copytree(data, tmp_path / "data")
+    y = np.load(data / "labels" / "y.npy")
+    others = np.stack([y[:, 2], np.zeros(16), y[:, 0]], axis=1)
+    write_label_file(tmp_path / "data" / "labels", others, ["label_2", "other", "label_0"])
+    options = ["--label-file", tmp_path / "data" / "labels"]
+    done = run(validate_command(tmp_path / "data", checkpoint_of(finetuned), "test", *options))
+    whole = run(validate_command(data, checkpoint_of(finetuned), "test"))
+    assert logged(done.stdout, "test_defined_labels") == [2.0]
+    for label in (0, 2):
+        name = f"test_auroc_label_{label}"
+        assert logged(done.stdout, name) == logged(whole.stdout, name) != []
+
+
+def test_data_of_another_sample_rate_are_refused(finetuned, tmp_path):
+    write_shards(tmp_path, [4000] * 4, split="test", sample_rate=400)
+    write_label_file(tmp_path / "labels", np.eye(4, 3), ["label_0", "label_1", "label_2"])
+    options = ["--label-file", tmp_path / "labels"]
+    line = error_line(run(validate_command(tmp_path, checkpoint_of(finetuned), "test", *options)))
+    assert "400 Hz where 500 Hz is wanted" in line
+
+
 def test_linear_probe_leaves_the_encoder_bit_for_bit(data, pretrained, tmp_path):
     options = ["++model.linear_probe=true", "++optimization.max_epoch=2", "++model.dropout=0.3"]
     finetune(data, tmp_path, pretrained, *options)

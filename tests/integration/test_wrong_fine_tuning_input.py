@@ -138,20 +138,27 @@ def test_layer_decay_with_an_optimizer_that_ignores_it(line_of):
     assert "model.layer_decay=0.5 has no effect here; use optimizer composite" in line_of("++model.layer_decay=0.5")
 
 
-def test_labels_in_another_order_than_the_checkpoint(prepared, data, tmp_path):
+def test_labels_that_the_checkpoint_does_not_have(prepared, data, tmp_path):
     finetune(data, tmp_path / "run", prepared[1], "++optimization.max_epoch=1")
     checkpoint = tmp_path / "run" / "checkpoints" / "checkpoint_last.pt"
-    values = np.load(data / "labels" / "y.npy")
-    write_label_file(data / "labels", values[:, [1, 0, 2]], ["label_1", "label_0", "label_2"])
+    write_label_file(data / "labels", np.load(data / "labels" / "y.npy"), ["a", "b", "c"])
     line = error_line(run(validate_command(data, checkpoint, "test")))
-    assert "label 0 is 'label_1', but the checkpoint was trained with 'label_0' there" in line
+    assert "has none of the checkpoint's labels, label_0, label_1, label_2, but a, b, c" in line
 
 
 def test_validating_with_other_labels(golden_folder, data):
     line = error_line(
         run(validate_command(data, golden_folder / "tiny_finetuned.pt", "test", "--label-file", data / "labels"))
     )
-    assert "labels/y.npy: 3 labels, but the model has num_labels=17" in line
+    assert "labels/y.npy: 3 labels, but the model has num_labels=17; the checkpoint does not name them" in line
+
+
+def test_missing_folder(line_of):
+    assert "nowhere: no such folder; give task.data a folder with manifests" in line_of("task.data=nowhere")
+
+
+def test_weights_that_nobody_gave(line_of):
+    assert "pos_weight.txt: " in line_of(config="ecg_interpretation")
 
 
 def test_checkpoint_with_a_renamed_parameter(golden_folder, data, tmp_path):
