@@ -1,5 +1,6 @@
 """Several models on the same recordings: one table, with paired tests against the first of them."""
 
+import logging
 import re
 import textwrap
 from itertools import product
@@ -20,6 +21,8 @@ from fairseq_signals_ext.files import atomic
 
 if TYPE_CHECKING:
     import pandas as pd
+
+logger = logging.getLogger(__name__)
 
 FILES = ("comparison.csv", "comparison.md", "comparison.png")
 _METRICS = {"auroc": "AUROC", "auprc": "AUPRC"}
@@ -80,6 +83,12 @@ def compare(evaluations: Mapping[str, Evaluation]) -> "pd.DataFrame":
     for name, evaluation in evaluations.items():
         if evaluation.recordings.kind != first.recordings.kind:
             raise UserError(f"{first_name} and {name}: a classification and a regression cannot be compared")
+        ways = first.settings.aggregation, evaluation.settings.aggregation
+        if ways[0] != ways[1]:
+            logger.warning(
+                f"{first_name} and {name} aggregate segments by {ways[0]} and by {ways[1]}, as their configs say; "
+                f"--aggregate compares them alike"
+            )
         table = _values(evaluation)
         if evaluation is not first:
             table = pd.concat([table, _differences(evaluation, first)], axis=1)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
+import numpy as np
 import torch
 from fairseq.dataclass import ChoiceEnum
 from fairseq.logging import metrics
@@ -236,6 +237,8 @@ class EcgClassificationTask(EcgPretrainingTask):
         if dataset.store.idx is None and not learns_scale:
             return  # labels of .mat files are seen, and checked, when these are read
         values = dataset.known()
+        labelled = int((~np.isnan(values)).any(axis=1).sum())
+        logger.info(f"{path}: {labelled} of {len(values)} recordings have a known label")
         if training:
             check_known(self.label_names, values, str(path))
         if learns_scale:

@@ -39,6 +39,13 @@ def table(evaluations):
     return comparison.compare(evaluations)
 
 
+def test_other_aggregations_are_said(evaluations, caplog):
+    first = evaluations["first"]
+    other = evaluate(first.segments, ABOUT, dataclasses.replace(FAST, aggregation="max"))
+    comparison.compare({"first": first, "other": other})
+    assert "first and other aggregate segments by mean and by max" in caplog.text
+
+
 @pytest.mark.parametrize(
     "paths, names",
     [
@@ -217,7 +224,7 @@ def test_regressions(evaluations, tmp_path):
         assert table[columns][:2].isna().all(axis=None)
     comparison.write_comparison({"test": table}, FAST, tmp_path)
     text = (tmp_path / "comparison.md").read_text(encoding="utf-8")
-    assert "| b | 4 [4, 4] | 2 [2, 2] | 0.0328 |" in text and text.count("## test: RMSE, label") == 2
+    assert "| b | 4 [-] | 2 [-] | 0.0328 |" in text and text.count("## test: RMSE, label") == 2
     text = comparison.as_text({"test": table}, FAST)
     assert "test: MAE, label 1\n" in text and "test: Pearson r, label 0\n" in text
     assert "p is not below 0.033; it is not adjusted" in " ".join(text.split())

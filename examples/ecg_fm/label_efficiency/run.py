@@ -27,7 +27,11 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Tuple
 
+import numpy as np
+
+from fairseq_signals_ext.data.label_table import LabelTable, read_labels
 from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
+from fairseq_signals_ext.data.stores import Store, open_store
 from fairseq_signals_ext.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.evaluation.predictions import Predictions
 from fairseq_signals_ext.evaluation.text import aligned
@@ -46,7 +50,7 @@ DIFFERENCE = {"difference": "_difference", "low": "_difference_low", "high": "_d
 
 
 class Run(NamedTuple):
-    """One fine-tuning: percent of the training set, how many recordings that are, and from which weights it starts."""
+    """One fine-tuning: percent of the training set, how many labelled recordings that are, and where it starts."""
 
     fraction: float
     recordings: int
@@ -95,14 +99,20 @@ def _percent(fraction: float) -> str:
     return f"{fraction:g}"
 
 
+def _labelled(store: Store, labels: LabelTable) -> int:
+    """How many recordings have a known label; of `.mat` files, which would have to be read for that, all."""
+    return len(store) if store.idx is None else int((~np.isnan(labels.rows(store.idx))).any(axis=1).sum())
+
+
 def count_recordings(options: argparse.Namespace) -> Dict[float, Tuple[str, int]]:
-    """For each fraction the name of its manifest and how many recordings it has; all must be there."""
+    """For each fraction the name of its manifest and how many recordings with a label it has; all must be there."""
     find_manifests(options.data, options.subset)
+    labels = read_labels(options.labels)
     found, missing = {}, []
     for fraction in options.fractions:
         name = "train" if fraction == 100 else f"train_{_percent(fraction)}"
         try:
-            found[fraction] = name, len(read_manifests(find_manifests(options.data, name)).samples)
+            found[fraction] = name, _labelled(open_store(read_manifests(find_manifests(options.data, name))), labels)
         except UserError:
             if fraction == 100:
                 raise
