@@ -17,7 +17,7 @@ def with_interval(row: Mapping[str, Any], metric: str, style: str = ".3f") -> st
     """
     low, high = (row.get(f"{metric}_{end}", np.nan) for end in ("low", "high"))
     interval = "" if np.isnan(low) or np.isnan(high) else f" [{low:{style}}, {high:{style}}]"
-    interval = " [-]" if low == high else interval
+    interval = " [-]" if np.isclose(low, high, rtol=1e-9, atol=1e-12) else interval
     return "undefined" if np.isnan(row[metric]) else f"{row[metric]:{style}}{interval}"
 
 
