@@ -222,6 +222,7 @@ def clustered(seed, patients=60, per_patient=3, shift=1.2):
     return predictions_of(scores[:, None], target[:, None], np.repeat(np.arange(patients), per_patient))
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth_as_often_as_they_say():
     truth, held, held_by_items = norm.cdf(1.2 / np.sqrt(2)), 0, 0
     for seed in range(300):
@@ -270,6 +271,7 @@ def shares_held(patients, sets, resamples):
     return {key: np.mean(values) for key, values in held.items()}
 
 
+@pytest.mark.slow
 def test_macro_auprc_of_rare_labels_is_held_where_percentiles_lose_it(monkeypatch):
     held = shares_held(400, sets=60, resamples=200)
     assert held["auprc", "macro"] >= 0.8  # 0.91 expected, standard error 0.04

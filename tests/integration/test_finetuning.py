@@ -205,7 +205,9 @@ def test_early_stopping_by_auroc(data, pretrained, tmp_path):
     assert len(logged(log, "valid_auroc")) == 3
 
 
-@pytest.mark.parametrize("leads", ["I,II,V1,V2,V3,V4,V5,V6", "I,II", "II"])
+@pytest.mark.parametrize(
+    "leads", ["I,II", *(pytest.param(leads, marks=pytest.mark.slow) for leads in ("I,II,V1,V2,V3,V4,V5,V6", "II"))]
+)
 def test_fewer_leads(pretrained, tmp_path, leads):
     """The 12-lead encoder gets zeros for leads that the recordings lack, or that were not chosen."""
     from fairseq_signals_ext.leads import parse_leads
@@ -256,6 +258,7 @@ LOSSES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", LOSSES.values(), ids=LOSSES.keys())
 def test_options_train(data, pretrained, tmp_path, options):
     log = finetune(data, tmp_path, pretrained, *options, "++optimization.max_epoch=2")

@@ -51,10 +51,12 @@ def test_no_label_file(line_of):
     assert "valid.tsv: no labels for these recordings; set task.label_file" in line
 
 
+@pytest.mark.slow
 def test_missing_label_file(line_of):
     assert "nowhere/y.npy: no such label file" in line_of("task.label_file=nowhere/y.npy")
 
 
+@pytest.mark.slow
 def test_values_that_are_no_classes(data, line_of):
     write_label_file(data / "labels", np.full((16, 1), 61.0), ["age"])
     line = line_of()
@@ -66,6 +68,7 @@ def test_pretrained_file_of_another_architecture(line_of):
     assert "is of another architecture than the model here: it lacks encoder.layers.1" in line
 
 
+@pytest.mark.slow
 def test_pretrained_file_is_missing(line_of):
     assert "nowhere.pt: no such file; mend model.model_path" in line_of(pretrained="nowhere.pt")
 
@@ -87,6 +90,7 @@ def test_subset_without_a_whole_segment(data, line_of):
     assert "valid.tsv: none of 4 recordings has 5 s at 500 Hz" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "weights, said",
     [("[1, 2]", "2 numbers for 3 labels"), ("3.2", "not a list of positive"), ("nowhere.txt", "nowhere.txt")],
@@ -95,6 +99,7 @@ def test_pos_weight(line_of, weights, said):
     assert said in line_of(f"criterion.pos_weight={weights}")
 
 
+@pytest.mark.slow
 def test_cinc_score_without_weights(line_of):
     assert "needs criterion.weights_file" in line_of("++criterion.report_cinc_score=true")
 
@@ -121,14 +126,17 @@ def test_validation_without_a_defined_label(data, line_of):
     assert "valid.tsv: no label has positives and negatives here, so auprc" in line_of()
 
 
+@pytest.mark.slow
 def test_pairs(line_of):
     assert "task.pairs=random: pairs are for pretraining" in line_of("++task.pairs=random")
 
 
+@pytest.mark.slow
 def test_combined_validation_sets(line_of):
     assert "dataset.combine_valid_subsets is not supported" in line_of("++dataset.combine_valid_subsets=true")
 
 
+@pytest.mark.slow
 def test_linear_probe_with_layer_decay(line_of):
     line = line_of("++model.linear_probe=true", "++model.layer_decay=0.5")
     assert "model.linear_probe trains the head only, so model.layer_decay has no effect" in line
