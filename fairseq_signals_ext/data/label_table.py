@@ -180,9 +180,14 @@ def _rows_of(recordings: Path) -> Optional[int]:
     return int(pq.read_table(recordings, columns=["idx"])["idx"].to_numpy().max()) + 1 if recordings.is_file() else None
 
 
+def are_classes(values: np.ndarray) -> np.ndarray:
+    """Where values are 0, 1 or NaN: bool, of the same shape."""
+    return np.isnan(values) | (values == 0) | (values == 1)
+
+
 def check_classes(table: LabelTable, values: np.ndarray, idx: Optional[np.ndarray]) -> None:
     """Raise a `UserError` unless all values (n x L, rows for `idx`) are 0, 1 or NaN."""
-    wrong = np.argwhere(~(np.isnan(values) | (values == 0) | (values == 1)))
+    wrong = np.argwhere(~are_classes(values))
     if len(wrong):
         row, label = wrong[0]
         number = row if idx is None else idx[row]

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from fairseq_signals_ext.data.ecg_dataset import EcgDataset
-from fairseq_signals_ext.data.label_table import LabelTable
+from fairseq_signals_ext.data.label_table import LabelTable, are_classes
 from fairseq_signals_ext.data.segments import Item
 from fairseq_signals_ext.data.stores import Signal
 from fairseq_signals_ext.errors import UserError
@@ -68,6 +68,6 @@ class LabelledEcgDataset(EcgDataset):
             raise UserError(f"{name}: no label; set task.label_file (fairseq-validate: --label-file) to a y.npy")
         if len(label) != self.num_labels:
             raise UserError(f"{name}: {len(label)} labels where model.num_labels={self.num_labels}; set one right")
-        if self.classes and not (np.isnan(label) | (label == 0) | (label == 1)).all():
+        if self.classes and not are_classes(label).all():
             raise UserError(f"{name}: label {label.tolist()} is not of 0, 1 and NaN; see task ecg_regression")
         return label

@@ -233,21 +233,22 @@ class EcgClassificationTask(EcgPretrainingTask):
 
     def _look_at_labels(self, dataset: LabelledEcgDataset, path: Path, training: bool) -> None:
         """Check the labels of a subset before anything is done with them, and say what they lack."""
-        learns_scale = training and self.kind == "regression"
-        if dataset.store.idx is None and not learns_scale:
+        if dataset.store.idx is None or self.labels is None:
             return  # labels of .mat files are seen, and checked, when these are read
+        values = self._known_labels(dataset, path, training)
+        check_classes(self.labels, values, dataset.store.idx)
+        undefined = one_class_labels(self.labels, values)
+        if undefined:
+            self._say_undefined(undefined, path, training)
+
+    def _known_labels(self, dataset: LabelledEcgDataset, path: Path, training: bool) -> np.ndarray:
+        """Labels of all recordings of a subset, each of which is known of some if it is to train on."""
         values = dataset.known()
         labelled = int((~np.isnan(values)).any(axis=1).sum())
         logger.info(f"{path}: {labelled} of {len(values)} recordings have a known label")
         if training:
             check_known(self.label_names, values, str(path))
-        if learns_scale:
-            self._learn_scale(values)
-        if self.kind == "classification" and self.labels is not None:
-            check_classes(self.labels, values, dataset.store.idx)
-            undefined = one_class_labels(self.labels, values)
-            if undefined:
-                self._say_undefined(undefined, path, training)
+        return values
 
     def _say_undefined(self, undefined: Sequence[str], path: Path, training: bool) -> None:
         best, first = self.cfg.best_checkpoint_metric, str(self.cfg.valid_subset).split(",")[0]

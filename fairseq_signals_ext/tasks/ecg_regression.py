@@ -1,6 +1,7 @@
 """Task `ecg_regression`: labels that are numbers, such as age or ejection fraction."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Tuple
 
 import numpy as np
@@ -8,6 +9,7 @@ from fairseq.tasks import register_task
 
 # importing registers it: fairseq's user-dir mechanism imports tasks and models by itself, criterions not
 import fairseq_signals_ext.criterions.regression  # noqa: F401
+from fairseq_signals_ext.data.labelled_dataset import LabelledEcgDataset
 from fairseq_signals_ext.tasks.ecg_classification import EcgClassificationConfig, EcgClassificationTask
 
 
@@ -26,13 +28,20 @@ class EcgRegressionTask(EcgClassificationTask):
 
     kind = "regression"
 
+    def _look_at_labels(self, dataset: LabelledEcgDataset, path: Path, training: bool) -> None:
+        # the scale needs all labels to train on, also those of .mat files
+        if training or dataset.store.idx is not None:
+            values = self._known_labels(dataset, path, training)
+            if training:
+                self._learn_scale(values)
+
     def _learn_scale(self, values: np.ndarray) -> None:
         if "target_mean" in self.state.state_dict:  # of the checkpoint that the training goes on from
             return
-        std = np.nanstd(values.astype(float), axis=0)
+        std = np.nanstd(values, axis=0)
         self.state.merge_state_dict(
             {
-                "target_mean": np.nanmean(values.astype(float), axis=0).tolist(),
+                "target_mean": np.nanmean(values, axis=0).tolist(),
                 "target_std": np.where(std > 0, std, 1).tolist(),
             }
         )

@@ -92,3 +92,33 @@ def error_line(done: "subprocess.CompletedProcess[str]") -> str:
     lines = [line for line in text.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, text[-3000:]
     return lines[0]
+
+
+def start_rank(arguments: List[str], gradients: Path) -> "subprocess.Popen[str]":
+    """Start `fairseq-hydra-train` with these arguments on one core, as a rank or alone; see `rank.py`."""
+    return subprocess.Popen(
+        [sys.executable, str(Path(__file__).parent / "rank.py"), str(gradients), *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def wait_for(process: "subprocess.Popen[str]") -> str:
+    """What it printed; fails if it did."""
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output[-3000:]
+    return output
+
+
+def one_of_two(rank: int, meeting: Path) -> List[str]:
+    """Options of a rank of two, without GPUs."""
+    return [
+        "++distributed_training.distributed_world_size=2",
+        "++distributed_training.ddp_backend=legacy_ddp",
+        "++distributed_training.distributed_backend=gloo",
+        "++distributed_training.distributed_no_spawn=true",
+        f"++distributed_training.distributed_init_method=file://{meeting}",
+        f"++distributed_training.distributed_rank={rank}",
+    ]

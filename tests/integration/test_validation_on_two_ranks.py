@@ -1,15 +1,9 @@
 """Validation on two ranks logs what one rank logs, and picks the same checkpoint."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 from fine_tuning import finetune_command, write_labelled, write_pretrained
-from running import logged
+from running import logged, one_of_two, start_rank, wait_for
 
-RANK = Path(__file__).parent / "rank.py"
 METRICS = ("auroc", "auprc", "segment_auroc", "segment_auprc", "loss", "accuracy", "best_auprc")
 OPTIONS = [
     "++optimization.max_epoch=3",
@@ -21,19 +15,11 @@ OPTIONS = [
 
 def start(data, out, pretrained, *overrides):
     out.mkdir()
-    arguments = finetune_command(data, out, pretrained, *OPTIONS, *overrides)[1:]
-    return subprocess.Popen(
-        [sys.executable, str(RANK), str(out / "gradients.pt"), *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    return start_rank(finetune_command(data, out, pretrained, *OPTIONS, *overrides)[1:], out / "gradients.pt")
 
 
 def log_of(process, out):
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output[-3000:]
+    wait_for(process)
     return (out / "hydra_train.log").read_text()
 
 
@@ -46,17 +32,8 @@ def test_two_ranks_log_what_one_rank_logs(tmp_path):
     one = tmp_path / "one"
     expected = log_of(start(data, one, pretrained, "++optimization.update_freq=[2]"), one)
     outs = [tmp_path / "rank0", tmp_path / "rank1"]
-    distributed = [
-        "++distributed_training.distributed_world_size=2",
-        "++distributed_training.ddp_backend=legacy_ddp",
-        "++distributed_training.distributed_backend=gloo",
-        "++distributed_training.distributed_no_spawn=true",
-        f"++distributed_training.distributed_init_method=file://{tmp_path / 'meeting'}",
-    ]
-    ranks = [
-        start(data, out, pretrained, *distributed, f"++distributed_training.distributed_rank={rank}")
-        for rank, out in enumerate(outs)
-    ]
+    meeting = tmp_path / "meeting"
+    ranks = [start(data, out, pretrained, *one_of_two(rank, meeting)) for rank, out in enumerate(outs)]
     logs = [log_of(process, out) for process, out in zip(ranks, outs)]
     for metric in METRICS:
         values = logged(expected, f"valid_{metric}")

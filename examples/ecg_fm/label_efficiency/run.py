@@ -112,11 +112,13 @@ def count_recordings(options: argparse.Namespace) -> Dict[float, Tuple[str, int]
     for fraction in options.fractions:
         name = "train" if fraction == 100 else f"train_{_percent(fraction)}"
         try:
-            found[fraction] = name, _labelled(open_store(read_manifests(find_manifests(options.data, name))), labels)
+            manifests = find_manifests(options.data, name)
         except UserError:
             if fraction == 100:
                 raise
             missing.append(_percent(fraction))
+        else:
+            found[fraction] = name, _labelled(open_store(read_manifests(manifests)), labels)
     if missing:
         folder = shlex.quote(str(options.data.resolve().parents[1]))
         command = f"manifests/split.py {folder} --name {options.data.name} --subsets {' '.join(missing)}"
