@@ -28,15 +28,20 @@ TRAIN = [
     've-fairseq==0.12.3; python_version >= "3.11" and python_version < "3.13"',
     'fairseq==0.12.2; python_version < "3.11"',
     "pandas",
+    "safetensors",
     "scikit-learn",
     "scipy",
     "torch>=1.13",
     "tqdm",
 ]
+# runs an exported model: numpy and this, no torch
+ONNX = ["onnxruntime"]
+EXPORT = [*TRAIN, *ONNX, "onnx", "onnxscript"]
+HUB = ["huggingface_hub"]
 REPORT = ["matplotlib", "pandas", "pyarrow", "scikit-learn", "scipy"]
 DASK, RAY = ["distributed"], ["ray"]
-DEMO = [*TRAIN, *FORMATS, *REPORT, "neurokit2"]
-DEV = [*DEMO, *DASK, "hypothesis", "mypy", "pytest", "ruff"]
+DEMO = [*EXPORT, *FORMATS, *REPORT, "neurokit2"]
+DEV = [*DEMO, *DASK, *HUB, "hypothesis", "mypy", "pytest", "ruff"]
 
 setup(
     name="fairseq-signals-ext",
@@ -52,7 +57,7 @@ setup(
     install_requires=["numpy"],
     extras_require={
         **{"train": TRAIN, "formats": FORMATS, "report": REPORT, "dask": DASK, "ray": RAY},
-        **{"demo": DEMO, "dev": DEV},
+        **{"onnx": ONNX, "export": EXPORT, "hub": HUB, "demo": DEMO, "dev": DEV},
     },
     entry_points={"console_scripts": ["fairseq-signals-ext = fairseq_signals_ext.cli:main"]},
     classifiers=[

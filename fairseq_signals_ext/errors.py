@@ -12,7 +12,10 @@ _EXTRAS = {
     "dask": ("dask", "distributed"),
     "ray": ("ray",),
     "report": ("matplotlib",),
-    "train": ("fairseq", "torch"),
+    "train": ("fairseq", "safetensors", "torch"),
+    "onnx": ("onnxruntime",),
+    "export": ("onnx", "onnxscript"),
+    "hub": ("huggingface_hub",),
     "demo": ("neurokit2",),
 }
 

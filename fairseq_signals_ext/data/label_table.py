@@ -106,21 +106,32 @@ def _open(file: Path) -> np.ndarray:
 
 
 def _definition(path: Path, labels: int) -> Tuple[List[str], List[List[str]]]:
-    import pandas as pd
-
     if not path.is_file():
         return [f"label_{number}" for number in range(labels)], [[] for _ in range(labels)]
+    names, codes = read_label_definition(path)
+    if len(names) != labels:
+        raise UserError(f"{path}: defines {len(names)} labels, but y.npy beside it has {labels}; make both again")
+    return names, codes
+
+
+def read_label_definition(path: Path) -> Tuple[List[str], List[List[str]]]:
+    """Names of labels, and for each the codes that it stands for, from a `label_def.csv` or the folder it is in.
+
+    Raises:
+        UserError: no such file, no column `name`, or a name that occurs twice.
+    """
+    import pandas as pd
+
+    path = path / "label_def.csv" if path.is_dir() else path
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
         names = list(table["name"])
-    except (KeyError, ValueError) as error:  # pandas' parser errors are ValueErrors
+    except (OSError, KeyError, ValueError) as error:  # pandas' parser errors are ValueErrors
         raise UserError(f"{path}: not a label definition ({error}); its column 'name' names the labels") from None
-    if len(names) != labels:
-        raise UserError(f"{path}: defines {len(names)} labels, but y.npy beside it has {labels}; make both again")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise UserError(f"{path}: label {twice[0]!r} occurs twice; give each a name of its own")
-    codes = [text.split(";") if text else [] for text in table["codes"]] if "codes" in table else [[]] * labels
+    codes = [text.split(";") if text else [] for text in table["codes"]] if "codes" in table else [[] for _ in names]
     return names, codes
 
 

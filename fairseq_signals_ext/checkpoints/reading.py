@@ -1,0 +1,138 @@
+"""Reading a checkpoint of fairseq, ours or ECG-FM's, without running anything that is in it."""
+
+import argparse
+import contextlib
+import pickle
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ContextManager, Dict, Mapping, Optional
+
+import numpy as np
+
+from fairseq_signals_ext.errors import UserError
+
+_FIRST_CONVOLUTION = re.compile(r"(?:.*\.)?feature_extractor\.conv_layers\.0\.0\.weight$")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What `torch.save` wrote for fairseq.
+
+    Attributes:
+        path: of the file.
+        state: all of it: `model`, `cfg`, `task_state`, `optimizer_history`, `extra_state`, ...; tensors may be mapped
+            from the file, so that what is not used costs no memory.
+    """
+
+    path: Path
+    state: Mapping[str, Any]
+
+    @property
+    def parameters(self) -> Dict[str, Any]:
+        """The model's parameters and buffers (tensors) by the file's own names; a new dict."""
+        return dict(self.state["model"])
+
+    @property
+    def config(self) -> Dict[str, Any]:
+        """The whole config that the model was trained with, by sections such as `model` and `task`."""
+        return self.state["cfg"]
+
+    @property
+    def model_config(self) -> Dict[str, Any]:
+        """Section `model` of the config."""
+        return self.config["model"]
+
+    @property
+    def task_config(self) -> Dict[str, Any]:
+        """Section `task` of the config."""
+        return self.config.get("task") or {}
+
+    @property
+    def task_state(self) -> Dict[str, Any]:
+        """What the task keeps for its models: label names, sample rate, thresholds, ...; empty for ECG-FM's files."""
+        return self.state.get("task_state") or {}
+
+
+def read_checkpoint(path: Path, cure: str = "give another file") -> Checkpoint:
+    """Read a checkpoint, its tensors mapped from the file where torch can.
+
+    Args:
+        cure: what the user should do if it cannot be used, for messages.
+
+    Raises:
+        UserError: no such file, damaged, not a checkpoint with its config, with objects in it that are more than data
+            (these are not made), or of fairseq's audio wav2vec 2.0.
+    """
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; give a file in it, such as checkpoints/checkpoint_best.pt")
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint; {cure}")
+    state = _load(path, cure)
+    problem = _what_is_wrong(state)
+    if problem:
+        raise UserError(f"{path}: {problem}; {cure}")
+    return Checkpoint(path, state)
+
+
+def only_data() -> ContextManager[None]:
+    """While it lasts, `torch.load` of the safe kind also takes numpy's numbers and `Namespace`, which are only data.
+
+    ECG-FM's training and older fairseqs may leave these in what they log.
+    """
+    from torch import serialization
+
+    if not hasattr(serialization, "safe_globals"):
+        return contextlib.nullcontext()
+    numpy_core = getattr(np, "_core", None) or np.core
+    numbers = [type(np.dtype(kind)) for kind in ("float64", "float32", "float16", "int64", "int32", "uint8", "bool")]
+    scalar = numpy_core.multiarray.scalar
+    # a file names it by the module of the numpy that wrote it
+    names = [(scalar, f"numpy.{module}.multiarray.scalar") for module in ("core", "_core")]
+    return serialization.safe_globals([*names, np.dtype, *numbers, argparse.Namespace])
+
+
+def _load(path: Path, cure: str) -> Any:
+    import torch
+
+    try:
+        with only_data():
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            except (RuntimeError, TypeError, ValueError):  # an old file format, or an old torch, cannot be mapped
+                return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{path}: {_foreign(str(error))}; {cure}") from None
+    except Exception as error:  # torch raises many kinds for a damaged file
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+        raise UserError(f"{path}: damaged, or not a checkpoint ({reason}); {cure}") from None
+
+
+def _foreign(message: str) -> str:
+    """What torch says of a pickle that it did not load, in one line."""
+    found = re.search(r"(?:GLOBAL|class|function|global) `?([\w.]+\.[\w.]+)`?", message)
+    if found is None:
+        return "damaged, or not a checkpoint"
+    return f"holds more than data ({found.group(1)}), which could run code, so it was not loaded"
+
+
+def _what_is_wrong(state: Any) -> Optional[str]:
+    """Why this is no checkpoint of an ECG model; None if it is one."""
+    from torch import Tensor
+
+    if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
+        return "not a checkpoint of fairseq or ECG-FM (it has no 'model')"
+    parameters, config = state["model"], state.get("cfg")
+    if not parameters or not all(isinstance(value, Tensor) for value in parameters.values()):
+        return "not a checkpoint of fairseq or ECG-FM (its 'model' is not made of tensors)"
+    if _is_audio(parameters, config):
+        return "is fairseq's audio wav2vec 2.0, whose input is one channel of sound, not an ECG model"
+    if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
+        return "not a checkpoint of ECG-FM or of this package (it has no config 'cfg' with its model)"
+    return None
+
+
+def _is_audio(parameters: Dict[str, Any], config: Any) -> bool:
+    first = next((value for name, value in parameters.items() if _FIRST_CONVOLUTION.match(name)), None)
+    model = config.get("model") if isinstance(config, dict) else None
+    return first is not None and first.shape[1] == 1 and not (isinstance(model, dict) and model.get("in_d") == 1)
