@@ -16,6 +16,9 @@ _EXAMPLES = """examples:
   fairseq-signals-ext verify data
   fairseq-signals-ext evaluate run/checkpoints/checkpoint_best.pt --data data/splits/random --subset test --out result
   fairseq-signals-ext curve run --out loss.png
+  fairseq-signals-ext inspect run/checkpoints/checkpoint_best.pt
+  fairseq-signals-ext export run/checkpoints/checkpoint_best.pt --to onnx --out model
+  fairseq-signals-ext config convert ECGFM.yaml --out ours.yaml
 """
 
 # name of the subcommand: one line on it; its arguments and work are in commands/NAME.py
@@ -26,6 +29,9 @@ _COMMANDS = {
     "verify": "check a prepared folder, and draw what is in it",
     "evaluate": "say how good fine-tuned models are, with intervals and pictures",
     "curve": "draw the loss curve of a training",
+    "inspect": "say what is in a checkpoint or an export",
+    "export": "give a model to people without fairseq, or to ECG-FM's own tools",
+    "config": "turn a config of ECG-FM's framework into one for fairseq-hydra-train",
 }
 
 

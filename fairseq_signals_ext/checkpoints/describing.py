@@ -62,9 +62,9 @@ def _preprocessing(task: Dict[str, Any], state: Dict[str, Any]) -> Preprocessing
     loaded = tuple(LEADS[lead] for lead in parse_leads(task.get("leads_to_load")))
     return Preprocessing(
         sample_rate=rate,
-        leads=LEADS if task.get("enable_padding_leads") else loaded,
+        leads=tuple(state.get("leads") or (LEADS if task.get("enable_padding_leads") else loaded)),
         loaded_leads=loaded,
-        segment_samples=min(stride, int(task.get("max_sample_size") or stride)),
+        segment_samples=int(state.get("segment_samples") or min(stride, int(task.get("max_sample_size") or stride))),
         stride_samples=stride,
         standardization="segment" if task.get("normalize") else "lead",
     )
@@ -93,7 +93,7 @@ def _label_names(checkpoint: Checkpoint, labels: Optional[str]) -> Tuple[Tuple[s
     return names, True
 
 
-def _names_of(path: Path) -> Sequence[str]:
+def _names_of(path: Path) -> Tuple[str, ...]:
     from fairseq_signals_ext.data.label_table import read_label_definition
 
     return tuple(read_label_definition(path)[0])

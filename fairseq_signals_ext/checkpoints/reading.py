@@ -12,6 +12,15 @@ import numpy as np
 
 from fairseq_signals_ext.errors import UserError
 
+# options of a model's config that decide which parameters its encoder has, and what it computes
+ARCHITECTURE = (
+    *("in_d", "extractor_mode", "conv_feature_layers", "conv_bias"),
+    *("encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim", "encoder_attention_heads", "activation_fn"),
+    *("layer_type", "layer_norm_first", "attn_type", "pos_enc_type", "depthwise_conv_kernel_size"),
+    *("conv_pos", "conv_pos_groups", "pos_conv_depth", "required_seq_len_multiple"),
+    *("quantize_input", "latent_vars", "latent_groups", "latent_dim", "quantizer_depth", "quantizer_factor"),
+)
+
 _FIRST_CONVOLUTION = re.compile(r"(?:.*\.)?feature_extractor\.conv_layers\.0\.0\.weight$")
 
 
@@ -40,8 +49,8 @@ class Checkpoint:
 
     @property
     def model_config(self) -> Dict[str, Any]:
-        """Section `model` of the config."""
-        return self.config["model"]
+        """Section `model` of the config, with the architecture that the parameters are of."""
+        return with_own_architecture(self.config["model"])
 
     @property
     def task_config(self) -> Dict[str, Any]:
@@ -64,15 +73,21 @@ def read_checkpoint(path: Path, cure: str = "give another file") -> Checkpoint:
         UserError: no such file, damaged, not a checkpoint with its config, with objects in it that are more than data
             (these are not made), or of fairseq's audio wav2vec 2.0.
     """
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder; give a file in it, such as checkpoints/checkpoint_best.pt")
-    if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint; {cure}")
-    state = _load(path, cure)
+    state = read_safely(path, cure)
     problem = _what_is_wrong(state)
     if problem:
         raise UserError(f"{path}: {problem}; {cure}")
     return Checkpoint(path, state)
+
+
+def with_own_architecture(model: Mapping[str, Any]) -> Dict[str, Any]:
+    """A model's config, in which the architecture of an encoder that was pretrained elsewhere has taken its place.
+
+    ECG-FM's fine-tuned models are built from their pretrained file: what counts is its config, kept as `args`.
+    """
+    pretrained = (model.get("args") or {}).get("model") if isinstance(model.get("args"), Mapping) else None
+    taken = {key: pretrained[key] for key in ARCHITECTURE if key in pretrained} if pretrained else {}
+    return {key: value for key, value in {**model, **taken}.items() if key != "args"}
 
 
 def only_data() -> ContextManager[None]:
@@ -92,9 +107,18 @@ def only_data() -> ContextManager[None]:
     return serialization.safe_globals([*names, np.dtype, *numbers, argparse.Namespace])
 
 
-def _load(path: Path, cure: str) -> Any:
+def read_safely(path: Path, cure: str = "give another file") -> Any:
+    """What `torch.save` wrote, whatever it is, as long as it is only data.
+
+    Raises:
+        UserError: no such file, damaged, or with objects in it that are more than data (these are not made).
+    """
     import torch
 
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; give a file in it, such as checkpoints/checkpoint_best.pt")
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint; {cure}")
     try:
         with only_data():
             try:
@@ -110,7 +134,7 @@ def _load(path: Path, cure: str) -> Any:
 
 def _foreign(message: str) -> str:
     """What torch says of a pickle that it did not load, in one line."""
-    found = re.search(r"(?:GLOBAL|class|function|global) `?([\w.]+\.[\w.]+)`?", message)
+    found = re.search(r"(?:GLOBAL|Unsupported class) ([\w.]+)", message)  # the second: torch before 2.5
     if found is None:
         return "damaged, or not a checkpoint"
     return f"holds more than data ({found.group(1)}), which could run code, so it was not loaded"

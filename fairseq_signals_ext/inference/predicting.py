@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional, Tuple
 
+from fairseq_signals_ext.checkpoints.reading import read_checkpoint
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.evaluation.predictions import Predictions
 
@@ -67,26 +68,15 @@ def load_classifier(checkpoint: Path) -> Tuple[Any, Any, Any]:
         UserError: no such file, not a checkpoint, or not of a task with labels.
         SystemExit: its parameters are not those of its config.
     """
-    import pickle
-
     import fairseq_signals_ext
 
     fairseq_signals_ext.register()
     from fairseq.checkpoint_utils import load_checkpoint_to_cpu, load_model_ensemble_and_task
 
-    if checkpoint.is_dir():
-        raise UserError(f"{checkpoint}: is a folder; give a file in it, such as checkpoints/checkpoint_best.pt")
-    if not checkpoint.is_file():
-        raise UserError(f"{checkpoint}: no such checkpoint")
-    try:
-        state = load_checkpoint_to_cpu(str(checkpoint))
-        name = state["cfg"]["task"]["_name"]
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{checkpoint}: not a checkpoint of fairseq or ECG-FM, or one with foreign objects ({type(error).__name__})"
-        ) from None
+    name = read_checkpoint(checkpoint).task_config.get("_name")
     if name not in ("ecg_classification", "ecg_regression"):
         raise UserError(f"{checkpoint}: is of task {name}, which predicts no labels; fine-tune it first")
+    state = load_checkpoint_to_cpu(str(checkpoint))
     if state["cfg"]["criterion"].get("report_cinc_score"):
         state["cfg"]["criterion"]["report_cinc_score"] = False  # its file need not be here
     (model,), cfg, task = load_model_ensemble_and_task([str(checkpoint)], state=state)

@@ -11,10 +11,18 @@ from fairseq.models import BaseFairseqModel, register_model
 from omegaconf import open_dict
 from torch import Tensor, nn
 
+from fairseq_signals_ext.checkpoints.reading import Checkpoint, read_checkpoint
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config, EcgWav2Vec2Model
 from fairseq_signals_ext.models.pooling import AttentionPooling, MeanPooling
-from fairseq_signals_ext.models.pretrained import load_encoder, read_pretrained, take_architecture
+from fairseq_signals_ext.models.pretrained import (
+    encoder_in,
+    fit_to_encoder,
+    is_classifier,
+    load_encoder,
+    parameters_of_encoder,
+    take_architecture,
+)
 from fairseq_signals_ext.models.strict_loading import LoadsStrictly
 
 logger = logging.getLogger(__name__)
@@ -75,6 +83,7 @@ class EcgTransformerClassifier(LoadsStrictly, BaseFairseqModel):
         super().__init__()
         self.cfg = cfg
         self.num_updates = 0
+        self.takes_encoders = False
         self.encoder = EcgWav2Vec2Model(cfg)
         self.encoder.remove_pretraining_modules()
         if not cfg.apply_mask:
@@ -98,13 +107,33 @@ class EcgTransformerClassifier(LoadsStrictly, BaseFairseqModel):
         """The model for a config, with no pretrained weights yet; see `load_pretrained`."""
         return cls(cfg)
 
-    def load_pretrained(self, path: Path) -> None:
+    def load_pretrained(self, checkpoint: Checkpoint) -> None:
         """Load the encoder of a checkpoint.
 
         Raises:
-            UserError: it cannot be read, or is of another architecture.
+            UserError: it is of another architecture.
         """
-        load_encoder(self.encoder, read_pretrained(path))
+        load_encoder(self.encoder, encoder_in(checkpoint))
+
+    def take_encoders(self) -> None:
+        """From now on, load a pretraining's checkpoint as well: its encoder, the head stays as it is.
+
+        That is what a training started with `checkpoint.finetune_from_model` wants; elsewhere it would be a mistake.
+        """
+        self.takes_encoders = True
+
+    def upgrade_state_dict_named(self, state_dict: Dict[str, Tensor], name: str) -> Dict[str, Tensor]:
+        """Make, in place, a classifier's parameters of a pretraining's, if `take_encoders` allowed it."""
+        if self.takes_encoders and not is_classifier(state_dict):
+            own = self.state_dict()
+            prefix = "encoder."
+            pretrained = parameters_of_encoder(state_dict)
+            fit_to_encoder(pretrained, self.encoder.state_dict())
+            state_dict.clear()
+            state_dict.update({key: value for key, value in own.items() if not key.startswith(prefix)})
+            state_dict.update({prefix + key: value for key, value in pretrained.items()})
+        super().upgrade_state_dict_named(state_dict, name)
+        return state_dict
 
     def train(self, mode: bool = True) -> "EcgTransformerClassifier":
         """As torch's; the encoder of a linear probe stays in evaluation mode and computes the same each time."""
@@ -159,10 +188,13 @@ class EcgTransformerClassifier(LoadsStrictly, BaseFairseqModel):
             parameter.optim_overrides = {"optimizer": {"lr_scale": decay ** (layers - layer)}}
 
 
-def resolve_config(cfg: Any) -> None:
+def resolve_config(cfg: Any) -> Optional[Checkpoint]:
     """Complete a classifier's config, in place, with the architecture of the file in `model_path`.
 
     fairseq saves this config, so that the classifier can be loaded without the pretrained file.
+
+    Returns:
+        The pretrained file, to load the encoder from; None if the start is random.
 
     Raises:
         UserError: neither a file nor `no_pretrained_weights`, or the file cannot be read.
@@ -174,10 +206,12 @@ def resolve_config(cfg: Any) -> None:
                 "no pretrained encoder: set model.model_path to a checkpoint, "
                 "or model.no_pretrained_weights=true to start from random weights"
             )
-        return
+        return None
     if cfg.get("no_pretrained_weights") and not cfg.get("feature_grad_mult"):
         logger.warning("random weights, and convolutions that do not learn: set model.feature_grad_mult=1")
-    take_over_architecture(cfg, read_pretrained(Path(path)).config)
+    checkpoint = read_checkpoint(Path(path), "mend model.model_path, or set model.no_pretrained_weights=true")
+    take_over_architecture(cfg, checkpoint.model_config)
+    return None if cfg.get("no_pretrained_weights") else checkpoint
 
 
 def take_over_architecture(cfg: Any, pretrained: Dict[str, Any]) -> None:

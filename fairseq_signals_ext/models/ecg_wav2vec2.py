@@ -8,9 +8,9 @@ from fairseq.models import register_model
 from fairseq.models.wav2vec.wav2vec2 import ConvFeatureExtractionModel, Wav2Vec2Config, Wav2Vec2Model
 from torch import Tensor, nn
 
+from fairseq_signals_ext.checkpoints.parameter_names import rename_ecg_fm_parameters
 from fairseq_signals_ext.conv_layers import ConvLayer, frames_of, parse_conv_layers, samples_per_frame
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.models.checkpoint_names import rename_ecg_fm_parameters
 from fairseq_signals_ext.models.pooling import mean_over_frames
 from fairseq_signals_ext.models.strict_loading import LoadsStrictly
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
+import fairseq
 import numpy as np
 import torch
 from fairseq.dataclass import ChoiceEnum
@@ -13,7 +14,10 @@ from fairseq.optim.composite import FairseqCompositeOptimizer
 from fairseq.tasks import register_task
 from omegaconf import II, open_dict
 
+import fairseq_signals_ext
+
 # importing registers them: fairseq's user-dir mechanism imports tasks and models by itself, criterions not
+from fairseq_signals_ext.checkpoints.reading import Checkpoint, with_own_architecture
 from fairseq_signals_ext.criterions.binary_cross_entropy_with_logits import BinaryCrossEntropyWithLogitsCriterion
 from fairseq_signals_ext.data.ecg_dataset import EcgDataset
 from fairseq_signals_ext.data.label_table import (
@@ -29,16 +33,20 @@ from fairseq_signals_ext.data.labelled_dataset import LabelledEcgDataset
 from fairseq_signals_ext.data.segments import SEGMENT_CHOICES, SegmentSettings
 from fairseq_signals_ext.data.stores import ShardStore, Store
 from fairseq_signals_ext.errors import UserError, exits_on_user_error
-from fairseq_signals_ext.evaluation.aggregation import AGGREGATIONS
+from fairseq_signals_ext.evaluation.aggregation import AGGREGATIONS, to_recordings
 from fairseq_signals_ext.evaluation.predictions import Predictions
+from fairseq_signals_ext.evaluation.thresholds import choose_thresholds
+from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.models.ecg_classifier import resolve_config, take_over_architecture
 from fairseq_signals_ext.tasks._errors_as_samples import exit_if_error
+from fairseq_signals_ext.tasks._label_names import check_labels, labels_by_name
 from fairseq_signals_ext.tasks._predictions import PredictionCollector
-from fairseq_signals_ext.tasks._resuming import StartingPoint, starting_point
+from fairseq_signals_ext.tasks._starting import starting_point
 from fairseq_signals_ext.tasks.ecg_pretraining import EcgPretrainingConfig, EcgPretrainingTask
 
 logger = logging.getLogger(__name__)
 
+_THRESHOLD_RULE = "f1"
 _CRITERIONS = {"classification": "binary_cross_entropy_with_logits", "regression": "regression"}
 
 
@@ -62,9 +70,6 @@ class EcgClassificationConfig(EcgPretrainingConfig):
         metadata={"help": "scores of a recording from those of its segments; ecg-fm: max for some labels, else mean"},
     )
     best_checkpoint_metric: str = II("checkpoint.best_checkpoint_metric")
-    save_dir: str = II("checkpoint.save_dir")
-    restore_file: str = II("checkpoint.restore_file")
-    finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
     valid_subset: str = II("dataset.valid_subset")
     enable_padding: bool = field(
         default=True, metadata={"help": "keep recordings shorter than a segment, padded with zeros"}
@@ -78,7 +83,8 @@ class EcgClassificationConfig(EcgPretrainingConfig):
 class EcgClassificationTask(EcgPretrainingTask):
     """Labels of recordings, each 1, 0 or not known.
 
-    The label names are saved in checkpoints, as the task's state.
+    Checkpoints hold, as the task's state, what one must know to use the model without its data: label names, sample
+    rate, leads, length of a segment, and the thresholds that are best on the first validation subset.
     """
 
     cfg: EcgClassificationConfig
@@ -91,6 +97,7 @@ class EcgClassificationTask(EcgPretrainingTask):
         self._collector = PredictionCollector()
         self._reported = 0
         self._metrics: Tuple[int, Dict[str, float]] = (0, {})
+        self._validated = ""
 
     def _settings(self) -> SegmentSettings:
         if self.cfg.pairs not in (None, "none"):
@@ -106,25 +113,9 @@ class EcgClassificationTask(EcgPretrainingTask):
             UserError: it cannot be read.
         """
         if self._labels is None and self.cfg.label_file:
-            self._labels = self._by_name(read_labels(self.cfg.label_file))
+            table, wanted = read_labels(self.cfg.label_file), self.state.state_dict.get("label_names")
+            self._labels = labels_by_name(table, wanted) if self._is_loaded and wanted is not None else table
         return self._labels
-
-    def _by_name(self, table: LabelTable) -> LabelTable:
-        """A table for the labels of a loaded checkpoint, which others' labels need not have all, nor in its order."""
-        wanted = self.state.state_dict.get("label_names")
-        if not self._is_loaded or wanted is None or table.names == tuple(wanted):
-            return table
-        common = [name for name in wanted if name in table.names]
-        if not common:
-            raise UserError(
-                f"{table.path}: has none of the checkpoint's labels, {', '.join(wanted)}, but {', '.join(table.names)};"
-                f" name its columns so in label_def.csv beside it"
-            )
-        logger.warning(
-            f"{table.path}: {len(common)} of the checkpoint's {len(wanted)} labels, by name: {', '.join(common)}; "
-            f"the others are not known, {len(table.names) - len(common)} further ones are left out"
-        )
-        return table.chosen(wanted)
 
     @property
     def label_names(self) -> Tuple[str, ...]:
@@ -141,33 +132,45 @@ class EcgClassificationTask(EcgPretrainingTask):
 
     @exits_on_user_error
     def _build_model(self, cfg: Any, from_checkpoint: bool) -> Any:
-        start = None
-        if not from_checkpoint:
-            start = starting_point(self.cfg.save_dir, self.cfg.restore_file, self.cfg.finetune_from_model)
-            self._complete(cfg, start)
+        pretrained = None
+        if from_checkpoint:
+            with open_dict(cfg):
+                cfg.update(with_own_architecture(cfg))
+        else:
+            pretrained = self._complete(cfg)
         self._num_labels = int(cfg.num_labels)
         if not from_checkpoint and self.labels is not None:
             self._check_labels(self.labels)
             self.state.merge_state_dict({"label_names": list(self.labels.names)})
         model = super()._build_model(cfg, from_checkpoint)
-        if not from_checkpoint and start is None and cfg.get("model_path") and not cfg.get("no_pretrained_weights"):
-            model.load_pretrained(Path(cfg.model_path))
+        if pretrained is not None:
+            model.load_pretrained(pretrained)
         if not model.cfg.apply_mask:
             self.masks = None
         return model
 
-    def _complete(self, cfg: Any, start: Optional[StartingPoint]) -> None:
-        """Complete the config of a model to train, and take over the state of the task that it goes on from."""
+    def _complete(self, cfg: Any) -> Optional[Checkpoint]:
+        """Complete the config of a model to train, and take over the state of the task that it goes on from.
+
+        Returns the file to load the encoder from, if fairseq's trainer will not load a whole model anyway.
+        """
+        start, pretrained = starting_point(self.cfg), None
         if start is None:
-            resolve_config(cfg)
+            pretrained = resolve_config(cfg)
         else:
             take_over_architecture(cfg, start.model_config)
-            self.state.merge_state_dict(start.task_state)
+            if start.task_config.get("_name") != "ecg_pretraining":
+                self.state.merge_state_dict(start.task_state)
         if cfg.get("num_labels") is None:
             if self.labels is None:
                 raise UserError("set task.label_file, or model.num_labels if labels are in the .mat files")
             with open_dict(cfg):
                 cfg.num_labels = len(self.labels.names)
+        return pretrained
+
+    def _start_from(self, start: Checkpoint, model: Any) -> None:
+        model.take_encoders()
+        super()._start_from(start, model)
 
     @exits_on_user_error
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
@@ -192,20 +195,7 @@ class EcgClassificationTask(EcgPretrainingTask):
             raise UserError(f"checkpoint.best_checkpoint_metric={best} is not logged here; use {', '.join(logged)}")
 
     def _check_labels(self, table: LabelTable) -> None:
-        """Raise a `UserError` unless the table has the model's labels."""
-        if len(table.names) != self._num_labels:
-            raise UserError(
-                f"{table.path}: {len(table.names)} labels, but the model has num_labels={self._num_labels}"
-                + ("; the checkpoint does not name them: give a file with its columns" if self._is_loaded else "")
-                + ("" if self._is_loaded else "; leave model.num_labels out, or give the file that it is meant for")
-            )
-        saved = self.state.state_dict.get("label_names")
-        for number, (name, theirs) in enumerate(zip(table.names, saved or ())):
-            if name != theirs:
-                raise UserError(
-                    f"{table.path}: label {number} is {name!r}, but the checkpoint was trained with {theirs!r} there; "
-                    f"give labels in the checkpoint's order: {', '.join(saved or ())}"
-                )
+        check_labels(table, self._num_labels, self.state.state_dict.get("label_names"), self._is_loaded)
 
     def _dataset(self, store: Store, path: Path, training: bool) -> EcgDataset:
         if self.labels is not None:
@@ -227,8 +217,8 @@ class EcgClassificationTask(EcgPretrainingTask):
             classes=self.kind == "classification",
         )
         self._look_at_labels(dataset, path, training)
-        if training:  # what the checkpoint is good for
-            self.state.merge_state_dict({"sample_rate": float(dataset.sample_rate)})
+        if training:
+            self.state.merge_state_dict(_what_the_model_is_good_for(dataset))
         return dataset
 
     def _look_at_labels(self, dataset: LabelledEcgDataset, path: Path, training: bool) -> None:
@@ -250,8 +240,12 @@ class EcgClassificationTask(EcgPretrainingTask):
             check_known(self.label_names, values, str(path))
         return values
 
+    @property
+    def _first_valid_subset(self) -> str:
+        return str(self.cfg.valid_subset).split(",")[0]
+
     def _say_undefined(self, undefined: Sequence[str], path: Path, training: bool) -> None:
-        best, first = self.cfg.best_checkpoint_metric, str(self.cfg.valid_subset).split(",")[0]
+        best, first = self.cfg.best_checkpoint_metric, self._first_valid_subset
         all_undefined = len(undefined) == len(self.label_names)
         if (
             all_undefined
@@ -293,6 +287,8 @@ class EcgClassificationTask(EcgPretrainingTask):
     def get_batch_iterator(self, *args: Any, **kwargs: Any) -> Any:
         """As fairseq's; it asks for one before it validates a subset, whose predictions are then collected anew."""
         self._collector, self._reported, self._metrics = PredictionCollector(), 0, (0, {})
+        dataset = kwargs.get("dataset", args[0] if args else None)
+        self._validated = next((name for name, known in self.datasets.items() if known is dataset), "")
         return super().get_batch_iterator(*args, **kwargs)
 
     def valid_step(self, sample: Dict[str, Any], model: Any, criterion: Any) -> Any:
@@ -319,13 +315,34 @@ class EcgClassificationTask(EcgPretrainingTask):
         if meters["_batches"].sum != batches:
             return float("nan")
         if self._metrics[0] != batches:
-            self._metrics = batches, criterion.validation_metrics(self.collected())
+            predictions = self.collected()
+            self._metrics = batches, criterion.validation_metrics(predictions)
+            if self.kind == "classification" and not self._is_loaded and self._validated == self._first_valid_subset:
+                self._learn_thresholds(predictions)
         value = self._metrics[1][name]
         # fairseq-validate prints six digits of a number, but all of a tensor; a training's loggers want numbers
         return torch.tensor(value, dtype=torch.float64) if self._is_loaded else value
+
+    def _learn_thresholds(self, predictions: Predictions) -> None:
+        """Keep, for the checkpoint that fairseq saves next, the thresholds of recordings' best F1."""
+        thresholds, _ = choose_thresholds(to_recordings(predictions), _THRESHOLD_RULE)
+        told = f"{_THRESHOLD_RULE} on {self._validated}"
+        self.state.merge_state_dict({"thresholds": thresholds.tolist(), "threshold_rule": told})
 
     def collected(self) -> Predictions:
         """Predictions of the segments that were validated since the last batch iterator was made."""
         label_file = str(self.labels.path) if self.labels else None
         facts = {"kind": self.kind, "aggregation": str(self.cfg.aggregate), "label_file": label_file}
         return self._collector.gather(self.label_names, **facts)
+
+
+def _what_the_model_is_good_for(dataset: LabelledEcgDataset) -> Dict[str, Any]:
+    """What the inputs of a training are, and which versions it ran with, as plain values."""
+    return {
+        "sample_rate": float(dataset.sample_rate),
+        "leads": [LEADS[lead] for lead in dataset.settings.leads_of_model],
+        "segment_samples": int(dataset.segment_samples),
+        "package_version": fairseq_signals_ext.__version__,
+        "torch_version": str(torch.__version__),
+        "fairseq_version": str(getattr(fairseq, "__version__", "")),
+    }

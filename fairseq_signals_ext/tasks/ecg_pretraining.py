@@ -12,6 +12,7 @@ from omegaconf import II, MISSING
 
 # importing registers them: fairseq's user-dir mechanism imports tasks and models by itself, criterions not
 import fairseq_signals_ext.criterions.wav2vec2_with_cmsc  # noqa: F401
+from fairseq_signals_ext.checkpoints.reading import Checkpoint
 from fairseq_signals_ext.data.augmentations import AugmentationSettings
 from fairseq_signals_ext.data.ecg_dataset import EcgDataset
 from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
@@ -21,6 +22,10 @@ from fairseq_signals_ext.data.time_masks import MaskSettings
 from fairseq_signals_ext.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.leads import parse_leads
 from fairseq_signals_ext.tasks._errors_as_samples import ErrorsAsSamples, exit_if_error
+from fairseq_signals_ext.tasks._refusing import refuse_unusable_checkpoints
+from fairseq_signals_ext.tasks._starting import check_fits, starting_point
+
+refuse_unusable_checkpoints()
 
 
 @dataclass
@@ -60,6 +65,10 @@ class EcgPretrainingConfig(FairseqDataclass):
     )
     rebuild_batches: bool = field(default=True, metadata={"help": "compose the batches anew in each epoch"})
     seed: int = II("common.seed")
+    save_dir: str = II("checkpoint.save_dir")
+    restore_file: str = II("checkpoint.restore_file")
+    finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
+    reset_optimizer: bool = II("checkpoint.reset_optimizer")
     train_subset: str = II("dataset.train_subset")
 
     perturbation_mode: Optional[List[str]] = field(
@@ -151,6 +160,7 @@ class EcgPretrainingTask(FairseqTask):
             raise UserError(
                 f"{self.cfg.data}: no such folder; give task.data a folder with manifests, as an absolute path"
             )
+        start = None if from_checkpoint else starting_point(self.cfg)
         model = super().build_model(cfg, from_checkpoint)
         leads = 12 if self.cfg.enable_padding_leads else len(self._settings().leads)
         if getattr(model.cfg, "in_d", leads) != leads:
@@ -158,15 +168,20 @@ class EcgPretrainingTask(FairseqTask):
                 f"model.in_d={model.cfg.in_d}, but the task gives {leads} leads; set model.in_d={leads}, "
                 f"or task.leads_to_load and task.enable_padding_leads to match"
             )
+        if start is not None:
+            self._start_from(start, model)
         self.masks = MaskSettings.from_model_config(model.cfg)
         self._model = model
         return model
 
+    def _start_from(self, start: Checkpoint, model: Any) -> None:
+        """See that the model can load what fairseq's trainer will give it."""
+        check_fits(start, model)
+
     @exits_on_user_error
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """The criterion; one that reconstructs gives the model the layer that this needs."""
-        # options of ECG-FM that this criterion does not have are dropped; hydra has refused a typing error before
-        criterion = super().build_criterion(cfg, from_checkpoint=True)
+        criterion = super().build_criterion(cfg)
         if getattr(criterion, "reconstruction_weight", 0) > 0:
             self.keep_original = True
             self._model.add_reconstruction_head()

@@ -9,7 +9,11 @@ import torch
 from fine_tuning import finetune, finetune_command, validate_command, write_labelled, write_pretrained
 from made_up import write_label_file, write_shards
 from running import error_line, logged, run, weights
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
+from fairseq_signals_ext.evaluation.aggregation import to_recordings
+from fairseq_signals_ext.inference.predicting import PredictOptions, predict_subset
+from fairseq_signals_ext.leads import LEADS
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +63,19 @@ def test_checkpoint_needs_nothing_else(finetuned, data, pretrained, tmp_path):
     done = run(validate_command(data, moved, "valid,test"))
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(logged(done.stdout, "valid_auroc")) == len(logged(done.stdout, "test_auroc")) == 1
+
+
+def test_checkpoint_says_what_it_is_good_for(finetuned, data):
+    state = torch.load(checkpoint_of(finetuned), weights_only=True)["task_state"]
+    assert state["leads"] == list(LEADS)
+    assert (state["sample_rate"], state["segment_samples"]) == (500.0, 2500)
+    assert state["threshold_rule"] == "f1 on valid"
+    predictions = to_recordings(predict_subset(checkpoint_of(finetuned), data, "valid", PredictOptions(cpu=True)))
+    for label, threshold in enumerate(state["thresholds"]):
+        known = ~np.isnan(predictions.targets[:, label])
+        score, target = predictions.scores[known, label], predictions.targets[known, label]
+        best = max(f1_score(target, score >= other) for other in score)
+        assert f1_score(target, score >= threshold) == pytest.approx(best, abs=1e-12)
 
 
 def test_validate_gives_the_training_s_figures(finetuned, data):

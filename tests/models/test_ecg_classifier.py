@@ -7,6 +7,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from fairseq_signals_ext.checkpoints.reading import read_checkpoint
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.models.ecg_classifier import (
     EcgTransformerClassifier,
@@ -79,7 +80,7 @@ def test_encoder_of_a_pretrained_file(tmp_path, options):
     pretrained = write_pretrained(tmp_path / "pretrained.pt", **options).eval()
     config = resolved(model_path=str(tmp_path / "pretrained.pt"))
     model = EcgTransformerClassifier(config)
-    model.load_pretrained(tmp_path / "pretrained.pt")
+    model.load_pretrained(read_checkpoint(tmp_path / "pretrained.pt"))
     model.eval()
     x = source(leads=options.get("in_d", 12))
     with torch.no_grad():
@@ -89,7 +90,7 @@ def test_encoder_of_a_pretrained_file(tmp_path, options):
 def test_golden_encoder_of_ecg_fm(golden_folder):
     for name in ("tiny_pretrained.pt", "tiny_finetuned.pt"):  # another classifier serves as well
         model = EcgTransformerClassifier(resolved(model_path=str(golden_folder / name)))
-        model.load_pretrained(golden_folder / name)
+        model.load_pretrained(read_checkpoint(golden_folder / name))
         state = torch.load(golden_folder / name, weights_only=True)["model"]
         prefix = "encoder." if "proj.weight" in state else ""
         key = f"{prefix}encoder.layers.1.fc1.weight"
@@ -108,7 +109,7 @@ def test_another_architecture_names_the_first_parameter(tmp_path):
     write_pretrained(tmp_path / "pretrained.pt")
     config = resolved(model_path=str(tmp_path / "pretrained.pt"), encoder_layers=4)
     with pytest.raises(UserError, match=r"pretrained.pt: is of another architecture .* lacks encoder.layers.3"):
-        EcgTransformerClassifier(config).load_pretrained(tmp_path / "pretrained.pt")
+        EcgTransformerClassifier(config).load_pretrained(read_checkpoint(tmp_path / "pretrained.pt"))
 
 
 def test_audio_wav2vec2_is_refused(tmp_path):
@@ -117,23 +118,14 @@ def test_audio_wav2vec2_is_refused(tmp_path):
     options = {**SMALL, "conv_feature_layers": "[(16, 10, 5)] + [(16, 2, 2)] * 3"}
     state = Wav2Vec2Model(Wav2Vec2Config(**options)).state_dict()
     torch.save({"cfg": {"model": {**options, "_name": "wav2vec2"}}, "model": state}, tmp_path / "audio.pt")
-    config = resolved(model_path=str(tmp_path / "audio.pt"))
-    with pytest.raises(UserError, match=r"feature_extractor.conv_layers.0.0.weight is \(16, 1, 10\) there"):
-        EcgTransformerClassifier(config).load_pretrained(tmp_path / "audio.pt")
+    with pytest.raises(UserError, match="audio.pt: is fairseq.s audio wav2vec 2.0"):
+        resolved(model_path=str(tmp_path / "audio.pt"))
 
 
-class Evil:
-    def __reduce__(self):
-        return (print, ("executed",))
-
-
-@pytest.mark.parametrize("content", [b"not a checkpoint", {"model": 3}, {"cfg": {"model": Evil()}, "model": {}}])
-def test_unusable_file(tmp_path, content, capsys):
-    path = tmp_path / "file.pt"
-    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
-    with pytest.raises(UserError, match="file.pt: not a checkpoint of fairseq or ECG-FM"):
-        resolved(model_path=str(path))
-    assert "executed" not in capsys.readouterr().out
+def test_unusable_file(tmp_path):
+    (tmp_path / "file.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(UserError, match="file.pt: damaged, or not a checkpoint; mend model.model_path"):
+        resolved(model_path=str(tmp_path / "file.pt"))
 
 
 def test_neither_file_nor_random():

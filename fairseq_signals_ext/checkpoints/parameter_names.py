@@ -1,10 +1,12 @@
-"""Parameter names of ECG-FM's checkpoints, and what differs between a checkpoint and a model."""
+"""Parameter names of ECG-FM's checkpoints and of ours, and what differs between a checkpoint and a model."""
 
 from typing import Dict, Mapping, Optional
 
 from torch import Tensor
 
-_POSITION = "encoder.pos_conv.0."
+_THEIR_POSITION = "conv_pos.pos_conv."
+_OUR_POSITION = "encoder.pos_conv."
+_FIRST = "0."
 _WEIGHT_NORM = {
     "weight_g": "parametrizations.weight.original0",
     "weight_v": "parametrizations.weight.original1",
@@ -19,14 +21,37 @@ def rename_ecg_fm_parameters(state: Dict[str, Tensor], own: Mapping[str, Tensor]
         own: the model's parameters, with no prefix.
         prefix: what stands before the model's names in `state`, such as `"encoder."`.
     """
-    theirs = f"{prefix}conv_pos.pos_conv."
+    theirs = prefix + _THEIR_POSITION
     for key in [key for key in state if key.startswith(theirs)]:
-        state[f"{prefix}encoder.pos_conv.{key[len(theirs) :]}"] = state.pop(key)
+        state[prefix + _OUR_POSITION + key[len(theirs) :]] = state.pop(key)
+    position = _OUR_POSITION + _FIRST
     for old, new in _WEIGHT_NORM.items():
         # torch has two ways to store weight norm, and which one fairseq uses depends on its version
-        wanted, other = (old, new) if _POSITION + old in own else (new, old)
-        if prefix + _POSITION + other in state:
-            state[prefix + _POSITION + wanted] = state.pop(prefix + _POSITION + other)
+        wanted, other = (old, new) if position + old in own else (new, old)
+        if prefix + position + other in state:
+            state[prefix + position + wanted] = state.pop(prefix + position + other)
+
+
+def to_ecg_fm_names(state: Mapping[str, Tensor], prefix: str = "") -> Dict[str, Tensor]:
+    """The same parameters by the names that ECG-FM gives them, and its way to store weight norm.
+
+    Args:
+        prefix: what stands before the encoder's names in `state`, such as `"encoder."`.
+    """
+    ours = prefix + _OUR_POSITION
+    renamed = {}
+    for key, value in state.items():
+        if key.startswith(ours):
+            name = key[len(ours) :]
+            end = name[len(_FIRST) :]
+            key = prefix + _THEIR_POSITION + (_FIRST + _WEIGHT_NORM[end] if end in _WEIGHT_NORM else name)
+        renamed[key] = value
+    return renamed
+
+
+def is_ecg_fm(state: Mapping[str, Tensor]) -> bool:
+    """Whether parameters have the names of ECG-FM's own framework."""
+    return any(_THEIR_POSITION in key for key in state)
 
 
 def difference_of_parameters(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Optional[str]:

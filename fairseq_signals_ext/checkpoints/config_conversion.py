@@ -1,0 +1,327 @@
+"""A config of ECG-FM's framework (fairseq-signals) turned into one that stock fairseq trains with here."""
+
+import json
+import re
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
+
+from fairseq_signals_ext.checkpoints.config_differences import (
+    CRITERIONS_OF_FAIRSEQ,
+    LOST_REASONS,
+    NEUTRAL,
+    OTHER_SECTIONS,
+    PATHS,
+    RENAMED_KEYS,
+    RENAMED_VALUES,
+    WITHOUT_EFFECT,
+)
+from fairseq_signals_ext.checkpoints.reading import ARCHITECTURE, read_checkpoint, with_own_architecture
+from fairseq_signals_ext.errors import UserError
+
+Sections = Dict[str, Dict[str, Any]]
+
+_HEADER = """# @package _global_
+# Made from {source} by fairseq-signals-ext config convert; start it with
+#
+#   fairseq-hydra-train --config-dir FOLDER --config-name NAME_OF_THIS_FILE \\
+#       task.data=DIR/splits/NAME common.user_dir="$(fairseq-signals-ext user-dir)"
+"""
+_MISSING = "???"
+_OFF = "not in use there either"
+_VALUE_WIDTH = 28
+
+# groups of changes, in the order in which they are listed
+RENAMED = "renamed or replaced"
+TO_GIVE = "to be given, ??? in the file"
+DROPPED = "dropped, without effect here"
+LOST = "dropped, though it did something: WARNING"
+GROUPS = (RENAMED, TO_GIVE, DROPPED, LOST)
+
+# sections whose options depend on what `_name` chooses; the first three make a training
+_CHOSEN = ("task", "model", "criterion", "optimizer", "lr_scheduler")
+_NEEDED = _CHOSEN[:3]
+_ORDER = (
+    *("common", "checkpoint", "task", "dataset", "distributed_training"),
+    *("criterion", "optimization", "optimizer", "lr_scheduler", "model"),
+)
+
+
+class Change(NamedTuple):
+    """What became of one key.
+
+    Attributes:
+        group: one of `GROUPS`.
+        key: such as "criterion.all_gather".
+        value: that it had.
+        reason: why, or the new key.
+    """
+
+    group: str
+    key: str
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True)
+class ConvertedConfig:
+    """A config for `fairseq-hydra-train`, by sections, and all that differs from the one it was made from."""
+
+    sections: Sections
+    changes: List[Change]
+
+
+def read_config(path: Path) -> Sections:
+    """The config in a YAML file or in a checkpoint, with its links resolved.
+
+    Raises:
+        UserError: it cannot be read, or is no config.
+    """
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        return dict(read_checkpoint(path, "give a config (.yaml) or a checkpoint").config)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give a config (.yaml) or a checkpoint")
+    import yaml
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: not a config in YAML ({reason}); give the file beside ECG-FM's checkpoint") from None
+    if not isinstance(config, dict) or not all(isinstance(name, str) for name in config):
+        raise UserError(f"{path}: not a config: it has no sections such as task and model; give another file")
+    return config  # type: ignore[return-value]
+
+
+def convert_config(config: Mapping[str, Any], name: str = "config") -> ConvertedConfig:
+    """Turn a full config of ECG-FM's framework, or of this one, into one that `fairseq-hydra-train` accepts here.
+
+    Kept are the keys of fairseq's `FairseqConfig` and of the dataclasses of the task, model, criterion, optimizer and
+    schedule. A key that the config does not have gets its default here.
+
+    Args:
+        config: by sections, plain values.
+        name: of the file that it is from, for messages.
+
+    Raises:
+        UserError: it lacks task, model or criterion, or one of them is not here.
+    """
+    missing = [section for section in _NEEDED if not isinstance(config.get(section), dict)]
+    if missing:
+        raise UserError(f"{name}: has no section {missing[0]!r}; give a whole config, as ECG-FM publishes it")
+    options = {
+        f"{section}.{key}": value
+        for section, values in config.items()
+        if isinstance(values, dict)
+        for key, value in values.items()
+        if key != "_name" or value is not None
+    }
+    changes = [*_rename_values(options), *_take_architecture(options, config["model"])]
+    schemas = _schemas(config, options, name)
+    changes += _rename_keys(options, schemas)
+    changes += [_of_section(section, config[section]) for section in config if section not in schemas]
+    options = {key: value for key, value in options.items() if key.split(".")[0] in schemas}
+    for key in options:
+        change = _what_becomes_of(key, options, schemas)
+        if change is not None:
+            changes.append(change)
+    for change in changes:
+        if change.group == TO_GIVE:
+            options[change.key] = _MISSING
+        elif change.group != RENAMED:
+            options.pop(change.key, None)
+    return ConvertedConfig(_by_sections(options, schemas), changes)
+
+
+def _rename_values(options: Dict[str, Any]) -> List[Change]:
+    """Rename, in place, what a value is called otherwise here."""
+    changes = []
+    for key, names in RENAMED_VALUES.items():
+        old = options.get(key)
+        if isinstance(old, str) and old in names:
+            options[key] = names[old]
+            changes.append(Change(RENAMED, key, old, f"-> {names[old]}"))
+    return changes
+
+
+def _take_architecture(options: Dict[str, Any], model: Mapping[str, Any]) -> List[Change]:
+    """Set, in place, the architecture of the pretrained model that a classifier was built from, kept as `args`."""
+    own = with_own_architecture(model)
+    changes = []
+    for option in ARCHITECTURE:
+        if own.get(option) != model.get(option):
+            key, reason = f"model.{option}", f"-> {_short(own[option])}, as in model.args"
+            options[key] = own[option]
+            changes.append(Change(RENAMED, key, model.get(option), reason))
+    return changes
+
+
+def _rename_keys(options: Dict[str, Any], schemas: Mapping[str, "_Schema"]) -> List[Change]:
+    """Rename keys, in place."""
+    changes = []
+    for old, new in RENAMED_KEYS.items():
+        section, option = new.split(".")
+        if old in options and new not in options and section in schemas and option in schemas[section].defaults:
+            options[new] = options.pop(old)
+            changes.append(Change(RENAMED, old, options[new], f"-> {new}"))
+    return changes
+
+
+def _schemas(config: Mapping[str, Any], options: Mapping[str, Any], name: str) -> Dict[str, "_Schema"]:
+    """The options of each section that fairseq knows."""
+    import fairseq_signals_ext
+
+    fairseq_signals_ext.register()
+    from fairseq.dataclass.configs import FairseqConfig
+
+    dataclasses = {field.name: field.type for field in fields(FairseqConfig) if is_dataclass(field.type)}
+    for section in _CHOSEN:
+        if isinstance(config.get(section), dict):
+            chosen, here = options.get(f"{section}._name"), _choices(section)
+            if chosen not in here:
+                what = "does not say its _name" if chosen is None else f"{chosen!r} is not here"
+                raise UserError(f"{name}: {section} {what}; there are {', '.join(sorted(here))}")
+            dataclasses[section] = here[chosen]
+    return {section: _Schema(kind) for section, kind in dataclasses.items()}
+
+
+def _choices(section: str) -> Dict[str, Any]:
+    """Dataclasses by name: tasks, models and criterions for ECGs; all optimizers and schedules."""
+    from fairseq.models import MODEL_DATACLASS_REGISTRY
+    from fairseq.registry import REGISTRIES
+    from fairseq.tasks import TASK_DATACLASS_REGISTRY
+
+    if section in REGISTRIES:
+        found = REGISTRIES[section]["dataclass_registry"]
+    else:
+        found = {"task": TASK_DATACLASS_REGISTRY, "model": MODEL_DATACLASS_REGISTRY}[section]
+    if section not in _NEEDED:
+        return dict(found)
+    own = __name__.split(".")[0]
+    return {
+        name: kind
+        for name, kind in found.items()
+        if kind.__module__.startswith(f"{own}.") or (section == "criterion" and name in CRITERIONS_OF_FAIRSEQ)
+    }
+
+
+def _of_section(section: str, value: Any) -> Change:
+    """What becomes of a section that fairseq, or a training here, does not have."""
+    filled = any(value.values()) if isinstance(value, dict) else value
+    known = section in OTHER_SECTIONS
+    reason = OTHER_SECTIONS.get(section, "no such section here") if filled else _OFF
+    return Change(LOST if filled and not known else DROPPED, section, value, reason)
+
+
+def _what_becomes_of(key: str, options: Mapping[str, Any], schemas: Mapping[str, "_Schema"]) -> Optional[Change]:
+    """The change of a key; None: it stays as it is."""
+    value, (section, option) = options[key], key.split(".", 1)
+    schema = schemas[section]
+    if key in WITHOUT_EFFECT:
+        return Change(DROPPED, key, value, WITHOUT_EFFECT[key])
+    if option not in schema.defaults:
+        return _unknown(key, value)
+    if key == "task.normalize" and value and options.get("task.mean_path"):
+        return Change(LOST, key, value, "there by task.mean_path and std_path, here each segment as a whole")
+    default = schema.defaults[option]
+    if value == _MISSING:
+        return Change(TO_GIVE, key, value, "not said there")
+    if key in PATHS and value and isinstance(value, str) and value != default:
+        return Change(TO_GIVE, key, value, "a path of where it was trained")
+    target = _link(default)
+    if target and value == options.get(target, _default(target, schemas)):
+        return Change(DROPPED, key, value, f"follows {target}")
+    if not schema.takes(option, value):
+        return Change(DROPPED if value is None else LOST, key, value, "no such value here, so the default holds")
+    return None
+
+
+def _unknown(key: str, value: Any) -> Change:
+    """What becomes of a key that nothing here has."""
+    reason = LOST_REASONS.get(key, "nothing here has such an option")
+    if key in NEUTRAL:
+        return Change(DROPPED if value == NEUTRAL[key] else LOST, key, value, reason)
+    return Change(LOST, key, value, reason) if value else Change(DROPPED, key, value, _OFF)
+
+
+def _link(default: Any) -> Optional[str]:
+    """The key that an option follows unless it is set, such as `optimization.lr`; None if it follows none."""
+    found = re.fullmatch(r"\$\{(\w+\.\w+)\}", default) if isinstance(default, str) else None
+    return found.group(1) if found else None
+
+
+def _default(key: str, schemas: Mapping[str, "_Schema"]) -> Any:
+    section, option = key.split(".")
+    return schemas[section].defaults.get(option) if section in schemas else None
+
+
+class _Schema:
+    """Options of a section.
+
+    Attributes:
+        defaults: by names, in the order of the dataclass; a link is text such as "${optimization.lr}".
+    """
+
+    def __init__(self, dataclass_of_section: Any):
+        from omegaconf import OmegaConf
+
+        self._config = OmegaConf.structured(dataclass_of_section)
+        self.defaults: Dict[str, Any] = OmegaConf.to_container(self._config, enum_to_str=True)  # type: ignore
+
+    def takes(self, option: str, value: Any) -> bool:
+        """Whether the option can have this value."""
+        from omegaconf.errors import OmegaConfBaseException
+
+        try:
+            self._config[option] = value
+        except OmegaConfBaseException:
+            return False
+        return True
+
+
+def _by_sections(options: Mapping[str, Any], schemas: Mapping[str, "_Schema"]) -> Sections:
+    """Sections in the order of our examples, options in that of their dataclasses."""
+    order = [*_ORDER, *(section for section in schemas if section not in _ORDER)]
+    chosen = {
+        section: {
+            option: options[f"{section}.{option}"]
+            for option in schemas[section].defaults
+            if f"{section}.{option}" in options
+        }
+        for section in order
+        if section in schemas
+    }
+    return {section: values for section, values in chosen.items() if values}
+
+
+def to_yaml(sections: Sections, source: str) -> str:
+    """Text of the config file; the same for the same config.
+
+    Args:
+        source: name of the file that it was made from.
+    """
+    from omegaconf import OmegaConf
+
+    return _HEADER.format(source=source) + OmegaConf.to_yaml(OmegaConf.create(sections))
+
+
+def list_changes(changes: Sequence[Change]) -> str:
+    """The changes by groups, a line each: key, value, reason."""
+    keys = [change.key for change in changes]
+    values = [_short(change.value) for change in changes]
+    widths = [max(map(len, texts), default=0) for texts in (keys, values)]
+    lines = []
+    for group in GROUPS:
+        chosen = [number for number, change in enumerate(changes) if change.group == group]
+        lines += [f"{group}: {len(chosen)}"] if chosen else []
+        lines += [f"  {keys[n]:{widths[0]}}  {values[n]:{widths[1]}}  {changes[n].reason}" for n in chosen]
+    return "\n".join(lines)
+
+
+def _short(value: Any) -> str:
+    """A value as YAML writes it, cut to a column's width."""
+    text = value if isinstance(value, str) and value else json.dumps(value, default=str)
+    text = " ".join(text.split())
+    return text if len(text) <= _VALUE_WIDTH else text[: _VALUE_WIDTH - 3] + "..."

@@ -1,0 +1,74 @@
+"""Where options of ECG-FM's framework (github.com/Jwoo5/fairseq-signals) differ from those here, and why.
+
+Keys are a section and an option, such as "criterion.all_gather".
+"""
+
+# values that are called otherwise here; fairseq's own wav2vec2 is for sound
+RENAMED_VALUES = {
+    "model._name": {"wav2vec2": "ecg_wav2vec2"},
+    "criterion._name": {"wav2vec2": "wav2vec"},
+    "checkpoint.best_checkpoint_metric": {"em_accuracy": "exact_match"},
+}
+CRITERIONS_OF_FAIRSEQ = ("wav2vec",)
+
+# where a value goes, unless there is one already
+RENAMED_KEYS = {
+    "criterion.all_gather": "criterion.cmsc_gather",
+    "model.all_gather": "criterion.cmsc_gather",
+    "optimizer.lr": "optimization.lr",
+    "lr_scheduler.lr": "optimization.lr",
+    "distributed_training.disributed_backend": "distributed_training.distributed_backend",
+    "task.max_segment_size": "task.max_sample_size",
+    "task.min_segment_size": "task.min_sample_size",
+}
+# paths of the machine it was trained on, where they are texts
+PATHS = (
+    *("task.data", "task.label_file", "model.model_path", "criterion.weights_file", "criterion.pos_weight"),
+    *("criterion.weight", "common.user_dir", "checkpoint.finetune_from_model", "checkpoint.restore_file"),
+)
+_OWN_MACHINE = "of the machine it was trained on; fairseq finds its own"
+# keys that change nothing here, whatever their value
+WITHOUT_EFFECT = {
+    "common.wandb_entity": "where the run was logged",
+    "common_eval.extract": "of predicting, not of training",
+    # fairseq's default, -1, starts all GPUs of a machine; a port alone would silently train on one
+    "distributed_training.distributed_port": _OWN_MACHINE,
+    "distributed_training.distributed_rank": _OWN_MACHINE,
+    "distributed_training.distributed_init_method": _OWN_MACHINE,
+    "distributed_training.device_id": _OWN_MACHINE,
+    "model.all_gather": "criterion.all_gather decides",
+    "model.args": "the pretrained model's config; only its architecture counts",
+    "model.data": "a copy of task.data",
+    "model.filter": "a copy of task.filter",
+    "model.normalize": "a copy of task.normalize",
+    "model.saliency": "an output for pictures, not for training",
+    "model.w2v_args": "the pretrained model's config; it is read from its file",
+    "task.bucket_selection": "of task.leads_bucket",
+    "task.criterion_name": "criterion._name decides",
+    "task.model_name": "model._name decides",
+    "task.num_batch_buckets": "all segments have one length",
+    "task.precompute_mask_indices": "masks are always made beside the data",
+}
+# what it is that is lost
+LOST_REASONS = {
+    "criterion.per_log_keys": "no metrics by a field of the data; see fairseq-signals-ext evaluate",
+    "model.apply_mask": "pretraining always masks; see model.mask_prob",
+    "task.clocs_mode": "CLOCS is not here; CMSC is task.pairs",
+    "task.filter": "recordings are not cleaned when they are loaded; clean them before prepare",
+    "task.inferred_3kg_config": "3KG is not here",
+    "task.inferred_w2v_config": "masks follow model.mask_* alone",
+    "task.leads_bucket": "no lead is drawn from a set; choose them in task.leads_to_load",
+    "task.load_specific_lead": "leads are chosen for all recordings; see task.leads_to_load",
+    "task.mean_path": "no mean of a whole data set; each lead of a recording has its own",
+    "task.path_dataset": "no paths in place of files; see prepare",
+    "task.std_path": "no deviation of a whole data set; each lead of a recording has its own",
+}
+# values without effect of keys that do something when they are null, false, 0 or empty
+NEUTRAL = {"model.apply_mask": True}
+OTHER_SECTIONS = {
+    "bpe": "of texts",
+    "hydra": "where the run was kept; give hydra.run.dir",
+    "job_logging_cfg": "how the run was logged",
+    "scoring": "of texts",
+    "tokenizer": "of texts",
+}

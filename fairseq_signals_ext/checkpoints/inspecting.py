@@ -1,0 +1,289 @@
+"""What is in a checkpoint or an export, as plain values: nothing is built, and tensors stay in their file."""
+
+import math
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
+
+from fairseq_signals_ext.checkpoints.describing import describe
+from fairseq_signals_ext.checkpoints.description import ModelDescription, read_description, read_training
+from fairseq_signals_ext.checkpoints.reading import Checkpoint, read_checkpoint
+from fairseq_signals_ext.conv_layers import ConvLayer, frames_of, parse_conv_layers, samples_per_frame
+from fairseq_signals_ext.errors import UserError
+
+Facts = Dict[str, Any]
+
+# parts of a model, by how the names of their parameters start; the first that fits counts
+_PARTS = {
+    "convolutions": ("feature_extractor.",),
+    "projection": ("post_extract_proj.", "layer_norm."),
+    "positional convolution": ("encoder.pos_conv.", "conv_pos."),
+    "transformer": ("encoder.",),
+    "quantizer": ("quantizer.", "input_quantizer.", "project_q.", "project_inp."),
+    "mask": ("mask_emb",),
+    "pretraining heads": ("final_proj.", "target_glu.", "reconstruction_head."),
+    "head": ("proj.", "pooling."),
+}
+# sizes by their names in a model's config
+_SIZES = {
+    "leads": "in_d",
+    "convolutions": "conv_feature_layers",
+    "layers": "encoder_layers",
+    "dimensions": "encoder_embed_dim",
+    "feed_forward_dimensions": "encoder_ffn_embed_dim",
+    "heads": "encoder_attention_heads",
+    "norm_first": "layer_norm_first",
+    "positional_kernel": "conv_pos",
+    "positional_groups": "conv_pos_groups",
+    "labels": "num_labels",
+    "pooling": "pooling",
+}
+_QUANTIZER_SIZES = {"codebooks": "latent_groups", "codes_per_codebook": "latent_vars", "target_dimensions": "final_dim"}
+_NOISE = ("min_amplitude", "max_amplitude")
+_AUGMENTATION_OPTIONS = {
+    "random_leads_masking": ("mask_leads_selection", "mask_leads_prob", "mask_leads_condition"),
+    "powerline_noise": _NOISE,
+    "emg_noise": _NOISE,
+    "baseline_shift": (*_NOISE, "shift_ratio", "num_segment"),
+    "baseline_wander": (*_NOISE, "min_freq", "max_freq", "k"),
+}
+# groups of metrics that say what "train" says
+_REPEATED_METRICS = ("default", "train_inner")
+
+
+def inspect_model(path: Path) -> Dict[str, Facts]:
+    """Facts by sections, as JSON has them: a number that is not finite is None.
+
+    Args:
+        path: a checkpoint, or the folder of an export.
+
+    Raises:
+        UserError: it is neither.
+    """
+    facts = _of_export(path) if path.is_dir() else _of_checkpoint(read_checkpoint(path))
+    return {section: values for section, values in _plain(facts).items() if values}
+
+
+def _of_checkpoint(checkpoint: Checkpoint) -> Dict[str, Facts]:
+    description, note = None, None
+    try:
+        description = describe(checkpoint)
+    except UserError as error:  # a task of ECG-FM's framework that is not here, for example
+        note = str(error)
+    optimizer = list(_tensors(checkpoint.state.get("last_optimizer_state")))
+    return {
+        "file": {"name": checkpoint.path.name, "format": "checkpoint", "bytes": checkpoint.path.stat().st_size},
+        "model": {**_kind(description, checkpoint.model_config), "note": note},
+        "parameters": _parameters(checkpoint.parameters),
+        **(_usage(description) if description else {}),
+        "training": _training(checkpoint.config),
+        "progress": _progress(checkpoint.state),
+        "optimizer_state": {
+            "saved": bool(optimizer),
+            "bytes": sum(tensor.numel() * tensor.element_size() for tensor in optimizer),
+        },
+    }
+
+
+def _of_export(folder: Path) -> Dict[str, Facts]:
+    description, weights = read_description(folder)
+    try:
+        training = _training(read_training(folder)["cfg"])
+    except UserError:  # only exports that one can train further hold it
+        training = {}
+    return {
+        "file": {"name": weights.name, "format": f"export, {weights.suffix[1:]}", "bytes": weights.stat().st_size},
+        "model": _kind(description, description.architecture),
+        **_usage(description),
+        "training": training,
+    }
+
+
+def _kind(description: Optional[ModelDescription], config: Mapping[str, Any]) -> Facts:
+    rate = description.preprocessing.sample_rate if description else None
+    samples = description.preprocessing.segment_samples if description else None
+    sizes = {**_SIZES, **(_QUANTIZER_SIZES if config.get("quantize_targets") and not config.get("num_labels") else {})}
+    return {
+        "kind": description.kind if description else "unknown",
+        "name": config.get("_name"),
+        **{name: config.get(option) for name, option in sizes.items()},
+        **_frames(config.get("conv_feature_layers"), rate, samples),
+    }
+
+
+def _frames(conv_layers: Optional[str], rate: Optional[float], samples: Optional[int]) -> Facts:
+    """What the convolutions make of samples: lengths in samples, and in the unit that a name says."""
+    if conv_layers is None:
+        return {}
+    layers = parse_conv_layers(conv_layers)
+    hop, field = samples_per_frame(layers), _receptive_field(layers)
+    return {
+        "samples_per_frame": hop,
+        "receptive_field_samples": field,
+        "receptive_field_ms": field / rate * 1000 if rate else None,
+        "frames_per_second": rate / hop if rate else None,
+        "frames_per_segment": frames_of(samples, layers) if samples else None,
+    }
+
+
+def _receptive_field(layers: Sequence[ConvLayer]) -> int:
+    """Samples that one frame sees."""
+    return 1 + sum((kernel - 1) * samples_per_frame(layers[:number]) for number, (_, kernel, _) in enumerate(layers))
+
+
+def _parameters(parameters: Mapping[str, Any]) -> Facts:
+    """Numbers of parameters in all, by part and by dtype."""
+    parts, dtypes = dict.fromkeys((*_PARTS, "other"), 0), {}  # type: ignore[var-annotated]
+    in_classifier = any(name.startswith("encoder.encoder.") for name in parameters)
+    for name, tensor in parameters.items():
+        own = name[len("encoder.") :] if in_classifier and name.startswith("encoder.") else name
+        part = next((part for part, starts in _PARTS.items() if own.startswith(starts)), "other")
+        dtype = str(tensor.dtype).replace("torch.", "")
+        parts[part] += tensor.numel()
+        dtypes[dtype] = dtypes.get(dtype, 0) + tensor.numel()
+    return {
+        "total": sum(parts.values()),
+        "parts": {part: number for part, number in parts.items() if number},
+        "dtypes": dtypes,
+    }
+
+
+def _training(config: Mapping[str, Any]) -> Facts:
+    """Settings of the training, from the whole config."""
+    sections = {name: values for name, values in config.items() if isinstance(values, dict)}
+    common, dataset, optimization, task, model = (
+        sections.get(name, {}) for name in ("common", "dataset", "optimization", "task", "model")
+    )
+    optimizer, schedule = sections.get("optimizer", {}), sections.get("lr_scheduler", {})
+    gpus = sections.get("distributed_training", {}).get("distributed_world_size")
+    return {
+        "task": task.get("_name"),
+        "data": task.get("data"),
+        "optimizer": _without(optimizer, "lr"),
+        "learning_rate": optimization.get("lr") or optimizer.get("lr") or schedule.get("lr"),
+        "schedule": _without(schedule, "lr"),
+        "clip_norm": optimization.get("clip_norm"),
+        "batch_size": dataset.get("batch_size"),
+        "gpus": gpus,
+        "update_freq": optimization.get("update_freq"),
+        "items_per_update": _items_per_update(dataset.get("batch_size"), gpus, optimization.get("update_freq")),
+        "precision": next((kind for kind in ("fp16", "bf16", "amp") if common.get(kind)), "fp32") if common else None,
+        "seed": common.get("seed"),
+        "max_update": optimization.get("max_update") or None,
+        "max_epoch": optimization.get("max_epoch") or None,
+        "objective": _without(sections.get("criterion", {})),
+        "time_masks": _masks(model),
+        "augmentations": _augmentations(task),
+        "pretrained": model.get("model_path"),
+    }
+
+
+def _without(section: Mapping[str, Any], *options: str) -> Facts:
+    return {key: value for key, value in section.items() if value is not None and key not in options}
+
+
+def _items_per_update(batch_size: Any, gpus: Any, update_freq: Any) -> Optional[List[int]]:
+    """Segments, or pairs of them, in each update; one number an epoch, as `update_freq` has them."""
+    numbers = (batch_size, gpus, *(update_freq or (None,)))
+    if not all(isinstance(number, int) for number in numbers):
+        return None
+    return [batch_size * gpus * times for times in update_freq]
+
+
+def _masks(model: Mapping[str, Any]) -> Optional[Facts]:
+    if model.get("num_labels") and not model.get("apply_mask"):
+        return None
+    return {name: model.get(f"mask_{name}") for name in ("prob", "length", "selection") if f"mask_{name}" in model}
+
+
+def _augmentations(task: Mapping[str, Any]) -> Facts:
+    names = task.get("perturbation_mode") or []
+    given = task.get("p") or []
+    chances = list(given) * len(names) if len(given) == 1 else given
+    return {
+        name: {"p": chance, **{key: task[key] for key in _AUGMENTATION_OPTIONS.get(name, ()) if key in task}}
+        for name, chance in zip(names, chances)
+    }
+
+
+def _progress(state: Mapping[str, Any]) -> Facts:
+    """How far the training came, and what it had reached."""
+    extra, history = state.get("extra_state") or {}, state.get("optimizer_history") or [{}]
+    metrics = extra.get("metrics")
+    return {
+        "updates": history[-1].get("num_updates"),
+        "epoch": (extra.get("train_iterator") or {}).get("epoch"),
+        "training_seconds": extra.get("previous_training_time"),
+        "best_checkpoint_metric": (state["cfg"].get("checkpoint") or {}).get("best_checkpoint_metric"),
+        "best": extra.get("best"),
+        "val_loss": extra.get("val_loss"),
+        "metrics": {
+            group: _averages(meters)
+            for group, meters in (metrics.items() if isinstance(metrics, dict) else ())
+            if group not in _REPEATED_METRICS
+        },
+    }
+
+
+def _averages(meters: Any) -> Facts:
+    """Values of those of fairseq's meters that average, by name."""
+    values = {}
+    for _, name, kind, state in meters:
+        if kind == "AverageMeter" and not name.startswith("_"):
+            values[name] = state["sum"] / state["count"] if state["count"] else state["val"]
+    return values
+
+
+def _usage(description: ModelDescription) -> Dict[str, Any]:
+    """What one must know to use it."""
+    inputs = description.preprocessing
+    columns = {
+        "threshold": description.thresholds,
+        "aggregation": description.aggregation,
+        "mean": description.target_mean,
+        "std": description.target_std,
+    }
+    return {
+        "preprocessing": {
+            "sample_rate_hz": inputs.sample_rate,
+            "leads": inputs.leads,
+            "loaded_leads": inputs.loaded_leads,
+            "segment_samples": inputs.segment_samples,
+            "stride_samples": inputs.stride_samples,
+            "standardization": inputs.standardization,
+        },
+        "labels": description.label_names
+        and {
+            "names_are_known": description.names_are_known,
+            "threshold_rule": description.threshold_rule,
+            "labels": [
+                {"name": name, **{column: values[number] for column, values in columns.items() if values}}
+                for number, name in enumerate(description.label_names)
+            ],
+        },
+        "provenance": description.provenance,
+    }
+
+
+def _tensors(value: Any) -> Iterator[Any]:
+    """All tensors in nested lists and dicts."""
+    if hasattr(value, "element_size"):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _tensors(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _tensors(inner)
+
+
+def _plain(value: Any) -> Any:
+    """The same as JSON has it; a number that is not finite is None, what JSON has no kind for is its text."""
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if hasattr(value, "tolist"):  # a tensor, or a number of numpy
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)

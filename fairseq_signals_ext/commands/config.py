@@ -1,0 +1,66 @@
+"""Configs of ECG-FM's framework for stock fairseq.
+
+examples:
+  fairseq-signals-ext config convert mimic_iv_ecg_physionet_pretrained.yaml --out configs/pretrain.yaml
+  fairseq-signals-ext config convert mimic_iv_ecg_finetuned.pt --out configs/finetune.yaml   # the one in it
+  fairseq-hydra-train --config-dir $PWD/configs --config-name pretrain \\
+      task.data=$PWD/data/splits/random common.user_dir=$(fairseq-signals-ext user-dir)
+
+Every key that is renamed or dropped is listed with the reason, on stdout; without --out the new config goes there and
+the list to stderr.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Optional
+
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.files import atomic
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    kinds = parser.add_subparsers(dest="what", metavar="convert", required=True)
+    convert = kinds.add_parser(
+        "convert",
+        help="turn a config of ECG-FM's framework into one for fairseq-hydra-train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    convert.add_argument("config", metavar="CONFIG", type=Path, help="YAML beside ECG-FM's checkpoint, or a checkpoint")
+    convert.add_argument("--out", metavar="FILE.yaml", type=Path, help="the new config (default: print it)")
+    convert.add_argument("--overwrite", action="store_true", help="replace the file")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Convert, write and list what changed.
+
+    Raises:
+        UserError: see `read_config` and `convert_config`; or the file cannot be written.
+    """
+    from fairseq_signals_ext.checkpoints.config_conversion import convert_config, list_changes, read_config, to_yaml
+
+    _check_out(options.out, options.overwrite)
+    converted = convert_config(read_config(options.config), str(options.config))
+    text, changes = to_yaml(converted.sections, options.config.name), list_changes(converted.changes)
+    if options.out is None:
+        print(text, end="")
+        print(changes, file=sys.stderr)
+        return 0
+    with atomic(options.out) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    print(changes)
+    print(options.out)
+    return 0
+
+
+def _check_out(out: Optional[Path], overwrite: bool) -> None:
+    if out is None:
+        return
+    if out.suffix != ".yaml":
+        raise UserError(f"{out}: hydra finds configs by the ending .yaml; name it so")
+    if not out.parent.is_dir():
+        raise UserError(f"{out.parent}: no such folder; make it first")
+    if out.exists() and not overwrite:
+        raise UserError(f"{out}: exists; give --overwrite to replace it, or another --out")

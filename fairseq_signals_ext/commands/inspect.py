@@ -1,0 +1,112 @@
+"""Say what is in a checkpoint, ours or ECG-FM's, or in an export; fairseq is not needed, and nothing is built.
+
+examples:
+  fairseq-signals-ext inspect run/checkpoints/checkpoint_best.pt
+  fairseq-signals-ext inspect mimic_iv_ecg_finetuned.pt --json | jq .labels
+  fairseq-signals-ext inspect model-onnx                       # the folder of an export
+
+Prints the architecture, the parameters by part, how recordings become its input, labels with their thresholds, the
+settings of the training, how far it came, and where it is from.
+"""
+
+import argparse
+import json
+import textwrap
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Sequence
+
+_WIDTH = 110
+_NAME_WIDTH = 26
+# facts that have several of their own, each of which gets its line
+_SEVERAL = ("parts", "augmentations", "metrics")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument("model", type=Path, help="checkpoint, or the folder of an export")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Inspect and print.
+
+    Raises:
+        UserError: see `inspect_model`.
+    """
+    from fairseq_signals_ext.checkpoints.inspecting import inspect_model
+
+    facts = inspect_model(options.model)
+    print(json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False) if options.json else as_text(facts))
+    return 0
+
+
+def as_text(facts: Mapping[str, Mapping[str, Any]]) -> str:
+    """The facts of `inspect_model` as aligned lines of at most 110 characters, but for names that are longer."""
+    blocks = []
+    for section, values in facts.items():
+        lines = [section.replace("_", " ")]
+        for name, value in values.items():
+            if section == "labels" and name == "labels":
+                lines += _table(value)
+            elif name in _SEVERAL:
+                lines += [line for inner, of_it in value.items() for line in _rows(inner, of_it)]
+            else:
+                lines += _rows(name, value)
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def _rows(name: str, value: Any) -> List[str]:
+    """Name and value; long values go on under themselves, and what is not known is left out."""
+    special = {"bytes": ("size", _size), "training_seconds": ("training time", _time)}
+    label, as_words = special.get(name, (name.replace("_", " "), _text))
+    text = as_words(value) if value is not None else ""
+    if not text:
+        return []
+    indent = " " * (_NAME_WIDTH + 2)
+    options = {"break_long_words": False, "break_on_hyphens": False}
+    return textwrap.wrap(text, _WIDTH, initial_indent=f"  {label:{_NAME_WIDTH}}", subsequent_indent=indent, **options)  # type: ignore
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(inner if key == "_name" else f"{key}={_option(inner)}" for key, inner in value.items())
+    if isinstance(value, list):
+        return ", ".join(_text(inner) for inner in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else _option(value)
+
+
+def _option(value: Any) -> str:
+    """A value as one writes it on a command line."""
+    if isinstance(value, list):
+        return f"[{', '.join(_option(inner) for inner in value)}]"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _time(seconds: float) -> str:
+    hours, minutes = int(seconds // 3600), int(seconds % 3600 // 60)
+    if hours:
+        return f"{hours:,} h {minutes} min"
+    return f"{minutes} min {seconds % 60:.0f} s" if minutes else f"{seconds:.1f} s"
+
+
+def _size(size: int) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            break
+        size /= 1000  # type: ignore[assignment]
+    return f"{size:.3g} {unit}"
+
+
+def _table(labels: Sequence[Mapping[str, Any]]) -> List[str]:
+    """A line a label, with a heading."""
+    columns: Dict[str, List[str]] = {"": [str(number) for number in range(len(labels))]}
+    for column in labels[0]:
+        columns[column] = [_text(label[column]) for label in labels]
+    widths = {column: max(len(text) for text in (column, *texts)) for column, texts in columns.items()}
+    rows = [list(columns), *(list(row) for row in zip(*columns.values()))]
+    return ["  " + "  ".join(f"{text:{width}}" for text, width in zip(row, widths.values())).rstrip() for row in rows]
