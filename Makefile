@@ -3,12 +3,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
+# stock fairseq 0.12.2 needs an older Python, and a pip that still reads its old dependencies' metadata
+LEGACY := .venv-legacy
+PYTHON310 ?= $(shell for p in python3.10 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 10))' 2>/dev/null && echo $$p && break; done)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup lint test proofs demo benchmarks clean
+.PHONY: help setup lint test test-legacy proofs demo benchmarks clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(VENV)/.done ## virtual environment with everything
 
@@ -27,6 +31,17 @@ lint: setup ## ruff, and type hints by mypy
 test: setup lint ## tests; real recordings from the folder in ECG_DATA
 	$(BIN)/python -m pytest -m "not slow"
 
+$(LEGACY)/.done: setup.py constraints-legacy.txt
+	@test -n "$(PYTHON310)" || { echo "error: no Python 3.10 found: install one, or name it: make test-legacy PYTHON310=/path/to/python3.10" >&2; exit 1; }
+	@echo "Setting up $(LEGACY) with $$($(PYTHON310) --version): 5 GB, as there is only a CUDA build of this torch."
+	$(PYTHON310) -m venv $(LEGACY)
+	$(LEGACY)/bin/pip install --quiet 'pip<24.1'
+	$(LEGACY)/bin/pip install --quiet -c constraints-legacy.txt -e '.[train]' pytest
+	@touch $@
+
+test-legacy: $(LEGACY)/.done ## tests with stock fairseq 0.12.2 on Python 3.10, in an environment of its own
+	$(LEGACY)/bin/python -m pytest tests/legacy
+
 proofs: setup ## longer tests
 	$(BIN)/python -m pytest -m slow -s
 
@@ -42,4 +57,4 @@ benchmarks: setup ## preparation, loading, training, bootstrap and transfer, int
 	$(BIN)/python benchmarks/transfer.py --out benchmarks/results/transfer.md
 
 clean: ## remove the environment and the demo's output
-	rm -rf $(VENV) runs *.egg-info
+	rm -rf $(VENV) $(LEGACY) runs *.egg-info

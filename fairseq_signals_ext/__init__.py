@@ -2,6 +2,10 @@
 
 import importlib
 import os
+from typing import TYPE_CHECKING, Optional, Union
+
+if TYPE_CHECKING:
+    from fairseq_signals_ext.inference.model import LoadedModel
 
 __version__ = "0.1.0"
 
@@ -26,3 +30,29 @@ def register() -> None:
     modules = ("models.ecg_wav2vec2", "models.ecg_classifier")
     for module in (*modules, "tasks.ecg_pretraining", "tasks.ecg_classification", "tasks.ecg_regression"):
         importlib.import_module(f"{__name__}.{module}")
+
+
+def load(
+    source: "Union[str, os.PathLike[str]]",
+    labels: Optional[str] = None,
+    device: str = "cpu",
+    threads: Optional[int] = None,
+) -> "LoadedModel":
+    """A model that is ready to use, from any file; it needs no task, no hydra and no data.
+
+    An ONNX export needs onnxruntime only, TorchScript torch only, a checkpoint or safetensors torch and fairseq.
+
+    Args:
+        source: a checkpoint of ours or ECG-FM's (`.pt`), the folder of an export or its `config.json`, or either on the
+            Hugging Face hub: `hf:OWNER/REPO/FILE.pt`, `hf:OWNER/REPO/FOLDER`, `hf:OWNER/REPO@REVISION/...`.
+        labels: of a checkpoint that does not hold its label names: a `label_def.csv`, or "ecg-fm"; see
+            `checkpoints.describing.describe`.
+        device: "cpu", "cuda", "cuda:1", ...
+        threads: on a CPU; None: as many as torch or onnxruntime takes.
+
+    Raises:
+        UserError: no such file, it cannot be used, or a package is missing (`MissingPackageError`); one line.
+    """
+    from fairseq_signals_ext.inference.loading import load_model
+
+    return load_model(source, labels, device, threads)

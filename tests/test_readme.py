@@ -103,6 +103,25 @@ def test_fine_tuning_validation_and_evaluation(training, records):
     assert "valid on 'test' subset" in done.stdout + done.stderr
     for name in ("metrics.json", "per_label.csv", "predictions.parquet", "roc.png", "confusion.png"):
         assert (training / "evaluation" / name).stat().st_size > 0
+    hand_on(training)
+
+
+def hand_on(training):
+    """What the README does with the fine-tuned model next."""
+    commands = block_with("--to onnx").replace(" finetuned/", f" {training}/finetuned/")
+    done = shell(commands.replace("--out model", f"--out {training}/model"))
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    assert re.search(r"largest difference of logits: \d\.\de-0[5-9]", done.stdout), done.stdout
+    code = block_with("fairseq_signals_ext.load(").replace('load("model")', f'load("{training}/model")')
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == "(32,)", done.stdout + done.stderr
+
+
+def test_config_of_ecg_fm(golden_folder, tmp_path):
+    command = block_with("config convert").replace("--out ours.yaml", f"--out {tmp_path}/ours.yaml")
+    done = shell(command.replace("mimic_iv_ecg_physionet_pretrained.yaml", str(golden_folder / "tiny_pretrained.yaml")))
+    assert done.returncode == 0, done.stderr
+    assert "model:" in (tmp_path / "ours.yaml").read_text()
 
 
 def test_data_from_two_sources(records, ecg_data, tmp_path):
@@ -152,7 +171,7 @@ def test_options_exist(registered):
         kind: {"_name"}.union(*({field.name for field in dataclasses.fields(config)} for config in several))
         for kind, several in configs.items()
     }
-    named = re.findall(r"\b(task|model|criterion)\.(\w+)\b(?!\()", README)
+    named = re.findall(r"\b(task|model|criterion)\.(?!onnx|pt|safetensors)(\w+)\b(?!\()", README)
     assert len(named) > 8
     assert [f"{kind}.{name}" for kind, name in named if name not in known[kind]] == []
     table = README[README.index("| option of the task") : README.index("### Change the objective")]

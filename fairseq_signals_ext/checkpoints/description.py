@@ -17,6 +17,7 @@ STANDARDIZATIONS = ("lead", "segment")
 AGGREGATION_WAYS = ("mean", "max")
 CONFIG_FILE = "config.json"
 _FORMAT, _VERSION = "fairseq-signals-ext", 1
+_NOT_OURS = "not of an export of this version"
 
 
 @dataclass(frozen=True)
@@ -105,16 +106,26 @@ class ModelDescription:
             raise UserError(f"aggregation {wrong[0]!r}: use {' or '.join(AGGREGATION_WAYS)}")
 
 
-def write_description(description: ModelDescription, weights: str, folder: Path) -> Path:
+def write_description(
+    description: ModelDescription, weights: str, folder: Path, training: Optional[Dict[str, Any]] = None
+) -> Path:
     """Write `config.json` of an export.
 
     Args:
         weights: name of the file in `folder` that holds the model.
+        training: what a checkpoint holds beside its parameters, `cfg` and `task_state`, from which one can go back.
     """
     facts = {"format": _FORMAT, "version": _VERSION, "weights": weights, **dataclasses.asdict(description)}
+    if training is not None:
+        facts["training"] = training
     path = folder / CONFIG_FILE
-    path.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(facts, indent=2, sort_keys=True, default=_plain) + "\n", encoding="utf-8")
     return path
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for, but a checkpoint may hold: numpy's numbers, and a `Namespace` of old options."""
+    return value.tolist() if hasattr(value, "tolist") else vars(value)
 
 
 def read_description(folder: Path) -> Tuple[ModelDescription, Path]:
@@ -124,12 +135,9 @@ def read_description(folder: Path) -> Tuple[ModelDescription, Path]:
         UserError: no such file, or it is not one of an export of ours; names what is wrong.
     """
     path = folder / CONFIG_FILE
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; give a folder that fairseq-signals-ext export made, or a checkpoint")
+    facts = _facts(path)
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        if facts.pop("format") != _FORMAT or facts.pop("version") != _VERSION:
-            raise KeyError("format, version")
+        facts.pop("training", None)
         weights = facts.pop("weights")
         inputs = _of(Preprocessing, facts.pop("preprocessing"))
         description = _of(ModelDescription, {**facts, "preprocessing": inputs})
@@ -137,11 +145,37 @@ def read_description(folder: Path) -> Tuple[ModelDescription, Path]:
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: not of an export of this version ({error}); export again") from None
+        raise UserError(f"{path}: {_NOT_OURS} ({error}); export again") from None
     file = folder / weights
     if Path(weights).name != weights or not file.is_file():
         raise UserError(f"{path}: its weights {weights!r} are not in this folder; copy the whole folder")
     return description, file
+
+
+def read_training(folder: Path) -> Dict[str, Any]:
+    """What was given to `write_description` as `training`.
+
+    Raises:
+        UserError: as `read_description`, or the export has none.
+    """
+    path = folder / CONFIG_FILE
+    training = _facts(path).get("training")
+    if not isinstance(training, dict) or not isinstance((training.get("cfg") or {}).get("model"), dict):
+        raise UserError(f"{path}: does not hold the config of the training; export the checkpoint to safetensors again")
+    return training
+
+
+def _facts(path: Path) -> Dict[str, Any]:
+    """What is in a `config.json`, less its format and version."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give a folder that fairseq-signals-ext export made, or a checkpoint")
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        if facts.pop("format") != _FORMAT or facts.pop("version") != _VERSION:
+            raise KeyError("format, version")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: {_NOT_OURS} ({error}); export again") from None
+    return facts
 
 
 def _of(kind: Any, facts: Dict[str, Any]) -> Any:

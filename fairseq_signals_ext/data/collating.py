@@ -8,7 +8,7 @@ import torch
 from fairseq_signals_ext.data.augmentations import Augmentation, RandomLeadsMasking, build_augmentations
 from fairseq_signals_ext.data.randomness import LEAD_MASKS, item_draws
 from fairseq_signals_ext.data.segments import Item, SegmentSettings
-from fairseq_signals_ext.data.stores import standardising, to_millivolts
+from fairseq_signals_ext.data.stores import coefficients
 from fairseq_signals_ext.data.time_masks import MaskSettings, mask_channels, mask_frames
 
 Leads = Tuple[int, ...]
@@ -127,7 +127,7 @@ class Collater:
     def _coefficients(self, items: List[Item]) -> np.ndarray:
         """Gain and offset, float32, N x leads x 2, that turn counts into the model's input; zero for absent leads."""
         signals = [item.signal for item in items]
-        both = np.stack((to_millivolts if self.settings.normalize else standardising)(signals), axis=-1)
+        both = np.stack(coefficients(signals, standardised=not self.settings.normalize), axis=-1)
         unwanted = [lead for lead in self.leads if lead not in self.settings.leads]
         both[:, unwanted] = 0
         return np.repeat(both[:, self.leads].astype(np.float32), [item.segments for item in items], axis=0)

@@ -10,6 +10,7 @@ import torch
 
 from fairseq_signals_ext.data.manifest import FileManifest, Manifest, ShardManifest
 from fairseq_signals_ext.data.shards import PREPARE_AGAIN, open_shard, patient_key, read_counts
+from fairseq_signals_ext.data.standardising import standardising, to_millivolts
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.leads import LEADS, mask_to_leads
 
@@ -251,27 +252,17 @@ def _mat_patient(content: Dict[str, Any], path: Path) -> int:
     return patient_key(str(path))
 
 
-def standardising(signals: Sequence[Signal]) -> Tuple[np.ndarray, np.ndarray]:
-    """Gain and offset, float64, signals x 12: `counts * gain + offset` has zero mean and unit deviation.
-
-    They are zero for leads that are absent or constant.
-    """
-    scale, zero, mean, std = (
-        np.array([getattr(signal, name) for signal in signals], float) for name in ("scale", "zero", "mean", "std")
-    )
-    inverse = 1 / np.where(std > 0, std, np.inf)
-    return scale * inverse, -(zero * scale + mean) * inverse
-
-
-def to_millivolts(signals: Sequence[Signal]) -> Tuple[np.ndarray, np.ndarray]:
-    """Gain and offset, float64, signals x 12: `counts * gain + offset` are mV."""
-    scale, zero = (np.array([getattr(signal, name) for signal in signals], float) for name in ("scale", "zero"))
-    return scale, -zero * scale
+def coefficients(signals: Sequence[Signal], standardised: bool) -> Tuple[np.ndarray, np.ndarray]:
+    """Gain and offset, float64, signals x 12, by which counts become standardised values, or mV."""
+    names = ("scale", "zero", "mean", "std") if standardised else ("scale", "zero")
+    facts = [np.array([getattr(signal, name) for signal in signals], float) for name in names]
+    return standardising(*facts) if standardised else to_millivolts(*facts)
 
 
 def check_sample_rate(signal: Signal, sample_rate: float) -> None:
     """Raise a `UserError` unless `signal` has this sample rate (Hz)."""
-    if signal.sample_rate != sample_rate:
+    # a shard's index holds the rate as float32
+    if np.float32(signal.sample_rate) != np.float32(sample_rate):
         raise UserError(
             f"{signal.name}: {signal.sample_rate:g} Hz where {sample_rate:g} Hz is wanted; "
             f"prepare with --rate {sample_rate:g}, or set task.sample_rate"

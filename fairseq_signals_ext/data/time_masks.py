@@ -1,16 +1,20 @@
 """Masks in time, made where the data are loaded so that they repeat: from seed, epoch and item."""
 
 import functools
+import inspect
 import types
 from dataclasses import dataclass
 from typing import Any, Optional, Sequence
 
 import numpy as np
 import torch
-from fairseq.data.data_utils import compute_mask_indices
+from fairseq.data.data_utils import compute_mask_indices, numpy_seed
 
 from fairseq_signals_ext.conv_layers import ConvLayer, frames_of, parse_conv_layers
 from fairseq_signals_ext.errors import UserError
+
+# fairseq 0.12.2 draws from numpy's one generator: there masks repeat with the whole batch, not with each item
+_IS_SEEDED = "seed" in inspect.signature(compute_mask_indices).parameters
 
 
 @dataclass(frozen=True)
@@ -140,9 +144,15 @@ def _fairseq_masks() -> Any:
     return mended
 
 
-def _spans(shape: Any, padding: Any, prob: float, length: int, *args: Any, **kwargs: Any) -> np.ndarray:
+def _spans(
+    shape: Any, padding: Any, prob: float, length: int, *args: Any, seed: int, epoch: int, indices: Any, **kwargs: Any
+) -> np.ndarray:
+    draw = functools.partial(_fairseq_masks(), shape, padding, prob, length, *args, **kwargs)
     try:
-        return _fairseq_masks()(shape, padding, prob, length, *args, **kwargs)
+        if _IS_SEEDED:
+            return draw(seed=seed, epoch=epoch, indices=indices)
+        with numpy_seed(seed, epoch, *indices.tolist()):
+            return draw()
     except ValueError as error:
         raise UserError(
             f"mask_prob={prob:g} and mask_length={length} do not fit {shape[1]} positions ({error}); change them"

@@ -18,7 +18,9 @@ def drop_unknown_options(state: Dict[str, Any]) -> None:
     config = state.get("cfg") or {}
     for name, registry in _SECTIONS.items():
         section = config.get(name)
-        known = registry.get(section.get("_name")) if isinstance(section, DictConfig) else None
+        if not isinstance(section, DictConfig):
+            continue
+        known = registry.get(section.get("_name"))
         if known is None or not known.__module__.startswith("fairseq_signals_ext."):
             continue
         names = {option.name for option in fields(known)}

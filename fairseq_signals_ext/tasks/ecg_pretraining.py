@@ -8,7 +8,7 @@ import numpy as np
 from fairseq.data import data_utils
 from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import FairseqTask, register_task
-from omegaconf import II, MISSING
+from omegaconf import II, MISSING, OmegaConf
 
 # importing registers them: fairseq's user-dir mechanism imports tasks and models by itself, criterions not
 import fairseq_signals_ext.criterions.wav2vec2_with_cmsc  # noqa: F401
@@ -116,6 +116,8 @@ class EcgPretrainingTask(FairseqTask):
     @exits_on_user_error
     def setup_task(cls, cfg: EcgPretrainingConfig, **kwargs: Any) -> "EcgPretrainingTask":
         """The task for a config; ends with one line if an option is wrong."""
+        if OmegaConf.is_missing(cfg, "data"):
+            raise UserError("task.data is not given: set it to a folder with manifests, as an absolute path")
         return cls(cfg, **kwargs)
 
     def _settings(self) -> SegmentSettings:

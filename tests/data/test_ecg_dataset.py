@@ -333,6 +333,11 @@ def test_manifest_and_shards_of_different_runs(shards):
         open_dataset(shards)[2]
 
 
+def test_sample_rate_that_float32_rounds(tmp_path):
+    write_shards(tmp_path, [5000], sample_rate=99.9)
+    assert open_dataset(tmp_path, sample_rate=99.9)[0].samples == 500
+
+
 def test_wrong_sample_rate(tmp_path):
     write_shards(tmp_path, [5000], sample_rate=400)
     with pytest.raises(UserError, match="idx 0 .*400 Hz where 500 Hz is wanted; prepare with --rate 500"):

@@ -10,7 +10,7 @@ from fairseq_signals_ext.data.ecg_dataset import EcgDataset
 from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
 from fairseq_signals_ext.data.segments import SegmentSettings
 from fairseq_signals_ext.data.shards import open_shard
-from fairseq_signals_ext.data.stores import open_store, standardising
+from fairseq_signals_ext.data.stores import coefficients, open_store
 
 LARGEST_DIFFERENCE = 0.002  # standard deviations
 
@@ -39,7 +39,7 @@ def test_whole_recordings(prepared, ecg_data):
     assert len(files) == 4
     for file in files:
         signal = store.read(table.index[table["source_file"] == file.name][0])
-        gain, offset = standardising([signal])
+        gain, offset = coefficients([signal], standardised=True)
         assert_alike(signal.counts * gain[0, :, None] + offset[0, :, None], scipy.io.loadmat(file)["feats"])
 
 

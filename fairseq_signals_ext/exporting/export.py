@@ -1,0 +1,203 @@
+"""From a checkpoint to an export that was verified: one folder, which appears whole or not at all."""
+
+import csv
+import dataclasses
+import gc
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
+
+from fairseq_signals_ext.checkpoints.describing import describe
+from fairseq_signals_ext.checkpoints.description import (
+    CONFIG_FILE,
+    ModelDescription,
+    read_description,
+    write_description,
+)
+from fairseq_signals_ext.checkpoints.reading import Checkpoint, read_checkpoint
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.exporting import to_onnx, to_safetensors, to_torchscript, verifying
+from fairseq_signals_ext.exporting.folders import atomic_folder, check_free
+from fairseq_signals_ext.inference.network import EcgNetwork, build_model, build_network
+
+LABELS_FILE = "label_def.csv"
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What was exported.
+
+    Attributes:
+        folder: of the export.
+        files: in it.
+        differences: the largest absolute difference from the fairseq model's own outputs, by the output's name.
+    """
+
+    folder: Path
+    files: Tuple[Path, ...]
+    differences: Dict[str, float]
+
+
+class _Job(NamedTuple):
+    """What is exported, and where to: a temporary folder."""
+
+    source: Path
+    name: str  # of the model
+    description: ModelDescription
+    folder: Path
+
+
+def export(
+    checkpoint: Path, to: str, out: Optional[Path] = None, labels: Optional[str] = None, overwrite: bool = False
+) -> ExportResult:
+    """Write a model in another format, run it by that format's own runtime, and compare.
+
+    At no time more than two copies of the weights and a little are in memory.
+
+    Args:
+        checkpoint: ours or ECG-FM's, or the folder of an export to safetensors.
+        to: one of `FORMATS`.
+        out: folder for the export; default: beside the checkpoint, such as `checkpoint_best-onnx`.
+        labels: names of the labels, see `describe`.
+        overwrite: replace an export to the same format.
+
+    Raises:
+        UserError: the checkpoint cannot be used, `out` has content, a parameter of the export is not bit-equal, or an
+            output differs by more than `verifying.TOLERANCE`; nothing is left then.
+    """
+    if to not in FORMATS:
+        raise UserError(f"--to {to!r}: use one of {', '.join(FORMATS)}")
+    name = _model_name(checkpoint)
+    out = checkpoint.parent / f"{name}-{to}" if out is None else out
+    check_free(out, _names(to, name), overwrite)
+    if checkpoint.resolve() in (out.resolve(), *(file.resolve() for file in out.glob("*"))):
+        raise UserError(f"{out}: is what is exported; give another folder with --out")
+    description = _described(checkpoint, labels)
+    with atomic_folder(out) as folder:
+        differences = FORMATS[to](_Job(checkpoint, name, description, folder))
+        _write_labels(description, folder)
+        names = sorted(file.name for file in folder.iterdir())
+    return ExportResult(out, tuple(out / name for name in names), differences)
+
+
+def _model_name(source: Path) -> str:
+    """By which exports are called: the checkpoint's file name, also if it was exported before."""
+    return source.name[: -len("-safetensors")] if source.name.endswith("-safetensors") else source.stem
+
+
+def _names(to: str, name: str) -> Tuple[str, ...]:
+    """Names that the files of an export may have."""
+    if to == "ecg-fm":
+        return f"{name}.pt", f"{name}.yaml", LABELS_FILE
+    weights = {module.WEIGHTS for module in (to_onnx, to_safetensors, to_torchscript)}
+    return (*weights, f"{to_onnx.WEIGHTS}.data", CONFIG_FILE, LABELS_FILE)
+
+
+def _read(source: Path) -> Checkpoint:
+    return to_safetensors.read_safetensors(source) if source.is_dir() else read_checkpoint(source)
+
+
+def _build(source: Path) -> Any:
+    """The fairseq model of a checkpoint or export."""
+    model = build_model(_read(source))
+    gc.collect()  # torch's loading leaves cycles of references, which would keep the file in memory
+    return model
+
+
+def _described(source: Path, labels: Optional[str]) -> ModelDescription:
+    """Its description; that of an export says where the model is from, what its own checkpoint does not know."""
+    checkpoint = _read(source)
+    if not source.is_dir():
+        return describe(checkpoint, labels)
+    saved, _ = read_description(source)
+    return saved if labels is None else dataclasses.replace(describe(checkpoint, labels), provenance=saved.provenance)
+
+
+def _write_labels(description: ModelDescription, folder: Path) -> None:
+    """Names of the labels and what is decided by them, for people, if they are known."""
+    if not description.label_names or not description.names_are_known:
+        return
+    columns = {"name": description.label_names, "aggregation": description.aggregation}
+    if description.thresholds is not None:
+        columns["threshold"] = tuple(f"{threshold:.6g}" for threshold in description.thresholds)
+    with open(folder / LABELS_FILE, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values()))
+
+
+def _to_safetensors(job: _Job) -> Dict[str, float]:
+    path = job.folder / to_safetensors.WEIGHTS
+    expected, parameters = _outputs_and_parameters(job)
+    to_safetensors.write_safetensors(parameters, path)
+    saved = verifying.fingerprints(parameters)
+    del parameters
+    checkpoint = _read(job.source)
+    training = {"cfg": checkpoint.config, "task_state": checkpoint.task_state}
+    write_description(job.description, path.name, job.folder, training)
+    return _verify_parameters(lambda: to_safetensors.read_safetensors(job.folder), job, expected, saved)
+
+
+def _to_ecg_fm(job: _Job) -> Dict[str, float]:
+    from fairseq_signals_ext.checkpoints.ecg_fm import to_ecg_fm, write_ecg_fm
+
+    path = job.folder / f"{job.name}.pt"
+    expected = _outputs_and_parameters(job)[0]
+    write_ecg_fm(_read(job.source), path)
+    saved = verifying.fingerprints(to_ecg_fm(_read(job.source))["model"])
+    return _verify_parameters(lambda: read_checkpoint(path), job, expected, saved)
+
+
+def _outputs_and_parameters(job: _Job) -> Tuple[verifying.Outputs, Dict[str, Any]]:
+    """What the model computes, and its parameters as they are in the file; the model itself is gone.
+
+    The file is mapped anew each time that it is read: pages that were looked at count as memory while they are mapped.
+    """
+    model = _build(job.source)
+    expected = verifying.outputs_of_model(model, job.description)
+    parameters = verifying.own_parameters(model, _read(job.source))
+    del model
+    gc.collect()  # a model is a cycle of references
+    return expected, parameters
+
+
+def _verify_parameters(
+    read: Callable[[], Checkpoint], job: _Job, expected: verifying.Outputs, saved: Dict[str, str]
+) -> Dict[str, float]:
+    """Read an export that holds parameters again, and compare these and what they compute."""
+    verifying.check_same(verifying.fingerprints(read().parameters), saved)
+    found = verifying.outputs_of_network(build_network(read(), job.description), job.description)
+    return verifying.differences(found, expected, job.description)
+
+
+def _to_torchscript(job: _Job) -> Dict[str, float]:
+    return _to_runtime(job, to_torchscript.WEIGHTS, to_torchscript.write_torchscript, verifying.outputs_of_torchscript)
+
+
+def _to_onnx(job: _Job) -> Dict[str, float]:
+    return _to_runtime(job, to_onnx.WEIGHTS, to_onnx.write_onnx, verifying.outputs_of_onnx)
+
+
+def _to_runtime(
+    job: _Job,
+    weights: str,
+    write: Callable[[EcgNetwork, ModelDescription, Path], None],
+    run: Callable[[Path, ModelDescription], verifying.Outputs],
+) -> Dict[str, float]:
+    """Export what is computed to a file that a runtime of its own runs."""
+    path = job.folder / weights
+    model = _build(job.source)
+    expected = verifying.outputs_of_model(model, job.description)
+    write(EcgNetwork(model, job.description).requires_grad_(False).eval(), job.description, path)
+    del model
+    gc.collect()
+    write_description(job.description, path.name, job.folder)
+    return verifying.differences(run(path, job.description), expected, job.description)
+
+
+FORMATS: Dict[str, Callable[[_Job], Dict[str, float]]] = {
+    "safetensors": _to_safetensors,
+    "torchscript": _to_torchscript,
+    "onnx": _to_onnx,
+    "ecg-fm": _to_ecg_fm,
+}

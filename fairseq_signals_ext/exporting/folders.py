@@ -1,0 +1,50 @@
+"""Folders that appear whole or not at all."""
+
+import contextlib
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import Collection, Iterator
+
+from fairseq_signals_ext.errors import UserError
+
+
+def check_free(folder: Path, names: Collection[str], overwrite: bool) -> None:
+    """See that a folder may be made, or be replaced, which is only done to one with none but the files of an export.
+
+    Args:
+        names: of the files that an export may have.
+        overwrite: replace it.
+
+    Raises:
+        UserError: it is a file, or has content that may not be replaced.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file; give a folder with --out")
+    content = sorted(os.listdir(folder)) if folder.is_dir() else []
+    if content and not overwrite:
+        raise UserError(f"{folder}: is not empty; give another folder with --out, or --overwrite")
+    others = [name for name in content if name not in names]
+    if others:
+        raise UserError(f"{folder}: has {others[0]!r}, which is no part of this export; give another folder with --out")
+
+
+@contextlib.contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside `folder` that takes its place when the block ends without an exception, else is gone.
+
+    What was in `folder` is lost; see `check_free`.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    mark = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    temporary, former = (folder.with_name(f".{folder.name}.{mark}.{end}") for end in ("tmp", "former"))
+    temporary.mkdir()
+    try:
+        yield temporary
+        if folder.exists():
+            folder.rename(former)  # a folder with files in it cannot be renamed over
+        temporary.rename(folder)
+    finally:
+        for remains in (temporary, former):
+            shutil.rmtree(remains, ignore_errors=True)

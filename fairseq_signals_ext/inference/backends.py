@@ -1,0 +1,149 @@
+"""What runs a model: torch or onnxruntime, behind one call with numpy arrays.
+
+A backend is called with `source` (float32, N x leads x samples) and `padding_mask` (bool, N x samples, True where a
+sample is padding) and returns float32 arrays: output (N x labels) and embedding (N x E), or the embedding only.
+"""
+
+import contextlib
+import warnings
+from pathlib import Path
+from typing import Any, Iterator, List, Optional, Tuple
+
+import numpy as np
+
+from fairseq_signals_ext.errors import UserError
+
+Outputs = Tuple[np.ndarray, ...]
+_ONNX_DEVICES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class TorchBackend:
+    """Runs a torch module.
+
+    Args:
+        network: its forward is the backend's call, with tensors.
+        device: such as "cpu" or "cuda:1".
+        threads: on a CPU; None: as many as torch is set to.
+
+    Raises:
+        UserError: there is no such device.
+    """
+
+    name = "torch"
+
+    def __init__(self, network: Any, device: str = "cpu", threads: Optional[int] = None):
+        self._device = _torch_device(device)
+        self._network = network.to(self._device)
+        self._threads = threads
+
+    def __call__(self, source: np.ndarray, padding_mask: np.ndarray) -> Outputs:
+        """See the module's text."""
+        import torch
+
+        with torch.inference_mode(), _torch_threads(self._threads):
+            given = (torch.from_numpy(array).to(self._device) for array in (source, padding_mask))
+            return tuple(output.float().cpu().numpy() for output in self._network(*given))
+
+
+class TorchScriptBackend(TorchBackend):
+    """Runs a TorchScript file with torch alone; nothing but the graph in it is run.
+
+    Args:
+        path: of the file.
+        device, threads: as `TorchBackend`.
+
+    Raises:
+        UserError: the file is damaged, or there is no such device.
+    """
+
+    name = "TorchScript"
+
+    def __init__(self, path: Path, device: str = "cpu", threads: Optional[int] = None):
+        import torch
+
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
+            try:
+                network = torch.jit.load(str(path), map_location=_torch_device(device))
+            except (RuntimeError, ValueError) as error:
+                raise UserError(f"{path}: damaged, or not TorchScript ({_line(error)}); export again") from None
+        super().__init__(network.eval(), device, threads)
+
+
+class OnnxBackend:
+    """Runs an ONNX file with onnxruntime.
+
+    Args:
+        path: of the file, with inputs `source` and `padding_mask`.
+        outputs: names of those that are wanted, in order.
+        device: "cpu", or "cuda" where onnxruntime can.
+        threads: on a CPU; None: onnxruntime's choice.
+
+    Raises:
+        UserError: the file is damaged or has other inputs or outputs, or there is no such device.
+    """
+
+    name = "ONNX"
+
+    def __init__(self, path: Path, outputs: List[str], device: str = "cpu", threads: Optional[int] = None):
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=[_onnx_provider(device)])
+        except UserError:
+            raise
+        except Exception as error:  # onnxruntime has a kind of its own for each failure
+            raise UserError(f"{path}: damaged, or not ONNX ({_line(error)}); export again") from None
+        for kind, wanted, its in (
+            ("input", ["source", "padding_mask"], self._session.get_inputs()),
+            ("output", outputs, self._session.get_outputs()),
+        ):
+            missing = sorted(set(wanted) - {one.name for one in its})
+            if missing:
+                raise UserError(f"{path}: has no {kind} {missing[0]!r}, so it is of another model; export again")
+        self._outputs = outputs
+
+    def __call__(self, source: np.ndarray, padding_mask: np.ndarray) -> Outputs:
+        """See the module's text."""
+        return tuple(self._session.run(self._outputs, {"source": source, "padding_mask": padding_mask}))
+
+
+def _torch_device(name: str) -> Any:
+    import torch
+
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # the second where torch was built without CUDA
+        raise UserError(f"device {name!r}: cannot be used ({_line(error)}); use cpu") from None
+
+
+@contextlib.contextmanager
+def _torch_threads(threads: Optional[int]) -> Iterator[None]:
+    """As many threads for torch, whose number belongs to the process."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _onnx_provider(device: str) -> Any:
+    import onnxruntime
+
+    kind, _, number = device.partition(":")
+    provider = _ONNX_DEVICES.get(kind)
+    if provider is None or not (number or "0").isdigit():
+        raise UserError(f"device {device!r}: an ONNX model runs on {' or '.join(_ONNX_DEVICES)}")
+    if provider not in onnxruntime.get_available_providers():
+        raise UserError(f"device {device!r}: this onnxruntime cannot use it; use cpu, or pip install onnxruntime-gpu")
+    return (provider, {"device_id": number}) if number else provider
+
+
+def _line(error: BaseException) -> str:
+    """The first line of what a library says, shortened."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

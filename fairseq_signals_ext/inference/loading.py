@@ -1,0 +1,84 @@
+"""A ready model from any file: a checkpoint of ours or ECG-FM's, an export, or either of them on the hub."""
+
+import contextlib
+from pathlib import Path
+from typing import Any, Optional
+
+from fairseq_signals_ext.checkpoints.description import CONFIG_FILE, ModelDescription, read_description
+from fairseq_signals_ext.errors import MissingPackageError, UserError, how_to_install
+from fairseq_signals_ext.inference.backends import OnnxBackend, TorchBackend, TorchScriptBackend
+from fairseq_signals_ext.inference.hub import PREFIX, fetch
+from fairseq_signals_ext.inference.model import LoadedModel
+
+_ONLY_IN_EXPORTS = (".onnx", ".safetensors")
+
+
+def load_model(
+    source: Any, labels: Optional[str] = None, device: str = "cpu", threads: Optional[int] = None
+) -> LoadedModel:
+    """See `fairseq_signals_ext.load`."""
+    if threads is not None and threads < 1:
+        raise UserError(f"threads {threads}: give at least 1")
+    try:
+        path = fetch(source) if isinstance(source, str) and source.startswith(PREFIX) else Path(source)
+        folder = _folder_of_export(path)
+        if folder is None:
+            return _from_checkpoint(path, str(source), labels, device, threads)
+        if labels is not None:
+            raise UserError(f"{source}: labels are in the export; leave them out, or export again with --labels")
+        return _from_export(folder, str(source), device, threads)
+    except ModuleNotFoundError as error:
+        cure = how_to_install(error.name or "")
+        if cure is None:
+            raise
+        raise MissingPackageError(f"{source}: {cure}") from None
+
+
+def _folder_of_export(path: Path) -> Optional[Path]:
+    """The folder of the export that a path stands for; None if it is of a checkpoint."""
+    if path.is_dir():
+        return path
+    if path.name == CONFIG_FILE or path.suffix in _ONLY_IN_EXPORTS:
+        return path.parent
+    # TorchScript has the suffix of checkpoints; any other config.json beside one means nothing
+    with contextlib.suppress(UserError):
+        return path.parent if read_description(path.parent)[1].name == path.name else None
+    return None
+
+
+def _from_checkpoint(
+    path: Path, source: str, labels: Optional[str], device: str, threads: Optional[int]
+) -> LoadedModel:
+    from fairseq_signals_ext.checkpoints.describing import describe
+    from fairseq_signals_ext.checkpoints.reading import read_checkpoint
+
+    checkpoint = read_checkpoint(path)
+    description = describe(checkpoint, labels)
+    return LoadedModel(description, _built(checkpoint, description, device, threads), source)
+
+
+def _from_export(folder: Path, source: str, device: str, threads: Optional[int]) -> LoadedModel:
+    description, weights = read_description(folder)
+    backend: Any
+    if weights.suffix == ".onnx":
+        outputs = [name for name in (description.output_name, "embedding") if name is not None]
+        backend = OnnxBackend(weights, outputs, device, threads)
+    elif weights.suffix == ".pt":
+        backend = TorchScriptBackend(weights, device, threads)
+    elif weights.suffix == ".safetensors":
+        from fairseq_signals_ext.exporting.to_safetensors import read_safetensors
+
+        backend = _built(read_safetensors(folder), description, device, threads)
+    else:
+        raise UserError(f"{folder / CONFIG_FILE}: weights {weights.name!r} are of no known kind; export again")
+    return LoadedModel(description, backend, source)
+
+
+def _built(checkpoint: Any, description: ModelDescription, device: str, threads: Optional[int]) -> TorchBackend:
+    """The network of a checkpoint; needs fairseq."""
+    from fairseq_signals_ext.requirements import require_fairseq
+
+    require_fairseq()
+    from fairseq_signals_ext.inference.network import build_network
+
+    return TorchBackend(build_network(checkpoint, description), device, threads)
