@@ -75,8 +75,8 @@ def fingerprints(file: Path) -> Any:
     """Of all parameters of a checkpoint or of an export to safetensors."""
     from fairseq_signals_ext.checkpoints.parameter_names import to_ecg_fm_names
     from fairseq_signals_ext.checkpoints.reading import read_checkpoint
+    from fairseq_signals_ext.checkpoints.safetensors_folder import read_safetensors
     from fairseq_signals_ext.exporting import verifying
-    from fairseq_signals_ext.exporting.to_safetensors import read_safetensors
 
     checkpoint = read_safetensors(file) if file.is_dir() else read_checkpoint(file)
     return verifying.fingerprints(to_ecg_fm_names(checkpoint.parameters))

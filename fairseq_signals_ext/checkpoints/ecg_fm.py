@@ -1,14 +1,12 @@
 """Checkpoints in the format that ECG-FM is published in, which its own framework, fairseq-signals, reads.
 
-A file `NAME.pt` with the config, as plain values, and the parameters, and beside it the same config as `NAME.yaml` and
-the labels' names as `label_def.csv`. The framework refuses a config with an option that it does not know, so its
-options are listed here.
+A file `NAME.pt` with the config, as plain values, and the parameters, and beside it the same config as `NAME.yaml`. The
+framework refuses a config with an option that it does not know, so its options are listed here.
 """
 
 from pathlib import Path
 from typing import Any, Dict, List, Mapping
 
-from fairseq_signals_ext.checkpoints.describing import describe
 from fairseq_signals_ext.checkpoints.parameter_names import to_ecg_fm_names
 from fairseq_signals_ext.checkpoints.reading import Checkpoint
 from fairseq_signals_ext.errors import UserError
@@ -81,7 +79,7 @@ def write_ecg_fm(checkpoint: Checkpoint, file: Path) -> List[Path]:
         file: to write, `NAME.pt`.
 
     Returns:
-        The files: the checkpoint, its config, and `label_def.csv` if the labels have names.
+        The files: the checkpoint, and its config.
 
     Raises:
         UserError: the framework has no such model; names what it lacks.
@@ -90,17 +88,13 @@ def write_ecg_fm(checkpoint: Checkpoint, file: Path) -> List[Path]:
     import yaml
 
     state = to_ecg_fm(checkpoint)
-    with atomic(file) as temporary:
-        torch.save(state, temporary)
-    written = [file, file.with_suffix(".yaml")]
-    with atomic(written[1]) as temporary:
+    # torch would put the temporary file's name into a file that it opens itself
+    with atomic(file) as temporary, open(temporary, "wb") as opened:
+        torch.save(state, opened)
+    config = file.with_suffix(".yaml")
+    with atomic(config) as temporary:
         temporary.write_text(yaml.safe_dump(state["cfg"], sort_keys=True), encoding="utf-8")
-    description = describe(checkpoint)
-    if description.label_names and description.names_are_known:
-        written.append(file.with_name("label_def.csv"))
-        with atomic(written[2]) as temporary:
-            _write_label_names(description.label_names, temporary)
-    return written
+    return [file, config]
 
 
 def to_ecg_fm(checkpoint: Checkpoint) -> Dict[str, Any]:
@@ -148,8 +142,8 @@ def _config(checkpoint: Checkpoint) -> Dict[str, Any]:
     config = {section: _chosen(ours.get(section) or {}, keys) for section, keys in names.items()}
     config["model"] = {"_name": model["_name"], **_chosen(model, names["model"])}
     if model["_name"] == "ecg_transformer_classifier":
-        # else the framework looks for the pretrained file
-        config["model"].update(model_path=None, no_pretrained_weights=True)
+        # else the framework looks for the pretrained file; a fine-tuned model of its own has no vector for masks
+        config["model"].update(model_path=None, no_pretrained_weights=True, apply_mask=False)
     if criterion == "wav2vec2_with_cmsc":
         config["criterion"]["all_gather"] = bool(ours["criterion"].get("cmsc_gather"))
     leads = config["task"].get("leads_to_load")
@@ -172,9 +166,3 @@ def _check_that_it_exists(checkpoint: Checkpoint) -> None:
     for option, only in _ONLY.items():
         if model.get(option, only) != only:
             raise UserError(f"{told} model with {option}={model[option]}; {cure}")
-
-
-def _write_label_names(names: Any, path: Path) -> None:
-    import pandas as pd
-
-    pd.DataFrame({"name": list(names)}).to_csv(path, index=False)

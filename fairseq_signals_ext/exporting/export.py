@@ -14,7 +14,9 @@ from fairseq_signals_ext.checkpoints.description import (
     read_description,
     write_description,
 )
+from fairseq_signals_ext.checkpoints.ecg_fm import to_ecg_fm, write_ecg_fm
 from fairseq_signals_ext.checkpoints.reading import Checkpoint, read_checkpoint
+from fairseq_signals_ext.checkpoints.safetensors_folder import read_safetensors
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.exporting import to_onnx, to_safetensors, to_torchscript, verifying
 from fairseq_signals_ext.exporting.folders import atomic_folder, check_free
@@ -94,7 +96,7 @@ def _names(to: str, name: str) -> Tuple[str, ...]:
 
 
 def _read(source: Path) -> Checkpoint:
-    return to_safetensors.read_safetensors(source) if source.is_dir() else read_checkpoint(source)
+    return read_safetensors(source) if source.is_dir() else read_checkpoint(source)
 
 
 def _build(source: Path) -> Any:
@@ -135,12 +137,10 @@ def _to_safetensors(job: _Job) -> Dict[str, float]:
     checkpoint = _read(job.source)
     training = {"cfg": checkpoint.config, "task_state": checkpoint.task_state}
     write_description(job.description, path.name, job.folder, training)
-    return _verify_parameters(lambda: to_safetensors.read_safetensors(job.folder), job, expected, saved)
+    return _verify_parameters(lambda: read_safetensors(job.folder), job, expected, saved)
 
 
 def _to_ecg_fm(job: _Job) -> Dict[str, float]:
-    from fairseq_signals_ext.checkpoints.ecg_fm import to_ecg_fm, write_ecg_fm
-
     path = job.folder / f"{job.name}.pt"
     expected = _outputs_and_parameters(job)[0]
     write_ecg_fm(_read(job.source), path)

@@ -66,7 +66,7 @@ def _from_export(folder: Path, source: str, device: str, threads: Optional[int])
     elif weights.suffix == ".pt":
         backend = TorchScriptBackend(weights, device, threads)
     elif weights.suffix == ".safetensors":
-        from fairseq_signals_ext.exporting.to_safetensors import read_safetensors
+        from fairseq_signals_ext.checkpoints.safetensors_folder import read_safetensors
 
         backend = _built(read_safetensors(folder), description, device, threads)
     else:

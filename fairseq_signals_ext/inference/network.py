@@ -61,7 +61,9 @@ class EcgNetwork(nn.Module):
         features = self.layer_norm(self.feature_extractor(source).transpose(1, 2))
         frames = int(features.size(1)) // self.crop_to * self.crop_to
         valid = frames_of((~padding_mask).sum(-1, keepdim=True), self.conv_layers)
-        padding = torch.arange(frames, device=source.device) >= valid
+        # counted on the input's device: tracing would keep the device of arange
+        numbers = torch.ones_like(features[:1, :frames, 0]).cumsum(1) - 1
+        padding = numbers >= valid
         x = self._encode(self._project(features[:, :frames]), padding)
         embedding = mean_over_frames(x, padding)
         if not self.has_output:

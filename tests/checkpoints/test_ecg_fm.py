@@ -5,7 +5,6 @@ import pytest
 import torch
 import yaml
 
-from fairseq_signals_ext.checkpoints.describing import describe
 from fairseq_signals_ext.checkpoints.ecg_fm import to_ecg_fm, write_ecg_fm
 from fairseq_signals_ext.checkpoints.reading import Checkpoint, read_checkpoint
 from fairseq_signals_ext.errors import UserError
@@ -25,7 +24,7 @@ def golden(request, golden_folder):
 
 
 def test_published_files_stay_what_they_are(golden, tmp_path):
-    file, config, *_ = write_ecg_fm(golden, tmp_path / "again.pt")
+    file, config = write_ecg_fm(golden, tmp_path / "again.pt")
     again = read_checkpoint(file)
     assert list(again.parameters) == list(golden.parameters)
     assert all(torch.equal(value, golden.parameters[name]) for name, value in again.parameters.items())
@@ -63,13 +62,20 @@ def test_our_names_become_theirs(golden):
         assert all(torch.equal(found[name], value) for name, value in golden.parameters.items())
 
 
-def test_label_names_are_beside_it(golden_folder, tmp_path):
+def test_masking_classifier_can_be_read_without(golden_folder):
     golden = read_checkpoint(golden_folder / "tiny_finetuned.pt")
-    names = [f"finding {number}, left" for number in range(17)]
-    ours = Checkpoint(golden.path, {**golden.state, "task_state": {"label_names": names}})
-    files = write_ecg_fm(ours, tmp_path / "model.pt")
-    assert [file.name for file in files] == ["model.pt", "model.yaml", "label_def.csv"]
-    assert list(describe(read_checkpoint(tmp_path / "model.pt")).label_names) == names
+    parameters = {**golden.parameters, "encoder.mask_emb": torch.zeros(64)}
+    ours = changed(Checkpoint(golden.path, {**golden.state, "model": parameters}), "model", apply_mask=True)
+    found = to_ecg_fm(ours)
+    assert found["cfg"]["model"]["apply_mask"] is False
+    assert found["model"].keys() == golden.parameters.keys()
+
+
+def test_same_bytes(golden, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    first, second = (write_ecg_fm(golden, tmp_path / name / "model.pt") for name in ("a", "b"))
+    assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
 
 
 @pytest.mark.parametrize(

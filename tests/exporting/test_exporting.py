@@ -16,11 +16,11 @@ from made_up_checkpoints import LABELS, SAMPLES, made_up_checkpoint, saved_check
 from fairseq_signals_ext.checkpoints.describing import describe
 from fairseq_signals_ext.checkpoints.description import ModelDescription, read_description
 from fairseq_signals_ext.checkpoints.reading import read_checkpoint
+from fairseq_signals_ext.checkpoints.safetensors_folder import read_safetensors
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.exporting import export as exporting
 from fairseq_signals_ext.exporting import to_onnx, verifying
 from fairseq_signals_ext.exporting.export import FORMATS, export
-from fairseq_signals_ext.exporting.to_safetensors import read_safetensors
 from fairseq_signals_ext.inference.network import build_model
 
 GOLDEN = {"tiny_finetuned": "clf_logits", "tiny_pretrained": "encoder_out"}

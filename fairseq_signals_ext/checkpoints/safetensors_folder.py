@@ -1,0 +1,26 @@
+"""An export to safetensors, read as the checkpoint that it was made from."""
+
+from pathlib import Path
+
+from fairseq_signals_ext.checkpoints.description import read_description, read_training
+from fairseq_signals_ext.checkpoints.reading import Checkpoint
+from fairseq_signals_ext.errors import UserError
+
+
+def read_safetensors(folder: Path) -> Checkpoint:
+    """What was exported to a folder, as a checkpoint without optimizer, its tensors mapped from the file.
+
+    Raises:
+        UserError: it is not such a folder, or its weights are damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    _, path = read_description(folder)
+    if path.suffix != ".safetensors":
+        raise UserError(f"{folder}: holds {path.name}, not the parameters; give the checkpoint, or export it again")
+    try:
+        parameters = load_file(str(path))
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: damaged ({error}); export again") from None
+    return Checkpoint(path, {"model": parameters, **read_training(folder)})
