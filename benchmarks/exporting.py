@@ -3,23 +3,29 @@
     python benchmarks/exporting.py [--layers 12] [--folder FOLDER] [--out FILE.md]
 
 A pretraining model of the base size (90,883,072 parameters) with random weights is written in ECG-FM's format, read,
-exported to each format, and from safetensors back to ECG-FM's format. Each step is a process of its own. Memory is the
-process's peak (with the pages of files that it maps) above what it had after importing every library, in units of the
-weights' size. The difference is the largest one of the embedding to the fairseq model's own; weights are compared bit
-by bit.
+fine-tuned for two updates by fairseq-hydra-train, and the classifier is exported to each format, and from safetensors to
+ECG-FM's format. Each step is a process of its own. Memory is the process's peak (with the pages of files that it maps)
+above what a process has after importing every library, in units of the weights' size; a training also holds gradients
+and Adam's two moments. The difference is the largest one of logits or embedding to the fairseq model's own; weights are
+compared bit by bit with those of the checkpoint.
 """
 
 import argparse
 import logging
 import multiprocessing
 import resource
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any, Callable, List, NamedTuple, Optional
 
+import numpy as np
 from loading import hand_over, machine
+from training import write_recordings
 
+CONFIGS = Path(__file__).parents[1] / "examples" / "ecg_fm" / "fine_tuning"
 FORMATS = ("safetensors", "torchscript", "onnx", "ecg-fm")
 
 
@@ -64,6 +70,25 @@ def read(file: Path) -> None:
     build_network(checkpoint, describe(checkpoint))
 
 
+def fine_tune(pretrained: Path, folder: Path) -> Path:
+    """Two updates of everything by fairseq's own command, on noise; the checkpoint."""
+    import fairseq_signals_ext
+
+    data = folder / "data"
+    (data / "labels").mkdir(parents=True)
+    write_recordings(data, recordings=4)
+    np.save(data / "labels" / "y.npy", np.arange(4 * 17).reshape(4, 17) % 3 % 2)
+    command = [Path(sys.executable).with_name("fairseq-hydra-train"), "--config-dir", CONFIGS]
+    command += ["--config-name", "ecg_interpretation", f"task.data={data}", f"task.label_file={data / 'labels'}"]
+    command += [f"model.model_path={pretrained}", "++model.feature_grad_mult=1", "criterion.pos_weight=null"]
+    command += ["dataset.batch_size=2", "dataset.num_workers=0", "++dataset.disable_validation=true"]
+    command += ["++optimization.max_update=2", "++checkpoint.no_save_optimizer_state=true", "++common.cpu=true"]
+    command += [f"common.user_dir={fairseq_signals_ext.user_dir()}", f"hydra.run.dir={folder / 'run'}"]
+    command.append(f"checkpoint.save_dir={folder / 'run'}")
+    subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return folder / "run" / "checkpoint_last.pt"
+
+
 def export(source: Path, to: str, out: Path) -> float:
     """Export and verify; the largest difference."""
     from fairseq_signals_ext.exporting.export import export as run
@@ -79,7 +104,7 @@ def fingerprints(file: Path) -> Any:
     from fairseq_signals_ext.exporting import verifying
 
     checkpoint = read_safetensors(file) if file.is_dir() else read_checkpoint(file)
-    return verifying.fingerprints(to_ecg_fm_names(checkpoint.parameters))
+    return verifying.fingerprints(to_ecg_fm_names(checkpoint.parameters, "encoder."))
 
 
 def apart(step: Callable[..., Any], *args: Any) -> Any:
@@ -102,25 +127,27 @@ def _measured(step: Callable[..., Any], *args: Any) -> Any:
     start = time.perf_counter()
     result = step(*args)
     seconds = time.perf_counter() - start
-    return result, seconds, 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return result, seconds, 1024 * (peak - before)
 
 
 def measure(folder: Path, layers: int) -> List[Row]:
     """All steps."""
-    file = folder / "base.pt"
-    rows = [Row("write a random model in ECG-FM's format", *apart(write, file, layers)[1:])]
-    rows.append(Row("read it", *apart(read, file)[1:]))
+    pretrained = folder / "base.pt"
+    rows = [Row("write a random model in ECG-FM's format", *apart(write, pretrained, layers)[1:])]
+    rows.append(Row("read it", *apart(read, pretrained)[1:]))
+    file, *cost = apart(fine_tune, pretrained, folder)
+    rows.append(Row("fine-tune it, two updates", *cost))
     original, _, _ = apart(fingerprints, file)
-    sources = {to: file for to in FORMATS}
-    outs = {to: folder / f"base-{to}" for to in FORMATS}
+    outs = {to: folder / f"tuned-{to}" for to in FORMATS}
     for to in FORMATS:
-        difference, *cost = apart(export, sources[to], to, outs[to])
-        kept = {"safetensors": outs[to], "ecg-fm": outs[to] / "base.pt"}.get(to)
+        difference, *cost = apart(export, file, to, outs[to])
+        kept = {"safetensors": outs[to], "ecg-fm": outs[to] / "checkpoint_last.pt"}.get(to)
         equal = apart(fingerprints, kept)[0] == original if kept else None
         rows.append(Row(f"export to {to}", *cost, difference, equal))
     back = folder / "back"
     difference, *cost = apart(export, outs["safetensors"], "ecg-fm", back)
-    equal = apart(fingerprints, back / "base.pt")[0] == original
+    equal = apart(fingerprints, back / "tuned.pt")[0] == original
     return [*rows, Row("from safetensors back to ecg-fm", *cost, difference, equal)]
 
 
@@ -145,7 +172,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         rows = measure(Path(folder), options.layers)
-        size = (Path(folder) / "base-safetensors" / "model.safetensors").stat().st_size
+        size = (Path(folder) / "tuned-safetensors" / "model.safetensors").stat().st_size
     hand_over(report(rows, size), options.out)
 
 

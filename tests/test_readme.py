@@ -185,7 +185,7 @@ def test_named_files_exist():
         assert (ROOT / path).exists(), path
 
 
-@pytest.mark.parametrize("name", ["preparation", "loading", "training", "transfer", "bootstrap"])
+@pytest.mark.parametrize("name", ["preparation", "loading", "training", "transfer", "bootstrap", "exporting"])
 def test_numbers_are_those_of_the_benchmarks(name):
     assert (ROOT / "benchmarks" / "results" / f"{name}.md").read_text().strip() in README
 
