@@ -3,11 +3,11 @@
     python benchmarks/exporting.py [--layers 12] [--folder FOLDER] [--out FILE.md]
 
 A pretraining model of the base size (90,883,072 parameters) with random weights is written in ECG-FM's format, read,
-fine-tuned for two updates by fairseq-hydra-train, and the classifier is exported to each format, and from safetensors to
-ECG-FM's format. Each step is a process of its own. Memory is the process's peak (with the pages of files that it maps)
-above what a process has after importing every library, in units of the weights' size; a training also holds gradients
-and Adam's two moments. The difference is the largest one of logits or embedding to the fairseq model's own; weights are
-compared bit by bit with those of the checkpoint.
+fine-tuned for two updates by fairseq-hydra-train, and the classifier is exported to each format, and from safetensors
+to ECG-FM's format. Each step is a process of its own. Memory is the process's peak (with the pages of files that it
+maps) above what a process has after importing every library, in units of the weights' size; a training also holds
+gradients and Adam's two moments. The difference is the largest one of logits or embedding to the fairseq model's own;
+weights are compared bit by bit with those of the checkpoint.
 """
 
 import argparse

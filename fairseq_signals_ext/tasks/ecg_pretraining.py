@@ -22,10 +22,10 @@ from fairseq_signals_ext.data.time_masks import MaskSettings
 from fairseq_signals_ext.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.leads import parse_leads
 from fairseq_signals_ext.tasks._errors_as_samples import ErrorsAsSamples, exit_if_error
-from fairseq_signals_ext.tasks._refusing import refuse_unusable_checkpoints
+from fairseq_signals_ext.tasks._loading import mend_loading_of_checkpoints
 from fairseq_signals_ext.tasks._starting import check_fits, starting_point
 
-refuse_unusable_checkpoints()
+mend_loading_of_checkpoints()
 
 
 @dataclass

@@ -1,0 +1,61 @@
+"""What fairseq's loading of a checkpoint lacks: a clear refusal of what is none, and patience with ECG-FM's options."""
+
+import functools
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+from fairseq import checkpoint_utils
+from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
+from fairseq.tasks import TASK_DATACLASS_REGISTRY
+from omegaconf import DictConfig, open_dict
+
+from fairseq_signals_ext.checkpoints.parameter_names import is_ecg_fm
+from fairseq_signals_ext.checkpoints.reading import only_data, read_checkpoint, read_safely
+from fairseq_signals_ext.errors import exits_on_user_error
+
+_OUR_TASKS = ("ecg_pretraining", "ecg_classification", "ecg_regression")
+_SECTIONS = {"task": TASK_DATACLASS_REGISTRY, "criterion": CRITERION_DATACLASS_REGISTRY}
+
+
+def mend_loading_of_checkpoints() -> None:
+    """Make fairseq say in one line what is wrong with a file that it is to load, and never run what is in it.
+
+    fairseq shows torch's traceback, and torch before 2.6 runs what a pickle asks for. Checkpoints of other plugins load
+    as before. Calling it again is harmless.
+    """
+    load = checkpoint_utils.load_checkpoint_to_cpu
+    if hasattr(load, "__wrapped__"):
+        return
+
+    @functools.wraps(load)
+    @exits_on_user_error
+    def load_checkpoint_to_cpu(path: str, arg_overrides: Optional[Dict[str, Any]] = None, **kwargs: Any) -> Any:
+        if (arg_overrides or {}).get("task") in _OUR_TASKS:
+            read_checkpoint(Path(path))
+        else:
+            read_safely(Path(path))
+        with only_data():
+            state = load(path, arg_overrides, **kwargs)
+        _drop_unknown_options(state.get("cfg") or {})
+        if is_ecg_fm(state["model"]):  # its meters are not fairseq's
+            state["extra_state"].pop("metrics", None)
+        return state
+
+    checkpoint_utils.load_checkpoint_to_cpu = load_checkpoint_to_cpu
+
+
+def _drop_unknown_options(config: Any) -> None:
+    """Drop, in place, options that our tasks and criterions do not have: ECG-FM's own, and another version's.
+
+    Of a model fairseq does so itself, of a task only after 0.12.2. Sections that are not ours stay as they are.
+    """
+    for name, registry in _SECTIONS.items():
+        section = config.get(name)
+        known = registry.get(section.get("_name")) if isinstance(section, DictConfig) else None
+        if section is None or known is None or not known.__module__.startswith("fairseq_signals_ext."):
+            continue
+        names = {option.name for option in fields(known)}
+        with open_dict(section):
+            for option in [option for option in section if option not in names]:
+                del section[option]
