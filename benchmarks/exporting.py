@@ -44,6 +44,7 @@ def write(file: Path, layers: int) -> None:
     import torch
     from omegaconf import OmegaConf
 
+    from fairseq_signals_ext.checkpoints.describing import describe
     from fairseq_signals_ext.checkpoints.ecg_fm import write_ecg_fm
     from fairseq_signals_ext.checkpoints.reading import Checkpoint
     from fairseq_signals_ext.models.ecg_wav2vec2 import Wav2Vec2CmscConfig, Wav2Vec2CmscModel
@@ -57,7 +58,8 @@ def write(file: Path, layers: int) -> None:
         "criterion": {"_name": "wav2vec2_with_cmsc"},
     }
     state = {"cfg": sections, "model": Wav2Vec2CmscModel(config).state_dict()}
-    write_ecg_fm(Checkpoint(file, state), file)
+    checkpoint = Checkpoint(file, state)
+    write_ecg_fm(checkpoint, describe(checkpoint), file)
 
 
 def read(file: Path) -> None:

@@ -2,9 +2,10 @@
 
 import logging
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
 from fairseq_signals_ext.checkpoints.description import ModelDescription, Preprocessing
+from fairseq_signals_ext.checkpoints.parameter_names import is_ecg_fm
 from fairseq_signals_ext.checkpoints.reading import Checkpoint
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.evaluation.aggregation import ECG_FM_AGGREGATION
@@ -15,7 +16,9 @@ logger = logging.getLogger(__name__)
 # the rate that ECG-FM was trained at; its checkpoints do not say it
 ECG_FM_SAMPLE_RATE = 500.0
 # the file that ECG-FM publishes, which does not hold the names of its 17 labels
-_PUBLISHED_CLASSIFIER = "mimic_iv_ecg_finetuned"
+_PUBLISHED_CLASSIFIER = "mimic_iv_ecg_finetuned.pt"
+# what ECG-FM's framework can do to inputs and this package does not
+_UNKNOWN_INPUTS = ("filter", "mean_path", "std_path")
 _KINDS = {
     "ecg_pretraining": "pretraining",
     "ecg_classification": "classification",
@@ -32,21 +35,22 @@ def describe(checkpoint: Checkpoint, labels: Optional[str] = None) -> ModelDescr
             there is one, ECG-FM's if the file is named as it was published, else "label_0", ...
 
     Raises:
-        UserError: it is of another task than ours, or the names do not fit its labels.
+        UserError: it is of another task than ours, or the names do not fit its labels, or are others than it holds.
     """
     task, state = checkpoint.task_config, checkpoint.task_state
     kind = _KINDS.get(str(task.get("_name")))
     if kind is None:
         raise UserError(f"{checkpoint.path}: is of task {task.get('_name')!r}; use one of {', '.join(sorted(_KINDS))}")
     names, known = ((), True) if kind == "pretraining" else _label_names(checkpoint, labels)
+    chosen = kind == "classification"
     description = ModelDescription(
         kind=kind,
         architecture=dict(checkpoint.model_config),
-        preprocessing=_preprocessing(task, state),
+        preprocessing=_preprocessing(checkpoint),
         label_names=names,
-        thresholds=_floats(state.get("thresholds")),
-        threshold_rule=state.get("threshold_rule"),
-        aggregation=_aggregation(names, str(task.get("aggregate") or "ecg-fm")),
+        thresholds=_floats(state.get("thresholds")) if chosen else None,
+        threshold_rule=state.get("threshold_rule") if chosen else None,
+        aggregation=_aggregation(names, state.get("aggregation") or task.get("aggregate") or "ecg-fm"),
         target_mean=_floats(state.get("target_mean")) or (),
         target_std=_floats(state.get("target_std")) or (),
         names_are_known=known,
@@ -56,31 +60,52 @@ def describe(checkpoint: Checkpoint, labels: Optional[str] = None) -> ModelDescr
     return description
 
 
-def _preprocessing(task: Dict[str, Any], state: Dict[str, Any]) -> Preprocessing:
+def task_state_of(description: ModelDescription) -> Dict[str, Any]:
+    """What a task keeps of a model in checkpoints, from which `describe` would say the same."""
+    inputs = description.preprocessing
+    state: Dict[str, Any] = {
+        "sample_rate": inputs.sample_rate,
+        "leads": list(inputs.leads),
+        "loaded_leads": list(inputs.loaded_leads),
+        "segment_samples": inputs.segment_samples,
+        "stride_samples": inputs.stride_samples,
+        "standardization": inputs.standardization,
+    }
+    if description.names_are_known and description.label_names:
+        state.update(label_names=list(description.label_names), aggregation=list(description.aggregation))
+    if description.thresholds is not None:
+        state.update(thresholds=list(description.thresholds), threshold_rule=description.threshold_rule)
+    if description.target_mean:
+        state.update(target_mean=list(description.target_mean), target_std=list(description.target_std))
+    return state
+
+
+def _preprocessing(checkpoint: Checkpoint) -> Preprocessing:
+    task, state = checkpoint.task_config, checkpoint.task_state
     rate = float(state.get("sample_rate") or task.get("sample_rate") or ECG_FM_SAMPLE_RATE)
-    stride = int(round(float(task.get("segment_seconds") or 5.0) * rate))
-    loaded = tuple(LEADS[lead] for lead in parse_leads(task.get("leads_to_load")))
+    if not (state.get("sample_rate") or task.get("sample_rate") or is_ecg_fm(checkpoint.parameters)):
+        logger.warning(f"{checkpoint.path}: does not say its sample rate; {rate:g} Hz, ECG-FM's, is assumed")
+    for option in _UNKNOWN_INPUTS:
+        if task.get(option):
+            logger.warning(f"{checkpoint.path}: was trained with task.{option}={task[option]}, which is not done here")
+    stride = int(state.get("stride_samples") or round(float(task.get("segment_seconds") or 5.0) * rate))
+    loaded = tuple(state.get("loaded_leads") or (LEADS[lead] for lead in parse_leads(task.get("leads_to_load"))))
     return Preprocessing(
         sample_rate=rate,
         leads=tuple(state.get("leads") or (LEADS if task.get("enable_padding_leads") else loaded)),
         loaded_leads=loaded,
         segment_samples=int(state.get("segment_samples") or min(stride, int(task.get("max_sample_size") or stride))),
         stride_samples=stride,
-        standardization="segment" if task.get("normalize") else "lead",
+        standardization=state.get("standardization") or ("segment" if task.get("normalize") else "lead"),
     )
 
 
 def _label_names(checkpoint: Checkpoint, labels: Optional[str]) -> Tuple[Tuple[str, ...], bool]:
     """Names of the labels, and whether somebody said them."""
-    number = int(checkpoint.model_config["num_labels"])
-    saved = checkpoint.task_state.get("label_names")
-    beside = checkpoint.path.parent / "label_def.csv"
+    number, saved = int(checkpoint.model_config["num_labels"]), checkpoint.task_state.get("label_names")
     if labels is None and saved is not None:
         return tuple(saved), True
-    if labels is None and checkpoint.path.name.startswith(_PUBLISHED_CLASSIFIER):
-        labels = "ecg-fm"
-    if labels is None and beside.is_file():
-        labels = str(beside)
+    labels = labels or _usual_place_of_names(checkpoint.path)
     if labels is None:
         logger.warning(
             f"{checkpoint.path}: does not say its {number} label names; name them with a label_def.csv, "
@@ -88,9 +113,21 @@ def _label_names(checkpoint: Checkpoint, labels: Optional[str]) -> Tuple[Tuple[s
         )
         return tuple(f"label_{label}" for label in range(number)), False
     names = tuple(ECG_FM_AGGREGATION) if labels == "ecg-fm" else _names_of(Path(labels))
+    if saved is not None and tuple(saved) != names:
+        raise UserError(
+            f"{labels}: its labels are not those that {checkpoint.path} says it has, {', '.join(saved)}; leave it out"
+        )
     if len(names) != number:
         raise UserError(f"{labels}: {len(names)} label names, but {checkpoint.path} has {number} labels")
     return names, True
+
+
+def _usual_place_of_names(path: Path) -> Optional[str]:
+    """Where the names of a checkpoint's labels are if it does not hold them; None if nowhere."""
+    beside = path.parent / "label_def.csv"
+    if beside.is_file():
+        return str(beside)
+    return "ecg-fm" if path.name == _PUBLISHED_CLASSIFIER else None
 
 
 def _names_of(path: Path) -> Tuple[str, ...]:
@@ -99,7 +136,9 @@ def _names_of(path: Path) -> Tuple[str, ...]:
     return tuple(read_label_definition(path)[0])
 
 
-def _aggregation(names: Sequence[str], how: str) -> Tuple[str, ...]:
+def _aggregation(names: Sequence[str], how: Union[str, Sequence[str]]) -> Tuple[str, ...]:
+    if not isinstance(how, str):
+        return tuple(how)
     if how == "ecg-fm":
         return tuple(ECG_FM_AGGREGATION.get(name, "mean") for name in names)
     return tuple(how for _ in names)
@@ -107,6 +146,11 @@ def _aggregation(names: Sequence[str], how: str) -> Tuple[str, ...]:
 
 def _floats(values: Any) -> Optional[Tuple[float, ...]]:
     return None if values is None else tuple(float(value) for value in values)
+
+
+def _name(path: Any) -> Optional[str]:
+    """Of a file or folder, without the folders of the machine, which are nobody's business elsewhere."""
+    return Path(str(path)).name if path else None
 
 
 def _provenance(checkpoint: Checkpoint) -> Dict[str, Any]:
@@ -118,8 +162,8 @@ def _provenance(checkpoint: Checkpoint) -> Dict[str, Any]:
         "task": checkpoint.task_config.get("_name"),
         "model": checkpoint.model_config.get("_name"),
         "criterion": (config.get("criterion") or {}).get("_name"),
-        "data": checkpoint.task_config.get("data"),
-        "pretrained": checkpoint.model_config.get("model_path"),
+        "data": _name(checkpoint.task_config.get("data")),
+        "pretrained": _name(checkpoint.model_config.get("model_path")),
         "updates": history.get("num_updates"),
         "epoch": (extra.get("train_iterator") or {}).get("epoch"),
         "best": extra.get("best"),

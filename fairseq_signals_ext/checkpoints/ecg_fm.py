@@ -7,6 +7,8 @@ framework refuses a config with an option that it does not know, so its options 
 from pathlib import Path
 from typing import Any, Dict, List, Mapping
 
+from fairseq_signals_ext.checkpoints.describing import task_state_of
+from fairseq_signals_ext.checkpoints.description import ModelDescription, Preprocessing
 from fairseq_signals_ext.checkpoints.parameter_names import to_ecg_fm_names
 from fairseq_signals_ext.checkpoints.reading import Checkpoint
 from fairseq_signals_ext.errors import UserError
@@ -72,10 +74,11 @@ _ONLY = {
 _WITHOUT = {"wav2vec2_cmsc": ("reconstruction_head.",), "ecg_transformer_classifier": ("encoder.mask_emb",)}
 
 
-def write_ecg_fm(checkpoint: Checkpoint, file: Path) -> List[Path]:
+def write_ecg_fm(checkpoint: Checkpoint, description: ModelDescription, file: Path) -> List[Path]:
     """Write a checkpoint of ours (or of ECG-FM) in ECG-FM's format.
 
     Args:
+        description: of the checkpoint; kept as the task's state, which the framework lets be.
         file: to write, `NAME.pt`.
 
     Returns:
@@ -87,7 +90,7 @@ def write_ecg_fm(checkpoint: Checkpoint, file: Path) -> List[Path]:
     import torch
     import yaml
 
-    state = to_ecg_fm(checkpoint)
+    state = to_ecg_fm(checkpoint, description)
     # torch would put the temporary file's name into a file that it opens itself
     with atomic(file) as temporary, open(temporary, "wb") as opened:
         torch.save(state, opened)
@@ -97,7 +100,7 @@ def write_ecg_fm(checkpoint: Checkpoint, file: Path) -> List[Path]:
     return [file, config]
 
 
-def to_ecg_fm(checkpoint: Checkpoint) -> Dict[str, Any]:
+def to_ecg_fm(checkpoint: Checkpoint, description: ModelDescription) -> Dict[str, Any]:
     """What ECG-FM's format holds of a checkpoint, as `torch.save` takes it; the tensors are those of the checkpoint.
 
     The optimizer's state is left out.
@@ -105,7 +108,7 @@ def to_ecg_fm(checkpoint: Checkpoint) -> Dict[str, Any]:
     Raises:
         UserError: the framework has no such model; names what it lacks.
     """
-    config = _config(checkpoint)
+    config = _config(checkpoint, description.preprocessing)
     name, criterion = config["model"]["_name"], config["criterion"]["_name"]
     parameters = {key: value for key, value in checkpoint.parameters.items() if not key.startswith(_WITHOUT[str(name)])}
     history = (checkpoint.state.get("optimizer_history") or [{}])[-1]
@@ -123,7 +126,7 @@ def to_ecg_fm(checkpoint: Checkpoint) -> Dict[str, Any]:
                 "num_updates": int(history.get("num_updates") or 0),
             }
         ],
-        "task_state": {},
+        "task_state": task_state_of(description),
         "extra_state": {
             "metrics": [],
             "previous_training_time": 0.0,
@@ -132,7 +135,7 @@ def to_ecg_fm(checkpoint: Checkpoint) -> Dict[str, Any]:
     }
 
 
-def _config(checkpoint: Checkpoint) -> Dict[str, Any]:
+def _config(checkpoint: Checkpoint, inputs: Preprocessing) -> Dict[str, Any]:
     ours, model = checkpoint.config, checkpoint.model_config
     _check_that_it_exists(checkpoint)
     names = {section: names.split() for section, names in _SECTIONS.items()}
@@ -147,7 +150,11 @@ def _config(checkpoint: Checkpoint) -> Dict[str, Any]:
     if criterion == "wav2vec2_with_cmsc":
         config["criterion"]["all_gather"] = bool(ours["criterion"].get("cmsc_gather"))
     leads = config["task"].get("leads_to_load")
-    config["task"]["leads_to_load"] = None if leads is None else str(parse_leads(leads))
+    config["task"].update(
+        leads_to_load=None if leads is None else str(parse_leads(leads)),
+        sample_rate=inputs.sample_rate,
+        max_sample_size=inputs.segment_samples,
+    )
     return config
 
 

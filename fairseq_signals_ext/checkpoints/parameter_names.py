@@ -23,13 +23,17 @@ def rename_ecg_fm_parameters(state: Dict[str, Tensor], own: Mapping[str, Tensor]
     """
     theirs = prefix + _THEIR_POSITION
     for key in [key for key in state if key.startswith(theirs)]:
-        state[prefix + _OUR_POSITION + key[len(theirs) :]] = state.pop(key)
+        _rename(state, key, prefix + _OUR_POSITION + key[len(theirs) :])
     position = _OUR_POSITION + _FIRST
     for old, new in _WEIGHT_NORM.items():
         # torch has two ways to store weight norm, and which one fairseq uses depends on its version
         wanted, other = (old, new) if position + old in own else (new, old)
-        if prefix + position + other in state:
-            state[prefix + position + wanted] = state.pop(prefix + position + other)
+        _rename(state, prefix + position + other, prefix + position + wanted)
+
+
+def _rename(state: Dict[str, Tensor], old: str, new: str) -> None:
+    if old in state and new not in state:  # a file that has both is of no model, and will be refused for it
+        state[new] = state.pop(old)
 
 
 def to_ecg_fm_names(state: Mapping[str, Tensor], prefix: str = "") -> Dict[str, Tensor]:

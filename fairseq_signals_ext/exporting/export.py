@@ -143,8 +143,8 @@ def _to_safetensors(job: _Job) -> Dict[str, float]:
 def _to_ecg_fm(job: _Job) -> Dict[str, float]:
     path = job.folder / f"{job.name}.pt"
     expected = _outputs_and_parameters(job)[0]
-    write_ecg_fm(_read(job.source), path)
-    saved = verifying.fingerprints(to_ecg_fm(_read(job.source))["model"])
+    write_ecg_fm(_read(job.source), job.description, path)
+    saved = verifying.fingerprints(to_ecg_fm(_read(job.source), job.description)["model"])
     return _verify_parameters(lambda: read_checkpoint(path), job, expected, saved)
 
 

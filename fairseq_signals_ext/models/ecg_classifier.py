@@ -128,7 +128,7 @@ class EcgTransformerClassifier(LoadsStrictly, BaseFairseqModel):
             own = self.state_dict()
             prefix = "encoder."
             pretrained = parameters_of_encoder(state_dict)
-            fit_to_encoder(pretrained, self.encoder.state_dict())
+            fit_to_encoder(pretrained, self.encoder.state_dict(), of_classifier=False)
             state_dict.clear()
             state_dict.update({key: value for key, value in own.items() if not key.startswith(prefix)})
             state_dict.update({prefix + key: value for key, value in pretrained.items()})

@@ -166,7 +166,7 @@ class EcgWav2Vec2Model(LoadsStrictly, Wav2Vec2Model):
         super().upgrade_state_dict_named(state_dict, name)
         prefix = f"{name}." if name else ""
         rename_ecg_fm_parameters(state_dict, self.state_dict(), prefix)
-        if f"{prefix}reconstruction_head.weight" in state_dict:
+        if not prefix and "reconstruction_head.weight" in state_dict:  # a classifier's encoder has none
             self.add_reconstruction_head()
         return state_dict
 

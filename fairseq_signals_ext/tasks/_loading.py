@@ -1,6 +1,7 @@
 """What fairseq's loading of a checkpoint lacks: a clear refusal of what is none, and patience with ECG-FM's options."""
 
 import functools
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Dict, Optional
@@ -25,24 +26,34 @@ def mend_loading_of_checkpoints() -> None:
     as before. Calling it again is harmless.
     """
     load = checkpoint_utils.load_checkpoint_to_cpu
-    if hasattr(load, "__wrapped__"):
+    if getattr(load, "refuses_clearly", False):
         return
 
     @functools.wraps(load)
-    @exits_on_user_error
     def load_checkpoint_to_cpu(path: str, arg_overrides: Optional[Dict[str, Any]] = None, **kwargs: Any) -> Any:
-        if (arg_overrides or {}).get("task") in _OUR_TASKS:
-            read_checkpoint(Path(path))
-        else:
-            read_safely(Path(path))
+        _check(Path(path), for_us=(arg_overrides or {}).get("task") in _OUR_TASKS)
         with only_data():
             state = load(path, arg_overrides, **kwargs)
         _drop_unknown_options(state.get("cfg") or {})
-        if is_ecg_fm(state["model"]):  # its meters are not fairseq's
-            state["extra_state"].pop("metrics", None)
+        if is_ecg_fm(state.get("model") or {}):  # its meters are not fairseq's
+            (state.get("extra_state") or {}).pop("metrics", None)
         return state
 
+    load_checkpoint_to_cpu.refuses_clearly = True  # type: ignore[attr-defined]
     checkpoint_utils.load_checkpoint_to_cpu = load_checkpoint_to_cpu
+
+
+def _check(path: Path, for_us: bool) -> None:
+    """Refuse a file that is none of ours, if one of our commands asks for it, and one that is more than data.
+
+    Raises:
+        SystemExit: `for_us`.
+        UserError: otherwise, unless it is the user's wish to trust all files, or for fairseq to fetch it.
+    """
+    if for_us:
+        exits_on_user_error(read_checkpoint)(path)
+    elif path.is_file() and os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "0") not in ("1", "y", "yes", "true"):
+        read_safely(path)
 
 
 def _drop_unknown_options(config: Any) -> None:

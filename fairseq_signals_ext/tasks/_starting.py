@@ -5,44 +5,72 @@ And it says little of a file that it cannot use.
 """
 
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional, Tuple
 
 from fairseq_signals_ext.checkpoints.parameter_names import is_ecg_fm
 from fairseq_signals_ext.checkpoints.reading import Checkpoint, read_checkpoint
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.models.pretrained import different_option
 
 _LAST = "checkpoint_last.pt"
 _RESETS = "checkpoint.reset_optimizer=true checkpoint.reset_lr_scheduler=true checkpoint.reset_meters=true"
 
 
-def starting_point(cfg: Any) -> Optional[Checkpoint]:
-    """The checkpoint that fairseq's trainer will load; None if it will load none.
+class StartingPoint(NamedTuple):
+    """A checkpoint that fairseq's trainer will load.
+
+    Attributes:
+        checkpoint: as it was saved.
+        goes_on: a run is gone on with, its optimizer included; otherwise a new one begins with these parameters.
+    """
+
+    checkpoint: Checkpoint
+    goes_on: bool
+
+
+def starting_point(cfg: Any) -> Optional[StartingPoint]:
+    """What fairseq's trainer will load; None if it will load nothing.
 
     Args:
-        cfg: of the task, with fairseq's options `save_dir`, `restore_file`, `finetune_from_model`, `reset_optimizer`.
+        cfg: of the task, with fairseq's options `save_dir`, `restore_file`, `continue_once`, `finetune_from_model` and
+            `reset_optimizer`.
 
     Raises:
         UserError: it cannot be used.
     """
-    path = Path(cfg.save_dir) / _LAST if cfg.restore_file == _LAST else Path(cfg.restore_file)
-    option = "checkpoint.restore_file"
-    if not path.is_file() and cfg.finetune_from_model:
-        path, option = Path(cfg.finetune_from_model), "checkpoint.finetune_from_model"
-    if not path.is_file() and option == "checkpoint.restore_file":
+    path, option = _chosen(cfg)
+    if path is None:
         return None
     checkpoint = read_checkpoint(path, f"mend {option}")
-    if option == "checkpoint.restore_file":
+    goes_on = option != "checkpoint.finetune_from_model"
+    if goes_on:
         _check_optimizer(checkpoint, cfg)
-    return checkpoint
+    return StartingPoint(checkpoint, goes_on)
+
+
+def _chosen(cfg: Any) -> Tuple[Optional[Path], str]:
+    """The file, and the option that names it, in fairseq's order."""
+    if cfg.restore_file != _LAST:
+        path = Path(cfg.restore_file)
+        # fairseq starts anew without a word if there is no such file
+        return (path if path.is_file() else None), "checkpoint.restore_file"
+    last = Path(cfg.save_dir) / _LAST
+    if last.is_file():
+        return last, "checkpoint.save_dir, so that a new run has a folder of its own"
+    if cfg.continue_once:
+        return Path(cfg.continue_once), "checkpoint.continue_once"
+    if cfg.finetune_from_model:
+        return Path(cfg.finetune_from_model), "checkpoint.finetune_from_model"
+    return None, ""
 
 
 def check_fits(checkpoint: Checkpoint, model: Any) -> None:
-    """Raise a `UserError` unless the model can load the checkpoint's parameters; names what differs."""
-    problem = model.difference_from(checkpoint.parameters)
+    """Raise a `UserError` unless the model can load the checkpoint and is what it was; names what differs."""
+    problem = model.difference_from(checkpoint.parameters) or different_option(checkpoint.model_config, model.cfg)
     if problem:
-        cure = "set the model's options as there"
+        cure = "set the model's options as there, or give a new run a checkpoint.save_dir of its own"
         if hasattr(model, "load_pretrained"):
-            cure = "to start from its encoder only, give it as model.model_path"
+            cure = "to start from its encoder only, give it as model.model_path, and the run a folder of its own"
         raise UserError(f"{checkpoint.path}: is of another model than {type(model).__name__} here: {problem}; {cure}")
 
 

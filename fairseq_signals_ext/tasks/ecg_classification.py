@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-import fairseq
 import numpy as np
 import torch
 from fairseq.dataclass import ChoiceEnum
@@ -13,8 +12,6 @@ from fairseq.logging import metrics
 from fairseq.optim.composite import FairseqCompositeOptimizer
 from fairseq.tasks import register_task
 from omegaconf import II, open_dict
-
-import fairseq_signals_ext
 
 # importing registers them: fairseq's user-dir mechanism imports tasks and models by itself, criterions not
 from fairseq_signals_ext.checkpoints.reading import Checkpoint, with_own_architecture
@@ -36,17 +33,17 @@ from fairseq_signals_ext.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.evaluation.aggregation import AGGREGATIONS, to_recordings
 from fairseq_signals_ext.evaluation.predictions import Predictions
 from fairseq_signals_ext.evaluation.thresholds import choose_thresholds
-from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.models.ecg_classifier import resolve_config, take_over_architecture
 from fairseq_signals_ext.tasks._errors_as_samples import exit_if_error
 from fairseq_signals_ext.tasks._label_names import check_labels, labels_by_name
 from fairseq_signals_ext.tasks._predictions import PredictionCollector
-from fairseq_signals_ext.tasks._starting import starting_point
+from fairseq_signals_ext.tasks._starting import StartingPoint, starting_point
 from fairseq_signals_ext.tasks.ecg_pretraining import EcgPretrainingConfig, EcgPretrainingTask
 
 logger = logging.getLogger(__name__)
 
 _THRESHOLD_RULE = "f1"
+_THRESHOLDS = ("thresholds", "threshold_rule")  # in the task's state
 _CRITERIONS = {"classification": "binary_cross_entropy_with_logits", "regression": "regression"}
 
 
@@ -158,9 +155,8 @@ class EcgClassificationTask(EcgPretrainingTask):
         if start is None:
             pretrained = resolve_config(cfg)
         else:
-            take_over_architecture(cfg, start.model_config)
-            if start.task_config.get("_name") != "ecg_pretraining":
-                self.state.merge_state_dict(start.task_state)
+            take_over_architecture(cfg, start.checkpoint.model_config)
+            self._take_state(start)
         if cfg.get("num_labels") is None:
             if self.labels is None:
                 raise UserError("set task.label_file, or model.num_labels if labels are in the .mat files")
@@ -168,8 +164,18 @@ class EcgClassificationTask(EcgPretrainingTask):
                 cfg.num_labels = len(self.labels.names)
         return pretrained
 
-    def _start_from(self, start: Checkpoint, model: Any) -> None:
-        model.take_encoders()
+    def _take_state(self, start: StartingPoint) -> None:
+        """Take over what another model of the same task says of itself; its thresholds only if its run goes on."""
+        if start.checkpoint.task_config.get("_name") != self.cfg._name:
+            return
+        state = dict(start.checkpoint.task_state)
+        if not start.goes_on:
+            state = {name: value for name, value in state.items() if name not in _THRESHOLDS}
+        self.state.merge_state_dict(state)
+
+    def _start_from(self, start: StartingPoint, model: Any) -> None:
+        if not start.goes_on:
+            model.take_encoders()
         super()._start_from(start, model)
 
     @exits_on_user_error
@@ -217,8 +223,6 @@ class EcgClassificationTask(EcgPretrainingTask):
             classes=self.kind == "classification",
         )
         self._look_at_labels(dataset, path, training)
-        if training:
-            self.state.merge_state_dict(_what_the_model_is_good_for(dataset))
         return dataset
 
     def _look_at_labels(self, dataset: LabelledEcgDataset, path: Path, training: bool) -> None:
@@ -277,6 +281,8 @@ class EcgClassificationTask(EcgPretrainingTask):
         Raises:
             SystemExit: `layer_decay`, with an optimizer that would ignore it.
         """
+        for name in _THRESHOLDS:  # of the model before this update
+            self.state.state_dict.pop(name, None)
         # with fp16, bf16 and amp fairseq wraps the optimizer
         inner = getattr(optimizer, "fp32_optimizer", getattr(optimizer, "wrapped_optimizer", optimizer))
         if self._model.cfg.layer_decay != 1 and not isinstance(inner, FairseqCompositeOptimizer):
@@ -334,15 +340,3 @@ class EcgClassificationTask(EcgPretrainingTask):
         label_file = str(self.labels.path) if self.labels else None
         facts = {"kind": self.kind, "aggregation": str(self.cfg.aggregate), "label_file": label_file}
         return self._collector.gather(self.label_names, **facts)
-
-
-def _what_the_model_is_good_for(dataset: LabelledEcgDataset) -> Dict[str, Any]:
-    """What the inputs of a training are, and which versions it ran with, as plain values."""
-    return {
-        "sample_rate": float(dataset.sample_rate),
-        "leads": [LEADS[lead] for lead in dataset.settings.leads_of_model],
-        "segment_samples": int(dataset.segment_samples),
-        "package_version": fairseq_signals_ext.__version__,
-        "torch_version": str(torch.__version__),
-        "fairseq_version": str(getattr(fairseq, "__version__", "")),
-    }

@@ -4,15 +4,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
+import fairseq
 import numpy as np
+import torch
 from fairseq.data import data_utils
 from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import FairseqTask, register_task
 from omegaconf import II, MISSING, OmegaConf
 
+import fairseq_signals_ext
+
 # importing registers them: fairseq's user-dir mechanism imports tasks and models by itself, criterions not
 import fairseq_signals_ext.criterions.wav2vec2_with_cmsc  # noqa: F401
-from fairseq_signals_ext.checkpoints.reading import Checkpoint
 from fairseq_signals_ext.data.augmentations import AugmentationSettings
 from fairseq_signals_ext.data.ecg_dataset import EcgDataset
 from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
@@ -20,10 +23,10 @@ from fairseq_signals_ext.data.segments import SegmentSettings
 from fairseq_signals_ext.data.stores import Store, open_store
 from fairseq_signals_ext.data.time_masks import MaskSettings
 from fairseq_signals_ext.errors import UserError, exits_on_user_error
-from fairseq_signals_ext.leads import parse_leads
+from fairseq_signals_ext.leads import LEADS, parse_leads
 from fairseq_signals_ext.tasks._errors_as_samples import ErrorsAsSamples, exit_if_error
 from fairseq_signals_ext.tasks._loading import mend_loading_of_checkpoints
-from fairseq_signals_ext.tasks._starting import check_fits, starting_point
+from fairseq_signals_ext.tasks._starting import StartingPoint, check_fits, starting_point
 
 mend_loading_of_checkpoints()
 
@@ -68,6 +71,7 @@ class EcgPretrainingConfig(FairseqDataclass):
     save_dir: str = II("checkpoint.save_dir")
     restore_file: str = II("checkpoint.restore_file")
     finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
+    continue_once: Optional[str] = II("checkpoint.continue_once")
     reset_optimizer: bool = II("checkpoint.reset_optimizer")
     train_subset: str = II("dataset.train_subset")
 
@@ -176,9 +180,9 @@ class EcgPretrainingTask(FairseqTask):
         self._model = model
         return model
 
-    def _start_from(self, start: Checkpoint, model: Any) -> None:
+    def _start_from(self, start: StartingPoint, model: Any) -> None:
         """See that the model can load what fairseq's trainer will give it."""
-        check_fits(start, model)
+        check_fits(start.checkpoint, model)
 
     @exits_on_user_error
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
@@ -200,7 +204,25 @@ class EcgPretrainingTask(FairseqTask):
             raise UserError("dataset.combine_valid_subsets is not supported; name them all in dataset.valid_subset")
         paths = find_manifests(self.cfg.data, split)
         store = open_store(read_manifests(paths), self.cfg.checksum)
-        self.datasets[split] = ErrorsAsSamples(self._dataset(store, paths[0], training))
+        dataset = self._dataset(store, paths[0], training)
+        if training:
+            self.state.merge_state_dict(self._inputs_of(dataset))
+        self.datasets[split] = ErrorsAsSamples(dataset)
+
+    def _inputs_of(self, dataset: EcgDataset) -> Dict[str, Any]:
+        """What is trained on, and with which versions: plain values, kept in checkpoints as the task's state."""
+        settings = dataset.settings
+        return {
+            "sample_rate": float(dataset.sample_rate),
+            "leads": [LEADS[lead] for lead in settings.leads_of_model],
+            "loaded_leads": [LEADS[lead] for lead in settings.leads],
+            "segment_samples": int(dataset.segment_samples),
+            "stride_samples": int(round(settings.segment_seconds * dataset.sample_rate)),
+            "standardization": "segment" if settings.normalize else "lead",
+            "package_version": fairseq_signals_ext.__version__,
+            "torch_version": str(torch.__version__),
+            "fairseq_version": str(getattr(fairseq, "__version__", "")),
+        }
 
     def _dataset(self, store: Store, path: Path, training: bool) -> EcgDataset:
         return EcgDataset(

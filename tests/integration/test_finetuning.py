@@ -78,6 +78,13 @@ def test_checkpoint_says_what_it_is_good_for(finetuned, data):
         assert f1_score(target, score >= threshold) == pytest.approx(best, abs=1e-12)
 
 
+def test_thresholds_are_not_another_model_s(finetuned, data, tmp_path):
+    options = (f"++checkpoint.finetune_from_model={checkpoint_of(finetuned)}", "++dataset.disable_validation=true")
+    finetune(data, tmp_path, "null", *options, "++optimization.max_update=1")
+    saved = torch.load(tmp_path / "checkpoints/checkpoint_last.pt", weights_only=True)
+    assert "thresholds" not in saved["task_state"] and "threshold_rule" not in saved["task_state"]
+
+
 def test_validate_gives_the_training_s_figures(finetuned, data):
     done = run(validate_command(data, checkpoint_of(finetuned, "checkpoint_last.pt"), "valid"))
     for metric in ("auroc", "auprc", "segment_auroc", "loss", "accuracy"):

@@ -13,6 +13,7 @@ from fine_tuning import finetune, validate_command, write_labelled
 from running import error_line, logged, run, train, train_command, weights
 
 from fairseq_signals_ext.checkpoints.parameter_names import to_ecg_fm_names
+from fairseq_signals_ext.leads import LEADS
 
 # the architecture of the golden checkpoints
 GOLDEN = [
@@ -92,6 +93,8 @@ def test_pretraining_goes_on_from_the_published_model(data, golden_folder, tmp_p
     assert f"Loaded checkpoint {published} (epoch 3 @ 0 updates)" in log
     change = (after["final_proj.weight"] - before["final_proj.weight"]).abs()
     assert 0 < change.max() < 0.1
+    state = torch.load(tmp_path / "checkpoints/checkpoint_last.pt", weights_only=True)["task_state"]
+    assert (state["sample_rate"], state["segment_samples"], state["leads"]) == (500.0, 2500, list(LEADS))
 
 
 def test_optimizer_of_ecg_fm_is_not_taken_for_ours(data, golden_folder, tmp_path):

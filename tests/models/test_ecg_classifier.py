@@ -112,6 +112,59 @@ def test_another_architecture_names_the_first_parameter(tmp_path):
         EcgTransformerClassifier(config).load_pretrained(read_checkpoint(tmp_path / "pretrained.pt"))
 
 
+@pytest.mark.parametrize(
+    "option, value", [("encoder_attention_heads", 8), ("activation_fn", "relu"), ("layer_norm_first", True)]
+)
+def test_another_architecture_of_the_same_shapes(tmp_path, option, value):
+    write_pretrained(tmp_path / "pretrained.pt", encoder_attention_heads=2)
+    config = resolved(model_path=str(tmp_path / "pretrained.pt"), **{option: value})
+    with pytest.raises(UserError, match=f"is of another architecture .*: {option} is .* there and {value} here"):
+        EcgTransformerClassifier(config).load_pretrained(read_checkpoint(tmp_path / "pretrained.pt"))
+
+
+def taking_encoders(tmp_path):
+    """A classifier that loads pretrainings, and the parameters of one."""
+    pretrained = write_pretrained(tmp_path / "pretrained.pt")
+    model = EcgTransformerClassifier(resolved(model_path=str(tmp_path / "pretrained.pt")))
+    model.take_encoders()
+    return model, pretrained.state_dict()
+
+
+def test_taking_an_encoder_keeps_the_head(tmp_path):
+    model, pretrained = taking_encoders(tmp_path)
+    head = model.proj.weight.clone()
+    model.load_state_dict(dict(pretrained))
+    assert torch.equal(model.proj.weight, head)
+    assert torch.equal(model.state_dict()["encoder.layer_norm.weight"], pretrained["layer_norm.weight"])
+
+
+@pytest.mark.parametrize(
+    "name", ["proj.weight", "pooling.score.weight", "encoder.layers.0.fc3.weight", "encoder.layers.9.fc1.weight"]
+)
+def test_taking_an_encoder_is_strict(tmp_path, name):
+    model, pretrained = taking_encoders(tmp_path)
+    with pytest.raises(UserError, match=f"it has the unknown encoder.{name}"):
+        model.load_state_dict({**pretrained, name: torch.zeros(7, 7)})
+
+
+def test_pretraining_is_no_classifier(tmp_path):
+    pretrained = write_pretrained(tmp_path / "pretrained.pt")
+    model = EcgTransformerClassifier(resolved(model_path=str(tmp_path / "pretrained.pt")))
+    with pytest.raises(UserError, match="it lacks "):
+        model.load_state_dict(pretrained.state_dict())
+
+
+def test_classifier_has_no_reconstruction_head(tmp_path):
+    write_pretrained(tmp_path / "pretrained.pt")
+    model = EcgTransformerClassifier(resolved(model_path=str(tmp_path / "pretrained.pt")))
+    extra = {
+        "encoder.reconstruction_head.weight": torch.zeros(192, 32),
+        "encoder.reconstruction_head.bias": torch.zeros(192),
+    }
+    with pytest.raises(UserError, match="it has the unknown encoder.reconstruction_head.weight"):
+        model.load_state_dict({**model.state_dict(), **extra})
+
+
 def test_audio_wav2vec2_is_refused(tmp_path):
     from fairseq.models.wav2vec.wav2vec2 import Wav2Vec2Config, Wav2Vec2Model
 
