@@ -45,6 +45,7 @@ def load(
     Args:
         source: a checkpoint of ours or ECG-FM's (`.pt`), the folder of an export or its `config.json`, or either on the
             Hugging Face hub: `hf:OWNER/REPO/FILE.pt`, `hf:OWNER/REPO/FOLDER`, `hf:OWNER/REPO@REVISION/...`.
+            TorchScript is a program: load it only from people whom you trust; from the hub it is refused.
         labels: of a checkpoint that does not hold its label names: a `label_def.csv`, or "ecg-fm"; see
             `checkpoints.describing.describe`.
         device: "cpu", "cuda", "cuda:1", ...

@@ -1,5 +1,6 @@
 """A config of ECG-FM's framework (fairseq-signals) turned into one that stock fairseq trains with here."""
 
+import ast
 import json
 import re
 from dataclasses import dataclass, fields, is_dataclass
@@ -8,6 +9,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from fairseq_signals_ext.checkpoints.config_differences import (
     CRITERIONS_OF_FAIRSEQ,
+    EVALUATED,
     LOST_REASONS,
     NEUTRAL,
     OTHER_SECTIONS,
@@ -17,6 +19,7 @@ from fairseq_signals_ext.checkpoints.config_differences import (
     WITHOUT_EFFECT,
 )
 from fairseq_signals_ext.checkpoints.reading import ARCHITECTURE, read_checkpoint, with_own_architecture
+from fairseq_signals_ext.conv_layers import parse_conv_layers
 from fairseq_signals_ext.errors import UserError
 
 Sections = Dict[str, Dict[str, Any]]
@@ -106,7 +109,7 @@ def convert_config(config: Mapping[str, Any], name: str = "config") -> Converted
         name: of the file that it is from, for messages.
 
     Raises:
-        UserError: it lacks task, model or criterion, or one of them is not here.
+        UserError: it lacks task, model or criterion, one of them is not here, or an option holds code.
     """
     missing = [section for section in _NEEDED if not isinstance(config.get(section), dict)]
     if missing:
@@ -123,16 +126,36 @@ def convert_config(config: Mapping[str, Any], name: str = "config") -> Converted
     changes += _rename_keys(options, schemas)
     changes += [_of_section(section, config[section]) for section in config if section not in schemas]
     options = {key: value for key, value in options.items() if key.split(".")[0] in schemas}
-    for key in options:
-        change = _what_becomes_of(key, options, schemas)
-        if change is not None:
-            changes.append(change)
+    changes += filter(None, [_what_becomes_of(key, options, schemas) for key in options])
     for change in changes:
         if change.group == TO_GIVE:
             options[change.key] = _MISSING
         elif change.group != RENAMED:
             options.pop(change.key, None)
+    for key, value in options.items():
+        _refuse_code(key, value, name)
     return ConvertedConfig(_by_sections(options, schemas), changes)
+
+
+def _refuse_code(key: str, value: Any, name: str) -> None:
+    """See that text which a training runs as Python is plain numbers, in groups of a composite optimizer too."""
+    if isinstance(value, (dict, list)):
+        for option, part in value.items() if isinstance(value, dict) else enumerate(value):
+            _refuse_code(f"{key}.{option}", part, name)
+    if not isinstance(value, str) or value == _MISSING:
+        return
+    try:
+        if key.endswith(".conv_feature_layers"):
+            parse_conv_layers(value)
+        elif key.rsplit(".", 1)[-1] in EVALUATED and not _is_numbers(ast.literal_eval(value)):
+            raise ValueError("not numbers")
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        cure = "'[(256, 2, 2)] * 4'" if key.endswith("_layers") else "'(0.9, 0.98)'"
+        raise UserError(f"{name}: {key} {_short(value)!r}: is more than plain numbers; write it like {cure}") from None
+
+
+def _is_numbers(value: Any) -> bool:
+    return all(map(_is_numbers, value)) if isinstance(value, (tuple, list)) else type(value) in (int, float)
 
 
 def _rename_values(options: Dict[str, Any]) -> List[Change]:

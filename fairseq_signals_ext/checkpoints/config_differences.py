@@ -65,6 +65,12 @@ LOST_REASONS = {
 }
 # values without effect of keys that do something when they are null, false, 0 or empty
 NEUTRAL = {"model.apply_mask": True}
+# options whose text fairseq gives to Python's eval, wherever they stand; conv_feature_layers has a parser of its own
+EVALUATED = (
+    *("adam_betas", "adamax_betas", "lamb_betas", "adafactor_eps"),
+    *("pipeline_balance", "pipeline_encoder_balance", "pipeline_decoder_balance"),
+    *("pipeline_devices", "pipeline_encoder_devices", "pipeline_decoder_devices"),
+)
 OTHER_SECTIONS = {
     "bpe": "of texts",
     "hydra": "where the run was kept; give hydra.run.dir",

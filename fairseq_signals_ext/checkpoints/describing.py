@@ -56,7 +56,10 @@ def describe(checkpoint: Checkpoint, labels: Optional[str] = None) -> ModelDescr
         names_are_known=known,
         provenance=_provenance(checkpoint),
     )
-    description.check()
+    try:
+        description.check()
+    except UserError as error:
+        raise UserError(f"{checkpoint.path}: {error}") from None
     return description
 
 

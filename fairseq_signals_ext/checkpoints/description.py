@@ -5,9 +5,11 @@ Needs neither torch nor fairseq.
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple, Type
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.leads import LEADS
@@ -41,6 +43,28 @@ class Preprocessing:
     segment_samples: int = 2500
     stride_samples: int = 2500
     standardization: str = "lead"
+
+    def check(self) -> None:
+        """See that it can be done.
+
+        Raises:
+            UserError: a value is not of its kind, or a lead is unknown, there twice, or loaded but not of the input.
+        """
+        _checked("sample_rate", self.sample_rate, Real, "use a rate in Hz")
+        for name in ("segment_samples", "stride_samples"):
+            _checked(name, getattr(self, name), Integral, "use a whole number")
+        if not (self.sample_rate > 0 and self.segment_samples > 0 and self.stride_samples > 0):
+            raise UserError("sample_rate, segment_samples and stride_samples must be above 0")
+        if self.standardization not in STANDARDIZATIONS:
+            raise UserError(f"standardization {self.standardization!r}: use one of {', '.join(STANDARDIZATIONS)}")
+        for name, known in (("leads", LEADS), ("loaded_leads", self.leads)):
+            cure = f"use each once of {', '.join(known)}"
+            leads = _checked_each(name, getattr(self, name), str, cure)
+            if not leads:
+                raise UserError(f"{name}: none; {cure}")
+            for place, lead in enumerate(leads):
+                if lead not in known or lead in leads[:place]:
+                    raise UserError(f"{name} {lead!r}: {cure}")
 
 
 @dataclass(frozen=True)
@@ -81,29 +105,48 @@ class ModelDescription:
         """See that it is consistent.
 
         Raises:
-            UserError: a value is not of its kind, or lists of labels differ in length.
+            UserError: a value is not of its kind, lists of labels differ in length, or a model without probabilities
+                has thresholds.
         """
-        labels, inputs = len(self.label_names), self.preprocessing
         if self.kind not in KINDS:
             raise UserError(f"kind {self.kind!r}: use one of {', '.join(KINDS)}")
-        if inputs.standardization not in STANDARDIZATIONS:
-            raise UserError(f"standardization {inputs.standardization!r}: use one of {', '.join(STANDARDIZATIONS)}")
-        unknown = sorted({*inputs.leads, *inputs.loaded_leads} - set(LEADS))
-        if unknown:
-            raise UserError(f"lead {unknown[0]!r}: use names of {', '.join(LEADS)}")
-        if not (inputs.sample_rate > 0 and inputs.segment_samples > 0 and inputs.stride_samples > 0):
-            raise UserError("sample_rate, segment_samples and stride_samples must be above 0")
-        lists = {"aggregation": self.aggregation}
+        if self.kind != "classification" and self.thresholds is not None:
+            raise UserError(f"thresholds: a model of kind {self.kind!r} has none; use null")
+        for name in ("architecture", "provenance"):
+            _checked(name, getattr(self, name), dict, "use values by names")
+        self.preprocessing.check()
+        _checked_each("label_names", self.label_names, str, "use a list of texts")
+        lists: Dict[str, Any] = {"aggregation": self.aggregation}
         if self.thresholds is not None:
-            lists["thresholds"] = self.thresholds  # type: ignore[assignment]
+            lists["thresholds"] = _checked_each("thresholds", self.thresholds, Real, "use a list of numbers, or null")
         if self.kind == "regression":
-            lists.update(target_mean=self.target_mean, target_std=self.target_std)  # type: ignore[arg-type]
+            for name in ("target_mean", "target_std"):
+                lists[name] = _checked_each(name, getattr(self, name), Real, "use a list of numbers")
+        ways = f"use a list of {' or '.join(AGGREGATION_WAYS)}"
+        for way in _checked_each("aggregation", self.aggregation, str, ways):
+            if way not in AGGREGATION_WAYS:
+                raise UserError(f"aggregation {way!r}: {ways}")
         for name, values in lists.items():
-            if len(values) != labels:
-                raise UserError(f"{name}: {len(values)} values, but there are {labels} labels")
-        wrong = [way for way in self.aggregation if way not in AGGREGATION_WAYS]
-        if wrong:
-            raise UserError(f"aggregation {wrong[0]!r}: use {' or '.join(AGGREGATION_WAYS)}")
+            if len(values) != len(self.label_names):
+                raise UserError(f"{name}: {len(values)} values, but there are {len(self.label_names)} labels")
+
+
+def _checked_each(name: str, values: Any, kind: Type[Any], cure: str) -> Sequence[Any]:
+    """The list `name`, each of whose values is of a kind."""
+    for place, value in enumerate(_checked(name, values, tuple, cure)):
+        _checked(f"{name}[{place}]", value, kind, cure)
+    return tuple(values)
+
+
+def _checked(name: str, value: Any, kind: Type[Any], cure: str) -> Any:
+    """The value of `name`, which is of a kind; a number is finite, and no bool."""
+    is_kind = isinstance(value, kind)
+    if is_kind and issubclass(kind, Real):
+        is_kind = not isinstance(value, bool) and math.isfinite(value)
+    if not is_kind:
+        given = repr(list(value) if isinstance(value, tuple) else value)
+        raise UserError(f"{name} {given:.60}: {cure}")
+    return value
 
 
 def write_description(
@@ -114,12 +157,16 @@ def write_description(
     Args:
         weights: name of the file in `folder` that holds the model.
         training: what a checkpoint holds beside its parameters, `cfg` and `task_state`, from which one can go back.
+
+    A number that is not finite, such as the best loss of a run that never validated, is written as null.
     """
     facts = {"format": _FORMAT, "version": _VERSION, "weights": weights, **dataclasses.asdict(description)}
     if training is not None:
         facts["training"] = training
     path = folder / CONFIG_FILE
-    path.write_text(json.dumps(facts, indent=2, sort_keys=True, default=_plain) + "\n", encoding="utf-8")
+    # JSON has no word for these; Python's own would be read by nothing else
+    facts = json.loads(json.dumps(facts, default=_plain), parse_constant=lambda constant: None)
+    path.write_text(json.dumps(facts, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
     return path
 
 
@@ -138,13 +185,13 @@ def read_description(folder: Path) -> Tuple[ModelDescription, Path]:
     facts = _facts(path)
     try:
         facts.pop("training", None)
-        weights = facts.pop("weights")
+        weights = _checked("weights", facts.pop("weights"), str, "use the name of a file")
         inputs = _of(Preprocessing, facts.pop("preprocessing"))
         description = _of(ModelDescription, {**facts, "preprocessing": inputs})
         description.check()
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(f"{path}: {_NOT_OURS} ({error}); export again") from None
     file = folder / weights
     if Path(weights).name != weights or not file.is_file():
@@ -173,7 +220,7 @@ def _facts(path: Path) -> Dict[str, Any]:
         facts = json.loads(path.read_text(encoding="utf-8"))
         if facts.pop("format") != _FORMAT or facts.pop("version") != _VERSION:
             raise KeyError("format, version")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: {_NOT_OURS} ({error}); export again") from None
     return facts
 

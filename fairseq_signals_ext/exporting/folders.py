@@ -18,24 +18,30 @@ def check_free(folder: Path, names: Collection[str], overwrite: bool) -> None:
         overwrite: replace it.
 
     Raises:
-        UserError: it is a file, or has content that may not be replaced.
+        UserError: it is a file or the current folder, or has content that may not be replaced.
     """
+    given, folder = folder, folder.resolve()
+    if folder == Path.cwd():
+        raise UserError(
+            f"{given}: is the current folder, which would be replaced by another; give a new one with --out"
+        )
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: is a file; give a folder with --out")
+        raise UserError(f"{given}: is a file; give a folder with --out")
     content = sorted(os.listdir(folder)) if folder.is_dir() else []
     if content and not overwrite:
-        raise UserError(f"{folder}: is not empty; give another folder with --out, or --overwrite")
+        raise UserError(f"{given}: is not empty; give another folder with --out, or --overwrite")
     others = [name for name in content if name not in names]
     if others:
-        raise UserError(f"{folder}: has {others[0]!r}, which is no part of this export; give another folder with --out")
+        raise UserError(f"{given}: has {others[0]!r}, which is no part of this export; give another folder with --out")
 
 
 @contextlib.contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder beside `folder` that takes its place when the block ends without an exception, else is gone.
 
-    What was in `folder` is lost; see `check_free`.
+    What was in `folder` is lost then, and only then; see `check_free`. A link stays, and leads to the new one.
     """
+    folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
     mark = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
     temporary, former = (folder.with_name(f".{folder.name}.{mark}.{end}") for end in ("tmp", "former"))
@@ -46,5 +52,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
             folder.rename(former)  # a folder with files in it cannot be renamed over
         temporary.rename(folder)
     finally:
+        if temporary.exists() and former.exists():
+            former.rename(folder)
         for remains in (temporary, former):
             shutil.rmtree(remains, ignore_errors=True)

@@ -46,7 +46,10 @@ class TorchBackend:
 
 
 class TorchScriptBackend(TorchBackend):
-    """Runs a TorchScript file with torch alone; nothing but the graph in it is run.
+    """Runs a TorchScript file with torch alone.
+
+    Such a file is a program, some of which runs while it is loaded, and its operators can read and write files
+    (`torch.from_file`): use files of people you trust only. ONNX and safetensors hold nothing that could do so.
 
     Args:
         path: of the file.

@@ -27,7 +27,8 @@ def fetch(source: str) -> Path:
     from huggingface_hub import hf_hub_download, snapshot_download
 
     found = _SOURCE.fullmatch(source)
-    if found is None:
+    parts = "/".join(filter(None, found.groups())).split("/") if found else []
+    if found is None or {"", ".", ".."} & {*parts}:  # these lead out of the repository's folder in the cache
         raise UserError(f"{source}: write it as hf:OWNER/REPO/FILE.pt, or hf:OWNER/REPO/FOLDER of an export")
     repo, revision, path = found["repo"], found["revision"], found["path"] or ""
     try:

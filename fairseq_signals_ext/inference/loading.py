@@ -38,12 +38,24 @@ def _folder_of_export(path: Path) -> Optional[Path]:
     """The folder of the export that a path stands for; None if it is of a checkpoint."""
     if path.is_dir():
         return path
-    if path.name == CONFIG_FILE or path.suffix in _ONLY_IN_EXPORTS:
+    if path.name == CONFIG_FILE:
+        return path.parent
+    if path.suffix in _ONLY_IN_EXPORTS:
+        _check_is_weights(path)
         return path.parent
     # TorchScript has the suffix of checkpoints; any other config.json beside one means nothing
     with contextlib.suppress(UserError):
         return path.parent if read_description(path.parent)[1].name == path.name else None
     return None
+
+
+def _check_is_weights(path: Path) -> None:
+    """See that a file is the one that the description of its folder is of."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give a folder that fairseq-signals-ext export made, or a checkpoint")
+    weights = read_description(path.parent)[1]
+    if weights.name != path.name:
+        raise UserError(f"{path}: the export in its folder is {weights.name}; give that, or the folder")
 
 
 def _from_checkpoint(
@@ -64,6 +76,8 @@ def _from_export(folder: Path, source: str, device: str, threads: Optional[int])
         outputs = [name for name in (description.output_name, "embedding") if name is not None]
         backend = OnnxBackend(weights, outputs, device, threads)
     elif weights.suffix == ".pt":
+        if source.startswith(PREFIX):
+            raise UserError(f"{source}: is TorchScript, a program of somebody else; use its ONNX or safetensors export")
         backend = TorchScriptBackend(weights, device, threads)
     elif weights.suffix == ".safetensors":
         from fairseq_signals_ext.checkpoints.safetensors_folder import read_safetensors

@@ -1,4 +1,8 @@
 import copy
+import dataclasses
+import inspect
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +22,7 @@ from fairseq_signals_ext.checkpoints.config_conversion import (
     to_yaml,
 )
 from fairseq_signals_ext.checkpoints.config_differences import (
+    EVALUATED,
     LOST_REASONS,
     NEUTRAL,
     PATHS,
@@ -159,6 +164,82 @@ def test_normalising_by_files_is_another_thing_than_here():
     assert changed(with_option("task.normalize", True))[1]["task"]["normalize"] is True
     groups, sections = changed(with_option("task.mean_path", "mean.txt", with_option("task.normalize", True)))
     assert groups["task.normalize"] == groups["task.mean_path"] == LOST and "normalize" not in sections["task"]
+
+
+CODE = "[__import__('os').system('touch ran'), (0.9, 0.98)][1]"
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "key"),
+    [
+        ({"_name": "adam", "adam_betas": CODE}, "adam_betas"),
+        ({"_name": "cpu_adam", "adam_betas": "${checkpoint.save_dir}"}, "adam_betas"),
+        ({"_name": "adam", "adam_betas": "betas"}, "adam_betas"),
+        ({"_name": "adam", "adam_betas": "(0.9, '0.98')"}, "adam_betas"),
+        ({"_name": "adam", "adam_betas": "(" * 9999}, "adam_betas"),
+        ({"_name": "adam", "adam_betas": "{[]: 1}"}, "adam_betas"),
+        (
+            {"_name": "composite", "groups": {"a": {"optimizer": {"_name": "adafactor", "adafactor_eps": CODE}}}},
+            "groups.a.optimizer.adafactor_eps",
+        ),
+        (
+            {"_name": "composite", "groups": {"a": [{"_name": "adam", "adam_betas": CODE}]}},
+            "groups.a.0.adam_betas",
+        ),
+    ],
+)
+def test_code_that_training_would_run_is_refused(optimizer, key):
+    with pytest.raises(UserError, match=rf"c.yaml: optimizer.{key} .*: is more than plain numbers") as error:
+        convert_config({**SMALL, "optimizer": optimizer}, "c.yaml")
+    assert "\n" not in str(error.value) and len(str(error.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model.conv_feature_layers", CODE),
+        ("model.conv_feature_layers", "[(256, 2, 2)] * 10 ** 9"),
+        ("distributed_training.pipeline_balance", CODE),
+    ],
+)
+def test_code_in_other_options(key, value):
+    with pytest.raises(UserError, match=f"c.yaml: {key} .*: is more than plain numbers; write it like '"):
+        convert_config(with_option(key, value), "c.yaml")
+
+
+def test_code_of_a_pretrained_architecture():
+    pretrained = {"model": {"_name": "wav2vec2_cmsc", "conv_feature_layers": CODE}}
+    with pytest.raises(UserError, match="config: model.conv_feature_layers "):
+        convert_config({**SMALL, "model": {"_name": "ecg_transformer_classifier", "args": pretrained}})
+
+
+@pytest.mark.parametrize("value", ["(0.9, 0.98)", "[0.9, 1e-3]", " (-1, (2, 3))  # as published", "0.9", "???"])
+def test_numbers_as_text_stay(value):
+    config = with_option("optimizer.adam_betas", value, with_option("optimizer._name", "adam"))
+    assert convert_config(config).sections["optimizer"]["adam_betas"] == value
+
+
+def evaluated(folder):
+    """Options that code gives to Python's eval, or to those functions of fairseq that end in it."""
+    code = "".join(path.read_text() for path in sorted(folder.rglob("*.py")) if "examples" not in path.parts)
+    return set(re.findall(r"(?<!literal_)eval\w*\(\s*(?:self\.)?(?:cfg|args)\.(\w+)", code))
+
+
+def test_what_fairseq_evaluates_is_known(registered):
+    import fairseq
+    from fairseq.dataclass.configs import FairseqConfig
+    from fairseq.models import MODEL_DATACLASS_REGISTRY
+    from fairseq.registry import REGISTRIES
+
+    top = Path(inspect.getfile(fairseq)).parent
+    # any of these in the groups of a composite one
+    assert {"adam_betas", "adafactor_eps"} <= evaluated(top / "optim") <= set(EVALUATED)
+    kinds = [field.type for field in dataclasses.fields(FairseqConfig) if dataclasses.is_dataclass(field.type)]
+    kinds += [*REGISTRIES["optimizer"]["dataclass_registry"].values()]
+    kinds += [MODEL_DATACLASS_REGISTRY["ecg_transformer_classifier"], MODEL_DATACLASS_REGISTRY["wav2vec2_cmsc"]]
+    texts = {field.name for kind in kinds for field in dataclasses.fields(kind) if field.type not in (int, float, bool)}
+    found = evaluated(top) & texts
+    assert {"conv_feature_layers", "pipeline_devices"} <= found <= {*EVALUATED, "conv_feature_layers"}
 
 
 @pytest.mark.parametrize("owner", ["criterion", "model"])

@@ -45,7 +45,7 @@ def test_mistakes_are_one_line(tmp_path):
     (tmp_path / "two.csv").write_text("name\nA\nB\n")
     mistakes = {
         "no such checkpoint": [str(tmp_path / "none.pt"), "--to", "onnx"],
-        "2 label names": [str(path), "--to", "onnx", "--labels", str(tmp_path / "two.csv")],
+        "its labels are not those that": [str(path), "--to", "onnx", "--labels", str(tmp_path / "two.csv")],
         "no such file; give a folder that fairseq-signals-ext export made": [str(tmp_path), "--to", "onnx"],
     }
     for message, arguments in mistakes.items():

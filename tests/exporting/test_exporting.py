@@ -253,12 +253,28 @@ def test_a_wrong_export_is_refused_and_removed(small, tmp_path, monkeypatch):
     assert left(tmp_path) == [os.path.basename(path)]
 
 
-@pytest.mark.parametrize("to", ["safetensors", "ecg-fm"])
-def test_a_changed_parameter_is_refused(tmp_path, monkeypatch, to):
-    saved_checkpoint(tmp_path / "model.pt")
-    fingerprints = iter([{"a": "1", "b": "2"}, {"a": "1", "b": "3"}])
-    monkeypatch.setattr(verifying, "fingerprints", lambda parameters: next(fingerprints))
-    with pytest.raises(UserError, match="parameter b is not what it was"):
+def flip_a_bit(file, tensor):
+    """Change the lowest bit of a tensor's first value in a file that holds it as it is in memory."""
+    content, values = bytearray(file.read_bytes()), tensor.numpy().tobytes()
+    assert content.count(values) == 1
+    content[content.index(values)] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("to", "writer"),
+    [("safetensors", (exporting.to_safetensors, "write_safetensors")), ("ecg-fm", (exporting, "write_ecg_fm"))],
+)
+def test_a_changed_parameter_is_refused(tmp_path, monkeypatch, to, writer):
+    changed = read_checkpoint(saved_checkpoint(tmp_path / "model.pt")).parameters["proj.weight"].clone()
+    write = getattr(*writer)
+
+    def write_wrongly(*given):
+        write(*given)
+        flip_a_bit(given[-1], changed)
+
+    monkeypatch.setattr(*writer, write_wrongly)
+    with pytest.raises(UserError, match="parameter proj.weight is not what it was, so nothing was written"):
         export(tmp_path / "model.pt", to)
     assert left(tmp_path) == ["model.pt"]
 

@@ -14,11 +14,7 @@ import numpy as np
 import pytest
 from made_up_checkpoints import saved_checkpoint
 
-from fairseq_signals_ext.checkpoints.describing import describe
-from fairseq_signals_ext.checkpoints.description import write_description
-from fairseq_signals_ext.checkpoints.reading import read_checkpoint
-from fairseq_signals_ext.exporting.to_torchscript import write_torchscript
-from fairseq_signals_ext.inference.network import build_network
+from fairseq_signals_ext.exporting.export import export
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 # loads each argument and prints what it is, or the error
@@ -58,16 +54,12 @@ def said_of(*sources, **environment):
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    """A classifier, and its export in a folder with a strange name."""
+    """A classifier, its export in a folder with a strange name, and one that is a program."""
     folder = tmp_path_factory.mktemp("repository")
     saved_checkpoint(folder / "classifier.pt")
-    checkpoint = read_checkpoint(folder / "classifier.pt")
-    description = describe(checkpoint)
-    export = folder / "exports" / "script [1]"
-    export.mkdir(parents=True)
-    write_torchscript(build_network(checkpoint, description), description, export / "model.pt")
-    write_description(description, "model.pt", export)
-    (export / "other.bin").write_bytes(b"not wanted")
+    export(folder / "classifier.pt", "safetensors", folder / "exports" / "weights [1]")
+    export(folder / "classifier.pt", "torchscript", folder / "exports" / "script")
+    (folder / "exports" / "weights [1]" / "other.bin").write_bytes(b"not wanted")
     return folder
 
 
@@ -156,8 +148,8 @@ def cached(repository, home):
 
 
 def test_from_a_server(hub, repository, tmp_path):
-    local = [repository / "classifier.pt", repository / "exports" / "script [1]"]
-    remote = ["hf:us/ecg@v1/classifier.pt", "hf:us/ecg/exports/script [1]"]
+    local = [repository / "classifier.pt", repository / "exports" / "weights [1]"]
+    remote = ["hf:us/ecg@v1/classifier.pt", "hf:us/ecg/exports/weights [1]"]
     expected = said_of(*map(str, local))
     assert expected[0][0] == ["A", "B", "C"]
     np.testing.assert_allclose(expected[0][1], expected[1][1], atol=1e-5)
@@ -199,14 +191,49 @@ def test_errors_of_a_server(hub, tmp_path):
 
 def test_from_a_cache_without_network(repository, tmp_path):
     cached(repository, tmp_path)
-    expected = said_of(str(repository / "exports" / "script [1]"))
-    sources = ["hf:us/ecg/exports/script [1]", "hf:us/ecg/none.pt", "hf:us/other/folder"]
+    expected = said_of(str(repository / "exports" / "weights [1]"))
+    sources = ["hf:us/ecg/exports/weights [1]", "hf:us/ecg/none.pt", "hf:us/other/folder"]
     out_of_reach = "not in the cache, and the hub is out of reach; connect, or give a local file"
     said = said_of(*sources, HF_HOME=tmp_path, HF_HUB_OFFLINE=1)
     assert said == [*expected, *(f"UserError: {source}: {out_of_reach}" for source in sources[1:])]
     # nobody listens there; for a single file the library tries again for 20 s
     said = said_of(sources[0], sources[2], HF_HOME=tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
     assert said == [*expected, f"UserError: {sources[2]}: {out_of_reach}"]
+
+
+def test_programs_of_others_are_not_run(repository, tmp_path):
+    """TorchScript can write files, also while it is loaded."""
+    cached(repository, tmp_path)
+    sources = [f"hf:us/ecg/exports/script{rest}" for rest in ("", "/", "/config.json", "/model.pt")]
+    said = said_of(*sources, str(repository / "exports" / "script"), HF_HOME=tmp_path, HF_HUB_OFFLINE=1)
+    refused = "is TorchScript, a program of somebody else; use its ONNX or safetensors export"
+    assert said[:4] == [f"UserError: {source}: {refused}" for source in sources]
+    assert said[4][0] == ["A", "B", "C"]  # of this machine
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "us/ecg/../../x",
+        "us/ecg/../../x.pt",
+        "us/ecg/exports/..",
+        "us/ecg/exports/../x.pt",
+        "us/ecg/./x.pt",
+        "us/ecg//x.pt",
+        "us/ecg//",
+        "us/ecg/x//",
+        "us/ecg@../x.pt",
+        "../ecg/x.pt",
+        "us/..",
+        "us/../x.pt",
+    ],
+)
+def test_nothing_outside_the_repository(path):
+    import fairseq_signals_ext
+    from fairseq_signals_ext.errors import UserError
+
+    with pytest.raises(UserError, match="write it as hf:OWNER/REPO/FILE.pt"):
+        fairseq_signals_ext.load(f"hf:{path}")
 
 
 def test_without_the_library(monkeypatch):

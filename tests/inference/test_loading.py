@@ -257,8 +257,13 @@ def test_looks(models):
 
 
 def test_labels_of_a_checkpoint(models, tmp_path):
-    (tmp_path / "label_def.csv").write_text("name\nAF\nSR\nPVC\n")
-    model = fairseq_signals_ext.load(models["checkpoint"], labels=str(tmp_path / "label_def.csv"))
+    (tmp_path / "names.csv").write_text("name\nAF\nSR\nPVC\n")
+    with pytest.raises(UserError, match="its labels are not those that .* says it has, A, B, C; leave it out"):
+        fairseq_signals_ext.load(models["checkpoint"], labels=str(tmp_path / "names.csv"))
+    state = torch.load(models["checkpoint"], weights_only=True)
+    del state["task_state"]["label_names"]
+    torch.save(state, tmp_path / "nameless.pt")
+    model = fairseq_signals_ext.load(tmp_path / "nameless.pt", labels=str(tmp_path / "names.csv"))
     assert list(model.predict(ecg(), 500).as_dict()) == ["AF", "SR", "PVC"]
 
 
@@ -304,7 +309,7 @@ def test_exports_that_do_not_fit(models, tmp_path):
     (folder / "config.json").write_text(json.dumps(other))
     with pytest.raises(UserError, match="3 outputs for 1 labels, so weights and config are of two models"):
         fairseq_signals_ext.load(folder).predict(ecg(), 500)
-    other = {**facts, "kind": "regression", "target_mean": [0] * 3, "target_std": [1] * 3}
+    other = {**facts, "kind": "regression", "target_mean": [0] * 3, "target_std": [1] * 3, "thresholds": None}
     (folder / "config.json").write_text(json.dumps(other))
     with pytest.raises(UserError, match="model.onnx: has no output 'values', so it is of another model"):
         fairseq_signals_ext.load(folder)
@@ -318,13 +323,31 @@ def test_wrong_sources(models, tmp_path):
     for source, message in (
         (tmp_path / "none.pt", "none.pt: no such checkpoint"),
         (tmp_path, "config.json: no such file; give a folder that fairseq-signals-ext export made, or a checkpoint"),
-        (tmp_path / "gone" / "model.onnx", "config.json: no such file"),
+        (tmp_path / "gone" / "model.onnx", "gone/model.onnx: no such file; give a folder"),
     ):
         with pytest.raises(UserError, match=message) as error:
             fairseq_signals_ext.load(source)
         assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="labels are in the export; leave them out"):
         fairseq_signals_ext.load(models["onnx"], labels="ecg-fm")
+
+
+@pytest.mark.parametrize("name", ["onnx", "safetensors"])
+def test_a_file_that_is_not_the_export_of_its_folder(models, tmp_path, name):
+    folder = copied(models[name], tmp_path)
+    shutil.copy(folder / f"model.{name}", folder / f"other.{name}")
+    other = {"onnx": "safetensors", "safetensors": "onnx"}[name]
+    (folder / f"broken.{other}").write_bytes(b"x")
+    for file in (f"other.{name}", f"broken.{other}"):
+        with pytest.raises(UserError, match=f"{file}: the export in its folder is model.{name}; give that") as error:
+            fairseq_signals_ext.load(folder / file)
+        assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match=f"nope.{name}: no such file; give a folder"):
+        fairseq_signals_ext.load(folder / f"nope.{name}")
+    (tmp_path / f"alone.{name}").touch()
+    with pytest.raises(UserError, match="config.json: no such file"):
+        fairseq_signals_ext.load(tmp_path / f"alone.{name}")
+    assert fairseq_signals_ext.load(folder / f"model.{name}").label_names == LABELS
 
 
 @pytest.mark.parametrize(
@@ -345,7 +368,7 @@ def test_missing_packages(models, monkeypatch, name, package, extra):
 
 
 def test_nothing_in_a_file_is_run(tmp_path):
-    """A pickle that would write a file, as a checkpoint and as TorchScript."""
+    """A pickle that would write a file, as a checkpoint and as TorchScript, whose own code is another matter."""
 
     class Evil:
         def __reduce__(self):
