@@ -1,12 +1,15 @@
 """The console command `fairseq-signals-ext`."""
 
 import argparse
+import contextlib
+import errno
 import importlib
 import sys
-from typing import List, Optional
+from pathlib import Path
+from typing import Iterator, List, Optional
 
 import fairseq_signals_ext
-from fairseq_signals_ext.errors import exits_on_user_error
+from fairseq_signals_ext.errors import UserError, exits_on_user_error
 
 _EXAMPLES = """examples:
   fairseq-hydra-train ... common.user_dir=$(fairseq-signals-ext user-dir)
@@ -32,6 +35,15 @@ _COMMANDS = {
     "inspect": "say what is in a checkpoint or an export",
     "export": "give a model to people without fairseq, or to ECG-FM's own tools",
     "config": "turn a config of ECG-FM's framework into one for fairseq-hydra-train",
+}
+
+
+# why a place cannot be written or read, and what to do
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_PLACE_CURES = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give another place, or mend its permissions"),
+    **dict.fromkeys(_NO_SPACE, "free some, or give another place"),
+    errno.ENOTDIR: "give another place",
 }
 
 
@@ -61,7 +73,27 @@ def _parser(chosen: Optional[str]) -> argparse.ArgumentParser:
     return parser
 
 
+@contextlib.contextmanager
+def _explaining_places() -> Iterator[None]:
+    """Turn an `OSError` of a place that cannot be used into a `UserError`; others are our own mistakes."""
+    try:
+        yield
+    except OSError as error:
+        place = _place(error.filename) if isinstance(error.filename, str) else None
+        if error.errno in _NO_SPACE or (place is not None and error.errno in _PLACE_CURES):
+            where = "" if place is None else f"{place}: "
+            raise UserError(f"{where}{error.strerror}; {_PLACE_CURES[error.errno]}") from error
+        raise
+
+
+def _place(filename: str) -> Path:
+    """What a user knows of a file: of a temporary one its folder."""
+    path = Path(filename)
+    return path.parent if path.name.startswith(".") and path.suffix == ".tmp" else path
+
+
 @exits_on_user_error
+@_explaining_places()
 def main(arguments: Optional[List[str]] = None) -> int:
     """Run the command; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments

@@ -1,13 +1,16 @@
 """The console command, as a user runs it."""
 
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from made_up_checkpoints import saved_checkpoint
 
 import fairseq_signals_ext
+from fairseq_signals_ext.cli import main
 from fairseq_signals_ext.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.requirements import require_fairseq
 
@@ -113,3 +116,61 @@ def test_registering_in_any_order(order):
         "fairseq_signals_ext.models.ecg_wav2vec2",
         "fairseq_signals_ext.criterions.wav2vec2_with_cmsc",
     }
+
+
+@pytest.mark.parametrize("number", ["EACCES", "EPERM", "EROFS", "ENOSPC", "ENOTDIR"])
+def test_a_place_that_cannot_be_used_is_one_line(monkeypatch, number):
+    code = getattr(errno, number)
+
+    def fails(options):
+        raise OSError(code, os.strerror(code), "disk/.loss.png.12-ab.tmp")
+
+    monkeypatch.setattr("fairseq_signals_ext.commands.curve.run", fails)
+    with pytest.raises(SystemExit) as stopped:
+        main(["curve", "run"])
+    assert str(stopped.value.code).startswith(f"error: disk: {os.strerror(code)}; ")
+    assert "give another place" in str(stopped.value.code)
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError(errno.ENOENT, "No such file", "x"), PermissionError(errno.EACCES, "denied")]
+)
+def test_other_errors_of_the_system_stay_what_they_are(monkeypatch, error):
+    def fails(options):
+        raise error
+
+    monkeypatch.setattr("fairseq_signals_ext.commands.curve.run", fails)
+    with pytest.raises(type(error)):
+        main(["curve", "run"])
+
+
+_LOGGING = """
+import logging, sys
+from pathlib import Path
+root = logging.getLogger()
+if sys.argv[2] == "own":
+    logging.basicConfig(level=logging.ERROR)
+before = root.level, list(root.handlers), root.manager.disable
+import fairseq_signals_ext
+from fairseq_signals_ext.checkpoints.config_conversion import convert_config
+from fairseq_signals_ext.checkpoints.reading import read_checkpoint
+from fairseq_signals_ext.exporting.export import export
+path = Path(sys.argv[1])
+if sys.argv[3] == "load":
+    fairseq_signals_ext.load(path)
+elif sys.argv[3] == "export":
+    export(path, "safetensors")
+else:
+    convert_config(read_checkpoint(path).config)
+assert "fairseq.tasks.text_to_speech" in sys.modules
+assert (root.level, list(root.handlers), root.manager.disable) == before, (root.level, root.handlers)
+"""
+
+
+@pytest.mark.parametrize("logging_is", ["own", "unset"])
+@pytest.mark.parametrize("what", ["load", "export", "convert"])
+def test_fairseq_leaves_logging_alone(tmp_path, what, logging_is):
+    path = saved_checkpoint(tmp_path / "model.pt")
+    command = [sys.executable, "-c", _LOGGING, str(path), logging_is, what]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -16,11 +16,14 @@ from fairseq_signals_ext.checkpoints.config_differences import (
     PATHS,
     RENAMED_KEYS,
     RENAMED_VALUES,
+    REQUIRED,
     WITHOUT_EFFECT,
 )
+from fairseq_signals_ext.checkpoints.config_schema import Schema
 from fairseq_signals_ext.checkpoints.reading import ARCHITECTURE, read_checkpoint, with_own_architecture
 from fairseq_signals_ext.conv_layers import parse_conv_layers
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.requirements import quiet_fairseq
 
 Sections = Dict[str, Dict[str, Any]]
 
@@ -124,6 +127,7 @@ def convert_config(config: Mapping[str, Any], name: str = "config") -> Converted
     changes = [*_rename_values(options), *_take_architecture(options, config["model"])]
     schemas = _schemas(config, options, name)
     changes += _rename_keys(options, schemas)
+    _ask_for(options, schemas)
     changes += [_of_section(section, config[section]) for section in config if section not in schemas]
     options = {key: value for key, value in options.items() if key.split(".")[0] in schemas}
     changes += filter(None, [_what_becomes_of(key, options, schemas) for key in options])
@@ -181,7 +185,7 @@ def _take_architecture(options: Dict[str, Any], model: Mapping[str, Any]) -> Lis
     return changes
 
 
-def _rename_keys(options: Dict[str, Any], schemas: Mapping[str, "_Schema"]) -> List[Change]:
+def _rename_keys(options: Dict[str, Any], schemas: Mapping[str, Schema]) -> List[Change]:
     """Rename keys, in place."""
     changes = []
     for old, new in RENAMED_KEYS.items():
@@ -192,11 +196,20 @@ def _rename_keys(options: Dict[str, Any], schemas: Mapping[str, "_Schema"]) -> L
     return changes
 
 
-def _schemas(config: Mapping[str, Any], options: Mapping[str, Any], name: str) -> Dict[str, "_Schema"]:
+def _ask_for(options: Dict[str, Any], schemas: Mapping[str, Schema]) -> None:
+    """Mark, in place, what a training needs and the config does not say."""
+    for key, said_by in REQUIRED.items():
+        section, option = key.split(".")
+        if option in schemas[section].defaults and all(options.get(one) is None for one in said_by):
+            options[key] = _MISSING
+
+
+def _schemas(config: Mapping[str, Any], options: Mapping[str, Any], name: str) -> Dict[str, Schema]:
     """The options of each section that fairseq knows."""
     import fairseq_signals_ext
 
-    fairseq_signals_ext.register()
+    with quiet_fairseq():
+        fairseq_signals_ext.register()
     from fairseq.dataclass.configs import FairseqConfig
 
     dataclasses = {field.name: field.type for field in fields(FairseqConfig) if is_dataclass(field.type)}
@@ -207,7 +220,7 @@ def _schemas(config: Mapping[str, Any], options: Mapping[str, Any], name: str) -
                 what = "does not say its _name" if chosen is None else f"{chosen!r} is not here"
                 raise UserError(f"{name}: {section} {what}; there are {', '.join(sorted(here))}")
             dataclasses[section] = here[chosen]
-    return {section: _Schema(kind) for section, kind in dataclasses.items()}
+    return {section: Schema(kind) for section, kind in dataclasses.items()}
 
 
 def _choices(section: str) -> Dict[str, Any]:
@@ -238,7 +251,7 @@ def _of_section(section: str, value: Any) -> Change:
     return Change(LOST if filled and not known else DROPPED, section, value, reason)
 
 
-def _what_becomes_of(key: str, options: Mapping[str, Any], schemas: Mapping[str, "_Schema"]) -> Optional[Change]:
+def _what_becomes_of(key: str, options: Mapping[str, Any], schemas: Mapping[str, Schema]) -> Optional[Change]:
     """The change of a key; None: it stays as it is."""
     value, (section, option) = options[key], key.split(".", 1)
     schema = schemas[section]
@@ -275,36 +288,12 @@ def _link(default: Any) -> Optional[str]:
     return found.group(1) if found else None
 
 
-def _default(key: str, schemas: Mapping[str, "_Schema"]) -> Any:
+def _default(key: str, schemas: Mapping[str, Schema]) -> Any:
     section, option = key.split(".")
     return schemas[section].defaults.get(option) if section in schemas else None
 
 
-class _Schema:
-    """Options of a section.
-
-    Attributes:
-        defaults: by names, in the order of the dataclass; a link is text such as "${optimization.lr}".
-    """
-
-    def __init__(self, dataclass_of_section: Any):
-        from omegaconf import OmegaConf
-
-        self._config = OmegaConf.structured(dataclass_of_section)
-        self.defaults: Dict[str, Any] = OmegaConf.to_container(self._config, enum_to_str=True)  # type: ignore
-
-    def takes(self, option: str, value: Any) -> bool:
-        """Whether the option can have this value."""
-        from omegaconf.errors import OmegaConfBaseException
-
-        try:
-            self._config[option] = value
-        except OmegaConfBaseException:
-            return False
-        return True
-
-
-def _by_sections(options: Mapping[str, Any], schemas: Mapping[str, "_Schema"]) -> Sections:
+def _by_sections(options: Mapping[str, Any], schemas: Mapping[str, Schema]) -> Sections:
     """Sections in the order of our examples, options in that of their dataclasses."""
     order = [*_ORDER, *(section for section in schemas if section not in _ORDER)]
     chosen = {

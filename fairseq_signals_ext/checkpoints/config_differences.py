@@ -63,6 +63,11 @@ LOST_REASONS = {
     "task.path_dataset": "no paths in place of files; see prepare",
     "task.std_path": "no deviation of a whole data set; each lead of a recording has its own",
 }
+# what a training here needs, if none of these is said; only where the section has it
+REQUIRED = {
+    "dataset.batch_size": ("dataset.batch_size", "dataset.max_tokens"),
+    "task.label_file": ("task.label_file",),
+}
 # values without effect of keys that do something when they are null, false, 0 or empty
 NEUTRAL = {"model.apply_mask": True}
 # options whose text fairseq gives to Python's eval, wherever they stand; conv_feature_layers has a parser of its own

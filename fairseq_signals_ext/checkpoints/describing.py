@@ -45,7 +45,7 @@ def describe(checkpoint: Checkpoint, labels: Optional[str] = None) -> ModelDescr
     chosen = kind == "classification"
     description = ModelDescription(
         kind=kind,
-        architecture=dict(checkpoint.model_config),
+        architecture=_without_places(checkpoint.model_config),
         preprocessing=_preprocessing(checkpoint),
         label_names=names,
         thresholds=_floats(state.get("thresholds")) if chosen else None,
@@ -121,7 +121,10 @@ def _label_names(checkpoint: Checkpoint, labels: Optional[str]) -> Tuple[Tuple[s
             f"{labels}: its labels are not those that {checkpoint.path} says it has, {', '.join(saved)}; leave it out"
         )
     if len(names) != number:
-        raise UserError(f"{labels}: {len(names)} label names, but {checkpoint.path} has {number} labels")
+        raise UserError(
+            f"{labels}: {len(names)} label names, but {checkpoint.path} has {number} labels; give the right file, or "
+            "'ecg-fm', as labels (--labels of export)"
+        )
     return names, True
 
 
@@ -149,6 +152,10 @@ def _aggregation(names: Sequence[str], how: Union[str, Sequence[str]]) -> Tuple[
 
 def _floats(values: Any) -> Optional[Tuple[float, ...]]:
     return None if values is None else tuple(float(value) for value in values)
+
+
+def _without_places(model: Dict[str, Any]) -> Dict[str, Any]:
+    return {**model, **{option: _name(model[option]) for option in ("data", "model_path") if option in model}}
 
 
 def _name(path: Any) -> Optional[str]:

@@ -4,6 +4,7 @@ Needs neither torch nor fairseq.
 """
 
 import dataclasses
+import hashlib
 import json
 import math
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ STANDARDIZATIONS = ("lead", "segment")
 AGGREGATION_WAYS = ("mean", "max")
 CONFIG_FILE = "config.json"
 _FORMAT, _VERSION = "fairseq-signals-ext", 1
+_PIECE = 2**20
 _NOT_OURS = "not of an export of this version"
 
 
@@ -155,12 +157,13 @@ def write_description(
     """Write `config.json` of an export.
 
     Args:
-        weights: name of the file in `folder` that holds the model.
+        weights: name of the file in `folder` that holds the model; it is there already.
         training: what a checkpoint holds beside its parameters, `cfg` and `task_state`, from which one can go back.
 
     A number that is not finite, such as the best loss of a run that never validated, is written as null.
     """
     facts = {"format": _FORMAT, "version": _VERSION, "weights": weights, **dataclasses.asdict(description)}
+    facts["sha256"] = _sums(folder, weights)
     if training is not None:
         facts["training"] = training
     path = folder / CONFIG_FILE
@@ -184,7 +187,8 @@ def read_description(folder: Path) -> Tuple[ModelDescription, Path]:
     path = folder / CONFIG_FILE
     facts = _facts(path)
     try:
-        facts.pop("training", None)
+        for other in ("training", "sha256"):
+            facts.pop(other, None)
         weights = _checked("weights", facts.pop("weights"), str, "use the name of a file")
         inputs = _of(Preprocessing, facts.pop("preprocessing"))
         description = _of(ModelDescription, {**facts, "preprocessing": inputs})
@@ -197,6 +201,30 @@ def read_description(folder: Path) -> Tuple[ModelDescription, Path]:
     if Path(weights).name != weights or not file.is_file():
         raise UserError(f"{path}: its weights {weights!r} are not in this folder; copy the whole folder")
     return description, file
+
+
+def check_weights(folder: Path, weights: Path) -> None:
+    """Raise a `UserError` unless the weights of an export are, bit by bit, those that were written."""
+    path = folder / CONFIG_FILE
+    expected = _facts(path).get("sha256")
+    found = _sums(folder, weights.name)
+    for name in sorted({*found, *(expected if isinstance(expected, dict) else {weights.name: None})}):
+        if found.get(name) != (expected or {}).get(name):
+            raise UserError(
+                f"{folder / name}: is not the file that {path} was written for; copy the whole folder again"
+            )
+
+
+def _sums(folder: Path, weights: str) -> Dict[str, str]:
+    """SHA-256 of the files that hold the model, by name; a large one has its data in a file of its own."""
+    sums = {}
+    for file in sorted(folder.glob(f"{weights}*")):
+        digest = hashlib.sha256()
+        with open(file, "rb") as opened:
+            for piece in iter(lambda: opened.read(_PIECE), b""):  # noqa: B023
+                digest.update(piece)
+        sums[file.name] = digest.hexdigest()
+    return sums
 
 
 def read_training(folder: Path) -> Dict[str, Any]:

@@ -154,6 +154,7 @@ def _config(checkpoint: Checkpoint, inputs: Preprocessing) -> Dict[str, Any]:
         leads_to_load=None if leads is None else str(parse_leads(leads)),
         sample_rate=inputs.sample_rate,
         max_sample_size=inputs.segment_samples,
+        data=Path(str(config["task"].get("data") or "data")).name,  # the folders of this machine mean nothing there
     )
     return config
 

@@ -6,6 +6,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from fairseq_signals_ext.checkpoints.describing import describe
 from fairseq_signals_ext.checkpoints.description import ModelDescription, read_description, read_training
+from fairseq_signals_ext.checkpoints.ecg_fm_folder import checkpoint_of
 from fairseq_signals_ext.checkpoints.reading import Checkpoint, read_checkpoint
 from fairseq_signals_ext.conv_layers import ConvLayer, frames_of, parse_conv_layers, samples_per_frame
 from fairseq_signals_ext.errors import UserError
@@ -59,6 +60,7 @@ def inspect_model(path: Path) -> Dict[str, Facts]:
     Raises:
         UserError: it is neither.
     """
+    path = checkpoint_of(path)
     facts = _of_export(path) if path.is_dir() else _of_checkpoint(read_checkpoint(path))
     return {section: values for section, values in _plain(facts).items() if values}
 

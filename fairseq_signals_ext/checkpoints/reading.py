@@ -4,12 +4,14 @@ import argparse
 import contextlib
 import pickle
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ContextManager, Dict, Mapping, Optional
 
 import numpy as np
 
+from fairseq_signals_ext.checkpoints.file_kinds import what_is_wrong_with
 from fairseq_signals_ext.errors import UserError
 
 # options of a model's config that decide which parameters its encoder has, and what it computes
@@ -119,8 +121,12 @@ def read_safely(path: Path, cure: str = "give another file") -> Any:
         raise UserError(f"{path}: is a folder; give a file in it, such as checkpoints/checkpoint_best.pt")
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; {cure}")
+    problem = what_is_wrong_with(path)
+    if problem:
+        raise UserError(f"{path}: {problem}")
     try:
-        with only_data():
+        with only_data(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
             try:
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             except (RuntimeError, TypeError, ValueError):  # an old file format, or an old torch, cannot be mapped
@@ -129,14 +135,14 @@ def read_safely(path: Path, cure: str = "give another file") -> Any:
         raise UserError(f"{path}: {_foreign(str(error))}; {cure}") from None
     except Exception as error:  # torch raises many kinds for a damaged file
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-        raise UserError(f"{path}: damaged, or not a checkpoint ({reason}); {cure}") from None
+        raise UserError(f"{path}: not a checkpoint ({reason}); {cure}") from None
 
 
 def _foreign(message: str) -> str:
     """What torch says of a pickle that it did not load, in one line."""
     found = re.search(r"(?:GLOBAL|Unsupported class) ([\w.]+)", message)  # the second: torch before 2.5
     if found is None:
-        return "damaged, or not a checkpoint"
+        return "not a checkpoint, but a pickle that torch did not write and that could run code, so it was not loaded"
     return f"holds more than data ({found.group(1)}), which could run code, so it was not loaded"
 
 
@@ -145,7 +151,7 @@ def _what_is_wrong(state: Any) -> Optional[str]:
     from torch import Tensor
 
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
-        return "not a checkpoint of fairseq or ECG-FM (it has no 'model')"
+        return "not a checkpoint of fairseq or ECG-FM (it has no 'model' with its config; parameters alone do not do)"
     parameters, config = state["model"], state.get("cfg")
     if not parameters or not all(isinstance(value, Tensor) for value in parameters.values()):
         return "not a checkpoint of fairseq or ECG-FM (its 'model' is not made of tensors)"

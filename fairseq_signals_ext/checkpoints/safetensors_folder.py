@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fairseq_signals_ext.checkpoints.description import read_description, read_training
+from fairseq_signals_ext.checkpoints.description import check_weights, read_description, read_training
 from fairseq_signals_ext.checkpoints.reading import Checkpoint
 from fairseq_signals_ext.errors import UserError
 
@@ -19,6 +19,7 @@ def read_safetensors(folder: Path) -> Checkpoint:
     _, path = read_description(folder)
     if path.suffix != ".safetensors":
         raise UserError(f"{folder}: holds {path.name}, not the parameters; give the checkpoint, or export it again")
+    check_weights(folder, path)
     try:
         parameters = load_file(str(path))
     except (SafetensorError, OSError) as error:

@@ -41,13 +41,14 @@ def run(options: argparse.Namespace) -> int:
     """
     from fairseq_signals_ext.checkpoints.config_conversion import convert_config, list_changes, read_config, to_yaml
 
-    _check_out(options.out, options.overwrite)
+    _check_out(options.out, options.overwrite, options.config)
     converted = convert_config(read_config(options.config), str(options.config))
     text, changes = to_yaml(converted.sections, options.config.name), list_changes(converted.changes)
     if options.out is None:
         print(text, end="")
         print(changes, file=sys.stderr)
         return 0
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     with atomic(options.out) as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(changes)
@@ -55,12 +56,15 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check_out(out: Optional[Path], overwrite: bool) -> None:
+def _check_out(out: Optional[Path], overwrite: bool, source: Path) -> None:
     if out is None:
         return
     if out.suffix != ".yaml":
         raise UserError(f"{out}: hydra finds configs by the ending .yaml; name it so")
-    if not out.parent.is_dir():
-        raise UserError(f"{out.parent}: no such folder; make it first")
+    above = next(folder for folder in out.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise UserError(f"{above}: is a file, not a folder; give another --out")
+    if out.exists() and source.exists() and out.samefile(source):
+        raise UserError(f"{out}: is what is converted; give another --out")
     if out.exists() and not overwrite:
         raise UserError(f"{out}: exists; give --overwrite to replace it, or another --out")

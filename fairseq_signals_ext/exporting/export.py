@@ -15,6 +15,7 @@ from fairseq_signals_ext.checkpoints.description import (
     write_description,
 )
 from fairseq_signals_ext.checkpoints.ecg_fm import to_ecg_fm, write_ecg_fm
+from fairseq_signals_ext.checkpoints.ecg_fm_folder import checkpoint_of
 from fairseq_signals_ext.checkpoints.reading import Checkpoint, read_checkpoint
 from fairseq_signals_ext.checkpoints.safetensors_folder import read_safetensors
 from fairseq_signals_ext.errors import UserError
@@ -57,29 +58,38 @@ def export(
     At no time more than two copies of the weights and a little are in memory.
 
     Args:
-        checkpoint: ours or ECG-FM's, or the folder of an export to safetensors.
+        checkpoint: ours or ECG-FM's, or the folder of an export to safetensors or ecg-fm.
         to: one of `FORMATS`.
         out: folder for the export; default: beside the checkpoint, such as `checkpoint_best-onnx`.
         labels: names of the labels, see `describe`.
         overwrite: replace an export to the same format.
 
     Raises:
-        UserError: the checkpoint cannot be used, `out` has content, a parameter of the export is not bit-equal, or an
-            output differs by more than `verifying.TOLERANCE`; nothing is left then.
+        UserError: the checkpoint cannot be used, `out` has content or is in the folder that is exported, the model's
+            outputs are not finite, a parameter of the export is not bit-equal, or an output differs by more than
+            `verifying.TOLERANCE`; nothing is left then.
     """
     if to not in FORMATS:
         raise UserError(f"--to {to!r}: use one of {', '.join(FORMATS)}")
+    given, checkpoint = checkpoint, checkpoint_of(checkpoint)
     name = _model_name(checkpoint)
-    out = checkpoint.parent / f"{name}-{to}" if out is None else out
+    out = given.parent / f"{name}-{to}" if out is None else out
     check_free(out, _names(to, name), overwrite)
-    if checkpoint.resolve() in (out.resolve(), *(file.resolve() for file in out.glob("*"))):
-        raise UserError(f"{out}: is what is exported; give another folder with --out")
+    _check_apart(given, checkpoint, out)
     description = _described(checkpoint, labels)
     with atomic_folder(out) as folder:
         differences = FORMATS[to](_Job(checkpoint, name, description, folder))
         _write_labels(description, folder)
         names = sorted(file.name for file in folder.iterdir())
     return ExportResult(out, tuple(out / name for name in names), differences)
+
+
+def _check_apart(given: Path, checkpoint: Path, out: Path) -> None:
+    """See that what is exported is not replaced, and that its folder stays as it is."""
+    if checkpoint.resolve() in (out.resolve(), *(file.resolve() for file in out.glob("*"))):
+        raise UserError(f"{out}: is what is exported; give another folder with --out")
+    if given.is_dir() and given.resolve() in out.resolve().parents:
+        raise UserError(f"{out}: is in the folder that is exported; give another folder with --out")
 
 
 def _model_name(source: Path) -> str:
@@ -109,10 +119,13 @@ def _build(source: Path) -> Any:
 def _described(source: Path, labels: Optional[str]) -> ModelDescription:
     """Its description; that of an export says where the model is from, what its own checkpoint does not know."""
     checkpoint = _read(source)
+    description = describe(checkpoint, labels)
+    if labels is not None and description.kind == "pretraining":
+        raise UserError(f"{source}: a pretrained model has no labels; leave --labels out")
     if not source.is_dir():
-        return describe(checkpoint, labels)
+        return description
     saved, _ = read_description(source)
-    return saved if labels is None else dataclasses.replace(describe(checkpoint, labels), provenance=saved.provenance)
+    return saved if labels is None else dataclasses.replace(description, provenance=saved.provenance)
 
 
 def _write_labels(description: ModelDescription, folder: Path) -> None:
@@ -155,6 +168,7 @@ def _outputs_and_parameters(job: _Job) -> Tuple[verifying.Outputs, Dict[str, Any
     """
     model = _build(job.source)
     expected = verifying.outputs_of_model(model, job.description)
+    verifying.check_finite(expected, job.source)
     parameters = verifying.own_parameters(model, _read(job.source))
     del model
     gc.collect()  # a model is a cycle of references
@@ -188,6 +202,7 @@ def _to_runtime(
     path = job.folder / weights
     model = _build(job.source)
     expected = verifying.outputs_of_model(model, job.description)
+    verifying.check_finite(expected, job.source)
     write(EcgNetwork(model, job.description).requires_grad_(False).eval(), job.description, path)
     del model
     gc.collect()

@@ -89,6 +89,19 @@ def outputs_of_onnx(path: Path, description: ModelDescription) -> Outputs:
     ]
 
 
+def check_finite(expected: Outputs, source: Path) -> None:
+    """See that the model itself gives numbers.
+
+    Raises:
+        UserError: it does not, as after a training that diverged.
+    """
+    if not all(np.isfinite(output).all() for outputs in expected for output in outputs):
+        raise UserError(
+            f"{source}: the model's outputs are not finite, as its weights are not, so nothing was written; take a "
+            "checkpoint from before the training diverged"
+        )
+
+
 def differences(found: Outputs, expected: Outputs, description: ModelDescription) -> Dict[str, float]:
     """The largest absolute difference of each output; of a regression's values in deviations of the label.
 

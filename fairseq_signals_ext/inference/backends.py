@@ -64,10 +64,11 @@ class TorchScriptBackend(TorchBackend):
     def __init__(self, path: Path, device: str = "cpu", threads: Optional[int] = None):
         import torch
 
+        found = _torch_device(device)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
             try:
-                network = torch.jit.load(str(path), map_location=_torch_device(device))
+                network = torch.jit.load(str(path), map_location=found)
             except (RuntimeError, ValueError) as error:
                 raise UserError(f"{path}: damaged, or not TorchScript ({_line(error)}); export again") from None
         super().__init__(network.eval(), device, threads)
@@ -79,6 +80,7 @@ class OnnxBackend:
     Args:
         path: of the file, with inputs `source` and `padding_mask`.
         outputs: names of those that are wanted, in order.
+        shape: of a segment, leads and samples.
         device: "cpu", or "cuda" where onnxruntime can.
         threads: on a CPU; None: onnxruntime's choice.
 
@@ -88,7 +90,14 @@ class OnnxBackend:
 
     name = "ONNX"
 
-    def __init__(self, path: Path, outputs: List[str], device: str = "cpu", threads: Optional[int] = None):
+    def __init__(
+        self,
+        path: Path,
+        outputs: List[str],
+        shape: Tuple[int, int],
+        device: str = "cpu",
+        threads: Optional[int] = None,
+    ):
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -99,18 +108,29 @@ class OnnxBackend:
             raise
         except Exception as error:  # onnxruntime has a kind of its own for each failure
             raise UserError(f"{path}: damaged, or not ONNX ({_line(error)}); export again") from None
-        for kind, wanted, its in (
-            ("input", ["source", "padding_mask"], self._session.get_inputs()),
-            ("output", outputs, self._session.get_outputs()),
-        ):
-            missing = sorted(set(wanted) - {one.name for one in its})
-            if missing:
-                raise UserError(f"{path}: has no {kind} {missing[0]!r}, so it is of another model; export again")
+        _check_fits(self._session, path, outputs, shape)
         self._outputs = outputs
 
     def __call__(self, source: np.ndarray, padding_mask: np.ndarray) -> Outputs:
         """See the module's text."""
         return tuple(self._session.run(self._outputs, {"source": source, "padding_mask": padding_mask}))
+
+
+def _check_fits(session: Any, path: Path, outputs: List[str], shape: Tuple[int, int]) -> None:
+    """See that a file has the inputs and outputs of its description."""
+    for kind, wanted, its in (
+        ("input", ["source", "padding_mask"], session.get_inputs()),
+        ("output", outputs, session.get_outputs()),
+    ):
+        missing = sorted(set(wanted) - {one.name for one in its})
+        if missing:
+            raise UserError(f"{path}: has no {kind} {missing[0]!r}, so it is of another model; export again")
+    found = next(one.shape for one in session.get_inputs() if one.name == "source")
+    # a size that the file leaves open is a name or None
+    if len(found) != 3 or any(size != own for size, own in zip(found[1:], shape) if isinstance(size, int)):
+        told = " x ".join(str(size) for size in found[1:])
+        needed = " x ".join(map(str, shape))
+        raise UserError(f"{path}: takes segments of {told}, not {needed} as its config says; copy the whole folder")
 
 
 def _torch_device(name: str) -> Any:

@@ -4,7 +4,8 @@ import contextlib
 from pathlib import Path
 from typing import Any, Optional
 
-from fairseq_signals_ext.checkpoints.description import CONFIG_FILE, ModelDescription, read_description
+from fairseq_signals_ext.checkpoints.description import CONFIG_FILE, ModelDescription, check_weights, read_description
+from fairseq_signals_ext.checkpoints.ecg_fm_folder import checkpoint_of
 from fairseq_signals_ext.errors import MissingPackageError, UserError, how_to_install
 from fairseq_signals_ext.inference.backends import OnnxBackend, TorchBackend, TorchScriptBackend
 from fairseq_signals_ext.inference.hub import PREFIX, fetch
@@ -21,6 +22,7 @@ def load_model(
         raise UserError(f"threads {threads}: give at least 1")
     try:
         path = fetch(source) if isinstance(source, str) and source.startswith(PREFIX) else Path(source)
+        path = checkpoint_of(path)
         folder = _folder_of_export(path)
         if folder is None:
             return _from_checkpoint(path, str(source), labels, device, threads)
@@ -71,10 +73,12 @@ def _from_checkpoint(
 
 def _from_export(folder: Path, source: str, device: str, threads: Optional[int]) -> LoadedModel:
     description, weights = read_description(folder)
+    check_weights(folder, weights)
     backend: Any
     if weights.suffix == ".onnx":
         outputs = [name for name in (description.output_name, "embedding") if name is not None]
-        backend = OnnxBackend(weights, outputs, device, threads)
+        inputs = description.preprocessing
+        backend = OnnxBackend(weights, outputs, (len(inputs.leads), inputs.segment_samples), device, threads)
     elif weights.suffix == ".pt":
         if source.startswith(PREFIX):
             raise UserError(f"{source}: is TorchScript, a program of somebody else; use its ONNX or safetensors export")

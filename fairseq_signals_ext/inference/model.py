@@ -141,13 +141,25 @@ class LoadedModel:
         segments = SegmentedRecording.of(found, self.preprocessing, name)
         for start in range(0, len(segments), _BATCH):
             outputs = self._backend(*segments.batch(start, min(start + _BATCH, len(segments))))
-            if not all(np.isfinite(output).all() for output in outputs):
+            if not _are_finite(outputs):
+                self._check_is_finite()
                 seconds = found.samples / found.sample_rate
                 raise UserError(f"{name}: no numbers come out of the model; give more of it than {seconds:.3g} s")
             if self.label_names and outputs[0].shape[1] != len(self.label_names):
                 number = f"{outputs[0].shape[1]} outputs for {len(self.label_names)} labels"
                 raise UserError(f"{self.source}: {number}, so weights and config are of two models; export again")
             yield outputs
+
+    def _check_is_finite(self) -> None:
+        """See that numbers come out of the model for a whole segment, here of noise."""
+        inputs = self.preprocessing
+        shape = (1, len(inputs.leads), inputs.segment_samples)
+        noise = np.random.default_rng(0).standard_normal(shape, np.float32)
+        if not _are_finite(self._backend(noise, np.zeros(shape[::2], bool))):
+            raise UserError(
+                f"{self.source}: its outputs are not finite for any recording, as its weights are not; take a "
+                "checkpoint from before the training diverged"
+            )
 
     def __repr__(self) -> str:
         inputs, labels = self.preprocessing, len(self.label_names)
@@ -156,6 +168,10 @@ class LoadedModel:
         what = f"{self.description.kind}, {labels} label{'s' * (labels != 1)}" if labels else self.description.kind
         given = f"{len(self.leads)} leads, {inputs.sample_rate:g} Hz, {pieces}"
         return f"<LoadedModel {self.source}: {what}; {given}; runs on {getattr(self._backend, 'name', 'a function')}>"
+
+
+def _are_finite(outputs: Outputs) -> bool:
+    return all(bool(np.isfinite(output).all()) for output in outputs)
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from fairseq_signals_ext.checkpoints.reading import Checkpoint
 from fairseq_signals_ext.conv_layers import frames_of
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.models.pooling import mean_over_frames
+from fairseq_signals_ext.requirements import quiet_fairseq
 
 
 class EcgNetwork(nn.Module):
@@ -111,6 +112,7 @@ def build_network(checkpoint: Checkpoint, description: ModelDescription) -> EcgN
     return EcgNetwork(build_model(checkpoint), description).requires_grad_(False).eval()
 
 
+@quiet_fairseq()
 def build_model(checkpoint: Checkpoint) -> Any:
     """The fairseq model of a checkpoint with its parameters, in evaluation mode; no task, hydra or data are needed.
 

@@ -17,6 +17,8 @@ def labels_by_name(table: LabelTable, wanted: Sequence[str]) -> LabelTable:
     """
     if table.names == tuple(wanted):
         return table
+    if table.names == tuple(f"label_{number}" for number in range(len(wanted))):  # it has no names
+        return LabelTable(table.path, table.values, wanted, table.codes)
     common = [name for name in wanted if name in table.names]
     if not common:
         raise UserError(

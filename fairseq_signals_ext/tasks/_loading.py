@@ -11,6 +11,7 @@ from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
 from fairseq.tasks import TASK_DATACLASS_REGISTRY
 from omegaconf import DictConfig, open_dict
 
+from fairseq_signals_ext.checkpoints.describing import describe
 from fairseq_signals_ext.checkpoints.parameter_names import is_ecg_fm
 from fairseq_signals_ext.checkpoints.reading import only_data, read_checkpoint, read_safely
 from fairseq_signals_ext.errors import exits_on_user_error
@@ -35,12 +36,28 @@ def mend_loading_of_checkpoints() -> None:
         with only_data():
             state = load(path, arg_overrides, **kwargs)
         _drop_unknown_options(state.get("cfg") or {})
-        if is_ecg_fm(state.get("model") or {}):  # its meters are not fairseq's
-            (state.get("extra_state") or {}).pop("metrics", None)
+        if is_ecg_fm(state.get("model") or {}):
+            _complete_ecg_fm(Path(path), state)
         return state
 
     load_checkpoint_to_cpu.refuses_clearly = True  # type: ignore[attr-defined]
     checkpoint_utils.load_checkpoint_to_cpu = load_checkpoint_to_cpu
+    _mend_missing_files()
+
+
+def _mend_missing_files() -> None:
+    """The same for a file that is not there, of which fairseq makes a traceback before it loads it."""
+    load = checkpoint_utils.load_model_ensemble_and_task
+
+    @functools.wraps(load)
+    def load_model_ensemble_and_task(filenames: Any, arg_overrides: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if (arg_overrides or {}).get("task") in _OUR_TASKS:
+            for path in map(Path, filenames):
+                if not path.exists():
+                    raise SystemExit(f"error: {path}: no such checkpoint; give another --path")
+        return load(filenames, arg_overrides, *args, **kwargs)
+
+    checkpoint_utils.load_model_ensemble_and_task = load_model_ensemble_and_task
 
 
 def _check(path: Path, for_us: bool) -> None:
@@ -54,6 +71,20 @@ def _check(path: Path, for_us: bool) -> None:
         exits_on_user_error(read_checkpoint)(path)
     elif path.is_file() and os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "0") not in ("1", "y", "yes", "true"):
         read_safely(path)
+
+
+@exits_on_user_error
+def _complete_ecg_fm(path: Path, state: Dict[str, Any]) -> None:
+    """Say, in place, what ECG-FM's checkpoints do not hold: names of labels, and how segments become a recording."""
+    (state.get("extra_state") or {}).pop("metrics", None)  # its meters are not fairseq's
+    task = (state.get("cfg") or {}).get("task")
+    if not isinstance(task, DictConfig) or task.get("_name") != "ecg_classification":
+        return
+    with open_dict(task):
+        task.setdefault("aggregate", "ecg-fm")
+    description = describe(read_checkpoint(path))
+    if description.names_are_known:
+        state.setdefault("task_state", {}).setdefault("label_names", list(description.label_names))
 
 
 def _drop_unknown_options(config: Any) -> None:

@@ -35,6 +35,7 @@ SMALL = {
     "task": {"_name": "ecg_pretraining", "data": "/theirs/manifests"},
     "model": {"_name": "wav2vec2_cmsc", "encoder_layers": 2},
     "criterion": {"_name": "wav2vec2_with_cmsc", "temp": 0.2},
+    "dataset": {"batch_size": 8},
 }
 
 
@@ -93,12 +94,45 @@ def test_fairseq_knows_each_key_that_is_kept(golden, registered):
 def test_file_of_five_sections(golden_folder):
     """As published beside the checkpoint: the learning rate goes where fairseq has it."""
     groups, sections = changed(read_config(golden_folder / "tiny_pretrained.yaml"))
-    assert list(sections) == ["task", "criterion", "optimization", "optimizer", "lr_scheduler", "model"]
+    order = ["task", "dataset", "criterion", "optimization", "optimizer", "lr_scheduler", "model"]
+    assert list(sections) == order
     assert sections["optimization"] == {"lr": [5e-5]}
     assert {key for key, group in groups.items() if group == RENAMED} == {"criterion.all_gather", "optimizer.lr"}
-    assert {key for key, group in groups.items() if group == TO_GIVE} == {"task.data"}
+    assert {key for key, group in groups.items() if group == TO_GIVE} == {"task.data", "dataset.batch_size"}
     assert sections["criterion"]["cmsc_gather"] is False and "all_gather" not in sections["criterion"]
     assert sections["optimizer"]["adam_betas"] == "(0.9, 0.98)"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "asked"),
+    [
+        (None, True),
+        ({}, True),
+        ({"num_workers": 2}, True),
+        ({"batch_size": None, "max_tokens": None}, True),
+        ({"batch_size": 4}, False),
+        ({"max_tokens": 9000}, False),
+        ({"max_tokens": 9000, "batch_size": None}, False),
+    ],
+)
+def test_a_batch_size_is_asked_for(dataset, asked):
+    rest = {name: values for name, values in SMALL.items() if name != "dataset"}
+    groups, sections = changed(rest if dataset is None else {**rest, "dataset": dataset})
+    assert (groups.get("dataset.batch_size") == TO_GIVE) is asked
+    assert (sections.get("dataset", {}).get("batch_size") == "???") is asked
+
+
+def test_labels_are_asked_for():
+    rest = {"model": {"_name": "ecg_transformer_classifier"}, "dataset": SMALL["dataset"]}
+    for task, criterion in (
+        ("ecg_classification", "binary_cross_entropy_with_logits"),
+        ("ecg_regression", "regression"),
+    ):
+        for label_file in ({}, {"label_file": None}, {"label_file": "/theirs/y.npy"}):
+            of_task = {"_name": task, **label_file}
+            groups, sections = changed({**rest, "task": of_task, "criterion": {"_name": criterion}})
+            assert groups["task.label_file"] == TO_GIVE and sections["task"]["label_file"] == "???"
+    assert "task.label_file" not in changed(SMALL)[0]
 
 
 def test_text_reads_back_and_is_the_same_each_time(golden, tmp_path):
@@ -326,7 +360,7 @@ def test_unknown_names(section, name, known):
 def test_sections_without_a_name_or_missing():
     with pytest.raises(UserError, match="c.yaml: model does not say its _name; there are ecg_transformer_classifier"):
         convert_config({**SMALL, "model": {}}, "c.yaml")
-    for section in SMALL:
+    for section in ("task", "model", "criterion"):
         rest = {name: values for name, values in SMALL.items() if name != section}
         with pytest.raises(UserError, match=f"c.yaml: has no section '{section}'"):
             convert_config(rest, "c.yaml")

@@ -186,13 +186,23 @@ def test_export(tmp_path):
 def test_not_a_model(tmp_path):
     (tmp_path / "text.pt").write_text("no checkpoint")
     for path, message in (
-        (tmp_path / "text.pt", "text.pt: damaged, or not a checkpoint"),
+        (tmp_path / "text.pt", "text.pt: is a text, not a checkpoint"),
         (tmp_path / "no.pt", "no.pt: no such checkpoint"),
-        (tmp_path, "config.json: no such file; give a folder that fairseq-signals-ext export made"),
+        (tmp_path / "empty", "config.json: no such file; give a folder that fairseq-signals-ext export made"),
     ):
+        (tmp_path / "empty").mkdir(exist_ok=True)
         with pytest.raises(UserError, match=message) as error:
             inspect_model(path)
         assert "\n" not in str(error.value)
+
+
+def test_folder_with_one_checkpoint(tmp_path):
+    """As an export for ECG-FM's tools."""
+    path = saved_checkpoint(tmp_path / "one.pt")
+    assert inspect_model(tmp_path) == inspect_model(path)
+    saved_checkpoint(tmp_path / "two.pt")
+    with pytest.raises(UserError, match="config.json: no such file"):
+        inspect_model(tmp_path)
 
 
 _WATCHED = """

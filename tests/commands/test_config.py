@@ -51,8 +51,23 @@ def test_a_file_is_replaced_only_if_asked(source, tmp_path):
     assert OmegaConf.load(out).task._name == "ecg_pretraining"
 
 
+def test_the_source_is_never_replaced(source, tmp_path):
+    (tmp_path / "link.yaml").symlink_to(source)
+    for out in (source, tmp_path / "link.yaml", tmp_path / "." / "theirs.yaml"):
+        with pytest.raises(SystemExit, match=r"error: .*\.yaml: is what is converted; give another --out"):
+            convert(source, "--out", out, "--overwrite")
+    assert source.read_text() == CONFIG
+
+
+def test_the_folder_is_made(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert convert(source, "--out", "configs/new/ours.yaml") == 0
+    assert OmegaConf.load(tmp_path / "configs" / "new" / "ours.yaml").model._name == "wav2vec2_cmsc"
+
+
 @pytest.mark.parametrize(
-    ("out", "message"), [("ours.yml", "by the ending .yaml"), ("no/ours.yaml", "no: no such folder")]
+    ("out", "message"),
+    [("ours.yml", "by the ending .yaml"), ("theirs.yaml/new/ours.yaml", "theirs.yaml: is a file, not a folder")],
 )
 def test_places_that_do_not_do(source, tmp_path, out, message):
     with pytest.raises(SystemExit, match=message):

@@ -1,6 +1,7 @@
 """`fairseq-signals-ext evaluate` as a user runs it: with the reference classifier, and with made-up predictions."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ from made_up import write_shards
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from fairseq_signals_ext.commands.evaluate import main
+from fairseq_signals_ext.evaluation.aggregation import ECG_FM_AGGREGATION
 from fairseq_signals_ext.evaluation.predictions import Predictions
 from fairseq_signals_ext.inference import predicting
 
@@ -104,7 +106,19 @@ def test_reference_classifier(golden_folder, tmp_path, capsys):
     assert facts_of(out)["counts"] == {"recordings": 12, "segments": 24, "patients": 6}
     assert thresholds_of(out) == ("0.5", None, {0.5})  # there is no valid.tsv
     text = capsys.readouterr().out
-    assert text.startswith(f"{checkpoint}\ntest: 12 recordings (24 segments, mean), 6 patients\nthresholds: 0.5;")
+    assert text.startswith(f"{checkpoint}\ntest: 12 recordings (24 segments, ecg-fm), 6 patients\nthresholds: 0.5;")
+
+
+def test_published_classifier_has_its_names_and_its_way_of_aggregating(golden_folder, tmp_path):
+    write_shards(tmp_path, [5000] * 8, patients=[f"p{row}" for row in range(8)], split="test")
+    np.save(tmp_path / "y.npy", (np.random.default_rng(0).random((8, 17)) < 0.4).astype(np.float32))
+    checkpoint = shutil.copy(golden_folder / "tiny_finetuned.pt", tmp_path / "mimic_iv_ecg_finetuned.pt")
+    options = ("--label-file", tmp_path / "y.npy", "--cpu", "--num-workers", 0)
+    out = evaluate(tmp_path, *options, checkpoints=[str(checkpoint)], out="published")
+    recordings, segments = (pd.read_parquet(out / f"{name}.parquet") for name in ("predictions", "segments"))
+    for label, how in ECG_FM_AGGREGATION.items():
+        expected = segments.groupby("idx")[f"probability_{label}"].agg(how)
+        np.testing.assert_allclose(recordings.set_index("idx")[f"probability_{label}"], expected, atol=1e-12)
 
 
 def test_by_default_thresholds_are_the_best_of_valid(predicted, data, capsys):

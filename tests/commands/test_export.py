@@ -43,16 +43,17 @@ def test_default_folder_and_overwrite(tmp_path, capsys):
 def test_mistakes_are_one_line(tmp_path):
     path = saved_checkpoint(tmp_path / "model.pt")
     (tmp_path / "two.csv").write_text("name\nA\nB\n")
+    (tmp_path / "empty").mkdir()
     mistakes = {
         "no such checkpoint": [str(tmp_path / "none.pt"), "--to", "onnx"],
         "its labels are not those that": [str(path), "--to", "onnx", "--labels", str(tmp_path / "two.csv")],
-        "no such file; give a folder that fairseq-signals-ext export made": [str(tmp_path), "--to", "onnx"],
+        "no such file; give a folder that fairseq-signals-ext export made": [str(tmp_path / "empty"), "--to", "onnx"],
     }
     for message, arguments in mistakes.items():
         with pytest.raises(SystemExit, match=f"error: .*{message}") as error:
             main(["export", *arguments])
         assert "\n" not in str(error.value)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["model.pt", "two.csv"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["empty", "model.pt", "two.csv"]
 
 
 def test_format_must_be_said(tmp_path, capsys):

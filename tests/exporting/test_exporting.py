@@ -13,6 +13,7 @@ import pytest
 import torch
 from made_up_checkpoints import LABELS, SAMPLES, made_up_checkpoint, saved_checkpoint
 
+from fairseq_signals_ext.checkpoints import reading
 from fairseq_signals_ext.checkpoints.describing import describe
 from fairseq_signals_ext.checkpoints.description import ModelDescription, read_description
 from fairseq_signals_ext.checkpoints.reading import read_checkpoint
@@ -266,6 +267,8 @@ def flip_a_bit(file, tensor):
     [("safetensors", (exporting.to_safetensors, "write_safetensors")), ("ecg-fm", (exporting, "write_ecg_fm"))],
 )
 def test_a_changed_parameter_is_refused(tmp_path, monkeypatch, to, writer):
+    # as if it was changed before its checksum was made
+    monkeypatch.setattr(reading, "what_is_wrong_with", lambda path: None)
     changed = read_checkpoint(saved_checkpoint(tmp_path / "model.pt")).parameters["proj.weight"].clone()
     write = getattr(*writer)
 
@@ -283,6 +286,46 @@ def test_differences_see_what_is_not_a_number():
     description = ModelDescription("pretraining", {})
     with pytest.raises(UserError, match="embedding differs by nan"):
         verifying.differences([(np.full((1, 2), np.nan),)], [(np.zeros((1, 2)),)], description)
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_weights_that_are_not_numbers(tmp_path, to):
+    state = torch.load(saved_checkpoint(tmp_path / "model.pt"), weights_only=True)
+    state["model"]["encoder.post_extract_proj.bias"][0] = np.nan
+    torch.save(state, tmp_path / "model.pt")
+    with pytest.raises(UserError, match="model.pt: the model's outputs are not finite, .* before the training diverge"):
+        export(tmp_path / "model.pt", to)
+    assert left(tmp_path) == ["model.pt"]
+
+
+def test_a_pretrained_model_has_no_labels(tmp_path):
+    path = saved_checkpoint(tmp_path / "model.pt", "pretraining")
+    folder = export(path, "safetensors").folder
+    for source in (path, folder):
+        with pytest.raises(UserError, match=f"{source}: a pretrained model has no labels; leave --labels out"):
+            export(source, "torchscript", labels="ecg-fm")
+    assert left(tmp_path) == ["model-safetensors", "model.pt"]
+
+
+def test_folder_of_an_export_for_ecg_fm(tmp_path):
+    folder = export(saved_checkpoint(tmp_path / "model.pt"), "ecg-fm", tmp_path / "there").folder
+    result = export(folder, "safetensors")
+    assert result.folder == tmp_path / "model-safetensors"
+    expected = read_checkpoint(folder / "model.pt").parameters
+    found = read_safetensors(result.folder).parameters
+    assert torch.equal(found["proj.weight"], expected["proj.weight"])
+    with pytest.raises(UserError, match="there: is what is exported"):
+        export(folder, "ecg-fm", folder, overwrite=True)
+    assert "model.pt" in left(folder)
+
+
+@pytest.mark.parametrize("below", ["sub", "sub/deeper", "no/../sub"])
+def test_the_folder_that_is_exported_stays_as_it_is(small, below):
+    source = small[1]["safetensors"].folder
+    before = left(source)
+    with pytest.raises(UserError, match=f"{below}: is in the folder that is exported; give another"):
+        export(source, "torchscript", source / below)
+    assert left(source) == before
 
 
 def test_a_folder_with_content_is_kept(small, tmp_path):
@@ -320,7 +363,7 @@ def test_damaged_safetensors(small, tmp_path):
     folder = shutil.copytree(small[1]["safetensors"].folder, tmp_path / "damaged")
     content = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match="model.safetensors: damaged"):
+    with pytest.raises(UserError, match="model.safetensors: is not the file that .*config.json was written for"):
         export(folder, "onnx", tmp_path / "out")
     facts = json.loads((folder / "config.json").read_text())
     del facts["training"]

@@ -1,5 +1,6 @@
 """A model loaded from any file says the same of a recording, and the same as validation does."""
 
+import hashlib
 import json
 import shutil
 import sys
@@ -287,6 +288,24 @@ def copied(folder, out):
     return Path(shutil.copytree(folder, out / "copy"))
 
 
+def believe(folder, weights):
+    """Write the checksum of the weights as they are now, as somebody with bad intentions would."""
+    facts = json.loads((folder / "config.json").read_text())
+    facts["sha256"] = {weights.name: hashlib.sha256(weights.read_bytes()).hexdigest()}
+    (folder / "config.json").write_text(json.dumps(facts))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_flipped_bit(models, name, tmp_path):
+    folder = copied(models[name], tmp_path)
+    weights = next(file for file in folder.iterdir() if file.stem == "model")
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(UserError, match=f"{weights.name}: is not the file that"):
+        fairseq_signals_ext.load(folder)
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_damaged_exports(models, name, tmp_path):
     folder = copied(models[name], tmp_path)
@@ -294,6 +313,9 @@ def test_damaged_exports(models, name, tmp_path):
     content = weights.read_bytes()
     for damaged in (content[: len(content) // 2], b"", b"no model at all" * 100):
         weights.write_bytes(damaged)
+        with pytest.raises(UserError, match=f"{weights.name}: is not the file that .*; copy the whole folder again"):
+            fairseq_signals_ext.load(folder)
+        believe(folder, weights)
         with pytest.raises(UserError, match=rf"{weights.name}: damaged.*export again") as error:
             fairseq_signals_ext.load(folder)
         assert "\n" not in str(error.value)
@@ -386,3 +408,47 @@ def test_recording_of_a_file_is_the_file(models, ecg_data):
     file = ecg_data / "formats" / "dicom_12lead_1000hz.dcm"
     model = fairseq_signals_ext.load(models["onnx"])
     np.testing.assert_array_equal(model.predict(file).scores, model.predict(read_ecg(file)).scores)
+
+
+def test_torchscript_on_a_device_that_is_not_there(models):
+    with pytest.raises(UserError, match="^device 'cuda:77': cannot be used .*; use cpu$"):
+        fairseq_signals_ext.load(models["torchscript"], device="cuda:77")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_weights_that_are_not_numbers(tmp_path, monkeypatch, name):
+    """A training that diverged is another thing than a recording that is too short."""
+    monkeypatch.setattr("fairseq_signals_ext.exporting.verifying.check_finite", lambda *given: None)
+    monkeypatch.setattr("fairseq_signals_ext.exporting.verifying.differences", lambda *given: {})
+    state = torch.load(saved_checkpoint(tmp_path / "model.pt"), weights_only=True)
+    state["model"]["encoder.post_extract_proj.bias"][0] = np.nan
+    torch.save(state, tmp_path / "model.pt")
+    for source in (tmp_path / "model.pt", export(tmp_path / "model.pt", name).folder):
+        model = fairseq_signals_ext.load(source)
+        for seconds in (17, 0.01):
+            with pytest.raises(UserError, match="its outputs are not finite .* before the training diverged") as error:
+                model.predict(ecg(seconds), 500)
+            assert str(error.value).startswith(f"{source}: ")
+
+
+def test_weights_of_another_export(models, tmp_path):
+    """Copied beside the description of a model with other leads or other segments."""
+    folder = copied(models["onnx"], tmp_path)
+    facts = json.loads((folder / "config.json").read_text())
+    for option, value, needed in (
+        ("leads", list(LEADS[:3]), "3 x 500"),
+        ("segment_samples", 1000, "12 x 1000"),
+    ):
+        inputs = {**facts["preprocessing"], option: value, "loaded_leads": list(LEADS[:3])}
+        (folder / "config.json").write_text(json.dumps({**facts, "preprocessing": inputs}))
+        with pytest.raises(UserError, match=f"model.onnx: takes segments of 12 x 500, not {needed} as its config"):
+            fairseq_signals_ext.load(folder)
+
+
+def test_folder_of_an_export_for_ecg_fm(models, tmp_path):
+    folder = export(models["checkpoint"], "ecg-fm", tmp_path / "there").folder
+    found = fairseq_signals_ext.load(folder).predict(ecg(), 500).scores
+    np.testing.assert_array_equal(found, fairseq_signals_ext.load(folder / "classifier.pt").predict(ecg(), 500).scores)
+    shutil.copy(folder / "classifier.pt", folder / "other.pt")
+    with pytest.raises(UserError, match="config.json: no such file"):
+        fairseq_signals_ext.load(folder)

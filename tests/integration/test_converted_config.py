@@ -90,3 +90,11 @@ def test_a_path_that_is_not_given_is_asked_for(golden_folder, data, tmp_path):
     options = [*HERE, f"task.label_file={data / 'labels'}"]
     done = run(train_command(data, tmp_path, *options, config="ours", configs=tmp_path))
     assert "set model.model_path to a checkpoint" in error_line(done)
+
+
+def test_a_batch_size_that_is_not_given_is_asked_for(golden_folder, data, tmp_path):
+    assert convert(golden_folder / "tiny_pretrained.yaml", tmp_path).dataset == {"batch_size": "???"}
+    options = [option for option in HERE if "batch_size" not in option]
+    done = run(train_command(data, tmp_path, *options, config="ours", configs=tmp_path))
+    assert done.returncode == 1
+    assert "Must specify batch size either with --max-tokens or --batch-size" in done.stderr

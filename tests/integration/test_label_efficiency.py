@@ -125,4 +125,4 @@ def test_a_training_that_fails_names_its_log(data, tmp_path):
     given = arguments(data, data / "train.tsv", tmp_path / "out")  # a manifest is no checkpoint
     line = error_line(script(SCRIPT, *given))
     log = tmp_path / "out" / "runs" / RUNS[0] / "log.txt"
-    assert f"{log}: the training ended with status 1: " in line and "not a checkpoint of fairseq or ECG-FM" in line
+    assert f"{log}: the training ended with status 1: " in line and "is a text, not a checkpoint" in line

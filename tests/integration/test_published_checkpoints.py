@@ -128,7 +128,7 @@ def audio(state):
 
 
 REFUSED = {
-    "cut short": (None, "damaged, or not a checkpoint"),
+    "cut short": (None, "bad.pt: is damaged or cut short; copy or download it again"),
     "renamed key": (renamed, "it lacks encoder.layers.0.fc1.weight; it has the unknown encoder.layers.0.fc7.weight"),
     "malicious pickle": (malicious, "holds more than data (print), which could run code"),
     "audio wav2vec 2.0": (audio, "is fairseq's audio wav2vec 2.0, whose input is one channel of sound"),

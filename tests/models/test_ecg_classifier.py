@@ -177,7 +177,7 @@ def test_audio_wav2vec2_is_refused(tmp_path):
 
 def test_unusable_file(tmp_path):
     (tmp_path / "file.pt").write_bytes(b"not a checkpoint")
-    with pytest.raises(UserError, match="file.pt: damaged, or not a checkpoint; mend model.model_path"):
+    with pytest.raises(UserError, match="file.pt: is a text, not a checkpoint; give the .pt"):
         resolved(model_path=str(tmp_path / "file.pt"))
 
 

@@ -1,23 +1,13 @@
 """The model beyond the golden settings: sizes, targets, padding, names of parameters, reconstruction."""
 
+import made_up_checkpoints
 import pytest
 import torch
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config, EcgWav2Vec2Model, Wav2Vec2CmscModel
 
-SMALL = {
-    "conv_feature_layers": "[(16, 2, 2)] * 4",
-    "encoder_layers": 2,
-    "encoder_embed_dim": 32,
-    "encoder_ffn_embed_dim": 32,
-    "encoder_attention_heads": 2,
-    "conv_pos": 16,
-    "conv_pos_groups": 4,
-    "final_dim": 8,
-    "latent_vars": 8,
-    "num_negatives": 6,
-}
+SMALL = {**made_up_checkpoints.SMALL, "num_negatives": 6}
 
 
 def small(cls=Wav2Vec2CmscModel, **options):
