@@ -80,9 +80,10 @@ def _complete_ecg_fm(path: Path, state: Dict[str, Any]) -> None:
     task = (state.get("cfg") or {}).get("task")
     if not isinstance(task, DictConfig) or task.get("_name") != "ecg_classification":
         return
-    with open_dict(task):
-        task.setdefault("aggregate", "ecg-fm")
     description = describe(read_checkpoint(path))
+    ways = set(description.aggregation)
+    with open_dict(task):
+        task.setdefault("aggregate", ways.pop() if len(ways) == 1 else "ecg-fm")
     if description.names_are_known:
         state.setdefault("task_state", {}).setdefault("label_names", list(description.label_names))
 

@@ -106,7 +106,7 @@ def test_reference_classifier(golden_folder, tmp_path, capsys):
     assert facts_of(out)["counts"] == {"recordings": 12, "segments": 24, "patients": 6}
     assert thresholds_of(out) == ("0.5", None, {0.5})  # there is no valid.tsv
     text = capsys.readouterr().out
-    assert text.startswith(f"{checkpoint}\ntest: 12 recordings (24 segments, ecg-fm), 6 patients\nthresholds: 0.5;")
+    assert text.startswith(f"{checkpoint}\ntest: 12 recordings (24 segments, mean), 6 patients\nthresholds: 0.5;")
 
 
 def test_published_classifier_has_its_names_and_its_way_of_aggregating(golden_folder, tmp_path):

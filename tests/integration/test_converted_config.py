@@ -85,6 +85,7 @@ def test_fine_tuning(golden_folder, data, tmp_path):
         assert saved[section][key] == original[section][key], f"{section}.{key}"
 
 
+@pytest.mark.slow
 def test_a_path_that_is_not_given_is_asked_for(golden_folder, data, tmp_path):
     convert(golden_folder / "tiny_finetuned.pt", tmp_path)
     options = [*HERE, f"task.label_file={data / 'labels'}"]

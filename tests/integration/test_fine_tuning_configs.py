@@ -28,7 +28,8 @@ def start(data, out, pretrained, config, *options):
     return finetune(data, out, pretrained, *weighted, *ONE_EPOCH, *options, config=config)
 
 
-@pytest.mark.parametrize("config", TASKS)
+# the others differ from it by their notes
+@pytest.mark.parametrize("config", [TASKS[0], *(pytest.param(task, marks=pytest.mark.slow) for task in TASKS[1:])])
 def test_task(data, pretrained, tmp_path, config):
     log = start(data, tmp_path, pretrained, config)
     assert logged(log, "train_lr") == [1e-6]

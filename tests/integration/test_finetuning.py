@@ -210,7 +210,7 @@ def test_the_subset_to_train_on_is_the_one_that_is_named(data, pretrained, tmp_p
     assert logged(done.stdout, "fold1_auroc") == logged(done.stdout, "train_valid_auroc")
 
 
-@pytest.mark.parametrize("size", [1, 8])
+@pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.slow), 8])
 def test_short_recordings_get_the_same_scores_in_any_batch(golden_folder, tmp_path, size):
     write_shards(tmp_path, [1800, 2500, 1000, 5000], split="test")
     write_label_file(tmp_path / "labels", np.random.default_rng(2).integers(0, 2, (4, 17)))

@@ -62,6 +62,7 @@ def metrics_of(run, data):
     return values
 
 
+@pytest.mark.slow
 def test_curve_of_a_script_that_was_killed(data, tmp_path):
     pretrained = write_pretrained(write_labelled(tmp_path / "other"), tmp_path / "pretrained")
     out = tmp_path / "out"

@@ -27,7 +27,7 @@ OVERRIDES = [
 ]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_kill_and_resume(tmp_path, workers):
     write_shards(tmp_path, [9000] * 24)  # six updates an epoch
     overrides = [*OVERRIDES, f"++dataset.num_workers={workers}"]

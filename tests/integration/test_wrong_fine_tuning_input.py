@@ -104,6 +104,7 @@ def test_cinc_score_without_weights(line_of):
     assert "needs criterion.weights_file" in line_of("++criterion.report_cinc_score=true")
 
 
+@pytest.mark.slow
 def test_cinc_score_without_sinus_rhythm(ecg_data, data, line_of):
     weights_file = ecg_data / "cinc2021" / "scoring" / "weights.csv"
     options = ["++criterion.report_cinc_score=true", f"++criterion.weights_file={weights_file}"]

@@ -292,7 +292,9 @@ def test_interrupted(mimic, server, tmp_path):
     publish(server, MIMIC, {name + suffix: b"x" * 3000 for name in names for suffix in (".hea", ".dat")})
     server.seconds = 0.1
     script = (
-        "import sys, wfdb; from fairseq_signals_ext.commands.prepare import main;"
+        # a shell's background jobs, and so their tests, ignore Ctrl-C
+        "import signal, sys, wfdb; from fairseq_signals_ext.commands.prepare import main;"
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"
         f"wfdb.set_db_index_url({server.url!r}); sys.exit(main(sys.argv[1:]))"
     )
     process = subprocess.Popen(
