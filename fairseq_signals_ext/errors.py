@@ -50,6 +50,11 @@ def how_to_install(package: str) -> Optional[str]:
     return None
 
 
+def first_line(error: BaseException, length: int = 160) -> str:
+    """The first line of what a library says, or the kind of its error if that says nothing, at most so long."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:length]
+
+
 def exits_on_user_error(function: Function) -> Function:
     """Turn a `UserError` of an entry point, or a missing optional package, into one line on stderr and exit status 1.
 

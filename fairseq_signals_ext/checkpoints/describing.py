@@ -19,7 +19,8 @@ ECG_FM_SAMPLE_RATE = 500.0
 _PUBLISHED_CLASSIFIER = "mimic_iv_ecg_finetuned.pt"
 # what ECG-FM's framework can do to inputs and this package does not
 _UNKNOWN_INPUTS = ("filter", "mean_path", "std_path")
-_KINDS = {
+# what the models of each of our tasks are
+KINDS_BY_TASK = {
     "ecg_pretraining": "pretraining",
     "ecg_classification": "classification",
     "ecg_regression": "regression",
@@ -38,9 +39,10 @@ def describe(checkpoint: Checkpoint, labels: Optional[str] = None) -> ModelDescr
         UserError: it is of another task than ours, or the names do not fit its labels, or are others than it holds.
     """
     task, state = checkpoint.task_config, checkpoint.task_state
-    kind = _KINDS.get(str(task.get("_name")))
+    kind = KINDS_BY_TASK.get(str(task.get("_name")))
     if kind is None:
-        raise UserError(f"{checkpoint.path}: is of task {task.get('_name')!r}; use one of {', '.join(sorted(_KINDS))}")
+        ours = ", ".join(sorted(KINDS_BY_TASK))
+        raise UserError(f"{checkpoint.path}: is of task {task.get('_name')!r}; use one of {ours}")
     names, known = ((), True) if kind == "pretraining" else _label_names(checkpoint, labels)
     chosen = kind == "classification"
     description = ModelDescription(
@@ -164,9 +166,7 @@ def _name(path: Any) -> Optional[str]:
 
 
 def _provenance(checkpoint: Checkpoint) -> Dict[str, Any]:
-    state, config = checkpoint.state, checkpoint.config
-    history = (state.get("optimizer_history") or [{}])[-1]
-    extra = state.get("extra_state") or {}
+    config, extra = checkpoint.config, checkpoint.state.get("extra_state") or {}
     facts = {
         "checkpoint": checkpoint.path.name,
         "task": checkpoint.task_config.get("_name"),
@@ -174,8 +174,8 @@ def _provenance(checkpoint: Checkpoint) -> Dict[str, Any]:
         "criterion": (config.get("criterion") or {}).get("_name"),
         "data": _name(checkpoint.task_config.get("data")),
         "pretrained": _name(checkpoint.model_config.get("model_path")),
-        "updates": history.get("num_updates"),
-        "epoch": (extra.get("train_iterator") or {}).get("epoch"),
+        "updates": checkpoint.updates,
+        "epoch": checkpoint.epoch,
         "best": extra.get("best"),
         **{name: checkpoint.task_state.get(name) for name in ("package_version", "fairseq_version", "torch_version")},
     }

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence, Tuple, Type
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Type
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.leads import LEADS
@@ -102,6 +102,11 @@ class ModelDescription:
     def output_name(self) -> Optional[str]:
         """Name of an export's output: "logits", or "values" of a regression, in its unit; None without labels."""
         return {"classification": "logits", "regression": "values"}.get(self.kind)
+
+    @property
+    def output_names(self) -> List[str]:
+        """Names of all that a network and its exports return, in order."""
+        return [name for name in (self.output_name, "embedding") if name is not None]
 
     def check(self) -> None:
         """See that it is consistent.

@@ -111,8 +111,6 @@ def to_ecg_fm(checkpoint: Checkpoint, description: ModelDescription) -> Dict[str
     config = _config(checkpoint, description.preprocessing)
     name, criterion = config["model"]["_name"], config["criterion"]["_name"]
     parameters = {key: value for key, value in checkpoint.parameters.items() if not key.startswith(_WITHOUT[str(name)])}
-    history = (checkpoint.state.get("optimizer_history") or [{}])[-1]
-    iterator = (checkpoint.state.get("extra_state") or {}).get("train_iterator") or {}
     return {
         "args": None,
         "cfg": config,
@@ -123,14 +121,14 @@ def to_ecg_fm(checkpoint: Checkpoint, description: ModelDescription) -> Dict[str
                 "criterion_name": _CRITERION_CLASSES[criterion],
                 "optimizer_name": "FairseqAdam",
                 "lr_scheduler_state": {},
-                "num_updates": int(history.get("num_updates") or 0),
+                "num_updates": int(checkpoint.updates or 0),
             }
         ],
         "task_state": task_state_of(description),
         "extra_state": {
             "metrics": [],
             "previous_training_time": 0.0,
-            "train_iterator": {"epoch": int(iterator.get("epoch") or 1), "iterations_in_epoch": 0},
+            "train_iterator": {"epoch": int(checkpoint.epoch or 1), "iterations_in_epoch": 0},
         },
     }
 

@@ -78,7 +78,7 @@ def _of_checkpoint(checkpoint: Checkpoint) -> Dict[str, Facts]:
         "parameters": _parameters(checkpoint.parameters),
         **(_usage(description) if description else {}),
         "training": _training(checkpoint.config),
-        "progress": _progress(checkpoint.state),
+        "progress": _progress(checkpoint),
         "optimizer_state": {
             "saved": bool(optimizer),
             "bytes": sum(tensor.numel() * tensor.element_size() for tensor in optimizer),
@@ -207,15 +207,15 @@ def _augmentations(task: Mapping[str, Any]) -> Facts:
     }
 
 
-def _progress(state: Mapping[str, Any]) -> Facts:
+def _progress(checkpoint: Checkpoint) -> Facts:
     """How far the training came, and what it had reached."""
-    extra, history = state.get("extra_state") or {}, state.get("optimizer_history") or [{}]
+    extra = checkpoint.state.get("extra_state") or {}
     metrics = extra.get("metrics")
     return {
-        "updates": history[-1].get("num_updates"),
-        "epoch": (extra.get("train_iterator") or {}).get("epoch"),
+        "updates": checkpoint.updates,
+        "epoch": checkpoint.epoch,
         "training_seconds": extra.get("previous_training_time"),
-        "best_checkpoint_metric": (state["cfg"].get("checkpoint") or {}).get("best_checkpoint_metric"),
+        "best_checkpoint_metric": (checkpoint.config.get("checkpoint") or {}).get("best_checkpoint_metric"),
         "best": extra.get("best"),
         "val_loss": extra.get("val_loss"),
         "metrics": {

@@ -12,7 +12,7 @@ from typing import Any, ContextManager, Dict, Mapping, Optional
 import numpy as np
 
 from fairseq_signals_ext.checkpoints.file_kinds import what_is_wrong_with
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.errors import UserError, first_line
 
 # options of a model's config that decide which parameters its encoder has, and what it computes
 ARCHITECTURE = (
@@ -63,6 +63,16 @@ class Checkpoint:
     def task_state(self) -> Dict[str, Any]:
         """What the task keeps for its models: label names, sample rate, thresholds, ...; empty for ECG-FM's files."""
         return self.state.get("task_state") or {}
+
+    @property
+    def updates(self) -> Optional[int]:
+        """Updates that the model was trained for; None where it is not said."""
+        return (self.state.get("optimizer_history") or [{}])[-1].get("num_updates")
+
+    @property
+    def epoch(self) -> Optional[int]:
+        """Epoch that the training would go on with; None where it is not said."""
+        return ((self.state.get("extra_state") or {}).get("train_iterator") or {}).get("epoch")
 
 
 def read_checkpoint(path: Path, cure: str = "give another file") -> Checkpoint:
@@ -134,8 +144,7 @@ def read_safely(path: Path, cure: str = "give another file") -> Any:
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: {_foreign(str(error))}; {cure}") from None
     except Exception as error:  # torch raises many kinds for a damaged file
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-        raise UserError(f"{path}: not a checkpoint ({reason}); {cure}") from None
+        raise UserError(f"{path}: not a checkpoint ({first_line(error, 120)}); {cure}") from None
 
 
 def _foreign(message: str) -> str:

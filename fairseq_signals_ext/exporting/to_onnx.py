@@ -10,7 +10,7 @@ from typing import Any, Dict, Iterator, List, Tuple
 import torch
 
 from fairseq_signals_ext.checkpoints.description import ModelDescription
-from fairseq_signals_ext.exporting.verifying import output_names, probe
+from fairseq_signals_ext.exporting.verifying import probe
 from fairseq_signals_ext.inference.network import EcgNetwork
 
 WEIGHTS = "model.onnx"
@@ -55,7 +55,7 @@ def _graph(network: EcgNetwork, description: ModelDescription) -> Tuple[Any, Lis
             optimize=False,
             opset_version=OPSET,
             input_names=["source", "padding_mask"],
-            output_names=output_names(description),
+            output_names=description.output_names,
             dynamic_shapes={"source": {0: "segments"}, "padding_mask": {0: "segments"}},
         )
         traced = list(program.model.graph.initializers.values())

@@ -19,11 +19,6 @@ Probe = Tuple[Tensor, Tensor]
 Outputs = List[Tuple[np.ndarray, ...]]  # for each probe the output, if there is one, and the embedding
 
 
-def output_names(description: ModelDescription) -> List[str]:
-    """Names of what a network and its exports return, in order."""
-    return [name for name in (description.output_name, "embedding") if name is not None]
-
-
 def probe(description: ModelDescription, segments: int, shortened: bool) -> Probe:
     """Random standardised segments: `source` (float32, N x leads x samples), `padding_mask` (bool, N x samples).
 
@@ -82,7 +77,7 @@ def outputs_of_onnx(path: Path, description: ModelDescription) -> Outputs:
     options.add_session_config_entry("session.disable_prepacking", "1")
     options.enable_cpu_mem_arena = False
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    names = output_names(description)
+    names = description.output_names
     return [
         tuple(session.run(names, {"source": source.numpy(), "padding_mask": padding.numpy()}))
         for source, padding in probes(description)
@@ -110,7 +105,7 @@ def differences(found: Outputs, expected: Outputs, description: ModelDescription
     """
     scale = np.array(description.target_std) if description.kind == "regression" else np.ones(1)
     largest = {}
-    for place, name in enumerate(output_names(description)):
+    for place, name in enumerate(description.output_names):
         apart = [np.abs(ours[place] - theirs[place]) for ours, theirs in zip(found, expected)]
         largest[name] = float(np.max([np.max(each / (scale if name == "values" else 1)) for each in apart]))
         if not largest[name] <= TOLERANCE:

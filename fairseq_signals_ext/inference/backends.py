@@ -11,7 +11,7 @@ from typing import Any, Iterator, List, Optional, Tuple
 
 import numpy as np
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.errors import UserError, first_line
 
 Outputs = Tuple[np.ndarray, ...]
 _ONNX_DEVICES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -70,7 +70,7 @@ class TorchScriptBackend(TorchBackend):
             try:
                 network = torch.jit.load(str(path), map_location=found)
             except (RuntimeError, ValueError) as error:
-                raise UserError(f"{path}: damaged, or not TorchScript ({_line(error)}); export again") from None
+                raise UserError(f"{path}: damaged, or not TorchScript ({first_line(error)}); export again") from None
         super().__init__(network.eval(), device, threads)
 
 
@@ -107,7 +107,7 @@ class OnnxBackend:
         except UserError:
             raise
         except Exception as error:  # onnxruntime has a kind of its own for each failure
-            raise UserError(f"{path}: damaged, or not ONNX ({_line(error)}); export again") from None
+            raise UserError(f"{path}: damaged, or not ONNX ({first_line(error)}); export again") from None
         _check_fits(self._session, path, outputs, shape)
         self._outputs = outputs
 
@@ -139,7 +139,7 @@ def _torch_device(name: str) -> Any:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:  # the second where torch was built without CUDA
-        raise UserError(f"device {name!r}: cannot be used ({_line(error)}); use cpu") from None
+        raise UserError(f"device {name!r}: cannot be used ({first_line(error)}); use cpu") from None
 
 
 @contextlib.contextmanager
@@ -165,8 +165,3 @@ def _onnx_provider(device: str) -> Any:
     if provider not in onnxruntime.get_available_providers():
         raise UserError(f"device {device!r}: this onnxruntime cannot use it; use cpu, or pip install onnxruntime-gpu")
     return (provider, {"device_id": number}) if number else provider
-
-
-def _line(error: BaseException) -> str:
-    """The first line of what a library says, shortened."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from fairseq_signals_ext.checkpoints.description import CONFIG_FILE
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.errors import UserError, first_line
 
 PREFIX = "hf:"
 _SOURCE = re.compile(r"hf:(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/@]+))?(?:/(?P<path>.+?))?/?")
@@ -60,5 +60,4 @@ def _what_is_wrong(error: Exception) -> str:
     for kind, message in known.items():
         if isinstance(error, kind):
             return message
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-    return f"cannot be fetched ({reason}); try again, or give a local file"
+    return f"cannot be fetched ({first_line(error)}); try again, or give a local file"

@@ -76,9 +76,8 @@ def _from_export(folder: Path, source: str, device: str, threads: Optional[int])
     check_weights(folder, weights)
     backend: Any
     if weights.suffix == ".onnx":
-        outputs = [name for name in (description.output_name, "embedding") if name is not None]
-        inputs = description.preprocessing
-        backend = OnnxBackend(weights, outputs, (len(inputs.leads), inputs.segment_samples), device, threads)
+        shape = (len(description.preprocessing.leads), description.preprocessing.segment_samples)
+        backend = OnnxBackend(weights, description.output_names, shape, device, threads)
     elif weights.suffix == ".pt":
         if source.startswith(PREFIX):
             raise UserError(f"{source}: is TorchScript, a program of somebody else; use its ONNX or safetensors export")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional, Tuple
 
+from fairseq_signals_ext.checkpoints.describing import KINDS_BY_TASK
 from fairseq_signals_ext.checkpoints.reading import read_checkpoint
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.evaluation.predictions import Predictions
@@ -74,7 +75,7 @@ def load_classifier(checkpoint: Path) -> Tuple[Any, Any, Any]:
     from fairseq.checkpoint_utils import load_checkpoint_to_cpu, load_model_ensemble_and_task
 
     name = read_checkpoint(checkpoint).task_config.get("_name")
-    if name not in ("ecg_classification", "ecg_regression"):
+    if KINDS_BY_TASK.get(str(name), "pretraining") == "pretraining":
         raise UserError(f"{checkpoint}: is of task {name}, which predicts no labels; fine-tune it first")
     state = load_checkpoint_to_cpu(str(checkpoint))
     if state["cfg"]["criterion"].get("report_cinc_score"):

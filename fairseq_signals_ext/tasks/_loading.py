@@ -11,12 +11,11 @@ from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
 from fairseq.tasks import TASK_DATACLASS_REGISTRY
 from omegaconf import DictConfig, open_dict
 
-from fairseq_signals_ext.checkpoints.describing import describe
+from fairseq_signals_ext.checkpoints.describing import KINDS_BY_TASK, describe
 from fairseq_signals_ext.checkpoints.parameter_names import is_ecg_fm
 from fairseq_signals_ext.checkpoints.reading import only_data, read_checkpoint, read_safely
 from fairseq_signals_ext.errors import exits_on_user_error
 
-_OUR_TASKS = ("ecg_pretraining", "ecg_classification", "ecg_regression")
 _SECTIONS = {"task": TASK_DATACLASS_REGISTRY, "criterion": CRITERION_DATACLASS_REGISTRY}
 
 
@@ -32,7 +31,7 @@ def mend_loading_of_checkpoints() -> None:
 
     @functools.wraps(load)
     def load_checkpoint_to_cpu(path: str, arg_overrides: Optional[Dict[str, Any]] = None, **kwargs: Any) -> Any:
-        _check(Path(path), for_us=(arg_overrides or {}).get("task") in _OUR_TASKS)
+        _check(Path(path), for_us=(arg_overrides or {}).get("task") in KINDS_BY_TASK)
         with only_data():
             state = load(path, arg_overrides, **kwargs)
         _drop_unknown_options(state.get("cfg") or {})
@@ -51,7 +50,7 @@ def _mend_missing_files() -> None:
 
     @functools.wraps(load)
     def load_model_ensemble_and_task(filenames: Any, arg_overrides: Any = None, *args: Any, **kwargs: Any) -> Any:
-        if (arg_overrides or {}).get("task") in _OUR_TASKS:
+        if (arg_overrides or {}).get("task") in KINDS_BY_TASK:
             for path in map(Path, filenames):
                 if not path.exists():
                     raise SystemExit(f"error: {path}: no such checkpoint; give another --path")
