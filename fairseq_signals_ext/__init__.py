@@ -37,6 +37,7 @@ def load(
     labels: Optional[str] = None,
     device: str = "cpu",
     threads: Optional[int] = None,
+    bf16: bool = False,
 ) -> "LoadedModel":
     """A model that is ready to use, from any file; it needs no task, no hydra and no data.
 
@@ -50,10 +51,11 @@ def load(
             `checkpoints.describing.describe`.
         device: "cpu", "cuda", "cuda:1", ...
         threads: on a CPU; None: as many as torch or onnxruntime takes.
+        bf16: matrix products and convolutions in bfloat16, faster on a GPU; probabilities differ by about 0.01.
 
     Raises:
         UserError: no such file, it cannot be used, or a package is missing (`MissingPackageError`); one line.
     """
     from fairseq_signals_ext.inference.loading import load_model
 
-    return load_model(source, labels, device, threads)
+    return load_model(source, labels, device, threads, bf16)

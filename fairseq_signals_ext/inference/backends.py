@@ -7,7 +7,7 @@ sample is padding) and returns float32 arrays: output (N x labels) and embedding
 import contextlib
 import warnings
 from pathlib import Path
-from typing import Any, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -24,6 +24,11 @@ class TorchBackend:
         network: its forward is the backend's call, with tensors.
         device: such as "cpu" or "cuda:1".
         threads: on a CPU; None: as many as torch is set to.
+        bf16: matrix products and convolutions in bfloat16, by torch's autocast.
+
+    Attributes:
+        network: as given, on the device.
+        device: a `torch.device`.
 
     Raises:
         UserError: there is no such device.
@@ -31,18 +36,37 @@ class TorchBackend:
 
     name = "torch"
 
-    def __init__(self, network: Any, device: str = "cpu", threads: Optional[int] = None):
-        self._device = _torch_device(device)
-        self._network = network.to(self._device)
+    def __init__(self, network: Any, device: str = "cpu", threads: Optional[int] = None, bf16: bool = False):
+        self.device = _torch_device(device)
+        self.network = network.to(self.device)
         self._threads = threads
+        self._bf16 = bf16
 
     def __call__(self, source: np.ndarray, padding_mask: np.ndarray) -> Outputs:
         """See the module's text."""
+        return self.run(self.network, source, padding_mask)
+
+    def run(self, function: Callable[..., Sequence[Any]], source: np.ndarray, padding_mask: np.ndarray) -> Outputs:
+        """What a function of the network gives for a batch, without gradients.
+
+        Args:
+            function: of `source` and `padding_mask` as tensors on the device; gives tensors.
+        """
         import torch
 
-        with torch.inference_mode(), _torch_threads(self._threads):
-            given = (torch.from_numpy(array).to(self._device) for array in (source, padding_mask))
-            return tuple(output.float().cpu().numpy() for output in self._network(*given))
+        with self.set_up(), torch.inference_mode():
+            given = (torch.from_numpy(array).to(self.device) for array in (source, padding_mask))
+            # numpy has no bfloat16
+            outputs = (output.float() if output.is_floating_point() else output for output in function(*given))
+            return tuple(output.cpu().numpy() for output in outputs)
+
+    @contextlib.contextmanager
+    def set_up(self) -> Iterator[None]:
+        """Threads and arithmetic as they were asked for."""
+        import torch
+
+        with _torch_threads(self._threads), torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+            yield
 
 
 class TorchScriptBackend(TorchBackend):
@@ -53,7 +77,7 @@ class TorchScriptBackend(TorchBackend):
 
     Args:
         path: of the file.
-        device, threads: as `TorchBackend`.
+        device, threads, bf16: as `TorchBackend`.
 
     Raises:
         UserError: the file is damaged, or there is no such device.
@@ -61,7 +85,7 @@ class TorchScriptBackend(TorchBackend):
 
     name = "TorchScript"
 
-    def __init__(self, path: Path, device: str = "cpu", threads: Optional[int] = None):
+    def __init__(self, path: Path, device: str = "cpu", threads: Optional[int] = None, bf16: bool = False):
         import torch
 
         found = _torch_device(device)
@@ -71,7 +95,7 @@ class TorchScriptBackend(TorchBackend):
                 network = torch.jit.load(str(path), map_location=found)
             except (RuntimeError, ValueError) as error:
                 raise UserError(f"{path}: damaged, or not TorchScript ({first_line(error)}); export again") from None
-        super().__init__(network.eval(), device, threads)
+        super().__init__(network.eval(), device, threads, bf16)
 
 
 class OnnxBackend:

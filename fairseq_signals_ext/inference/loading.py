@@ -2,7 +2,7 @@
 
 import contextlib
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from fairseq_signals_ext.checkpoints.description import CONFIG_FILE, ModelDescription, check_weights, read_description
 from fairseq_signals_ext.checkpoints.ecg_fm_folder import checkpoint_of
@@ -14,21 +14,34 @@ from fairseq_signals_ext.inference.model import LoadedModel
 _ONLY_IN_EXPORTS = (".onnx", ".safetensors")
 
 
+class _How(NamedTuple):
+    """How a model is run; as the backends take it."""
+
+    device: str
+    threads: Optional[int]
+    bf16: bool
+
+
 def load_model(
-    source: Any, labels: Optional[str] = None, device: str = "cpu", threads: Optional[int] = None
+    source: Any,
+    labels: Optional[str] = None,
+    device: str = "cpu",
+    threads: Optional[int] = None,
+    bf16: bool = False,
 ) -> LoadedModel:
     """See `fairseq_signals_ext.load`."""
     if threads is not None and threads < 1:
         raise UserError(f"threads {threads}: give at least 1")
+    how = _How(device, threads, bf16)
     try:
         path = fetch(source) if isinstance(source, str) and source.startswith(PREFIX) else Path(source)
         path = checkpoint_of(path)
         folder = _folder_of_export(path)
         if folder is None:
-            return _from_checkpoint(path, str(source), labels, device, threads)
+            return _from_checkpoint(path, str(source), labels, how)
         if labels is not None:
             raise UserError(f"{source}: labels are in the export; leave them out, or export again with --labels")
-        return _from_export(folder, str(source), device, threads)
+        return _from_export(folder, str(source), how)
     except ModuleNotFoundError as error:
         cure = how_to_install(error.name or "")
         if cure is None:
@@ -60,42 +73,42 @@ def _check_is_weights(path: Path) -> None:
         raise UserError(f"{path}: the export in its folder is {weights.name}; give that, or the folder")
 
 
-def _from_checkpoint(
-    path: Path, source: str, labels: Optional[str], device: str, threads: Optional[int]
-) -> LoadedModel:
+def _from_checkpoint(path: Path, source: str, labels: Optional[str], how: _How) -> LoadedModel:
     from fairseq_signals_ext.checkpoints.describing import describe
     from fairseq_signals_ext.checkpoints.reading import read_checkpoint
 
     checkpoint = read_checkpoint(path)
     description = describe(checkpoint, labels)
-    return LoadedModel(description, _built(checkpoint, description, device, threads), source)
+    return LoadedModel(description, _built(checkpoint, description, how), source)
 
 
-def _from_export(folder: Path, source: str, device: str, threads: Optional[int]) -> LoadedModel:
+def _from_export(folder: Path, source: str, how: _How) -> LoadedModel:
     description, weights = read_description(folder)
     check_weights(folder, weights)
     backend: Any
     if weights.suffix == ".onnx":
+        if how.bf16:
+            raise UserError(f"{source}: an ONNX model has its own arithmetic; leave bf16 out, or use the checkpoint")
         shape = (len(description.preprocessing.leads), description.preprocessing.segment_samples)
-        backend = OnnxBackend(weights, description.output_names, shape, device, threads)
+        backend = OnnxBackend(weights, description.output_names, shape, how.device, how.threads)
     elif weights.suffix == ".pt":
         if source.startswith(PREFIX):
             raise UserError(f"{source}: is TorchScript, a program of somebody else; use its ONNX or safetensors export")
-        backend = TorchScriptBackend(weights, device, threads)
+        backend = TorchScriptBackend(weights, *how)
     elif weights.suffix == ".safetensors":
         from fairseq_signals_ext.checkpoints.safetensors_folder import read_safetensors
 
-        backend = _built(read_safetensors(folder), description, device, threads)
+        backend = _built(read_safetensors(folder), description, how)
     else:
         raise UserError(f"{folder / CONFIG_FILE}: weights {weights.name!r} are of no known kind; export again")
     return LoadedModel(description, backend, source)
 
 
-def _built(checkpoint: Any, description: ModelDescription, device: str, threads: Optional[int]) -> TorchBackend:
+def _built(checkpoint: Any, description: ModelDescription, how: _How) -> TorchBackend:
     """The network of a checkpoint; needs fairseq."""
     from fairseq_signals_ext.requirements import require_fairseq
 
     require_fairseq()
     from fairseq_signals_ext.inference.network import build_network
 
-    return TorchBackend(build_network(checkpoint, description), device, threads)
+    return TorchBackend(build_network(checkpoint, description), *how)

@@ -84,6 +84,23 @@ class LoadedModel:
         """Names of the leads that the model uses; it is given zeros for those that a recording lacks."""
         return self.preprocessing.loaded_leads
 
+    @property
+    def backend(self) -> Callable[..., Outputs]:
+        """What runs it, see `backends`."""
+        return self._backend
+
+    @property
+    def network(self) -> Any:
+        """The torch module, an `EcgNetwork`, for what needs more than its outputs.
+
+        Raises:
+            UserError: the model is an export that only runs.
+        """
+        if not hasattr(getattr(self._backend, "network", None), "attention"):
+            cure = "give the checkpoint, or its export to safetensors"
+            raise UserError(f"{self.source}: an export that only runs cannot be looked into; {cure}")
+        return self._backend.network  # type: ignore[attr-defined]
+
     def predict(
         self,
         recording: AnyRecording,

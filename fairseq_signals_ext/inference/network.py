@@ -1,6 +1,7 @@
 """The network that is used and exported: what a checkpoint's model computes, with nothing of training around it."""
 
-from typing import Any, Tuple
+import contextlib
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -59,18 +60,71 @@ class EcgNetwork(nn.Module):
             Output (N x labels: logits, or values in the label's unit) and embedding (N x E: the mean over frames that
             are not padding of the encoder's output); of a pretrained model the embedding only.
         """
+        x, padding = self.frames(source, padding_mask)
+        embedding = mean_over_frames(x, padding)
+        if not self.has_output:
+            return (embedding,)
+        output = self.proj(self.pooling(x, padding))
+        return (output * self.target_std + self.target_mean if self.is_scaled else output), embedding
+
+    @property
+    def layers(self) -> int:
+        """Number of transformer layers."""
+        return len(self.encoder.layers)
+
+    def frames(self, source: Tensor, padding_mask: Tensor, layer: Optional[int] = None) -> Tuple[Tensor, Tensor]:
+        """What the transformer makes of each frame.
+
+        Args:
+            source, padding_mask: as `forward`.
+            layer: 1 to `layers`: after that layer; 0: what the first is given; None: the encoder's output, which is
+                that of the last layer, normalised where the layers normalise their inputs.
+
+        Returns:
+            x: N x T x E.
+            padding: bool, N x T, True where a frame is of padding.
+        """
         features = self.layer_norm(self.feature_extractor(source).transpose(1, 2))
         frames = int(features.size(1)) // self.crop_to * self.crop_to
         valid = frames_of((~padding_mask).sum(-1, keepdim=True), self.conv_layers)
         # counted on the input's device: tracing would keep the device of arange
         numbers = torch.ones_like(features[:1, :frames, 0]).cumsum(1) - 1
         padding = numbers >= valid
-        x = self._encode(self._project(features[:, :frames]), padding)
-        embedding = mean_over_frames(x, padding)
-        if not self.has_output:
-            return (embedding,)
-        output = self.proj(self.pooling(x, padding))
-        return (output * self.target_std + self.target_mean if self.is_scaled else output), embedding
+        return self._encode(self._project(features[:, :frames]), padding, layer), padding
+
+    def attention(self, source: Tensor, padding_mask: Tensor) -> Tensor:
+        """Attention weights of all layers, means over their heads: N x layers x T (queries) x T (keys).
+
+        Raises:
+            UserError: the layers are no plain transformer's (conformer), and have none to give.
+        """
+        with self._keeping_attention() as kept:
+            frames = self.frames(source, padding_mask)[1].size(1)
+        # frames may have been added, to a multiple of a number
+        return torch.stack(kept, dim=1)[..., :frames, :frames]
+
+    @contextlib.contextmanager
+    def _keeping_attention(self) -> Iterator[List[Tensor]]:
+        """Collects each layer's weights, which fairseq's layers neither ask for nor pass on."""
+        kept: List[Tensor] = []
+
+        def ask(module: nn.Module, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Tuple[Any, Dict[str, Any]]:
+            return args, {**kwargs, "need_weights": True}
+
+        def keep(module: nn.Module, args: Tuple[Any, ...], result: Tuple[Tensor, Optional[Tensor]]) -> None:
+            if result[1] is None or result[1].dim() != 3:
+                raise UserError("layers of this kind give no attention weights; use another way to explain")
+            kept.append(result[1])
+
+        hooks: List[Any] = []
+        try:
+            for layer in self.encoder.layers:
+                hooks.append(layer.self_attn.register_forward_pre_hook(ask, with_kwargs=True))
+                hooks.append(layer.self_attn.register_forward_hook(keep))
+            yield kept
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def _project(self, x: Tensor) -> Tensor:
         """The transformer's input, N x T x E, of features."""
@@ -80,11 +134,12 @@ class EcgNetwork(nn.Module):
             x = self.project_inp(self.input_quantizer(x, produce_targets=False)["x"])
         return x
 
-    def _encode(self, x: Tensor, padding: Tensor) -> Tensor:
+    def _encode(self, x: Tensor, padding: Tensor, last: Optional[int] = None) -> Tensor:
         """fairseq's `TransformerEncoder.forward` in evaluation mode, whose own cannot be traced.
 
         Args:
             padding: bool, N x T, always given.
+            last: number of layers that are run; None: all, and what follows them.
         """
         encoder = self.encoder
         x = x.masked_fill(padding.unsqueeze(-1), 0)
@@ -97,10 +152,10 @@ class EcgNetwork(nn.Module):
         if added:
             x, padding = F.pad(x, (0, 0, 0, added)), F.pad(padding, (0, added), value=True)
         x = x.transpose(0, 1)
-        for layer in encoder.layers:
+        for layer in encoder.layers[:last]:
             x, _ = layer(x, self_attn_padding_mask=padding, need_weights=False)
         x = x.transpose(0, 1)[:, :frames]
-        return encoder.layer_norm(x) if encoder.layer_norm_first else x
+        return encoder.layer_norm(x) if encoder.layer_norm_first and last is None else x
 
 
 def build_network(checkpoint: Checkpoint, description: ModelDescription) -> EcgNetwork:
