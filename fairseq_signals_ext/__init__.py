@@ -49,7 +49,7 @@ def load(
             TorchScript is a program: load it only from people whom you trust; from the hub it is refused.
         labels: of a checkpoint that does not hold its label names: a `label_def.csv`, or "ecg-fm"; see
             `checkpoints.describing.describe`.
-        device: "cpu", "cuda", "cuda:1", ...
+        device: "cpu", "cuda", "cuda:1", ...; "auto": a GPU if there is one.
         threads: on a CPU; None: as many as torch or onnxruntime takes.
         bf16: matrix products and convolutions in bfloat16, faster on a GPU; probabilities differ by about 0.01.
 

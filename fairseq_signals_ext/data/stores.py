@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
-import torch
 
 from fairseq_signals_ext.data.manifest import FileManifest, Manifest, ShardManifest
 from fairseq_signals_ext.data.shards import PREPARE_AGAIN, open_shard, patient_key, read_counts
@@ -78,12 +77,16 @@ class ShardStore:
         self.manifest = manifest
         self.checksum = checksum
         self.samples = manifest.samples
-        # shared, so that worker processes of later epochs know what earlier ones have checked
-        self._shared_checked = torch.zeros(len(manifest.row), dtype=torch.uint8).share_memory_()
+        self._shared_checked: Any = None
+        if checksum == "once":
+            import torch
+
+            # shared, so that worker processes of later epochs know what earlier ones have checked
+            self._shared_checked = torch.zeros(len(manifest.row), dtype=torch.uint8).share_memory_()
         self._open()
 
     def _open(self) -> None:
-        self._checked = self._shared_checked.numpy()
+        self._checked = None if self._shared_checked is None else self._shared_checked.numpy()
         self._counts: List[np.ndarray] = []
         self._index: List[np.ndarray] = []
         for shard in self.manifest.shards:
@@ -152,14 +155,15 @@ class ShardStore:
         )
 
     def _check(self, number: int, counts: np.ndarray, stored: int) -> None:
-        if self.checksum == "never" or (self.checksum == "once" and self._checked[number]):
+        if self.checksum == "never" or (self._checked is not None and self._checked[number]):
             return
         found = zlib.crc32(counts.data)
         if found != stored:
             raise UserError(
                 f"{self.name(number)}: checksum differs (stored {stored:08x}, read {found:08x}); {PREPARE_AGAIN}"
             )
-        self._checked[number] = 1
+        if self._checked is not None:
+            self._checked[number] = 1
 
 
 class MatStore:

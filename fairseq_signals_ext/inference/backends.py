@@ -160,6 +160,8 @@ def _check_fits(session: Any, path: Path, outputs: List[str], shape: Tuple[int, 
 def _torch_device(name: str) -> Any:
     import torch
 
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:  # the second where torch was built without CUDA
@@ -182,6 +184,8 @@ def _torch_threads(threads: Optional[int]) -> Iterator[None]:
 def _onnx_provider(device: str) -> Any:
     import onnxruntime
 
+    if device == "auto":
+        device = "cuda" if _ONNX_DEVICES["cuda"] in onnxruntime.get_available_providers() else "cpu"
     kind, _, number = device.partition(":")
     provider = _ONNX_DEVICES.get(kind)
     if provider is None or not (number or "0").isdigit():

@@ -3,9 +3,8 @@
 Needs numpy, what the model's backend needs, and for some formats of ECG files the extra `formats`.
 """
 
-import os
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Optional, Tuple
 
 import numpy as np
 
@@ -13,12 +12,11 @@ from fairseq_signals_ext.checkpoints.description import ModelDescription, Prepro
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.inference.backends import Outputs
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
-from fairseq_signals_ext.leads import LEADS, parse_leads
-from fairseq_signals_ext.readers import Recording, read_ecg
+from fairseq_signals_ext.inference.recordings import AnyRecording, Leads, RecordingFacts, recording_of
+from fairseq_signals_ext.inference.running import Run, run_segments
 
-# a path, a recording, or an array: leads x samples, mV
-AnyRecording = Union[str, "os.PathLike[str]", Recording, np.ndarray]
-_BATCH = 32
+# what an embedding can be of
+EMBEDDED = ("recording", "segment", "frame")
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +28,14 @@ class Prediction:
         scores: float64, L: probabilities, or values of a regression in the label's unit; of the recording.
         positive: bool, L: whether the score reaches the label's threshold; None where the model has no thresholds.
         segment_scores: float64, N x L: the scores of its segments.
+        recording: what is known of it, with flags of what may be wrong with it.
     """
 
     label_names: Tuple[str, ...]
     scores: np.ndarray
     positive: Optional[np.ndarray]
     segment_scores: np.ndarray
+    recording: RecordingFacts
 
     def as_dict(self) -> Dict[str, float]:
         """The recording's score by label."""
@@ -105,67 +105,107 @@ class LoadedModel:
         self,
         recording: AnyRecording,
         sample_rate: Optional[float] = None,
-        leads: Union[None, str, Sequence[str]] = None,
+        leads: Leads = None,
     ) -> Prediction:
         """Scores of a recording, and of each of its segments.
 
         Args:
-            recording: a file of any format that `readers.read_ecg` reads, a `Recording`, or an array: leads x samples,
-                mV, NaN where a sample is invalid.
-            sample_rate: Hz; of an array, or of a file that does not say it.
-            leads: names, in order; of an array, unless it has the 12 standard leads in order, or of a file that does
-                not name them.
+            recording, sample_rate, leads: a file, a `Recording` or an array, see `recordings.recording_of`.
 
         Raises:
             UserError: the model was only pretrained, or the recording cannot be used.
         """
-        description = self.description
-        if description.output_name is None:
+        self.check_predicts()
+        name, segments = self._segments(recording, sample_rate, leads)
+        return self.prediction_of(run_segments(self._backend, [segments])[0], name, segments.facts)
+
+    def check_predicts(self) -> None:
+        """Raise a `UserError` if the model was only pretrained."""
+        if self.description.output_name is None:
             raise UserError(f"{self.source}: is a pretrained model without labels; fine-tune it first, or use embed()")
-        outputs = [outputs[0] for outputs in self._run(recording, sample_rate, leads)]
-        segment_scores = np.concatenate(outputs).astype(np.float64)
-        if description.kind == "classification":
+
+    def prediction_of(self, outputs: Outputs, name: str, facts: RecordingFacts) -> Prediction:
+        """What the backend's outputs for the segments of a recording say.
+
+        Args:
+            name: what messages call it.
+            facts: of the recording.
+
+        Raises:
+            UserError: they are not finite, or not those of the model's labels.
+        """
+        self._check(outputs, name, facts)
+        if outputs[0].shape[1] != len(self.label_names):
+            number = f"{outputs[0].shape[1]} outputs for {len(self.label_names)} labels"
+            raise UserError(f"{self.source}: {number}, so weights and config are of two models; export again")
+        segment_scores = outputs[0].astype(np.float64)
+        if self.description.kind == "classification":
             segment_scores = _sigmoid(segment_scores)
-        takes_maximum = np.array(description.aggregation) == "max"
+        takes_maximum = np.array(self.description.aggregation) == "max"
         scores = np.where(takes_maximum, segment_scores.max(axis=0), segment_scores.mean(axis=0))
         positive = None if self.thresholds is None else scores >= np.array(self.thresholds)
-        return Prediction(self.label_names, scores, positive, segment_scores)
+        return Prediction(self.label_names, scores, positive, segment_scores, facts)
 
     def embed(
         self,
         recording: AnyRecording,
         sample_rate: Optional[float] = None,
-        leads: Union[None, str, Sequence[str]] = None,
-        per_segment: bool = False,
+        leads: Leads = None,
+        per: str = "recording",
+        layer: Optional[int] = None,
     ) -> np.ndarray:
-        """The encoder's last output, its mean over time: float32, E, the mean over segments.
+        """What the encoder makes of a recording, as a vector.
 
         Args:
             recording, sample_rate, leads: as `predict`.
-            per_segment: of each segment instead: N x E.
+            per: "recording": float32, E, the mean over the frames of each segment, and over segments; "segment": of
+                each of them, N x E; "frame": N x T x E, zeros where a frame is of padding.
+            layer: 1 to the number of transformer layers: after that layer; 0: what the first is given; None: the
+                encoder's output.
 
         Raises:
-            UserError: the recording cannot be used.
+            UserError: the recording cannot be used, there is no such layer, or a frame or layer is asked of an export
+                that only runs.
         """
-        embeddings = np.concatenate([outputs[-1] for outputs in self._run(recording, sample_rate, leads)])
-        return embeddings if per_segment else embeddings.mean(axis=0)
+        run = self.embedder(per, layer)
+        name, segments = self._segments(recording, sample_rate, leads)
+        return self.embedding_of(run_segments(run, [segments])[0], name, segments.facts, per)
 
-    def _run(
-        self, recording: AnyRecording, sample_rate: Optional[float], leads: Union[None, str, Sequence[str]]
-    ) -> Iterator[Outputs]:
-        """The model's outputs for some segments at a time."""
-        name, found = _recording_of(recording, sample_rate, leads)
-        segments = SegmentedRecording.of(found, self.preprocessing, name)
-        for start in range(0, len(segments), _BATCH):
-            outputs = self._backend(*segments.batch(start, min(start + _BATCH, len(segments))))
-            if not _are_finite(outputs):
-                self._check_is_finite()
-                seconds = found.samples / found.sample_rate
-                raise UserError(f"{name}: no numbers come out of the model; give more of it than {seconds:.3g} s")
-            if self.label_names and outputs[0].shape[1] != len(self.label_names):
-                number = f"{outputs[0].shape[1]} outputs for {len(self.label_names)} labels"
-                raise UserError(f"{self.source}: {number}, so weights and config are of two models; export again")
-            yield outputs
+    def embedder(self, per: str, layer: Optional[int]) -> Run:
+        """What gives the embeddings of segments, whose last output `embedding_of` takes; arguments as those of `embed`.
+
+        Raises:
+            UserError: as `embed`.
+        """
+        if per not in EMBEDDED:
+            raise UserError(f"per {per!r}: use one of {', '.join(EMBEDDED)}")
+        if per != "frame" and layer is None:
+            return self._backend
+        return _frames(self.backend, self.network, layer, is_mean=per != "frame")
+
+    def embedding_of(self, outputs: Outputs, name: str, facts: RecordingFacts, per: str) -> np.ndarray:
+        """The embedding that outputs for the segments of a recording give, see `embed`.
+
+        Args:
+            name: what messages call it.
+            facts: of the recording.
+
+        Raises:
+            UserError: they are not finite.
+        """
+        self._check(outputs, name, facts)
+        return outputs[-1].mean(axis=0) if per == "recording" else outputs[-1]
+
+    def _segments(
+        self, recording: AnyRecording, sample_rate: Optional[float], leads: Leads
+    ) -> Tuple[str, SegmentedRecording]:
+        name, found = recording_of(recording, sample_rate, leads)
+        return name, SegmentedRecording.of(found, self.preprocessing, name)
+
+    def _check(self, outputs: Outputs, name: str, facts: RecordingFacts) -> None:
+        if not _are_finite(outputs):
+            self._check_is_finite()
+            raise UserError(f"{name}: no numbers come out of the model; give more of it than {facts.seconds:.3g} s")
 
     def _check_is_finite(self) -> None:
         """See that numbers come out of the model for a whole segment, here of noise."""
@@ -187,6 +227,20 @@ class LoadedModel:
         return f"<LoadedModel {self.source}: {what}; {given}; runs on {getattr(self._backend, 'name', 'a function')}>"
 
 
+def _frames(backend: Any, network: Any, layer: Optional[int], is_mean: bool) -> Run:
+    """Gives what comes out of a layer, for each frame or their mean."""
+    from fairseq_signals_ext.models.pooling import mean_over_frames
+
+    if layer is not None and not 0 <= layer <= network.layers:
+        raise UserError(f"layer {layer}: the model has layers 1 to {network.layers}; 0 is what the first is given")
+
+    def frames(source: Any, padding_mask: Any) -> Tuple[Any]:
+        x, padding = network.frames(source, padding_mask, layer)
+        return (mean_over_frames(x, padding) if is_mean else x.masked_fill(padding.unsqueeze(-1), 0),)
+
+    return lambda source, padding_mask: backend.run(frames, source, padding_mask)
+
+
 def _are_finite(outputs: Outputs) -> bool:
     return all(bool(np.isfinite(output).all()) for output in outputs)
 
@@ -194,38 +248,3 @@ def _are_finite(outputs: Outputs) -> bool:
 def _sigmoid(logits: np.ndarray) -> np.ndarray:
     # this form overflows nowhere
     return 0.5 * (1 + np.tanh(0.5 * logits))
-
-
-def _recording_of(
-    given: Any, sample_rate: Optional[float], leads: Union[None, str, Sequence[str]]
-) -> Tuple[str, Recording]:
-    """A recording, and what messages call it."""
-    if isinstance(given, (str, os.PathLike)):
-        names = None if leads is None else [LEADS[position] for position in parse_leads(leads)]
-        path = os.fspath(given)
-        return path, read_ecg(path, sample_rate=sample_rate, leads=names)
-    if isinstance(given, Recording):
-        name = f"recording {given.record_id!r}"
-        if sample_rate is not None or leads is not None:
-            raise UserError(f"{name}: has a sample rate and leads of its own; leave these out")
-        return name, given
-    return "array", _recording_of_array(np.asarray(given), sample_rate, leads)
-
-
-def _recording_of_array(
-    array: np.ndarray, sample_rate: Optional[float], leads: Union[None, str, Sequence[str]]
-) -> Recording:
-    shape = " x ".join(str(size) for size in array.shape) or "that of a single number"
-    if array.ndim != 2 or array.dtype.kind not in "iuf":
-        raise UserError(f"array: is of {array.dtype} and its shape is {shape}; give numbers, leads x samples, in mV")
-    if sample_rate is None:
-        raise UserError("array: does not say its sample rate; give sample_rate in Hz")
-    if leads is None and len(array) != len(LEADS):
-        cure = "give its transpose" if array.shape[1] == len(LEADS) else "name its leads with leads=['I', ...]"
-        raise UserError(f"array: its shape is {shape}, not 12 leads x samples; {cure}")
-    positions = parse_leads(leads)
-    if len(positions) != len(array):
-        raise UserError(f"array: its shape is {shape}, but {len(positions)} leads are named; name each row")
-    order = np.argsort(positions)
-    signal = array[order].astype(np.float64, copy=False)
-    return Recording("array", signal, tuple(sorted(positions)), float(sample_rate))

@@ -115,11 +115,11 @@ def test_scores_of_recordings(models):
     assert found.positive.tolist() == [expected[0] >= 0.25, expected[1] >= 0.5, expected[2] >= 0.75]
     assert found.as_dict() == dict(zip("ABC", found.scores.tolist()))
     with torch.no_grad():
-        logits, embeddings = model._backend._network(
+        logits, embeddings = model.network(
             *map(torch.from_numpy, segments_of(plain_recording(ecg()), model.preprocessing))
         )
     np.testing.assert_allclose(segments, torch.sigmoid(logits.double()), rtol=1e-6)
-    np.testing.assert_allclose(model.embed(ecg(), 500, per_segment=True), embeddings, atol=1e-6)
+    np.testing.assert_allclose(model.embed(ecg(), 500, per="segment"), embeddings, atol=1e-6)
     np.testing.assert_allclose(model.embed(ecg(), 500), embeddings.mean(0), atol=1e-6)
 
 
@@ -158,7 +158,7 @@ def test_other_kinds(kind, tmp_path):
     other = fairseq_signals_ext.load(tmp_path)
     np.testing.assert_allclose(model.embed(ecg(), 500), other.embed(ecg(), 500), atol=1e-5)
     if kind == "pretraining":
-        assert model.label_names == () and model.embed(ecg(), 500, per_segment=True).shape == (3, 32)
+        assert model.label_names == () and model.embed(ecg(), 500, per="segment").shape == (3, 32)
         with pytest.raises(UserError, match=r"model.pt: is a pretrained model .*; fine-tune it first, or use embed"):
             model.predict(ecg(), 500)
         return
@@ -240,7 +240,7 @@ def test_a_day_needs_little_memory():
     inputs = Preprocessing(50.0, segment_samples=250, stride_samples=250)
     model = LoadedModel(ModelDescription("pretraining", {}, inputs), backend, "m")
     tracemalloc.start()
-    assert model.embed(recording, per_segment=True).shape == (24 * 720, 12)
+    assert model.embed(recording, per="segment").shape == (24 * 720, 12)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert sum(batches) == 24 * 720 and max(batches) == 32

@@ -1,0 +1,152 @@
+"""One or several models that say together what a recording shows: the mean of their scores."""
+
+from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from fairseq_signals_ext.checkpoints.description import Preprocessing
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.inference.backends import Outputs
+from fairseq_signals_ext.inference.inputs import Inputs
+from fairseq_signals_ext.inference.loading import load_model
+from fairseq_signals_ext.inference.model import LoadedModel, Prediction
+from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
+from fairseq_signals_ext.inference.reading_ahead import Rejected, Work
+from fairseq_signals_ext.inference.recordings import AnyRecording, Leads, RecordingFacts, recording_of
+from fairseq_signals_ext.inference.running import RunOptions, run_recordings, run_segments
+
+
+class Predicted(NamedTuple):
+    """What models say of one of many recordings.
+
+    Attributes:
+        number: in the inputs.
+        name: its file.
+        prediction: of it.
+    """
+
+    number: int
+    name: str
+    prediction: Prediction
+
+
+class Ensemble:
+    """Models with the same labels; of one model it says what that says.
+
+    A recording's score is the mean of the models' scores, each aggregated from segments in its model's own way; its
+    threshold is the mean of theirs.
+
+    Args:
+        models: at least one; labels are in the order of the first.
+
+    Attributes:
+        models: as given.
+        label_names: names of the labels.
+        thresholds: for each label the score from which it is positive; None if a model has none.
+        kind: "classification" or "regression".
+
+    Raises:
+        UserError: a model was only pretrained, or labels, kinds or lengths of segments differ.
+    """
+
+    def __init__(self, models: Sequence[LoadedModel]):
+        self.models = tuple(models)
+        first = self.models[0]
+        self.label_names, self.kind = first.label_names, first.description.kind
+        for model in self.models:
+            model.check_predicts()
+            _check_fits(first, model)
+        self._columns = [[model.label_names.index(name) for name in self.label_names] for model in self.models]
+        self.thresholds = self._mean_thresholds()
+
+    def _mean_thresholds(self) -> Optional[Tuple[float, ...]]:
+        found = [
+            np.array(model.thresholds)[columns]
+            for model, columns in zip(self.models, self._columns)
+            if model.thresholds is not None
+        ]
+        return tuple(np.mean(found, axis=0).tolist()) if len(found) == len(self.models) else None
+
+    @property
+    def source(self) -> str:
+        """Where its models are from."""
+        return ", ".join(model.source for model in self.models)
+
+    @property
+    def preprocessings(self) -> List[Preprocessing]:
+        """Each way in which the models want recordings."""
+        return list(dict.fromkeys(model.preprocessing for model in self.models))
+
+    def predict(self, recording: AnyRecording, sample_rate: Optional[float] = None, leads: Leads = None) -> Prediction:
+        """As `LoadedModel.predict`."""
+        name, found = recording_of(recording, sample_rate, leads)
+        segments = {one: SegmentedRecording.of(found, one, name) for one in self.preprocessings}
+        outputs = [run_segments(model.backend, [segments[model.preprocessing]])[0] for model in self.models]
+        return self._prediction(outputs, name, segments[self.preprocessings[0]].facts)
+
+    def predict_all(
+        self, inputs: Inputs, options: Optional[RunOptions] = None, start: int = 0
+    ) -> Iterator[Union[Predicted, Rejected]]:
+        """What the models say of many recordings, in order; memory does not grow with their number.
+
+        Args:
+            inputs: see `inputs.find_inputs`.
+            options: how they are run.
+            start: number of the first one.
+
+        Raises:
+            UserError: a model's outputs are not finite for any recording.
+            MissingPackageError: a format needs a package that is not installed.
+        """
+        runs = [(model.preprocessing, model.backend) for model in self.models]
+        for ran in run_recordings(runs, Work(inputs, self.preprocessings), options or RunOptions(), start):
+            if isinstance(ran, Rejected):
+                yield ran
+                continue
+            read = ran.read
+            try:
+                prediction = self._prediction(ran.outputs, read.name, read.facts)
+            except UserError as error:
+                if not str(error).startswith(f"{read.name}: "):
+                    raise
+                yield Rejected(read.number, read.name, str(error)[len(f"{read.name}: ") :])
+                continue
+            yield Predicted(read.number, read.name, prediction)
+
+    def _prediction(self, outputs: Sequence[Outputs], name: str, facts: RecordingFacts) -> Prediction:
+        of_models = [model.prediction_of(one, name, facts) for model, one in zip(self.models, outputs)]
+        if len(of_models) == 1:
+            return of_models[0]
+        scores = np.mean([one.scores[columns] for one, columns in zip(of_models, self._columns)], axis=0)
+        # where rates differ, rounding may leave one of them a sample short of a last segment
+        number = min(len(one.segment_scores) for one in of_models)
+        in_order: List[Any] = [one.segment_scores[:number, columns] for one, columns in zip(of_models, self._columns)]
+        positive = None if self.thresholds is None else scores >= np.array(self.thresholds)
+        return Prediction(self.label_names, scores, positive, np.mean(in_order, axis=0), facts)
+
+
+def load_ensemble(sources: Sequence[Any], *args: Any, **kwargs: Any) -> Ensemble:
+    """The ensemble of models from any files; further arguments are those of `fairseq_signals_ext.load`.
+
+    Raises:
+        UserError: see `fairseq_signals_ext.load` and `Ensemble`.
+    """
+    return Ensemble([load_model(source, *args, **kwargs) for source in sources])
+
+
+def _check_fits(first: LoadedModel, other: LoadedModel) -> None:
+    pair = f"{other.source}: cannot be in an ensemble with {first.source}"
+    if other.description.kind != first.description.kind:
+        raise UserError(f"{pair}: one is a {other.description.kind}, the other a {first.description.kind}")
+    differing = sorted({*other.label_names} ^ {*first.label_names})
+    if differing or len(other.label_names) != len(first.label_names):
+        raise UserError(f"{pair}: only one has label {next(iter(differing), '')!r}; take models of the same labels")
+    lengths = [_seconds(model.preprocessing) for model in (other, first)]
+    if lengths[0] != lengths[1]:
+        raise UserError(
+            f"{pair}: its segments are of {lengths[0]:g} s, not {lengths[1]:g} s; take models of one length"
+        )
+
+
+def _seconds(preprocessing: Preprocessing) -> float:
+    return preprocessing.stride_samples / preprocessing.sample_rate

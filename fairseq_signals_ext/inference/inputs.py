@@ -1,0 +1,229 @@
+"""The recordings of a run: files, folders and manifests, each read when its turn comes, maybe in another process."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
+
+import numpy as np
+
+from fairseq_signals_ext.data.manifest import FileManifest, ShardManifest, read_manifests
+from fairseq_signals_ext.data.stores import ShardStore
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.preparation.table import TABLE_NAME, read_table
+from fairseq_signals_ext.readers import Recording, StoredCounts
+from fairseq_signals_ext.sources import Item, SourceOptions
+from fairseq_signals_ext.sources.files import open_source
+from fairseq_signals_ext.sources.source import read_file
+from fairseq_signals_ext.sources.wfdb import files_of
+
+MANIFEST_SUFFIX = ".tsv"
+# what a prepared folder's table says of a recording, as `Recording` calls it
+_KNOWN = ("record_id", "patient", "start_time", "age", "sex")
+
+
+class Given(NamedTuple):
+    """A recording as it is read.
+
+    Attributes:
+        recording: its signal, and what its file says.
+        is_standardised: its values are in standard deviations of each lead, as in ECG-FM's manifests.
+    """
+
+    recording: Recording
+    is_standardised: bool = False
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Files, each a recording; names are as they were given."""
+
+    folder: Path
+    items: Sequence[Item]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def name(self, number: int) -> str:
+        return str(self.folder / self.items[number].name)
+
+    def read(self, number: int) -> Given:
+        return Given(read_file(self.folder, self.items[number]))
+
+    def known(self, number: int) -> Dict[str, Any]:
+        return {}
+
+
+class _Shards:
+    """Recordings of a prepared folder; its table knows more of them than its shards."""
+
+    def __init__(self, manifest: ShardManifest):
+        # each is read once, so what was checked need not be remembered
+        self._store = ShardStore(manifest, checksum="always")
+        self._table: Any = None
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    def name(self, number: int) -> str:
+        manifest = self._store.manifest
+        return f"{manifest.shards[manifest.shard[number]]}#{manifest.row[number]}"
+
+    def read(self, number: int) -> Given:
+        signal = self._store.read(number)
+        present = list(signal.leads)
+        stored = StoredCounts(signal.counts, signal.scale[present], signal.zero[present])
+        return Given(Recording(f"idx {signal.idx}", None, signal.leads, signal.sample_rate, stored=stored))
+
+    def known(self, number: int) -> Dict[str, Any]:
+        if self._table is None:
+            folder = self._store.manifest.shards[0].parent.parent
+            there = (folder / TABLE_NAME).is_file()
+            self._table = read_table(folder, ["idx", *_KNOWN]).set_index("idx") if there else ()
+        idx = int(self._store.idx[number])
+        if not len(self._table) or idx not in self._table.index:
+            return {}
+        row = self._table.loc[idx]
+        # pandas has values of its own for what is not known
+        return {name: value for name, value in row.items() if value is not None and value == value}
+
+    def __getstate__(self) -> Dict[str, Any]:
+        # the processes that read need no table, which is large
+        return {**self.__dict__, "_table": None}
+
+
+@dataclass(frozen=True)
+class _MatFiles:
+    """Recordings of ECG-FM's manifests, whose files are standardised; those of one follow each other in time."""
+
+    manifest: FileManifest
+
+    def __len__(self) -> int:
+        return len(self.manifest.files)
+
+    def name(self, number: int) -> str:
+        return str(self.manifest.files[number][0])
+
+    def read(self, number: int) -> Given:
+        from fairseq_signals_ext.data.stores import MatStore
+
+        signal = MatStore(self.manifest).read(number)
+        record_id = self.manifest.files[number][0].stem
+        return Given(Recording(record_id, signal.counts.astype(np.float64), signal.leads, signal.sample_rate), True)
+
+    def known(self, number: int) -> Dict[str, Any]:
+        return {}
+
+
+_Part = Union[_Files, _Shards, _MatFiles]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Recordings in the order in which they were given; it can go to other processes.
+
+    Attributes:
+        parts: of one kind each.
+    """
+
+    parts: Tuple[_Part, ...]
+    _starts: np.ndarray = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_starts", np.cumsum([0, *map(len, self.parts)]))
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def _find(self, number: int) -> Tuple[_Part, int]:
+        part = int(np.searchsorted(self._starts, number, side="right")) - 1
+        return self.parts[part], number - int(self._starts[part])
+
+    def name(self, number: int) -> str:
+        """The file of a recording, as messages and tables name it; in a shard `NNNNN.npy#ROW`."""
+        part, place = self._find(number)
+        return part.name(place)
+
+    def read(self, number: int) -> Given:
+        """A recording, from its file alone.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        part, place = self._find(number)
+        return part.read(place)
+
+    def known(self, number: int) -> Dict[str, Any]:
+        """What a table knows of a recording beside its file: attributes of `Recording`."""
+        part, place = self._find(number)
+        return part.known(place)
+
+    def recording(self, number: int) -> Recording:
+        """A recording with all that is known of it.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        return dataclasses.replace(self.read(number).recording, **self.known(number))
+
+
+def find_inputs(
+    given: Sequence[Union[str, Path]],
+    sample_rate: Optional[float] = None,
+    leads: Optional[str] = None,
+    unit: Optional[str] = None,
+) -> Inputs:
+    """The recordings that paths stand for.
+
+    Args:
+        given: ECG files, of any mixture of formats; folders, of which every file below is one; prepared folders;
+            manifests (`.tsv`) of ours or ECG-FM's. A signal file that belongs to a WFDB header that is given too
+            is left out.
+        sample_rate, leads, unit: of files that do not say it, see `read_ecg`.
+
+    Raises:
+        UserError: nothing is given, a path is not there, or a manifest or folder cannot be used.
+    """
+    options = SourceOptions(sample_rate=sample_rate, leads=leads, unit=unit)
+    said = {"sample_rate": sample_rate, "leads": None if leads is None else leads.split(","), "unit": unit}
+    defaults = {name: value for name, value in said.items() if value is not None}
+    parts: List[_Part] = []
+    files: List[Item] = []
+    for path in _without_signal_files([Path(one) for one in given]):
+        is_file = path.suffix != MANIFEST_SUFFIX and not path.is_dir()
+        if is_file:
+            files.append(Item(str(path), defaults=defaults))
+            continue
+        if files:
+            parts.append(_Files(Path(), files))
+            files = []
+        parts.append(_of_folder(path, options) if path.is_dir() else _of_manifest(path))
+    if files:
+        parts.append(_Files(Path(), files))
+    if not parts:
+        raise UserError("no recordings are given; name ECG files, folders or manifests")
+    return Inputs(tuple(parts))
+
+
+def _without_signal_files(paths: Sequence[Path]) -> List[Path]:
+    """Without the files that WFDB headers among them name, as `records/*` gives both."""
+    belonging: Set[Path] = set()
+    for path in paths:
+        if path.suffix == ".hea":
+            belonging.update(files_of(path))
+    return [path for path in paths if not belonging or path.resolve() not in belonging]
+
+
+def _of_folder(folder: Path, options: SourceOptions) -> _Part:
+    prepared = folder / f"all{MANIFEST_SUFFIX}"
+    if prepared.is_file() and (folder / TABLE_NAME).is_file():
+        return _of_manifest(prepared)
+    source = open_source(folder, options)
+    return _Files(source.folder, source.items)
+
+
+def _of_manifest(path: Path) -> _Part:
+    if not path.is_file():
+        raise UserError(f"{path}: no such manifest; check the path")
+    manifest = read_manifests([path])
+    return _Shards(manifest) if isinstance(manifest, ShardManifest) else _MatFiles(manifest)

@@ -1,0 +1,242 @@
+"""Recordings read in the background while a model works, in order, and each only once.
+
+What is read waits in a queue of a fixed length, so that memory does not grow with the number of recordings.
+"""
+
+import contextlib
+import dataclasses
+import multiprocessing
+import queue
+import threading
+from collections import deque
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any, Callable, Deque, Dict, Iterator, Optional, Sequence, TypeVar, Union
+
+from fairseq_signals_ext.checkpoints.description import Preprocessing
+from fairseq_signals_ext.errors import MissingPackageError, UserError
+from fairseq_signals_ext.inference.inputs import Inputs
+from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
+from fairseq_signals_ext.inference.recordings import RecordingFacts
+from fairseq_signals_ext.readers.facts import shown
+
+# recordings that a process may be ahead of the model
+_AHEAD = 3
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, eq=False)
+class ReadRecording:
+    """A recording that is ready for models.
+
+    Attributes:
+        number: in the inputs.
+        name: its file, as messages and tables name it.
+        segments: for each way of preprocessing that models need.
+    """
+
+    number: int
+    name: str
+    segments: Dict[Preprocessing, SegmentedRecording]
+
+    @property
+    def facts(self) -> RecordingFacts:
+        """What is known of it."""
+        return next(iter(self.segments.values())).facts
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A recording that cannot be used.
+
+    Attributes:
+        number: in the inputs.
+        name: its file.
+        reason: why, in one line, and what to do.
+    """
+
+    number: int
+    name: str
+    reason: str
+
+
+Read = Union[ReadRecording, Rejected]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What reading takes; it can go to other processes.
+
+    Attributes:
+        inputs: the recordings.
+        preprocessings: of the models, each another.
+    """
+
+    inputs: Inputs
+    preprocessings: Sequence[Preprocessing]
+
+    def read(self, number: int) -> Read:
+        """Read a recording; nothing that is wrong with it is raised, apart from a package that is missing."""
+        name = self.inputs.name(number)
+        try:
+            recording, is_standardised = self.inputs.read(number)
+            segments = {
+                preprocessing: SegmentedRecording.of(recording, preprocessing, name, is_standardised)
+                for preprocessing in self.preprocessings
+            }
+            return ReadRecording(number, name, segments)
+        except MissingPackageError:
+            raise
+        except UserError as error:
+            return Rejected(number, name, str(error).replace(f"{name}: ", "", 1))
+        except MemoryError:
+            return Rejected(number, name, "too large for the memory of this machine; cut it into pieces")
+        except Exception as error:  # noqa: BLE001 - one file must never stop the millions that follow
+            return Rejected(number, name, f"cannot be used ({type(error).__name__}: {shown(error)}); get it again")
+
+
+def read_all(work: Work, start: int = 0, jobs: int = 0) -> Iterator[Read]:
+    """All recordings from number `start` on, in order.
+
+    Args:
+        jobs: processes that read; 0: the caller's own.
+
+    Raises:
+        MissingPackageError: a format needs a package that is not installed.
+    """
+    numbers = range(start, len(work.inputs))
+    found = map(work.read, numbers) if jobs == 0 else _read_in_processes(work, numbers, jobs)
+    for read in found:
+        known = work.inputs.known(read.number)
+        yield _with_record_id(read, known["record_id"]) if "record_id" in known else read
+
+
+def _with_record_id(read: Read, record_id: str) -> Read:
+    if isinstance(read, Rejected):
+        return read
+    segments = {
+        preprocessing: dataclasses.replace(one, facts=dataclasses.replace(one.facts, record_id=record_id))
+        for preprocessing, one in read.segments.items()
+    }
+    return dataclasses.replace(read, segments=segments)
+
+
+def _read_in_processes(work: Work, numbers: Sequence[int], jobs: int) -> Iterator[Read]:
+    """As `map(work.read, numbers)`; a recording that ends the process that reads it is rejected."""
+    ahead = jobs + _AHEAD
+    waiting: Deque[int] = deque(numbers[:ahead])
+    pool = _Pool(work, jobs)
+    try:
+        pending = deque(map(pool.submit, waiting))
+        while waiting:
+            number, future = waiting.popleft(), pending.popleft()
+            try:
+                yield future.result()
+            except BrokenProcessPool:
+                # it may have been the fault of any that were in work: this one alone will show
+                pool.start_again()
+                yield pool.read_alone(number)
+                pending = deque(map(pool.submit, waiting))
+            following = number + ahead
+            if following <= numbers[-1]:
+                waiting.append(following)
+                pending.append(pool.submit(following))
+    finally:
+        pool.end()
+
+
+class _Pool:
+    """Processes that read; they can be started again when one of them has died."""
+
+    def __init__(self, work: Work, jobs: int):
+        self._work, self._jobs = work, jobs
+        self._executor: Optional[ProcessPoolExecutor] = None
+
+    def submit(self, number: int) -> "Future[Read]":
+        if self._executor is None:
+            # a fork of a process with torch's threads may stand still
+            context = multiprocessing.get_context("spawn")
+            self._executor = ProcessPoolExecutor(self._jobs, context, _start_worker, (self._work,))
+        try:
+            return self._executor.submit(_read_in_worker, number)
+        except BrokenProcessPool as error:
+            failed: "Future[Read]" = Future()
+            failed.set_exception(error)
+            return failed
+
+    def read_alone(self, number: int) -> Read:
+        try:
+            return self.submit(number).result()
+        except BrokenProcessPool:
+            self.start_again()
+            reason = "reading it ended the process (out of memory, or a damaged file); get it again, or cut it"
+            return Rejected(number, self._work.inputs.name(number), reason)
+
+    def start_again(self) -> None:
+        self.end()
+        self._executor = None
+
+    def end(self) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+_worker: Optional[Work] = None
+
+
+def _start_worker(work: Work) -> None:
+    import signal
+
+    global _worker
+    _worker = work
+    # a terminal's Ctrl-C reaches all processes; the first one ends the others
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _read_in_worker(number: int) -> Read:
+    assert _worker is not None
+    return _worker.read(number)
+
+
+def in_background(make: Callable[[], Iterator[Item]], ahead: int) -> Iterator[Item]:
+    """What an iterator gives, made by a thread that is at most `ahead` items ahead.
+
+    An exception in the thread is raised here; when this generator is closed the thread ends.
+    """
+    made: "queue.Queue[Any]" = queue.Queue(ahead)
+    stopped, end = threading.Event(), object()
+
+    def put(item: Any) -> None:
+        while not stopped.is_set():
+            with contextlib.suppress(queue.Full):
+                made.put(item, timeout=0.1)
+                return
+
+    def work() -> None:
+        items = make()
+        try:
+            for item in items:
+                put((item, None))
+                if stopped.is_set():
+                    return
+            put((end, None))
+        except BaseException as error:  # noqa: BLE001 - it is raised where it can be handled
+            put((end, error))
+        finally:
+            items.close()  # type: ignore[attr-defined]
+
+    thread = threading.Thread(target=work, name="reading ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = made.get()
+            if error is not None:
+                raise error
+            if item is end:
+                return
+            yield item
+    finally:
+        stopped.set()
+        thread.join()

@@ -1,0 +1,79 @@
+"""What a user gives as a recording, and what is said of it beside a model's answer."""
+
+import os
+from dataclasses import dataclass
+from typing import Any, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.leads import LEADS, parse_leads
+from fairseq_signals_ext.readers import Recording, read_ecg
+
+# a path, a recording, or an array: leads x samples, mV
+AnyRecording = Union[str, "os.PathLike[str]", Recording, np.ndarray]
+Leads = Union[None, str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class RecordingFacts:
+    """What is known of a recording that a model was given.
+
+    Attributes:
+        record_id: the source's own name of it.
+        seconds: its length.
+        sample_rate: its own, Hz.
+        segments: number of those that the model was given.
+        missing_leads: names of leads that the model uses and it lacks; the model was given zeros for them.
+        flags: what may be wrong with it, see `preparation.quality.FLAGS`: "short" is shorter than a segment, "filled"
+            has missing leads.
+    """
+
+    record_id: str
+    seconds: float
+    sample_rate: float
+    segments: int
+    missing_leads: Tuple[str, ...]
+    flags: Tuple[str, ...]
+
+
+def recording_of(given: Any, sample_rate: Optional[float] = None, leads: Leads = None) -> Tuple[str, Recording]:
+    """A recording, and what messages call it.
+
+    Args:
+        given: a file of any format that `readers.read_ecg` reads, a `Recording`, or an array: leads x samples, mV, NaN
+            where a sample is invalid.
+        sample_rate: Hz; of an array, or of a file that does not say it.
+        leads: names, in order; of an array, unless it has the 12 standard leads in order, or of a file that does not
+            name them.
+
+    Raises:
+        UserError: it cannot be read, or rate or leads are missing, or do not fit.
+    """
+    if isinstance(given, (str, os.PathLike)):
+        names = None if leads is None else [LEADS[position] for position in parse_leads(leads)]
+        path = os.fspath(given)
+        return path, read_ecg(path, sample_rate=sample_rate, leads=names)
+    if isinstance(given, Recording):
+        name = f"recording {given.record_id!r}"
+        if sample_rate is not None or leads is not None:
+            raise UserError(f"{name}: has a sample rate and leads of its own; leave these out")
+        return name, given
+    return "array", _recording_of_array(np.asarray(given), sample_rate, leads)
+
+
+def _recording_of_array(array: np.ndarray, sample_rate: Optional[float], leads: Leads) -> Recording:
+    shape = " x ".join(str(size) for size in array.shape) or "that of a single number"
+    if array.ndim != 2 or array.dtype.kind not in "iuf":
+        raise UserError(f"array: is of {array.dtype} and its shape is {shape}; give numbers, leads x samples, in mV")
+    if sample_rate is None:
+        raise UserError("array: does not say its sample rate; give sample_rate in Hz")
+    if leads is None and len(array) != len(LEADS):
+        cure = "give its transpose" if array.shape[1] == len(LEADS) else "name its leads with leads=['I', ...]"
+        raise UserError(f"array: its shape is {shape}, not 12 leads x samples; {cure}")
+    positions = parse_leads(leads)
+    if len(positions) != len(array):
+        raise UserError(f"array: its shape is {shape}, but {len(positions)} leads are named; name each row")
+    order = np.argsort(positions)
+    signal = array[order].astype(np.float64, copy=False)
+    return Recording("array", signal, tuple(sorted(positions)), float(sample_rate))
