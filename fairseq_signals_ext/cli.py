@@ -18,6 +18,7 @@ _EXAMPLES = """examples:
   fairseq-signals-ext label data --name cinc2021 --codes cinc2021
   fairseq-signals-ext verify data
   fairseq-signals-ext evaluate run/checkpoints/checkpoint_best.pt --data data/splits/random --subset test --out result
+  fairseq-signals-ext predict run/checkpoints/checkpoint_best.pt ecg.dcm records/*.hea --out results
   fairseq-signals-ext curve run --out loss.png
   fairseq-signals-ext inspect run/checkpoints/checkpoint_best.pt
   fairseq-signals-ext export run/checkpoints/checkpoint_best.pt --to onnx --out model
@@ -31,6 +32,7 @@ _COMMANDS = {
     "label": "give prepared recordings labels, from codes, a table or events",
     "verify": "check a prepared folder, and draw what is in it",
     "evaluate": "say how good fine-tuned models are, with intervals and pictures",
+    "predict": "say what models see in ECGs, from files of any format",
     "curve": "draw the loss curve of a training",
     "inspect": "say what is in a checkpoint or an export",
     "export": "give a model to people without fairseq, or to ECG-FM's own tools",

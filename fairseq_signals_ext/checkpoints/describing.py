@@ -2,13 +2,13 @@
 
 import logging
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Optional, Tuple
 
 from fairseq_signals_ext.checkpoints.description import ModelDescription, Preprocessing
 from fairseq_signals_ext.checkpoints.parameter_names import is_ecg_fm
 from fairseq_signals_ext.checkpoints.reading import Checkpoint
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.evaluation.aggregation import ECG_FM_AGGREGATION
+from fairseq_signals_ext.evaluation.aggregation import ECG_FM_AGGREGATION, ways_of
 from fairseq_signals_ext.leads import LEADS, parse_leads
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def describe(checkpoint: Checkpoint, labels: Optional[str] = None) -> ModelDescr
         label_names=names,
         thresholds=_floats(state.get("thresholds")) if chosen else None,
         threshold_rule=state.get("threshold_rule") if chosen else None,
-        aggregation=_aggregation(names, state.get("aggregation") or task.get("aggregate") or "ecg-fm"),
+        aggregation=tuple(state.get("aggregation") or ways_of(names, task.get("aggregate") or "ecg-fm")),
         target_mean=_floats(state.get("target_mean")) or (),
         target_std=_floats(state.get("target_std")) or (),
         names_are_known=known,
@@ -142,14 +142,6 @@ def _names_of(path: Path) -> Tuple[str, ...]:
     from fairseq_signals_ext.data.label_table import read_label_definition
 
     return tuple(read_label_definition(path)[0])
-
-
-def _aggregation(names: Sequence[str], how: Union[str, Sequence[str]]) -> Tuple[str, ...]:
-    if not isinstance(how, str):
-        return tuple(how)
-    if how == "ecg-fm":
-        return tuple(ECG_FM_AGGREGATION.get(name, "mean") for name in names)
-    return tuple(how for _ in names)
 
 
 def _floats(values: Any) -> Optional[Tuple[float, ...]]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from types import MappingProxyType
-from typing import Mapping, Optional
+from typing import Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -38,6 +38,25 @@ ECG_FM_AGGREGATION: Mapping[str, str] = MappingProxyType(
 )
 
 
+def ways_of(label_names: Sequence[str], how: str, per_label: Mapping[str, str] = _NO_LABELS) -> Tuple[str, ...]:
+    """For each label how segments' scores become a recording's: "mean" or "max".
+
+    Args:
+        how: `mean` or `max`; `ecg-fm`: by `ECG_FM_AGGREGATION`, the mean for labels that it does not have.
+        per_label: `mean` or `max` for labels by name, where it is another; names that are no label have no effect.
+
+    Raises:
+        UserError: another way is asked for.
+    """
+    if how == "ecg-fm":
+        how, per_label = "mean", {**ECG_FM_AGGREGATION, **per_label}
+    ways = tuple(per_label.get(name, how) for name in label_names)
+    for way in (*ways, how, *per_label.values()):
+        if way not in _WAYS:
+            raise UserError(f"aggregation {way!r}: segments are aggregated by {' or '.join(_WAYS)}")
+    return ways
+
+
 def to_recordings(
     predictions: Predictions, how: Optional[str] = None, per_label: Mapping[str, str] = _NO_LABELS
 ) -> Predictions:
@@ -47,20 +66,12 @@ def to_recordings(
 
     Args:
         predictions: of segments; those of a recording have the same `idx`, in any order.
-        how: `mean` or `max` of the scores of a recording's segments; `ecg-fm`: by `ECG_FM_AGGREGATION`, the mean for
-            labels that it does not have; None: as `predictions.aggregation` says.
-        per_label: `mean` or `max` for labels by name, where it is another; names that are no label have no effect.
+        how, per_label: see `ways_of`; None: as `predictions.aggregation` says.
 
     Raises:
         UserError: another way is asked for.
     """
-    how = how or predictions.aggregation
-    if how == "ecg-fm":
-        how, per_label = "mean", {**ECG_FM_AGGREGATION, **per_label}
-    ways = [per_label.get(name, how) for name in predictions.label_names]
-    for way in (*ways, how, *per_label.values()):
-        if way not in _WAYS:
-            raise UserError(f"aggregation {way!r}: segments are aggregated by {' or '.join(_WAYS)}")
+    ways = ways_of(predictions.label_names, how or predictions.aggregation, per_label)
     order = np.argsort(predictions.idx, kind="stable")
     _, starts, counts = np.unique(predictions.idx[order], return_index=True, return_counts=True)
     scores = np.empty((len(starts), len(ways)))

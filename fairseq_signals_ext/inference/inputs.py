@@ -1,6 +1,7 @@
 """The recordings of a run: files, folders and manifests, each read when its turn comes, maybe in another process."""
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
@@ -157,6 +158,13 @@ class Inputs:
         """What a table knows of a recording beside its file: attributes of `Recording`."""
         part, place = self._find(number)
         return part.known(place)
+
+    def fingerprint(self) -> str:
+        """The same for the same recordings in the same order, by their names."""
+        digest = hashlib.blake2b(digest_size=16)
+        for number in range(len(self)):
+            digest.update(f"{self.name(number)}\n".encode(errors="surrogateescape"))
+        return digest.hexdigest()
 
     def recording(self, number: int) -> Recording:
         """A recording with all that is known of it.

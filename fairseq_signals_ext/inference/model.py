@@ -3,6 +3,7 @@
 Needs numpy, what the model's backend needs, and for some formats of ECG files the extra `formats`.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Optional, Tuple
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from fairseq_signals_ext.checkpoints.description import ModelDescription, Preprocessing
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.evaluation.aggregation import ways_of
 from fairseq_signals_ext.inference.backends import Outputs
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
 from fairseq_signals_ext.inference.recordings import AnyRecording, Leads, RecordingFacts, recording_of
@@ -123,6 +125,18 @@ class LoadedModel:
         """Raise a `UserError` if the model was only pretrained."""
         if self.description.output_name is None:
             raise UserError(f"{self.source}: is a pretrained model without labels; fine-tune it first, or use embed()")
+
+    def aggregating(self, how: str) -> "LoadedModel":
+        """The same model, whose segments become a recording's scores in another way.
+
+        Args:
+            how: "mean", "max" or "ecg-fm", see `evaluation.aggregation.ways_of`.
+
+        Raises:
+            UserError: another way is asked for.
+        """
+        description = dataclasses.replace(self.description, aggregation=ways_of(self.label_names, how))
+        return LoadedModel(description, self._backend, self.source)
 
     def prediction_of(self, outputs: Outputs, name: str, facts: RecordingFacts) -> Prediction:
         """What the backend's outputs for the segments of a recording say.

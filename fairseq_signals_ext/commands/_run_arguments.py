@@ -1,0 +1,71 @@
+"""Arguments that the commands share which run models over recordings."""
+
+import argparse
+from pathlib import Path
+from typing import Any, Dict, Sequence
+
+from fairseq_signals_ext.inference.inputs import Inputs, find_inputs
+from fairseq_signals_ext.inference.running import RunOptions
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """What is run, and how files are read that do not say all."""
+    parser.add_argument(
+        "inputs",
+        metavar="FILE",
+        nargs="+",
+        help="ECG files of any mixture of formats, folders of such, prepared folders, or manifests (.tsv)",
+    )
+    group = parser.add_argument_group("files that do not say it")
+    group.add_argument("--input-rate", metavar="HZ", type=float, help="sample rate")
+    group.add_argument("--input-unit", metavar="UNIT", help="unit such as uV")
+    group.add_argument("--input-leads", metavar="LEADS", help="leads such as I,II,V1")
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Which model, and on what it runs."""
+    parser.add_argument("checkpoint", metavar="CKPT", help="checkpoint, folder of an export, or hf:OWNER/REPO/FILE.pt")
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="label_def.csv, or ecg-fm, if the checkpoint does not hold its label names",
+    )
+    group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+    group.add_argument("--threads", metavar="N", type=int, help="on a CPU (default: one a core)")
+    group.add_argument("--bf16", action="store_true", help="bfloat16: faster on a GPU, scores differ by about 0.01")
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """How a run over many recordings is done."""
+    group = parser.add_argument_group("run")
+    group.add_argument("--batch-size", metavar="N", type=int, default=32, help="segments in a batch (default 32)")
+    group.add_argument("--jobs", metavar="N", type=int, default=0, help="processes that read (default 0: a thread)")
+    group.add_argument("--resume", action="store_true", help="go on with a run that was interrupted")
+    group.add_argument("--overwrite", action="store_true", help="replace results that are there")
+
+
+def inputs_of(options: argparse.Namespace) -> Inputs:
+    """The recordings that `add_inputs` asked for."""
+    return find_inputs(options.inputs, options.input_rate, options.input_leads, options.input_unit)
+
+
+def model_options(options: argparse.Namespace) -> Dict[str, Any]:
+    """What `add_model` asked for, as `fairseq_signals_ext.load` takes it."""
+    names = ("labels", "device", "threads", "bf16")
+    return {name: getattr(options, name) for name in names}
+
+
+def run_options(options: argparse.Namespace) -> RunOptions:
+    """What `add_run` asked for."""
+    return RunOptions(options.batch_size, options.jobs)
+
+
+def identity(sources: Sequence[str]) -> Dict[str, Any]:
+    """Which models a run is with: names, and size and time of files."""
+    found: Dict[str, Any] = {}
+    for source in sources:
+        path = Path(source)
+        facts = path.stat() if path.exists() else None
+        found[source] = None if facts is None else [facts.st_size, facts.st_mtime_ns]
+    return found

@@ -1,0 +1,141 @@
+"""Say what models see in ECGs: probabilities (or values) for each recording, from files of any format.
+
+examples:
+  fairseq-signals-ext predict run/checkpoints/checkpoint_best.pt ecg.dcm records/*.hea --out results
+  fairseq-signals-ext predict mimic_iv_ecg_finetuned.pt data/all.tsv --out results --format parquet --jobs 4
+  fairseq-signals-ext predict seed1.pt folder/ --ensemble seed2.pt seed3.pt --out results
+  fairseq-signals-ext predict model-onnx exports/*.npy --input-rate 500 --input-unit uV --out results
+
+Recordings are resampled, their leads ordered by name, standardised and cut as the model's training did it. All segments
+of a recording are used, and aggregated by label as the checkpoint says. Leaves in OUT:
+
+  predictions.csv (or .parquet)  a row a recording: record id, file, seconds, sample rate, segments, missing leads (the
+                                 model was given zeros), flags of quality, then for each label its probability, and
+                                 whether that reaches the checkpoint's threshold, if it has any
+  segments.csv (or .parquet)     with --segments, a row a segment, with its start in s
+  rejected.csv                   files that cannot be used, and why
+
+The exit status is 1 if something was rejected. A run that was interrupted goes on with --resume.
+"""
+
+import argparse
+import dataclasses
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict
+
+from fairseq_signals_ext.commands import _run_arguments as run_arguments
+
+if TYPE_CHECKING:
+    from fairseq_signals_ext.inference.ensemble import Ensemble, Predicted
+    from fairseq_signals_ext.inference.results import Results
+
+_FORMATS = ("csv", "parquet")
+_RECORDING_COLUMNS = {
+    **{"record_id": "string", "file": "string", "seconds": "float64", "sample_rate": "float64"},
+    **{"segments": "int64", "missing_leads": "list<string>", "flags": "list<string>"},
+}
+_SEGMENT_COLUMNS = {"record_id": "string", "file": "string", "segment": "int64", "start": "float64"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    run_arguments.add_model(parser)
+    run_arguments.add_inputs(parser)
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="where the results go")
+    parser.add_argument("--format", choices=_FORMATS, default="csv", help="of the tables (default csv)")
+    parser.add_argument("--segments", action="store_true", help="write the scores of segments, too")
+    parser.add_argument("--ensemble", metavar="CKPT", nargs="+", default=[], help="further models; scores are means")
+    parser.add_argument(
+        "--aggregate",
+        choices=("mean", "max", "ecg-fm"),
+        help="segments to recordings; ecg-fm: max for five of its labels, mean for others (default: the checkpoint's)",
+    )
+    run_arguments.add_run(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Predict, write and say what was done; returns the exit status.
+
+    Raises:
+        UserError: a model or input cannot be used, or results are there already.
+    """
+    # before fairseq is imported, which would show everything
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    from tqdm import tqdm
+
+    from fairseq_signals_ext.inference.ensemble import Rejected
+    from fairseq_signals_ext.inference.results import REJECTED_FILE, Results
+
+    inputs, how = run_arguments.inputs_of(options), run_arguments.run_options(options)
+    files = [f"{table}.{suffix}" for table in ("predictions", "segments") for suffix in _FORMATS]
+    ensemble = _ensemble(options)
+    settings = _settings(options, inputs)
+    with Results(options.out, [*files, REJECTED_FILE], settings, options.resume, options.overwrite) as results:
+        with tqdm(total=len(inputs), initial=results.done, desc="predict", unit="recording") as bar:
+            for found in ensemble.predict_all(inputs, how, results.done):
+                if isinstance(found, Rejected):
+                    results.reject(found.name, found.reason)
+                else:
+                    _add_rows(results, found, ensemble, options.segments)
+                results.count()
+                bar.update()
+        return _finish(results, ensemble, options)
+
+
+def _finish(results: "Results", ensemble: "Ensemble", options: argparse.Namespace) -> int:
+    """Write what the user sees, and say it; returns the exit status."""
+    from fairseq_signals_ext.inference.results import REJECTED_FILE
+
+    labels = ensemble.label_names
+    scores = {f"{_what(ensemble)}_{name}": "float64" for name in labels}
+    decisions = {f"positive_{name}": "bool" for name in labels if ensemble.thresholds is not None}
+    if options.segments:
+        results.write_table(f"segments.{options.format}", "segments", {**_SEGMENT_COLUMNS, **scores})
+    name = f"predictions.{options.format}"
+    number = results.write_table(name, "predictions", {**_RECORDING_COLUMNS, **scores, **decisions})
+    rejected = results.finish()
+    print(f"{options.out / name}: {number} recordings")
+    if rejected:
+        print(f"{options.out / REJECTED_FILE}: {rejected} rejected")
+    return 1 if rejected else 0
+
+
+def _ensemble(options: argparse.Namespace) -> "Ensemble":
+    from fairseq_signals_ext.inference.ensemble import Ensemble, load_ensemble
+
+    ensemble = load_ensemble([options.checkpoint, *options.ensemble], **run_arguments.model_options(options))
+    if options.aggregate is None:
+        return ensemble
+    return Ensemble([model.aggregating(options.aggregate) for model in ensemble.models])
+
+
+def _settings(options: argparse.Namespace, inputs: Any) -> Dict[str, Any]:
+    """What the rows depend on, so that a run goes on only with the same."""
+    names = ("labels", "bf16", "aggregate", "segments", "input_rate", "input_unit", "input_leads")
+    return {
+        "checkpoint": run_arguments.identity([options.checkpoint, *options.ensemble]),
+        "list of recordings": inputs.fingerprint(),
+        **{name: getattr(options, name) for name in names},
+    }
+
+
+def _what(ensemble: "Ensemble") -> str:
+    """How columns of scores are called, as in `evaluate`."""
+    return "probability" if ensemble.kind == "classification" else "prediction"
+
+
+def _add_rows(results: "Results", found: "Predicted", ensemble: "Ensemble", segments: bool) -> None:
+    prediction = found.prediction
+    columns = [f"{_what(ensemble)}_{name}" for name in ensemble.label_names]
+    row = {"file": found.name, **dataclasses.asdict(prediction.recording)}
+    row.update(zip(columns, prediction.scores.tolist()))
+    if prediction.positive is not None:
+        row.update((f"positive_{name}", bool(one)) for name, one in zip(ensemble.label_names, prediction.positive))
+    results.add("predictions", row)
+    if segments:
+        inputs = ensemble.models[0].preprocessing
+        seconds = inputs.stride_samples / inputs.sample_rate
+        for number, scores in enumerate(prediction.segment_scores.tolist()):
+            place = {"record_id": row["record_id"], "file": found.name, "segment": number, "start": number * seconds}
+            results.add("segments", {**place, **dict(zip(columns, scores))})

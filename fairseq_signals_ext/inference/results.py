@@ -1,0 +1,234 @@
+"""What a run over many recordings leaves: rows of tables and arrays, kept in parts until all recordings are done.
+
+While a run goes on, `OUT/.unfinished` has a part for every thousand recordings or so, `START-END.jsonl` with a row a
+line and `START-END.npy` with arrays; `settings.json` says of which run. The files that a user sees are made of the parts
+at the end.
+"""
+
+import contextlib
+import csv
+import json
+import shutil
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Type
+
+import numpy as np
+
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.files import atomic, remove_unfinished
+
+UNFINISHED = ".unfinished"
+REJECTED_FILE = "rejected.csv"
+_REJECTED = "rejected"
+_SETTINGS = "settings.json"
+_PART_RECORDINGS, _PART_SECONDS, _PART_BYTES = 1000, 30.0, 2**26
+_ROWS_AT_ONCE = 10_000
+
+# name of a column: its type, as pyarrow calls it
+Columns = Mapping[str, str]
+
+
+class _Rows:
+    """What a part will hold, and what belongs to a recording that is not counted yet."""
+
+    def __init__(self) -> None:
+        self.counted: List[Any] = []
+        self.of_this: List[Any] = []
+
+    def count(self) -> None:
+        self.counted += self.of_this
+        self.of_this = []
+
+
+class Results:
+    """The rows of a run, which is a context: when it is left, also by an exception, what is done is kept.
+
+    Args:
+        out: folder of the results.
+        files: names of those that a finished run leaves there.
+        settings: all that the rows depend on, plain values.
+        resume: go on with the parts that are there.
+        overwrite: replace results that are there, finished or not.
+
+    Attributes:
+        done: number of recordings that the parts hold, from the first on.
+
+    Raises:
+        UserError: there are results already, parts of an unfinished run, or parts of another run.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        files: Sequence[str],
+        settings: Mapping[str, Any],
+        resume: bool = False,
+        overwrite: bool = False,
+    ):
+        self._out, self._folder = out, out / UNFINISHED
+        _check_free(out, files, resume, overwrite)
+        self._files = files
+        if not resume and self._folder.exists():
+            shutil.rmtree(self._folder)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(self._folder)
+        _agree(self._folder / _SETTINGS, settings)
+        self.done = self._start = self._end_of_parts()
+        self._lines, self._arrays = _Rows(), _Rows()
+        self._written = time.monotonic()
+
+    def __enter__(self) -> "Results":
+        return self
+
+    def __exit__(
+        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        self._write_part()
+
+    def add(self, table: str, row: Mapping[str, Any]) -> None:
+        """Add a row to a table."""
+        self._lines.of_this.append(json.dumps([table, row]))
+
+    def add_array(self, array: np.ndarray) -> None:
+        """Add rows to the array: N x E, float32."""
+        self._arrays.of_this.append(array)
+
+    def reject(self, file: str, reason: str) -> None:
+        """Note a recording that cannot be used."""
+        self.add(_REJECTED, {"file": file, "reason": reason})
+
+    def count(self) -> None:
+        """Call after each recording, when all its rows are added."""
+        self.done += 1
+        self._lines.count()
+        self._arrays.count()
+        is_large = sum(array.nbytes for array in self._arrays.counted) > _PART_BYTES
+        is_due = time.monotonic() - self._written > _PART_SECONDS
+        if is_due or is_large or self.done - self._start >= _PART_RECORDINGS:
+            self._write_part()
+
+    def rows(self, table: str) -> Iterator[Dict[str, Any]]:
+        """All rows of a table, in order."""
+        for part in self._parts():
+            with open(part, encoding="utf-8") as file:
+                for line in file:
+                    name, row = json.loads(line)
+                    if name == table:
+                        yield row
+
+    def arrays(self) -> Iterator[np.ndarray]:
+        """All rows of the array, in order, some at a time; memory-mapped."""
+        for part in self._parts():
+            array = part.with_suffix(".npy")
+            if array.exists():
+                yield np.load(array, mmap_mode="r")
+
+    def finish(self) -> int:
+        """Write `rejected.csv` and remove the parts, when all other files are written; returns the number rejected."""
+        columns = {"file": "string", "reason": "string"}
+        rejected = write_csv(self._out / REJECTED_FILE, columns, self.rows(_REJECTED))
+        shutil.rmtree(self._folder)
+        return rejected
+
+    def write_table(self, name: str, table: str, columns: Columns) -> int:
+        """Write a table as `OUT/NAME`, CSV or Parquet by its suffix; returns the number of its rows."""
+        self._write_part()
+        write = write_parquet if name.endswith(".parquet") else write_csv
+        return write(self._out / name, columns, self.rows(table))
+
+    def _parts(self) -> List[Path]:
+        # numbers in the names are of one length
+        return sorted(self._folder.glob("*.jsonl"))
+
+    def _end_of_parts(self) -> int:
+        parts = self._parts()
+        return int(parts[-1].stem.split("-")[1]) if parts else 0
+
+    def _write_part(self) -> None:
+        if self.done > self._start:
+            part = self._folder / f"{self._start:010d}-{self.done:010d}.jsonl"
+            if self._arrays.counted:
+                with atomic(part.with_suffix(".npy")) as temporary, open(temporary, "wb") as file:
+                    np.save(file, np.concatenate(self._arrays.counted))
+            with atomic(part) as temporary:
+                temporary.write_text("".join(f"{line}\n" for line in self._lines.counted), encoding="utf-8")
+        self._start, self._written = self.done, time.monotonic()
+        self._lines, self._arrays = _Rows(), _Rows()
+
+
+def _check_free(out: Path, files: Sequence[str], resume: bool, overwrite: bool) -> None:
+    present = [out / name for name in files if (out / name).exists()]
+    if overwrite:
+        for path in present:
+            path.unlink()
+        return
+    if present:
+        raise UserError(f"{present[0]}: exists already; give another --out, or replace it with --overwrite")
+    if not resume and (out / UNFINISHED / _SETTINGS).exists():
+        raise UserError(f"{out}: has an unfinished run; go on with --resume, or begin again with --overwrite")
+
+
+def _agree(path: Path, settings: Mapping[str, Any]) -> None:
+    """See that what is there is of the same run, or note which it is."""
+    ours = json.loads(json.dumps(settings))
+    if not path.exists():
+        with atomic(path) as temporary:
+            temporary.write_text(json.dumps(ours, indent=2), encoding="utf-8")
+        return
+    theirs: Dict[str, Any] = {}
+    with contextlib.suppress(ValueError):
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+    differing = [name for name in ours if theirs.get(name) != ours[name]]
+    if differing:
+        raise UserError(
+            f"{path.parent.parent}: its unfinished run was with another {differing[0]}; give the same, or begin again "
+            "with --overwrite"
+        )
+
+
+def write_csv(path: Path, columns: Columns, rows: Iterator[Mapping[str, Any]]) -> int:
+    """Write rows as CSV: numbers with 7 digits, bools as 1 and 0, lists joined by spaces; returns their number."""
+    number = 0
+    with atomic(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        for row in rows:
+            writer.writerow([_as_text(row.get(column)) for column in columns])
+            number += 1
+    return number
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, float):
+        return f"{value:.7g}"
+    return " ".join(value) if isinstance(value, list) else value
+
+
+def write_parquet(path: Path, columns: Columns, rows: Iterator[Mapping[str, Any]]) -> int:
+    """Write rows as Parquet, some at a time; returns their number."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = {"list<string>": pa.list_(pa.string())}
+    schema = pa.schema([(name, types.get(kind) or pa.type_for_alias(kind)) for name, kind in columns.items()])
+    number = 0
+    with atomic(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        for chunk in _chunks(rows):
+            writer.write_table(pa.Table.from_pylist(chunk, schema))
+            number += len(chunk)
+    return number
+
+
+def _chunks(rows: Iterator[Mapping[str, Any]]) -> Iterator[List[Mapping[str, Any]]]:
+    chunk: List[Mapping[str, Any]] = []
+    for row in rows:
+        chunk.append(row)
+        if len(chunk) == _ROWS_AT_ONCE:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
