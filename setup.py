@@ -39,9 +39,11 @@ ONNX = ["onnxruntime"]
 EXPORT = [*TRAIN, *ONNX, "onnx", "onnxscript"]
 HUB = ["huggingface_hub"]
 REPORT = ["matplotlib", "pandas", "pyarrow", "scikit-learn", "scipy"]
+EMBED, EXPLAIN = ["umap-learn"], ["captum", "neurokit2"]
+SERVE = ["fastapi", "python-multipart", "uvicorn"]
 DASK, RAY = ["distributed"], ["ray"]
-DEMO = [*EXPORT, *FORMATS, *REPORT, "neurokit2"]
-DEV = [*DEMO, *DASK, *HUB, "hypothesis", "mypy", "pytest", "ruff"]
+DEMO = [*EXPORT, *EXPLAIN, *FORMATS, *REPORT]
+DEV = [*DEMO, *DASK, *EMBED, *HUB, *SERVE, "httpx", "hypothesis", "mypy", "pypdf", "pytest", "ruff"]
 
 setup(
     name="fairseq-signals-ext",
@@ -57,7 +59,8 @@ setup(
     install_requires=["numpy"],
     extras_require={
         **{"train": TRAIN, "formats": FORMATS, "report": REPORT, "dask": DASK, "ray": RAY},
-        **{"onnx": ONNX, "export": EXPORT, "hub": HUB, "demo": DEMO, "dev": DEV},
+        **{"onnx": ONNX, "export": EXPORT, "hub": HUB},
+        **{"embed": EMBED, "explain": EXPLAIN, "serve": SERVE, "demo": DEMO, "dev": DEV},
     },
     entry_points={"console_scripts": ["fairseq-signals-ext = fairseq_signals_ext.cli:main"]},
     classifiers=[

@@ -16,7 +16,9 @@ _EXTRAS = {
     "onnx": ("onnxruntime",),
     "export": ("onnx", "onnxscript"),
     "hub": ("huggingface_hub",),
-    "demo": ("neurokit2",),
+    "embed": ("umap",),
+    "explain": ("captum", "neurokit2"),
+    "serve": ("fastapi", "python_multipart", "starlette", "uvicorn"),
 }
 
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Iterator, Mapping, NamedTuple, Optional, 
 
 import numpy as np
 
-from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.plotting.ecg_paper import draw_ecg
+from fairseq_signals_ext.readers import Recording
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_INK, _ACCENT, _PLAUSIBLE, _PAPER = "#26323c", "#2a6f97", "#dcefe0", "#f3c9c9"
+_INK, _ACCENT, _PLAUSIBLE = "#26323c", "#2a6f97", "#dcefe0"
 # names of sources come from outside: a $ in one is no mathematics
 _STYLE = {
     "svg.hashsalt": "verify",
@@ -24,11 +25,9 @@ _STYLE = {
     "xtick.color": _INK,
     "ytick.color": _INK,
 }
-# rows and columns of the standard printed ECG, which shows a quarter of the time in each column
-_PRINTED = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
-_PRINTED_SECONDS = 10.0
-_LABEL_BOX = {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 1}
 _LONGEST_NAME = 22
+# five pixels a mm, so that lines of a paper in mm are all equally thick
+_PNG_DPI, _PNG_COLOURS = 127, 64
 
 
 class Axis(NamedTuple):
@@ -59,14 +58,8 @@ def _figure(width: float, height: float) -> Iterator["Figure"]:
         yield Figure(figsize=(width, height), layout="constrained")
 
 
-def _data_uri(figure: "Figure", kind: str) -> str:
-    content = io.BytesIO()
-    if kind == "svg":
-        figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
-    else:
-        figure.savefig(content, format="png", dpi=120, metadata={"Software": None}, pil_kwargs={"optimize": True})
-    mime = "image/svg+xml" if kind == "svg" else "image/png"
-    return f"data:{mime};base64,{base64.b64encode(content.getvalue()).decode()}"
+def _data_uri(content: bytes, mime: str) -> str:
+    return f"data:{mime};base64,{base64.b64encode(content).decode()}"
 
 
 def distributions(values: Mapping[str, np.ndarray], axis: Axis) -> str:
@@ -88,7 +81,9 @@ def distributions(values: Mapping[str, np.ndarray], axis: Axis) -> str:
         axes.set_yticks([len(values) - 0.7 - row for row in range(len(values))], [_short(name) for name in values])
         axes.tick_params(axis="y", length=0)
         axes.spines[["top", "left", "right"]].set_visible(False)
-        return _data_uri(figure, "svg")
+        content = io.BytesIO()
+        figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
+        return _data_uri(content.getvalue(), "image/svg+xml")
 
 
 def _draw_row(axes: Any, base: float, numbers: np.ndarray, edges: np.ndarray) -> None:
@@ -109,54 +104,16 @@ def _short(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 
-def printed_ecg(signal: Mapping[int, np.ndarray], rate: float, marks: Mapping[int, str]) -> str:
-    """A recording as it is printed: four columns of a quarter of its first 10 s each, and lead II as a whole below.
+def printed_ecg(recording: Recording, notes: Mapping[str, str]) -> str:
+    """The first ten seconds of a recording on their paper.
 
     Args:
-        signal: by position in `LEADS`, mV; leads may be absent.
-        rate: Hz.
-        marks: what to write beside the name of a lead, such as "derived".
+        notes: what to write beside the name of a lead, such as "constant".
     """
-    samples = max(1, min(len(next(iter(signal.values()), ())), round(_PRINTED_SECONDS * rate)))
-    centred = {lead: values[:samples] - np.median(values[:samples]) for lead, values in signal.items()}
-    # without the highest 0.5 %, which may reach into the row above, as on paper
-    ranges = [np.ptp(np.percentile(values, [0.5, 99.5])) for values in centred.values() if len(values)]
-    spacing = 1.1 * float(max([1.5, *ranges]))
-    with _figure(6.6, 3.3) as figure:
-        axes = figure.subplots()
-        _draw_paper(axes, samples / rate, 4.3 * spacing)
-        for row, names in enumerate((*_PRINTED, ("II",))):
-            for column, name in enumerate(names):
-                stop = (column + 1) * samples // len(names)
-                window = slice(column * samples // len(names), stop)
-                _draw_lead(axes, centred.get(LEADS.index(name)), window, rate, (3.5 - row) * spacing, spacing)
-                note = marks.get(LEADS.index(name), "")
-                at = (window.start / rate + 0.04, (3.93 - row) * spacing)
-                axes.text(*at, f"{name} {note}".strip(), va="top", fontsize=7, fontweight="bold", bbox=_LABEL_BOX)
-        axes.set(xlim=(0, samples / rate), ylim=(0, 4.3 * spacing), yticks=[])
-        squares = "squares: 0.2 s, 0.5 mV" if _has_squares(4.3 * spacing) else f"height: {4.3 * spacing:.3g} mV"
-        axes.set_xlabel(f"s ({squares})")
-        axes.spines[:].set_visible(False)
-        return _data_uri(figure, "png")
+    from PIL import Image
 
-
-def _has_squares(height_mv: float) -> bool:
-    return height_mv <= 40
-
-
-def _draw_paper(axes: Any, seconds: float, height_mv: float) -> None:
-    style = {"color": _PAPER, "linewidth": 0.5, "zorder": 0}
-    axes.vlines(np.arange(0, seconds + 0.01, 0.2), 0, height_mv, **style)
-    if _has_squares(height_mv):
-        axes.hlines(np.arange(0, height_mv + 0.01, 0.5), 0, seconds, **style)
-
-
-def _draw_lead(
-    axes: Any, values: Optional[np.ndarray], window: slice, rate: float, base: float, spacing: float
-) -> None:
-    """A piece of a lead around the height `base`, no further from it than the next row."""
-    time = np.arange(window.start, window.stop) / rate
-    if values is None:
-        axes.plot(time[[0, -1]], [base, base], color="#9aa5ad", linewidth=0.6, linestyle=":")
-        return
-    axes.plot(time, base + np.clip(values[window], -spacing, spacing), color=_INK, linewidth=0.6)
+    drawn, content = io.BytesIO(), io.BytesIO()
+    draw_ecg(recording, notes=notes).savefig(drawn, format="png", dpi=_PNG_DPI)
+    # a grid and a trace need few colours, and the file is a quarter then
+    Image.open(drawn).convert("RGB").quantize(_PNG_COLOURS).save(content, format="png", optimize=True)
+    return _data_uri(content.getvalue(), "image/png")

@@ -29,10 +29,10 @@ th:first-child { text-align: left; position: sticky; left: 0; background: #fff; 
 tbody th { max-width: 16rem; overflow: hidden; text-overflow: ellipsis; }
 .zero { color: #b4bec5; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 1rem; }
-.examples { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 34rem), 1fr)); gap: 1rem; }
+.examples { display: grid; gap: 1.5rem; }
 figure { margin: 0; overflow-x: auto; break-inside: avoid; }
 figure img { width: 100%; height: auto; }
-.examples img { min-width: 34rem; }
+.examples img { min-width: 48rem; }
 figcaption { overflow-wrap: anywhere; position: sticky; left: 0; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem .8rem; margin: .8rem 0 0; font-size: .87rem; }
 dt { font-weight: 600; }

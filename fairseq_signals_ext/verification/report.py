@@ -14,8 +14,10 @@ from fairseq_signals_ext.data.shards import open_shard, read_counts
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.files import atomic
 from fairseq_signals_ext.leads import LEADS, mask_to_leads
+from fairseq_signals_ext.plotting.excerpt import PAPER_SECONDS
 from fairseq_signals_ext.preparation.plan import read_plan
 from fairseq_signals_ext.preparation.quality import FLAGS, PLAUSIBLE_RECORDING_MV
+from fairseq_signals_ext.readers import Recording
 from fairseq_signals_ext.verification.checks import Findings, read_compact, read_flags
 from fairseq_signals_ext.verification.figures import Axis, distributions, printed_ecg
 from fairseq_signals_ext.verification.heart_rate import heart_rate
@@ -295,14 +297,20 @@ def _examples(out: Path, sources: Mapping[str, "pd.DataFrame"]) -> Iterator[str]
     for name in list(sources)[:_MOST_EXAMPLES]:
         group = sources[name]
         middle = group.iloc[[len(group) // 2]]
-        for row, rate, signal in _signals(out, middle, _HEART_RATE_SECONDS):
-            derived, constant, filled = (
-                _names(getattr(row, column)) for column in ("derived_leads", "constant_leads", "filled_leads")
-            )
-            marks = {lead: "absent" for lead in range(len(LEADS)) if lead not in signal}
-            for names, mark in ((derived, "derived"), (constant, "constant"), (filled, "absent")):
-                marks.update({LEADS.index(lead): mark for lead in names})
+        for row, rate, signal in _signals(out, middle, PAPER_SECONDS):
+            recording = _recording(row, rate, signal)
+            if not recording.leads:  # only in a damaged table
+                continue
+            notes = dict.fromkeys(_names(row.constant_leads), "constant")
             caption = f"{name}: {record_ids[row.Index]} ({row.source_file}, idx {row.idx})"
-            yield _figure(printed_ecg(signal, rate, marks), caption)
+            yield _figure(printed_ecg(recording, notes), caption)
     if len(sources) > _MOST_EXAMPLES:
         yield f"<p>{len(sources) - _MOST_EXAMPLES} more sources are not shown here.</p>"
+
+
+def _recording(row: Any, rate: float, signal: Mapping[int, np.ndarray]) -> Recording:
+    """What was recorded: without leads that preparation filled with zeros."""
+    filled, derived = ({LEADS.index(lead) for lead in _names(names)} for names in (row.filled_leads, row.derived_leads))
+    leads = tuple(lead for lead in signal if lead not in filled)
+    physical = np.array([signal[lead] for lead in leads])
+    return Recording(str(row.idx), physical, leads, rate, derived=tuple(sorted(derived.intersection(leads))))

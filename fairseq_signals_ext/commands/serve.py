@@ -1,0 +1,131 @@
+"""Serve a model on this machine: a page on which one drops ECG files, and /predict for programs.
+
+examples:
+  fairseq-signals-ext serve run/checkpoints/checkpoint_best.pt       # then open the address that is printed
+  curl -F file=@ecg.dcm http://127.0.0.1:8000/predict
+  curl -F file=@A0001.hea -F file=@A0001.mat http://127.0.0.1:8000/predict                        # WFDB
+  curl -F file=@ecg.npy -F sample_rate=500 -F leads=I,II,V1 -F unit=mV http://127.0.0.1:8000/predict
+
+A request is one recording. Its files are kept in a temporary folder until it is answered. A few requests are in work
+at a time and the model takes one after the other; the rest wait. Other paths: /model (facts), /health. Ctrl-C ends it.
+For research use only. There is no authentication and no encryption, so by default only this machine is served.
+"""
+
+import argparse
+import contextlib
+import errno
+import logging
+import signal
+import socket
+import sys
+import warnings
+from types import FrameType
+from typing import Any, Iterator, Optional
+
+from fairseq_signals_ext.errors import UserError
+
+_WAITING = 2048  # connections that the system holds for us
+_SECONDS_TO_END = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument("checkpoint", help="ours or ECG-FM's, the folder of an export, or hf:OWNER/REPO/... on the hub")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default 127.0.0.1: this machine)")
+    parser.add_argument("--port", type=int, default=8000, help="0: any that is free (default 8000)")
+    parser.add_argument("--max-upload-mb", type=float, default=64, help="largest upload (default 64)")
+    parser.add_argument(
+        "--labels",
+        help="names of the labels, if the checkpoint does not hold them: a label_def.csv, or ecg-fm for those of "
+        "ECG-FM's published classifier",
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default cpu)")
+    parser.add_argument("--threads", type=int, help="on a CPU (default: as many as the runtime takes)")
+    parser.add_argument("--bf16", action="store_true", help="compute in bfloat16, faster on a GPU")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until Ctrl-C or SIGTERM.
+
+    Raises:
+        UserError: the model cannot be used, or the address cannot be listened at.
+    """
+    # before fairseq is imported, which would show everything
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    warnings.filterwarnings("ignore", module=r"torch\.nn\.utils\.weight_norm")
+    # before the model is loaded; starlette would miss the first only when something is uploaded
+    import python_multipart  # noqa: F401
+    import uvicorn  # noqa: F401
+
+    import fairseq_signals_ext
+    from fairseq_signals_ext.serving.app import make_app
+    from fairseq_signals_ext.serving.guard import hosts_of, is_local
+    from fairseq_signals_ext.serving.limits import Limits
+
+    if not 1e-3 <= options.max_upload_mb <= 1e5:
+        raise UserError(f"--max-upload-mb {options.max_upload_mb:g}: give 0.001 to 100000")
+    with _ending_on_signals(), _listening(options.host, options.port) as listening:
+        model = fairseq_signals_ext.load(
+            options.checkpoint, options.labels, options.device, options.threads, options.bf16
+        )
+        app = make_app(model, Limits(round(options.max_upload_mb * 1e6)), hosts_of(options.host))
+        if not is_local(options.host):
+            warning = "anyone who can reach it may use it, as there is no authentication and no encryption"
+            print(f"warning: --host {options.host}: {warning}", file=sys.stderr)
+        print(f"{_address(options.host, listening)}  (Ctrl-C ends it; research use only)", flush=True)
+        _serve(app, listening)
+    return 0
+
+
+def _serve(app: Any, listening: socket.socket) -> None:
+    import uvicorn
+
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=_SECONDS_TO_END,
+    )
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+@contextlib.contextmanager
+def _ending_on_signals() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the command as what it is asked for: with exit status 0."""
+
+    def end(number: int, frame: Optional[FrameType]) -> None:
+        raise SystemExit(0)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= 65535:
+        raise UserError(f"--port {port}: give 0 to 65535")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (socket.gaierror, UnicodeError):
+        raise UserError(f"--host {host}: no such address; give one of this machine, such as 127.0.0.1") from None
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(_WAITING)
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(f"--port {port}: is in use; give another, or 0 for any that is free") from None
+        raise UserError(f"--host {host} --port {port}: {error.strerror}; give another") from None
+    return listening
+
+
+def _address(host: str, listening: socket.socket) -> str:
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{listening.getsockname()[1]}/"

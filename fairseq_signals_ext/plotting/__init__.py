@@ -1,0 +1,1 @@
+"""Pictures of recordings that a clinician recognises."""

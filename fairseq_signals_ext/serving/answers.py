@@ -1,0 +1,76 @@
+"""What the service says of a recording and of its model, as JSON has it."""
+
+from pathlib import Path
+from typing import Any, Dict, List
+
+from fairseq_signals_ext.inference.hub import PREFIX
+from fairseq_signals_ext.inference.model import LoadedModel, Prediction
+from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.preparation.quality import FLAGS
+from fairseq_signals_ext.readers import Recording
+
+NOTE = "Research use only: not a medical device, and no diagnosis."
+
+
+def answer(recording: Recording, prediction: Prediction, model: LoadedModel) -> Dict[str, Any]:
+    """The answer to an upload.
+
+    Returns:
+        `record_id`, `seconds`, `sample_rate` (Hz), `leads`, `missing_leads` (which the model was given zeros for),
+        `flags`: what may be wrong with it, and what each means; `labels`: for each `name`, `probability` (or `value`,
+        of a regression), `threshold` and `positive`, None where the model has no thresholds; `segments`: for each
+        `start` and `end` (s) and `scores`, one a label; `model`, see `model_facts`; `note`.
+    """
+    return {
+        "record_id": recording.record_id,
+        "seconds": recording.samples / recording.sample_rate,
+        "sample_rate": recording.sample_rate,
+        "leads": [LEADS[lead] for lead in recording.leads],
+        "missing_leads": list(prediction.recording.missing_leads),
+        "flags": {name: FLAGS[name] for name in prediction.recording.flags},
+        "labels": _labels(prediction, model),
+        "segments": _segments(prediction, model),
+        "model": model_facts(model),
+        "note": NOTE,
+    }
+
+
+def _labels(prediction: Prediction, model: LoadedModel) -> List[Dict[str, Any]]:
+    score_name = "value" if model.description.kind == "regression" else "probability"
+    thresholds = model.thresholds or [None] * len(prediction.label_names)
+    positive = [None] * len(thresholds) if prediction.positive is None else prediction.positive.tolist()
+    rows = zip(prediction.label_names, prediction.scores.tolist(), thresholds, positive)
+    return [dict(zip(("name", score_name, "threshold", "positive"), row)) for row in rows]
+
+
+def _segments(prediction: Prediction, model: LoadedModel) -> List[Dict[str, Any]]:
+    inputs = model.preprocessing
+    stride, length = (samples / inputs.sample_rate for samples in (inputs.stride_samples, inputs.segment_samples))
+    return [
+        {"start": number * stride, "end": number * stride + length, "scores": scores}
+        for number, scores in enumerate(prediction.segment_scores.tolist())
+    ]
+
+
+def model_facts(model: LoadedModel) -> Dict[str, Any]:
+    """What one must know of the model; no path of this machine is among it."""
+    description, inputs = model.description, model.preprocessing
+    return {
+        "name": model_name(model),
+        "kind": description.kind,
+        "labels": list(model.label_names),
+        "names_are_known": description.names_are_known,
+        "thresholds": None if model.thresholds is None else list(model.thresholds),
+        "threshold_rule": description.threshold_rule,
+        "aggregation": list(description.aggregation),
+        "sample_rate": inputs.sample_rate,
+        "leads": list(inputs.loaded_leads),
+        "segment_seconds": inputs.segment_samples / inputs.sample_rate,
+        "updates": description.provenance.get("updates"),
+    }
+
+
+def model_name(model: LoadedModel) -> str:
+    """Of where the model is from without the folders of this machine; on the hub all of it."""
+    source = str(model.source)
+    return source if source.startswith(PREFIX) else Path(source).resolve().name

@@ -1,0 +1,100 @@
+"""From the files of an upload to a recording, without looking at any other file."""
+
+import math
+from pathlib import Path
+from typing import List, Set
+
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.readers import Recording, read_ecg
+from fairseq_signals_ext.readers.facts import shown
+from fairseq_signals_ext.readers.formats import format_of
+from fairseq_signals_ext.readers.matlab import MatFile
+from fairseq_signals_ext.serving.limits import Limits, UploadError
+from fairseq_signals_ext.serving.uploads import Upload
+
+_ONE = "send one recording at a time"
+# stands for a gap between segments, or for a signal without a file
+_NO_FILE = "~"
+
+
+def read_upload(upload: Upload, limits: Limits) -> Recording:
+    """Read the recording.
+
+    Raises:
+        UploadError: the files are not one recording, of no supported kind, name files that were not sent, or hold or
+            claim more than the limits.
+        UserError: see `read_ecg`.
+    """
+    path = upload.folder / _main_file(upload)
+    if path.suffix == ".hea":
+        _check_headers(upload, path, limits)
+    else:
+        _check_kind(path, limits)
+    recording = read_ecg(path, sample_rate=upload.sample_rate, leads=upload.leads, unit=upload.unit)
+    hours = recording.samples / recording.sample_rate / 3600
+    if hours > limits.hours:
+        raise UploadError(f"{path}: lasts {hours:.1f} h, more than {limits.hours:g} h; send a part of it", 422)
+    return recording
+
+
+def _main_file(upload: Upload) -> str:
+    """The file that stands for all; of several headers that of the record that the others are segments of."""
+    names = list(upload.names)
+    if len(names) == 1:
+        return names[0]
+    headers = [name for name in names if name.endswith(".hea")]
+    if not headers:
+        raise UploadError(f"upload: {len(names)} files, but no WFDB header (.hea) among them; {_ONE}", 400)
+    if len(headers) > 1:
+        headers = [name for name in headers if _has_segments(_header_lines(upload.folder / name))]
+    if len(headers) != 1:
+        raise UploadError(f"upload: has the headers of several recordings; {_ONE}", 400)
+    return headers[0]
+
+
+def _header_lines(header: Path) -> List[List[str]]:
+    """The words of each line but comments."""
+    lines = header.read_bytes().decode("latin-1").splitlines()
+    return [line.split() for line in lines if line.strip() and not line.strip().startswith("#")]
+
+
+def _has_segments(lines: List[List[str]]) -> bool:
+    return bool(lines) and "/" in lines[0][0]
+
+
+def _check_headers(upload: Upload, main: Path, limits: Limits) -> None:
+    """See that all files that headers name were sent, so that no other is opened, and that all that were are needed."""
+    needed: Set[str] = set()
+    for header in [upload.folder / name for name in upload.names if name.endswith(".hea")]:
+        lines = _header_lines(header)
+        _check_claim(header, lines, limits)
+        suffix = ".hea" if _has_segments(lines) else ""
+        for name in dict.fromkeys(line[0] for line in lines[1:] if line[0] != _NO_FILE):
+            if name + suffix not in upload.names:
+                cure = "send it together with the header, under this name"
+                raise UploadError(f"{header}: its file {shown(name + suffix, 60)!r} was not sent; {cure}", 422)
+            needed.add(name + suffix)
+    for name in upload.names:
+        if name not in needed and Path(name).stem != main.stem:
+            raise UploadError(f"{upload.folder / name}: does not belong to {main}; {_ONE}", 400)
+
+
+def _check_claim(header: Path, lines: List[List[str]], limits: Limits) -> None:
+    numbers = [int(word) if word.isascii() and word.isdigit() else 0 for word in (lines[0] if lines else [])]
+    if len(numbers) > 3 and numbers[1] * numbers[3] > limits.samples:
+        raise _too_many_samples(header, limits)
+
+
+def _check_kind(path: Path, limits: Limits) -> None:
+    try:
+        kind = format_of(path)
+    except UserError as error:
+        raise UploadError(str(error), 415 if path.stat().st_size else 422) from None
+    if kind.startswith("MATLAB"):
+        with MatFile(path, is_hdf5=kind == "MATLAB 7.3") as file:
+            if max(map(math.prod, file.shapes.values()), default=0) > limits.samples:
+                raise _too_many_samples(path, limits)
+
+
+def _too_many_samples(path: Path, limits: Limits) -> UploadError:
+    return UploadError(f"{path}: claims more than {limits.samples:.2g} samples, the limit here; send a part of it", 413)

@@ -1,0 +1,141 @@
+"""The page in a real browser: choosing, dropping, errors, the keyboard; `PAGE_PICTURES` keeps pictures of it."""
+
+import base64
+import hashlib
+import os
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import httpx
+import pytest
+from browser import find_browser, opened
+from made_up_uploads import csv_file, npy_file, wfdb_files
+
+from fairseq_signals_ext.serving.page import CONTENT_SECURITY_POLICY, PAGE
+
+
+@pytest.fixture(scope="module")
+def browser():
+    found = find_browser()
+    if found is None:
+        pytest.skip("no Chromium is installed: the page is not tried in a browser")
+    with opened(found) as page:
+        yield page
+
+
+@pytest.fixture()
+def page(browser, served):
+    browser.messages.clear()
+    browser.open(served.address)
+    browser.wait_for("largest < Infinity")
+    yield browser
+    if os.environ.get("PAGE_PICTURES"):
+        name = os.environ["PYTEST_CURRENT_TEST"].split("::")[1].split(" ")[0]
+        browser.picture(Path(os.environ["PAGE_PICTURES"]) / f"{name}.png")
+
+
+def written(folder, files):
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return [folder / name for name in files]
+
+
+def answered(page, number):
+    """Heading and text of each result, oldest first, once there are so many."""
+    page.wait_for(f"document.querySelectorAll('article').length == {number} && waiting == 0")
+    results = "[...document.querySelectorAll('article')].reverse()"
+    return page.value(f"{results}.map(one => [one.querySelector('h2').textContent, one.className, one.innerText])")
+
+
+def test_several_files_chosen(page, served, tmp_path):
+    """Out of order, with a pair of WFDB and a bad one."""
+    pair = wfdb_files(1, "A0001", samples=5000)
+    files = {"A0001.dat": pair["A0001.dat"], **csv_file(2, "B <i>.csv"), "bad.dcm": b"nothing", **pair}
+    page.choose("#files", written(tmp_path, files))
+    results = answered(page, 3)
+    kinds = {heading: kind for heading, kind, _ in results}
+    assert kinds == {"A0001.dat, A0001.hea": "answered", "B <i>.csv": "answered", "bad.dcm": "failed"}
+    assert (
+        "none of its signals (nothing) is a standard lead" in dict((name, text) for name, _, text in results)["bad.dcm"]
+    )
+    answer = httpx.post(f"{served.address}predict", files=[("f", (name, pair[name])) for name in pair]).json()
+    rows = page.value(
+        "[...[...document.querySelectorAll('article')].at(-1).querySelectorAll('tbody tr')]"
+        ".map(row => [...row.cells].map(cell => cell.textContent))"
+    )
+    words = {True: "positive", False: "negative"}
+    assert rows == [
+        [label["name"], f"{label['probability']:.3f}", "", f"{label['threshold']:.3f}", words[label["positive"]]]
+        for label in answer["labels"]
+    ]
+    widths = page.value(
+        "[...[...document.querySelectorAll('article')].at(-1).querySelectorAll('i')].map(i => "
+        "i.getBoundingClientRect().width / i.parentNode.getBoundingClientRect().width)"
+    )
+    assert widths == pytest.approx([label["probability"] for label in answer["labels"]], abs=0.01)
+    assert page.value("byId('status').textContent") == "Done."
+
+
+def test_dropped_file(page):
+    text = base64.b64encode(csv_file()["a.csv"]).decode()
+    page.value(f"""{{
+        const data = new DataTransfer();
+        data.items.add(new File([Uint8Array.from(atob('{text}'), c => c.charCodeAt(0))], 'dropped.csv'));
+        for (const name of ['dragover', 'drop'])
+            byId('drop').dispatchEvent(new DragEvent(name, {{dataTransfer: data, bubbles: true, cancelable: true}}));
+    }}""")
+    assert [one[:2] for one in answered(page, 1)] == [["dropped.csv", "answered"]]
+
+
+def test_what_files_do_not_say(page, tmp_path):
+    paths = written(tmp_path, npy_file())
+    page.choose("#files", paths)
+    ((_, kind, text),) = answered(page, 1)
+    assert kind == "failed" and "sample rate" in text and page.value("byId('more').open")
+    page.value("byId('sample_rate').value = '500'; byId('unit').value = 'uV'")
+    page.choose("#files", paths)
+    assert answered(page, 2)[1][1] == "answered"
+
+
+def test_too_large_is_said_before_it_is_sent(page, tmp_path):
+    page.value("largest = 1000")
+    page.choose("#files", written(tmp_path, csv_file()))
+    assert "larger than 0.001 MB, the limit here" in answered(page, 1)[0][2]
+
+
+def test_keyboard_and_nothing_in_red(page):
+    order = []
+    for _ in range(2):
+        page.press("Tab")
+        order.append(page.value("document.activeElement.id || document.activeElement.tagName"))
+    assert order == ["files", "SUMMARY"] and page.messages == []
+    unlabelled = "[...document.querySelectorAll('input, select')].filter(field => !field.labels.length).length"
+    assert page.value(unlabelled) == 0
+
+
+def test_nothing_of_a_page_from_elsewhere_runs(page):
+    """The policy is in force: a script that was put into the page does not run."""
+    page.value("document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.ran = 1'}))")
+    assert page.value("window.ran === undefined")
+    assert page.value("fetch('http://127.0.0.2:9/').then(() => 'sent', error => 'blocked')") == "blocked"
+    assert [one for one in page.messages if "Content Security Policy" in str(one)]
+
+
+def test_page_is_whole():
+    """Its style and script are those that the policy allows, and it names no other address."""
+    for kind in ("style", "script"):
+        inside = re.findall(f"<{kind}>(.*?)</{kind}>", PAGE, re.DOTALL)
+        assert len(inside) == 1
+        digest = base64.b64encode(hashlib.sha256(inside[0].encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}'" in CONTENT_SECURITY_POLICY
+    assert "//" not in re.sub(r"^\s*//.*$", "", PAGE, flags=re.MULTILINE) and "unsafe" not in CONTENT_SECURITY_POLICY
+    targets, ids = [], []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag, attributes):
+            targets.extend(value for name, value in attributes if name in ("for", "aria-describedby"))
+            ids.extend(value for name, value in attributes if name == "id")
+
+    Reader().feed(PAGE)
+    assert targets and set(targets) <= set(ids) and len(set(ids)) == len(ids)
