@@ -1,8 +1,8 @@
 """What a run over many recordings leaves: rows of tables and arrays, kept in parts until all recordings are done.
 
 While a run goes on, `OUT/.unfinished` has a part for every thousand recordings or so, `START-END.jsonl` with a row a
-line and `START-END.npy` with arrays; `settings.json` says of which run. The files that a user sees are made of the parts
-at the end.
+line and `START-END.npy` with arrays; `settings.json` says of which run. The files that a user sees are made of the
+parts at the end.
 """
 
 import contextlib

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, Optional, Tuple
+from typing import Iterable, Iterator, NamedTuple, Optional, Tuple
 
 import numpy as np
 
@@ -130,29 +130,42 @@ def _own_counts(recording: Recording) -> Tuple[np.ndarray, np.ndarray, np.ndarra
     return counts, scale, zero, error
 
 
-def _resampled(recording: Recording, processing: Processing) -> np.ndarray:
+def _resampled(recording: Recording, processing: Processing) -> Iterator[np.ndarray]:
+    """Lead after lead, as those of a day of ECG together are many GB."""
     values = len(recording.leads) * recording.samples * processing.rate / recording.sample_rate
     if values > _LARGEST:
         raise UserError(
             f"too long: {recording.samples} samples at {recording.sample_rate:g} Hz would be {values:.2g} numbers at "
             f"{processing.rate:g} Hz; cut it into pieces, or correct its sample rate"
         )
-    signal = RESAMPLERS[processing.resample](recording.signal, recording.sample_rate, processing.rate)
-    if signal.shape[1] == 0:
-        raise UserError(f"too short: nothing is left of it at {processing.rate:g} Hz")
-    return signal
+    for row in range(len(recording.leads)):
+        lead = recording.lead_signal(row)[None]
+        (resampled,) = RESAMPLERS[processing.resample](lead, recording.sample_rate, processing.rate)
+        if len(resampled) == 0:
+            raise UserError(f"too short: nothing is left of it at {processing.rate:g} Hz")
+        yield resampled
 
 
-def _ranged_counts(signal: np.ndarray) -> Tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+def _ranged_counts(leads: Iterable[np.ndarray]) -> Tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """Counts of leads scaled to their own range, scale, zero and the largest error of rounding in mV."""
-    low, high = signal.min(axis=1), signal.max(axis=1)
-    constant = high - low <= np.maximum(_SMALLEST_RANGE, 1e-9 * np.maximum(np.abs(low), np.abs(high)))
+    counts, scale, zero, error = zip(*map(_ranged_lead, leads))
+    return np.stack(counts), np.array(scale), np.array(zero), max(error)
+
+
+def _ranged_lead(lead: np.ndarray) -> Tuple[np.ndarray, float, float, float]:
+    low, high = float(lead.min()), float(lead.max())
+    if high - low <= max(_SMALLEST_RANGE, 1e-9 * max(abs(low), abs(high))):
+        return np.zeros(len(lead), np.int16), 1.0, -low, float(np.abs(low - lead).max())
     # one count less than the range of int16 leaves room for the rounding of zero
-    scale = np.where(constant, 1.0, (high - low) / 65533)
-    zero = np.where(constant, -low, -32767 - np.floor(low / scale))
-    counts = np.rint(np.where(constant[:, None], 0.0, signal / scale[:, None] + zero[:, None])).astype(np.int16)
-    error = np.abs((counts - zero[:, None]) * scale[:, None] - signal).max()
-    return counts, scale, zero, float(error)
+    scale = (high - low) / 65533
+    zero = -32767 - math.floor(low / scale)
+    values = lead / scale
+    values += zero
+    counts = np.rint(values, out=values).astype(np.int16)
+    values -= zero
+    values *= scale
+    values -= lead
+    return counts, scale, float(zero), float(max(values.max(), -values.min()))
 
 
 def _with_all_leads(stored: Counts) -> Counts:

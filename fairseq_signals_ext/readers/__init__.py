@@ -98,8 +98,10 @@ def _read_by_content(
     from fairseq_signals_ext.readers.clinical import read_clinical
     from fairseq_signals_ext.readers.facts import agreed_rate
     from fairseq_signals_ext.readers.formats import format_of
+    from fairseq_signals_ext.readers.sizes import check_size
     from fairseq_signals_ext.readers.tables import read_table
 
+    check_size(path)
     kind = format_of(path)
     if kind == "NumPy":
         return read_npy(path, sample_rate, leads, unit)

@@ -67,6 +67,15 @@ class Recording:
             raise ValueError(f"recording {self.record_id!r} has neither a physical signal nor counts")
         return self.stored.millivolts()
 
+    def lead_signal(self, row: int) -> np.ndarray:
+        """One row of `signal`, without the others."""
+        if self.physical is not None:
+            return self.physical[row]
+        if self.stored is None:
+            return self.signal[row]
+        rows = (values[row : row + 1] for values in (self.stored.counts, self.stored.scale, self.stored.zero))
+        return StoredCounts(*rows).millivolts()[0]
+
     @property
     def samples(self) -> int:
         """Samples per lead."""

@@ -1,0 +1,130 @@
+"""What a user gives, file by file: which recordings it stands for, and what is known of them."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_up import made_up_counts, write_mat, write_shards
+
+from fairseq_signals_ext.commands.prepare import main as prepare_command
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.inference.inputs import find_inputs
+from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.readers import read_ecg
+
+
+def write_wfdb(folder, name, seed=0, samples=1000):
+    counts = made_up_counts(np.random.default_rng(seed), samples)
+    counts.T.astype("<i2").tofile(folder / f"{name}.dat")
+    lines = [f"{name} 12 500 {samples}", *(f"{name}.dat 16 1000/mV 16 0 0 0 0 {lead}" for lead in LEADS)]
+    (folder / f"{name}.hea").write_text("\n".join(lines) + "\n")
+    return folder / f"{name}.hea"
+
+
+def names(inputs):
+    return [inputs.name(number) for number in range(len(inputs))]
+
+
+def test_files_are_taken_in_their_order_and_signal_files_belong_to_headers(tmp_path):
+    """As a shell expands `records/*`."""
+    for number in (2, 1):
+        write_wfdb(tmp_path, f"r{number}", number)
+    np.save(tmp_path / "a.npy", made_up_counts(np.random.default_rng(0), 1000))
+    given = sorted(tmp_path.iterdir())
+    inputs = find_inputs(given, sample_rate=500, unit="uV")
+    assert names(inputs) == [str(tmp_path / name) for name in ("a.npy", "r1.hea", "r2.hea")]
+    for number in range(3):
+        expected = read_ecg(given[2 * number - 1]) if number else read_ecg(given[0], sample_rate=500, unit="uV")
+        np.testing.assert_array_equal(inputs.recording(number).signal, expected.signal)
+    assert names(find_inputs([tmp_path / "r1.dat"])) == [str(tmp_path / "r1.dat")]
+    assert find_inputs([tmp_path / "r1.dat"]).recording(0).record_id == "r1"
+
+
+def test_a_folder_stands_for_every_file_below_it(tmp_path):
+    (tmp_path / "below" / ".hidden").mkdir(parents=True)
+    write_wfdb(tmp_path / "below", "r")
+    write_wfdb(tmp_path / "below" / ".hidden", "h")
+    (tmp_path / "notes.txt").write_text("no ECG, and not left out in silence")
+    assert names(find_inputs([tmp_path])) == [str(tmp_path / name) for name in ("below/r.hea", "notes.txt")]
+
+
+def test_what_is_said_of_files_holds_where_they_do_not_say_it(tmp_path):
+    """The WFDB record says its own rate, and 250 Hz is no contradiction."""
+    write_wfdb(tmp_path, "r")
+    np.save(tmp_path / "two.npy", made_up_counts(np.random.default_rng(0), 1000, 2))
+    inputs = find_inputs([tmp_path / "r.hea", tmp_path / "two.npy"], sample_rate=250, leads="II,V1", unit="uV")
+    assert [inputs.recording(number).sample_rate for number in (0, 1)] == [500, 250]
+    assert {*inputs.recording(1).leads} == {1, 6}
+
+
+@pytest.mark.parametrize("storage", ["raw", "flac"])
+def test_a_manifest_of_shards(tmp_path, storage):
+    counts = write_shards(tmp_path, [1000, 700, 900, 1200, 800], storage=storage)
+    inputs = find_inputs([tmp_path / "train.tsv"])
+    assert names(inputs)[3:] == [str(tmp_path / "shards/00000.npy#3"), str(tmp_path / "shards/00001.npy#0")]
+    for number, expected in enumerate(counts):
+        recording = inputs.recording(number)
+        np.testing.assert_array_equal(recording.stored.counts, expected)
+        scale, zero = 0.001 * (1 + np.arange(12) / 10), np.arange(12) * 3.0
+        np.testing.assert_allclose(recording.signal, (expected - zero[:, None]) * scale[:, None], rtol=1e-12)
+        assert (recording.record_id, recording.sample_rate) == (f"idx {number}", 500)
+
+
+def test_a_prepared_folder_knows_more_than_its_shards(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("first", "second"):
+        write_wfdb(source, name, len(name))
+        with open(source / f"{name}.hea", "a") as header:
+            header.write(f"#Age: {len(name) * 10}\n#Sex: Female\n")
+    pd.DataFrame({"record_id": ["first"], "patient": ["P1"]}).to_csv(tmp_path / "t.csv", index=False)
+    prepare_command(["wfdb", str(source), "--out", str(tmp_path / "data"), "--table", str(tmp_path / "t.csv")])
+    for given in (tmp_path / "data", tmp_path / "data" / "all.tsv"):
+        inputs = find_inputs([given])
+        first, second = (inputs.recording(number) for number in (0, 1))
+        assert (first.record_id, first.patient, first.age, first.sex) == ("first", "P1", 50, "female")
+        assert (second.record_id, second.patient, second.age) == ("second", None, 60)
+
+
+def test_a_manifest_of_ecg_fm(tmp_path):
+    """Its files are standardised, and taken as they are."""
+    feats = np.random.default_rng(0).normal(3, 2, (12, 1000)).astype(np.float32)
+    write_mat(tmp_path / "a.mat", feats[:, :500], 0)
+    write_mat(tmp_path / "b_0.mat", feats[:, :500], 1)
+    write_mat(tmp_path / "b_1.mat", feats[:, 500:], 1)
+    (tmp_path / "test.tsv").write_text(f"{tmp_path}\na.mat\t500\n")
+    (tmp_path / "pairs.tsv").write_text(f"{tmp_path}\nmat\nb\t500\t0\t0,1\n")
+    inputs = find_inputs([tmp_path / "test.tsv", tmp_path / "pairs.tsv"])
+    assert names(inputs) == [str(tmp_path / "a.mat"), str(tmp_path / "b_0.mat")]
+    for number, expected in enumerate((feats[:, :500], feats)):
+        recording, is_standardised = inputs.read(number)
+        assert is_standardised
+        np.testing.assert_array_equal(recording.signal, expected)
+
+
+def test_fingerprint_tells_other_lists(tmp_path):
+    files = [write_wfdb(tmp_path, name) for name in "abc"]
+    assert find_inputs(files).fingerprint() == find_inputs(list(files)).fingerprint()
+    others = (files[:2], files[::-1], [*files, files[0]])
+    assert len({find_inputs(some).fingerprint() for some in (files, *others)}) == 4
+
+
+@pytest.mark.parametrize(
+    "make, told", [(lambda path: [], "no recordings are given"), (lambda path: [path / "no.tsv"], "no such manifest")]
+)
+def test_what_stops_a_run(tmp_path, make, told):
+    with pytest.raises(UserError, match=told):
+        find_inputs(make(tmp_path))
+
+
+def test_a_shard_that_was_changed_is_refused(tmp_path):
+    write_shards(tmp_path, [1000, 1000])
+    shutil.copy(tmp_path / "shards/00000.npy", tmp_path / "copy.npy")
+    counts = np.load(tmp_path / "copy.npy")
+    counts[5] += 1
+    np.save(tmp_path / "shards/00000.npy", counts)
+    inputs = find_inputs([tmp_path / "train.tsv"])
+    with pytest.raises(UserError, match="checksum differs"):
+        inputs.read(0)
+    inputs.read(1)

@@ -1,0 +1,132 @@
+"""Reading in the background: everything once, in order, nothing lost, no more than a little ahead."""
+
+import os
+import threading
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_up import made_up_counts, plain_recording
+
+from fairseq_signals_ext.checkpoints.description import Preprocessing
+from fairseq_signals_ext.errors import MissingPackageError, UserError
+from fairseq_signals_ext.inference.inputs import Given
+from fairseq_signals_ext.inference.reading_ahead import ReadRecording, Rejected, Work, in_background, read_all
+
+SMALL = Preprocessing(segment_samples=500, stride_samples=500)
+
+
+@dataclass
+class MadeUpInputs:
+    """Recordings by what is to happen: "ok", "bad" (a user's mistake), "bug", "large", "missing", "kill"."""
+
+    kinds: tuple
+
+    def __len__(self):
+        return len(self.kinds)
+
+    def name(self, number):
+        return f"file{number}"
+
+    def known(self, number):
+        return {"record_id": f"known{number}"} if number % 2 else {}
+
+    def read(self, number):
+        kind = self.kinds[number]
+        if kind == "bad":
+            raise UserError(f"file{number}: it is bad; get it again")
+        if kind == "kill":
+            os._exit(9)
+        errors = {"bug": IndexError("out\nof range"), "large": MemoryError(), "missing": MissingPackageError("get it")}
+        if kind in errors:
+            raise errors[kind]
+        return Given(plain_recording(made_up_counts(np.random.default_rng(number), 1000) / 1000))
+
+
+def outcome(read):
+    return read.reason if isinstance(read, Rejected) else read.facts.record_id
+
+
+REASONS = {
+    "bad": "it is bad; get it again",
+    "bug": "cannot be used (IndexError: out of range); get it again",
+    "large": "too large for the memory of this machine; cut it into pieces",
+}
+
+
+@given(st.lists(st.sampled_from(["ok", *REASONS]), max_size=12), st.integers(0, 12))
+@settings(max_examples=25, deadline=None)
+def test_all_in_order_and_each_once(kinds, start):
+    found = list(read_all(Work(MadeUpInputs(tuple(kinds)), [SMALL]), start))
+    assert [read.number for read in found] == list(range(start, len(kinds)))
+    for read in found:
+        known = f"known{read.number}" if read.number % 2 else "r"
+        assert outcome(read) == REASONS.get(kinds[read.number], known)
+
+
+def test_processes_give_the_same(tmp_path):
+    """Also where one of them is ended by what it reads: only that recording is lost."""
+    kinds = ("ok", "bad", "ok", "kill", "bug", *("ok",) * 8, "kill")
+    work = Work(MadeUpInputs(kinds), [SMALL])
+    found = list(read_all(work, 1, jobs=2))
+    assert [read.number for read in found] == list(range(1, len(kinds)))
+    for read in found:
+        if kinds[read.number] == "kill":
+            assert "reading it ended the process" in read.reason
+            continue
+        (here,) = read_all(Work(MadeUpInputs(kinds[: read.number + 1]), [SMALL]), read.number)
+        assert outcome(read) == outcome(here)
+        if isinstance(read, ReadRecording):
+            np.testing.assert_array_equal(read.segments[SMALL].counts, here.segments[SMALL].counts)
+
+
+@pytest.mark.parametrize("jobs", [0, 1])
+def test_a_missing_package_stops_the_run(jobs):
+    with pytest.raises(MissingPackageError):
+        list(read_all(Work(MadeUpInputs(("ok", "missing")), [SMALL]), jobs=jobs))
+
+
+class TestInBackground:
+    def test_order(self):
+        assert list(in_background(lambda: iter(x for x in range(100)), 3)) == list(range(100))
+
+    def test_no_more_than_a_little_ahead(self):
+        made = []
+
+        def make():
+            for number in range(100):
+                made.append(number)
+                yield number
+
+        for number in in_background(make, 3):
+            time.sleep(0.001)
+            # in the queue, in the thread's hand, and here
+            assert len(made) <= number + 1 + 3 + 1
+
+    def test_an_exception_comes_in_its_turn(self):
+        def make():
+            yield 1
+            raise UserError("no more")
+
+        found = in_background(make, 3)
+        assert next(found) == 1
+        with pytest.raises(UserError, match="no more"):
+            next(found)
+
+    def test_a_thread_ends_with_who_listens(self):
+        ended = threading.Event()
+
+        def make():
+            try:
+                while True:
+                    yield 0
+            finally:
+                ended.set()
+
+        found = in_background(make, 1)
+        next(found)
+        found.close()
+        assert ended.wait(5)

@@ -1,0 +1,104 @@
+"""Results of long runs: nothing is lost or there twice, however often a run is interrupted."""
+
+import csv
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.inference import results
+from fairseq_signals_ext.inference.results import Results
+
+COLUMNS = {"name": "string", "value": "float64", "is": "bool", "flags": "list<string>", "number": "int64"}
+FILES = ("t.csv", "t.parquet", "rejected.csv")
+
+
+class Interrupted(Exception):
+    pass
+
+
+def row(number):
+    flags = ["a", "b"][: number % 3]
+    return {"name": f"r{number}", "value": number / 7, "is": bool(number % 2), "flags": flags, "number": number}
+
+
+def run(out, total, stop=None, resume=False, name="t.csv"):
+    """A run over `total` recordings, every fourth rejected, that is interrupted within recording `stop`."""
+    with Results(out, FILES, {"of": "numbers"}, resume) as kept:
+        for number in range(kept.done, total):
+            if number % 4 == 3:
+                kept.reject(f"r{number}", "bad")
+            else:
+                kept.add("t", row(number))
+                kept.add_array(np.full((2, 3), number, np.float32))
+            if number == stop:
+                raise Interrupted
+            kept.count()
+        kept.write_table(name, "t", COLUMNS)
+        arrays = np.concatenate(list(kept.arrays()) or [np.empty((0, 3))])
+        return kept.finish(), arrays
+
+
+@given(st.integers(0, 30), st.lists(st.integers(0, 29), max_size=4), st.sampled_from([1, 2, 7, 1000]))
+@settings(max_examples=40, deadline=None)
+def test_an_interrupted_run_leaves_what_an_unbroken_one_leaves(tmp_path_factory, total, stops, part):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results, "_PART_RECORDINGS", part)
+        whole, broken = (tmp_path_factory.mktemp(name) for name in ("whole", "broken"))
+        expected = run(whole, total)
+        for number, stop in enumerate(sorted({stop for stop in stops if stop < total})):
+            with pytest.raises(Interrupted):
+                run(broken, total, stop, resume=number > 0)
+            # what was done is kept, up to the recording that was in work
+            assert (
+                max(int(path.stem.split("-")[1]) for path in (broken / ".unfinished").glob("*.jsonl")) == stop
+                or stop == 0
+            )
+        found = run(broken, total, resume=True)
+    assert found[0] == expected[0] == total // 4
+    np.testing.assert_array_equal(found[1], expected[1])
+    for name in ("t.csv", "rejected.csv"):
+        assert (broken / name).read_bytes() == (whole / name).read_bytes()
+    assert not (broken / ".unfinished").exists()
+
+
+def test_parquet_and_csv_hold_the_same(tmp_path):
+    run(tmp_path / "a", 30, name="t.csv")
+    run(tmp_path / "b", 30, name="t.parquet")
+    written = list(csv.DictReader((tmp_path / "a" / "t.csv").read_text().splitlines()))
+    table = pd.read_parquet(tmp_path / "b" / "t.parquet")
+    for text, (_, exact), number in zip(written, table.iterrows(), [n for n in range(30) if n % 4 != 3]):
+        assert exact.to_dict() == {**row(number), "flags": exact["flags"]} and [*exact["flags"]] == row(number)["flags"]
+        assert text["name"] == f"r{number}" and text["is"] == str(number % 2)
+        assert text["flags"] == " ".join(row(number)["flags"])
+        assert float(text["value"]) == pytest.approx(number / 7, rel=1e-6)
+
+
+def test_flags_that_come_late_have_their_type(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "_ROWS_AT_ONCE", 1)
+    run(tmp_path, 3, name="t.parquet")
+    assert [list(flags) for flags in pd.read_parquet(tmp_path / "t.parquet")["flags"]] == [[], ["a"], ["a", "b"]]
+
+
+def test_what_is_there_is_not_replaced_unasked(tmp_path):
+    run(tmp_path, 3)
+    with pytest.raises(UserError, match=r"t\.csv: exists already"):
+        run(tmp_path, 3)
+    with Results(tmp_path, FILES, {}, overwrite=True):
+        assert not (tmp_path / "t.csv").exists()
+
+
+def test_an_unfinished_run_is_not_forgotten(tmp_path):
+    with pytest.raises(Interrupted):
+        run(tmp_path, 5, stop=3)
+    with pytest.raises(UserError, match="--resume"):
+        run(tmp_path, 5)
+    with pytest.raises(UserError, match="another of"):
+        Results(tmp_path, FILES, {"of": "letters"}, resume=True)
+    with Results(tmp_path, FILES, {"of": "letters"}, overwrite=True) as kept:
+        assert kept.done == 0
+    assert json.loads((tmp_path / ".unfinished" / "settings.json").read_text()) == {"of": "letters"}
