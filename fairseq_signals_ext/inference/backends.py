@@ -5,6 +5,7 @@ sample is padding) and returns float32 arrays: output (N x labels) and embedding
 """
 
 import contextlib
+import copy
 import warnings
 from pathlib import Path
 from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
@@ -41,6 +42,14 @@ class TorchBackend:
         self.network = network.to(self.device)
         self._threads = threads
         self._bf16 = bf16
+
+    def divided(self, calls: int) -> "TorchBackend":
+        """The same for so many calls at once, by several threads, which share its threads."""
+        import torch
+
+        shared = copy.copy(self)
+        shared._threads = max(1, (self._threads or torch.get_num_threads()) // calls)
+        return shared
 
     def __call__(self, source: np.ndarray, padding_mask: np.ndarray) -> Outputs:
         """See the module's text."""

@@ -81,7 +81,7 @@ class Ensemble:
         """As `LoadedModel.predict`."""
         name, found = recording_of(recording, sample_rate, leads)
         segments = {one: SegmentedRecording.of(found, one, name) for one in self.preprocessings}
-        outputs = [run_segments(model.backend, [segments[model.preprocessing]])[0] for model in self.models]
+        outputs = [run_segments(model.backend, segments[model.preprocessing]) for model in self.models]
         return self._prediction(outputs, name, segments[self.preprocessings[0]].facts)
 
     def predict_all(
@@ -98,8 +98,10 @@ class Ensemble:
             UserError: a model's outputs are not finite for any recording.
             MissingPackageError: a format needs a package that is not installed.
         """
-        runs = [(model.preprocessing, model.backend) for model in self.models]
-        for ran in run_recordings(runs, Work(inputs, self.preprocessings), options or RunOptions(), start):
+        options = options or RunOptions()
+        models = [model.divided(options.batches_at_once) for model in self.models]
+        runs = [(model.preprocessing, model.backend) for model in models]
+        for ran in run_recordings(runs, Work(inputs, self.preprocessings), options, start):
             if isinstance(ran, Rejected):
                 yield ran
                 continue

@@ -119,7 +119,12 @@ class LoadedModel:
         """
         self.check_predicts()
         name, segments = self._segments(recording, sample_rate, leads)
-        return self.prediction_of(run_segments(self._backend, [segments])[0], name, segments.facts)
+        return self.prediction_of(run_segments(self._backend, segments), name, segments.facts)
+
+    def divided(self, calls: int) -> "LoadedModel":
+        """The same model for so many calls at once, by several threads, which share its threads."""
+        divide = getattr(self._backend, "divided", None)
+        return self if divide is None else LoadedModel(self.description, divide(calls), self.source)
 
     def check_predicts(self) -> None:
         """Raise a `UserError` if the model was only pretrained."""
@@ -183,7 +188,7 @@ class LoadedModel:
         """
         run = self.embedder(per, layer)
         name, segments = self._segments(recording, sample_rate, leads)
-        return self.embedding_of(run_segments(run, [segments])[0], name, segments.facts, per)
+        return self.embedding_of(run_segments(run, segments), name, segments.facts, per)
 
     def embedder(self, per: str, layer: Optional[int]) -> Run:
         """What gives the embeddings of segments, whose last output `embedding_of` takes; arguments as those of `embed`.

@@ -3,7 +3,6 @@
 Needs numpy only.
 """
 
-import math
 from dataclasses import dataclass
 from typing import AbstractSet, List, Tuple
 
@@ -22,6 +21,7 @@ from fairseq_signals_ext.readers.limb_leads import with_limb_leads
 _LARGEST_MV = 1e9
 # as in torch's layer_norm, with which training normalises a segment
 _EPSILON = 1e-5
+_AT_ONCE = 2**20
 
 
 def segments_of(recording: Recording, preprocessing: Preprocessing) -> Tuple[np.ndarray, np.ndarray]:
@@ -117,7 +117,9 @@ class SegmentedRecording:
         # a slice where that will do is written in place
         is_whole = self.columns == list(range(len(source)))
         values = source[:, :samples] if is_whole else np.empty((len(self.columns), samples), np.float32)
-        np.multiply(self.counts[:, first : first + samples], self.gain[:, None], out=values)
+        # numpy converts faster than it multiplies numbers of two kinds
+        values[:] = self.counts[:, first : first + samples]
+        values *= self.gain[:, None]
         values += self.offset[:, None]
         if inputs.standardization == "segment":
             values[:] = (values - values.mean(dtype=np.float64)) / np.sqrt(values.var(dtype=np.float64) + _EPSILON)
@@ -176,16 +178,20 @@ def _check(recording: Recording, name: str) -> None:
 def _standardising(stored: Counts) -> Tuple[np.ndarray, np.ndarray]:
     """As `standardising`; mean and deviation are rounded to float32, as they are in a shard's index."""
     scale, zero = stored.scale, stored.zero
-    # row by row, as a float64 copy of all is four times the counts
-    means, deviations = np.array([_mean_and_deviation(lead) for lead in stored.counts]).T
+    means, deviations = _means_and_deviations(stored.counts)
     mean = ((means - zero) * scale).astype(np.float32)
     std = (deviations * np.abs(scale)).astype(np.float32)
     return standardising(scale, zero, mean, std)
 
 
-def _mean_and_deviation(counts: np.ndarray) -> Tuple[float, float]:
-    """Of one lead; as numpy's own, in a third of the time."""
+def _means_and_deviations(counts: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """Of each lead; as numpy's own, in a third of the time."""
+    if counts.size > _AT_ONCE and len(counts) > 1:
+        # row by row, as a float64 copy of a day of ECG is four times its counts
+        of_leads = [_means_and_deviations(lead[None]) for lead in counts]
+        means, deviations = (np.concatenate(values) for values in zip(*of_leads))
+        return means, deviations
     values = counts.astype(np.float64)
-    mean = values.mean()
-    values -= mean
-    return mean, math.sqrt(values @ values / len(values))
+    means = values.mean(axis=1)
+    values -= means[:, None]
+    return means, np.sqrt(np.einsum("ls,ls->l", values, values) / counts.shape[1])

@@ -1,18 +1,15 @@
-"""Recordings read in the background while a model works, in order, and each only once.
+"""Recordings read ahead of a model, in order, and each only once.
 
-What is read waits in a queue of a fixed length, so that memory does not grow with the number of recordings.
+Only a fixed number waits, so that memory does not grow with the number of recordings.
 """
 
-import contextlib
 import dataclasses
 import multiprocessing
-import queue
-import threading
 from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Any, Callable, Deque, Dict, Iterator, Optional, Sequence, TypeVar, Union
+from typing import Deque, Dict, Iterator, Optional, Sequence, Union
 
 from fairseq_signals_ext.checkpoints.description import Preprocessing
 from fairseq_signals_ext.errors import MissingPackageError, UserError
@@ -23,8 +20,6 @@ from fairseq_signals_ext.readers.facts import shown
 
 # recordings that a process may be ahead of the model
 _AHEAD = 3
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,45 +193,3 @@ def _start_worker(work: Work) -> None:
 def _read_in_worker(number: int) -> Read:
     assert _worker is not None
     return _worker.read(number)
-
-
-def in_background(make: Callable[[], Iterator[Item]], ahead: int) -> Iterator[Item]:
-    """What an iterator gives, made by a thread that is at most `ahead` items ahead.
-
-    An exception in the thread is raised here; when this generator is closed the thread ends.
-    """
-    made: "queue.Queue[Any]" = queue.Queue(ahead)
-    stopped, end = threading.Event(), object()
-
-    def put(item: Any) -> None:
-        while not stopped.is_set():
-            with contextlib.suppress(queue.Full):
-                made.put(item, timeout=0.1)
-                return
-
-    def work() -> None:
-        items = make()
-        try:
-            for item in items:
-                put((item, None))
-                if stopped.is_set():
-                    return
-            put((end, None))
-        except BaseException as error:  # noqa: BLE001 - it is raised where it can be handled
-            put((end, error))
-        finally:
-            items.close()  # type: ignore[attr-defined]
-
-    thread = threading.Thread(target=work, name="reading ahead", daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error = made.get()
-            if error is not None:
-                raise error
-            if item is end:
-                return
-            yield item
-    finally:
-        stopped.set()
-        thread.join()

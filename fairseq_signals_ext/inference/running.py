@@ -1,12 +1,15 @@
 """Networks run over recordings: their segments in batches, and the outputs of each recording by itself.
 
-A batch has segments of several recordings, or some of a long one. Segments do not depend on each other, so neither does
-an output on what else is in its batch.
+A batch has the segments of several recordings, or some of a long one. Segments do not depend on each other, so neither
+does an output on what else is in its batch. On a CPU several batches run at once, each with its share of the threads:
+so nothing waits for the slowest of many threads, and recordings are read meanwhile.
 """
 
-import itertools
+import os
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterable, Iterator, List, Sequence, Tuple, Union
+from typing import Callable, Deque, Iterator, List, NamedTuple, Optional, Sequence, Tuple, TypeVar, Union
 
 import numpy as np
 
@@ -14,14 +17,15 @@ from fairseq_signals_ext.checkpoints.description import Preprocessing
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.inference.backends import Outputs
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
-from fairseq_signals_ext.inference.reading_ahead import ReadRecording, Rejected, Work, in_background, read_all
+from fairseq_signals_ext.inference.reading_ahead import ReadRecording, Rejected, Work, read_all
 
 BATCH_SIZE = 32
-# groups of recordings that are made ready while the model runs one
-_GROUPS_AHEAD = 2
+_MOST_AT_ONCE = 4
 
 # from source and padding_mask of N segments to arrays of N rows
 Run = Callable[[np.ndarray, np.ndarray], Outputs]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -30,15 +34,22 @@ class RunOptions:
 
     Attributes:
         batch_size: segments in a batch.
-        jobs: processes that read; 0: a thread.
+        jobs: processes that read; 0: the caller's own reads, while other threads run the networks.
+        at_once: batches that run at the same time; None: up to four, one a core.
     """
 
     batch_size: int = BATCH_SIZE
     jobs: int = 0
+    at_once: Optional[int] = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.jobs < 0:
             raise UserError(f"batch-size {self.batch_size}, jobs {self.jobs}: give at least 1 and 0")
+
+    @property
+    def batches_at_once(self) -> int:
+        """The number of batches that run at the same time."""
+        return self.at_once or min(_MOST_AT_ONCE, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,99 +65,116 @@ class Ran:
     outputs: Tuple[Outputs, ...]
 
 
-def run_segments(run: Run, segments: Sequence[SegmentedRecording], batch_size: int = BATCH_SIZE) -> List[Outputs]:
-    """The outputs for each recording.
-
-    Args:
-        run: the network.
-        segments: of recordings, preprocessed in the same way.
-    """
-    return _divided(map(lambda batch: run(*batch), _batches(segments, batch_size)), segments)
+def run_segments(run: Run, segments: SegmentedRecording, batch_size: int = BATCH_SIZE) -> Outputs:
+    """A network's outputs for the segments of one recording."""
+    starts = range(0, len(segments), batch_size)
+    outputs = [run(*segments.batch(start, min(start + batch_size, len(segments)))) for start in starts]
+    return tuple(map(np.concatenate, zip(*outputs)))
 
 
 def run_recordings(
     runs: Sequence[Tuple[Preprocessing, Run]], work: Work, options: RunOptions, start: int = 0
 ) -> Iterator[Union[Ran, Rejected]]:
-    """What networks say of recordings, in order; reading goes on while they run.
+    """What networks say of recordings, in order.
 
     Args:
-        runs: networks, each with its own preprocessing, one of those of `work`.
+        runs: networks, each with its own preprocessing, one of those of `work`; they are called by several threads.
         start: number of the first recording.
 
     Raises:
         MissingPackageError: a format needs a package that is not installed.
     """
-    size = options.batch_size
-
-    def ready() -> Iterator[_Group]:
-        for group in _groups(read_all(work, start, options.jobs), size):
-            yield group.made_ready(size)
-
-    for group in in_background(ready, _GROUPS_AHEAD):
-        of_networks = [group.outputs(preprocessing, run, size) for preprocessing, run in runs]
-        outputs = iter(zip(*of_networks))
-        for read in group.members:
-            yield read if isinstance(read, Rejected) else Ran(read, next(outputs))
-
-
-class _Group:
-    """Recordings that are run together, with those between that are rejected."""
-
-    def __init__(self, members: Sequence[Union[ReadRecording, Rejected]]):
-        self.members = members
-        recordings = [member for member in members if isinstance(member, ReadRecording)]
-        names = recordings[0].segments if recordings else ()
-        self._segments = {name: [recording.segments[name] for recording in recordings] for name in names}
-        self._batches: Dict[Preprocessing, List[Tuple[np.ndarray, np.ndarray]]] = {}
-
-    def made_ready(self, batch_size: int) -> "_Group":
-        """The same, with its batches made, unless they are many."""
-        for name, segments in self._segments.items():
-            if sum(map(len, segments)) <= 2 * batch_size:
-                self._batches[name] = list(_batches(segments, batch_size))
-        return self
-
-    def outputs(self, preprocessing: Preprocessing, run: Run, batch_size: int) -> List[Outputs]:
-        """Those of each recording."""
-        segments = self._segments.get(preprocessing)
-        if not segments:
-            return []
-        batches = self._batches.get(preprocessing) or _batches(segments, batch_size)
-        return _divided(map(lambda batch: run(*batch), batches), segments)
+    batches = _batches(read_all(work, start, options.jobs), options.batch_size)
+    outputs: List[Tuple[Outputs, ...]] = []
+    for batch, of_pieces in _in_order(lambda batch: (batch, _run_batch(runs, batch)), batches, options.batches_at_once):
+        for piece, output in zip(batch, of_pieces):
+            if isinstance(piece.read, Rejected):
+                yield piece.read
+                continue
+            outputs.append(output)
+            if piece.is_last:
+                # those of a network are tuples of arrays, of which each piece has some rows
+                yield Ran(piece.read, tuple(tuple(map(np.concatenate, zip(*parts))) for parts in zip(*outputs)))
+                outputs = []
 
 
-def _groups(found: Iterator[Union[ReadRecording, Rejected]], batch_size: int) -> Iterator[_Group]:
-    """Recordings whose segments fill a batch, in order; one that is longer than a batch is alone."""
-    members: List[Union[ReadRecording, Rejected]] = []
-    segments = 0
+class _Piece(NamedTuple):
+    """Segments of a recording that share a batch; none of one that was rejected."""
+
+    read: Union[ReadRecording, Rejected]
+    start: int = 0
+    stop: int = 0
+    is_last: bool = True
+
+    def segments(self, preprocessing: Preprocessing) -> Tuple[SegmentedRecording, range]:
+        """The recording and the numbers of its segments; ways of preprocessing may differ by one at its end."""
+        assert isinstance(self.read, ReadRecording)
+        recording = self.read.segments[preprocessing]
+        stop = len(recording) if self.is_last else min(self.stop, len(recording))
+        return recording, range(self.start, stop)
+
+
+def _batches(found: Iterator[Union[ReadRecording, Rejected]], size: int) -> Iterator[List[_Piece]]:
+    """Pieces whose segments fill a batch, in order; a recording is divided only if it is longer than a batch."""
+    batch: List[_Piece] = []
+    room = size
+    for piece in _pieces(found, size):
+        if piece.stop - piece.start > room or len(batch) >= size:
+            yield batch
+            batch, room = [], size
+        batch.append(piece)
+        room -= piece.stop - piece.start
+    if batch:
+        yield batch
+
+
+def _pieces(found: Iterator[Union[ReadRecording, Rejected]], size: int) -> Iterator[_Piece]:
     for read in found:
-        more = read.facts.segments if isinstance(read, ReadRecording) else 0
-        if segments and segments + more > batch_size:
-            yield _Group(members)
-            members, segments = [], 0
-        members.append(read)
-        segments += more
-        if segments >= batch_size or len(members) >= batch_size:
-            yield _Group(members)
-            members, segments = [], 0
-    if members:
-        yield _Group(members)
+        if isinstance(read, Rejected):
+            yield _Piece(read)
+            continue
+        segments = read.facts.segments
+        for start in range(0, segments, size):
+            yield _Piece(read, start, min(start + size, segments), start + size >= segments)
 
 
-def _batches(segments: Sequence[SegmentedRecording], size: int) -> Iterator[Tuple[np.ndarray, np.ndarray]]:
-    """Source and padding mask of all segments, at most so many at a time."""
-    inputs = segments[0].preprocessing
-    pieces = ((recording, number) for recording in segments for number in range(len(recording)))
-    for batch in iter(lambda: list(itertools.islice(pieces, size)), []):
-        source = np.empty((len(batch), len(inputs.leads), inputs.segment_samples), np.float32)
-        padding = np.empty((len(batch), inputs.segment_samples), bool)
-        for row, (recording, number) in enumerate(batch):
-            recording.write_segment(number, source[row], padding[row])
-        yield source, padding
+def _run_batch(runs: Sequence[Tuple[Preprocessing, Run]], batch: Sequence[_Piece]) -> List[Tuple[Outputs, ...]]:
+    """For each piece, and in it for each network, the outputs."""
+    pieces = [piece for piece in batch if isinstance(piece.read, ReadRecording)]
+    if not pieces:
+        return [() for _ in batch]
+    inputs = {one: _input([piece.segments(one) for piece in pieces]) for one in dict.fromkeys(one for one, _ in runs)}
+    of_networks = []
+    for preprocessing, run in runs:
+        source, padding, ends = inputs[preprocessing]
+        of_networks.append(zip(*(np.split(array, ends) for array in run(source, padding))))
+    of_pieces = iter(list(zip(*of_networks)))
+    return [next(of_pieces) if isinstance(piece.read, ReadRecording) else () for piece in batch]
 
 
-def _divided(outputs: Iterable[Outputs], segments: Sequence[SegmentedRecording]) -> List[Outputs]:
-    """Outputs of batches as those of recordings."""
-    ends = np.cumsum([len(recording) for recording in segments])[:-1]
-    whole = (np.concatenate(arrays) for arrays in zip(*outputs))
-    return list(zip(*(np.split(array, ends) for array in whole)))
+def _input(pieces: Sequence[Tuple[SegmentedRecording, range]]) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Source and padding mask of all pieces, and the rows at which they are divided."""
+    ends = np.cumsum([len(numbers) for _, numbers in pieces])
+    inputs = pieces[0][0].preprocessing
+    source = np.empty((ends[-1], len(inputs.leads), inputs.segment_samples), np.float32)
+    padding = np.empty((ends[-1], inputs.segment_samples), bool)
+    rows = ((recording, number) for recording, numbers in pieces for number in numbers)
+    for row, (recording, number) in enumerate(rows):
+        recording.write_segment(number, source[row], padding[row])
+    return source, padding, ends[:-1]
+
+
+def _in_order(function: Callable[[Item], Result], items: Iterator[Item], at_once: int) -> Iterator[Result]:
+    """As `map`, by several threads; only so many items are taken that each has something to do."""
+    with ThreadPoolExecutor(at_once) as pool:
+        waiting: "Deque[Future[Result]]" = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > at_once:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

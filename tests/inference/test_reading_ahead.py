@@ -1,8 +1,6 @@
 """Reading in the background: everything once, in order, nothing lost, no more than a little ahead."""
 
 import os
-import threading
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +12,7 @@ from made_up import made_up_counts, plain_recording
 from fairseq_signals_ext.checkpoints.description import Preprocessing
 from fairseq_signals_ext.errors import MissingPackageError, UserError
 from fairseq_signals_ext.inference.inputs import Given
-from fairseq_signals_ext.inference.reading_ahead import ReadRecording, Rejected, Work, in_background, read_all
+from fairseq_signals_ext.inference.reading_ahead import ReadRecording, Rejected, Work, read_all
 
 SMALL = Preprocessing(segment_samples=500, stride_samples=500)
 
@@ -87,46 +85,3 @@ def test_processes_give_the_same(tmp_path):
 def test_a_missing_package_stops_the_run(jobs):
     with pytest.raises(MissingPackageError):
         list(read_all(Work(MadeUpInputs(("ok", "missing")), [SMALL]), jobs=jobs))
-
-
-class TestInBackground:
-    def test_order(self):
-        assert list(in_background(lambda: iter(x for x in range(100)), 3)) == list(range(100))
-
-    def test_no_more_than_a_little_ahead(self):
-        made = []
-
-        def make():
-            for number in range(100):
-                made.append(number)
-                yield number
-
-        for number in in_background(make, 3):
-            time.sleep(0.001)
-            # in the queue, in the thread's hand, and here
-            assert len(made) <= number + 1 + 3 + 1
-
-    def test_an_exception_comes_in_its_turn(self):
-        def make():
-            yield 1
-            raise UserError("no more")
-
-        found = in_background(make, 3)
-        assert next(found) == 1
-        with pytest.raises(UserError, match="no more"):
-            next(found)
-
-    def test_a_thread_ends_with_who_listens(self):
-        ended = threading.Event()
-
-        def make():
-            try:
-                while True:
-                    yield 0
-            finally:
-                ended.set()
-
-        found = in_background(make, 1)
-        next(found)
-        found.close()
-        assert ended.wait(5)
