@@ -22,13 +22,15 @@ import argparse
 import dataclasses
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict
+from typing import TYPE_CHECKING, Any, Dict, Iterator
 
 from fairseq_signals_ext.commands import _run_arguments as run_arguments
 
 if TYPE_CHECKING:
     from fairseq_signals_ext.inference.ensemble import Ensemble, Predicted
+    from fairseq_signals_ext.inference.inputs import Inputs
     from fairseq_signals_ext.inference.results import Results
+    from fairseq_signals_ext.inference.running import RunOptions
 
 _FORMATS = ("csv", "parquet")
 _RECORDING_COLUMNS = {
@@ -64,7 +66,6 @@ def run(options: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     from tqdm import tqdm
 
-    from fairseq_signals_ext.inference.ensemble import Rejected
     from fairseq_signals_ext.inference.results import REJECTED_FILE, Results
 
     inputs, how = run_arguments.inputs_of(options), run_arguments.run_options(options)
@@ -73,14 +74,28 @@ def run(options: argparse.Namespace) -> int:
     settings = _settings(options, inputs)
     with Results(options.out, [*files, REJECTED_FILE], settings, options.resume, options.overwrite) as results:
         with tqdm(total=len(inputs), initial=results.done, desc="predict", unit="recording") as bar:
-            for found in ensemble.predict_all(inputs, how, results.done):
-                if isinstance(found, Rejected):
-                    results.reject(found.name, found.reason)
-                else:
-                    _add_rows(results, found, ensemble, options.segments)
-                results.count()
+            for _ in predict_into(results, ensemble, inputs, how, options.segments):
                 bar.update()
         return _finish(results, ensemble, options)
+
+
+def predict_into(
+    results: "Results", ensemble: "Ensemble", inputs: "Inputs", how: "RunOptions", segments: bool = False
+) -> Iterator[None]:
+    """Add what models say of recordings to results, from where these end; gives one item a recording.
+
+    Args:
+        segments: add rows of segments, too.
+    """
+    from fairseq_signals_ext.inference.reading_ahead import Rejected
+
+    for found in ensemble.predict_all(inputs, how, results.done):
+        if isinstance(found, Rejected):
+            results.reject(found.name, found.reason)
+        else:
+            _add_rows(results, found, ensemble, segments)
+        results.count()
+        yield
 
 
 def _finish(results: "Results", ensemble: "Ensemble", options: argparse.Namespace) -> int:

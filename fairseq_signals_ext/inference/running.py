@@ -107,11 +107,10 @@ class _Piece(NamedTuple):
     is_last: bool = True
 
     def segments(self, preprocessing: Preprocessing) -> Tuple[SegmentedRecording, range]:
-        """The recording and the numbers of its segments; ways of preprocessing may differ by one at its end."""
+        """The recording and the numbers of its segments."""
         assert isinstance(self.read, ReadRecording)
         recording = self.read.segments[preprocessing]
-        stop = len(recording) if self.is_last else min(self.stop, len(recording))
-        return recording, range(self.start, stop)
+        return recording, range(self.start, len(recording) if self.is_last else self.stop)
 
 
 def _batches(found: Iterator[Union[ReadRecording, Rejected]], size: int) -> Iterator[List[_Piece]]:
@@ -133,7 +132,8 @@ def _pieces(found: Iterator[Union[ReadRecording, Rejected]], size: int) -> Itera
         if isinstance(read, Rejected):
             yield _Piece(read)
             continue
-        segments = read.facts.segments
+        # where ways of preprocessing differ by one, the last piece has what is left of each
+        segments = min(map(len, read.segments.values()))
         for start in range(0, segments, size):
             yield _Piece(read, start, min(start + size, segments), start + size >= segments)
 
