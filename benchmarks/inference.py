@@ -6,8 +6,8 @@
 Both sides take turns in one run, on the same 10 s recordings of 12 leads at 500 Hz. End to end is what `predict` does:
 WFDB files are read, checked, standardised, cut, run, aggregated, and a row is written for each. Alone, the same network
 gets the same segments as arrays that are ready, in batches of the same size: first one call after the other with all
-threads, then as many calls at once as predict makes. End to end is compared with the faster of the two. Files are in the
-page cache. Memory is that of the process after the first 500 of 5,000 recordings and at the end.
+threads, then as many calls at once as predict makes. End to end is compared with the faster of the two. Files are in
+the page cache. Memory is that of the process after the first 500 of 5,000 recordings and at the end.
 
 `tiny` has the sizes of examples/ecg_fm/pretraining/tiny.yaml, `4-layer` and `base` ECG-FM's with 4 and 12 layers.
 """

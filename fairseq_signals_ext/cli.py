@@ -33,6 +33,7 @@ _COMMANDS = {
     "verify": "check a prepared folder, and draw what is in it",
     "evaluate": "say how good fine-tuned models are, with intervals and pictures",
     "predict": "say what models see in ECGs, from files of any format",
+    "report": "make a page on each ECG: the ECG, what a model says of it, and where it looked",
     "embed": "turn ECGs into vectors, find their nearest neighbours, and draw a map of them",
     "serve": "answer uploaded ECGs on this machine: a page to drop files on, and /predict for programs",
     "curve": "draw the loss curve of a training",

@@ -64,3 +64,12 @@ def samples_per_frame(layers: Sequence[ConvLayer]) -> int:
     for _, _, stride in layers:
         hop *= stride
     return hop
+
+
+def receptive_field(layers: Sequence[ConvLayer]) -> int:
+    """Samples that a frame is made of: frame t sees those from `t * samples_per_frame(layers)` on, so many."""
+    field, hop = 1, 1
+    for _, kernel, stride in layers:
+        field += (kernel - 1) * hop
+        hop *= stride
+    return field
