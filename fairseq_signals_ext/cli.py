@@ -35,6 +35,7 @@ _COMMANDS = {
     "predict": "say what models see in ECGs, from files of any format",
     "report": "make a page on each ECG: the ECG, what a model says of it, and where it looked",
     "embed": "turn ECGs into vectors, find their nearest neighbours, and draw a map of them",
+    "explain": "say where in ECGs a model looked, with pictures",
     "serve": "answer uploaded ECGs on this machine: a page to drop files on, and /predict for programs",
     "curve": "draw the loss curve of a training",
     "inspect": "say what is in a checkpoint or an export",

@@ -1,0 +1,239 @@
+"""Say where in ECGs a model looked: maps over time and leads, pictures, and what is lost without leads or waves.
+
+examples:
+  fairseq-signals-ext explain run/checkpoints/checkpoint_best.pt records/*.hea --out explanations
+  fairseq-signals-ext explain mimic_iv_ecg_finetuned.pt ecg.dcm --labels ecg-fm --method gradient \\
+      --label "Atrial fibrillation" --out explanations --picture png --sanity-check
+  fairseq-signals-ext explain checkpoint_best.pt ecg.npy --input-rate 500 --input-unit mV --method occlusion --out out
+
+Methods:
+  attention   how much any moment takes from each, in one layer (--layer, default the last); ECG-FM's saliency
+  rollout     the same, followed through all layers
+  gradient    integrated gradients of a label's logit: each lead and sample. Also gradient:saliency (the gradient alone)
+              and gradient:input-x-gradient
+  occlusion   the drop of a label's probability where 0.2 s of all leads are left out; and a table of the drops without
+              each lead, and without all P waves, QRS complexes and T waves
+
+Leaves in OUT for each recording NAME.npz (saliency, seconds, sample_rate, leads, method, label), a picture of the ten
+seconds around its peak, with occlusion NAME-occlusion.csv; for several labels NAME-LABEL. Beside them
+explanations.csv, and rejected.csv with the recordings that cannot be used; the exit status is 1 if there are any. A map
+shows what the model computes, not what is wrong with the heart. For research only.
+"""
+
+import argparse
+import dataclasses
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, Sequence
+
+from fairseq_signals_ext.errors import MissingPackageError, UserError
+
+if TYPE_CHECKING:
+    from fairseq_signals_ext.explaining.saliency import MapOptions, Saliency
+    from fairseq_signals_ext.inference.inputs import Inputs
+    from fairseq_signals_ext.inference.model import LoadedModel
+    from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
+
+_TABLE, _REJECTED = "explanations.csv", "rejected.csv"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument(
+        "checkpoint", metavar="CKPT", help="ours or ECG-FM's, or the folder of an export to safetensors"
+    )
+    parser.add_argument("files", metavar="FILE", nargs="+", type=Path, help="ECG files, folders or manifests")
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="where the results go")
+    parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
+    parser.add_argument("--method", default="attention", help="see above (default attention)")
+    parser.add_argument("--layer", metavar="N", type=int, help="of attention and rollout (default the last)")
+    parser.add_argument(
+        "--label",
+        metavar="NAME",
+        nargs="+",
+        help="explained by gradient and occlusion (default: the most probable label that reaches its threshold, of all "
+        "if none does)",
+    )
+    parser.add_argument("--steps", metavar="N", type=int, default=50, help="of integrated gradients (default 50)")
+    parser.add_argument("--window", metavar="S", type=float, default=0.2, help="of occlusion, in s (default 0.2)")
+    parser.add_argument(
+        "--sanity-check",
+        action="store_true",
+        help="also the rank correlation with the map of random weights: near 0 is good, near 1 says nothing of the "
+        "model",
+    )
+    parser.add_argument("--picture", choices=("svg", "png", "none"), default="svg", help="(default svg)")
+    parser.add_argument(
+        "--labels",
+        help="names of the labels, if the checkpoint does not hold them: a label_def.csv, or ecg-fm for those of "
+        "ECG-FM's published classifier",
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default cpu)")
+    parser.add_argument("--threads", metavar="N", type=int, help="on a CPU (default: as many as the runtime takes)")
+    group = parser.add_argument_group("files that do not say it")
+    group.add_argument("--input-rate", metavar="HZ", type=float, help="sample rate")
+    group.add_argument("--input-leads", metavar="NAMES", help="leads in order, such as I,II,V1")
+    group.add_argument("--input-unit", choices=("mV", "uV", "nV", "V"), help="unit of the amplitudes")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Explain, write and print; returns the exit status.
+
+    Raises:
+        UserError: the model or the options cannot be used, or results are there already.
+    """
+    # before fairseq is imported, which would show everything
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    warnings.filterwarnings("ignore", module=r"torch\.nn\.utils\.weight_norm")
+    from tqdm import tqdm
+
+    import fairseq_signals_ext
+    from fairseq_signals_ext.explaining.saliency import MapOptions
+    from fairseq_signals_ext.explaining.writing import write_table
+    from fairseq_signals_ext.inference.inputs import find_inputs
+
+    options = MapOptions(args.method, args.layer, args.steps, args.window)
+    inputs = find_inputs(args.files, args.input_rate, args.input_leads, args.input_unit)
+    jobs = _jobs(inputs, args)
+    model = fairseq_signals_ext.load(args.checkpoint, args.labels, args.device, args.threads)
+    _check(model, args.label, options)
+    args.out.mkdir(parents=True, exist_ok=True)
+    rows: List[Dict[str, Any]] = []
+    rejected: Dict[str, Dict[str, Any]] = {}
+    for number, of_input in enumerate(tqdm(jobs, unit="recording", disable=None)):
+        try:
+            rows += _Explainer(model, options, args).rows(inputs, number, of_input)
+        except MissingPackageError:
+            raise
+        except UserError as error:
+            rejected[of_input[0].file] = {"file": of_input[0].file, "reason": str(error)}
+            tqdm.write(f"rejected: {error}")
+    write_table(args.out / _TABLE, rows, ["file"])
+    write_table(args.out / _REJECTED, list(rejected.values()), ["file", "reason"])
+    print(f"{len(rows)} explained, {len(rejected)} recordings rejected: {args.out}")
+    return 1 if rejected else 0
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A map that is to be made.
+
+    Attributes:
+        file: the recording, as tables name it.
+        label: None: as the method chooses.
+        stem: of the files that are written.
+    """
+
+    file: str
+    label: Optional[str]
+    stem: Path
+
+    def path(self, ending: str) -> Path:
+        """Of a file that is written."""
+        return self.stem.with_name(self.stem.name + ending)
+
+
+def _jobs(inputs: "Inputs", args: argparse.Namespace) -> List[List[_Job]]:
+    """The maps of each recording; a `UserError` if results are there already."""
+    from fairseq_signals_ext.evaluation.report import check_free
+    from fairseq_signals_ext.explaining.writing import distinct_names, stem_of
+
+    labels: Sequence[Optional[str]] = list(dict.fromkeys(args.label or [None]))
+    files = [inputs.name(number) for number in range(len(inputs))]
+    wanted = [name if len(labels) == 1 else f"{name}-{label}" for name in map(stem_of, files) for label in labels]
+    stems = iter(distinct_names(wanted))
+    jobs = [[_Job(file, label, args.out / next(stems)) for label in labels] for file in files]
+    names = [job.path(ending).name for of_input in jobs for job in of_input for ending in _endings(args)]
+    check_free(args.out, [*names, _TABLE, _REJECTED], args.overwrite)
+    return jobs
+
+
+def _endings(args: argparse.Namespace) -> Iterator[str]:
+    """Of the files of a map."""
+    yield ".npz"
+    if args.picture != "none":
+        yield f".{args.picture}"
+    if args.method == "occlusion":
+        yield "-occlusion.csv"
+
+
+def _check(model: "LoadedModel", labels: Optional[Sequence[str]], options: "MapOptions") -> None:
+    """See that the model can be explained so, before the recordings are read."""
+    from fairseq_signals_ext.explaining.saliency import way_to_look
+
+    if labels and options.is_attention:
+        cure = "leave it out, or use --method gradient"
+        raise UserError(f"--label {labels[0]}: {options.method} is the same for all labels; {cure}")
+    for label in labels or (*model.label_names[:1], None)[:1]:
+        way_to_look(model, label, options)
+
+
+class _Explainer:
+    """Makes the maps of a recording and their files."""
+
+    def __init__(self, model: "LoadedModel", options: "MapOptions", args: argparse.Namespace):
+        self._model, self._options, self._args = model, options, args
+        self._score = "value" if model.description.kind == "regression" else "probability"
+
+    def rows(self, inputs: "Inputs", number: int, jobs: Sequence[_Job]) -> List[Dict[str, Any]]:
+        """Make and write the maps of a recording; a row of the table for each."""
+        from tqdm import tqdm
+
+        from fairseq_signals_ext.explaining.saliency import explain_segments
+        from fairseq_signals_ext.explaining.writing import draw_saliency, write_saliency
+        from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
+
+        given = inputs.read(number)
+        recording = dataclasses.replace(given.recording, **inputs.known(number))
+        of_model = self._model.preprocessing
+        segments = SegmentedRecording.of(recording, of_model, jobs[0].file, given.is_standardised)
+        rows = []
+        for job in jobs:
+            saliency = explain_segments(self._model, segments, job.label, self._options)
+            row = self._row(job, recording.record_id, segments, saliency)
+            write_saliency(saliency, job.path(".npz"))
+            if self._args.picture != "none":
+                title = " | ".join((recording.record_id, *self._label(row), saliency.method))
+                draw_saliency(saliency, recording, job.path(f".{self._args.picture}"), title)
+            tqdm.write(f"{job.path('.npz')}: {self._told(row)}")
+            rows.append(row)
+        return rows
+
+    def _row(self, job: _Job, record_id: str, segments: "SegmentedRecording", saliency: "Saliency") -> Dict[str, Any]:
+        lead, second = saliency.peak
+        row: Dict[str, Any] = {"file": job.file, "record_id": record_id, "label": saliency.label or ""}
+        row.update({self._score: None, "method": saliency.method, "seconds": second, "lead": lead})
+        row.update({"sanity_check": None, "note": ""})
+        if saliency.label is not None:
+            row.update(self._occluded(job, segments, saliency.label))
+        if self._args.sanity_check:
+            from fairseq_signals_ext.explaining.sanity import check_segments
+
+            row["sanity_check"] = check_segments(self._model, segments, saliency, self._options)
+        return {**row, "saliency": job.path(".npz").name}
+
+    def _occluded(self, job: _Job, segments: "SegmentedRecording", label: str) -> Dict[str, Any]:
+        """The label's score, and of occlusion the note of its table, which is written."""
+        from fairseq_signals_ext.explaining.occlusion import occlude_segments
+        from fairseq_signals_ext.explaining.saliency import OCCLUSION
+        from fairseq_signals_ext.explaining.scores import score_of
+        from fairseq_signals_ext.explaining.writing import write_occlusions
+
+        if self._options.method != OCCLUSION:
+            return {self._score: score_of(self._model, segments, label)}
+        occlusions = occlude_segments(self._model, segments, label)
+        write_occlusions(occlusions, job.path("-occlusion.csv"), self._score)
+        return {self._score: occlusions.score, "note": occlusions.note}
+
+    def _told(self, row: Mapping[str, Any]) -> str:
+        """A row in words."""
+        where = f" in {row['lead']}" if row["lead"] else ""
+        words = [*self._label(row), f"{row['method']} highest at {row['seconds']:.3f} s{where}"]
+        if row["sanity_check"] is not None:
+            words.append(f"correlation with random weights {row['sanity_check']:.2f}")
+        return ", ".join([*words, *filter(None, [row["note"]])])
+
+    def _label(self, row: Mapping[str, Any]) -> List[str]:
+        return [f"{row['label']} {row[self._score]:.3g}"] if row["label"] else []

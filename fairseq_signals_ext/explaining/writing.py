@@ -1,0 +1,108 @@
+"""What an explanation leaves: arrays, tables and pictures."""
+
+import csv
+import re
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Sequence
+
+import numpy as np
+
+from fairseq_signals_ext.explaining.occlusion import Occlusions
+from fairseq_signals_ext.explaining.saliency import Saliency
+from fairseq_signals_ext.files import atomic
+from fairseq_signals_ext.plotting.excerpt import PAPER_SECONDS
+from fairseq_signals_ext.readers import Recording
+
+_SEEN_SECONDS = 0.04
+
+
+def stem_of(name: str) -> str:
+    """What the files of an input are called, such as `A0001` for `records/A0001.hea`."""
+    path = Path(name)
+    # what follows a shard's name is no suffix
+    return path.name if "#" in path.name else path.stem
+
+
+def distinct_names(names: Sequence[str]) -> List[str]:
+    """The same names, fit for files, each another in any case of its letters."""
+    found: Dict[str, str] = {}
+    for name in names:
+        safe = re.sub(r"[^\w.-]+", "_", name).lstrip(".-") or "recording"
+        distinct, number = safe, 1
+        while distinct.lower() in found:
+            number += 1
+            distinct = f"{safe}-{number}"
+        found[distinct.lower()] = distinct
+    return list(found.values())
+
+
+def write_saliency(saliency: Saliency, path: Path) -> None:
+    """Write a map as `.npz`, which `numpy.load` reads without pickle.
+
+    Arrays: `saliency` (its `values`), `seconds` (of each sample), `sample_rate`, `leads` (names of the rows, empty if
+    there are none), `method`, `label` (empty if it is of none).
+    """
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(
+            file,
+            saliency=saliency.values,
+            seconds=saliency.seconds,
+            sample_rate=np.float64(saliency.sample_rate),
+            leads=np.array(saliency.leads, np.str_),
+            method=np.str_(saliency.method),
+            label=np.str_(saliency.label or ""),
+        )
+
+
+def write_occlusions(occlusions: Occlusions, path: Path, score: str) -> None:
+    """Write a table with the columns region, lead, `score` and drop; its first row is the recording as it is."""
+    rows = [("none", "none", occlusions.score, 0.0), *occlusions.rows]
+    write_table(path, [dict(zip(("region", "lead", score, "drop"), row)) for row in rows], ())
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Write a `.csv` file; numbers have six digits, what is None or not a number is empty.
+
+    Args:
+        columns: names, for a table without rows; else those of the first row.
+    """
+    with atomic(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]) if rows else list(columns), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float):
+        return f"{value:.6g}" if np.isfinite(value) else ""
+    return value
+
+
+def draw_saliency(saliency: Saliency, recording: Recording, path: Path, title: str) -> None:
+    """Draw a recording with the map under its trace: the ten seconds around the peak, of a shorter one all.
+
+    Maps that tell leads apart are drawn with whole leads below each other, and as their means over 40 ms (1 mm), for a
+    single sample could not be seen; others on the standard 3 x 4 as they are.
+
+    Raises:
+        UserError: the picture cannot be written.
+    """
+    from fairseq_signals_ext.plotting.ecg_paper import draw_ecg, save_figure
+
+    latest = max(0.0, recording.samples / recording.sample_rate - PAPER_SECONDS)
+    start = min(max(0.0, saliency.peak[1] - PAPER_SECONDS / 2), latest)
+    values, layout = saliency.at(recording), "3x4"
+    if saliency.leads:
+        values, layout = _smoothed(values, round(_SEEN_SECONDS * recording.sample_rate)), "12x1"
+    save_figure(draw_ecg(recording, values, start=start, layout=layout, title=title), path)
+
+
+def _smoothed(rows: np.ndarray, samples: int) -> np.ndarray:
+    """Means of the known values around each sample; NaN stays."""
+    from scipy.ndimage import uniform_filter1d
+
+    known = np.isfinite(rows)
+    total = uniform_filter1d(np.where(known, rows, 0).astype(np.float64), max(1, samples), mode="constant")
+    number = uniform_filter1d(known.astype(np.float64), max(1, samples), mode="constant")
+    # a running sum leaves a rounding error, also below zero
+    return np.where(known, np.maximum(total, 0) / np.where(known, number, 1), np.nan)
