@@ -1,0 +1,232 @@
+"""Turn ECGs into vectors: embeddings of recordings, segments or frames, their nearest neighbours, and a map of them.
+
+examples:
+  fairseq-signals-ext embed run/checkpoints/checkpoint_best.pt ecg.dcm records/*.hea --out embeddings
+  fairseq-signals-ext embed mimic_iv_ecg_physionet_pretrained.pt data/all.tsv --out known --jobs 4
+  fairseq-signals-ext embed model.pt folder/ --out new --index known --neighbours 5
+  fairseq-signals-ext embed model.pt data --out known --umap --color AF --table data/labels/cinc2021/labels.csv
+  fairseq-signals-ext embed --from known --umap --color age --table data/recordings.parquet --overwrite
+
+A recording is read and cut as for predict. Its embedding is the mean of the encoder's output over frames and segments,
+or that of any layer (--layer). Leaves in OUT:
+
+  embeddings.npy     float32, a row a vector, as numpy.load(..., mmap_mode="r") opens it
+  embeddings.csv     a row a recording: record id, file, seconds, segments, flags; its vectors are rows first_row to
+                     first_row + rows - 1. With --per frame, frames is how many each segment has (those of padding are
+                     left out): row first_row + s * frames + f is frame f of segment s
+  embedding.json     of which model they are; a frame begins at s * segment_seconds + f * frame_seconds
+  embeddings.parquet with --format parquet, in place of the .npy and .csv: a row a vector, with its start in s
+  map.png, map.csv   with --umap: a place for each vector; with fewer than 45 by principal components
+  neighbours.csv     with --index: the nearest known recordings of each, except itself, by cosine distance
+  rejected.csv       files that cannot be used, and why
+
+With --from, map and neighbours are of embeddings that are there already, and no model runs; a map in another colour
+uses the places of its map.csv again. UMAP takes one thread, so that it gives the same map each time. The exit status is
+1 if something was rejected. A run that was interrupted goes on with --resume.
+"""
+
+import argparse
+import dataclasses
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, Mapping
+
+from fairseq_signals_ext.commands import _run_arguments as run_arguments
+from fairseq_signals_ext.errors import UserError
+
+if TYPE_CHECKING:
+    from fairseq_signals_ext.inference.inputs import Inputs
+    from fairseq_signals_ext.inference.model import LoadedModel
+    from fairseq_signals_ext.inference.results import Results
+
+_PIECES = ("recording", "segment", "frame")
+_FORMATS = ("npy", "parquet")
+_NEIGHBOURS_FILE = "neighbours.csv"
+_NEIGHBOUR_COLUMNS = {
+    **{"record_id": "string", "file": "string", "rank": "int64"},
+    **{"neighbour_record_id": "string", "neighbour_file": "string", "distance": "float64"},
+}
+
+
+class _From(argparse.Action):
+    """Notes the folder; with it nothing else is required."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        setattr(namespace, self.dest, values)
+        for action in parser._actions:
+            action.required = False
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    run_arguments.add_model(parser)
+    run_arguments.add_inputs(parser)
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="where the results go")
+    parser.add_argument("--per", choices=_PIECES, default="recording", help="what a vector is of (default recording)")
+    parser.add_argument(
+        "--layer",
+        metavar="N",
+        type=int,
+        help="after this transformer layer, from 1; 0: what the first is given (default: the encoder's output)",
+    )
+    parser.add_argument("--format", choices=_FORMATS, default="npy", help="of the vectors (default npy)")
+    group = parser.add_argument_group("what is made of the vectors")
+    group.add_argument(
+        "--from",
+        dest="known",
+        metavar="DIR",
+        type=Path,
+        action=_From,
+        help="embeddings that are there, in place of CKPT and FILE; OUT is DIR unless told otherwise",
+    )
+    group.add_argument("--umap", action="store_true", help="draw a map (needs umap-learn)")
+    group.add_argument("--color", metavar="COLUMN", help="of the map: a column of --table, or of embeddings.csv")
+    group.add_argument(
+        "--table",
+        metavar="FILE",
+        type=Path,
+        help="CSV or Parquet with a column file or record_id; labels.csv or recordings.parquet of a prepared folder",
+    )
+    group.add_argument("--index", metavar="DIR", type=Path, help="known embeddings, to find the nearest among")
+    group.add_argument("--neighbours", metavar="K", type=int, default=5, help="how many (default 5)")
+    run_arguments.add_run(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Embed, write and say what was done; returns the exit status.
+
+    Raises:
+        UserError: the model, an input, a table or an index cannot be used, or results are there already.
+    """
+    # before fairseq is imported, which would show everything
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    _check(options)
+    options.out = options.out or options.known
+    if options.known is None:
+        rejected = _embed(options)
+    else:
+        rejected = 0
+        _prepare_out(options)
+    folder = options.known or options.out
+    if options.umap:
+        _draw(options, folder)
+    if options.index is not None:
+        _write_neighbours(options, folder)
+    return 1 if rejected else 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """See that what is asked for fits together, before a model runs for hours."""
+    if options.table is not None and options.color is None:
+        raise UserError(f"--table {options.table}: say which of its columns with --color")
+    if options.color is not None and not options.umap:
+        raise UserError("--color: is of a map; add --umap")
+    if options.index is not None and options.neighbours < 1:
+        raise UserError(f"--neighbours {options.neighbours}: give at least 1")
+    if options.index is not None and options.known is None and options.per != "recording":
+        raise UserError("--index: compares whole recordings; leave --per out")
+    if options.known is not None and options.checkpoint is not None:
+        raise UserError(f"--from {options.known}: no model runs; leave CKPT and FILE out")
+    if options.known is not None and not (options.umap or options.index):
+        raise UserError("--from: say what to make of the embeddings, --umap or --index")
+    if options.table is not None:
+        from fairseq_signals_ext.embedding.colouring import check_column
+
+        check_column(options.table, options.color)
+
+
+def _prepare_out(options: argparse.Namespace) -> None:
+    """See that the results that are asked for are not there yet, or may be replaced."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    asked = [*(["map.png"] if options.umap else []), *([_NEIGHBOURS_FILE] if options.index else [])]
+    present = [options.out / name for name in asked if (options.out / name).exists()]
+    if present and not options.overwrite:
+        raise UserError(f"{present[0]}: exists already; give another --out, or replace it with --overwrite")
+
+
+def _embed(options: argparse.Namespace) -> int:
+    """Run the model and write its embeddings; returns the number of recordings that were rejected."""
+    from fairseq_signals_ext.embedding.folder import ARRAY_FILE, FACTS_FILE, PARQUET_FILE, TABLE_FILE, model_facts
+    from fairseq_signals_ext.embedding.map import MAP_PICTURE, MAP_TABLE
+    from fairseq_signals_ext.embedding.writing import write_embeddings
+    from fairseq_signals_ext.inference.loading import load_model
+    from fairseq_signals_ext.inference.results import REJECTED_FILE, Results
+
+    inputs = run_arguments.inputs_of(options)
+    model = load_model(options.checkpoint, **run_arguments.model_options(options))
+    facts = model_facts(model, options.per, options.layer)
+    _check_later_steps(options, facts, len(inputs))
+    files = [ARRAY_FILE, TABLE_FILE, PARQUET_FILE, FACTS_FILE, MAP_PICTURE, MAP_TABLE, _NEIGHBOURS_FILE, REJECTED_FILE]
+    settings = _settings(options, inputs)
+    # what it is given last is there for reading when it is left
+    with Results(options.out, files, settings, options.resume, options.overwrite) as results:
+        _add_all(results, model, inputs, options)
+    path = write_embeddings(options.out, results, facts, options.format)
+    rejected = results.finish()
+    print(f"{path}: {len(inputs) - rejected} recordings, per {options.per}, {facts['dimension']} dimensions")
+    if rejected:
+        print(f"{options.out / REJECTED_FILE}: {rejected} rejected")
+    return rejected
+
+
+def _check_later_steps(options: argparse.Namespace, facts: Mapping[str, Any], recordings: int) -> None:
+    """See that there can be a map and neighbours, before the model runs."""
+    from fairseq_signals_ext.embedding.neighbours import open_index
+    from fairseq_signals_ext.embedding.projection import check_method
+
+    if options.umap:
+        check_method(recordings)
+    # an index that this very run makes is not there yet
+    if options.index is not None and options.index.resolve() != options.out.resolve():
+        open_index(options.index).check_facts(facts)
+
+
+def _settings(options: argparse.Namespace, inputs: "Inputs") -> Dict[str, Any]:
+    """What the vectors depend on, so that a run goes on only with the same."""
+    names = ("labels", "bf16", "per", "layer", "input_rate", "input_unit", "input_leads")
+    return {
+        "checkpoint": run_arguments.identity([options.checkpoint]),
+        "list of recordings": inputs.fingerprint(),
+        **{name: getattr(options, name) for name in names},
+    }
+
+
+def _add_all(results: "Results", model: "LoadedModel", inputs: "Inputs", options: argparse.Namespace) -> None:
+    """Embed the recordings that are not done yet."""
+    from tqdm import tqdm
+
+    from fairseq_signals_ext.embedding.embedding import embed_all
+    from fairseq_signals_ext.embedding.writing import TABLE
+    from fairseq_signals_ext.inference.reading_ahead import Rejected
+
+    how = run_arguments.run_options(options)
+    first_row = sum(row["rows"] for row in results.rows(TABLE))
+    with tqdm(total=len(inputs), initial=results.done, desc="embed", unit="recording") as bar:
+        for found in embed_all(model, inputs, options.per, options.layer, how, results.done):
+            if isinstance(found, Rejected):
+                results.reject(found.name, found.reason)
+            else:
+                rows = {"first_row": first_row, "rows": len(found.vectors), "frames": found.frames}
+                results.add(TABLE, {"file": found.name, **dataclasses.asdict(found.recording), **rows})
+                results.add_array(found.vectors)
+                first_row += len(found.vectors)
+            results.count()
+            bar.update()
+
+
+def _draw(options: argparse.Namespace, folder: Path) -> None:
+    from fairseq_signals_ext.embedding.folder import open_embeddings
+    from fairseq_signals_ext.embedding.map import make_map
+
+    embeddings = open_embeddings(folder)
+    print(f"{make_map(embeddings, options.out, options.color, options.table)}: {len(embeddings.vectors)} points")
+
+
+def _write_neighbours(options: argparse.Namespace, folder: Path) -> None:
+    from fairseq_signals_ext.embedding.folder import open_embeddings
+    from fairseq_signals_ext.embedding.neighbours import neighbour_rows, open_index
+    from fairseq_signals_ext.inference.results import write_csv
+
+    rows = neighbour_rows(open_embeddings(folder), open_index(options.index), options.neighbours)
+    path = options.out / _NEIGHBOURS_FILE
+    print(f"{path}: {write_csv(path, _NEIGHBOUR_COLUMNS, rows)} neighbours")

@@ -1,0 +1,151 @@
+"""A map of embeddings as a picture, coloured by what is known of the recordings."""
+
+import textwrap
+from collections import Counter
+from pathlib import Path
+from typing import Any, List, NamedTuple, Optional, Sequence
+
+import numpy as np
+
+from fairseq_signals_ext.evaluation.plots import save_png
+
+_INK, _FAINT, _ACCENT = "#26323c", "#9aa5ad", "#2a6f97"
+_OTHER_COLOUR, _UNKNOWN_COLOUR = "#89939a", "#d3d8db"
+# Paul Tol's "muted", made for all kinds of colour vision (personal.sron.nl/~pault), and a tenth
+_CATEGORIES = (
+    *("#332288", "#CC6677", "#DDCC77", "#117733", "#88CCEE", "#882255", "#44AA99", "#999933", "#AA4499"),
+    "#1a1a1a",
+)
+_NUMBERS = "viridis"
+_OTHER, _UNKNOWN = "other", "unknown"
+_WIDEST_NAME = 26
+# names of labels come from outside: a $ in one is no mathematics
+_STYLE = {"text.parse_math": False, "font.size": 8, "text.color": _INK, "axes.edgecolor": _FAINT, "axes.linewidth": 0.6}
+
+
+class Colouring(NamedTuple):
+    """What a map is coloured by.
+
+    Attributes:
+        name: of the values.
+        values: a text a point; empty where it is not known.
+    """
+
+    name: str
+    values: np.ndarray
+
+
+def draw_map(points: np.ndarray, method: str, path: Path, colouring: Optional[Colouring] = None) -> None:
+    """Draw a map into a `.png`, the same bytes from the same values.
+
+    Values that are numbers, with a fraction or more than ten different ones, get colours of a scale. Others are
+    categories, of which ten at most have a colour of their own: of more, the nine most frequent ones.
+
+    Args:
+        points: x and y, N x 2.
+        method: that made them, see `projection.project`.
+        colouring: of each point.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(8.6, 6.2))
+        axes = figure.add_axes((0.03, 0.03, 0.68, 0.85))
+        axes.set(xticks=(), yticks=())
+        _draw_points(figure, axes, points, colouring)
+        by = f", coloured by {textwrap.shorten(colouring.name, 60, placeholder='…')}" if colouring else ""
+        figure.text(0.03, 0.945, f"Embeddings of ECGs{by}", fontsize=11, fontweight="bold")
+        figure.text(0.03, 0.905, _explanation(len(points), method), color="#5b6871")
+        save_png(figure, path)
+
+
+def _explanation(count: int, method: str) -> str:
+    if method == "UMAP":
+        how = "UMAP, 15 neighbours by cosine: what is near is alike; long distances and sizes say little"
+    else:
+        how = "the first two principal components, as there are too few for UMAP"
+    return f"{count} point{'s' * (count != 1)}; {how}"
+
+
+def _draw_points(figure: Any, axes: Any, points: np.ndarray, colouring: Optional[Colouring]) -> None:
+    # in an order that is not that of the files, or the last source would cover the others
+    order = np.random.default_rng(0).permutation(len(points))
+    points = points[order]
+    if colouring is None:
+        _scatter(axes, points, len(points), color=_ACCENT)
+        return
+    values = colouring.values[order].astype(str)
+    is_known = values != ""
+    numbers = _as_numbers(values[is_known])
+    _scatter(axes, points[~is_known], len(points), color=_UNKNOWN_COLOUR)
+    if numbers is None:
+        entries = _draw_categories(axes, points[is_known], values[is_known], len(points))
+    else:
+        drawn = _scatter(axes, points[is_known], len(points), c=numbers, cmap=_NUMBERS)
+        bar = figure.colorbar(drawn, cax=figure.add_axes((0.735, 0.2, 0.02, 0.55)))
+        bar.outline.set_visible(False)
+        bar.ax.set_title(textwrap.fill(colouring.name, _WIDEST_NAME), fontsize=8, loc="left", pad=8)
+        entries = []
+    if not is_known.all():
+        entries.append(_Entry(_UNKNOWN, _UNKNOWN_COLOUR, int((~is_known).sum())))
+    _draw_legend(axes, entries)
+
+
+class _Entry(NamedTuple):
+    """Of a legend."""
+
+    name: str
+    colour: str
+    points: int
+
+
+def _draw_categories(axes: Any, points: np.ndarray, values: np.ndarray, total: int) -> List[_Entry]:
+    names = _named(values)
+    colours = dict(zip(names, _CATEGORIES))
+    is_other = ~np.isin(values, names)
+    _scatter(axes, points[is_other], total, color=_OTHER_COLOUR)
+    _scatter(axes, points[~is_other], total, c=[colours[value] for value in values[~is_other]])
+    entries = [_Entry(name, colour, int((values == name).sum())) for name, colour in colours.items()]
+    return entries + [_Entry(_OTHER, _OTHER_COLOUR, int(is_other.sum()))] * bool(is_other.any())
+
+
+def _draw_legend(axes: Any, entries: Sequence[_Entry]) -> None:
+    if not entries:
+        return
+    marks = [_mark(entry.colour) for entry in entries]
+    names = [textwrap.shorten(entry.name, _WIDEST_NAME, placeholder="…") for entry in entries]
+    texts = [f"{name} ({entry.points})" for name, entry in zip(names, entries)]
+    place = {"loc": "upper left", "bbox_to_anchor": (1.02, 1), "borderaxespad": 0}
+    axes.legend(marks, texts, frameon=False, handletextpad=0.2, **place)
+
+
+def _named(values: np.ndarray) -> List[str]:
+    """The categories that get a colour of their own, the most frequent first."""
+    # of equally frequent ones the first by name, whatever the order of points
+    ranked = sorted(Counter(values.tolist()).items(), key=lambda item: (-item[1], item[0]))
+    most = len(_CATEGORIES) if len(ranked) <= len(_CATEGORIES) else len(_CATEGORIES) - 1
+    return [name for name, _ in ranked[:most]]
+
+
+def _as_numbers(values: np.ndarray) -> Optional[np.ndarray]:
+    """Values as numbers on a scale; None where they are categories."""
+    try:
+        numbers = values.astype(np.float64)
+    except ValueError:
+        return None
+    if not len(numbers) or not np.isfinite(numbers).all():
+        return None
+    is_scale = (numbers % 1 != 0).any() or len(np.unique(numbers)) > len(_CATEGORIES)
+    return numbers if is_scale else None
+
+
+def _scatter(axes: Any, points: np.ndarray, total: int, **colours: Any) -> Any:
+    size = float(np.clip(20_000 / total, 0.5, 24))
+    return axes.scatter(*points.T, s=size, linewidths=0, alpha=0.85 if total < 20_000 else 0.5, **colours)
+
+
+def _mark(colour: str) -> Any:
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], marker="o", linestyle="", markersize=5, color=colour)
