@@ -8,12 +8,12 @@ from fairseq_signals_ext.inference.inputs import Inputs, find_inputs
 from fairseq_signals_ext.inference.running import RunOptions
 
 
-def add_inputs(parser: argparse.ArgumentParser) -> None:
+def add_inputs(parser: argparse.ArgumentParser, are_needed: bool = True) -> None:
     """What is run, and how files are read that do not say all."""
     parser.add_argument(
         "inputs",
         metavar="FILE",
-        nargs="+",
+        nargs="+" if are_needed else "*",
         help="ECG files of any mixture of formats, folders of such, prepared folders, or manifests (.tsv)",
     )
     group = parser.add_argument_group("files that do not say it")
@@ -22,9 +22,14 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--input-leads", metavar="LEADS", help="leads such as I,II,V1")
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
+def add_model(parser: argparse.ArgumentParser, is_needed: bool = True) -> None:
     """Which model, and on what it runs."""
-    parser.add_argument("checkpoint", metavar="CKPT", help="checkpoint, folder of an export, or hf:OWNER/REPO/FILE.pt")
+    parser.add_argument(
+        "checkpoint",
+        metavar="CKPT",
+        nargs=None if is_needed else "?",
+        help="checkpoint, folder of an export, or hf:OWNER/REPO/FILE.pt",
+    )
     group = parser.add_argument_group("model")
     group.add_argument(
         "--labels",

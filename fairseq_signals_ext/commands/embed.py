@@ -48,20 +48,11 @@ _NEIGHBOUR_COLUMNS = {
 }
 
 
-class _From(argparse.Action):
-    """Notes the folder; with it nothing else is required."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
-        setattr(namespace, self.dest, values)
-        for action in parser._actions:
-            action.required = False
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    run_arguments.add_model(parser)
-    run_arguments.add_inputs(parser)
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="where the results go")
+    run_arguments.add_model(parser, is_needed=False)
+    run_arguments.add_inputs(parser, are_needed=False)
+    parser.add_argument("--out", metavar="DIR", type=Path, help="where the results go (default: with --from its DIR)")
     parser.add_argument("--per", choices=_PIECES, default="recording", help="what a vector is of (default recording)")
     parser.add_argument(
         "--layer",
@@ -76,8 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="known",
         metavar="DIR",
         type=Path,
-        action=_From,
-        help="embeddings that are there, in place of CKPT and FILE; OUT is DIR unless told otherwise",
+        help="embeddings that are there, in place of CKPT and FILE",
     )
     group.add_argument("--umap", action="store_true", help="draw a map (needs umap-learn)")
     group.add_argument("--color", metavar="COLUMN", help="of the map: a column of --table, or of embeddings.csv")
@@ -125,6 +115,8 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError(f"--neighbours {options.neighbours}: give at least 1")
     if options.index is not None and options.known is None and options.per != "recording":
         raise UserError("--index: compares whole recordings; leave --per out")
+    if options.known is None and not (options.inputs and options.out):
+        raise UserError("give CKPT, FILE and --out, or embeddings that are there with --from")
     if options.known is not None and options.checkpoint is not None:
         raise UserError(f"--from {options.known}: no model runs; leave CKPT and FILE out")
     if options.known is not None and not (options.umap or options.index):

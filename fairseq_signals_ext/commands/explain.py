@@ -28,7 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
-from fairseq_signals_ext.errors import MissingPackageError, UserError
+from fairseq_signals_ext.commands import _run_arguments as run_arguments
+from fairseq_signals_ext.errors import UserError
 
 if TYPE_CHECKING:
     from fairseq_signals_ext.explaining.saliency import MapOptions, Saliency
@@ -41,10 +42,8 @@ _TABLE, _REJECTED = "explanations.csv", "rejected.csv"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument(
-        "checkpoint", metavar="CKPT", help="ours or ECG-FM's, or the folder of an export to safetensors"
-    )
-    parser.add_argument("files", metavar="FILE", nargs="+", type=Path, help="ECG files, folders or manifests")
+    run_arguments.add_model(parser)
+    run_arguments.add_inputs(parser)
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="where the results go")
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
     parser.add_argument("--method", default="attention", help="see above (default attention)")
@@ -65,17 +64,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model",
     )
     parser.add_argument("--picture", choices=("svg", "png", "none"), default="svg", help="(default svg)")
-    parser.add_argument(
-        "--labels",
-        help="names of the labels, if the checkpoint does not hold them: a label_def.csv, or ecg-fm for those of "
-        "ECG-FM's published classifier",
-    )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default cpu)")
-    parser.add_argument("--threads", metavar="N", type=int, help="on a CPU (default: as many as the runtime takes)")
-    group = parser.add_argument_group("files that do not say it")
-    group.add_argument("--input-rate", metavar="HZ", type=float, help="sample rate")
-    group.add_argument("--input-leads", metavar="NAMES", help="leads in order, such as I,II,V1")
-    group.add_argument("--input-unit", choices=("mV", "uV", "nV", "V"), help="unit of the amplitudes")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -92,12 +80,12 @@ def run(args: argparse.Namespace) -> int:
     import fairseq_signals_ext
     from fairseq_signals_ext.explaining.saliency import MapOptions
     from fairseq_signals_ext.explaining.writing import write_table
-    from fairseq_signals_ext.inference.inputs import find_inputs
+    from fairseq_signals_ext.inference.reading_ahead import reason_of
 
     options = MapOptions(args.method, args.layer, args.steps, args.window)
-    inputs = find_inputs(args.files, args.input_rate, args.input_leads, args.input_unit)
+    inputs = run_arguments.inputs_of(args)
     jobs = _jobs(inputs, args)
-    model = fairseq_signals_ext.load(args.checkpoint, args.labels, args.device, args.threads)
+    model = fairseq_signals_ext.load(args.checkpoint, **run_arguments.model_options(args))
     _check(model, args.label, options)
     args.out.mkdir(parents=True, exist_ok=True)
     rows: List[Dict[str, Any]] = []
@@ -105,11 +93,10 @@ def run(args: argparse.Namespace) -> int:
     for number, of_input in enumerate(tqdm(jobs, unit="recording", disable=None)):
         try:
             rows += _Explainer(model, options, args).rows(inputs, number, of_input)
-        except MissingPackageError:
-            raise
-        except UserError as error:
-            rejected[of_input[0].file] = {"file": of_input[0].file, "reason": str(error)}
-            tqdm.write(f"rejected: {error}")
+        except Exception as error:  # noqa: BLE001 - one file must not stop those that follow
+            file = of_input[0].file
+            rejected[file] = {"file": file, "reason": reason_of(error, file)}
+            tqdm.write(f"rejected: {file}: {rejected[file]['reason']}")
     write_table(args.out / _TABLE, rows, ["file"])
     write_table(args.out / _REJECTED, list(rejected.values()), ["file", "reason"])
     print(f"{len(rows)} explained, {len(rejected)} recordings rejected: {args.out}")

@@ -216,9 +216,8 @@ def find_inputs(
 def _without_signal_files(paths: Sequence[Path]) -> List[Path]:
     """Without the files that WFDB headers among them name, as `records/*` gives both."""
     belonging: Set[Path] = set()
-    for path in paths:
-        if path.suffix == ".hea":
-            belonging.update(files_of(path))
+    if any(path.suffix != ".hea" for path in paths):  # reading all headers of a million records takes long
+        belonging.update(*(files_of(path) for path in paths if path.suffix == ".hea"))
     return [path for path in paths if not belonging or path.resolve() not in belonging]
 
 

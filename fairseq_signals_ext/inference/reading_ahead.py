@@ -82,14 +82,23 @@ class Work:
                 for preprocessing in self.preprocessings
             }
             return ReadRecording(number, name, segments)
-        except MissingPackageError:
-            raise
-        except UserError as error:
-            return Rejected(number, name, str(error).replace(f"{name}: ", "", 1))
-        except MemoryError:
-            return Rejected(number, name, "too large for the memory of this machine; cut it into pieces")
         except Exception as error:  # noqa: BLE001 - one file must never stop the millions that follow
-            return Rejected(number, name, f"cannot be used ({type(error).__name__}: {shown(error)}); get it again")
+            return Rejected(number, name, reason_of(error, name))
+
+
+def reason_of(error: Exception, name: str) -> str:
+    """Why a recording is rejected, in one line; an error that is not its fault is raised again.
+
+    Args:
+        name: its file, which the reason need not repeat.
+    """
+    if isinstance(error, MissingPackageError):
+        raise error
+    if isinstance(error, UserError):
+        return str(error).replace(f"{name}: ", "", 1)
+    if isinstance(error, MemoryError):
+        return "too large for the memory of this machine; cut it into pieces"
+    return f"cannot be used ({type(error).__name__}: {shown(error)}); get it again"
 
 
 def read_all(work: Work, start: int = 0, jobs: int = 0) -> Iterator[Read]:

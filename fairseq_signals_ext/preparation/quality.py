@@ -78,13 +78,13 @@ def _any_flat(counts: np.ndarray, changing: np.ndarray, run: int) -> bool:
 
 def _any_clipped(counts: np.ndarray, low: np.ndarray, high: np.ndarray, distance: np.ndarray, run: int) -> bool:
     """Whether a row stays at an end of its range for `run` samples, that end `distance` counts off its median."""
-    for row, at_low, at_high, needed in zip(counts, low, high, distance):
-        if at_high - at_low < needed:
-            continue
-        for end in (at_low, at_high):
-            at_end = row == end
-            stays = np.count_nonzero(at_end) >= run and _longest_run(at_end) >= run
-            if stays and abs(end - np.median(row)) >= needed:
+    # two neighbours on a grid of half its length belong to such a run; the exact look is for rows that have them
+    grid = counts[:, :: run // 2]
+    for ends in (low, high):
+        at_end = grid == ends[:, None]
+        candidates = (at_end[:, 1:] & at_end[:, :-1]).any(axis=1) & (high - low >= distance)
+        for row, end, needed in zip(counts[candidates], ends[candidates], distance[candidates]):
+            if _longest_run(row == end) >= run and abs(end - np.median(row)) >= needed:
                 return True
     return False
 

@@ -1,4 +1,4 @@
-"""Files that are too large for the memory of the machine are refused before they are read, not by the system after it."""
+"""Files too large for the memory of the machine are refused before they are read, not by the system after it."""
 
 import os
 from pathlib import Path

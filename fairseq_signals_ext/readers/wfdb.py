@@ -15,8 +15,8 @@ from fairseq_signals_ext.files import walk_files
 from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.readers.facts import age_of, millivolts, rows_of_leads, sex_of
 from fairseq_signals_ext.readers.recording import Recording, StoredCounts
-from fairseq_signals_ext.readers.wfdb_header import parse_plain_header
 from fairseq_signals_ext.readers.sizes import check_size
+from fairseq_signals_ext.readers.wfdb_header import parse_plain_header
 
 _BYTES_A_SAMPLE = {"8": 1, "80": 1, "16": 2, "61": 2, "160": 2, "24": 3, "32": 4}
 # format 16 marks an invalid sample with its smallest number
@@ -97,8 +97,9 @@ def _read_plain(header: Path) -> Optional[_Signals]:
         plain = parse_plain_header(header.read_bytes())
         if plain is None:
             return None
-        check_size(header.parent / plain.file_name)
-        content = (header.parent / plain.file_name).read_bytes()
+        signals = header.parent / plain.file_name
+        check_size(signals)
+        content = signals.read_bytes()
     except OSError:
         return None
     number = len(plain.names)

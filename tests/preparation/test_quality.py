@@ -2,8 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from made_up import RATE, made_up_counts, plain_recording, stored_recording
 
+from fairseq_signals_ext.preparation import quality
 from fairseq_signals_ext.preparation.counts import Processing, to_counts
 from fairseq_signals_ext.preparation.quality import FLAGS, assess, likely_factor
 
@@ -104,3 +108,29 @@ def test_real_sources_are_plausible_and_a_wrong_gain_is_found(ecg_data):
 def test_nothing_can_be_said_of_nothing():
     assert likely_factor([]) is None
     assert likely_factor([0.0, 0.0]) is None
+
+
+def longest_run(mask):
+    """By a plain loop."""
+    longest = run = 0
+    for one in mask:
+        run = run + 1 if one else 0
+        longest = max(longest, run)
+    return longest
+
+
+def is_clipped(row, run, distance):
+    low, high = int(row.min()), int(row.max())
+    ends = [end for end in (low, high) if longest_run(row == end) >= run and abs(end - np.median(row)) >= distance]
+    return bool(ends) and high - low >= distance
+
+
+@given(
+    arrays(np.int16, st.tuples(st.integers(1, 3), st.integers(2, 60)), elements=st.integers(-3, 3)),
+    st.integers(2, 9),
+    st.integers(0, 6),
+)
+def test_clipped_is_found_where_a_plain_loop_finds_it(counts, run, distance):
+    low, high = (counts.min(axis=1).astype(np.int64), counts.max(axis=1).astype(np.int64))
+    found = quality._any_clipped(counts, low, high, np.full(len(counts), distance), run)
+    assert found == any(is_clipped(row, run, distance) for row in counts)
