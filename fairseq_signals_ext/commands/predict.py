@@ -19,7 +19,6 @@ The exit status is 1 if something was rejected. A run that was interrupted goes 
 """
 
 import argparse
-import dataclasses
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterator
@@ -143,7 +142,7 @@ def _what(ensemble: "Ensemble") -> str:
 def _add_rows(results: "Results", found: "Predicted", ensemble: "Ensemble", segments: bool) -> None:
     prediction = found.prediction
     columns = [f"{_what(ensemble)}_{name}" for name in ensemble.label_names]
-    row = {"file": found.name, **dataclasses.asdict(prediction.recording)}
+    row = {"file": found.name, **vars(prediction.recording)}
     row.update(zip(columns, prediction.scores.tolist()))
     if prediction.positive is not None:
         row.update((f"positive_{name}", bool(one)) for name, one in zip(ensemble.label_names, prediction.positive))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
@@ -39,17 +40,17 @@ class Given(NamedTuple):
 class _Files:
     """Files, each a recording; names are as they were given."""
 
-    folder: Path
+    folder: str
     items: Sequence[Item]
 
     def __len__(self) -> int:
         return len(self.items)
 
     def name(self, number: int) -> str:
-        return str(self.folder / self.items[number].name)
+        return os.path.join(self.folder, self.items[number].name)
 
     def read(self, number: int) -> Given:
-        return Given(read_file(self.folder, self.items[number]))
+        return Given(read_file(Path(self.folder), self.items[number]))
 
     def known(self, number: int) -> Dict[str, Any]:
         return {}
@@ -203,11 +204,11 @@ def find_inputs(
             files.append(Item(str(path), defaults=defaults))
             continue
         if files:
-            parts.append(_Files(Path(), files))
+            parts.append(_Files("", files))
             files = []
         parts.append(_of_folder(path, options) if path.is_dir() else _of_manifest(path))
     if files:
-        parts.append(_Files(Path(), files))
+        parts.append(_Files("", files))
     if not parts:
         raise UserError("no recordings are given; name ECG files, folders or manifests")
     return Inputs(tuple(parts))
@@ -226,7 +227,7 @@ def _of_folder(folder: Path, options: SourceOptions) -> _Part:
     if prepared.is_file() and (folder / TABLE_NAME).is_file():
         return _of_manifest(prepared)
     source = open_source(folder, options)
-    return _Files(source.folder, source.items)
+    return _Files(str(source.folder), source.items)
 
 
 def _of_manifest(path: Path) -> _Part:

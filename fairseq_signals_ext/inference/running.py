@@ -171,7 +171,7 @@ def _in_order(function: Callable[[Item], Result], items: Iterator[Item], at_once
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
-                if len(waiting) > at_once:
+                if len(waiting) > 2 * at_once:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

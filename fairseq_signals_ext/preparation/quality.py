@@ -1,5 +1,6 @@
 """What may be wrong with a recording: flags; and what may be wrong with a whole source: its gain."""
 
+import statistics
 from typing import NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
@@ -49,7 +50,8 @@ def assess(stored: Counts, rate: float, min_seconds: float) -> Quality:
         counts, scale, leads = counts[present], scale[present], tuple(leads[row] for row in present)
     low, high = counts.min(axis=1).astype(np.int64), counts.max(axis=1).astype(np.int64)
     changing = high > low
-    amplitude = float(np.median((high - low) * scale))
+    # of twelve numbers, for which numpy's takes twenty times as long
+    amplitude = statistics.median(((high - low) * scale).tolist())
     found = {
         "nan": stored.nan_samples > 0,
         "constant": not changing.all(),

@@ -97,9 +97,10 @@ def _read_plain(header: Path) -> Optional[_Signals]:
         plain = parse_plain_header(header.read_bytes())
         if plain is None:
             return None
-        signals = header.parent / plain.file_name
+        signals = os.path.join(os.path.dirname(header), plain.file_name)
         check_size(signals)
-        content = signals.read_bytes()
+        with open(signals, "rb") as file:
+            content = file.read()
     except OSError:
         return None
     number = len(plain.names)
