@@ -1,0 +1,153 @@
+"""Make a page on each ECG for a cardiologist to look at: the ECG, what the model says of it, and where it looked.
+
+examples:
+  fairseq-signals-ext report run/checkpoints/checkpoint_best.pt ecg.dcm records/*.hea --out reports
+  fairseq-signals-ext report mimic_iv_ecg_finetuned.pt ecg.xml --labels ecg-fm --anonymous --out reports
+  fairseq-signals-ext report checkpoint_best.pt ecg.dcm --saliency gradient --label "Atrial fibrillation" --out reports
+  fairseq-signals-ext report seed1.pt folder/ --ensemble seed2.pt seed3.pt --index embeddings/ \\
+      --calibration evaluation/metrics.json --out reports
+
+Leaves in OUT for each recording NAME.html, which needs nothing else and opens in any browser without a network; and
+rejected.csv with the files that cannot be used. The exit status is 1 if there are any. With --anonymous the pages are
+report-1.html and so on, in the order of the files, and nothing in them says who the patient is.
+
+Printed, a page is one A4 sheet with the ECG at 25 mm/s and 10 mm/mV; print at 100 %. Where the amplitudes need more
+room than that leaves, the rhythm strip is left out, or what the model says is on a second sheet. A model that was only
+pretrained has no labels, and so pages with the ECG, where it looked, and the nearest known recordings.
+
+For research use only; not a medical device.
+"""
+
+import argparse
+import dataclasses
+import logging
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, List
+
+from fairseq_signals_ext.commands import _run_arguments as run_arguments
+from fairseq_signals_ext.errors import MissingPackageError, UserError
+
+if TYPE_CHECKING:
+    from fairseq_signals_ext.inference.inputs import Inputs
+    from fairseq_signals_ext.inference.model import LoadedModel
+    from fairseq_signals_ext.readers import Recording
+    from fairseq_signals_ext.reporting.findings import AnyModel
+    from fairseq_signals_ext.reporting.report import ReportOptions
+
+_NO_SALIENCY = "none"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    run_arguments.add_model(parser)
+    run_arguments.add_inputs(parser)
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="where the pages go")
+    parser.add_argument("--overwrite", action="store_true", help="replace pages that are there")
+    parser.add_argument("--anonymous", action="store_true", help="say nothing of who the patient is")
+    parser.add_argument(
+        "--saliency",
+        metavar="METHOD",
+        default="attention",
+        help="attention, rollout, gradient or another method of explain, or none (default attention)",
+    )
+    parser.add_argument("--layer", metavar="N", type=int, help="of attention and rollout (default the last)")
+    parser.add_argument("--label", metavar="NAME", help="explained by gradient (default the one it is most certain of)")
+    parser.add_argument("--index", metavar="DIR", type=Path, help="embeddings of known recordings, by this model")
+    parser.add_argument("--neighbours", metavar="K", type=int, default=5, help="of them that are shown (default 5)")
+    parser.add_argument("--calibration", metavar="FILE", type=Path, help="metrics.json of an evaluation of this model")
+    parser.add_argument("--ensemble", metavar="CKPT", nargs="+", default=[], help="further models; scores are means")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Make the pages and say what was done; returns the exit status.
+
+    Raises:
+        UserError: a model or option cannot be used, or pages are there already.
+    """
+    # before fairseq is imported, which would show everything
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    warnings.filterwarnings("ignore", module=r"torch\.nn\.utils\.weight_norm")
+    # a name in letters that the picture's font lacks is drawn by the browser, which has them
+    warnings.filterwarnings("ignore", message=r"Glyph \d+")
+    from tqdm import tqdm
+
+    from fairseq_signals_ext.inference.results import REJECTED_FILE, write_csv
+    from fairseq_signals_ext.reporting.findings import check_options
+    from fairseq_signals_ext.reporting.report import write_report
+
+    inputs = run_arguments.inputs_of(options)
+    paths = _paths(inputs, options)
+    shown = _report_options(options)
+    model = _model(options)
+    check_options(model, shown)
+    options.out.mkdir(parents=True, exist_ok=True)
+    rejected: List[Dict[str, Any]] = []
+    for number, path in enumerate(tqdm(paths, desc="report", unit="recording", disable=None)):
+        try:
+            write_report(model, _recording(inputs, number), path, name=inputs.name(number), options=shown)
+        except MissingPackageError:
+            raise
+        except UserError as error:
+            # none of an earlier run
+            path.unlink(missing_ok=True)
+            rejected.append({"file": inputs.name(number), "reason": str(error)})
+    write_csv(options.out / REJECTED_FILE, {"file": "string", "reason": "string"}, iter(rejected))
+    made = len(paths) - len(rejected)
+    print(f"{options.out}: {made} report{'s' * (made != 1)}")
+    if rejected:
+        print(f"{options.out / REJECTED_FILE}: {len(rejected)} rejected")
+    return 1 if rejected else 0
+
+
+def _paths(inputs: "Inputs", options: argparse.Namespace) -> List[Path]:
+    """The page of each recording; a `UserError` if one is there already."""
+    from fairseq_signals_ext.evaluation.report import check_free
+    from fairseq_signals_ext.explaining.writing import distinct_names, stem_of
+
+    if options.anonymous:
+        names = [f"report-{number}" for number in range(1, len(inputs) + 1)]
+    else:
+        names = distinct_names([stem_of(inputs.name(number)) for number in range(len(inputs))])
+    files = [f"{name}.html" for name in names]
+    check_free(options.out, files, options.overwrite)
+    return [options.out / file for file in files]
+
+
+def _report_options(options: argparse.Namespace) -> "ReportOptions":
+    from fairseq_signals_ext.reporting.calibration import read_calibration
+    from fairseq_signals_ext.reporting.report import ReportOptions
+
+    index = None
+    if options.index is not None:
+        from fairseq_signals_ext.embedding.neighbours import open_index
+
+        index = open_index(options.index)
+    return ReportOptions(
+        anonymous=options.anonymous,
+        saliency=None if options.saliency == _NO_SALIENCY else options.saliency,
+        layer=options.layer,
+        label=options.label,
+        index=index,
+        neighbours=options.neighbours,
+        calibration=None if options.calibration is None else read_calibration(options.calibration),
+    )
+
+
+def _model(options: argparse.Namespace) -> "AnyModel":
+    """A model that was only pretrained stays alone."""
+    from fairseq_signals_ext.inference.ensemble import Ensemble
+    from fairseq_signals_ext.inference.loading import load_model
+
+    how = run_arguments.model_options(options)
+    models: List["LoadedModel"] = [load_model(one, **how) for one in (options.checkpoint, *options.ensemble)]
+    return models[0] if len(models) == 1 else Ensemble(models)
+
+
+def _recording(inputs: "Inputs", number: int) -> "Recording":
+    """A recording with all that is known of it."""
+    given = inputs.read(number)
+    if given.is_standardised:
+        cure = "give the file that it was made from"
+        raise UserError(f"{inputs.name(number)}: is standardised, so it cannot be drawn in mV; {cure}")
+    return dataclasses.replace(given.recording, **inputs.known(number))

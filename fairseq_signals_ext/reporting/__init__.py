@@ -1,0 +1,1 @@
+"""One page on a recording, for a cardiologist to look at."""

@@ -1,0 +1,98 @@
+"""The ECG of a report, true to scale, with what must be known to read it."""
+
+from typing import TYPE_CHECKING, List, Tuple
+
+import numpy as np
+
+from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.plotting.excerpt import PAPER_SECONDS
+from fairseq_signals_ext.preparation.quality import FLAGS
+from fairseq_signals_ext.reporting.findings import Findings
+from fairseq_signals_ext.reporting.html import text
+from fairseq_signals_ext.serving.answers import model_name
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MM_AN_INCH = 25.4
+_GOOD = '<p class="quality"><b>Signal quality:</b> nothing is flagged, no lead is missing.</p>'
+
+
+def draw(findings: Findings, has_strip: bool) -> "Figure":
+    """The picture: 3 x 4, with or without the rhythm strip of lead II."""
+    from fairseq_signals_ext.plotting.ecg_paper import draw_ecg
+
+    saliency = None if findings.saliency is None else findings.saliency.at(findings.recording)
+    strip = ("II",) if has_strip else ()
+    start, end = shown_seconds(findings)
+    title = _title(findings)
+    figure = draw_ecg(findings.recording, saliency, start=start, title=title, rhythm_leads=strip)
+    # it stands close to the text above it
+    figure.set_facecolor("none")
+    leads = ", ".join(LEADS[lead] for lead in findings.recording.leads)
+    figure.set_label(f"{title}. {start:.4g} to {end:.4g} s; leads {leads}; 25 mm/s, 10 mm/mV")
+    return figure
+
+
+def height(figure: "Figure") -> float:
+    """Of a picture, mm."""
+    return float(_MM_AN_INCH * figure.get_size_inches()[1])
+
+
+def caption(findings: Findings, note: str) -> str:
+    """What stands below the picture; `note` says how it is printed."""
+    start, end = shown_seconds(findings)
+    lines = [_where_it_looked(findings)] if findings.saliency is not None else []
+    if (start, end) != (0.0, findings.facts.seconds):
+        lines.append(f"Shown: {start:.4g} to {end:.4g} s of {findings.facts.seconds:.4g} s.")
+    return " ".join([*lines, *filter(None, [note])])
+
+
+def ecg_section(findings: Findings, figure: "Figure", note: str) -> str:
+    """The picture with its caption, and flags of quality."""
+    from fairseq_signals_ext.plotting.ecg_paper import svg_text
+
+    picture = f'<div class="paper" role="region" aria-label="ECG" tabindex="0">{svg_text(figure)}</div>'
+    said = caption(findings, note)
+    below = f"<figcaption>{text(said)}</figcaption>" if said else ""
+    found = "; ".join(f"<b>{text(what)}</b> {text(meaning)}" for what, meaning in quality_lines(findings))
+    quality = f'<p class="quality flagged"><b>Signal quality:</b> {found}</p>'
+    return f"<figure>{picture}{below}</figure>{quality if found else _GOOD}"
+
+
+def shown_seconds(findings: Findings) -> Tuple[float, float]:
+    """Start and end of what is drawn, s: of more than ten those around the peak of the saliency, else the first."""
+    duration = findings.facts.seconds
+    middle = 0.0 if findings.saliency is None else findings.saliency.peak[1]
+    start = min(max(0.0, middle - PAPER_SECONDS / 2), max(0.0, duration - PAPER_SECONDS))
+    # in whole 0.1 s, the lines of the paper
+    start = float(np.floor(10 * start + 1e-6) / 10)
+    return start, min(duration, start + PAPER_SECONDS)
+
+
+def _title(findings: Findings) -> str:
+    return "ECG" if findings.saliency is None else f"ECG with {_method(findings)} (blue)"
+
+
+def _method(findings: Findings) -> str:
+    saliency, options = findings.saliency, findings.options
+    if saliency is None or saliency.label is not None:
+        return "" if saliency is None else f"{saliency.method} of {saliency.label}"
+    layers = findings.models[0].network.layers
+    return f"{saliency.method} of layer {options.layer or layers} of {layers}"
+
+
+def _where_it_looked(findings: Findings) -> str:
+    lead, second = ("", 0.0) if findings.saliency is None else findings.saliency.peak
+    who = model_name(findings.models[0]) if len(findings.models) > 1 else "the model"
+    place = f"{second:.2f} s{f', {lead}' if lead else ''}"
+    return f"Blue: where {who} looked, not a diagnosis ({_method(findings)}; most at {place})."
+
+
+def quality_lines(findings: Findings) -> List[Tuple[str, str]]:
+    """Flags with their meaning, and missing leads."""
+    facts = findings.facts
+    lines = [(flag, FLAGS[flag]) for flag in facts.flags if flag != "filled"]
+    if facts.missing_leads:
+        lines.append(("missing leads", f"{', '.join(facts.missing_leads)}; the model was given zeros for them"))
+    return lines
