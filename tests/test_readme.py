@@ -104,6 +104,7 @@ def test_fine_tuning_validation_and_evaluation(training, records):
     for name in ("metrics.json", "per_label.csv", "predictions.parquet", "roc.png", "confusion.png"):
         assert (training / "evaluation" / name).stat().st_size > 0
     hand_on(training)
+    ask(training, records)
 
 
 def hand_on(training):
@@ -112,9 +113,36 @@ def hand_on(training):
     done = shell(commands.replace("--out model", f"--out {training}/model"))
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     assert re.search(r"largest difference of logits: \d\.\de-0[5-9]", done.stdout), done.stdout
-    code = block_with("fairseq_signals_ext.load(").replace('load("model")', f'load("{training}/model")')
+    code = block_with('load("model")').replace('load("model")', f'load("{training}/model")')
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-1] == "(32,)", done.stdout + done.stderr
+
+
+def ask(training, records):
+    """What the README asks the fine-tuned model about ECGs."""
+    commands = block_with("ext predict finetuned").replace(" finetuned/", f" {training}/finetuned/")
+    for there, here in (
+        ("path/to/records/one.hea", str(next(records.glob("*.hea")))),
+        ("path/to/records", str(records)),
+        (" data --out", f" {training}/data --out"),
+        ("--index embeddings", f"--index {training}/embeddings"),
+        *(
+            (f"--out {name}", f"--out {training}/{name}")
+            for name in ("predictions", "explanations", "embeddings", "reports")
+        ),
+    ):
+        assert there in commands, there
+        commands = commands.replace(there, here)
+    done = shell(commands)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    assert len((training / "predictions" / "predictions.csv").read_text().splitlines()) == 1 + 20
+    assert list((training / "reports").glob("*.html"))
+    code = block_with("write_report(").replace(
+        "checkpoint_best.pt", f"{training}/finetuned/checkpoints/checkpoint_best.pt"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=training, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout.endswith("(2, 32)\n"), done.stdout + done.stderr
+    assert (training / "ecg.svg").stat().st_size > 10_000 and (training / "mine.html").stat().st_size > 10_000
 
 
 def test_config_of_ecg_fm(golden_folder, tmp_path):

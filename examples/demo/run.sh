@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The whole way from recordings to a pretrained model, a classifier fine-tuned from it and its metrics, in minutes on two
-# CPU cores.
+# The whole way from recordings to a pretrained model, a classifier fine-tuned from it, its metrics and what it says of an
+# ECG, in minutes on two CPU cores.
 #   DATA=<folder of WFDB records>   real recordings instead of simulated ones
 #   OUT=<folder>                    where everything goes (default runs/demo)
 #   TRAIN_ARGS="..."                more options for fairseq-hydra-train
@@ -48,6 +48,9 @@ if python manifests/label.py "$OUT/data" --name rhythm --codes cinc2021 --min-co
         --path "$OUT/finetune/checkpoints/checkpoint_best.pt" --valid-subset test --batch-size 64 --cpu
     fairseq-signals-ext evaluate "$OUT/finetune/checkpoints/checkpoint_best.pt" --data "$OUT/data/splits/random" \
         --subset test --label-file "$OUT/data/labels/rhythm" --out "$OUT/evaluation" --overwrite --cpu
+    echo "== Asking it about one ECG"
+    RECORD="$(find "$SOURCE" -name '*.hea' | sort | head -n 1)"
+    fairseq-signals-ext report "$OUT/finetune/checkpoints/checkpoint_best.pt" "$RECORD" --out "$OUT/report" --overwrite
     RESULT="$OUT/evaluation/per_label.csv, and pictures beside it: confusion.png, roc.png, ..."
 else
     RESULT="none: fewer than 10 recordings of any diagnosis that the cinc2021 map knows"
@@ -58,3 +61,4 @@ echo "Checkpoint:  $OUT/pretrain/checkpoints/checkpoint_best.pt"
 echo "Loss curve:  $OUT/loss.png"
 echo "The data:    $OUT/data/verify.html"
 echo "Metrics:     $RESULT"
+[ ! -d "$OUT/report" ] || echo "A report:    $(echo "$OUT"/report/*.html)"
