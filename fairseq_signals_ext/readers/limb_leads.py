@@ -1,7 +1,7 @@
 """Limb leads that follow from I and II."""
 
 from dataclasses import replace
-from typing import List, Tuple
+from typing import Any, List, Tuple
 
 import numpy as np
 
@@ -27,9 +27,11 @@ def with_limb_leads(recording: Recording) -> Recording:
     if not missing or not {_I, _II} <= set(recording.leads):
         return recording
     first, second = recording.leads.index(_I), recording.leads.index(_II)
+    stored = recording.stored
+    if recording.physical is None and stored is not None and stored.scale[first] == stored.scale[second]:
+        return _with_derived_counts(recording, stored, (first, second), missing)
     pair = recording.signal[[first, second]]
     rows = [_combined(pair, lead) for lead in missing]
-    stored = recording.stored
     if stored is not None:
         stored, rows = _derived_counts(stored, (first, second), missing, rows)
     leads = recording.leads + missing
@@ -41,6 +43,23 @@ def with_limb_leads(recording: Recording) -> Recording:
         stored=stored and StoredCounts(stored.counts[order], stored.scale[order], stored.zero[order]),
         derived=missing,
     )
+
+
+def _with_derived_counts(
+    recording: Recording, stored: StoredCounts, pair: Tuple[int, int], missing: Tuple[int, ...]
+) -> Recording:
+    """As integers alone, and a lead at a time: as floats a day of ECG would be many times what its file is."""
+    one, two = (stored.counts[row] for row in pair)
+    zeros, scale = stored.zero[list(pair)], stored.scale[pair[0]]
+    wide = np.int32 if stored.counts.dtype == np.int16 else np.int64
+    rows = dict(zip(recording.leads, zip(stored.counts, stored.scale, stored.zero)))
+    for lead in missing:
+        derived = smallest_integers(_weighted((one.astype(wide), two.astype(wide)), lead))
+        rows[lead] = (derived, scale / _WEIGHTS[lead][2], _weighted(zeros, lead))
+    leads = tuple(sorted(rows))
+    counts, scales, zero = zip(*(rows[lead] for lead in leads))
+    joined = StoredCounts(np.stack(counts), np.array(scales), np.array(zero))
+    return replace(recording, leads=leads, stored=joined, derived=missing)
 
 
 def _combined(pair: np.ndarray, lead: int) -> np.ndarray:
@@ -66,6 +85,6 @@ def _derived_counts(
     return StoredCounts(smallest_integers(both), np.append(stored.scale, scale), np.append(stored.zero, zero)), rows
 
 
-def _weighted(pair: np.ndarray, lead: int) -> np.ndarray:
+def _weighted(pair: Any, lead: int) -> Any:
     a, b, _ = _WEIGHTS[lead]
     return a * pair[0] + b * pair[1]

@@ -85,6 +85,32 @@ def test_golden_classifier_on_every_format(ecg_data, golden_folder, tmp_path):
     assert not [column for column in table if column.startswith("positive_")]
 
 
+def test_golden_classifier_on_every_wfdb_record(ecg_data, golden_folder, tmp_path):
+    headers = sorted(ecg_data.rglob("*.hea"))
+    assert predict(golden_folder / "tiny_finetuned.pt", *headers, "--labels", "ecg-fm", "--out", tmp_path) == 0
+    found = rows(tmp_path / "predictions.csv")
+    assert [row["file"] for row in found] == [str(header) for header in headers] and len(found) > 200
+    assert all(0 < float(row[f"probability_{name}"]) < 1 for row in found for name in ECG_FM_AGGREGATION)
+    assert all(row["segments"] == str(max(1, int(float(row["seconds"]) / 5))) for row in found)
+
+
+@pytest.mark.slow
+def test_a_day_at_2000_hz(golden_folder, tmp_path):
+    """Two leads of 24 h: 0.7 GB, every 5 s of which is used."""
+    minute, minutes = 2000 * 60, 24 * 60
+    counts = np.repeat(made_up_counts(np.random.default_rng(0), minute // 4, 2), 4, axis=1).T.astype("<i2")
+    with open(tmp_path / "day.dat", "wb") as file:
+        for _ in range(minutes):
+            file.write(counts.tobytes())
+    signals = "".join(f"day.dat 16 1000/mV 16 0 0 0 0 {lead}\n" for lead in ("I", "II"))
+    (tmp_path / "day.hea").write_text(f"day 2 2000 {minute * minutes}\n{signals}")
+    options = ["--labels", "ecg-fm", "--out", tmp_path / "out"]
+    assert predict(golden_folder / "tiny_finetuned.pt", tmp_path / "day.hea", *options) == 0
+    (row,) = rows(tmp_path / "out" / "predictions.csv")
+    assert (row["seconds"], row["segments"], row["missing_leads"]) == ("86400", "17280", "V1 V2 V3 V4 V5 V6")
+    assert "filled" in row["flags"]
+
+
 def write_dicom(path, signal, rate, like):
     """The same waveform in a DICOM file made of another."""
     import pydicom

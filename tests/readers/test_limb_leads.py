@@ -1,5 +1,7 @@
 """Limb leads from I and II: Einthoven and Goldberger, exact in integers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import wfdb
@@ -112,3 +114,19 @@ def test_wfdb_records_get_them_too(tmp_path):
     np.testing.assert_allclose(row(recording, "I"), (counts[:, 2] - 7) / 200, atol=1e-12)
     check(recording)
     np.testing.assert_allclose(physical(recording.stored), recording.signal, atol=1e-9)
+
+
+@given(
+    st.lists(st.tuples(*[st.integers(-32768, 32767)] * 2), min_size=1, max_size=20),
+    st.integers(-100, 100),
+    st.sampled_from([1, 4]),
+)
+def test_counts_alone_give_the_same(pairs, zero, divisor):
+    """A recording without its signal in mV, as WFDB files are read, against the same one with it."""
+    source = made_up((0, 1), np.array(pairs).T // divisor, None, np.array([zero, -zero], float))
+    expected, found = with_limb_leads(source), with_limb_leads(replace(source, physical=None))
+    assert found.physical is None and (found.leads, found.derived) == (expected.leads, expected.derived)
+    assert found.stored.counts.dtype == expected.stored.counts.dtype
+    for name in ("counts", "scale", "zero"):
+        np.testing.assert_array_equal(getattr(found.stored, name), getattr(expected.stored, name))
+    np.testing.assert_allclose(found.signal, expected.signal, rtol=1e-12, atol=1e-12)
