@@ -14,6 +14,7 @@ FORMATS = [
     "h5py",
     "iterative-stratification",
     "joblib",
+    "loky",
     "matplotlib",
     "pandas",
     "pyarrow",

@@ -1,6 +1,6 @@
 """How much of a model's own speed is left when it reads files: predict end to end against the model alone.
 
-    python benchmarks/inference.py [--models tiny 4-layer] [--recordings 400] [--rounds 5] [--memory 5000]
+    python benchmarks/inference.py [--models tiny 4-layer] [--seconds 10] [--rounds 5] [--memory 5000]
                                    [--device cpu] [--bf16] [--jobs 0] [--data FOLDER] [--out FILE.md]
 
 Both sides take turns in one run, on the same 10 s recordings of 12 leads at 500 Hz. End to end is what `predict` does:
@@ -76,10 +76,9 @@ def made_up_model(sizes: Dict[str, Any], device: str, bf16: bool) -> LoadedModel
 
 def alone(model: LoadedModel, batches: Sequence[Tuple[np.ndarray, np.ndarray]], at_once: int) -> float:
     """Seconds that the network takes for batches that are ready."""
-    backend = model.divided(at_once).backend if at_once > 1 else model.backend
     start = time.perf_counter()
-    with ThreadPoolExecutor(at_once) as pool:
-        list(pool.map(lambda batch: backend(*batch), batches))
+    with model.divided(at_once) as shared, ThreadPoolExecutor(at_once) as pool:
+        list(pool.map(lambda batch: shared.backend(*batch), batches))
     return time.perf_counter() - start
 
 
@@ -92,23 +91,34 @@ def end_to_end(model: LoadedModel, files: Sequence[Path], options: RunOptions) -
     return time.perf_counter() - start
 
 
-def measure(model: LoadedModel, files: Sequence[Path], options: RunOptions, rounds: int) -> List[Round]:
-    """All sides in turn; the first round is not counted."""
+def measure(
+    model: LoadedModel, files: Sequence[Path], options: RunOptions, rounds: int, duration: float
+) -> List[Round]:
+    """All sides in turn, each on as many recordings as the network alone takes in so many seconds."""
     sources, paddings = zip(*(segments_of(read_ecg(file), model.preprocessing) for file in files))
     source, padding = np.concatenate(sources), np.concatenate(paddings)
     starts = range(0, len(source), options.batch_size)
     batches = [
         (source[start : start + options.batch_size], padding[start : start + options.batch_size]) for start in starts
     ]
+    alone(model, batches[: options.batches_at_once], options.batches_at_once)  # to warm up
+    times = duration / alone(model, batches, options.batches_at_once)
+    files, batches = lengthened(files, times), lengthened(batches, times)
     found = []
-    for _ in range(rounds + 1):
+    for _ in range(rounds):
         seconds = (
             alone(model, batches, 1),
             alone(model, batches, options.batches_at_once),
             end_to_end(model, files, options),
         )
-        found.append(Round(*(len(files) / one for one in seconds)))
-    return found[1:]
+        recordings = sum(len(source) for source, _ in batches) / 2, len(files)
+        found.append(Round(*(recordings[side == 2] / one for side, one in enumerate(seconds))))
+    return found
+
+
+def lengthened(items: Sequence[Any], times: float) -> List[Any]:
+    """So many times as long, or a part of it."""
+    return list(itertools.islice(itertools.cycle(items), max(1, round(len(items) * times))))
 
 
 def memory(model: LoadedModel, files: Sequence[Path], options: RunOptions, total: int) -> Tuple[float, float]:
@@ -146,7 +156,7 @@ def report(files: List[Path], args: argparse.Namespace) -> List[str]:
     ]
     for name in args.models:
         model = made_up_model(MODELS[name], args.device, args.bf16)
-        rows.append(row(name, model, measure(model, files, options, args.rounds)))
+        rows.append(row(name, model, measure(model, files, options, args.rounds, args.seconds)))
         print(rows[-1])
     if args.memory:
         model = made_up_model(TINY, args.device, args.bf16)
@@ -164,7 +174,8 @@ def main() -> None:
     parser.add_argument(
         "--models", nargs="+", choices=MODELS, default=["tiny", "4-layer"], help="default tiny, 4-layer"
     )
-    parser.add_argument("--recordings", type=int, default=400, help="made-up recordings of 10 s (default 400)")
+    parser.add_argument("--recordings", type=int, default=100, help="made-up files, of 10 s each (default 100)")
+    parser.add_argument("--seconds", type=float, default=10, help="that a side takes in a round, about (default 10)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each side (default 5)")
     parser.add_argument(
         "--memory", type=int, default=5000, help="recordings over which memory is watched (default 5000)"

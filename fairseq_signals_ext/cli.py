@@ -112,7 +112,12 @@ def main(arguments: Optional[List[str]] = None) -> int:
     if options.command == "user-dir":
         print(fairseq_signals_ext.user_dir())
         return 0
-    return int(options.run(options))
+    try:
+        return int(options.run(options))
+    except KeyboardInterrupt:
+        cure = "; go on with --resume" if hasattr(options, "resume") else ""
+        print(f"\ninterrupted{cure}", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ from typing import Any, Callable, Optional, TypeVar
 # which extra brings a package that is imported only where it is needed
 _EXTRAS = {
     "formats": (
-        *("defusedxml", "ecgdatakit", "filelock", "h5py", "iterstrat", "joblib", "pandas", "pyarrow", "pydicom"),
-        *("scipy", "sklearn", "soundfile", "tqdm", "wfdb", "xxhash", "yaml"),
+        *("defusedxml", "ecgdatakit", "filelock", "h5py", "iterstrat", "joblib", "loky", "pandas", "pyarrow"),
+        *("pydicom", "scipy", "sklearn", "soundfile", "tqdm", "wfdb", "xxhash", "yaml"),
     ),
     "dask": ("dask", "distributed"),
     "ray": ("ray",),

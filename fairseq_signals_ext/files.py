@@ -5,7 +5,7 @@ import os
 import re
 import uuid
 from pathlib import Path
-from typing import Iterator, Set
+from typing import Iterable, Iterator, Set
 
 from fairseq_signals_ext.errors import UserError
 
@@ -24,6 +24,13 @@ def atomic(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def check_free(folder: Path, names: Iterable[str], overwrite: bool) -> None:
+    """Raise a `UserError` if a folder has one of these files already, unless `overwrite`."""
+    present = [name for name in names if (folder / name).exists()]
+    if present and not overwrite:
+        raise UserError(f"{folder / present[0]}: exists already; give another --out, or replace it with --overwrite")
 
 
 def check_folder_name(name: str) -> None:

@@ -57,6 +57,8 @@ class Preprocessing:
             _checked(name, getattr(self, name), Integral, "use a whole number")
         if not (self.sample_rate > 0 and self.segment_samples > 0 and self.stride_samples > 0):
             raise UserError("sample_rate, segment_samples and stride_samples must be above 0")
+        if self.segment_samples > self.stride_samples:
+            raise UserError("segment_samples must not be above stride_samples: segments follow each other")
         if self.standardization not in STANDARDIZATIONS:
             raise UserError(f"standardization {self.standardization!r}: use one of {', '.join(STANDARDIZATIONS)}")
         for name, known in (("leads", LEADS), ("loaded_leads", self.leads)):

@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import Any, Dict, Sequence
+from typing import Any, Dict, List, Sequence
 
 from fairseq_signals_ext.inference.inputs import Inputs, find_inputs
 from fairseq_signals_ext.inference.running import RunOptions
@@ -63,14 +63,14 @@ def model_options(options: argparse.Namespace) -> Dict[str, Any]:
 
 def run_options(options: argparse.Namespace) -> RunOptions:
     """What `add_run` asked for."""
-    return RunOptions(options.batch_size, options.jobs)
+    at_once = None if options.threads is None else min(RunOptions().batches_at_once, options.threads)
+    return RunOptions(options.batch_size, options.jobs, at_once)
 
 
-def identity(sources: Sequence[str]) -> Dict[str, Any]:
+def identity(sources: Sequence[str]) -> List[Any]:
     """Which models a run is with: names, and size and time of files."""
-    found: Dict[str, Any] = {}
+    found = []
     for source in sources:
-        path = Path(source)
-        facts = path.stat() if path.exists() else None
-        found[source] = None if facts is None else [facts.st_size, facts.st_mtime_ns]
+        facts = Path(source).stat() if Path(source).exists() else None
+        found.append([source, facts and facts.st_size, facts and facts.st_mtime_ns])
     return found

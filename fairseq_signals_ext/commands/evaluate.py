@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from fairseq_signals_ext.errors import UserError, exits_on_user_error
-from fairseq_signals_ext.files import check_folder_name
+from fairseq_signals_ext.files import check_folder_name, check_free
 
 if TYPE_CHECKING:
     from fairseq_signals_ext.evaluation.evaluating import Evaluation, EvaluationSettings, Thresholds
@@ -99,9 +99,9 @@ def run(args: argparse.Namespace) -> int:
     names, subsets = _names(args), _subsets(args)
     folders = _folders(args.out, names, subsets)
     for folder in folders.values():
-        report.check_free(folder, report.FILES, args.overwrite)
+        check_free(folder, report.FILES, args.overwrite)
     if len(names) > 1:
-        report.check_free(args.out, comparison.FILES, args.overwrite)
+        check_free(args.out, comparison.FILES, args.overwrite)
     settings, choice = _settings(args), _threshold_choice(args)
     found: Dict[str, Dict[str, "Evaluation"]] = {subset: {} for subset in subsets}
     for name, checkpoint in zip(names, args.checkpoints):

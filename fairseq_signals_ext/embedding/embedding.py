@@ -6,12 +6,11 @@ from typing import Iterator, Optional, Union
 import numpy as np
 
 from fairseq_signals_ext.conv_layers import frames_of
-from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.inference.inputs import Inputs
 from fairseq_signals_ext.inference.model import LoadedModel
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
-from fairseq_signals_ext.inference.reading_ahead import Rejected, Work
-from fairseq_signals_ext.inference.recordings import RecordingFacts
+from fairseq_signals_ext.inference.reading_ahead import Rejected, Work, reason_of
+from fairseq_signals_ext.inference.recordings import RecordingError, RecordingFacts
 from fairseq_signals_ext.inference.running import Ran, RunOptions, run_recordings
 
 
@@ -56,9 +55,11 @@ def embed_all(
             are not finite for any recording.
         MissingPackageError: a format needs a package that is not installed.
     """
-    runs = [(model.preprocessing, model.embedder(per, layer))]
-    for ran in run_recordings(runs, Work(inputs, [model.preprocessing]), options or RunOptions(), start):
-        yield ran if isinstance(ran, Rejected) else _embedded(model, ran, per)
+    options = options or RunOptions()
+    with model.divided(options.batches_at_once) as shared:
+        runs = [(model.preprocessing, shared.embedder(per, layer))]
+        for ran in run_recordings(runs, Work(inputs, [model.preprocessing]), options, start):
+            yield ran if isinstance(ran, Rejected) else _embedded(model, ran, per)
 
 
 def _embedded(model: LoadedModel, ran: Ran, per: str) -> Union[Embedded, Rejected]:
@@ -66,11 +67,8 @@ def _embedded(model: LoadedModel, ran: Ran, per: str) -> Union[Embedded, Rejecte
     try:
         vectors = model.embedding_of(ran.outputs[0], read.name, read.facts, per)
         frames = _frames(model, read.segments[model.preprocessing], read.name) if per == "frame" else 1
-    except UserError as error:
-        # what is wrong with the model is no fault of a recording
-        if not str(error).startswith(f"{read.name}: "):
-            raise
-        return Rejected(read.number, read.name, str(error)[len(f"{read.name}: ") :])
+    except RecordingError as error:
+        return Rejected(read.number, read.name, reason_of(error, read.name))
     if per == "frame":
         vectors = vectors[:, :frames]
         frames = vectors.shape[1]
@@ -82,5 +80,5 @@ def _frames(model: LoadedModel, segments: SegmentedRecording, name: str) -> int:
     samples = min(model.preprocessing.segment_samples, segments.counts.shape[1])
     frames = int(frames_of(samples, model.network.conv_layers))
     if frames < 1:
-        raise UserError(f"{name}: is shorter than a frame; give more of it than {segments.facts.seconds:.3g} s")
+        raise RecordingError(f"{name}: is shorter than a frame; give more of it than {segments.facts.seconds:.3g} s")
     return frames

@@ -80,8 +80,8 @@ class NeighbourIndex:
         Args:
             vectors: float, N x E, or E for one.
             k: how many.
-            own: for each vector its recording, which is not its own neighbour: rows of the same record id or file are
-                left out.
+            own: for each vector its recording, which is not its own neighbour: rows of the same file are left out, and
+                those of the only recording with the same record id.
 
         Returns:
             distances: float64, N x min(k, rows of the index); infinite where there are not so many.
@@ -144,7 +144,9 @@ class NeighbourIndex:
     def _rows_of(self, recording: KnownRecording) -> np.ndarray:
         by_record_id, by_file = self._places
         none: List[int] = []
-        places = {*by_record_id.get(recording.record_id, none), *by_file.get(recording.file, none)}
+        same_id = by_record_id.get(recording.record_id, none)
+        # one that several share, such as `ecg` in the folder of each patient, says nothing
+        places = {*by_file.get(recording.file, none), *(same_id if len(same_id) == 1 else none)}
         table = self.embeddings.recordings
         first, number = table["first_row"].to_numpy(), table["rows"].to_numpy()
         return np.concatenate(

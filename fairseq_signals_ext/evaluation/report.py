@@ -7,7 +7,7 @@ import math
 import platform
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Iterable, List
+from typing import TYPE_CHECKING, Any, Dict, List
 
 import numpy as np
 
@@ -55,13 +55,6 @@ def with_record_ids(predictions: Predictions, data: Path) -> Predictions:
         missing = predictions.idx[places < 0][0]
         raise UserError(f"{prepared / TABLE_NAME}: no recording with idx {missing}; split the folder again")
     return dataclasses.replace(predictions, record_id=table["record_id"].to_numpy(object)[places])
-
-
-def check_free(folder: Path, files: Iterable[str], overwrite: bool) -> None:
-    """Raise a `UserError` if a folder has one of these files already, unless `overwrite`."""
-    present = [name for name in files if (folder / name).exists()]
-    if present and not overwrite:
-        raise UserError(f"{folder / present[0]}: exists already; give another --out, or replace it with --overwrite")
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:

@@ -5,11 +5,12 @@ from typing import Iterator, NamedTuple, Optional, Tuple
 
 import numpy as np
 
-from fairseq_signals_ext.explaining.scores import Change, chosen_label, score_of
+from fairseq_signals_ext.explaining.scores import chosen_label, score_of
 from fairseq_signals_ext.explaining.waves import Waves, find_waves
 from fairseq_signals_ext.inference.model import LoadedModel
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
 from fairseq_signals_ext.inference.recordings import AnyRecording, Leads, recording_of
+from fairseq_signals_ext.inference.running import Change
 
 ALL = "all"
 

@@ -1,16 +1,11 @@
 """The score that is explained: of which label, and what it becomes when the model's input is changed."""
 
-from typing import Callable, Optional
-
-import numpy as np
+from typing import Optional
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.inference.model import LoadedModel, Prediction
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
-
-_BATCH = 32
-# changes, in place, the source (N x leads x samples) of the segments from this number on
-Change = Callable[[np.ndarray, int], None]
+from fairseq_signals_ext.inference.running import Change, run_segments
 
 
 def label_position(model: LoadedModel, label: Optional[str]) -> int:
@@ -59,11 +54,5 @@ def _check_has_labels(model: LoadedModel) -> None:
 
 
 def _predict(model: LoadedModel, segments: SegmentedRecording, change: Optional[Change] = None) -> Prediction:
-    outputs = []
-    for start in range(0, len(segments), _BATCH):
-        source, padding_mask = segments.batch(start, min(start + _BATCH, len(segments)))
-        if change is not None:
-            change(source, start)
-        outputs.append(model.backend(source, padding_mask))
-    name = f"recording {segments.facts.record_id!r}"
-    return model.prediction_of(tuple(map(np.concatenate, zip(*outputs))), name, segments.facts)
+    outputs = run_segments(model.backend, segments, change=change)
+    return model.prediction_of(outputs, f"recording {segments.facts.record_id!r}", segments.facts)

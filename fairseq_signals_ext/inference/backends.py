@@ -42,14 +42,18 @@ class TorchBackend:
         self.network = network.to(self.device)
         self._threads = threads
         self._bf16 = bf16
+        self._is_divided = False
 
-    def divided(self, calls: int) -> "TorchBackend":
+    @contextlib.contextmanager
+    def divided(self, calls: int) -> Iterator["TorchBackend"]:
         """The same for so many calls at once, by several threads, which share its threads."""
         import torch
 
-        shared = copy.copy(self)
-        shared._threads = max(1, (self._threads or torch.get_num_threads()) // calls)
-        return shared
+        with _torch_threads(self._threads):
+            shared = copy.copy(self)
+            shared._threads = max(1, torch.get_num_threads() // calls)
+            shared._is_divided = True
+            yield shared
 
     def __call__(self, source: np.ndarray, padding_mask: np.ndarray) -> Outputs:
         """See the module's text."""
@@ -74,8 +78,15 @@ class TorchBackend:
         """Threads and arithmetic as they were asked for."""
         import torch
 
-        with _torch_threads(self._threads), torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
-            yield
+        arithmetic = torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
+        if self._is_divided:
+            # of the thread that calls; what new threads begin with is put back when all have ended, see `divided`
+            torch.set_num_threads(self._threads or 1)
+            with arithmetic:
+                yield
+        else:
+            with _torch_threads(self._threads), arithmetic:
+                yield
 
 
 class TorchScriptBackend(TorchBackend):
@@ -179,7 +190,7 @@ def _torch_device(name: str) -> Any:
 
 @contextlib.contextmanager
 def _torch_threads(threads: Optional[int]) -> Iterator[None]:
-    """As many threads for torch, whose number belongs to the process."""
+    """As many threads for torch: for calls of this thread, and of threads that begin meanwhile."""
     import torch
 
     before = torch.get_num_threads()

@@ -1,5 +1,6 @@
 """One or several models that say together what a recording shows: the mean of their scores."""
 
+import contextlib
 from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
@@ -11,9 +12,9 @@ from fairseq_signals_ext.inference.inputs import Inputs
 from fairseq_signals_ext.inference.loading import load_model
 from fairseq_signals_ext.inference.model import LoadedModel, Prediction
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
-from fairseq_signals_ext.inference.reading_ahead import Rejected, Work
-from fairseq_signals_ext.inference.recordings import AnyRecording, Leads, RecordingFacts, recording_of
-from fairseq_signals_ext.inference.running import RunOptions, run_recordings, run_segments
+from fairseq_signals_ext.inference.reading_ahead import Rejected, Work, reason_of
+from fairseq_signals_ext.inference.recordings import AnyRecording, Leads, RecordingError, RecordingFacts, recording_of
+from fairseq_signals_ext.inference.running import Ran, RunOptions, run_recordings, run_segments
 
 
 class Predicted(NamedTuple):
@@ -99,21 +100,18 @@ class Ensemble:
             MissingPackageError: a format needs a package that is not installed.
         """
         options = options or RunOptions()
-        models = [model.divided(options.batches_at_once) for model in self.models]
-        runs = [(model.preprocessing, model.backend) for model in models]
-        for ran in run_recordings(runs, Work(inputs, self.preprocessings), options, start):
-            if isinstance(ran, Rejected):
-                yield ran
-                continue
-            read = ran.read
-            try:
-                prediction = self._prediction(ran.outputs, read.name, read.facts)
-            except UserError as error:
-                if not str(error).startswith(f"{read.name}: "):
-                    raise
-                yield Rejected(read.number, read.name, str(error)[len(f"{read.name}: ") :])
-                continue
-            yield Predicted(read.number, read.name, prediction)
+        with contextlib.ExitStack() as stack:
+            models = [stack.enter_context(model.divided(options.batches_at_once)) for model in self.models]
+            runs = [(model.preprocessing, model.backend) for model in models]
+            for ran in run_recordings(runs, Work(inputs, self.preprocessings), options, start):
+                yield ran if isinstance(ran, Rejected) else self._predicted(ran)
+
+    def _predicted(self, ran: Ran) -> Union[Predicted, Rejected]:
+        read = ran.read
+        try:
+            return Predicted(read.number, read.name, self._prediction(ran.outputs, read.name, read.facts))
+        except RecordingError as error:
+            return Rejected(read.number, read.name, reason_of(error, read.name))
 
     def _prediction(self, outputs: Sequence[Outputs], name: str, facts: RecordingFacts) -> Prediction:
         of_models = [model.prediction_of(one, name, facts) for model, one in zip(self.models, outputs)]

@@ -12,6 +12,7 @@ import numpy as np
 from fairseq_signals_ext.data.manifest import FileManifest, ShardManifest, read_manifests
 from fairseq_signals_ext.data.stores import ShardStore
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.leads import parse_leads
 from fairseq_signals_ext.preparation.table import TABLE_NAME, read_table
 from fairseq_signals_ext.readers import Recording, StoredCounts
 from fairseq_signals_ext.sources import Item, SourceOptions
@@ -63,6 +64,7 @@ class _Shards:
         # each is read once, so what was checked need not be remembered
         self._store = ShardStore(manifest, checksum="always")
         self._table: Any = None
+        self._filled = self._filled_leads()
 
     def __len__(self) -> int:
         return len(self._store)
@@ -73,15 +75,27 @@ class _Shards:
 
     def read(self, number: int) -> Given:
         signal = self._store.read(number)
-        present = list(signal.leads)
-        stored = StoredCounts(signal.counts, signal.scale[present], signal.zero[present])
-        return Given(Recording(f"idx {signal.idx}", None, signal.leads, signal.sample_rate, stored=stored))
+        rows = [row for row, lead in enumerate(signal.leads) if lead not in self._filled.get(signal.idx, ())]
+        leads = [signal.leads[row] for row in rows]
+        counts = signal.counts if len(rows) == len(signal.leads) else signal.counts[rows]
+        stored = StoredCounts(counts, signal.scale[leads], signal.zero[leads])
+        return Given(Recording(f"idx {signal.idx}", None, tuple(leads), signal.sample_rate, stored=stored))
+
+    @property
+    def _folder(self) -> Path:
+        return self._store.manifest.shards[0].parent.parent
+
+    def _filled_leads(self) -> Dict[int, Set[int]]:
+        """By idx, leads that a recording does not have and that `prepare --fill-leads` stored as zeros."""
+        if not (self._folder / TABLE_NAME).is_file():
+            return {}
+        filled = read_table(self._folder, ["idx", "filled_leads"]).set_index("idx")["filled_leads"]
+        return {int(idx): {*parse_leads(leads)} for idx, leads in filled.items() if leads}
 
     def known(self, number: int) -> Dict[str, Any]:
         if self._table is None:
-            folder = self._store.manifest.shards[0].parent.parent
-            there = (folder / TABLE_NAME).is_file()
-            self._table = read_table(folder, ["idx", *_KNOWN]).set_index("idx") if there else ()
+            there = (self._folder / TABLE_NAME).is_file()
+            self._table = read_table(self._folder, ["idx", *_KNOWN]).set_index("idx") if there else ()
         idx = int(self._store.idx[number])
         if not len(self._table) or idx not in self._table.index:
             return {}
@@ -144,7 +158,8 @@ class Inputs:
     def name(self, number: int) -> str:
         """The file of a recording, as messages and tables name it; in a shard `NNNNN.npy#ROW`."""
         part, place = self._find(number)
-        return part.name(place)
+        # names of files need not be text
+        return os.fsencode(part.name(place)).decode("utf-8", "backslashreplace")
 
     def read(self, number: int) -> Given:
         """A recording, from its file alone.
@@ -164,7 +179,7 @@ class Inputs:
         """The same for the same recordings in the same order, by their names."""
         digest = hashlib.blake2b(digest_size=16)
         for number in range(len(self)):
-            digest.update(f"{self.name(number)}\n".encode(errors="surrogateescape"))
+            digest.update(f"{self.name(number)}\n".encode())
         return digest.hexdigest()
 
     def recording(self, number: int) -> Recording:
@@ -211,7 +226,14 @@ def find_inputs(
         parts.append(_Files("", files))
     if not parts:
         raise UserError("no recordings are given; name ECG files, folders or manifests")
+    if not any(_is_there(Path(path)) for path in given):
+        raise UserError(f"{given[0]}: no such file or folder; check the path")
     return Inputs(tuple(parts))
+
+
+def _is_there(path: Path) -> bool:
+    """A WFDB record is named without suffix, too."""
+    return path.exists() or path.with_name(f"{path.name}.hea").exists()
 
 
 def _without_signal_files(paths: Sequence[Path]) -> List[Path]:

@@ -3,9 +3,11 @@
 Needs numpy, what the model's backend needs, and for some formats of ECG files the extra `formats`.
 """
 
+import contextlib
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Optional, Tuple
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 
 import numpy as np
 
@@ -13,8 +15,9 @@ from fairseq_signals_ext.checkpoints.description import ModelDescription, Prepro
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.evaluation.aggregation import ways_of
 from fairseq_signals_ext.inference.backends import Outputs
+from fairseq_signals_ext.inference.hub import PREFIX
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
-from fairseq_signals_ext.inference.recordings import AnyRecording, Leads, RecordingFacts, recording_of
+from fairseq_signals_ext.inference.recordings import AnyRecording, Leads, RecordingError, RecordingFacts, recording_of
 from fairseq_signals_ext.inference.running import Run, run_segments
 
 # what an embedding can be of
@@ -60,6 +63,12 @@ class LoadedModel:
         self.description = description
         self.source = source
         self._backend = backend
+
+    @property
+    def name(self) -> str:
+        """Where it is from without the folders of this machine; on the hub all of it."""
+        source = str(self.source)
+        return source if source.startswith(PREFIX) else Path(source).resolve().name
 
     @property
     def label_names(self) -> Tuple[str, ...]:
@@ -121,10 +130,15 @@ class LoadedModel:
         name, segments = self._segments(recording, sample_rate, leads)
         return self.prediction_of(run_segments(self._backend, segments), name, segments.facts)
 
-    def divided(self, calls: int) -> "LoadedModel":
+    @contextlib.contextmanager
+    def divided(self, calls: int) -> Iterator["LoadedModel"]:
         """The same model for so many calls at once, by several threads, which share its threads."""
         divide = getattr(self._backend, "divided", None)
-        return self if divide is None else LoadedModel(self.description, divide(calls), self.source)
+        if divide is None:
+            yield self
+            return
+        with divide(calls) as backend:
+            yield LoadedModel(self.description, backend, self.source)
 
     def check_predicts(self) -> None:
         """Raise a `UserError` if the model was only pretrained."""
@@ -224,7 +238,8 @@ class LoadedModel:
     def _check(self, outputs: Outputs, name: str, facts: RecordingFacts) -> None:
         if not _are_finite(outputs):
             self._check_is_finite()
-            raise UserError(f"{name}: no numbers come out of the model; give more of it than {facts.seconds:.3g} s")
+            told = f"no numbers come out of the model; give more of it than {facts.seconds:.3g} s"
+            raise RecordingError(f"{name}: {told}")
 
     def _check_is_finite(self) -> None:
         """See that numbers come out of the model for a whole segment, here of noise."""

@@ -1,6 +1,7 @@
 """The network that is used and exported: what a checkpoint's model computes, with nothing of training around it."""
 
 import contextlib
+import threading
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import torch
@@ -107,11 +108,14 @@ class EcgNetwork(nn.Module):
     def _keeping_attention(self) -> Iterator[List[Tensor]]:
         """Collects each layer's weights, which fairseq's layers neither ask for nor pass on."""
         kept: List[Tensor] = []
+        asking = threading.get_ident()  # other threads may use the same layers meanwhile
 
         def ask(module: nn.Module, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Tuple[Any, Dict[str, Any]]:
-            return args, {**kwargs, "need_weights": True}
+            return args, {**kwargs, "need_weights": kwargs["need_weights"] or threading.get_ident() == asking}
 
         def keep(module: nn.Module, args: Tuple[Any, ...], result: Tuple[Tensor, Optional[Tensor]]) -> None:
+            if threading.get_ident() != asking:
+                return
             if result[1] is None or result[1].dim() != 3:
                 raise UserError("layers of this kind give no attention weights; use another way to explain")
             kept.append(result[1])

@@ -19,6 +19,7 @@ from fairseq_signals_ext.readers import Recording
 from fairseq_signals_ext.readers.limb_leads import with_limb_leads
 
 _LARGEST_MV = 1e9
+_FLAGS_OF_MILLIVOLTS = ("clipped", "amplitude")
 # as in torch's layer_norm, with which training normalises a segment
 _EPSILON = 1e-5
 _AT_ONCE = 2**20
@@ -85,7 +86,7 @@ class SegmentedRecording:
             sample_rate=recording.sample_rate,
             segments=max(1, stored.counts.shape[1] // preprocessing.stride_samples),
             missing_leads=tuple(LEADS[lead] for lead in stored.filled),
-            flags=quality.flags,
+            flags=tuple(flag for flag in quality.flags if not (is_standardised and flag in _FLAGS_OF_MILLIVOLTS)),
         )
         columns = [preprocessing.leads.index(LEADS[lead]) for lead in stored.leads]
         return cls(stored.counts, gain.astype(np.float32), offset.astype(np.float32), columns, preprocessing, facts)

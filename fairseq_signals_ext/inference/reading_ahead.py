@@ -4,12 +4,15 @@ Only a fixed number waits, so that memory does not grow with the number of recor
 """
 
 import dataclasses
-import multiprocessing
+import os
+import signal
+import threading
+import time
 from collections import deque
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Deque, Dict, Iterator, Optional, Sequence, Union
+from typing import Any, Deque, Dict, Iterator, Optional, Sequence, Union
 
 from fairseq_signals_ext.checkpoints.description import Preprocessing
 from fairseq_signals_ext.errors import MissingPackageError, UserError
@@ -156,13 +159,14 @@ class _Pool:
 
     def __init__(self, work: Work, jobs: int):
         self._work, self._jobs = work, jobs
-        self._executor: Optional[ProcessPoolExecutor] = None
+        self._executor: Any = None
 
     def submit(self, number: int) -> "Future[Read]":
+        # its processes are no forks, which may stand still where torch has threads, and need no guarded main module
+        from loky import ProcessPoolExecutor
+
         if self._executor is None:
-            # a fork of a process with torch's threads may stand still
-            context = multiprocessing.get_context("spawn")
-            self._executor = ProcessPoolExecutor(self._jobs, context, _start_worker, (self._work,))
+            self._executor = ProcessPoolExecutor(self._jobs, initializer=_start_worker, initargs=(self._work,))
         try:
             return self._executor.submit(_read_in_worker, number)
         except BrokenProcessPool as error:
@@ -184,19 +188,25 @@ class _Pool:
 
     def end(self) -> None:
         if self._executor is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
+            self._executor.shutdown(wait=True, kill_workers=True)
 
 
 _worker: Optional[Work] = None
 
 
 def _start_worker(work: Work) -> None:
-    import signal
-
     global _worker
     _worker = work
     # a terminal's Ctrl-C reaches all processes; the first one ends the others
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this process when the one that started it is gone, killed before it could do so."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _read_in_worker(number: int) -> Read:

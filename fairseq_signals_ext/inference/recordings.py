@@ -15,6 +15,10 @@ AnyRecording = Union[str, "os.PathLike[str]", Recording, np.ndarray]
 Leads = Union[None, str, Sequence[str]]
 
 
+class RecordingError(UserError):
+    """A model gives no answer for a recording, but would for others."""
+
+
 @dataclass(frozen=True)
 class RecordingFacts:
     """What is known of a recording that a model was given.

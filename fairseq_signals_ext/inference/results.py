@@ -8,6 +8,7 @@ parts at the end.
 import contextlib
 import csv
 import json
+import math
 import shutil
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Type
 import numpy as np
 
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.files import atomic, remove_unfinished
+from fairseq_signals_ext.files import atomic, check_free, remove_unfinished
 
 UNFINISHED = ".unfinished"
 REJECTED_FILE = "rejected.csv"
@@ -68,8 +69,14 @@ class Results:
         overwrite: bool = False,
     ):
         self._out, self._folder = out, out / UNFINISHED
-        _check_free(out, files, resume, overwrite)
-        self._files = files
+        is_going_on = resume and (self._folder / _SETTINGS).exists()
+        if not is_going_on:  # else what is there was made of these parts, and will be again
+            check_free(out, files, overwrite)
+        if not resume and not overwrite and (self._folder / _SETTINGS).exists():
+            raise UserError(f"{out}: has an unfinished run; go on with --resume, or begin again with --overwrite")
+        for name in files:
+            with contextlib.suppress(FileNotFoundError):
+                (out / name).unlink()
         if not resume and self._folder.exists():
             shutil.rmtree(self._folder)
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -158,18 +165,6 @@ class Results:
         self._lines, self._arrays = _Rows(), _Rows()
 
 
-def _check_free(out: Path, files: Sequence[str], resume: bool, overwrite: bool) -> None:
-    present = [out / name for name in files if (out / name).exists()]
-    if overwrite:
-        for path in present:
-            path.unlink()
-        return
-    if present:
-        raise UserError(f"{present[0]}: exists already; give another --out, or replace it with --overwrite")
-    if not resume and (out / UNFINISHED / _SETTINGS).exists():
-        raise UserError(f"{out}: has an unfinished run; go on with --resume, or begin again with --overwrite")
-
-
 def _agree(path: Path, settings: Mapping[str, Any]) -> None:
     """See that what is there is of the same run, or note which it is."""
     ours = json.loads(json.dumps(settings))
@@ -189,7 +184,10 @@ def _agree(path: Path, settings: Mapping[str, Any]) -> None:
 
 
 def write_csv(path: Path, columns: Columns, rows: Iterator[Mapping[str, Any]]) -> int:
-    """Write rows as CSV: numbers with 7 digits, bools as 1 and 0, lists joined by spaces; returns their number."""
+    """Write rows as CSV; returns their number.
+
+    Numbers have 7 digits, those that are none are empty, bools are 1 and 0, lists are joined by spaces.
+    """
     number = 0
     with atomic(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -204,8 +202,10 @@ def _as_text(value: Any) -> Any:
     if isinstance(value, bool):
         return int(value)
     if isinstance(value, float):
-        return f"{value:.7g}"
-    return " ".join(value) if isinstance(value, list) else value
+        return f"{value:.7g}" if math.isfinite(value) else ""
+    text = " ".join(value) if isinstance(value, list) else value
+    # csv would not quote this, and readers take it for the end of a line
+    return text.replace("\r", " ") if isinstance(text, str) else text
 
 
 def write_parquet(path: Path, columns: Columns, rows: Iterator[Mapping[str, Any]]) -> int:

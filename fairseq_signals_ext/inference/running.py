@@ -24,6 +24,8 @@ _MOST_AT_ONCE = 4
 
 # from source and padding_mask of N segments to arrays of N rows
 Run = Callable[[np.ndarray, np.ndarray], Outputs]
+# changes, in place, the source (N x leads x samples) of the segments from this number on
+Change = Callable[[np.ndarray, int], None]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -43,13 +45,18 @@ class RunOptions:
     at_once: Optional[int] = None
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.jobs < 0:
+        if self.batch_size < 1 or self.jobs < 0 or (self.at_once or 1) < 1:
             raise UserError(f"batch-size {self.batch_size}, jobs {self.jobs}: give at least 1 and 0")
 
     @property
     def batches_at_once(self) -> int:
         """The number of batches that run at the same time."""
-        return self.at_once or min(_MOST_AT_ONCE, os.cpu_count() or 1)
+        return self.at_once or min(_MOST_AT_ONCE, _cores())
+
+
+def _cores() -> int:
+    """Those that this process may use, where the system says it."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,10 +72,20 @@ class Ran:
     outputs: Tuple[Outputs, ...]
 
 
-def run_segments(run: Run, segments: SegmentedRecording, batch_size: int = BATCH_SIZE) -> Outputs:
-    """A network's outputs for the segments of one recording."""
-    starts = range(0, len(segments), batch_size)
-    outputs = [run(*segments.batch(start, min(start + batch_size, len(segments)))) for start in starts]
+def run_segments(
+    run: Run, segments: SegmentedRecording, batch_size: int = BATCH_SIZE, change: Optional[Change] = None
+) -> Outputs:
+    """A network's outputs for the segments of one recording.
+
+    Args:
+        change: of what the network is given.
+    """
+    outputs = []
+    for start in range(0, len(segments), batch_size):
+        source, padding_mask = segments.batch(start, min(start + batch_size, len(segments)))
+        if change is not None:
+            change(source, start)
+        outputs.append(run(source, padding_mask))
     return tuple(map(np.concatenate, zip(*outputs)))
 
 

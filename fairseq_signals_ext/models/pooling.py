@@ -10,7 +10,8 @@ def mean_over_frames(x: Tensor, padding_mask: Optional[Tensor] = None) -> Tensor
     """B x E, of x (B x T x E) and `padding_mask` (bool, B x T, True where a frame is padding)."""
     if padding_mask is None:
         return x.mean(dim=1)
-    kept = (~padding_mask).unsqueeze(-1).to(x)
+    # traced, `to` would keep the device
+    kept = (~padding_mask).unsqueeze(-1).type_as(x)
     return (x * kept).sum(dim=1) / kept.sum(dim=1)
 
 
@@ -39,5 +40,5 @@ class AttentionPooling(nn.Module):
         scores = self.score(x).squeeze(-1).float()
         if padding_mask is not None:
             scores = scores.masked_fill(padding_mask, float("-inf"))
-        weights = torch.softmax(scores, dim=-1).to(x)
+        weights = torch.softmax(scores, dim=-1).type_as(x)
         return torch.einsum("bt,bte->be", weights, x)

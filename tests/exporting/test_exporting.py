@@ -119,6 +119,15 @@ def test_torchscript_needs_torch_only(small):
     assert found.stdout == "(3, 3) (3, 32) False\n"
 
 
+def test_torchscript_keeps_no_device(of_golden):
+    """It was traced on a CPU, and has to run on a GPU."""
+    import torch
+
+    network = torch.jit.load(str(of_golden["tiny_finetuned", "torchscript"].folder / "model.pt"))
+    code = [part.code for part in network.modules() if hasattr(part, "code")]
+    assert code and not [line for text in code for line in text.splitlines() if "torch.device(" in line]
+
+
 def test_onnx_file(of_golden):
     import onnx
 

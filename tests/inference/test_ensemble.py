@@ -1,9 +1,12 @@
 """Many recordings, one or several models: the same answers as one by one, whatever shares a batch."""
 
+import itertools
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from made_up import made_up_counts, plain_recording, write_shards
 from made_up_checkpoints import LABELS, saved_checkpoint
 
@@ -12,9 +15,10 @@ from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.inference.ensemble import Ensemble, Predicted, Rejected, load_ensemble
 from fairseq_signals_ext.inference.inputs import Inputs, find_inputs
 from fairseq_signals_ext.inference.model import LoadedModel
+from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
 from fairseq_signals_ext.inference.running import RunOptions
 
-LENGTHS = [500, 5100, 300, 2600, 12000, 500, 2500, 700, 800, 2500, 40000, 500]
+LENGTHS = [500, 5100, 300, 2600, 12000, 500, 2500, 700, 800, 2500, 25000, 500]
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +80,29 @@ def test_flags_say_what_may_be_wrong(model):
         "short",
         "filled",
     )
+
+
+def test_flags_of_millivolts_say_nothing_of_standardised_values(model):
+    values = made_up_counts(np.random.default_rng(0), 3000) / 10
+    values[0] = np.clip(values[0], -5, 5)
+    for is_standardised, flags in ((False, ("clipped", "amplitude")), (True, ())):
+        segments = SegmentedRecording.of(plain_recording(values), model.preprocessing, "r", is_standardised)
+        assert segments.facts.flags == flags
+
+
+@pytest.mark.parametrize("stop", [None, 3])
+def test_threads_of_torch_are_put_back(model, inputs, stop):
+    """Also for threads that begin later, and where nobody listens to the end."""
+
+    def threads():
+        with ThreadPoolExecutor(1) as pool:
+            return torch.get_num_threads(), pool.submit(torch.get_num_threads).result()
+
+    before = threads()
+    found = Ensemble([model]).predict_all(inputs, RunOptions(4, at_once=3))
+    list(itertools.islice(found, stop))
+    found.close()
+    assert threads() == before
 
 
 def test_ensemble_is_the_mean(model, inputs):

@@ -1,5 +1,6 @@
 """What a user gives, file by file: which recordings it stands for, and what is known of them."""
 
+import os
 import shutil
 
 import numpy as np
@@ -103,6 +104,27 @@ def test_a_manifest_of_ecg_fm(tmp_path):
         np.testing.assert_array_equal(recording.signal, expected)
 
 
+def test_leads_that_were_filled_with_zeros_are_missing(tmp_path):
+    """As if the file itself were given."""
+    two = made_up_counts(np.random.default_rng(0), 3000, 2) / 1000
+    (tmp_path / "source").mkdir()
+    pd.DataFrame(two.T, columns=["II", "V1"]).to_csv(tmp_path / "source" / "two.csv", index=False)
+    options = ["--input-rate", "500", "--input-unit", "mV", "--fill-leads"]
+    prepare_command(["files", str(tmp_path / "source"), "--out", str(tmp_path / "data"), *options])
+    inputs = find_inputs([tmp_path / "data"])
+    assert inputs.read(0).recording.leads == (1, 6)
+    np.testing.assert_allclose(inputs.recording(0).signal, two, atol=1e-4)
+
+
+def test_names_that_are_no_text(tmp_path):
+    path = os.path.join(os.fsencode(tmp_path), b"caf\xe9.npy")
+    with open(path, "wb") as file:
+        np.save(file, made_up_counts(np.random.default_rng(0), 1000) / 1000)
+    inputs = find_inputs([os.fsdecode(path)], sample_rate=500)
+    assert inputs.name(0).encode() == os.fsencode(tmp_path) + b"/caf\\xe9.npy"
+    assert inputs.recording(0).samples == 1000
+
+
 def test_fingerprint_tells_other_lists(tmp_path):
     files = [write_wfdb(tmp_path, name) for name in "abc"]
     assert find_inputs(files).fingerprint() == find_inputs(list(files)).fingerprint()
@@ -111,7 +133,12 @@ def test_fingerprint_tells_other_lists(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "make, told", [(lambda path: [], "no recordings are given"), (lambda path: [path / "no.tsv"], "no such manifest")]
+    "make, told",
+    [
+        (lambda path: [], "no recordings are given"),
+        (lambda path: [path / "no.tsv"], "no such manifest"),
+        (lambda path: [path / "no", path / "such"], "no: no such file or folder"),
+    ],
 )
 def test_what_stops_a_run(tmp_path, make, told):
     with pytest.raises(UserError, match=told):

@@ -1,5 +1,7 @@
 """The network computes what the model's own forward does, for every architecture, with and without padding."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -151,3 +153,18 @@ def test_an_encoder_that_fairseq_itself_cannot_run(options):
     checkpoint = changed(made_up_checkpoint(), **options)
     with pytest.raises(UserError, match=f"made_up.pt: .*layer_type={options['layer_type']}"):
         build_network(checkpoint, describe(checkpoint))
+
+
+def test_attention_of_several_threads(network):
+    """They share the layers: none must get another's attention, nor give its own where it only predicts."""
+    sources = torch.randn(6, 1, 12, SAMPLES, generator=torch.Generator().manual_seed(0))
+    padding = torch.zeros(1, SAMPLES, dtype=torch.bool)
+    expected = [network.attention(source, padding) for source in sources]
+
+    def asked(number):
+        if number % 3 == 2:
+            return len(network(sources[number % 6], padding)) == 2
+        return torch.equal(network.attention(sources[number % 6], padding), expected[number % 6])
+
+    with ThreadPoolExecutor(3) as pool:
+        assert all(pool.map(asked, range(90)))

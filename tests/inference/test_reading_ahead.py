@@ -1,6 +1,10 @@
 """Reading in the background: everything once, in order, nothing lost, no more than a little ahead."""
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,7 +85,50 @@ def test_processes_give_the_same(tmp_path):
             np.testing.assert_array_equal(read.segments[SMALL].counts, here.segments[SMALL].counts)
 
 
+def test_processes_need_no_guarded_main_module(tmp_path):
+    """A plain script, as people write them."""
+    np.save(tmp_path / "x.npy", made_up_counts(np.random.default_rng(0), 1000) / 1000)
+    (tmp_path / "script.py").write_text(
+        "from fairseq_signals_ext.checkpoints.description import Preprocessing\n"
+        "from fairseq_signals_ext.inference.inputs import find_inputs\n"
+        "from fairseq_signals_ext.inference.reading_ahead import Work, read_all\n"
+        f"inputs = find_inputs(['{tmp_path}/x.npy'] * 3, sample_rate=500)\n"
+        "print([read.facts.seconds for read in read_all(Work(inputs, [Preprocessing()]), jobs=2)])\n"
+    )
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, check=False)
+    assert done.stdout == "[2.0, 2.0, 2.0]\n", done.stderr
+
+
 @pytest.mark.parametrize("jobs", [0, 1])
 def test_a_missing_package_stops_the_run(jobs):
     with pytest.raises(MissingPackageError):
         list(read_all(Work(MadeUpInputs(("ok", "missing")), [SMALL]), jobs=jobs))
+
+
+def test_processes_end_with_the_one_that_started_them(tmp_path):
+    """Also where that is killed and can end nobody."""
+    np.save(tmp_path / "x.npy", made_up_counts(np.random.default_rng(0), 1000) / 1000)
+    (tmp_path / "script.py").write_text(
+        "import time\n"
+        "from fairseq_signals_ext.checkpoints.description import Preprocessing\n"
+        "from fairseq_signals_ext.inference.inputs import find_inputs\n"
+        "from fairseq_signals_ext.inference.reading_ahead import Work, read_all\n"
+        f"inputs = find_inputs(['{tmp_path}/x.npy'] * 3, sample_rate=500)\n"
+        "next(read_all(Work(inputs, [Preprocessing()]), jobs=1))\n"
+        "print('reading', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    script = [sys.executable, tmp_path / "script.py"]
+    with subprocess.Popen(script, stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout.readline() == b"reading\n"
+        os.kill(process.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    # its process group is empty when all have ended
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGKILL)
+    pytest.fail("processes that read are still there")

@@ -64,6 +64,26 @@ def test_an_interrupted_run_leaves_what_an_unbroken_one_leaves(tmp_path_factory,
     assert not (broken / ".unfinished").exists()
 
 
+@pytest.mark.parametrize("written", [("t.csv",), ("t.csv", "rejected.csv")])
+def test_a_run_that_was_interrupted_while_it_wrote_its_files_goes_on(tmp_path, written):
+    run(tmp_path / "whole", 9)
+    with pytest.raises(Interrupted):
+        run(tmp_path / "broken", 9, stop=8)
+    for name in written:
+        (tmp_path / "broken" / name).write_text("half of it")
+    run(tmp_path / "broken", 9, resume=True)
+    for name in ("t.csv", "rejected.csv"):
+        assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_no_text_breaks_a_line(tmp_path):
+    texts = ["a\rb", "a\nb", "a,b", 'a"b', "a;b", " a"]
+    results.write_csv(tmp_path / "x.csv", {"a": "string"}, iter([{"a": text} for text in texts]))
+    with open(tmp_path / "x.csv", encoding="utf-8", newline="") as file:
+        found = [row["a"] for row in csv.DictReader(file)]
+    assert found == [text.replace("\r", " ") for text in texts]
+
+
 def test_parquet_and_csv_hold_the_same(tmp_path):
     run(tmp_path / "a", 30, name="t.csv")
     run(tmp_path / "b", 30, name="t.parquet")
