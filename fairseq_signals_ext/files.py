@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import errno
 import os
 import re
 import uuid
@@ -21,6 +22,12 @@ def atomic(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if re.search(r"requested and \d+ written", str(error)):  # numpy's words for a full disk
+            error.errno, error.strerror = errno.ENOSPC, os.strerror(errno.ENOSPC)
+        if error.errno is not None and error.filename is None:
+            error.filename = os.fspath(path.parent)
+        raise
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()

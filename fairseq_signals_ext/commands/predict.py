@@ -46,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="where the results go")
     parser.add_argument("--format", choices=_FORMATS, default="csv", help="of the tables (default csv)")
     parser.add_argument("--segments", action="store_true", help="write the scores of segments, too")
-    parser.add_argument("--ensemble", metavar="CKPT", nargs="+", default=[], help="further models; scores are means")
+    parser.add_argument(
+        "--ensemble", metavar="CKPT", nargs="+", default=[], help="further models, named after FILE; scores are means"
+    )
     parser.add_argument(
         "--aggregate",
         choices=("mean", "max", "ecg-fm"),
@@ -65,13 +67,14 @@ def run(options: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     from tqdm import tqdm
 
-    from fairseq_signals_ext.inference.results import REJECTED_FILE, Results
+    from fairseq_signals_ext.inference.results import REJECTED_FILE, Results, check_results
 
     inputs, how = run_arguments.inputs_of(options), run_arguments.run_options(options)
-    files = [f"{table}.{suffix}" for table in ("predictions", "segments") for suffix in _FORMATS]
+    files = [*(f"{table}.{suffix}" for table in ("predictions", "segments") for suffix in _FORMATS), REJECTED_FILE]
+    check_results(options.out, files, options.resume, options.overwrite)
     ensemble = _ensemble(options)
     settings = _settings(options, inputs)
-    with Results(options.out, [*files, REJECTED_FILE], settings, options.resume, options.overwrite) as results:
+    with Results(options.out, files, settings, options.resume, options.overwrite) as results:
         with tqdm(total=len(inputs), initial=results.done, desc="predict", unit="recording") as bar:
             for _ in predict_into(results, ensemble, inputs, how, options.segments):
                 bar.update()

@@ -123,6 +123,8 @@ def read_label_definition(path: Path) -> Tuple[List[str], List[List[str]]]:
     import pandas as pd
 
     path = path / "label_def.csv" if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give a label_def.csv, whose column 'name' names the labels")
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
         names = list(table["name"])

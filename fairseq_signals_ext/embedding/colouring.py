@@ -47,14 +47,20 @@ def values_for(recordings: "pd.DataFrame", column: str, table: Optional[Path] = 
             raise UserError(f"no column {column!r} beside the embeddings ({present}); name one, or give --table")
         return as_texts(recordings[column]).to_numpy()
     key = _key_of(table)
-    known = _known_values(table, key, column)
-    if key == "record_id":
-        own = list(as_keys(recordings["record_id"]))
-    else:
-        own = [os.path.abspath(file) for file in recordings["file"]]
+    known, own = _known_values(table, key, column), _own_names(recordings, key)
+    if key == "shard" and not any(one in known for one in own):  # the files themselves were embedded
+        key = "record_id"
+        known, own = _known_values(table, key, column), _own_names(recordings, key)
     if not any(one in known for one in own):
         raise UserError(f"{table}: none of its {key} is of the embedded recordings, such as {own[0]!r}; correct them")
     return np.array([known.get(one, "") for one in own], object)
+
+
+def _own_names(recordings: "pd.DataFrame", key: str) -> List[Optional[str]]:
+    """What names the embedded recordings, as `_keys` of a table."""
+    if key == "record_id":
+        return list(as_keys(recordings["record_id"]))
+    return [os.path.abspath(file) for file in recordings["file"]]
 
 
 def _known_values(table: Path, key: str, column: str) -> Dict[Optional[str], str]:

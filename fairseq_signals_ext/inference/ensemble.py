@@ -9,7 +9,7 @@ from fairseq_signals_ext.checkpoints.description import Preprocessing
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.inference.backends import Outputs
 from fairseq_signals_ext.inference.inputs import Inputs
-from fairseq_signals_ext.inference.loading import load_model
+from fairseq_signals_ext.inference.loading import is_export, load_model
 from fairseq_signals_ext.inference.model import LoadedModel, Prediction
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
 from fairseq_signals_ext.inference.reading_ahead import Rejected, Work, reason_of
@@ -78,9 +78,15 @@ class Ensemble:
         """Each way in which the models want recordings."""
         return list(dict.fromkeys(model.preprocessing for model in self.models))
 
-    def predict(self, recording: AnyRecording, sample_rate: Optional[float] = None, leads: Leads = None) -> Prediction:
+    def predict(
+        self,
+        recording: AnyRecording,
+        sample_rate: Optional[float] = None,
+        leads: Leads = None,
+        unit: Optional[str] = None,
+    ) -> Prediction:
         """As `LoadedModel.predict`."""
-        name, found = recording_of(recording, sample_rate, leads)
+        name, found = recording_of(recording, sample_rate, leads, unit)
         segments = {one: SegmentedRecording.of(found, one, name) for one in self.preprocessings}
         outputs = [run_segments(model.backend, segments[model.preprocessing]) for model in self.models]
         return self._prediction(outputs, name, segments[self.preprocessings[0]].facts)
@@ -125,13 +131,18 @@ class Ensemble:
         return Prediction(self.label_names, scores, positive, np.mean(in_order, axis=0), facts)
 
 
-def load_ensemble(sources: Sequence[Any], *args: Any, **kwargs: Any) -> Ensemble:
+def load_ensemble(sources: Sequence[Any], labels: Optional[str] = None, **options: Any) -> Ensemble:
     """The ensemble of models from any files; further arguments are those of `fairseq_signals_ext.load`.
+
+    Args:
+        labels: of checkpoints that do not hold their label names; exports hold them.
 
     Raises:
         UserError: see `fairseq_signals_ext.load` and `Ensemble`.
     """
-    return Ensemble([load_model(source, *args, **kwargs) for source in sources])
+    several = len(sources) > 1
+    names = [None if several and is_export(source) else labels for source in sources]
+    return Ensemble([load_model(source, own, **options) for source, own in zip(sources, names)])
 
 
 def _check_fits(first: LoadedModel, other: LoadedModel) -> None:

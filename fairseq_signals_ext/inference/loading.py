@@ -49,6 +49,13 @@ def load_model(
         raise MissingPackageError(f"{source}: {cure}") from None
 
 
+def is_export(source: Any) -> bool:
+    """Whether a source on this machine is an export, which holds its label names."""
+    with contextlib.suppress(UserError):
+        return _folder_of_export(checkpoint_of(Path(source))) is not None
+    return False
+
+
 def _folder_of_export(path: Path) -> Optional[Path]:
     """The folder of the export that a path stands for; None if it is of a checkpoint."""
     if path.is_dir():

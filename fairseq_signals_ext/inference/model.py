@@ -13,7 +13,7 @@ import numpy as np
 
 from fairseq_signals_ext.checkpoints.description import ModelDescription, Preprocessing
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.evaluation.aggregation import ways_of
+from fairseq_signals_ext.evaluation.aggregation import ECG_FM_AGGREGATION, ways_of
 from fairseq_signals_ext.inference.backends import Outputs
 from fairseq_signals_ext.inference.hub import PREFIX
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
@@ -117,17 +117,18 @@ class LoadedModel:
         recording: AnyRecording,
         sample_rate: Optional[float] = None,
         leads: Leads = None,
+        unit: Optional[str] = None,
     ) -> Prediction:
         """Scores of a recording, and of each of its segments.
 
         Args:
-            recording, sample_rate, leads: a file, a `Recording` or an array, see `recordings.recording_of`.
+            recording, sample_rate, leads, unit: a file, a `Recording` or an array, see `recordings.recording_of`.
 
         Raises:
             UserError: the model was only pretrained, or the recording cannot be used.
         """
         self.check_predicts()
-        name, segments = self._segments(recording, sample_rate, leads)
+        name, segments = self._segments(recording, sample_rate, leads, unit)
         return self.prediction_of(run_segments(self._backend, segments), name, segments.facts)
 
     @contextlib.contextmanager
@@ -152,8 +153,11 @@ class LoadedModel:
             how: "mean", "max" or "ecg-fm", see `evaluation.aggregation.ways_of`.
 
         Raises:
-            UserError: another way is asked for.
+            UserError: another way is asked for, or ECG-FM's of labels of which none is its.
         """
+        if how == "ecg-fm" and not {*self.label_names} & {*ECG_FM_AGGREGATION}:
+            cure = "name its labels with labels='ecg-fm', --labels ecg-fm, if they are these"
+            raise UserError(f"{self.source}: has none of ECG-FM's labels; {cure}, or aggregate by mean or max")
         description = dataclasses.replace(self.description, aggregation=ways_of(self.label_names, how))
         return LoadedModel(description, self._backend, self.source)
 
@@ -184,13 +188,14 @@ class LoadedModel:
         recording: AnyRecording,
         sample_rate: Optional[float] = None,
         leads: Leads = None,
+        unit: Optional[str] = None,
         per: str = "recording",
         layer: Optional[int] = None,
     ) -> np.ndarray:
         """What the encoder makes of a recording, as a vector.
 
         Args:
-            recording, sample_rate, leads: as `predict`.
+            recording, sample_rate, leads, unit: as `predict`.
             per: "recording": float32, E, the mean over the frames of each segment, and over segments; "segment": of
                 each of them, N x E; "frame": N x T x E, zeros where a frame is of padding.
             layer: 1 to the number of transformer layers: after that layer; 0: what the first is given; None: the
@@ -201,7 +206,7 @@ class LoadedModel:
                 that only runs.
         """
         run = self.embedder(per, layer)
-        name, segments = self._segments(recording, sample_rate, leads)
+        name, segments = self._segments(recording, sample_rate, leads, unit)
         return self.embedding_of(run_segments(run, segments), name, segments.facts, per)
 
     def embedder(self, per: str, layer: Optional[int]) -> Run:
@@ -230,9 +235,9 @@ class LoadedModel:
         return outputs[-1].mean(axis=0) if per == "recording" else outputs[-1]
 
     def _segments(
-        self, recording: AnyRecording, sample_rate: Optional[float], leads: Leads
+        self, recording: AnyRecording, sample_rate: Optional[float], leads: Leads, unit: Optional[str]
     ) -> Tuple[str, SegmentedRecording]:
-        name, found = recording_of(recording, sample_rate, leads)
+        name, found = recording_of(recording, sample_rate, leads, unit)
         return name, SegmentedRecording.of(found, self.preprocessing, name)
 
     def _check(self, outputs: Outputs, name: str, facts: RecordingFacts) -> None:

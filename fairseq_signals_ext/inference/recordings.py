@@ -9,6 +9,7 @@ import numpy as np
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.leads import LEADS, parse_leads
 from fairseq_signals_ext.readers import Recording, read_ecg
+from fairseq_signals_ext.readers.facts import millivolts
 
 # a path, a recording, or an array: leads x samples, mV
 AnyRecording = Union[str, "os.PathLike[str]", Recording, np.ndarray]
@@ -41,35 +42,57 @@ class RecordingFacts:
     flags: Tuple[str, ...]
 
 
-def recording_of(given: Any, sample_rate: Optional[float] = None, leads: Leads = None) -> Tuple[str, Recording]:
+def recording_of(
+    given: Any, sample_rate: Optional[float] = None, leads: Leads = None, unit: Optional[str] = None
+) -> Tuple[str, Recording]:
     """A recording, and what messages call it.
 
     Args:
-        given: a file of any format that `readers.read_ecg` reads, a `Recording`, or an array: leads x samples, mV, NaN
-            where a sample is invalid.
+        given: a file of any format that `readers.read_ecg` reads, a `Recording`, or an array: leads x samples, NaN or
+            masked where a sample is invalid.
         sample_rate: Hz; of an array, or of a file that does not say it.
         leads: names, in order; of an array, unless it has the 12 standard leads in order, or of a file that does not
             name them.
+        unit: such as "uV"; of an array, mV unless it holds integers, or of a file that does not say it.
 
     Raises:
-        UserError: it cannot be read, or rate or leads are missing, or do not fit.
+        UserError: it cannot be read, or rate, leads or unit are missing, or do not fit.
     """
     if isinstance(given, (str, os.PathLike)):
         names = None if leads is None else [LEADS[position] for position in parse_leads(leads)]
         path = os.fspath(given)
-        return path, read_ecg(path, sample_rate=sample_rate, leads=names)
+        return path, read_ecg(path, sample_rate=sample_rate, leads=names, unit=unit)
     if isinstance(given, Recording):
         name = f"recording {given.record_id!r}"
-        if sample_rate is not None or leads is not None:
-            raise UserError(f"{name}: has a sample rate and leads of its own; leave these out")
+        if (sample_rate, leads, unit) != (None, None, None):
+            raise UserError(f"{name}: has a sample rate, leads and mV of its own; leave these out")
+        _check(given, name)
         return name, given
-    return "array", _recording_of_array(np.asarray(given), sample_rate, leads)
+    return "array", _recording_of_array(given, sample_rate, leads, unit)
 
 
-def _recording_of_array(array: np.ndarray, sample_rate: Optional[float], leads: Leads) -> Recording:
+def _check(recording: Recording, name: str) -> None:
+    """See that a recording that a user made holds together."""
+    signal = recording.signal if recording.stored is None else recording.stored.counts
+    leads = [lead for lead in recording.leads if isinstance(lead, (int, np.integer)) and 0 <= lead < len(LEADS)]
+    if list(recording.leads) != sorted({*leads}):
+        raise UserError(f"{name}: leads {recording.leads}; give positions in leads.LEADS, ascending, as 0 for I")
+    if signal.ndim != 2 or len(signal) != len(leads):
+        shape = " x ".join(map(str, signal.shape))
+        raise UserError(f"{name}: its shape is {shape}, but it has {len(leads)} leads; give leads x samples")
+
+
+def _recording_of_array(given: Any, sample_rate: Optional[float], leads: Leads, unit: Optional[str]) -> Recording:
+    is_masked = isinstance(given, np.ma.MaskedArray)
+    array = given.astype(np.float64).filled(np.nan) if is_masked else np.asarray(given)
     shape = " x ".join(str(size) for size in array.shape) or "that of a single number"
     if array.ndim != 2 or array.dtype.kind not in "iuf":
         raise UserError(f"array: is of {array.dtype} and its shape is {shape}; give numbers, leads x samples, in mV")
+    if unit is None and array.dtype.kind != "f":
+        raise UserError("array: holds integers; say with unit='uV', 'mV', ... what one stands for")
+    factor = millivolts(unit or "mV")
+    if factor is None:
+        raise UserError(f"array: the unit {unit!r} is no voltage; give mV, uV, nV or V")
     if sample_rate is None:
         raise UserError("array: does not say its sample rate; give sample_rate in Hz")
     if leads is None and len(array) != len(LEADS):
@@ -79,5 +102,5 @@ def _recording_of_array(array: np.ndarray, sample_rate: Optional[float], leads: 
     if len(positions) != len(array):
         raise UserError(f"array: its shape is {shape}, but {len(positions)} leads are named; name each row")
     order = np.argsort(positions)
-    signal = array[order].astype(np.float64, copy=False)
+    signal = array[order].astype(np.float64, copy=False) * factor
     return Recording("array", signal, tuple(sorted(positions)), float(sample_rate))

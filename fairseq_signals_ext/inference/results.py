@@ -13,7 +13,7 @@ import shutil
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Type
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Type
 
 import numpy as np
 
@@ -69,17 +69,15 @@ class Results:
         overwrite: bool = False,
     ):
         self._out, self._folder = out, out / UNFINISHED
-        is_going_on = resume and (self._folder / _SETTINGS).exists()
-        if not is_going_on:  # else what is there was made of these parts, and will be again
-            check_free(out, files, overwrite)
-        if not resume and not overwrite and (self._folder / _SETTINGS).exists():
-            raise UserError(f"{out}: has an unfinished run; go on with --resume, or begin again with --overwrite")
-        for name in files:
-            with contextlib.suppress(FileNotFoundError):
-                (out / name).unlink()
+        self._files = files
+        self._done_files: Set[str] = set()
+        check_results(out, files, resume, overwrite)
         if not resume and self._folder.exists():
             shutil.rmtree(self._folder)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError:
+            raise UserError(f"{out}: cannot be made; give another --out") from None
         remove_unfinished(self._folder)
         _agree(self._folder / _SETTINGS, settings)
         self.done = self._start = self._end_of_parts()
@@ -133,15 +131,21 @@ class Results:
                 yield np.load(array, mmap_mode="r")
 
     def finish(self) -> int:
-        """Write `rejected.csv` and remove the parts, when all other files are written; returns the number rejected."""
-        columns = {"file": "string", "reason": "string"}
-        rejected = write_csv(self._out / REJECTED_FILE, columns, self.rows(_REJECTED))
+        """Write `rejected.csv` when all other files are written; returns the number rejected.
+
+        Files of an earlier run that this one has not written are removed, and the parts.
+        """
+        rejected = self.write_table(REJECTED_FILE, _REJECTED, {"file": "string", "reason": "string"})
+        for name in {*self._files} - self._done_files:
+            with contextlib.suppress(FileNotFoundError):
+                (self._out / name).unlink()
         shutil.rmtree(self._folder)
         return rejected
 
     def write_table(self, name: str, table: str, columns: Columns) -> int:
         """Write a table as `OUT/NAME`, CSV or Parquet by its suffix; returns the number of its rows."""
         self._write_part()
+        self._done_files.add(name)
         write = write_parquet if name.endswith(".parquet") else write_csv
         return write(self._out / name, columns, self.rows(table))
 
@@ -163,6 +167,19 @@ class Results:
                 temporary.write_text("".join(f"{line}\n" for line in self._lines.counted), encoding="utf-8")
         self._start, self._written = self.done, time.monotonic()
         self._lines, self._arrays = _Rows(), _Rows()
+
+
+def check_results(out: Path, files: Sequence[str], resume: bool, overwrite: bool) -> None:
+    """See that a run may leave its results in a folder, before it begins; see `Results`.
+
+    Raises:
+        UserError: there are results already, or parts of an unfinished run.
+    """
+    is_unfinished = (out / UNFINISHED / _SETTINGS).exists()
+    if is_unfinished and not (resume or overwrite):
+        raise UserError(f"{out}: has an unfinished run; go on with --resume, or begin again with --overwrite")
+    if not (is_unfinished and resume):  # else what is there was made of its parts, and will be again
+        check_free(out, files, overwrite)
 
 
 def _agree(path: Path, settings: Mapping[str, Any]) -> None:

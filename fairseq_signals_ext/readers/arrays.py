@@ -85,7 +85,12 @@ def _recording(
     order = np.argsort(positions)
     signal, stored = signal_and_counts([rows[row] for row in order], [factor] * len(order), [0.0] * len(order))
     return Recording(
-        record_id=path.stem, physical=signal, leads=tuple(sorted(positions)), sample_rate=float(rate), stored=stored
+        record_id=path.stem,
+        physical=signal,
+        leads=tuple(sorted(positions)),
+        sample_rate=float(rate),
+        stored=stored,
+        assumed=tuple(name for name, given in (("leads", leads), ("unit", unit)) if given is None),
     )
 
 

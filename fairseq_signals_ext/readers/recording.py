@@ -43,6 +43,7 @@ class Recording:
         statements: what the file says in words: the lines of a report or of a machine's interpretation.
         stored: the file's own integers for exactly these leads, where it holds integers.
         derived: those of `leads` that the file does not hold and that were computed from I and II.
+        assumed: "leads" or "unit", where neither the file nor who read it said these: the twelve in standard order, mV.
     """
 
     record_id: str
@@ -57,6 +58,7 @@ class Recording:
     statements: Tuple[str, ...] = field(default=())
     stored: Optional[StoredCounts] = None
     derived: Tuple[int, ...] = field(default=())
+    assumed: Tuple[str, ...] = field(default=())
 
     @functools.cached_property
     def signal(self) -> np.ndarray:

@@ -76,8 +76,14 @@ def read_table(
     samples = list(values[: len(rows)])
     scale = [_millivolts(path, pairs[row][1], unit, samples) for row in rows.values()]
     signal, stored = signal_and_counts(samples, scale, [0.0] * len(scale))
+    has_units = unit is not None or all(pairs[row][1] for row in rows.values())
     return Recording(
-        record_id=path.stem, physical=signal, leads=tuple(rows), sample_rate=float(sample_rate), stored=stored
+        record_id=path.stem,
+        physical=signal,
+        leads=tuple(rows),
+        sample_rate=float(sample_rate),
+        stored=stored,
+        assumed=() if has_units else ("unit",),
     )
 
 

@@ -1,11 +1,14 @@
 """`Source`: a collection of recordings, and what its own tables say of them."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Mapping, Optional, Sequence
 
-from fairseq_signals_ext.errors import NotSaidError
+from fairseq_signals_ext.errors import NotSaidError, UserError
+from fairseq_signals_ext.leads import parse_leads
 from fairseq_signals_ext.readers import Recording, read_ecg
+from fairseq_signals_ext.readers.facts import millivolts
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,17 @@ def read_file(folder: Path, item: Item) -> Recording:
     said = dict(item.reading)
     while True:
         try:
-            return read_ecg(folder / item.name, **said)
+            recording = read_ecg(folder / item.name, **said)
         except NotSaidError as error:
             if error.what in said or error.what not in item.defaults:
                 raise
             said[error.what] = item.defaults[error.what]
+            continue
+        # what the user says comes before what would be assumed
+        assumed = [name for name in recording.assumed if name in item.defaults]
+        if not assumed:
+            return recording
+        said.update((name, item.defaults[name]) for name in assumed)
 
 
 @dataclass(frozen=True)
@@ -80,3 +89,10 @@ class SourceOptions:
     sample_rate: Optional[float] = None
     unit: Optional[str] = None
     leads: Optional[str] = None
+
+    def __post_init__(self) -> None:
+        parse_leads(self.leads)
+        if self.unit is not None and millivolts(self.unit) is None:
+            raise UserError(f"unit {self.unit!r}: is no voltage; give mV, uV, nV or V")
+        if self.sample_rate is not None and not 0 < self.sample_rate < math.inf:
+            raise UserError(f"sample rate {self.sample_rate:g}: give Hz above 0")

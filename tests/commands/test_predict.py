@@ -128,6 +128,22 @@ def write_dicom(path, signal, rate, like):
     dataset.save_as(path)
 
 
+def test_what_is_said_of_files_is_not_what_would_be_assumed(checkpoint, tmp_path):
+    """Twelve rows in an order of their own, in uV, of a file that says neither."""
+    signal = made_up_counts(np.random.default_rng(0), 5000) / 1000
+    order = [*range(6, 12), *range(6)]
+    np.save(tmp_path / "standard.npy", signal)
+    np.save(tmp_path / "own.npy", signal[order] * 1000)
+    assert predict(checkpoint, tmp_path / "standard.npy", "--out", tmp_path / "a", *RATE) == 0
+    leads = "V1,V2,V3,V4,V5,V6,I,II,III,aVR,aVL,aVF"
+    said = ["--input-leads", leads, "--input-unit", "uV"]
+    assert predict(checkpoint, tmp_path / "own.npy", "--out", tmp_path / "b", *RATE, *said) == 0
+    (expected,), (found,) = (rows(tmp_path / name / "predictions.csv") for name in "ab")
+    for label in LABELS:
+        assert float(found[f"probability_{label}"]) == pytest.approx(float(expected[f"probability_{label}"]), abs=1e-5)
+    assert found["flags"] == ""
+
+
 def test_the_same_ecg_in_four_formats(ecg_data, golden_folder, tmp_path):
     import wfdb
 
@@ -212,7 +228,7 @@ def test_truncated_real_files(ecg_data, checkpoint, tmp_path):
     assert sorted(found) == sorted(map(str, files))
 
 
-def test_an_interrupted_run_goes_on(checkpoint, tmp_path, monkeypatch):
+def test_an_interrupted_run_goes_on(checkpoint, tmp_path, monkeypatch, capsys):
     files = [write_npy(tmp_path / f"{number}.npy", number, 600) for number in range(9)]
     np.save(files[2], np.zeros((12, 600)))
     assert predict(checkpoint, *files, "--out", tmp_path / "whole", "--batch-size", 2, *RATE) == 1
@@ -226,8 +242,9 @@ def test_an_interrupted_run_goes_on(checkpoint, tmp_path, monkeypatch):
 
     broken = [checkpoint, *files, "--out", tmp_path / "broken", "--batch-size", 2, *RATE]
     monkeypatch.setattr(ensemble.Ensemble, "predict_all", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        predict(*broken)
+    capsys.readouterr()
+    assert predict(*broken) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "interrupted; go on with --resume"
     settings = json.loads((tmp_path / "broken" / ".unfinished" / "settings.json").read_text())
     assert {*settings} >= {"checkpoint", "list of recordings"}
     monkeypatch.undo()
@@ -257,6 +274,18 @@ def test_manifest_ensemble_and_aggregation(checkpoint, tmp_path):
         assert (row["record_id"], row["file"]) == (f"idx {number}", inputs.name(number))
 
 
+def test_results_are_replaced_when_new_ones_are_there(checkpoint, tmp_path, monkeypatch):
+    file, out = write_npy(tmp_path / "x.npy"), tmp_path / "out"
+    assert predict(checkpoint, file, "--out", out, *RATE, "--segments", "--format", "parquet") == 0
+    before = (out / "predictions.parquet").read_bytes()
+    monkeypatch.setattr(ensemble.Ensemble, "predict_all", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert predict(checkpoint, file, "--out", out, *RATE, "--overwrite") == 130
+    assert (out / "predictions.parquet").read_bytes() == before
+    monkeypatch.undo()
+    assert predict(checkpoint, file, "--out", out, *RATE, "--overwrite") == 0
+    assert sorted(path.name for path in out.iterdir()) == ["predictions.csv", "rejected.csv"]
+
+
 def test_values_of_a_regression(tmp_path):
     checkpoint = saved_checkpoint(tmp_path / "r.pt", "regression")
     file = write_npy(tmp_path / "x.npy")
@@ -276,6 +305,11 @@ def test_values_of_a_regression(tmp_path):
         ({"more": ["--threads", "0"]}, "threads 0"),
         ({"more": ["--device", "cuda:99"]}, "device 'cuda:99': cannot be used"),
         ({"out": "taken"}, "exists already"),
+        ({"more": ["--input-unit", "furlong"]}, "unit 'furlong': is no voltage"),
+        ({"more": ["--input-leads", "I,II,X9"]}, "unknown lead 'X9'"),
+        ({"more": ["--input-rate", "-5"]}, "sample rate -5: give Hz above 0"),
+        ({"more": ["--aggregate", "ecg-fm"]}, "has none of ECG-FM's labels"),
+        ({"more": ["--labels", "nope.csv"]}, "nope.csv: no such file"),
     ],
 )
 def test_a_users_mistake_is_one_line(checkpoint, tmp_path, monkeypatch, change, told):

@@ -12,6 +12,7 @@ from made_up_checkpoints import LABELS, saved_checkpoint
 
 import fairseq_signals_ext
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.exporting.export import export
 from fairseq_signals_ext.inference.ensemble import Ensemble, Predicted, Rejected, load_ensemble
 from fairseq_signals_ext.inference.inputs import Inputs, find_inputs
 from fairseq_signals_ext.inference.model import LoadedModel
@@ -162,6 +163,18 @@ def test_models_that_do_not_fit(model, tmp_path):
     with pytest.raises(UserError, match="fine-tune it first"):
         load_ensemble([pretrained])
     assert Ensemble([model, other(model, 1, thresholds=None)]).thresholds is None
+
+
+def test_exports_hold_their_labels(tmp_path):
+    """Those that are given are for the checkpoints that do not."""
+    path = saved_checkpoint(tmp_path / "a.pt")
+    state = torch.load(path, weights_only=True)
+    del state["task_state"]["label_names"], state["task_state"]["thresholds"]
+    torch.save(state, tmp_path / "unnamed.pt")
+    (tmp_path / "label_def.csv").write_text("\n".join(["name", *LABELS]) + "\n")
+    labels = str(tmp_path / "label_def.csv")
+    exported = export(path, "torchscript", tmp_path / "exported").folder
+    assert load_ensemble([tmp_path / "unnamed.pt", exported], labels=labels).label_names == LABELS
 
 
 def test_a_recording_without_numbers_is_rejected_and_a_model_without_them_stops(model, inputs):

@@ -107,7 +107,19 @@ def test_what_is_there_is_not_replaced_unasked(tmp_path):
     with pytest.raises(UserError, match=r"t\.csv: exists already"):
         run(tmp_path, 3)
     with Results(tmp_path, FILES, {}, overwrite=True):
-        assert not (tmp_path / "t.csv").exists()
+        assert (tmp_path / "t.csv").exists()
+
+
+def test_a_full_disk_is_said_as_one(tmp_path, monkeypatch):
+    """numpy names neither the error nor the place."""
+
+    def full(file, array):
+        raise OSError("1158144 requested and 49120 written")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(OSError, match="No space left") as found:
+        run(tmp_path, 3)
+    assert found.value.filename == str(tmp_path / ".unfinished")
 
 
 def test_an_unfinished_run_is_not_forgotten(tmp_path):
