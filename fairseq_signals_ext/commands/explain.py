@@ -29,7 +29,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from fairseq_signals_ext.commands import _run_arguments as run_arguments
+from fairseq_signals_ext.commands._output_names import distinct_names, stem_of
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.files import check_free
 
 if TYPE_CHECKING:
     from fairseq_signals_ext.explaining.saliency import MapOptions, Saliency
@@ -124,8 +126,6 @@ class _Job:
 
 def _jobs(inputs: "Inputs", args: argparse.Namespace) -> List[List[_Job]]:
     """The maps of each recording; a `UserError` if results are there already."""
-    from fairseq_signals_ext.evaluation.report import check_free
-    from fairseq_signals_ext.explaining.writing import distinct_names, stem_of
 
     labels: Sequence[Optional[str]] = list(dict.fromkeys(args.label or [None]))
     files = [inputs.name(number) for number in range(len(inputs))]

@@ -11,9 +11,10 @@ Leaves in OUT for each recording NAME.html, which needs nothing else and opens i
 rejected.csv with the files that cannot be used. The exit status is 1 if there are any. With --anonymous the pages are
 report-1.html and so on, in the order of the files, and nothing in them says who the patient is.
 
-Printed, a page is one A4 sheet with the ECG at 25 mm/s and 10 mm/mV; print at 100 %. Where the amplitudes need more
-room than that leaves, the rhythm strip is left out, or what the model says is on a second sheet. A model that was only
-pretrained has no labels, and so pages with the ECG, where it looked, and the nearest known recordings.
+Printed, a page is one A4 sheet with the ECG at 25 mm/s and 10 mm/mV; print at 100 %. Where complexes are tall, rows
+reach into each other, as on an ECG machine's paper. Of many labels the positive and the most probable ones are printed;
+a screen shows all. A model that was only pretrained has no labels, and so pages with the ECG, where it looked, and the
+nearest known recordings.
 
 For research use only; not a medical device.
 """
@@ -26,7 +27,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List
 
 from fairseq_signals_ext.commands import _run_arguments as run_arguments
-from fairseq_signals_ext.errors import MissingPackageError, UserError
+from fairseq_signals_ext.commands._output_names import distinct_names, stem_of
+from fairseq_signals_ext.errors import UserError
 
 if TYPE_CHECKING:
     from fairseq_signals_ext.inference.inputs import Inputs
@@ -72,6 +74,7 @@ def run(options: argparse.Namespace) -> int:
     warnings.filterwarnings("ignore", message=r"Glyph \d+")
     from tqdm import tqdm
 
+    from fairseq_signals_ext.inference.reading_ahead import reason_of
     from fairseq_signals_ext.inference.results import REJECTED_FILE, write_csv
     from fairseq_signals_ext.reporting.findings import check_options
     from fairseq_signals_ext.reporting.report import write_report
@@ -86,12 +89,11 @@ def run(options: argparse.Namespace) -> int:
     for number, path in enumerate(tqdm(paths, desc="report", unit="recording", disable=None)):
         try:
             write_report(model, _recording(inputs, number), path, name=inputs.name(number), options=shown)
-        except MissingPackageError:
-            raise
-        except UserError as error:
+        except Exception as error:  # noqa: BLE001 - one file must not stop those that follow
+            reason = reason_of(error, inputs.name(number))
             # none of an earlier run
             path.unlink(missing_ok=True)
-            rejected.append({"file": inputs.name(number), "reason": str(error)})
+            rejected.append({"file": inputs.name(number), "reason": reason})
     write_csv(options.out / REJECTED_FILE, {"file": "string", "reason": "string"}, iter(rejected))
     made = len(paths) - len(rejected)
     print(f"{options.out}: {made} report{'s' * (made != 1)}")
@@ -102,8 +104,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _paths(inputs: "Inputs", options: argparse.Namespace) -> List[Path]:
     """The page of each recording; a `UserError` if one is there already."""
-    from fairseq_signals_ext.evaluation.report import check_free
-    from fairseq_signals_ext.explaining.writing import distinct_names, stem_of
+    from fairseq_signals_ext.files import check_free
 
     if options.anonymous:
         names = [f"report-{number}" for number in range(1, len(inputs) + 1)]

@@ -1,13 +1,15 @@
-"""Serve a model on this machine: a page on which one drops ECG files, and /predict for programs.
+"""Serve a model on this machine: a page on which one drops ECG files, and /predict and /report for programs.
 
 examples:
   fairseq-signals-ext serve run/checkpoints/checkpoint_best.pt       # then open the address that is printed
   curl -F file=@ecg.dcm http://127.0.0.1:8000/predict
   curl -F file=@A0001.hea -F file=@A0001.mat http://127.0.0.1:8000/predict                        # WFDB
   curl -F file=@ecg.npy -F sample_rate=500 -F leads=I,II,V1 -F unit=mV http://127.0.0.1:8000/predict
+  curl -F file=@ecg.dcm -F anonymous=1 http://127.0.0.1:8000/report > report.html
 
-A request is one recording. Its files are kept in a temporary folder until it is answered. A few requests are in work
-at a time and the model takes one after the other; the rest wait. Other paths: /model (facts), /health. Ctrl-C ends it.
+/predict answers JSON; /report the page that the command report makes, with anonymous=1 without who the patient is. A
+request is one recording. Its files are kept in a temporary folder until it is answered. A few requests are in work at a
+time and the model takes one after the other; the rest wait. Other paths: /model (facts), /health. Ctrl-C ends it.
 For research use only. There is no authentication and no encryption, so by default only this machine is served.
 """
 
@@ -22,6 +24,7 @@ import warnings
 from types import FrameType
 from typing import Any, Iterator, Optional
 
+from fairseq_signals_ext.commands import _run_arguments as run_arguments
 from fairseq_signals_ext.errors import UserError
 
 _WAITING = 2048  # connections that the system holds for us
@@ -30,18 +33,10 @@ _SECONDS_TO_END = 10
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("checkpoint", help="ours or ECG-FM's, the folder of an export, or hf:OWNER/REPO/... on the hub")
+    run_arguments.add_model(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default 127.0.0.1: this machine)")
     parser.add_argument("--port", type=int, default=8000, help="0: any that is free (default 8000)")
     parser.add_argument("--max-upload-mb", type=float, default=64, help="largest upload (default 64)")
-    parser.add_argument(
-        "--labels",
-        help="names of the labels, if the checkpoint does not hold them: a label_def.csv, or ecg-fm for those of "
-        "ECG-FM's published classifier",
-    )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default cpu)")
-    parser.add_argument("--threads", type=int, help="on a CPU (default: as many as the runtime takes)")
-    parser.add_argument("--bf16", action="store_true", help="compute in bfloat16, faster on a GPU")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -53,6 +48,8 @@ def run(options: argparse.Namespace) -> int:
     # before fairseq is imported, which would show everything
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     warnings.filterwarnings("ignore", module=r"torch\.nn\.utils\.weight_norm")
+    # a report's letters that the picture's font lacks are drawn by the browser, which has them
+    warnings.filterwarnings("ignore", message=r"Glyph \d+")
     # before the model is loaded; starlette would miss the first only when something is uploaded
     import python_multipart  # noqa: F401
     import uvicorn  # noqa: F401
@@ -65,9 +62,7 @@ def run(options: argparse.Namespace) -> int:
     if not 1e-3 <= options.max_upload_mb <= 1e5:
         raise UserError(f"--max-upload-mb {options.max_upload_mb:g}: give 0.001 to 100000")
     with _ending_on_signals(), _listening(options.host, options.port) as listening:
-        model = fairseq_signals_ext.load(
-            options.checkpoint, options.labels, options.device, options.threads, options.bf16
-        )
+        model = fairseq_signals_ext.load(options.checkpoint, **run_arguments.model_options(options))
         app = make_app(model, Limits(round(options.max_upload_mb * 1e6)), hosts_of(options.host))
         if not is_local(options.host):
             warning = "anyone who can reach it may use it, as there is no authentication and no encryption"

@@ -1,9 +1,8 @@
 """What an explanation leaves: arrays, tables and pictures."""
 
 import csv
-import re
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Sequence
+from typing import Any, Mapping, Sequence
 
 import numpy as np
 
@@ -14,26 +13,6 @@ from fairseq_signals_ext.plotting.excerpt import PAPER_SECONDS
 from fairseq_signals_ext.readers import Recording
 
 _SEEN_SECONDS = 0.04
-
-
-def stem_of(name: str) -> str:
-    """What the files of an input are called, such as `A0001` for `records/A0001.hea`."""
-    path = Path(name)
-    # what follows a shard's name is no suffix
-    return path.name if "#" in path.name else path.stem
-
-
-def distinct_names(names: Sequence[str]) -> List[str]:
-    """The same names, fit for files, each another in any case of its letters."""
-    found: Dict[str, str] = {}
-    for name in names:
-        safe = re.sub(r"[^\w.-]+", "_", name).lstrip(".-") or "recording"
-        distinct, number = safe, 1
-        while distinct.lower() in found:
-            number += 1
-            distinct = f"{safe}-{number}"
-        found[distinct.lower()] = distinct
-    return list(found.values())
 
 
 def write_saliency(saliency: Saliency, path: Path) -> None:
@@ -81,8 +60,7 @@ def _cell(value: Any) -> Any:
 def draw_saliency(saliency: Saliency, recording: Recording, path: Path, title: str) -> None:
     """Draw a recording with the map under its trace: the ten seconds around the peak, of a shorter one all.
 
-    Maps that tell leads apart are drawn with whole leads below each other, and as their means over 40 ms (1 mm), for a
-    single sample could not be seen; others on the standard 3 x 4 as they are.
+    Maps that tell leads apart are drawn with whole leads below each other; others on the standard 3 x 4.
 
     Raises:
         UserError: the picture cannot be written.
@@ -91,14 +69,27 @@ def draw_saliency(saliency: Saliency, recording: Recording, path: Path, title: s
 
     latest = max(0.0, recording.samples / recording.sample_rate - PAPER_SECONDS)
     start = min(max(0.0, saliency.peak[1] - PAPER_SECONDS / 2), latest)
-    values, layout = saliency.at(recording), "3x4"
-    if saliency.leads:
-        values, layout = _smoothed(values, round(_SEEN_SECONDS * recording.sample_rate)), "12x1"
+    layout = "12x1" if saliency.leads else "3x4"
+    values = drawn_values(saliency, recording)
     save_figure(draw_ecg(recording, values, start=start, layout=layout, title=title), path)
 
 
-def _smoothed(rows: np.ndarray, samples: int) -> np.ndarray:
-    """Means of the known values around each sample; NaN stays."""
+def drawn_values(saliency: Saliency, recording: Recording) -> np.ndarray:
+    """A map as `draw_ecg` takes it: at the recording's samples.
+
+    One that tells leads apart is given as its means over 40 ms (1 mm), for a single sample could not be seen.
+    """
+    values = saliency.at(recording)
+    return smoothed(values, round(_SEEN_SECONDS * recording.sample_rate)) if saliency.leads else values
+
+
+def smoothed(rows: np.ndarray, samples: int) -> np.ndarray:
+    """Means of the known values around each sample: float64, as many rows and samples; NaN stays.
+
+    Args:
+        rows: 0 or more, or NaN.
+        samples: that a mean is over, of which those outside are not known.
+    """
     from scipy.ndimage import uniform_filter1d
 
     known = np.isfinite(rows)

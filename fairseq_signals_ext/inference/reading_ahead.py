@@ -4,6 +4,7 @@ Only a fixed number waits, so that memory does not grow with the number of recor
 """
 
 import dataclasses
+import itertools
 import os
 import signal
 import threading
@@ -12,7 +13,7 @@ from collections import deque
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Any, Deque, Dict, Iterator, Optional, Sequence, Union
+from typing import Any, Deque, Dict, Iterator, List, Optional, Sequence, Union
 
 from fairseq_signals_ext.checkpoints.description import Preprocessing
 from fairseq_signals_ext.errors import MissingPackageError, UserError
@@ -21,8 +22,10 @@ from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
 from fairseq_signals_ext.inference.recordings import RecordingFacts
 from fairseq_signals_ext.readers.facts import shown
 
-# recordings that a process may be ahead of the model
-_AHEAD = 3
+# recordings that go to another process together, and their size from which on no more do
+_CHUNK, _CHUNK_BYTES = 16, 2**25
+# such chunks that wait, beyond one a process
+_AHEAD = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,24 +135,28 @@ def _with_record_id(read: Read, record_id: str) -> Read:
 
 def _read_in_processes(work: Work, numbers: Sequence[int], jobs: int) -> Iterator[Read]:
     """As `map(work.read, numbers)`; a recording that ends the process that reads it is rejected."""
-    ahead = jobs + _AHEAD
-    waiting: Deque[int] = deque(numbers[:ahead])
+    chunks = (numbers[first : first + _CHUNK] for first in range(0, len(numbers), _CHUNK))
     pool = _Pool(work, jobs)
+    waiting: Deque[Sequence[int]] = deque(itertools.islice(chunks, jobs + _AHEAD))
     try:
         pending = deque(map(pool.submit, waiting))
         while waiting:
-            number, future = waiting.popleft(), pending.popleft()
+            chunk, future = waiting.popleft(), pending.popleft()
             try:
-                yield future.result()
+                found = future.result()
             except BrokenProcessPool:
-                # it may have been the fault of any that were in work: this one alone will show
+                # it may have been the fault of any that were in work: one alone will show
                 pool.start_again()
-                yield pool.read_alone(number)
+                found = [pool.read_alone(chunk[0])]
                 pending = deque(map(pool.submit, waiting))
-            following = number + ahead
-            if following <= numbers[-1]:
-                waiting.append(following)
-                pending.append(pool.submit(following))
+            yield from found
+            if len(found) < len(chunk):
+                waiting.appendleft(chunk[len(found) :])
+                pending.appendleft(pool.submit(waiting[0]))
+            else:
+                for following in itertools.islice(chunks, 1):
+                    waiting.append(following)
+                    pending.append(pool.submit(following))
     finally:
         pool.end()
 
@@ -161,22 +168,23 @@ class _Pool:
         self._work, self._jobs = work, jobs
         self._executor: Any = None
 
-    def submit(self, number: int) -> "Future[Read]":
+    def submit(self, numbers: Sequence[int]) -> "Future[List[Read]]":
+        """Read these, or the first of them if they are large."""
         # its processes are no forks, which may stand still where torch has threads, and need no guarded main module
         from loky import ProcessPoolExecutor
 
         if self._executor is None:
             self._executor = ProcessPoolExecutor(self._jobs, initializer=_start_worker, initargs=(self._work,))
         try:
-            return self._executor.submit(_read_in_worker, number)
+            return self._executor.submit(_read_in_worker, numbers)
         except BrokenProcessPool as error:
-            failed: "Future[Read]" = Future()
+            failed: "Future[List[Read]]" = Future()
             failed.set_exception(error)
             return failed
 
     def read_alone(self, number: int) -> Read:
         try:
-            return self.submit(number).result()
+            return self.submit([number]).result()[0]
         except BrokenProcessPool:
             self.start_again()
             reason = "reading it ended the process (out of memory, or a damaged file); get it again, or cut it"
@@ -209,6 +217,15 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _read_in_worker(number: int) -> Read:
+def _read_in_worker(numbers: Sequence[int]) -> List[Read]:
+    """Some of them, from the first on: what goes to the other process waits there, and must not be much."""
     assert _worker is not None
-    return _worker.read(number)
+    found: List[Read] = []
+    size = 0
+    for number in numbers:
+        found.append(_worker.read(number))
+        if isinstance(found[-1], ReadRecording):
+            size += sum(one.counts.nbytes for one in found[-1].segments.values())
+        if size > _CHUNK_BYTES:
+            break
+    return found

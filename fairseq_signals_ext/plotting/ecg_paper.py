@@ -13,6 +13,7 @@ from fairseq_signals_ext.plotting.excerpt import PAPER_SECONDS, Excerpt, cut_exc
 from fairseq_signals_ext.plotting.rows import MM_A_MILLIVOLT, MM_A_SECOND, MOST_MILLIVOLTS, Row, Trace, arrange
 from fairseq_signals_ext.plotting.saliency_bands import LEVELS, UNKNOWN, bands, by_level
 from fairseq_signals_ext.plotting.saving import save_figure, svg_text
+from fairseq_signals_ext.plotting.spacing import moved_together, overlap
 from fairseq_signals_ext.readers import Recording
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ _PULSE_SHAPE = np.array([(0, 0), (0.1, 0), (0.1, 1), (0.3, 1), (0.3, 0), (0.4, 0
 # sizes of letters, in points
 _NAME, _NOTE, _SMALL, _TITLE = 9.0, 6.0, 7.0, 11.0
 _CLIPPED = f"Red: beyond {MOST_MILLIVOLTS:g} mV, clipped."
+_CLIPPED_AT_EDGE = f"Red: beyond {MOST_MILLIVOLTS:g} mV or the paper, clipped."
 _LAYERS = {"paper": 0, "saliency": 1, "grid": 2, "separator": 3, "trace": 4, "text": 5}
 
 
@@ -65,15 +67,17 @@ def draw_ecg(
     rhythm_leads: Sequence[str] = ("II",),
     title: str = "",
     notes: Mapping[str, str] = {},
+    most_height: Optional[float] = None,
 ) -> "Figure":
     """Draw ten seconds of a recording as a clinician knows it: 270 mm wide, 25 mm/s, 10 mm/mV, nothing filtered.
 
     `"3x4"`: four columns of 2.5 s, each beginning where the one before ends, and whole rhythm strips below. A recording
     under 10 s has columns of a quarter of it, one up to 2.5 s stands whole in each column; the paper stays as wide.
     `"12x1"`: every lead whole, below each other. The median of the ten seconds of a lead lies on the baseline of its
-    row, whatever its offset. Rows are as far apart as the traces need, so the height varies. Values over 10 mV from the
-    median are clipped at the edge of their row, in red and with a note. Above 1000 Hz the lowest and highest values of
-    every few samples are drawn.
+    row, whatever its offset. Rows are as far apart as the traces need, so the height varies; with `most_height` they
+    come closer where they must, as on an ECG machine's paper, and the foot says if traces of different rows cross.
+    Values over 10 mV from the median are clipped at the edge of their row, in red and with a note. Above 1000 Hz the
+    lowest and highest values of every few samples are drawn.
 
     Args:
         recording: leads that it lacks keep their box, with "not recorded"; samples that are NaN are gaps.
@@ -84,6 +88,8 @@ def draw_ecg(
         rhythm_leads: strips below the 3 x 4; if none of them was recorded, the recording's first lead.
         title: one line above.
         notes: what to write beside the name of a lead, such as `{"V1": "constant"}`. Derived leads have theirs.
+        most_height: mm, of the picture, 91 or more for one rhythm strip. Where traces need more although baselines are
+            only 15 mm apart, they are clipped at the edge of the paper, in red and with a note.
 
     Returns:
         The figure, for `save_figure` and `svg_text`; pyplot does not know it, so it needs no closing.
@@ -93,8 +99,12 @@ def draw_ecg(
     """
     excerpt = cut_excerpt(recording, saliency, start)
     names = _names(recording, notes)
-    rows = arrange(excerpt, layout, rhythm_leads, [_name_width(*name) for name in names])
-    page = _page(rows, title)
+    widths = [_name_width(*name) for name in names]
+    rows = arrange(excerpt, layout, rhythm_leads, widths)
+    warning = _CLIPPED
+    if most_height is not None and _height(rows) > most_height:
+        rows, warning = moved_together(rows, most_height - _TOP - _BOTTOM, widths), _CLIPPED_AT_EDGE
+    page = _page(rows, title, warning)
     _draw_grid(page)
     _draw_time(page, start, excerpt.seconds)
     for number, (baseline, row) in enumerate(page.placed):
@@ -117,11 +127,15 @@ def _name_width(name: str, note: str) -> float:
     return text.width(f"{name} ", _NAME, "bold") + text.width(note, _NOTE) + 1.5
 
 
-def _page(rows: Sequence[Row], title: str) -> _Page:
-    """A picture of its true size with nothing on it but the title."""
+def _height(rows: Sequence[Row]) -> float:
+    return _TOP + sum(row.above + row.below for row in rows) + _BOTTOM
+
+
+def _page(rows: Sequence[Row], title: str, warning: str) -> _Page:
+    """A picture of its true size with nothing on it but the title, and the warning if anything is clipped."""
     from matplotlib.figure import Figure
 
-    width, height = _PAPER + 2 * _SIDE, _TOP + sum(row.above + row.below for row in rows) + _BOTTOM
+    width, height = _PAPER + 2 * _SIDE, _height(rows)
     figure = Figure(figsize=(width / 25.4, height / 25.4), facecolor="white", layout=None)
     heading = text.cleaned(title)
     figure.set_label(f"ECG: {heading}" if heading else "ECG")
@@ -129,9 +143,9 @@ def _page(rows: Sequence[Row], title: str) -> _Page:
     axes.set_axis_off()
     at, room = height - 0.55 * _TOP, _PAPER
     if any(trace.beyond is not None for row in rows for trace in row.traces):
-        room -= text.width(_CLIPPED, _SMALL, "bold") + 5
+        room -= text.width(warning, _SMALL, "bold") + 5
         style = text.style(_SMALL, "bold")
-        axes.text(_SIDE + _PAPER, at, _CLIPPED, va="center", ha="right", color=_WARNING, **style)
+        axes.text(_SIDE + _PAPER, at, warning, va="center", ha="right", color=_WARNING, **style)
     shown = text.fitting(heading, room, _TITLE, "bold")
     axes.text(_SIDE, at, shown, va="center", color=_INK, **text.style(_TITLE, "bold"))
     baselines, top = [], height - _TOP
@@ -180,7 +194,7 @@ def _draw_row(axes: Any, baseline: float, row: Row, names: Sequence[Tuple[str, s
     _draw_line(axes, pulse, f"{gid}-calibration")
     for number, trace in enumerate(row.traces):
         left = _SIDE + _PULSE + MM_A_SECOND * trace.cell.left
-        _write_name(axes, left, baseline + row.name, trace, names[trace.cell.lead])
+        _write_name(axes, left, baseline + trace.name, trace, names[trace.cell.lead])
         if len(trace.x):
             _draw_trace(axes, (_SIDE + _PULSE, baseline), trace, f"{gid}-{LEADS[trace.cell.lead]}")
         else:
@@ -220,7 +234,7 @@ def _write_name(axes: Any, left: float, bottom: float, trace: Trace, name: Tuple
         note = "clipped: {:.3g} to {:.3g} mV".format(*trace.reached)
     shown = text.fitting(note, room, _NOTE)
     colour = _FAINT if trace.beyond is None else _WARNING
-    axes.text(at, bottom, shown, va="bottom", color=colour, zorder=layer, **text.style(_NOTE))
+    axes.text(at, bottom, shown, va="bottom", color=colour, zorder=layer, bbox=paper, **text.style(_NOTE))
 
 
 def _draw_saliency(page: _Page, excerpt: Excerpt, saliency: np.ndarray) -> None:
@@ -269,6 +283,8 @@ def _write_facts(page: _Page, recording: Recording, start: float) -> None:
         facts.append(f"every lead from {start:.10g} s")
     if any(trace.cell.lead in recording.derived for trace in traces):
         facts.append("derived: computed from I and II")
+    if overlap(page.rows):
+        facts.append("rows overlap")
     # not more spaces, which a browser makes one
     _write_foot(page.axes, " · ".join(facts), _SIDE)
 

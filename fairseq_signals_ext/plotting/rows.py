@@ -10,17 +10,18 @@ from fairseq_signals_ext.leads import LEADS, parse_leads
 from fairseq_signals_ext.plotting.excerpt import PAPER_SECONDS, Excerpt, thinned
 
 MM_A_SECOND, MM_A_MILLIVOLT = 25.0, 10.0
+# thick lines of the paper
+SQUARE = 5
 # no heart gives more, so what lies beyond moves no row
 MOST_MILLIVOLTS = 10.0
 LAYOUTS = ("3x4", "12x1")
 _COLUMNS = 4
 _COLUMN_SECONDS = PAPER_SECONDS / _COLUMNS
-_SQUARE = 5
+GAP = 1.0
+LOWEST_NAME, NAME_HEIGHT = 8.0, 3.5
 # a row has room for the calibration pulse at least
-_LEAST_ABOVE, _LEAST_BELOW = MM_A_MILLIVOLT, 5.0
+LEAST_ABOVE, LEAST_BELOW = MM_A_MILLIVOLT, 5.0
 _CLIPPED, _CLIPPED_NAME_WIDTH = 20.0, 50.0
-_GAP = 1.0
-_LOWEST_NAME, _NAME_HEIGHT = 8.0, 3.5
 
 
 class Cell(NamedTuple):
@@ -46,8 +47,9 @@ class Trace(NamedTuple):
         cell: the box.
         x: from the left end of the paper.
         y: from the row's baseline; NaN: a gap. Empty for a lead that was not recorded.
-        beyond: where y was moved to the edge of the row; None: nowhere.
+        beyond: where y was moved to the edge of the row or the paper; None: nowhere.
         reached: lowest and highest value, mV from the median, before that.
+        name: height of the lower edge of the name above the row's baseline.
     """
 
     cell: Cell
@@ -55,6 +57,17 @@ class Trace(NamedTuple):
     y: np.ndarray
     beyond: Optional[np.ndarray] = None
     reached: Tuple[float, float] = (0.0, 0.0)
+    name: float = LOWEST_NAME
+
+    def name_ends(self, widths: Sequence[float]) -> Tuple[float, float]:
+        """Where the name begins and ends with its note, from the left end of the paper.
+
+        Args:
+            widths: of the name of each lead of `leads.LEADS`.
+        """
+        width = widths[self.cell.lead]
+        left = MM_A_SECOND * self.cell.left
+        return left, left + (width if self.beyond is None else max(width, _CLIPPED_NAME_WIDTH))
 
 
 class Row(NamedTuple):
@@ -63,13 +76,11 @@ class Row(NamedTuple):
     Attributes:
         traces: from left to right.
         above, below: how far the row reaches from its baseline.
-        name: height of the lower edge of the names above the baseline.
     """
 
     traces: Tuple[Trace, ...]
     above: float
     below: float
-    name: float
 
 
 def arrange(excerpt: Excerpt, layout: str, rhythm_leads: Sequence[str], name_widths: Sequence[float]) -> List[Row]:
@@ -129,38 +140,40 @@ def _row(traces: Sequence[Trace], name_widths: Sequence[float]) -> Row:
     absurd = np.abs(heights) > MM_A_MILLIVOLT * MOST_MILLIVOLTS
     # nobody must take what is clipped for a small wave
     edges = np.where(absurd, np.clip(heights, -_CLIPPED, _CLIPPED), heights)
-    lowest = float(np.fmin.reduce(edges, initial=-_LEAST_BELOW))
-    highest = float(np.fmax.reduce(edges, initial=_LEAST_ABOVE))
-    traces = [_clipped(trace, lowest, highest) for trace in traces]
-    name = _GAP + max(_highest_under_name(trace, name_widths[trace.cell.lead]) for trace in traces)
-    name = max(_LOWEST_NAME, name)
-    return Row(tuple(traces), _GAP + max(highest, name + _NAME_HEIGHT), _GAP - lowest, name)
+    lowest = float(np.fmin.reduce(edges, initial=-LEAST_BELOW))
+    highest = float(np.fmax.reduce(edges, initial=LEAST_ABOVE))
+    traces = [clipped(trace, lowest, highest) for trace in traces]
+    name = max(LOWEST_NAME, GAP + max(_highest_under_name(trace, name_widths) for trace in traces))
+    traces = [trace._replace(name=name) for trace in traces]
+    return Row(tuple(traces), GAP + max(highest, name + NAME_HEIGHT), GAP - lowest)
 
 
 def _on_the_grid(rows: Sequence[Row]) -> List[Row]:
     """The rows with so much more below that baselines, top and bottom of the paper are thick lines of its grid."""
-    first = rows[0]._replace(above=_squares(rows[0].above))
+    first = rows[0]._replace(above=squares(rows[0].above))
     rows = [first, *rows[1:]]
     following = [row.above for row in rows[1:]] + [0.0]
-    return [row._replace(below=_squares(row.below + above) - above) for row, above in zip(rows, following)]
+    return [row._replace(below=squares(row.below + above) - above) for row, above in zip(rows, following)]
 
 
-def _squares(length: float) -> int:
-    """The length in whole squares, rounded up."""
-    return _SQUARE * math.ceil(length / _SQUARE - 1e-9)
+def squares(length: float) -> int:
+    """The length rounded up to whole squares, in mm."""
+    return SQUARE * math.ceil(length / SQUARE - 1e-9)
 
 
-def _clipped(trace: Trace, lowest: float, highest: float) -> Trace:
+def clipped(trace: Trace, lowest: float, highest: float) -> Trace:
+    """The trace with what is beyond moved to the nearest of the two heights."""
     beyond = (trace.y < lowest) | (trace.y > highest)
     if not beyond.any():
         return trace
+    moved = trace._replace(y=np.clip(trace.y, lowest, highest))
+    if trace.beyond is not None:
+        return moved._replace(beyond=trace.beyond | beyond)
     reached = (float(np.nanmin(trace.y)) / MM_A_MILLIVOLT, float(np.nanmax(trace.y)) / MM_A_MILLIVOLT)
-    return trace._replace(y=np.clip(trace.y, lowest, highest), beyond=beyond, reached=reached)
+    return moved._replace(beyond=beyond, reached=reached)
 
 
-def _highest_under_name(trace: Trace, width: float) -> float:
+def _highest_under_name(trace: Trace, name_widths: Sequence[float]) -> float:
     """How high the trace comes where the name stands; lines between points can be no higher than their ends."""
-    width = width if trace.beyond is None else max(width, _CLIPPED_NAME_WIDTH)
-    start = MM_A_SECOND * trace.cell.left
-    last = np.searchsorted(trace.x, start + width, side="right") + 1
+    last = np.searchsorted(trace.x, trace.name_ends(name_widths)[1], side="right") + 1
     return float(np.nan_to_num(trace.y[:last], nan=0.0).max(initial=0.0))

@@ -73,6 +73,6 @@ def svg_text(figure: "Figure") -> str:
 def _own_tag(tag: str, prefix: str) -> str:
     """A tag with ids of its own, and coordinates without digits under 0.001 points, which are a third of a file."""
     if tag.startswith("<path"):
-        tag = re.sub(r"(\.\d{3})\d+", r"\1", tag)
+        tag = re.sub(r"(?<=\.\d{3})\d+", "", tag)
     tag = tag.replace(' id="', f' id="{prefix}-')
     return re.sub(r'(href="|url\()#', rf"\g<1>#{prefix}-", tag)

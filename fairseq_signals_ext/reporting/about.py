@@ -10,7 +10,6 @@ from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.inference.model import LoadedModel
 from fairseq_signals_ext.reporting.findings import Findings, Neighbour
 from fairseq_signals_ext.reporting.html import notes, table, terms, text
-from fairseq_signals_ext.serving.answers import model_name
 
 _MOST_STATEMENTS = 300
 _SIZES = (("encoder_layers", "layers"), ("encoder_embed_dim", "dimensions"), ("encoder_attention_heads", "heads"))
@@ -64,8 +63,8 @@ def _neighbour(rank: int, neighbour: Neighbour, anonymous: bool) -> str:
 def model_facts(findings: Findings) -> List[Tuple[str, object]]:
     """Facts of the model, of several those of the first with the names of the others."""
     model, others = findings.models[0], findings.models[1:]
-    also = [("Ensemble with", ", ".join(map(model_name, others)))] if others else []
-    return [("Checkpoint", model_name(model)), *also, *_facts_of(model)]
+    also = [("Ensemble with", ", ".join(model.name for model in others))] if others else []
+    return [("Checkpoint", model.name), *also, *_facts_of(model)]
 
 
 def model_section(findings: Findings) -> str:

@@ -4,29 +4,27 @@ from typing import TYPE_CHECKING, List, Tuple
 
 import numpy as np
 
+from fairseq_signals_ext.explaining.writing import drawn_values
 from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.plotting.excerpt import PAPER_SECONDS
 from fairseq_signals_ext.preparation.quality import FLAGS
 from fairseq_signals_ext.reporting.findings import Findings
 from fairseq_signals_ext.reporting.html import text
-from fairseq_signals_ext.serving.answers import model_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_MM_AN_INCH = 25.4
 _GOOD = '<p class="quality"><b>Signal quality:</b> nothing is flagged, no lead is missing.</p>'
 
 
-def draw(findings: Findings, has_strip: bool) -> "Figure":
-    """The picture: 3 x 4, with or without the rhythm strip of lead II."""
+def draw(findings: Findings, most_height: float) -> "Figure":
+    """The picture, 3 x 4 with the rhythm strip of lead II, no higher than `most_height` (mm)."""
     from fairseq_signals_ext.plotting.ecg_paper import draw_ecg
 
-    saliency = None if findings.saliency is None else findings.saliency.at(findings.recording)
-    strip = ("II",) if has_strip else ()
+    saliency = None if findings.saliency is None else drawn_values(findings.saliency, findings.recording)
     start, end = shown_seconds(findings)
     title = _title(findings)
-    figure = draw_ecg(findings.recording, saliency, start=start, title=title, rhythm_leads=strip)
+    figure = draw_ecg(findings.recording, saliency, start=start, title=title, most_height=most_height)
     # it stands close to the text above it
     figure.set_facecolor("none")
     leads = ", ".join(LEADS[lead] for lead in findings.recording.leads)
@@ -34,26 +32,21 @@ def draw(findings: Findings, has_strip: bool) -> "Figure":
     return figure
 
 
-def height(figure: "Figure") -> float:
-    """Of a picture, mm."""
-    return float(_MM_AN_INCH * figure.get_size_inches()[1])
-
-
-def caption(findings: Findings, note: str) -> str:
-    """What stands below the picture; `note` says how it is printed."""
+def caption(findings: Findings) -> str:
+    """What stands below the picture."""
     start, end = shown_seconds(findings)
     lines = [_where_it_looked(findings)] if findings.saliency is not None else []
     if (start, end) != (0.0, findings.facts.seconds):
         lines.append(f"Shown: {start:.4g} to {end:.4g} s of {findings.facts.seconds:.4g} s.")
-    return " ".join([*lines, *filter(None, [note])])
+    return " ".join(lines)
 
 
-def ecg_section(findings: Findings, figure: "Figure", note: str) -> str:
+def ecg_section(findings: Findings, figure: "Figure") -> str:
     """The picture with its caption, and flags of quality."""
     from fairseq_signals_ext.plotting.ecg_paper import svg_text
 
     picture = f'<div class="paper" role="region" aria-label="ECG" tabindex="0">{svg_text(figure)}</div>'
-    said = caption(findings, note)
+    said = caption(findings)
     below = f"<figcaption>{text(said)}</figcaption>" if said else ""
     found = "; ".join(f"<b>{text(what)}</b> {text(meaning)}" for what, meaning in quality_lines(findings))
     quality = f'<p class="quality flagged"><b>Signal quality:</b> {found}</p>'
@@ -84,7 +77,7 @@ def _method(findings: Findings) -> str:
 
 def _where_it_looked(findings: Findings) -> str:
     lead, second = ("", 0.0) if findings.saliency is None else findings.saliency.peak
-    who = model_name(findings.models[0]) if len(findings.models) > 1 else "the model"
+    who = findings.models[0].name if len(findings.models) > 1 else "the model"
     place = f"{second:.2f} s{f', {lead}' if lead else ''}"
     return f"Blue: where {who} looked, not a diagnosis ({_method(findings)}; most at {place})."
 

@@ -1,105 +1,73 @@
-"""How a report is laid out so that its ECG, which cannot be made smaller, and all else are on one printed page.
+"""How a report is laid out so that its ECG, whose scale stays, and all else are on one printed page.
 
 Heights are estimated from the widths of texts in DejaVu Sans, which few browsers' fonts exceed; lengths in mm.
 """
 
 import math
 import re
-from typing import Callable, NamedTuple
+from typing import NamedTuple, Sequence
 
 from fairseq_signals_ext.plotting import text
 from fairseq_signals_ext.reporting.about import model_facts, patient_facts, statements_line
 from fairseq_signals_ext.reporting.ecg import caption, quality_lines
 from fairseq_signals_ext.reporting.findings import Findings
-from fairseq_signals_ext.reporting.scores import THRESHOLD, header_of, score_notes, scores_of
+from fairseq_signals_ext.reporting.scores import THRESHOLD, Score, header_of, printed_note, score_notes, scores_of
 
-# A4 landscape and its margins
-_HEIGHT, _MARGIN, _WIDTH = 210.0, 5.0, 273.0
+# of A4 landscape without margins
+_HEIGHT, _WIDTH = 200.0, 273.0
 # header, ends of sections and footer, less what is empty at the edges of the ECG
-_FRAME = 12.4
-# above this many labels, tables are as many as have room, else they have so many rows
-_MANY, _ROWS, _ROWS_MEASURED = 24, 6, 9
+_FRAME = 13.0
+# rows are about as far apart as on an ECG machine's paper; less only if nothing else can make room
+_GOOD_ECG, _LEAST_ECG = 101.0, 91.0
+# points, and what a line takes; of the tables, a row with its bar and each further line in it
+_SIZE, _LINE, _ROW, _HEADINGS = 7.0, 2.85, 4.55, 7.2
+# above this many labels, thresholds are ticks on the bars only
+_MANY, _LEAST_ROWS, _MOST_TABLES = 24, 6, 6
 _MEASURE_WIDTH, _GAP = 21.0, 7.0
 _OTHER_LETTERS = re.compile(r"[^\u0020-\u024f\u25b2\u2026]")
-_NO_STRIP = "No rhythm strip: with it, the ECG would not fit on the printed page at its true scale."
 
 
 class Layout(NamedTuple):
     """How the page is printed.
 
     Attributes:
-        kind: classes of the page: "dense": in smaller letters; "apart": what the model says is on a second page;
-            "ticks": thresholds are ticks on the bars only.
+        kind: class of the page; "ticks": thresholds are ticks on the bars only.
         tables: that the labels are divided into.
-        has_strip: whether the ECG has its rhythm strip.
-        height: of the sheet, 210 for A4; more if the ECG alone is too high for that.
+        rows: of each on paper; the screen has all.
+        ecg_height: that the picture may have.
     """
 
     kind: str
     tables: int
-    has_strip: bool
-    height: float = _HEIGHT
-
-    @property
-    def note(self) -> str:
-        """What a reader must know of it."""
-        if self.height > _HEIGHT:
-            cure = "on smaller paper it is not to scale"
-            return f"The ECG is too high for A4: the printed page is 297 x {self.height:.0f} mm; {cure}."
-        return "" if self.has_strip else _NO_STRIP
+    rows: int
+    ecg_height: float
 
 
-class _Style(NamedTuple):
-    """Sizes of letters (points) and heights of lines: of a row, of each further line in it, of notes."""
+def choose_layout(findings: Findings) -> Layout:
+    """As many labels on paper as leave the ECG a good height, and as much height for it as they leave.
 
-    kind: str
-    size: float
-    row: float
-    more: float
-    note_size: float
-    note: float
-
-
-_LARGE = _Style("", 6.8, 4.5, 2.8, 6.0, 2.5)
-_DENSE = _Style("dense", 5.6, 3.5, 2.2, 5.2, 2.2)
-
-
-def choose_layout(findings: Findings, ecg_height: Callable[[bool], float]) -> Layout:
-    """The first that fits of: large letters, small ones, these without the rhythm strip; two pages; a larger sheet.
-
-    Args:
-        ecg_height: of the picture with (True) or without a rhythm strip.
+    Positive labels are all printed, even if the ECG has less height, or the page ends on a second sheet, by that.
     """
-    tables, ticks = _tables(findings), "ticks" if _has_ticks_only(findings) else ""
-    below = {style: _scores(findings, style, tables) + _side(findings, style) for style in (_LARGE, _DENSE)}
-    most = _HEIGHT - 2 * _MARGIN
-    for style, has_strip in ((_LARGE, True), (_DENSE, True), (_DENSE, False)):
-        layout = Layout(_classes(style.kind, ticks), tables, has_strip)
-        if _above(findings, layout) + ecg_height(has_strip) + below[style] <= most:
-            return layout
-    style = _LARGE if below[_LARGE] <= most else _DENSE
-    for has_strip in (True, False):
-        layout = Layout(_classes(style.kind, "apart", ticks), tables, has_strip)
-        if _above(findings, layout) + ecg_height(has_strip) <= most:
-            return layout
-    layout = Layout(_classes(style.kind, ticks), tables, True, 2 * _HEIGHT)
-    total = _above(findings, layout) + ecg_height(True) + below[style]
-    return layout._replace(height=math.ceil(total + 2 * _MARGIN))
-
-
-def _classes(*names: str) -> str:
-    return " ".join(filter(None, names))
+    labels = scores_of(findings)
+    tables = _tables(findings, labels)
+    most = max(1, math.ceil(len(labels) / tables))
+    least = max(1, math.ceil(sum(row.positive for row in labels) / tables))
+    room = _HEIGHT - _above(findings) - _side(findings)
+    for rows in range(most, least - 1, -1):
+        ecg_height = room - _scores(findings, labels, tables, rows)
+        if ecg_height >= _GOOD_ECG:
+            break
+    return Layout("ticks" if _has_ticks_only(findings) else "", tables, rows, max(_LEAST_ECG, ecg_height))
 
 
 def _has_ticks_only(findings: Findings) -> bool:
     return findings.thresholds is not None and len(findings.thresholds) > _MANY
 
 
-def _tables(findings: Findings) -> int:
-    labels, measured = len(scores_of(findings)), findings.options.calibration is not None
-    if labels > _MANY:
-        return 4 if measured else 6
-    return max(1, math.ceil(labels / (_ROWS_MEASURED if measured else _ROWS)))
+def _tables(findings: Findings, labels: Sequence[Score]) -> int:
+    """The number with the lowest tables; long names need wide ones."""
+    most = min(_MOST_TABLES, max(1, math.ceil(len(labels) / _LEAST_ROWS)))
+    return min(range(1, most + 1), key=lambda tables: _scores(findings, labels, tables, len(labels)))
 
 
 def _lines(line: str, size: float, room: float, weight: str = "normal") -> int:
@@ -109,32 +77,32 @@ def _lines(line: str, size: float, room: float, weight: str = "normal") -> int:
     return math.ceil(1.04 * text.width(measured, size, weight) / room)
 
 
-def _above(findings: Findings, layout: Layout) -> float:
+def _above(findings: Findings) -> float:
     """All but the ECG and what the model says: the frame, what is known of the patient, and notes on the ECG."""
     facts = "     ".join(f"{name} {value}" for name, value in patient_facts(findings))
     said = statements_line(findings.recording.statements)
     quality = " ".join(map(": ".join, quality_lines(findings)))
-    lines = (said, f"Signal quality: {quality}", caption(findings, layout.note))
-    return _FRAME + 3.4 * _lines(facts, 7.5, _WIDTH) + 3.2 * sum(_lines(line, 7.0, _WIDTH) for line in lines)
+    lines = (said, f"Signal quality: {quality}", caption(findings))
+    return _FRAME + 3.4 * _lines(facts, 7.5, _WIDTH) + 3.2 * sum(_lines(line, _SIZE, _WIDTH) for line in lines)
 
 
-def _scores(findings: Findings, style: _Style, tables: int) -> float:
-    """Heading, the highest table, and notes."""
-    rows, header = scores_of(findings), header_of(findings)
+def _scores(findings: Findings, labels: Sequence[Score], tables: int, rows: int) -> float:
+    """Heading, the highest of the tables if each has at most so many rows, and notes."""
     measures = _MEASURE_WIDTH if findings.options.calibration is not None else 0.0
-    shown = [name for name in header[1:] if name != THRESHOLD or not _has_ticks_only(findings)]
-    numbers = sum(1.5 + text.width(name, style.note_size, "bold") for name in shown) + measures
+    shown = [name for name in header_of(findings)[1:] if name != THRESHOLD or not _has_ticks_only(findings)]
+    numbers = sum(1.5 + text.width(name, _SIZE, "bold") for name in shown) + measures
     cell = (_WIDTH - _GAP * (tables - 1)) / tables - numbers
-    heights = [style.row + style.more * (_lines(row.name, style.size, cell, "bold") - 1) for row in rows]
-    size = max(1, math.ceil(len(rows) / tables))
-    highest = max((sum(heights[first : first + size]) for first in range(0, len(rows), size)), default=0.0)
-    return 6.5 + highest + style.note * _lines(" ".join(score_notes(findings)), style.note_size, _WIDTH)
+    heights = [_ROW + _LINE * (_lines(row.name, _SIZE, cell, "bold") - 1) for row in labels]
+    size = max(1, min(rows, math.ceil(len(labels) / tables)))
+    highest = max((sum(heights[first : first + size]) for first in range(0, len(labels), size)), default=0.0)
+    said = " ".join([*score_notes(findings), printed_note(len(labels), rows * tables)])
+    return _HEADINGS + highest + _LINE * _lines(said, _SIZE, _WIDTH)
 
 
-def _side(findings: Findings, style: _Style) -> float:
+def _side(findings: Findings) -> float:
     """The model, and the nearest recordings beside it if there are any."""
     model = ";  ".join(f"{name}: {value}" for name, value in model_facts(findings))
     if findings.neighbours is None:
-        return style.more * _lines(model, style.size, _WIDTH)
-    nearest = 9 + (style.more + 0.6) * len(findings.neighbours)
-    return max(nearest, 3 + style.more * _lines(model, style.size, _WIDTH / 2 - _GAP))
+        return _LINE * _lines(model, _SIZE, _WIDTH)
+    nearest = 10 + (_LINE + 0.5) * len(findings.neighbours)
+    return max(nearest, 4 + _LINE * _lines(model, _SIZE, _WIDTH / 2 - _GAP))

@@ -40,19 +40,25 @@ td { white-space: nowrap; }
 .bar i { position: absolute; left: 0; top: 0; bottom: 0; background: #3b74ad; }
 .positive .bar i { background: #b45309; }
 .bar b { position: absolute; top: -2px; bottom: -2px; width: 2px; margin-left: -1px; background: #1d272f; }
+.on-paper { display: none; }
 .notes { margin-top: .5rem; }
 summary { cursor: pointer; font-weight: 700; }
 .model dl { margin-top: .35rem; font-size: .87rem; }
 .model dl div { display: grid; grid-template-columns: 8.5rem 1fr; gap: .6rem; }
 footer { margin-top: 1rem; color: #4b5862; font-size: .85rem; }
 @media screen and (max-width: 46rem) {
-  .tables { grid-template-columns: minmax(0, 1fr); }
+  .tables { grid-template-columns: minmax(0, 1fr); overflow-x: auto; }
+  th:first-child { overflow-wrap: break-word; }
   td { white-space: normal; }
+  td span { white-space: nowrap; }
+  .tables table { font-size: .8rem; }
+  .tables td { padding-left: .4rem; }
 }
-@page { size: 297mm ${height}mm; margin: 5mm 12mm; }
+@page { size: 297mm 210mm; margin: 5mm 12mm; }
 @media print {
   body { max-width: none; width: 273mm; padding: 0; font-size: 7.5pt; line-height: 1.25; }
-  .skip, summary { display: none; }
+  .skip, summary, .on-screen { display: none; }
+  .on-paper { display: grid; }
   details::details-content { content-visibility: visible; display: block; }
   h1 { font-size: 11pt; }
   h2 { font-size: 7.5pt; margin: 0 0 .4mm; }
@@ -65,12 +71,11 @@ footer { margin-top: 1rem; color: #4b5862; font-size: .85rem; }
   .paper svg { width: 270mm; }
   figcaption { font-size: 7pt; }
   .below { gap: .8mm 7mm; margin-top: .8mm; padding-top: .8mm; border-top-width: .1mm; }
-  .apart .below { break-before: page; border: 0; }
   .tables { grid-template-columns: repeat($tables, minmax(0, 1fr)); gap: 0 5mm; }
   .side { grid-template-columns: repeat(auto-fit, minmax(100mm, 1fr)); gap: 1mm 7mm; }
-  table, .model dl { font-size: 6.8pt; line-height: 1.15; }
+  table, .model dl { font-size: 7pt; line-height: 1.15; }
   th, td { padding: .15mm 0 .15mm 1.2mm; border-bottom-width: .1mm; }
-  thead th, thead th:first-child, dt, .notes { font-size: 6pt; }
+  thead th, thead th:first-child, dt, .notes { font-size: 7pt; }
   .notes { margin-top: .6mm; line-height: 1.15; }
   .notes p { display: inline; }
   .bar { height: .9mm; margin: .2mm 0 .1mm; }
@@ -84,21 +89,19 @@ footer { margin-top: 1rem; color: #4b5862; font-size: .85rem; }
   .model dt::after { content: ": "; }
   .model dd::after { content: ";  "; }
   .model div:last-child dd::after { content: ""; }
-  footer { margin-top: .6mm; font-size: 6pt; }
+  footer { margin-top: .6mm; font-size: 7pt; }
   .ticks .scores tbody td:nth-child(3), .ticks .scores thead th:nth-child(3) { display: none; }
-  .dense table, .dense .model dl { font-size: 5.6pt; line-height: 1.1; }
-  .dense .bar { height: .7mm; margin: .1mm 0 0; }
-  .dense .bar b { top: -.3mm; bottom: -.3mm; }
-  .dense th, .dense td { padding-top: .1mm; padding-bottom: .1mm; }
-  .dense .notes, .dense thead th, .dense thead th:first-child { font-size: 5.2pt; }
 }
 """
+
+# what it needs is in it, and no script is
+CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 PAGE = f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<meta http-equiv="Content-Security-Policy" content="{CONTENT_SECURITY_POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>$title</title>
 <style>{_STYLE}</style>

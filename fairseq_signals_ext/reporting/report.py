@@ -1,14 +1,13 @@
 """The report on a recording: one HTML page that needs nothing else, and is one A4 page when it is printed.
 
-Where the ECG at its true scale leaves no room, its rhythm strip is left out; else what the model says is on a second
-page; an ECG that is too high even for that has a larger page.
+The ECG has its true scale on paper; rows of tall complexes reach into each other, as on an ECG machine's. Of many
+labels the positive and the most probable ones are printed; a screen shows all.
 
 A model without labels has a report with the ECG, where the model looked, and the nearest known recordings. The same
 recording, model, options and date give the same bytes.
 """
 
 import datetime
-import functools
 from pathlib import Path
 from string import Template
 
@@ -16,7 +15,7 @@ from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.files import atomic
 from fairseq_signals_ext.readers import Recording
 from fairseq_signals_ext.reporting.about import model_section, neighbours_section, patient_section
-from fairseq_signals_ext.reporting.ecg import draw, ecg_section, height
+from fairseq_signals_ext.reporting.ecg import draw, ecg_section
 from fairseq_signals_ext.reporting.findings import AnyModel, Findings, check_options, find
 from fairseq_signals_ext.reporting.html import text
 from fairseq_signals_ext.reporting.layout import choose_layout
@@ -64,17 +63,15 @@ def report_html(model: AnyModel, recording: Recording, *, name: str = "", option
     """
     check_options(model, options)
     findings = find(model, recording, name, options)
-    figure = functools.lru_cache(maxsize=None)(functools.partial(draw, findings))
-    layout = choose_layout(findings, lambda has_strip: height(figure(has_strip)))
+    layout = choose_layout(findings)
     return Template(PAGE).substitute(
         title=_title(findings),
         kind=layout.kind,
-        height=f"{layout.height:g}",
         tables=layout.tables,
         shown=_shown(layout.tables, options.calibration is not None),
         patient=patient_section(findings),
-        ecg=ecg_section(findings, figure(layout.has_strip), layout.note),
-        scores=scores_section(findings, layout.tables),
+        ecg=ecg_section(findings, draw(findings, layout.ecg_height)),
+        scores=scores_section(findings, layout.tables, layout.rows),
         neighbours=_neighbours(findings),
         model=model_section(findings),
         date=(options.date or datetime.date.today()).isoformat(),

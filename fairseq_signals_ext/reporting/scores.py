@@ -60,22 +60,42 @@ def header_of(findings: Findings) -> List[str]:
     return ["Label", score, *([THRESHOLD] if findings.thresholds else []), *measures]
 
 
-def scores_section(findings: Findings, tables: int) -> str:
-    """All labels and how to read them.
+def scores_section(findings: Findings, tables: int, printed_rows: int) -> str:
+    """All labels and how to read them; on paper as many as have room.
 
     Args:
         tables: that they are divided into, from left to right.
+        printed_rows: of each table on paper.
     """
-    rows, header = scores_of(findings), header_of(findings)
+    rows, printed = scores_of(findings), tables * printed_rows
+    said = [*score_notes(findings), *filter(None, [printed_note(len(rows), printed)])]
     if not rows:
-        return notes(score_notes(findings))
+        return notes(said)
+    shown = _tables(findings, rows, tables, "tables")
+    if printed < len(rows):
+        chosen = sorted(rows, key=lambda row: not row.positive)[:printed]
+        on_paper = [row for row in rows if row in chosen]
+        shown = _tables(findings, rows, tables, "tables on-screen") + _tables(
+            findings, on_paper, tables, "tables on-paper"
+        )
+    return f"{shown}{notes(said)}"
+
+
+def printed_note(labels: int, printed: int) -> str:
+    """What is not on paper; empty if all labels are."""
+    if printed >= labels:
+        return ""
+    return f"On paper {printed} of {labels} labels, those that are positive and the most probable; all on a screen."
+
+
+def _tables(findings: Findings, rows: Sequence[Score], tables: int, kind: str) -> str:
     size = math.ceil(len(rows) / tables)
     made = []
     for first in range(0, len(rows), size):
         part = rows[first : first + size]
         caption = f"Labels {first + 1} to {first + len(part)} of {len(rows)}"
-        made.append(table(caption, header, [_row(row, findings.is_regression) for row in part]))
-    return f'<div class="tables">{"".join(made)}</div>{notes(score_notes(findings))}'
+        made.append(table(caption, header_of(findings), [_row(row, findings.is_regression) for row in part]))
+    return f'<div class="{kind}">{"".join(made)}</div>'
 
 
 def _row(row: Score, is_regression: bool) -> str:
@@ -83,9 +103,15 @@ def _row(row: Score, is_regression: bool) -> str:
     bar = "" if is_regression else _bar(row)
     value = f"{row.value:.5g}" if is_regression else f"{row.value:.3f}"
     cells = [value, *([] if row.threshold is None else [f"{row.threshold:.3f}"]), *row.measures]
-    values = "".join(f"<td>{text(cell)}</td>" for cell in cells)
+    values = "".join(f"<td>{_unbroken(cell)}</td>" for cell in cells)
     kind = ' class="positive"' if row.positive else ""
     return f'<tr{kind}><th scope="row">{text(row.label)}{mark}{bar}</th>{values}</tr>'
+
+
+def _unbroken(cell: str) -> str:
+    """A number, below which its interval may stand but in one line."""
+    number, space, interval = cell.partition(" ")
+    return f"{text(number)} <span>{text(interval)}</span>" if space else text(number)
 
 
 def _bar(row: Score) -> str:

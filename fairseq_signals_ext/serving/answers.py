@@ -1,9 +1,7 @@
 """What the service says of a recording and of its model, as JSON has it."""
 
-from pathlib import Path
 from typing import Any, Dict, List
 
-from fairseq_signals_ext.inference.hub import PREFIX
 from fairseq_signals_ext.inference.model import LoadedModel, Prediction
 from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.preparation.quality import FLAGS
@@ -56,7 +54,7 @@ def model_facts(model: LoadedModel) -> Dict[str, Any]:
     """What one must know of the model; no path of this machine is among it."""
     description, inputs = model.description, model.preprocessing
     return {
-        "name": model_name(model),
+        "name": model.name,
         "kind": description.kind,
         "labels": list(model.label_names),
         "names_are_known": description.names_are_known,
@@ -68,9 +66,3 @@ def model_facts(model: LoadedModel) -> Dict[str, Any]:
         "segment_seconds": inputs.segment_samples / inputs.sample_rate,
         "updates": description.provenance.get("updates"),
     }
-
-
-def model_name(model: LoadedModel) -> str:
-    """Of where the model is from without the folders of this machine; on the hub all of it."""
-    source = str(model.source)
-    return source if source.startswith(PREFIX) else Path(source).resolve().name

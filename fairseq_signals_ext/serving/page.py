@@ -24,6 +24,8 @@ details div { display: grid; grid-template-columns: repeat(auto-fit, minmax(12re
 details input, details select { font: inherit; width: 100%; box-sizing: border-box; padding: .25rem .4rem; }
 :focus-visible { outline: 3px solid #1f5fa8; outline-offset: 2px; }
 article { border: 1px solid #d3dae0; border-radius: 8px; padding: .8rem 1rem; margin: 1rem 0; }
+button { font: inherit; padding: .25rem .8rem; }
+label.choice { display: inline; font-weight: 400; }
 article.failed { border-left: 5px solid #b3261e; background: #fdf1f0; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; margin: .6rem 0 0; font-variant-numeric: tabular-nums; }
@@ -76,22 +78,54 @@ function status() {
   byId('status').textContent = waiting ? `Working; ${waiting} to go.` : 'Done.';
 }
 
-async function ask(files) {
-  const bytes = files.reduce((sum, file) => sum + file.size, 0);
-  if (bytes > largest) throw new Error(`larger than ${largest / 1e6} MB, the limit here`);
+async function post(path, files, more) {
   const form = new FormData();
   files.forEach(file => form.append('file', file, file.name));
   fields.forEach(name => { if (byId(name).value.trim()) form.append(name, byId(name).value); });
+  Object.entries(more).forEach(pair => form.append(...pair));
   let response;
   try {
-    response = await fetch('predict', {method: 'POST', body: form});
+    response = await fetch(path, {method: 'POST', body: form});
   } catch (error) {
     throw new Error('the file cannot be sent; is the service still running, and is it no folder?');
   }
+  if (response.ok) return response;
   const said = await response.json().catch(() => ({error: `the service answered ${response.status}`}));
-  if (!response.ok) throw new Error(said.error);
-  return said;
+  throw new Error(said.error);
 }
+
+async function ask(files) {
+  const bytes = files.reduce((sum, file) => sum + file.size, 0);
+  if (bytes > largest) throw new Error(`larger than ${largest / 1e6} MB, the limit here`);
+  return (await post('predict', files, {})).json();
+}
+
+// a tab that is opened after waiting may be held back by the browser, so the link stays
+async function makeReport(files, place) {
+  place.replaceChildren(element('span', 'Making the report...'));
+  try {
+    const response = await post('report', files, {anonymous: byId('anonymous').checked ? '1' : '0'});
+    const link = element('a', 'Open the report');
+    link.href = URL.createObjectURL(await response.blob());
+    link.target = '_blank';
+    link.rel = 'noopener';
+    place.replaceChildren(link);
+    link.focus();
+    link.click();
+  } catch (error) {
+    place.replaceChildren(element('span', error.message), ' ', reportButton(files, place));
+  }
+}
+
+function reportButton(files, place) {
+  const button = element('button', 'Report');
+  button.type = 'button';
+  button.setAttribute('aria-label', `Report on ${nameOf(files)}, in a new tab`);
+  button.addEventListener('click', () => makeReport(files, place));
+  return button;
+}
+
+function nameOf(files) { return files.map(file => file.name).join(', '); }
 
 function bar(label) {
   const made = element('span', undefined, 'bar');
@@ -147,7 +181,7 @@ function table(answer) {
 
 function show(files, content, className) {
   const made = element('article', undefined, className);
-  made.append(element('h2', files.map(file => file.name).join(', ')), ...content);
+  made.append(element('h2', nameOf(files)), ...content);
   byId('results').prepend(made);
 }
 
@@ -158,7 +192,10 @@ function showAnswer(files, answer) {
   wide.append(table(answer));
   const flags = Object.entries(answer.flags).map(([name, meaning]) => element('p', `Check it: ${name}: ${meaning}.`));
   if (answer.missing_leads.length) flags.push(element('p', `Missing leads: ${answer.missing_leads.join(', ')}.`));
-  show(files, [element('p', facts, 'facts'), ...flags, wide], 'answered');
+  const report = element('p');
+  report.setAttribute('role', 'status');
+  report.append(reportButton(files, report));
+  show(files, [element('p', facts, 'facts'), ...flags, wide, report], 'answered');
 }
 
 function showError(files, message) {
@@ -229,6 +266,8 @@ PAGE = f"""<!DOCTYPE html>
 <p id="kinds" class="hint">WFDB (.hea together with its .dat or .mat), DICOM, SCP-ECG, MUSE, Philips or Mortara XML,
 HL7 aECG, EDF, ISHNE, MFER, Kardia JSON, .mat, .npy, .csv; several files are taken one after the other.</p>
 </div>
+<p><input id="anonymous" type="checkbox"> <label for="anonymous" class="choice">Reports say nothing of who the patient
+is</label></p>
 <details id="more">
 <summary>For files that do not say their sample rate, leads or unit</summary>
 <div>
@@ -254,11 +293,12 @@ def _hash_of(text: str) -> str:
     return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
 
 
-# this style and this script, requests to the service itself, and nothing else
+# this script, requests to the service itself, and nothing else; a report in a tab of its own is under the same policy,
+# and its drawing has styles in its elements, which hashes cannot name
 CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'none'",
-        f"style-src {_hash_of(_STYLE)}",
+        "style-src 'unsafe-inline'",
         f"script-src {_hash_of(_SCRIPT)}",
         "connect-src 'self'",
         "img-src data:",

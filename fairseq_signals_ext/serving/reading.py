@@ -25,7 +25,7 @@ def read_upload(upload: Upload, limits: Limits) -> Recording:
             claim more than the limits.
         UserError: see `read_ecg`.
     """
-    path = upload.folder / _main_file(upload)
+    path = upload.folder / main_file(upload)
     if path.suffix == ".hea":
         _check_headers(upload, path, limits)
     else:
@@ -37,8 +37,12 @@ def read_upload(upload: Upload, limits: Limits) -> Recording:
     return recording
 
 
-def _main_file(upload: Upload) -> str:
-    """The file that stands for all; of several headers that of the record that the others are segments of."""
+def main_file(upload: Upload) -> str:
+    """The file that stands for all; of several headers that of the record that the others are segments of.
+
+    Raises:
+        UploadError: there is none, or there are several.
+    """
     names = list(upload.names)
     if len(names) == 1:
         return names[0]

@@ -6,7 +6,7 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Awaitable, Callable, Dict, List, Mapping, MutableMapping, Optional, Tuple
+from typing import Any, Awaitable, Callable, Dict, List, Mapping, MutableMapping, Optional, Sequence, Tuple
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
@@ -18,7 +18,9 @@ from fairseq_signals_ext.readers.facts import shown
 from fairseq_signals_ext.serving.limits import Limits, UploadError
 
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-_FIELDS = ("sample_rate", "leads", "unit")
+FIELDS = ("sample_rate", "leads", "unit")
+ANONYMOUS = "anonymous"
+_YES, _NO = ("1", "true", "yes"), ("0", "false", "no")
 _FIELD_BYTES = 10_000
 _LONGEST_NAME = 100
 _HOW = "send files as multipart/form-data, such as curl -F file=@ecg.dcm"
@@ -35,6 +37,7 @@ class Upload:
         folder: holds them.
         names: name in the folder -> name that the sender knows, without folders.
         sample_rate, leads, unit: as `readers.read_ecg` takes them.
+        anonymous: whether nothing of the patient may be said.
     """
 
     folder: Path
@@ -42,6 +45,7 @@ class Upload:
     sample_rate: Optional[float] = None
     leads: Optional[List[str]] = None
     unit: Optional[str] = None
+    anonymous: bool = False
 
     def in_senders_words(self, message: str) -> str:
         """A message with the sender's names of the files, and nothing of where they are."""
@@ -50,8 +54,11 @@ class Upload:
         return message.replace(f"{self.folder}/", "").replace(str(self.folder), "upload")
 
 
-async def receive_upload(request: Request, folder: Path, limits: Limits) -> Upload:
+async def receive_upload(request: Request, folder: Path, limits: Limits, fields: Sequence[str] = FIELDS) -> Upload:
     """Receive a request of the type multipart/form-data into a folder.
+
+    Args:
+        fields: that it may have beside files, of `FIELDS` and `ANONYMOUS`.
 
     Raises:
         UploadError: it is too large or too slow, is broken off, has no file or unknown fields.
@@ -60,24 +67,24 @@ async def receive_upload(request: Request, folder: Path, limits: Limits) -> Uplo
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise UploadError(f"upload: is of another type; {_HOW}", 415)
     try:
-        form = await asyncio.wait_for(_parse(request, limits), limits.upload_seconds)
+        form = await asyncio.wait_for(_parse(request, limits, len(fields)), limits.upload_seconds)
     except asyncio.TimeoutError:
         raise UploadError(f"upload: took more than {limits.upload_seconds:g} s; send it again", 408) from None
     except ClientDisconnect:
         raise UploadError("upload: was broken off; send it again", 400) from None
     try:
-        said = _said(form)
+        said = _said(form, fields)
         names = await run_in_threadpool(_store, _files(form), folder)
     finally:
         await form.close()
     return Upload(folder, names, **said)
 
 
-async def _parse(request: Request, limits: Limits) -> FormData:
+async def _parse(request: Request, limits: Limits, most_fields: int) -> FormData:
     announced = request.headers.get("content-length", "")
     receive = _limited(request.receive, limits.upload_bytes, int(announced) if announced.isdigit() else 0)
     limited = Request(request.scope, receive)
-    return await limited.form(max_files=limits.files, max_fields=len(_FIELDS), max_part_size=_FIELD_BYTES)
+    return await limited.form(max_files=limits.files, max_fields=most_fields, max_part_size=_FIELD_BYTES)
 
 
 def _limited(receive: _Receive, limit: int, announced: int) -> _Receive:
@@ -102,12 +109,12 @@ async def _drain(receive: _Receive, message: MutableMapping[str, Any], most: int
         most -= len(message.get("body", b""))
 
 
-def _said(form: FormData) -> Dict[str, Any]:
+def _said(form: FormData, fields: Sequence[str]) -> Dict[str, Any]:
     """What the text fields say of the files; an empty one says nothing."""
     texts = {name: value.strip() for name, value in form.multi_items() if isinstance(value, str)}
-    unknown = [name for name in texts if name not in _FIELDS]
+    unknown = [name for name in texts if name not in fields]
     if unknown:
-        known = f"known are {', '.join(_FIELDS)}; {_HOW}"
+        known = f"known are {', '.join(fields)}; {_HOW}"
         raise UploadError(f"upload: field {shown(unknown[0], 40)!r} is no file and not known; {known}", 400)
     given = {name: value for name, value in texts.items() if value}
     said: Dict[str, Any] = {"unit": given.get("unit")}
@@ -118,7 +125,15 @@ def _said(form: FormData) -> Dict[str, Any]:
             said["leads"] = [LEADS[position] for position in parse_leads(given["leads"])]
         except UserError as error:
             raise UploadError(f"upload: leads: {shown(error)}", 400) from None
+    if ANONYMOUS in given:
+        said["anonymous"] = _is_yes(given[ANONYMOUS])
     return said
+
+
+def _is_yes(text: str) -> bool:
+    if text.lower() not in (*_YES, *_NO):
+        raise UploadError(f"upload: {ANONYMOUS} {shown(text, 40)!r}: give 1 or 0", 400)
+    return text.lower() in _YES
 
 
 def _rate(text: str) -> float:

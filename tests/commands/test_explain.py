@@ -7,11 +7,12 @@ import sys
 
 import numpy as np
 import pytest
-from made_up import made_up_counts
+from made_up import made_up_counts, plain_recording
 from made_up_checkpoints import saved_checkpoint
 
 from fairseq_signals_ext.commands import explain
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.leads import LEADS
 
 
 def called(*arguments):
@@ -145,8 +146,42 @@ def test_an_onnx_export_is_refused_in_one_line(folder, tmp_path):
             called(tmp_path / "model", folder / "a" / "ecg.npy", *SAID, "--out", tmp_path / "out", "--method", method)
 
 
+def test_nothing_that_goes_wrong_with_a_file_stops_the_rest(folder, tmp_path, monkeypatch):
+    from fairseq_signals_ext.explaining import saliency
+
+    explain_segments, failures = saliency.explain_segments, [ZeroDivisionError("of nothing")]
+
+    def failing(*arguments):
+        if failures:
+            raise failures.pop()
+        return explain_segments(*arguments)
+
+    monkeypatch.setattr(saliency, "explain_segments", failing)
+    files = [folder / place / "ecg.npy" for place in "ab"]
+    assert called(folder / "model.pt", *files, *SAID, "--out", tmp_path, "--picture", "none") == 1
+    reason = "cannot be used (ZeroDivisionError: of nothing); get it again"
+    assert table(tmp_path / "rejected.csv") == [{"file": str(files[0]), "reason": reason}]
+    assert [row["file"] for row in table(tmp_path / "explanations.csv")] == [str(files[1])]
+
+
+def test_maps_of_leads_are_drawn_as_means_over_40_ms():
+    from fairseq_signals_ext.explaining.saliency import Saliency
+    from fairseq_signals_ext.explaining.writing import drawn_values, smoothed
+
+    values = np.zeros((12, 2000), np.float32)
+    values[1, 1000] = -1
+    recording = plain_recording(np.zeros((12, 2000)))
+    drawn = drawn_values(Saliency("gradient", "A", values, LEADS, 500.0, 1999 / 500), recording)
+    assert drawn.sum(axis=1) == pytest.approx(np.eye(12)[1]) and set(drawn[1].round(9)) == {0, 0.05}
+    assert abs(np.flatnonzero(drawn[1]).mean() - 1000) <= 0.5
+    of_time = drawn_values(Saliency("attention", None, -values[1], (), 500.0, 1999 / 500), recording)
+    assert of_time.tolist() == (-values[1]).tolist(), "others as they are"
+    rows = np.array([[np.nan, 2.0, 2.0, np.nan, 0.0, 6.0]])
+    np.testing.assert_allclose(smoothed(rows, 3), [[np.nan, 2, 2, np.nan, 3, 3]])
+
+
 def test_names_of_files():
-    from fairseq_signals_ext.explaining.writing import distinct_names, stem_of
+    from fairseq_signals_ext.commands._output_names import distinct_names, stem_of
 
     assert [stem_of(name) for name in ("a/x.hea", "shards/00003.npy#7", "b.c.mat", "x")] == [
         *("x", "00003.npy#7", "b.c", "x"),

@@ -15,6 +15,7 @@ from made_up import made_up_counts, plain_recording
 
 from fairseq_signals_ext.checkpoints.description import Preprocessing
 from fairseq_signals_ext.errors import MissingPackageError, UserError
+from fairseq_signals_ext.inference import reading_ahead
 from fairseq_signals_ext.inference.inputs import Given
 from fairseq_signals_ext.inference.reading_ahead import ReadRecording, Rejected, Work, read_all
 
@@ -69,8 +70,18 @@ def test_all_in_order_and_each_once(kinds, start):
         assert outcome(read) == REASONS.get(kinds[read.number], known)
 
 
-def test_processes_give_the_same(tmp_path):
+def test_large_recordings_come_one_by_one(monkeypatch):
+    """What a process hands over at once is some of what it was asked for, and the rest is asked for again."""
+    monkeypatch.setattr(reading_ahead, "_worker", Work(MadeUpInputs(("ok", "bad", "ok", "ok")), [SMALL]))
+    for size, expected in ((1, 1), (30_000, 3), (2**25, 4)):
+        monkeypatch.setattr(reading_ahead, "_CHUNK_BYTES", size)
+        assert [read.number for read in reading_ahead._read_in_worker([0, 1, 2, 3])] == [*range(expected)]
+
+
+@pytest.mark.parametrize("chunk", [2, 16])
+def test_processes_give_the_same(monkeypatch, chunk):
     """Also where one of them is ended by what it reads: only that recording is lost."""
+    monkeypatch.setattr(reading_ahead, "_CHUNK", chunk)
     kinds = ("ok", "bad", "ok", "kill", "bug", *("ok",) * 8, "kill")
     work = Work(MadeUpInputs(kinds), [SMALL])
     found = list(read_all(work, 1, jobs=2))

@@ -105,7 +105,7 @@ def test_without_saliency_there_is_no_key():
     assert not any("saliency" in text for text in Drawing(draw_ecg(plain_recording(beats()))).texts())
 
 
-@pytest.mark.parametrize("rate", [500, 100_000])
+@pytest.mark.parametrize("rate", [pytest.param(500, marks=pytest.mark.slow), 20_000])
 def test_the_worst_saliency_of_noise_is_little_to_draw(rate):
     rng = np.random.default_rng(0)
     noise = rng.random((12, 10 * rate))

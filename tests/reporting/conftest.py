@@ -1,9 +1,11 @@
 """Models and recordings for reports."""
 
 import datetime
+import functools
 
 import numpy as np
 import pytest
+from browser import shared_page
 from made_up import made_up_counts, plain_recording
 from made_up_checkpoints import made_up_checkpoint
 
@@ -18,9 +20,15 @@ DATE = datetime.date(2024, 5, 6)
 
 
 @pytest.fixture(scope="session")
-def made_up_model():
-    """Makes the model of a made-up checkpoint: segments of 1 s, labels A, B, C."""
+def browser():
+    return shared_page()
 
+
+@pytest.fixture(scope="session")
+def made_up_model():
+    """The model of a made-up checkpoint, each made once: segments of 1 s, labels A, B, C."""
+
+    @functools.lru_cache(maxsize=None)
     def make(kind="classification", **options):
         checkpoint = made_up_checkpoint(kind, **options)
         description = describe(checkpoint)

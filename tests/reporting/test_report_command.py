@@ -46,6 +46,24 @@ def test_one_bad_file_stops_nothing(checkpoint, tmp_path, capsys):
     assert report(checkpoint, files[0], "--out", out, "--overwrite") == 0
 
 
+def test_nothing_that_goes_wrong_with_a_file_stops_the_rest(checkpoint, tmp_path, monkeypatch):
+    from fairseq_signals_ext.reporting import report as module
+
+    write = module.write_report
+
+    def failing(model, recording, path, **how):
+        if path.name == "a.html":
+            raise ZeroDivisionError("of nothing")
+        write(model, recording, path, **how)
+
+    monkeypatch.setattr(module, "write_report", failing)
+    files = [npy(tmp_path / f"{name}.npy") for name in "ab"]
+    assert report(checkpoint, *files, "--out", tmp_path / "out", "--saliency", "none") == 1
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["b.html", "rejected.csv"]
+    reason = "cannot be used (ZeroDivisionError: of nothing); get it again"
+    assert rejected(tmp_path / "out") == [{"file": files[0], "reason": reason}]
+
+
 def test_anonymous_pages_are_numbered(checkpoint, tmp_path):
     planted = npy(tmp_path / "Xq7Zplanted.npy")
     other = npy(tmp_path / "other.npy", seed=1)

@@ -10,6 +10,8 @@ import pytest
 
 from fairseq_signals_ext.embedding.neighbours import KnownRecording
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.explaining.saliency import explain
+from fairseq_signals_ext.explaining.writing import drawn_values
 from fairseq_signals_ext.inference.ensemble import Ensemble
 from fairseq_signals_ext.preparation.quality import FLAGS
 from fairseq_signals_ext.reporting.report import ReportOptions, report_html, write_report
@@ -162,9 +164,9 @@ def test_of_a_long_recording_the_seconds_around_the_peak_are_shown(made_up_model
     given = recording(30)
     html = report_html(made_up_model(), given, options=options())
     assert "Shown: 0 to 10 s of 30 s." in html
-    html = report_html(made_up_model(), given, options=options(saliency="gradient", label="B"))
+    html = report_html(made_up_model(), given, options=options(saliency="gradient:saliency", label="B"))
     start, end = map(float, re.search(r"Shown: ([\d.]+) to ([\d.]+) s of 30 s", html).groups())
-    peak = float(re.search(r"gradient of B; most at ([\d.]+) s", html).group(1))
+    peak = float(re.search(r"gradient:saliency of B; most at ([\d.]+) s", html).group(1))
     assert end - start == pytest.approx(10) and start <= peak <= end
 
 
@@ -173,8 +175,17 @@ def test_gradient_is_of_the_label_it_is_most_certain_of(made_up_model, recording
     prediction = model.predict(recording())
     positive = [name for name, is_positive in zip(prediction.label_names, prediction.positive) if is_positive]
     expected = max(positive or prediction.label_names, key=prediction.as_dict().get)
-    html = report_html(model, recording(), options=options(saliency="gradient"))
-    assert f"ECG with gradient of {expected} (blue)" in html
+    html = report_html(model, recording(), options=options(saliency="gradient:saliency"))
+    assert f"ECG with gradient:saliency of {expected} (blue)" in html
+
+
+def test_gradient_is_drawn_as_means_that_can_be_seen(made_up_model, recording, options):
+    model = made_up_model()
+    html = report_html(model, recording(), options=options(saliency="gradient:saliency", label="B"))
+    saliency = explain(model, recording(), label="B", method="gradient:saliency")
+    drawn = drawn_values(saliency, recording())
+    assert np.nanmax(drawn) < 0.9 * np.nanmax(saliency.at(recording()))
+    assert f">{np.nanmax(drawn):.3g}</text>" in html, "the end of the key"
 
 
 HOSTILE = "<script>alert(1)</script>\"'&\x00\udc80"
@@ -221,7 +232,7 @@ def test_nearest_known_recordings(made_up_model, recording, options):
 PLANTED = "Xq7Zplanted"
 
 
-@pytest.mark.parametrize("saliency", ["attention", "gradient"])
+@pytest.mark.parametrize("saliency", ["attention", "gradient:saliency"])
 def test_anonymous_says_nothing_of_the_patient(made_up_model, recording, options, saliency):
     given = recording(
         record_id=PLANTED,

@@ -1,10 +1,16 @@
 """A small model behind the service, and the command in a process of its own."""
 
 import pytest
+from browser import shared_page
 from made_up_checkpoints import saved_checkpoint
 from serving_process import running
 
 import fairseq_signals_ext
+
+
+@pytest.fixture(scope="session")
+def browser():
+    return shared_page()
 
 
 @pytest.fixture(scope="session")

@@ -255,7 +255,7 @@ def test_damaged_files_are_never_a_failure_of_ours(ecg_data, model):
     groups.append([georgia / "E00001.hea", georgia / "E00001.mat"])
     found = set()
     with TestClient(make_app(model, Limits(), hosts_of("127.0.0.1")), base_url=_ADDRESS) as client:
-        for number in range(5 * len(groups)):
+        for number in range(3 * len(groups)):
             files = {path.name: bytearray(path.read_bytes()) for path in groups[number % len(groups)]}
             for content in files.values():
                 if rng.random() < 0.2:
@@ -281,6 +281,16 @@ def test_a_mistake_of_ours_is_not_shown(client, model, monkeypatch):
     monkeypatch.setattr(model, "predict", fail)
     response = client.post("/predict", files=parts(wfdb_files()))
     assert response.status_code == 500 and response.json() == {"error": "the service failed; its log says why"}
+
+
+def test_a_package_that_the_service_lacks(client, model, monkeypatch):
+    def fail(recording):
+        raise ModuleNotFoundError("No module named 'matplotlib'", name="matplotlib")
+
+    monkeypatch.setattr(model, "predict", fail)
+    assert (
+        refused(client, wfdb_files(), 501) == "matplotlib is not installed: pip install 'fairseq-signals-ext[report]'"
+    )
 
 
 def test_what_the_service_lacks(client, model, monkeypatch):

@@ -1,7 +1,9 @@
 """Chromium without a screen, steered through its debugging pipe: JSON, each message ended by a zero byte."""
 
+import atexit
 import base64
 import contextlib
+import functools
 import json
 import os
 import select
@@ -10,12 +12,17 @@ import subprocess
 import tempfile
 import time
 
+import pytest
+
 _OPTIONS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
     "--remote-debugging-pipe",
 )
 _SECONDS = 60
+_KEYS = {"Tab": {"windowsVirtualKeyCode": 9}, "Enter": {"windowsVirtualKeyCode": 13, "text": "\r"}}
+_until_the_end = contextlib.ExitStack()
+atexit.register(_until_the_end.close)
 
 
 def find_browser():
@@ -29,10 +36,30 @@ class Page:
     def __init__(self, to_browser, from_browser):
         self._to, self._from, self._buffer, self._number, self._session = to_browser, from_browser, b"", 0, None
         self.messages = []
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self._attach(self.call("Target.createTarget", url="about:blank")["targetId"])
+
+    def _attach(self, target):
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "DOM"):
             self.call(f"{domain}.enable")
+
+    @contextlib.contextmanager
+    def other(self, address):
+        """The tab of an address that a page has opened, steered meanwhile in place of this one; it is closed."""
+        own, self._session = self._session, None
+        end = time.monotonic() + _SECONDS
+        found = []
+        while not found:
+            assert time.monotonic() < end, f"no tab has {address}"
+            targets = self.call("Target.getTargets")["targetInfos"]
+            found = [target["targetId"] for target in targets if target["url"] == address]
+        try:
+            self._attach(found[0])
+            yield self
+        finally:
+            self._session = None
+            self.call("Target.closeTarget", targetId=found[0])
+            self._session = own
 
     def call(self, method, **parameters):
         self._number += 1
@@ -80,7 +107,7 @@ class Page:
 
     def press(self, key):
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode={"Tab": 9}[key])
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, **_KEYS[key])
 
     def picture(self, path, width=1000):
         """A picture of the whole page."""
@@ -119,3 +146,12 @@ def opened(browser):
             process.terminate()
             process.wait(30)
             os.close(from_browser)
+
+
+@functools.lru_cache(maxsize=None)
+def shared_page():
+    """A page for all tests of a session, which are skipped if there is no browser."""
+    found = find_browser()
+    if found is None:
+        pytest.skip("no Chromium is installed: the page is not tried in a browser")
+    return _until_the_end.enter_context(opened(found))

@@ -1,0 +1,25 @@
+"""How the files are called that commands leave for each recording."""
+
+import re
+from pathlib import Path
+from typing import Dict, List, Sequence
+
+
+def stem_of(name: str) -> str:
+    """What the files of an input are called, such as `A0001` for `records/A0001.hea`."""
+    path = Path(name)
+    # what follows a shard's name is no suffix
+    return path.name if "#" in path.name else path.stem
+
+
+def distinct_names(names: Sequence[str]) -> List[str]:
+    """The same names, fit for files, each another in any case of its letters."""
+    found: Dict[str, str] = {}
+    for name in names:
+        safe = re.sub(r"[^\w.-]+", "_", name).lstrip(".-") or "recording"
+        distinct, number = safe, 1
+        while distinct.lower() in found:
+            number += 1
+            distinct = f"{safe}-{number}"
+        found[distinct.lower()] = distinct
+    return list(found.values())
