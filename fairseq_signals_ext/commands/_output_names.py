@@ -15,11 +15,12 @@ def stem_of(name: str) -> str:
 def distinct_names(names: Sequence[str]) -> List[str]:
     """The same names, fit for files, each another in any case of its letters."""
     found: Dict[str, str] = {}
+    last: Dict[str, int] = {}
     for name in names:
         safe = re.sub(r"[^\w.-]+", "_", name).lstrip(".-") or "recording"
-        distinct, number = safe, 1
+        distinct, number = safe, last.get(safe.lower(), 1)
         while distinct.lower() in found:
             number += 1
             distinct = f"{safe}-{number}"
-        found[distinct.lower()] = distinct
+        found[distinct.lower()], last[safe.lower()] = distinct, number
     return list(found.values())

@@ -7,6 +7,9 @@ from typing import Any, Dict, List, Sequence
 from fairseq_signals_ext.inference.inputs import Inputs, find_inputs
 from fairseq_signals_ext.inference.running import RunOptions
 
+# options that say what files do not
+SAID = ("input_rate", "input_unit", "input_leads")
+
 
 def add_inputs(parser: argparse.ArgumentParser, are_needed: bool = True) -> None:
     """What is run, and how files are read that do not say all."""
@@ -46,6 +49,11 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("run")
     group.add_argument("--batch-size", metavar="N", type=int, default=32, help="segments in a batch (default 32)")
     group.add_argument("--jobs", metavar="N", type=int, default=0, help="processes that read (default 0: a thread)")
+    add_restart(group)
+
+
+def add_restart(group: Any) -> None:
+    """What is done with results that are there."""
     group.add_argument("--resume", action="store_true", help="go on with a run that was interrupted")
     group.add_argument("--overwrite", action="store_true", help="replace results that are there")
 

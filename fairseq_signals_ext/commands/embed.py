@@ -193,7 +193,7 @@ def _add_all(results: "Results", model: "LoadedModel", inputs: "Inputs", options
 
     how = run_arguments.run_options(options)
     first_row = sum(row["rows"] for row in results.rows(TABLE))
-    with tqdm(total=len(inputs), initial=results.done, desc="embed", unit="recording") as bar:
+    with tqdm(total=len(inputs), initial=results.done, desc="embed", unit="recording", disable=None) as bar:
         for found in embed_all(model, inputs, options.per, options.layer, how, results.done):
             if isinstance(found, Rejected):
                 results.reject(found.name, found.reason)

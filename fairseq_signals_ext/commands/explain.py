@@ -22,6 +22,7 @@ shows what the model computes, not what is wrong with the heart. For research on
 
 import argparse
 import dataclasses
+import functools
 import logging
 import warnings
 from dataclasses import dataclass
@@ -38,8 +39,9 @@ if TYPE_CHECKING:
     from fairseq_signals_ext.inference.inputs import Inputs
     from fairseq_signals_ext.inference.model import LoadedModel
     from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
+    from fairseq_signals_ext.inference.results import Results
 
-_TABLE, _REJECTED = "explanations.csv", "rejected.csv"
+_TABLE, _ROWS = "explanations.csv", "explanations"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +49,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run_arguments.add_model(parser)
     run_arguments.add_inputs(parser)
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="where the results go")
-    parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
     parser.add_argument("--method", default="attention", help="see above (default attention)")
     parser.add_argument("--layer", metavar="N", type=int, help="of attention and rollout (default the last)")
     parser.add_argument(
@@ -65,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also the rank correlation with the map of random weights: near 0 is good, near 1 says nothing of the "
         "model",
     )
+    run_arguments.add_restart(parser)
     parser.add_argument("--picture", choices=("svg", "png", "none"), default="svg", help="(default svg)")
 
 
@@ -77,32 +79,55 @@ def run(args: argparse.Namespace) -> int:
     # before fairseq is imported, which would show everything
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     warnings.filterwarnings("ignore", module=r"torch\.nn\.utils\.weight_norm")
-    from tqdm import tqdm
-
     import fairseq_signals_ext
     from fairseq_signals_ext.explaining.saliency import MapOptions
-    from fairseq_signals_ext.explaining.writing import write_table
-    from fairseq_signals_ext.inference.reading_ahead import reason_of
+    from fairseq_signals_ext.inference.results import REJECTED_FILE, Results, check_results
 
     options = MapOptions(args.method, args.layer, args.steps, args.window)
     inputs = run_arguments.inputs_of(args)
+    check_results(args.out, [_TABLE, REJECTED_FILE], args.resume, args.overwrite)
     jobs = _jobs(inputs, args)
     model = fairseq_signals_ext.load(args.checkpoint, **run_arguments.model_options(args))
     _check(model, args.label, options)
-    args.out.mkdir(parents=True, exist_ok=True)
-    rows: List[Dict[str, Any]] = []
-    rejected: Dict[str, Dict[str, Any]] = {}
-    for number, of_input in enumerate(tqdm(jobs, unit="recording", disable=None)):
-        try:
-            rows += _Explainer(model, options, args).rows(inputs, number, of_input)
-        except Exception as error:  # noqa: BLE001 - one file must not stop those that follow
-            file = of_input[0].file
-            rejected[file] = {"file": file, "reason": reason_of(error, file)}
-            tqdm.write(f"rejected: {file}: {rejected[file]['reason']}")
-    write_table(args.out / _TABLE, rows, ["file"])
-    write_table(args.out / _REJECTED, list(rejected.values()), ["file", "reason"])
-    print(f"{len(rows)} explained, {len(rejected)} recordings rejected: {args.out}")
+    explainer = _Explainer(model, options, args)
+    settings = _settings(args, inputs)
+    with Results(args.out, [_TABLE, REJECTED_FILE], settings, args.resume, args.overwrite) as results:
+        _explain_into(results, explainer, inputs, jobs)
+        number = results.write_table(_TABLE, _ROWS, explainer.columns)
+        rejected = results.finish()
+    print(f"{number} explained, {rejected} recordings rejected: {args.out}")
     return 1 if rejected else 0
+
+
+def _settings(args: argparse.Namespace, inputs: "Inputs") -> Dict[str, Any]:
+    """What the results depend on, so that a run goes on only with the same."""
+    names = ("method", "layer", "label", "steps", "window", "sanity_check", "picture", "labels", "bf16")
+    return {
+        "checkpoint": run_arguments.identity([args.checkpoint]),
+        "list of recordings": inputs.fingerprint(),
+        **{name: getattr(args, name) for name in (*names, *run_arguments.SAID)},
+    }
+
+
+def _explain_into(
+    results: "Results", explainer: "_Explainer", inputs: "Inputs", jobs: Sequence[Sequence["_Job"]]
+) -> None:
+    """Make the maps of all recordings that are not done yet."""
+    from tqdm import tqdm
+
+    from fairseq_signals_ext.inference.reading_ahead import reason_of
+
+    left = range(results.done, len(inputs))
+    for number in tqdm(left, total=len(inputs), initial=results.done, desc="explain", unit="recording", disable=None):
+        file = jobs[number][0].file
+        try:
+            for row in explainer.rows(inputs, number, jobs[number]):
+                results.add(_ROWS, row)
+        except Exception as error:  # noqa: BLE001 - one file must not stop those that follow
+            reason = reason_of(error, file)
+            results.reject(file, reason)
+            tqdm.write(f"rejected: {file}: {reason}")
+        results.count()
 
 
 @dataclass(frozen=True)
@@ -126,14 +151,14 @@ class _Job:
 
 def _jobs(inputs: "Inputs", args: argparse.Namespace) -> List[List[_Job]]:
     """The maps of each recording; a `UserError` if results are there already."""
-
     labels: Sequence[Optional[str]] = list(dict.fromkeys(args.label or [None]))
     files = [inputs.name(number) for number in range(len(inputs))]
     wanted = [name if len(labels) == 1 else f"{name}-{label}" for name in map(stem_of, files) for label in labels]
     stems = iter(distinct_names(wanted))
     jobs = [[_Job(file, label, args.out / next(stems)) for label in labels] for file in files]
     names = [job.path(ending).name for of_input in jobs for job in of_input for ending in _endings(args)]
-    check_free(args.out, [*names, _TABLE, _REJECTED], args.overwrite)
+    if not args.resume:
+        check_free(args.out, names, args.overwrite)
     return jobs
 
 
@@ -163,6 +188,22 @@ class _Explainer:
     def __init__(self, model: "LoadedModel", options: "MapOptions", args: argparse.Namespace):
         self._model, self._options, self._args = model, options, args
         self._score = "value" if model.description.kind == "regression" else "probability"
+
+    @property
+    def columns(self) -> Dict[str, str]:
+        """Of the table."""
+        return {
+            **{"file": "string", "record_id": "string", "label": "string", self._score: "float64", "method": "string"},
+            **{"seconds": "float64", "lead": "string", "sanity_check": "float64", "note": "string"},
+            "saliency": "string",
+        }
+
+    @functools.cached_property
+    def _random(self) -> "LoadedModel":
+        """The same model with random weights; made once, as a large one takes seconds."""
+        from fairseq_signals_ext.explaining.sanity import with_random_weights
+
+        return with_random_weights(self._model)
 
     def rows(self, inputs: "Inputs", number: int, jobs: Sequence[_Job]) -> List[Dict[str, Any]]:
         """Make and write the maps of a recording; a row of the table for each."""
@@ -198,7 +239,7 @@ class _Explainer:
         if self._args.sanity_check:
             from fairseq_signals_ext.explaining.sanity import check_segments
 
-            row["sanity_check"] = check_segments(self._model, segments, saliency, self._options)
+            row["sanity_check"] = check_segments(self._random, segments, saliency, self._options)
         return {**row, "saliency": job.path(".npz").name}
 
     def _occluded(self, job: _Job, segments: "SegmentedRecording", label: str) -> Dict[str, Any]:

@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
     ensemble = _ensemble(options)
     settings = _settings(options, inputs)
     with Results(options.out, files, settings, options.resume, options.overwrite) as results:
-        with tqdm(total=len(inputs), initial=results.done, desc="predict", unit="recording") as bar:
+        with tqdm(total=len(inputs), initial=results.done, desc="predict", unit="recording", disable=None) as bar:
             for _ in predict_into(results, ensemble, inputs, how, options.segments):
                 bar.update()
         return _finish(results, ensemble, options)
@@ -129,7 +129,7 @@ def _ensemble(options: argparse.Namespace) -> "Ensemble":
 
 def _settings(options: argparse.Namespace, inputs: Any) -> Dict[str, Any]:
     """What the rows depend on, so that a run goes on only with the same."""
-    names = ("labels", "bf16", "aggregate", "segments", "input_rate", "input_unit", "input_leads")
+    names = ("labels", "bf16", "aggregate", "segments", *run_arguments.SAID)
     return {
         "checkpoint": run_arguments.identity([options.checkpoint, *options.ensemble]),
         "list of recordings": inputs.fingerprint(),

@@ -24,7 +24,7 @@ import dataclasses
 import logging
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List
+from typing import TYPE_CHECKING, Any, Dict, List, Sequence
 
 from fairseq_signals_ext.commands import _run_arguments as run_arguments
 from fairseq_signals_ext.commands._output_names import distinct_names, stem_of
@@ -33,6 +33,7 @@ from fairseq_signals_ext.errors import UserError
 if TYPE_CHECKING:
     from fairseq_signals_ext.inference.inputs import Inputs
     from fairseq_signals_ext.inference.model import LoadedModel
+    from fairseq_signals_ext.inference.results import Results
     from fairseq_signals_ext.readers import Recording
     from fairseq_signals_ext.reporting.findings import AnyModel
     from fairseq_signals_ext.reporting.report import ReportOptions
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run_arguments.add_model(parser)
     run_arguments.add_inputs(parser)
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="where the pages go")
-    parser.add_argument("--overwrite", action="store_true", help="replace pages that are there")
+    run_arguments.add_restart(parser)
     parser.add_argument("--anonymous", action="store_true", help="say nothing of who the patient is")
     parser.add_argument(
         "--saliency",
@@ -72,34 +73,55 @@ def run(options: argparse.Namespace) -> int:
     warnings.filterwarnings("ignore", module=r"torch\.nn\.utils\.weight_norm")
     # a name in letters that the picture's font lacks is drawn by the browser, which has them
     warnings.filterwarnings("ignore", message=r"Glyph \d+")
-    from tqdm import tqdm
-
-    from fairseq_signals_ext.inference.reading_ahead import reason_of
-    from fairseq_signals_ext.inference.results import REJECTED_FILE, write_csv
+    from fairseq_signals_ext.inference.results import REJECTED_FILE, Results, check_results
     from fairseq_signals_ext.reporting.findings import check_options
-    from fairseq_signals_ext.reporting.report import write_report
 
+    check_results(options.out, [], options.resume, options.overwrite)
     inputs = run_arguments.inputs_of(options)
     paths = _paths(inputs, options)
     shown = _report_options(options)
     model = _model(options)
     check_options(model, shown)
-    options.out.mkdir(parents=True, exist_ok=True)
-    rejected: List[Dict[str, Any]] = []
-    for number, path in enumerate(tqdm(paths, desc="report", unit="recording", disable=None)):
-        try:
-            write_report(model, _recording(inputs, number), path, name=inputs.name(number), options=shown)
-        except Exception as error:  # noqa: BLE001 - one file must not stop those that follow
-            reason = reason_of(error, inputs.name(number))
-            # none of an earlier run
-            path.unlink(missing_ok=True)
-            rejected.append({"file": inputs.name(number), "reason": reason})
-    write_csv(options.out / REJECTED_FILE, {"file": "string", "reason": "string"}, iter(rejected))
-    made = len(paths) - len(rejected)
+    with Results(options.out, [], _settings(options, inputs), options.resume, options.overwrite) as results:
+        _report_into(results, model, inputs, paths, shown)
+        rejected = results.finish()
+    made = len(paths) - rejected
     print(f"{options.out}: {made} report{'s' * (made != 1)}")
     if rejected:
-        print(f"{options.out / REJECTED_FILE}: {len(rejected)} rejected")
+        print(f"{options.out / REJECTED_FILE}: {rejected} rejected")
     return 1 if rejected else 0
+
+
+def _settings(options: argparse.Namespace, inputs: "Inputs") -> Dict[str, Any]:
+    """What the pages depend on, so that a run goes on only with the same."""
+    names = ("anonymous", "saliency", "layer", "label", "neighbours", "labels", "bf16")
+    return {
+        "checkpoint": run_arguments.identity([options.checkpoint, *options.ensemble]),
+        "list of recordings": inputs.fingerprint(),
+        **{name: getattr(options, name) for name in (*names, *run_arguments.SAID)},
+        **{name: str(getattr(options, name)) for name in ("index", "calibration")},
+    }
+
+
+def _report_into(
+    results: "Results", model: "AnyModel", inputs: "Inputs", paths: Sequence[Path], shown: "ReportOptions"
+) -> None:
+    """Make the pages of all recordings that are not done yet."""
+    from tqdm import tqdm
+
+    from fairseq_signals_ext.inference.reading_ahead import reason_of
+    from fairseq_signals_ext.reporting.report import write_report
+
+    left = range(results.done, len(inputs))
+    for number in tqdm(left, total=len(inputs), initial=results.done, desc="report", unit="recording", disable=None):
+        name = inputs.name(number)
+        try:
+            write_report(model, _recording(inputs, number), paths[number], name=name, options=shown)
+        except Exception as error:  # noqa: BLE001 - one file must not stop those that follow
+            results.reject(name, reason_of(error, name))
+            # none of an earlier run
+            paths[number].unlink(missing_ok=True)
+        results.count()
 
 
 def _paths(inputs: "Inputs", options: argparse.Namespace) -> List[Path]:
@@ -111,7 +133,8 @@ def _paths(inputs: "Inputs", options: argparse.Namespace) -> List[Path]:
     else:
         names = distinct_names([stem_of(inputs.name(number)) for number in range(len(inputs))])
     files = [f"{name}.html" for name in names]
-    check_free(options.out, files, options.overwrite)
+    if not options.resume:
+        check_free(options.out, files, options.overwrite)
     return [options.out / file for file in files]
 
 

@@ -42,15 +42,12 @@ def sanity_check(
     name, found = recording_of(recording, sample_rate, leads)
     segments = SegmentedRecording.of(found, model.preprocessing, name)
     saliency = explain_segments(model, segments, label, options)
-    return check_segments(model, segments, saliency, options, seed)
+    return check_segments(with_random_weights(model, seed), segments, saliency, options)
 
 
-def check_segments(
-    model: LoadedModel, segments: SegmentedRecording, saliency: Saliency, options: MapOptions, seed: int = 0
-) -> float:
-    """The same, given the model's own map of a recording that is preprocessed already."""
-    other = explain_segments(with_random_weights(model, seed), segments, saliency.label, options)
-    return map_correlation(saliency, other)
+def check_segments(random: LoadedModel, segments: SegmentedRecording, saliency: Saliency, options: MapOptions) -> float:
+    """The same, given the model with random weights, and its own map of a recording that is preprocessed already."""
+    return map_correlation(saliency, explain_segments(random, segments, saliency.label, options))
 
 
 def map_correlation(first: Saliency, second: Saliency) -> float:

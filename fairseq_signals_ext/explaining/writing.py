@@ -1,14 +1,14 @@
 """What an explanation leaves: arrays, tables and pictures."""
 
-import csv
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from fairseq_signals_ext.explaining.occlusion import Occlusions
 from fairseq_signals_ext.explaining.saliency import Saliency
 from fairseq_signals_ext.files import atomic
+from fairseq_signals_ext.inference.results import write_csv
 from fairseq_signals_ext.plotting.excerpt import PAPER_SECONDS
 from fairseq_signals_ext.readers import Recording
 
@@ -36,25 +36,12 @@ def write_saliency(saliency: Saliency, path: Path) -> None:
 def write_occlusions(occlusions: Occlusions, path: Path, score: str) -> None:
     """Write a table with the columns region, lead, `score` and drop; its first row is the recording as it is."""
     rows = [("none", "none", occlusions.score, 0.0), *occlusions.rows]
-    write_table(path, [dict(zip(("region", "lead", score, "drop"), row)) for row in rows], ())
+    columns = {"region": "string", "lead": "string", score: "float64", "drop": "float64"}
+    write_csv(path, columns, iter([dict(zip(columns, map(_plain, row))) for row in rows]))
 
 
-def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Write a `.csv` file; numbers have six digits, what is None or not a number is empty.
-
-    Args:
-        columns: names, for a table without rows; else those of the first row.
-    """
-    with atomic(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else list(columns), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, float):
-        return f"{value:.6g}" if np.isfinite(value) else ""
-    return value
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def draw_saliency(saliency: Saliency, recording: Recording, path: Path, title: str) -> None:

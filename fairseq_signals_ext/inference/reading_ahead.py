@@ -4,6 +4,7 @@ Only a fixed number waits, so that memory does not grow with the number of recor
 """
 
 import dataclasses
+import errno
 import itertools
 import os
 import signal
@@ -22,6 +23,8 @@ from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
 from fairseq_signals_ext.inference.recordings import RecordingFacts
 from fairseq_signals_ext.readers.facts import shown
 
+# there is no room for results
+_NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 # recordings that go to another process together, and their size from which on no more do
 _CHUNK, _CHUNK_BYTES = 16, 2**25
 # such chunks that wait, beyond one a process
@@ -98,7 +101,7 @@ def reason_of(error: Exception, name: str) -> str:
     Args:
         name: its file, which the reason need not repeat.
     """
-    if isinstance(error, MissingPackageError):
+    if isinstance(error, MissingPackageError) or getattr(error, "errno", None) in _NO_PLACE:
         raise error
     if isinstance(error, UserError):
         return str(error).replace(f"{name}: ", "", 1)

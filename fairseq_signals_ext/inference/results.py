@@ -9,11 +9,12 @@ import contextlib
 import csv
 import json
 import math
+import operator
 import shutil
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Type
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Type
 
 import numpy as np
 
@@ -69,8 +70,8 @@ class Results:
         overwrite: bool = False,
     ):
         self._out, self._folder = out, out / UNFINISHED
-        self._files = files
-        self._done_files: Set[str] = set()
+        # what a run has replaced by the end is another file, also in the same place
+        self._earlier = {path: path.stat().st_ino for path in (out / name for name in files) if path.exists()}
         check_results(out, files, resume, overwrite)
         if not resume and self._folder.exists():
             shutil.rmtree(self._folder)
@@ -94,7 +95,8 @@ class Results:
 
     def add(self, table: str, row: Mapping[str, Any]) -> None:
         """Add a row to a table."""
-        self._lines.of_this.append(json.dumps([table, row]))
+        # numpy has numbers of its own
+        self._lines.of_this.append(json.dumps([table, row], default=operator.methodcaller("item")))
 
     def add_array(self, array: np.ndarray) -> None:
         """Add rows to the array: N x E, float32."""
@@ -136,16 +138,15 @@ class Results:
         Files of an earlier run that this one has not written are removed, and the parts.
         """
         rejected = self.write_table(REJECTED_FILE, _REJECTED, {"file": "string", "reason": "string"})
-        for name in {*self._files} - self._done_files:
-            with contextlib.suppress(FileNotFoundError):
-                (self._out / name).unlink()
+        for path, number in self._earlier.items():
+            if path.exists() and path.stat().st_ino == number:
+                path.unlink()
         shutil.rmtree(self._folder)
         return rejected
 
     def write_table(self, name: str, table: str, columns: Columns) -> int:
         """Write a table as `OUT/NAME`, CSV or Parquet by its suffix; returns the number of its rows."""
         self._write_part()
-        self._done_files.add(name)
         write = write_parquet if name.endswith(".parquet") else write_csv
         return write(self._out / name, columns, self.rows(table))
 

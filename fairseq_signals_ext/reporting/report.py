@@ -11,7 +11,6 @@ import datetime
 from pathlib import Path
 from string import Template
 
-from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.files import atomic
 from fairseq_signals_ext.readers import Recording
 from fairseq_signals_ext.reporting.about import model_section, neighbours_section, patient_section
@@ -37,15 +36,13 @@ def write_report(
         path: the HTML file.
 
     Raises:
-        UserError: as `report_html`, or the file cannot be written.
+        UserError: as `report_html`.
+        OSError: the file cannot be written.
     """
     content = report_html(model, recording, name=name, options=options)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic(path) as temporary:
-            temporary.write_bytes(content.encode())
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}; give another place") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as temporary:
+        temporary.write_bytes(content.encode())
 
 
 def report_html(model: AnyModel, recording: Recording, *, name: str = "", options: ReportOptions = _DEFAULT) -> str:

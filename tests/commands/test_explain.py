@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import errno
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from made_up_checkpoints import saved_checkpoint
 
 from fairseq_signals_ext.commands import explain
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.explaining import saliency
 from fairseq_signals_ext.leads import LEADS
 
 
@@ -115,11 +117,43 @@ def test_values_of_a_regression(folder, tmp_path):
 def test_results_are_not_replaced_unless_asked(folder, tmp_path):
     arguments = (folder / "pretrained.pt", folder / "a" / "ecg.npy", *SAID, "--out", tmp_path, "--picture", "none")
     assert called(*arguments) == 0
-    with pytest.raises(
-        UserError, match=r"ecg.npz: exists already; give another --out, or replace it with --overwrite$"
-    ):
-        called(*arguments)
+    for name in ("explanations.csv", "ecg.npz"):
+        with pytest.raises(UserError, match=rf"{name}: exists already; give another --out, or replace it with --over"):
+            called(*arguments)
+        (tmp_path / "explanations.csv").unlink(missing_ok=True)
+        (tmp_path / "rejected.csv").unlink(missing_ok=True)
     assert called(*arguments, "--overwrite") == 0
+
+
+def test_an_interrupted_run_goes_on(folder, tmp_path, monkeypatch):
+    files = [folder / place / "ecg.npy" for place in "acb"]
+    arguments = (folder / "model.pt", *files, *SAID, "--picture", "none", "--out")
+    assert called(*arguments, tmp_path / "whole") == 1
+    original = saliency.explain_segments
+
+    def interrupted(model, segments, label, options):
+        if list((tmp_path / "broken").glob("*.npz")):
+            raise KeyboardInterrupt
+        return original(model, segments, label, options)
+
+    monkeypatch.setattr(saliency, "explain_segments", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        called(*arguments, tmp_path / "broken")
+    monkeypatch.undo()
+    assert called(*arguments, tmp_path / "broken", "--resume") == 1
+    for path in (tmp_path / "whole").iterdir():
+        assert path.suffix == ".npz" or (tmp_path / "broken" / path.name).read_bytes() == path.read_bytes()
+    assert len(list((tmp_path / "broken").iterdir())) == len(list((tmp_path / "whole").iterdir())) == 4
+
+
+def test_a_full_disk_is_no_fault_of_a_recording(folder, tmp_path, monkeypatch):
+    def full(*arguments, **keywords):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", full)
+    with pytest.raises(OSError, match="No space left") as found:
+        called(folder / "model.pt", folder / "a" / "ecg.npy", *SAID, "--picture", "none", "--out", tmp_path)
+    assert found.value.filename == str(tmp_path)
 
 
 def test_mistakes_are_one_line_before_the_work(folder, tmp_path):
