@@ -48,13 +48,14 @@ proofs: setup ## longer tests
 demo: setup ## simulate (or DATA=folder of WFDB records), prepare, split, verify, pretrain, draw the loss curve
 	PATH="$(abspath $(BIN)):$$PATH" bash examples/demo/run.sh
 
-benchmarks: setup ## preparation, loading, training, bootstrap, transfer and exporting, into benchmarks/results
+benchmarks: setup ## preparation, loading, training, bootstrap, transfer, inference and exporting, into benchmarks/results
 	$(BIN)/python benchmarks/preparation.py --out benchmarks/results/preparation.md
 	$(BIN)/python benchmarks/scaling.py --out benchmarks/results/scaling.md
 	$(BIN)/python benchmarks/loading.py --out benchmarks/results/loading.md
 	$(BIN)/python benchmarks/training.py --out benchmarks/results/training.md
 	$(BIN)/python benchmarks/bootstrap.py --out benchmarks/results/bootstrap.md
 	$(BIN)/python benchmarks/transfer.py --out benchmarks/results/transfer.md
+	$(BIN)/python benchmarks/inference.py --seconds 8 --out benchmarks/results/inference.md
 	$(BIN)/python benchmarks/exporting.py --out benchmarks/results/exporting.md
 
 clean: ## remove the environment and the demo's output

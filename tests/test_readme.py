@@ -213,7 +213,9 @@ def test_named_files_exist():
         assert (ROOT / path).exists(), path
 
 
-@pytest.mark.parametrize("name", ["preparation", "loading", "training", "transfer", "bootstrap", "exporting"])
+@pytest.mark.parametrize(
+    "name", ["preparation", "loading", "training", "transfer", "bootstrap", "exporting", "inference"]
+)
 def test_numbers_are_those_of_the_benchmarks(name):
     assert (ROOT / "benchmarks" / "results" / f"{name}.md").read_text().strip() in README
 

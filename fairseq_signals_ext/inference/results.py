@@ -77,7 +77,7 @@ class Results:
             shutil.rmtree(self._folder)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-        except FileNotFoundError:
+        except (FileExistsError, FileNotFoundError, NotADirectoryError):
             raise UserError(f"{out}: cannot be made; give another --out") from None
         remove_unfinished(self._folder)
         _agree(self._folder / _SETTINGS, settings)

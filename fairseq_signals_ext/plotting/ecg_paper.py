@@ -82,7 +82,8 @@ def draw_ecg(
     Args:
         recording: leads that it lacks keep their box, with "not recorded"; samples that are NaN are gaps.
         saliency: leads x samples, or samples for all leads alike, on the recording's own samples; 0 or more, NaN where
-            it is unknown. Full colour is its maximum over the whole recording.
+            it is unknown. Colour begins at its least value over the whole recording and grows in proportion to its
+            maximum, so that a map that is nearly the same everywhere stays pale.
         start: s, where the ten seconds begin.
         layout: `"3x4"` or `"12x1"`.
         rhythm_leads: strips below the 3 x 4; if none of them was recorded, the recording's first lead.
@@ -239,17 +240,17 @@ def _write_name(axes: Any, left: float, bottom: float, trace: Trace, name: Tuple
 
 def _draw_saliency(page: _Page, excerpt: Excerpt, saliency: np.ndarray) -> None:
     known = np.asarray(saliency)[np.isfinite(saliency)]
-    maximum = float(known.max(initial=0.0))
+    least, maximum = float(known.min()) if len(known) else 0.0, float(known.max(initial=0.0))
     found = {
         (baseline - row.below + 0.5, baseline + row.above - 0.5): [
-            band for trace in row.traces for band in bands(excerpt, trace.cell, maximum)
+            band for trace in row.traces for band in bands(excerpt, trace.cell, least, maximum)
         ]
         for baseline, row in page.placed
     }
     corners = by_level(found)
     for level, rectangles in corners.items():
         _add_lines(page.axes, rectangles + (_SIDE + _PULSE, 0), "saliency", **_colour(level), gid=f"saliency-{level}")
-    _draw_key(page.axes, maximum, UNKNOWN in corners)
+    _draw_key(page.axes, least, maximum, UNKNOWN in corners)
 
 
 def _colour(level: int) -> Dict[str, Any]:
@@ -259,17 +260,17 @@ def _colour(level: int) -> Dict[str, Any]:
     return {"facecolor": _SALIENCY, "alpha": _DENSEST * level / LEVELS, "linewidth": 0}
 
 
-def _draw_key(axes: Any, maximum: float, any_unknown: bool) -> None:
+def _draw_key(axes: Any, least: float, maximum: float, any_unknown: bool) -> None:
     """The colours and what they mean, in the lower right corner."""
     from matplotlib.patches import Rectangle
 
     middle, side = 0.35 * _BOTTOM, 1.5
-    right = _write_foot(axes, f"{maximum:.3g}", _SIDE + _PAPER, "right") - 1
+    right = _write_foot(axes, f"{least + maximum:.3g}", _SIDE + _PAPER, "right") - 1
     edges = right - side * np.arange(LEVELS, -1, -1)
     for level in range(1, LEVELS + 1):
         box = (edges[level - 1], middle - 1.5), side, 3
         axes.add_patch(Rectangle(*box, **_colour(level), zorder=_LAYERS["saliency"]))
-    left = _write_foot(axes, "saliency 0", edges[0] - 1, "right")
+    left = _write_foot(axes, f"saliency {least:.3g}", edges[0] - 1, "right")
     if any_unknown:
         left = _write_foot(axes, "unknown", left - 4, "right") - 1
         axes.add_patch(Rectangle((left - 4, middle - 1.5), 4, 3, **_colour(UNKNOWN), zorder=_LAYERS["saliency"]))

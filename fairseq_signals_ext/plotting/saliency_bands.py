@@ -26,14 +26,14 @@ class Band(NamedTuple):
     level: int
 
 
-def bands(excerpt: Excerpt, cell: Cell, maximum: float) -> List[Band]:
+def bands(excerpt: Excerpt, cell: Cell, least: float, maximum: float) -> List[Band]:
     """The bands of one box, from left to right; where there is next to no saliency there is none.
 
     A band shows the highest value of 10 ms, or one sample if that is longer, and lies around its samples, from half a
     sample before the first to half a sample after the last. Neighbours of one level are one band.
 
     Args:
-        maximum: the saliency of full colour.
+        least, maximum: of the whole recording; colour is none at the least, and full at the maximum above that.
     """
     if excerpt.saliency is None or cell.lead not in excerpt.leads:
         return []
@@ -42,7 +42,7 @@ def bands(excerpt: Excerpt, cell: Cell, maximum: float) -> List[Band]:
     if not len(values):
         return []
     size = int(np.ceil(_BAND_SECONDS * excerpt.sample_rate))
-    levels = _levels(np.fmax.reduceat(values, np.arange(0, len(values), size)), maximum)
+    levels = _levels(np.fmax.reduceat(values, np.arange(0, len(values), size)), least, maximum)
     firsts = np.flatnonzero(np.diff(levels, prepend=levels[0] + 1))
     edges = np.append(samples.start + size * firsts, samples.start + len(values)) - 0.5
     times = np.clip(excerpt.seconds_at(edges) - cell.start, 0, cell.seconds) + cell.left
@@ -51,10 +51,10 @@ def bands(excerpt: Excerpt, cell: Cell, maximum: float) -> List[Band]:
     return [Band(*band) for band in found if band[2] and band[1] > band[0]]
 
 
-def _levels(values: np.ndarray, maximum: float) -> np.ndarray:
+def _levels(values: np.ndarray, least: float, maximum: float) -> np.ndarray:
     levels = np.full(len(values), UNKNOWN)
     known = ~np.isnan(values)
-    levels[known] = np.round(LEVELS * values[known] / maximum) if maximum > 0 else 0
+    levels[known] = np.round(LEVELS * (values[known] - least) / maximum) if maximum > 0 else 0
     return levels
 
 

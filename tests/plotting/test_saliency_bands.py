@@ -50,13 +50,15 @@ def test_a_spike_of_frames_lies_exactly_around_its_samples():
 
 
 def test_one_row_is_for_all_leads_and_joins_at_the_columns():
-    drawing = Drawing(draw_ecg(plain_recording(beats()), np.ones(5000)))
+    longer, saliency = np.pad(beats(), ((0, 0), (0, 500))), np.ones(5500)
+    saliency[-1] = 0
+    drawing = Drawing(draw_ecg(plain_recording(longer), saliency))
     for row, names in enumerate(GRID):
         ends = np.array(bands_of(drawing, row))
         width = 250 / len(names)
         np.testing.assert_allclose(ends[:, 0], width * np.arange(len(names)), atol=MM)
         np.testing.assert_allclose(ends[:-1, 1], width * np.arange(1, len(names)), atol=MM)
-        assert ends[-1, 1] == pytest.approx(25 * 4999.5 / 500, abs=MM)
+        assert ends[-1, 1] == pytest.approx(250, abs=25 * 0.5 / 500 + MM)
 
 
 def test_from_a_start_on_the_scale_stays_that_of_the_whole_recording():
@@ -79,14 +81,29 @@ def test_colour_grows_with_saliency():
     assert (np.diff(opacity) > 0).all() and opacity[-1] <= 0.7, "grid and trace stay visible"
 
 
+def in_all_but_v6():
+    saliency = np.ones((12, 5000))
+    saliency[11] = 0
+    return saliency
+
+
+def test_a_map_that_is_nearly_the_same_everywhere_is_pale():
+    """Else it would say that the model looked everywhere, where it looked nowhere in particular."""
+    saliency = np.full(5000, 0.5)
+    saliency[2000:2100] = 0.6
+    drawing = Drawing(draw_ecg(plain_recording(beats()), saliency))
+    assert levels_of(drawing) == {round(LEVELS / 6)}
+    assert {"saliency 0.5", "1.1"} <= set(drawing.texts())
+
+
 def test_it_lies_under_grid_and_trace():
-    names = list(Drawing(draw_ecg(plain_recording(beats()), np.ones(5000))).groups)
+    names = list(Drawing(draw_ecg(plain_recording(beats()), in_all_but_v6())).groups)
     assert names.index(FULL) < names.index("grid-1") < names.index("row-0-I")
 
 
 def test_what_is_unknown_is_neither_zero_nor_full():
-    saliency = np.ones(5000)
-    saliency[4000:] = np.nan
+    saliency = in_all_but_v6()
+    saliency[:, 4000:] = np.nan
     figure = draw_ecg(plain_recording(beats()), saliency)
     drawing = Drawing(figure)
     np.testing.assert_allclose(bands_of(drawing, 3, -1), [(25 * 3999.5 / 500, 25 * 4999.5 / 500)], atol=MM)
@@ -118,5 +135,7 @@ def test_the_worst_saliency_of_noise_is_little_to_draw(rate):
 
 def test_leads_that_were_not_recorded_have_none():
     recording = plain_recording(beats()[[1, 6]], leads=(1, 6))
-    drawing = Drawing(draw_ecg(recording, np.ones((2, 5000))))
+    saliency = np.ones((2, 5000))
+    saliency[0, 0] = 0
+    drawing = Drawing(draw_ecg(recording, saliency))
     assert bands_of(drawing, 2) == [] and len(bands_of(drawing, 0)) == len(bands_of(drawing, 1)) == 1

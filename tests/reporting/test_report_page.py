@@ -185,7 +185,8 @@ def test_gradient_is_drawn_as_means_that_can_be_seen(made_up_model, recording, o
     saliency = explain(model, recording(), label="B", method="gradient:saliency")
     drawn = drawn_values(saliency, recording())
     assert np.nanmax(drawn) < 0.9 * np.nanmax(saliency.at(recording()))
-    assert f">{np.nanmax(drawn):.3g}</text>" in html, "the end of the key"
+    least, largest = np.nanmin(drawn), np.nanmax(drawn)
+    assert f">saliency {least:.3g}</text>" in html and f">{least + largest:.3g}</text>" in html, "the ends of the key"
 
 
 HOSTILE = "<script>alert(1)</script>\"'&\x00\udc80"
