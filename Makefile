@@ -29,7 +29,7 @@ lint: setup ## ruff, and type hints by mypy
 	$(BIN)/mypy
 
 test: setup lint ## tests; real recordings from the folder in ECG_DATA
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile
 
 $(LEGACY)/.done: setup.py constraints-legacy.txt
 	@test -n "$(PYTHON310)" || { echo "error: no Python 3.10 found: install one, or name it: make test-legacy PYTHON310=/path/to/python3.10" >&2; exit 1; }

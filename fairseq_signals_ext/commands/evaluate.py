@@ -122,7 +122,7 @@ class _Model:
     """A checkpoint, and what it says of subsets, each predicted once."""
 
     def __init__(self, checkpoint: Path, args: argparse.Namespace):
-        from fairseq_signals_ext.inference.predicting import PredictOptions
+        from fairseq_signals_ext.inference.predicting_subsets import PredictOptions
 
         label_file = None if args.label_file is None else str(args.label_file)
         self._checkpoint, self._data = checkpoint, args.data
@@ -134,7 +134,7 @@ class _Model:
     def segments(self, subset: str) -> "Predictions":
         """Predictions of a subset's segments."""
         from fairseq_signals_ext.evaluation.report import with_record_ids
-        from fairseq_signals_ext.inference.predicting import predict_subset
+        from fairseq_signals_ext.inference.predicting_subsets import predict_subset
 
         if subset not in self._predicted:
             found = predict_subset(self._checkpoint, self._data, subset, self._options)

@@ -221,7 +221,7 @@ def scores_of(run: FineTuning, subset: str) -> Predictions:
     Raises:
         UserError, SystemExit: see `predict_subset`.
     """
-    from fairseq_signals_ext.inference.predicting import PredictOptions, predict_subset
+    from fairseq_signals_ext.inference.predicting_subsets import PredictOptions, predict_subset
 
     source = json.dumps(_checksums([run.checkpoint, *find_manifests(run.data, subset), *_label_files(run.label_file)]))
     kept = run.out / f"scores_{subset}.npz"

@@ -13,6 +13,7 @@ from made_up_tables import write_table
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.evaluation import report
 from fairseq_signals_ext.evaluation.evaluating import EvaluationSettings, Thresholds, evaluate
+from fairseq_signals_ext.files import check_free
 
 ABOUT = {"checkpoint": "runs/a.pt", "subset": "test", "label_file": "labels/L"}
 PLOTS = {"roc.png", "precision_recall.png", "calibration.png", "confusion.png"}
@@ -119,13 +120,13 @@ def test_same_predictions_same_bytes_and_nothing_of_an_earlier_evaluation_stays(
 
 
 def test_without_some_files_a_folder_is_free(tmp_path):
-    report.check_free(tmp_path / "new", report.FILES, overwrite=False)
+    check_free(tmp_path / "new", report.FILES, overwrite=False)
     (tmp_path / "notes.txt").touch()
-    report.check_free(tmp_path, report.FILES, overwrite=False)
+    check_free(tmp_path, report.FILES, overwrite=False)
     (tmp_path / "roc.png").touch()
     with pytest.raises(UserError, match="roc.png: exists already; give another --out, or replace it with --overwrite"):
-        report.check_free(tmp_path, report.FILES, overwrite=False)
-    report.check_free(tmp_path, report.FILES, overwrite=True)
+        check_free(tmp_path, report.FILES, overwrite=False)
+    check_free(tmp_path, report.FILES, overwrite=True)
 
 
 @pytest.mark.parametrize("data", [".", "splits/s", "splits/s/fractions/0.1"])

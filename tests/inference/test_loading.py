@@ -25,7 +25,7 @@ from fairseq_signals_ext.exporting.export import export
 from fairseq_signals_ext.exporting.to_torchscript import write_torchscript
 from fairseq_signals_ext.inference.model import LoadedModel
 from fairseq_signals_ext.inference.network import build_network
-from fairseq_signals_ext.inference.predicting import PredictOptions, predict_subset
+from fairseq_signals_ext.inference.predicting_subsets import PredictOptions, predict_subset
 from fairseq_signals_ext.inference.preprocessing import segments_of
 from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.readers import read_ecg

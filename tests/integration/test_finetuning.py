@@ -12,7 +12,7 @@ from running import error_line, logged, run, weights
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from fairseq_signals_ext.evaluation.aggregation import to_recordings
-from fairseq_signals_ext.inference.predicting import PredictOptions, predict_subset
+from fairseq_signals_ext.inference.predicting_subsets import PredictOptions, predict_subset
 from fairseq_signals_ext.leads import LEADS
 
 
