@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from fairseq_signals_ext.commands.evaluate import main
 from fairseq_signals_ext.evaluation.aggregation import ECG_FM_AGGREGATION
 from fairseq_signals_ext.evaluation.predictions import Predictions
-from fairseq_signals_ext.inference import predicting
+from fairseq_signals_ext.inference import predicting_subsets
 
 LABELS = ("AF", "SR")
 FAST = ("--resamples", 20)
@@ -35,7 +35,7 @@ def predicted(monkeypatch):
         used = options.label_file or "labels/of the checkpoint"
         return Predictions(scores, known, idx, idx // 2, LABELS, kind=kind, label_file=used)
 
-    monkeypatch.setattr(predicting, "predict_subset", predict_subset)
+    monkeypatch.setattr(predicting_subsets, "predict_subset", predict_subset)
     return asked
 
 

@@ -5,6 +5,8 @@ import pytest
 import torch
 
 TOLERANCE = 1e-6
+# relative; a few steps of float32, which is what a product of small matrices differs by on other processors
+LOSS_TOLERANCE = 1e-6
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +77,11 @@ def test_objective(model, loaded, golden, case):
     with torch.no_grad():
         loss, sample_size, log = criterion(model, sample)
     assert sample_size == golden["sample_size"]
-    assert log["loss_0"] == pytest.approx(float(golden["infonce_sum"]), rel=1e-7)
+    assert log["loss_0"] == pytest.approx(float(golden["infonce_sum"]), rel=LOSS_TOLERANCE)
     for part in range(4):
         expected = float(golden[f"cmsc_{case}_loss_{part}"])
-        assert log[f"loss_{part}"] == pytest.approx(expected, rel=1e-7), part
-    assert loss.item() == pytest.approx(float(golden[f"cmsc_{case}_total_loss"]), rel=1e-7)
+        assert log[f"loss_{part}"] == pytest.approx(expected, rel=LOSS_TOLERANCE), part
+    assert loss.item() == pytest.approx(float(golden[f"cmsc_{case}_total_loss"]), rel=LOSS_TOLERANCE)
 
 
 def test_padding_does_not_reach_what_precedes_it(model, golden):
