@@ -19,6 +19,7 @@ _EXAMPLES = """examples:
   fairseq-signals-ext verify data
   fairseq-signals-ext evaluate run/checkpoints/checkpoint_best.pt --data data/splits/random --subset test --out result
   fairseq-signals-ext predict run/checkpoints/checkpoint_best.pt ecg.dcm records/*.hea --out results
+  fairseq-signals-ext report run/checkpoints/checkpoint_best.pt ecg.dcm --out reports
   fairseq-signals-ext curve run --out loss.png
   fairseq-signals-ext inspect run/checkpoints/checkpoint_best.pt
   fairseq-signals-ext export run/checkpoints/checkpoint_best.pt --to onnx --out model
@@ -33,9 +34,9 @@ _COMMANDS = {
     "verify": "check a prepared folder, and draw what is in it",
     "evaluate": "say how good fine-tuned models are, with intervals and pictures",
     "predict": "say what models see in ECGs, from files of any format",
-    "report": "make a page on each ECG: the ECG, what a model says of it, and where it looked",
     "embed": "turn ECGs into vectors, find their nearest neighbours, and draw a map of them",
     "explain": "say where in ECGs a model looked, with pictures",
+    "report": "make a page on each ECG: the ECG, what a model says of it, and where it looked",
     "serve": "answer uploaded ECGs on this machine: a page to drop files on, and /predict for programs",
     "curve": "draw the loss curve of a training",
     "inspect": "say what is in a checkpoint or an export",
