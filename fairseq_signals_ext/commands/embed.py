@@ -33,13 +33,13 @@ from typing import TYPE_CHECKING, Any, Dict, Mapping
 
 from fairseq_signals_ext.commands import _run_arguments as run_arguments
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.inference.model import EMBEDDED
 
 if TYPE_CHECKING:
     from fairseq_signals_ext.inference.inputs import Inputs
     from fairseq_signals_ext.inference.model import LoadedModel
     from fairseq_signals_ext.inference.results import Results
 
-_PIECES = ("recording", "segment", "frame")
 _FORMATS = ("npy", "parquet")
 _NEIGHBOURS_FILE = "neighbours.csv"
 _NEIGHBOUR_COLUMNS = {
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run_arguments.add_model(parser, is_needed=False)
     run_arguments.add_inputs(parser, are_needed=False)
     parser.add_argument("--out", metavar="DIR", type=Path, help="where the results go (default: with --from its DIR)")
-    parser.add_argument("--per", choices=_PIECES, default="recording", help="what a vector is of (default recording)")
+    parser.add_argument("--per", choices=EMBEDDED, default="recording", help="what a vector is of (default recording)")
     parser.add_argument(
         "--layer",
         metavar="N",

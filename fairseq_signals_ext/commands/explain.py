@@ -21,7 +21,6 @@ shows what the model computes, not what is wrong with the heart. For research on
 """
 
 import argparse
-import dataclasses
 import functools
 import logging
 import warnings
@@ -213,10 +212,9 @@ class _Explainer:
         from fairseq_signals_ext.explaining.writing import draw_saliency, write_saliency
         from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
 
-        given = inputs.read(number)
-        recording = dataclasses.replace(given.recording, **inputs.known(number))
+        recording, is_standardised = inputs.given(number)
         of_model = self._model.preprocessing
-        segments = SegmentedRecording.of(recording, of_model, jobs[0].file, given.is_standardised)
+        segments = SegmentedRecording.of(recording, of_model, jobs[0].file, is_standardised)
         rows = []
         for job in jobs:
             saliency = explain_segments(self._model, segments, job.label, self._options)

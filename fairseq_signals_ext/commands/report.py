@@ -20,7 +20,6 @@ For research use only; not a medical device.
 """
 
 import argparse
-import dataclasses
 import logging
 import warnings
 from pathlib import Path
@@ -32,7 +31,6 @@ from fairseq_signals_ext.errors import UserError
 
 if TYPE_CHECKING:
     from fairseq_signals_ext.inference.inputs import Inputs
-    from fairseq_signals_ext.inference.model import LoadedModel
     from fairseq_signals_ext.inference.results import Results
     from fairseq_signals_ext.readers import Recording
     from fairseq_signals_ext.reporting.findings import AnyModel
@@ -160,18 +158,19 @@ def _report_options(options: argparse.Namespace) -> "ReportOptions":
 
 def _model(options: argparse.Namespace) -> "AnyModel":
     """A model that was only pretrained stays alone."""
-    from fairseq_signals_ext.inference.ensemble import Ensemble
+    from fairseq_signals_ext.inference.ensemble import load_ensemble
     from fairseq_signals_ext.inference.loading import load_model
 
     how = run_arguments.model_options(options)
-    models: List["LoadedModel"] = [load_model(one, **how) for one in (options.checkpoint, *options.ensemble)]
-    return models[0] if len(models) == 1 else Ensemble(models)
+    if options.ensemble:
+        return load_ensemble([options.checkpoint, *options.ensemble], **how)
+    return load_model(options.checkpoint, **how)
 
 
 def _recording(inputs: "Inputs", number: int) -> "Recording":
     """A recording with all that is known of it."""
-    given = inputs.read(number)
-    if given.is_standardised:
+    recording, is_standardised = inputs.given(number)
+    if is_standardised:
         cure = "give the file that it was made from"
         raise UserError(f"{inputs.name(number)}: is standardised, so it cannot be drawn in mV; {cure}")
-    return dataclasses.replace(given.recording, **inputs.known(number))
+    return recording

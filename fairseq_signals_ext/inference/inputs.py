@@ -182,13 +182,18 @@ class Inputs:
             digest.update(f"{self.name(number)}\n".encode())
         return digest.hexdigest()
 
-    def recording(self, number: int) -> Recording:
-        """A recording with all that is known of it.
+    def given(self, number: int) -> Given:
+        """As `read`, with all that is known of the recording.
 
         Raises:
             UserError: it cannot be read.
         """
-        return dataclasses.replace(self.read(number).recording, **self.known(number))
+        given = self.read(number)
+        return given._replace(recording=dataclasses.replace(given.recording, **self.known(number)))
+
+    def recording(self, number: int) -> Recording:
+        """The recording of `given`."""
+        return self.given(number).recording
 
 
 def find_inputs(
