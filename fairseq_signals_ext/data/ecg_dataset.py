@@ -7,14 +7,18 @@ import numpy as np
 import torch
 from fairseq.data import FairseqDataset
 
+from fairseq_signals_ext.data.batch_order import cut_blocks, shuffle_in_windows, window_bytes
 from fairseq_signals_ext.data.collating import Collater
 from fairseq_signals_ext.data.randomness import PAIR_START, SEGMENT_CHOICE, item_draws
 from fairseq_signals_ext.data.segments import PAIR_CHOICES, SEGMENT_CHOICES, Item, SegmentSettings
-from fairseq_signals_ext.data.stores import Store, check_leads, check_sample_rate
+from fairseq_signals_ext.data.shared_batches import SharedBatches
+from fairseq_signals_ext.data.stores import ShardStore, Store, check_leads, check_sample_rate
 from fairseq_signals_ext.data.time_masks import MaskSettings
 from fairseq_signals_ext.errors import UserError
 
 logger = logging.getLogger(__name__)
+
+_SLOTS = 4  # of each worker: the two batches that torch asks for in advance, and two in use as one follows the other
 
 
 class EcgDataset(FairseqDataset):
@@ -54,8 +58,12 @@ class EcgDataset(FairseqDataset):
         self.name = name
         self.training = training
         self.seed = seed
-        # shared, so that persistent worker processes see the epoch change
+        # shared, so that persistent worker processes see them change
         self._epoch = torch.ones(1, dtype=torch.int64).share_memory_()
+        self._largest_batch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._windows: Optional[_Windows] = None
+        self._workers = 0
+        self._shared: Optional[SharedBatches] = None
 
         first = store.read(0)
         self.sample_rate = settings.sample_rate or first.sample_rate
@@ -125,9 +133,33 @@ class EcgDataset(FairseqDataset):
         """Samples of items."""
         return self.sizes[np.asarray(indices)]
 
+    def shuffle_in_windows(self, gigabytes: float) -> None:
+        """For data larger than memory: shuffle no more than so many GB of stored data together; see `batch_order`.
+
+        While a window is read, the next one is read ahead, so that the page cache should hold two.
+
+        Raises:
+            UserError: the data are not in shards, or no size to shuffle in.
+        """
+        if not isinstance(self.store, ShardStore):
+            cure = "prepare shards with manifests/prepare.py, or leave the option out"
+            raise UserError(f"{self.name}: task.shuffle_window_gb is for shards, and these are .mat files; {cure}")
+        self._windows = _Windows(self.store, self._recording, gigabytes)
+
     def ordered_indices(self) -> np.ndarray:
         """All items: in random order for training (by numpy's seed, which fairseq sets), else as they stand."""
-        return np.random.permutation(len(self)) if self.training else np.arange(len(self))
+        if not self.training:
+            return np.arange(len(self))
+        return self._windows.shuffle() if self._windows else np.random.permutation(len(self))
+
+    def share_batches(self, workers: int) -> None:
+        """Have so many worker processes hand batches over as `SharedBatches` does, once batches have been made."""
+        self._workers = workers
+
+    @property
+    def largest_batch(self) -> int:
+        """Items of the largest batch of the epoch, the same on all ranks; 0 before batches were made."""
+        return int(self._largest_batch.item())
 
     def batch_by_size(
         self,
@@ -141,7 +173,14 @@ class EcgDataset(FairseqDataset):
         fairseq leaves out the last batch unless its size is a multiple of `required_batch_size_multiple`, by
         default 8: a validation set of seven recordings would be empty.
         """
-        return super().batch_by_size(indices, max_tokens, max_sentences, required_batch_size_multiple=1)
+        batches = super().batch_by_size(indices, max_tokens, max_sentences, required_batch_size_multiple=1)
+        # before any batch of the epoch is collated: fairseq makes the list before it starts the workers, and with
+        # rebuild_batches again before it hands the first batch of another epoch to those that it kept
+        self._largest_batch[0] = max(map(len, batches), default=0)
+        if self._workers and self._shared is None:
+            segment = len(self.settings.leads_of_model) * self.segment_samples * 4
+            self._shared = SharedBatches(_SLOTS * self._workers, self.largest_batch * self.segments * segment)
+        return batches
 
     def __getitem__(self, index: int) -> Item:
         """Item `index` in the current epoch.
@@ -150,6 +189,8 @@ class EcgDataset(FairseqDataset):
             UserError: the recording cannot be read, has another sample rate, or lacks a lead.
         """
         index, epoch = int(index), self.epoch
+        if self._windows:
+            self._windows.will_read(index)
         signal = self.store.read(self._recording[index])
         check_sample_rate(signal, self.sample_rate)
         if not self.settings.pad_leads:
@@ -165,5 +206,70 @@ class EcgDataset(FairseqDataset):
         return Item(index, signal, start, self.segments, samples, self.seed, epoch)
 
     def collater(self, items: List[Item]) -> Dict[str, Any]:
-        """A batch; see `Collater`."""
-        return self._collate(items)
+        """A batch; see `Collater`.
+
+        When batches were made, also `most_segments`, an int: segments of the largest batch of all ranks.
+        """
+        batch = self._collate(items)
+        if items and self.largest_batch:
+            batch["most_segments"] = self.largest_batch * self.segments
+        if items and self._shared is not None and torch.utils.data.get_worker_info() is not None:
+            batch["net_input"]["source"] = self._shared.send(batch["net_input"]["source"])
+        return batch
+
+
+class _Windows:
+    """Shuffles the items of a dataset in windows, and has each window read before it is needed.
+
+    What changes with the epoch is in shared memory, for worker processes that are kept. They race, to no harm: a block
+    is asked for once more, or as its first item is read.
+    """
+
+    def __init__(self, store: ShardStore, recording: np.ndarray, gigabytes: float):
+        self._store = store
+        store.expect_read_ahead()
+        used, position = np.unique(recording, return_inverse=True)
+        start, size = store.places(used)
+        self._window = window_bytes(gigabytes, int(size.max()))
+        self._blocks = cut_blocks(store.manifest.shard[used], start, size, self._window)
+        self._recordings = used[self._blocks.recordings]
+        self._block_of_item = self._blocks.block[position]
+        blocks = len(self._blocks.size)
+        self._position = torch.zeros(len(recording), dtype=torch.int32).share_memory_()
+        self._due, self._ahead = torch.full((2, blocks + 1), len(recording)).share_memory_()
+        self._next = torch.full((1,), -1).share_memory_()  # of `_due`
+        self._asked = torch.zeros(blocks, dtype=torch.bool).share_memory_()
+        logger.info(
+            f"shuffled in windows of {gigabytes:g} GB: {size.sum() / 1e9:.4g} GB in {blocks} blocks of neighbours; "
+            f"each window is read ahead, so that two should fit into memory beside the processes"
+        )
+
+    def shuffle(self) -> np.ndarray:
+        """All items in the order of a new epoch, by numpy's seed."""
+        rng = np.random.default_rng(np.random.randint(2**32, size=4, dtype=np.uint64))
+        order = shuffle_in_windows(self._block_of_item, self._blocks.size, self._window, rng)
+        self._position[torch.from_numpy(order.items)] = torch.arange(len(order.items), dtype=torch.int32)
+        self._due.fill_(len(order.items))
+        self._due[: len(order.due)] = torch.from_numpy(order.due)
+        self._ahead[: len(order.ahead)] = torch.from_numpy(order.ahead)
+        self._asked.fill_(False)
+        self._next.fill_(-1)
+        return order.items
+
+    def will_read(self, item: int) -> None:
+        """Have read ahead what is due as `item` is read: its block, and a part of the next window."""
+        position, following = int(self._position[item]), int(self._next)
+        if following < 0:
+            # a run that goes on within an epoch does not need what was due before
+            following = int(torch.searchsorted(self._due, position))
+        while self._due[following] <= position:
+            self._ask_for(int(self._ahead[following]))
+            following += 1
+        self._next.fill_(following)
+        self._ask_for(int(self._block_of_item[item]))
+
+    def _ask_for(self, block: int) -> None:
+        if not self._asked[block]:
+            self._asked[block] = True
+            first, stop = self._blocks.first[block : block + 2]
+            self._store.read_ahead(self._recordings[first:stop])

@@ -10,12 +10,14 @@ A shard is two files:
 A stored count c of lead k stands for `(c - zero[k]) * scale[k]` mV.
 """
 
+import contextlib
 import hashlib
 import io
+import mmap
 import zlib
 from pathlib import Path
 from types import TracebackType
-from typing import Dict, List, Optional, Sequence, Tuple, Type, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Type, Union
 
 import numpy as np
 
@@ -195,3 +197,37 @@ def read_counts(array: np.ndarray, index: np.ndarray, row: int) -> Optional[np.n
         except RuntimeError:
             return None
     return counts.reshape(leads, samples) if len(counts) == leads * samples else None
+
+
+def byte_ranges(array: np.ndarray, index: np.ndarray, rows: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """First byte of recordings in a shard's array, and the one after their last: int64, one a row."""
+    offsets = index["offset"]
+    following = np.minimum(rows + 1, len(index) - 1)
+    stop = np.where(rows + 1 < len(index), offsets[following], len(array))
+    start, stop = np.clip((offsets[rows], stop), 0, len(array)) * array.itemsize
+    return start, np.maximum(start, stop)
+
+
+def read_only_on_request(array: np.ndarray) -> None:
+    """Have nothing read around the pages of a shard's array that are touched; for use with `read_ahead`, and a hint.
+
+    By default systems read much around a page (Linux up to what a disk's `read_ahead_kb` says) that random order would
+    not come back to before it is dropped.
+    """
+    _advise(array, "MADV_RANDOM", 0, array.nbytes)
+
+
+def read_ahead(array: np.ndarray, start: int, stop: int) -> None:
+    """Have bytes of a shard's array read into the page cache, without waiting; only a hint, on some systems none."""
+    _advise(array, "MADV_WILLNEED", start, stop)
+
+
+def _advise(array: np.ndarray, advice: str, start: int, stop: int) -> None:
+    memory: Any = array
+    while isinstance(memory, np.ndarray):
+        memory = memory.base
+    if hasattr(mmap, advice) and isinstance(memory, mmap.mmap):
+        header = len(memory) - array.nbytes
+        first = (header + start) // mmap.PAGESIZE * mmap.PAGESIZE
+        with contextlib.suppress(OSError, ValueError):
+            memory.madvise(getattr(mmap, advice), first, header + stop - first)

@@ -8,7 +8,15 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from fairseq_signals_ext.data.manifest import FileManifest, Manifest, ShardManifest
-from fairseq_signals_ext.data.shards import PREPARE_AGAIN, open_shard, patient_key, read_counts
+from fairseq_signals_ext.data.shards import (
+    PREPARE_AGAIN,
+    byte_ranges,
+    open_shard,
+    patient_key,
+    read_ahead,
+    read_counts,
+    read_only_on_request,
+)
 from fairseq_signals_ext.data.standardising import standardising, to_millivolts
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.leads import LEADS, mask_to_leads
@@ -77,6 +85,7 @@ class ShardStore:
         self.manifest = manifest
         self.checksum = checksum
         self.samples = manifest.samples
+        self._reads_ahead = False
         self._shared_checked: Any = None
         if checksum == "once":
             import torch
@@ -93,6 +102,8 @@ class ShardStore:
             counts, index = open_shard(shard)
             self._counts.append(counts)
             self._index.append(index)
+        if self._reads_ahead:
+            self.expect_read_ahead()
         rows = np.array([len(index) for index in self._index])
         beyond = np.flatnonzero(self.manifest.row >= rows[self.manifest.shard])
         if len(beyond):
@@ -126,6 +137,32 @@ class ShardStore:
             chosen = self.manifest.shard == number
             idx[chosen] = index["idx"][self.manifest.row[chosen]]
         return idx
+
+    def places(self, numbers: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        """First byte and number of bytes, int64, of recordings in the arrays of their shards (`manifest.shard`)."""
+        start, stop = np.zeros((2, len(numbers)), np.int64)
+        shards = self.manifest.shard[numbers]
+        by_shard = np.argsort(shards, kind="stable")
+        for chosen in np.split(by_shard, np.flatnonzero(np.diff(shards[by_shard])) + 1):
+            shard = shards[chosen[0]]
+            rows = self.manifest.row[numbers[chosen]]
+            start[chosen], stop[chosen] = byte_ranges(self._counts[shard], self._index[shard], rows)
+        return start, stop - start
+
+    def expect_read_ahead(self) -> None:
+        """From now on all recordings are asked for by `read_ahead`: read nothing around them."""
+        self._reads_ahead = True
+        for array in self._counts:
+            read_only_on_request(array)
+
+    def read_ahead(self, numbers: np.ndarray) -> None:
+        """Have recordings of one shard, in the order in which they are stored, read into the page cache; a hint."""
+        shard = self.manifest.shard[numbers[0]]
+        array, rows = self._counts[shard], self.manifest.row[numbers]
+        start, stop = byte_ranges(array, self._index[shard], rows)
+        gaps = np.flatnonzero(start[1:] > stop[:-1]) + 1
+        for first, last in zip(np.append(0, gaps), np.append(gaps, len(rows)) - 1):
+            read_ahead(array, int(start[first]), int(stop[last]))
 
     def read(self, number: int) -> Signal:
         """Recording `number` of the manifest.

@@ -186,6 +186,111 @@ def test_every_item_is_in_a_batch(tmp_path, recordings):
     assert max(len(batch) for batch in batches) <= 4
 
 
+def test_the_largest_batch_is_known_to_all_workers_in_each_epoch(tmp_path):
+    write_shards(tmp_path, [5000] * 7)
+    dataset = open_dataset(tmp_path, pairs="fixed")
+    assert dataset.largest_batch == 0 and "most_segments" not in batch_of(dataset)
+
+    class Batches:
+        def __iter__(self):
+            return iter(self.batches)
+
+        def __len__(self):
+            return len(self.batches)
+
+    loader = torch.utils.data.DataLoader(
+        dataset, batch_sampler=Batches(), collate_fn=dataset.collater, num_workers=2, persistent_workers=True
+    )
+    for size in (4, 3):
+        loader.batch_sampler.batches = dataset.batch_by_size(dataset.ordered_indices(), max_sentences=size)
+        assert dataset.largest_batch == size
+        seen = list(loader)
+        assert [batch["most_segments"] for batch in seen] == [2 * size] * len(seen)
+        assert type(seen[0]["most_segments"]) is int
+    assert dataset.collater([]) == {}
+
+
+# --- shuffling in windows
+
+
+@pytest.mark.parametrize("storage", ["raw", "flac"])
+def test_each_block_of_a_window_is_read_ahead_once_an_epoch(tmp_path, storage, monkeypatch):
+    write_shards(tmp_path, [500] * 200, shard_size=25, storage=storage)
+    dataset = open_dataset(tmp_path, segment_seconds=0.5, pairs="fixed")
+    dataset.shuffle_in_windows(0.0012)
+    asked = []
+    monkeypatch.setattr(dataset.store, "read_ahead", lambda numbers: asked.extend(numbers.tolist()))
+    orders = []
+    for seed in (1, 2, 1):
+        np.random.seed(seed)
+        orders.append(dataset.ordered_indices())
+        assert sorted(orders[-1]) == list(range(200))
+        for number, item in enumerate(orders[-1].tolist()):
+            dataset[item]
+            assert item in asked
+            # two windows: what is read and what is asked for meanwhile
+            sizes = dataset.store.places(np.array(asked[number:]))[1]
+            assert sizes.sum() < 2 * 1.2e6
+        assert sorted(asked) == list(range(200))
+        asked.clear()
+    assert np.array_equal(orders[0], orders[2]) and not np.array_equal(orders[0], orders[1])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_without_windows_the_order_is_fairseqs(tmp_path, training):
+    write_shards(tmp_path, [5000] * 9)
+    dataset = open_dataset(tmp_path, training=training, pairs="fixed")
+    np.random.seed(3)
+    order = dataset.ordered_indices()
+    np.random.seed(3)
+    assert np.array_equal(order, np.random.permutation(9) if training else np.arange(9))
+
+
+def resident_pages(array):
+    """Pages of a memory-mapped array that are in the page cache."""
+    import ctypes
+    import mmap
+
+    pages = -(-array.nbytes // mmap.PAGESIZE)
+    states = (ctypes.c_ubyte * pages)()
+    address = array.ctypes.data // mmap.PAGESIZE * mmap.PAGESIZE
+    if ctypes.CDLL(None).mincore(ctypes.c_void_p(address), ctypes.c_size_t(array.nbytes), states):
+        pytest.skip("this system does not tell what is in the page cache")
+    return sum(state & 1 for state in states)
+
+
+@pytest.mark.parametrize("storage", ["raw", "flac"])
+def test_reading_ahead_fills_the_page_cache(tmp_path, storage):
+    import os
+    import time
+
+    write_shards(tmp_path, [5000] * 40, shard_size=40, storage=storage)
+    with open(tmp_path / "shards" / "00000.npy", "rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    store = open_store(read_manifests(find_manifests(tmp_path, "train")))
+    array = store._counts[0]
+    before = resident_pages(array)
+    if before > 100:
+        pytest.skip("this file system does not drop pages from its cache")
+    wanted = store.places(np.arange(10, 30))[1].sum() // 4096
+    store.read_ahead(np.arange(10, 30))
+    deadline = time.monotonic() + 5
+    while resident_pages(array) < before + wanted and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert before + wanted <= resident_pages(array) <= before + wanted + 100
+
+
+def test_windows_need_shards_and_room(tmp_path):
+    write_shards(tmp_path, [5000] * 4)
+    with pytest.raises(UserError, match="shuffle_window_gb=0.001: too small"):
+        open_dataset(tmp_path, pairs="fixed").shuffle_in_windows(0.001)
+    write_mat(tmp_path / "a.mat", np.zeros((12, 2500)), idx=1)
+    (tmp_path / "train.tsv").write_text(".\na.mat\t2500\n")
+    with pytest.raises(UserError, match="train: task.shuffle_window_gb is for shards"):
+        open_dataset(tmp_path).shuffle_in_windows(1)
+
+
 MASKS = MaskSettings([(8, 2, 2)] * 4, 16, 0.65, 10, "static", 0.0, False, 1, True, 0.0, 0.5, 4, "static", 0.0, False, 1)
 
 
