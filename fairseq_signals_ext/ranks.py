@@ -1,6 +1,6 @@
 """Tensors of all processes of a data-parallel run."""
 
-from typing import List, Optional
+from typing import List, Optional, Tuple
 
 import torch
 import torch.distributed as dist
@@ -8,18 +8,84 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
+# fp32 holds integers exactly up to 2**24, so 63 bits travel as three numbers
+_BITS = 21
+_ABSENT = 2  # added to a padding row's segment
+
+Segments = Tuple[Tensor, Tensor, Tensor, Optional[Tensor]]
+
 
 def gather_from_all_ranks(tensor: Tensor, group: Optional[dist.ProcessGroup] = None) -> Tensor:
     """Rows of all ranks, in order of rank; the gradient flows back to the rank that a row came from.
 
     Ranks may have different numbers of rows. Without a process group the tensor comes back as it is.
     """
-    if not dist.is_initialized() or dist.get_world_size(group) == 1:
+    if not _has_others(group):
         return tensor
     counts = _gather_counts(tensor, group)
     padded = F.pad(tensor, [0, 0] * (tensor.dim() - 1) + [0, max(counts) - len(tensor)])
     pieces = all_gather(padded.contiguous(), group=group or dist.group.WORLD)
     return torch.cat([piece[:count] for piece, count in zip(pieces, counts)])
+
+
+def gather_segments(
+    features: Tensor,
+    patient_id: Tensor,
+    segment: Tensor,
+    most_segments: Optional[int] = None,
+    group: Optional[dist.ProcessGroup] = None,
+) -> Segments:
+    """Segments of all ranks for CMSC, in order of rank, by one collective and without waiting for the device.
+
+    The gradient of a row flows back to the rank that it came from, summed over the ranks. Each rank's rows are
+    padded to `most_segments`, so that shapes are the same at each update.
+
+    Args:
+        features: float, N x E; gathered as fp32.
+        patient_id: int64, N.
+        segment: int64, N; 0 for a first and 1 for a second segment, as many of each.
+        most_segments: segments of the largest batch of any rank, the same number on all ranks. None: ranks tell one
+            another how many they have, which is slower, as this needs a second collective and waits for it.
+        group: ranks to gather from; default all.
+
+    Returns:
+        `features`, `patient_id`, `segment` of (ranks x most_segments) rows, and `present`: bool, False where a row is
+        padding (zeros; among them are as many first as second segments). Without other ranks the arguments as they
+        are, with `present` None.
+
+    Raises:
+        ValueError: a batch is larger than `most_segments`, or it or `most_segments` is odd.
+    """
+    if not _has_others(group):
+        return features, patient_id, segment, None
+    rows = len(features)
+    most = max(_gather_counts(features, group)) if most_segments is None else most_segments
+    if rows > most or rows % 2 or most % 2:
+        raise ValueError(f"{rows} segments cannot be padded to {most}: pairs are needed, and no more than that")
+    missing = most - rows
+    code = torch.cat([segment, torch.arange(missing, device=segment.device) % 2 + _ABSENT])
+    columns = _packed(F.pad(patient_id, [0, missing]), code)
+    packed = torch.cat([F.pad(features.float(), [0, 0, 0, missing]), columns], dim=1)
+    gathered = torch.cat(all_gather(packed, group=group or dist.group.WORLD))
+    width = features.size(1)
+    return (gathered[:, :width], *_unpacked(gathered[:, width:].detach()))
+
+
+def _packed(patient_id: Tensor, code: Tensor) -> Tensor:
+    low = patient_id & (2**_BITS - 1)
+    middle = (patient_id >> _BITS) & (2**_BITS - 1)
+    high = patient_id >> 2 * _BITS
+    return torch.stack([high, middle, low, code], dim=1).float()
+
+
+def _unpacked(columns: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+    """Patient, segment and presence."""
+    high, middle, low, code = columns.long().unbind(dim=1)
+    return (high << 2 * _BITS) | (middle << _BITS) | low, code % _ABSENT, code < _ABSENT
+
+
+def _has_others(group: Optional[dist.ProcessGroup]) -> bool:
+    return dist.is_initialized() and dist.get_world_size(group) > 1
 
 
 def _gather_counts(tensor: Tensor, group: Optional[dist.ProcessGroup]) -> List[int]:

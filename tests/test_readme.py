@@ -220,6 +220,7 @@ def test_numbers_are_those_of_the_benchmarks(name):
     assert (ROOT / "benchmarks" / "results" / f"{name}.md").read_text().strip() in README
 
 
-def test_numbers_of_the_plan_are_those_of_the_benchmark():
+@pytest.mark.parametrize("name", ["scaling", "many_gpus"])
+def test_numbers_of_the_plan_are_those_of_the_benchmark(name):
     plan = (ROOT / "docs" / "scaling.md").read_text()
-    assert (ROOT / "benchmarks" / "results" / "scaling.md").read_text().strip() in plan
+    assert (ROOT / "benchmarks" / "results" / f"{name}.md").read_text().strip() in plan

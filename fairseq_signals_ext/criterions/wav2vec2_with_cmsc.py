@@ -1,20 +1,24 @@
 """ECG-FM's pretraining objective: wav2vec 2.0's InfoNCE and penalties, plus CMSC, plus optional reconstruction."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple
 
+import torch
 import torch.nn.functional as F
 from fairseq.criterions import register_criterion
 from fairseq.criterions.wav2vec_criterion import Wav2vecCriterion, Wav2VecCriterionConfig
-from fairseq.logging import metrics
 from torch import Tensor
 
 from fairseq_signals_ext.conv_layers import samples_per_frame
+from fairseq_signals_ext.criterions.average_meter import log_average
 from fairseq_signals_ext.criterions.cmsc import CmscResult, cmsc_loss
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.ranks import gather_from_all_ranks
+from fairseq_signals_ext.models.contrast import places_of
+from fairseq_signals_ext.ranks import gather_segments
 
-_RETRIEVAL_KEYS = ("cmsc_correct", "cmsc_count")
+# what is logged to count other values by
+_COUNTS = ("ntokens", "nsentences", "sample_size", "batches", "correct", "count", "cmsc_correct", "cmsc_count")
 
 
 @dataclass
@@ -42,21 +46,6 @@ class Wav2Vec2WithCmscConfig(Wav2VecCriterionConfig):
     )
 
 
-class _KeepsOutput:
-    """A model that remembers what it returned, which fairseq's criterion uses but does not hand on."""
-
-    def __init__(self, model: Any):
-        self.model = model
-        self.output: Dict[str, Any] = {}
-
-    def __call__(self, **net_input: Any) -> Dict[str, Any]:
-        self.output = self.model(**net_input)
-        return self.output
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.model, name)
-
-
 @register_criterion("wav2vec2_with_cmsc", dataclass=Wav2Vec2WithCmscConfig)
 class Wav2Vec2WithCmscCriterion(Wav2vecCriterion):
     """Sum of the parts, each times the number of masked frames, so that fairseq's division gives a mean a frame.
@@ -79,6 +68,8 @@ class Wav2Vec2WithCmscCriterion(Wav2vecCriterion):
         reconstruction_weight: float = 0.0,
     ):
         super().__init__(task, infonce, loss_weights, log_keys)
+        if not infonce:
+            raise UserError("criterion.infonce=false: fairseq's wav2vec 2.0 has no targets for it; leave it out")
         self.temp = temp
         self.eps = eps
         self.cmsc_weight = 1.0 if cmsc_weights is None else cmsc_weights
@@ -86,53 +77,97 @@ class Wav2Vec2WithCmscCriterion(Wav2vecCriterion):
         self.reconstruction_weight = reconstruction_weight
 
     def forward(self, model: Any, sample: Dict[str, Any], reduce: bool = True) -> Tuple[Tensor, int, Dict[str, Any]]:
-        """Loss (summed over masked frames), their number, and what to log.
+        """Loss (summed over masked frames), their number, and what to log: tensors, so that nothing waits for them.
 
         Args:
             model: `wav2vec2_cmsc`.
             sample: a batch of `EcgDataset` with pairs.
             reduce: as in fairseq; CMSC has no value for each frame, so only True is possible.
-
-        Raises:
-            UserError: the batch has no pairs.
         """
-        if not bool((sample["segment"] == 1).any()):
-            raise UserError("wav2vec2_with_cmsc needs pairs of segments: set task.pairs to fixed or random")
-        keeps = _KeepsOutput(model)
-        loss, sample_size, log = super().forward(keeps, sample, reduce)
-        cmsc = self._cmsc(model, keeps.output, sample)
-        part = self.cmsc_weight * cmsc.loss * sample_size
-        loss = loss + part
-        log["loss_3"] = part.item()
-        log["cmsc_correct"], log["cmsc_count"] = cmsc.correct.item(), cmsc.count
+        output = model(**sample["net_input"])
+        logits = model.get_logits(output).float()
+        frames = logits.size(0)
+        # the positive comes first
+        contrast = F.cross_entropy(logits, logits.new_zeros(frames, dtype=torch.long), reduction="sum")
+        parts = {"loss_0": contrast, **self._penalties(model, output, frames)}
+        cmsc = self._cmsc(model, output, sample)
+        parts["loss_3"] = self.cmsc_weight * cmsc.loss * frames
+        loss = sum(parts.values())
+        log = {
+            "loss": loss,
+            **parts,
+            "ntokens": frames,
+            "nsentences": sample["id"].numel(),
+            "sample_size": frames,
+            "batches": 1,
+            "correct": _first_is_nearest(logits),
+            "count": frames,
+            "cmsc_correct": cmsc.correct,
+            "cmsc_count": cmsc.count,
+            **{key: output[key] for key in self.log_keys or [] if key in output},
+        }
         if self.reconstruction_weight > 0:
-            error = self._reconstruction_error(model, keeps.output, sample)
-            loss = loss + self.reconstruction_weight * error * sample_size
-            log["reconstruction_mse"] = error.item()
-        log["loss"] = loss.item()
-        return loss, sample_size, log
+            error = self._reconstruction_error(model, output, sample)
+            loss = loss + self.reconstruction_weight * error * frames
+            log.update(loss=loss, reconstruction_mse=error)
+        return loss, frames, {key: value.detach() if torch.is_tensor(value) else value for key, value in log.items()}
+
+    def _penalties(self, model: Any, output: Dict[str, Any], frames: int) -> Dict[str, Tensor]:
+        """Diversity and size of features, each times its weight, named in the order in which fairseq logs them."""
+        penalties = model.get_extra_losses(output)
+        weights = self.loss_weights or [0.0] * len(penalties)
+        if len(weights) == 1:
+            weights = weights * len(penalties)
+        if len(weights) != len(penalties):
+            raise UserError(f"criterion.loss_weights has {len(weights)} values; give one, or {len(penalties)}")
+        kept = [
+            weight * penalty.float() * frames
+            for weight, penalty in zip(weights, penalties)
+            if weight != 0 and penalty is not None
+        ]
+        return {f"loss_{number}": part for number, part in enumerate(kept, start=1)}
 
     def _cmsc(self, model: Any, output: Dict[str, Any], sample: Dict[str, Any]) -> CmscResult:
         features = model.get_features(output, aggregate=True).float()
-        patient_id, segment = sample["patient_id"], sample["segment"]
+        patient_id, segment, present = sample["patient_id"], sample["segment"], None
         if self.cmsc_gather:
-            features = gather_from_all_ranks(features)
-            patient_id, segment = gather_from_all_ranks(patient_id), gather_from_all_ranks(segment)
-        return cmsc_loss(features, patient_id, segment, self.temp, self.eps)
+            features, patient_id, segment, present = gather_segments(
+                features, patient_id, segment, sample.get("most_segments")
+            )
+        return cmsc_loss(features, patient_id, segment, self.temp, self.eps, present)
 
     def _reconstruction_error(self, model: Any, output: Dict[str, Any], sample: Dict[str, Any]) -> Tensor:
-        masked = sample["net_input"]["mask_indices"]
+        masks = sample["net_input"]
+        places = places_of(masks["masked_frames"]) if "masked_frames" in masks else masks["mask_indices"]
         hop = samples_per_frame(model.conv_layers)
-        signal = sample["original"][..., : masked.size(1) * hop]
-        target = signal.unflatten(-1, (-1, hop)).transpose(1, 2)[masked]
-        return F.mse_loss(model.reconstruct(output["features"][masked]).float(), target.float())
+        signal = sample["original"][..., : masks["mask_indices"].size(1) * hop]
+        target = signal.unflatten(-1, (-1, hop)).transpose(1, 2)[places]
+        return F.mse_loss(model.reconstruct(output["features"][places]).float(), target.float())
 
     @staticmethod
     def reduce_metrics(logging_outputs: List[Dict[str, Any]]) -> None:
-        """Aggregate logging outputs of all ranks."""
-        correct = sum(log.get("cmsc_correct", 0) for log in logging_outputs)
-        count = sum(log.get("cmsc_count", 0) for log in logging_outputs)
-        others = [{key: log[key] for key in log if key not in _RETRIEVAL_KEYS} for log in logging_outputs]
-        Wav2vecCriterion.reduce_metrics(others)
-        if count:
-            metrics.log_scalar("cmsc_accuracy", correct / count, count, round=5)
+        """Aggregate logging outputs of all ranks, added up by fairseq or not."""
+        keys = dict.fromkeys(key for log in logging_outputs for key in log)
+        totals = {key: sum(log[key] for log in logging_outputs if key in log) for key in keys}
+        frames, batches = totals["sample_size"], totals["batches"]
+        for key in keys:
+            if key.startswith("loss"):
+                log_average(key, totals[key] / frames / math.log(2), frames)
+            elif key not in _COUNTS:
+                log_average(key, totals[key] / batches)
+        for key in ("ntokens", "nsentences"):
+            log_average(key, totals[key])
+        for key, correct, count in (("accuracy", "correct", "count"), ("cmsc_accuracy", "cmsc_correct", "cmsc_count")):
+            if count in totals:
+                log_average(key, totals[correct] / totals[count], totals[count], round=5)
+
+    @staticmethod
+    def logging_outputs_can_be_summed() -> bool:
+        """True, which spares ranks the exchange of pickled logs."""
+        return True
+
+
+def _first_is_nearest(logits: Tensor) -> Tensor:
+    """How many rows have their largest value first, and not also their smallest, as where all are equal."""
+    largest, smallest = logits.argmax(-1) == 0, logits.argmin(-1) == 0
+    return (largest & ~smallest).sum()

@@ -66,7 +66,8 @@ class Collater:
 
         * `source`: float32, N x leads x samples, standardised, augmented;
         * `padding_mask`: bool, N x samples, only if a segment is padded;
-        * `mask_indices` (bool, N x frames) and `mask_channel_indices` (bool, N x features), if `masks` are given.
+        * `mask_indices` (bool, N x frames) and `mask_channel_indices` (bool, N x features), if `masks` are given;
+        * `masked_frames`: int64, N x masked frames, the same as numbers, where all segments have as many of them.
 
         With masks also `sample_size`, the number of masked frames; with `keep_original` also `original`, as `source`.
         """
@@ -180,7 +181,10 @@ class Collater:
         frames = mask_frames(masks, samples, self.segment_samples, rows, item.seed, item.epoch)
         if frames is not None:
             batch["net_input"]["mask_indices"] = torch.from_numpy(frames)
-            batch["sample_size"] = int(frames.sum())
+            numbers = frames.sum(axis=1)
+            batch["sample_size"] = int(numbers.sum())
+            if (numbers == numbers[0]).all():
+                batch["net_input"]["masked_frames"] = torch.from_numpy(np.nonzero(frames)[1].reshape(len(frames), -1))
 
 
 def _rows_of(items: List[Item]) -> Iterator[Tuple[Item, slice]]:

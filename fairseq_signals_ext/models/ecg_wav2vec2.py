@@ -1,18 +1,36 @@
 """wav2vec 2.0 on ECGs (arXiv 2006.11477, 2408.05178): fairseq's model with a first convolution over the leads."""
 
+import contextlib
 import copy
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple, Type
 
+import torch
 from fairseq.models import register_model
 from fairseq.models.wav2vec.wav2vec2 import ConvFeatureExtractionModel, Wav2Vec2Config, Wav2Vec2Model
+from fairseq.modules import MultiheadAttention
 from torch import Tensor, nn
 
 from fairseq_signals_ext.checkpoints.parameter_names import rename_ecg_fm_parameters
 from fairseq_signals_ext.conv_layers import ConvLayer, frames_of, parse_conv_layers, samples_per_frame
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.models.contrast import (
+    MaskedFrames,
+    draw_negatives,
+    places_of,
+    similarities,
+    similarities_by_place,
+    targets_at,
+)
 from fairseq_signals_ext.models.pooling import mean_over_frames
+from fairseq_signals_ext.models.positional_convolution import FftConv1d
+from fairseq_signals_ext.models.quantizer import Fp32Quantizer, MatrixQuantizer
+from fairseq_signals_ext.models.self_attention import FusedSelfAttention
 from fairseq_signals_ext.models.strict_loading import LoadsStrictly
+
+# options for negatives that are no masked frames of the same segment, or are changed after they were drawn
+_NOT_OF_THE_SEGMENT = ("cross_sample_negatives", "negatives_from_everywhere")
+_OTHER_NEGATIVES = (*_NOT_OF_THE_SEGMENT, "codebook_negatives", "target_glu")
 
 
 @dataclass
@@ -36,6 +54,35 @@ class EcgWav2Vec2Config(Wav2Vec2Config):
     )
     required_seq_len_multiple: int = field(
         default=1, metadata={"help": "pad the transformer's input to a multiple of so many frames"}
+    )
+    compile: bool = field(
+        default=False,
+        metadata={
+            "help": "training: compile convolutions and transformer by torch.compile, which takes a minute or two "
+            "at the start and needs a C++ compiler"
+        },
+    )
+    fused_qkv: bool = field(
+        default=False,
+        metadata={"help": "training: one matrix product for queries, keys and values; equal up to rounding"},
+    )
+    fft_pos_conv: bool = field(
+        default=False,
+        metadata={"help": "training: the positional convolution by Fourier transform, in fp32; equal up to rounding"},
+    )
+    fused_contrast: bool = field(
+        default=False,
+        metadata={
+            "help": "choose codewords and compare with negatives by matrix products, not with a copy of each "
+            "negative; equal up to rounding, much less memory"
+        },
+    )
+    bf16_autocast: bool = field(
+        default=False,
+        metadata={
+            "help": "training: compute in bf16 by autocast; weights, softmax, norms, quantizer and losses stay fp32 "
+            "(common.bf16 holds the weights in bf16, too)"
+        },
     )
 
 
@@ -74,8 +121,28 @@ class EcgWav2Vec2Model(LoadsStrictly, Wav2Vec2Model):
         self.conv_layers = conv_layers
         self.feature_extractor = EcgFeatureExtractor(conv_layers, cfg.in_d, cfg.extractor_mode, cfg.conv_bias)
         self.reconstruction_head: Optional[nn.Linear] = None
+        self._choose_parts(cfg)
         self._encoder_output: Optional[Tensor] = None
         self.encoder.register_forward_hook(self._keep_encoder_output)
+
+    def _choose_parts(self, cfg: EcgWav2Vec2Config) -> None:
+        """Exchange the classes of parts that fairseq built: parameters, names and random numbers stay."""
+        if cfg.fused_qkv:
+            _exchange(self.encoder, MultiheadAttention, FusedSelfAttention)
+        if cfg.fft_pos_conv:
+            _exchange(self.encoder.pos_conv, nn.Conv1d, FftConv1d)
+        if self.quantizer is not None and (cfg.fused_contrast or cfg.bf16_autocast):
+            self.quantizer.__class__ = MatrixQuantizer if cfg.fused_contrast else Fp32Quantizer
+        if cfg.fused_contrast:
+            others = [name for name in _OTHER_NEGATIVES if getattr(cfg, name)]
+            if others:
+                raise UserError(
+                    f"model.fused_contrast compares with negatives of the same segment only; "
+                    f"set model.{others[0]} to its default, or model.fused_contrast=false"
+                )
+            generator = torch.Generator().manual_seed(0)
+            weights = torch.randint(-(2**63), 2**63 - 1, (self.final_proj.out_features,), generator=generator)
+            self.register_buffer("_fingerprint_weights", weights, persistent=False)
 
     def _keep_encoder_output(self, module: nn.Module, inputs: Any, output: Tuple[Tensor, Any]) -> None:
         self._encoder_output = output[0]
@@ -89,6 +156,7 @@ class EcgWav2Vec2Model(LoadsStrictly, Wav2Vec2Model):
         layer: Optional[int] = None,
         mask_indices: Optional[Tensor] = None,
         mask_channel_indices: Optional[Tensor] = None,
+        masked_frames: Optional[Tensor] = None,
         **kwargs: Any,
     ) -> Dict[str, Any]:
         """fairseq's forward for `source` of B x L x S.
@@ -101,6 +169,8 @@ class EcgWav2Vec2Model(LoadsStrictly, Wav2Vec2Model):
             layer: stop after this layer of the encoder.
             mask_indices: bool, B x T, the frames to mask; drawn here if None. Each row masks the same number.
             mask_channel_indices: bool, B x E, the features to mask; drawn here if None and so configured.
+            masked_frames: int64, B x M, the numbers of the frames in `mask_indices`. With them nothing waits for the
+                device.
 
         Returns:
             What fairseq's model returns; with `features_only=False` also `features`, the encoder's output for the
@@ -111,20 +181,59 @@ class EcgWav2Vec2Model(LoadsStrictly, Wav2Vec2Model):
         if mask_channel_indices is not None and mask_channel_indices.dim() == 2:
             frames = frames_of(source.size(-1), self.conv_layers)
             mask_channel_indices = mask_channel_indices.unsqueeze(1).expand(-1, frames, -1)
-        result = super().forward(
-            source,
-            padding_mask,
-            mask=mask,
-            features_only=features_only,
-            layer=layer,
-            mask_indices=mask_indices,
-            mask_channel_indices=mask_channel_indices,
-            **kwargs,
-        )
+        in_bf16 = self.cfg.bf16_autocast and self.training
+        with torch.autocast(source.device.type, torch.bfloat16) if in_bf16 else contextlib.nullcontext():
+            result = super().forward(
+                source,
+                padding_mask,
+                mask=mask,
+                features_only=features_only,
+                layer=layer,
+                # fairseq hands this on to `apply_mask` as it is
+                mask_indices=(mask_indices, masked_frames),
+                mask_channel_indices=mask_channel_indices,
+                **kwargs,
+            )
         encoder_output, self._encoder_output = self._encoder_output, None
         if not features_only:
             result["features"] = encoder_output
-        return result
+        return {key: _in_fp32(value) for key, value in result.items()} if in_bf16 else result
+
+    def apply_mask(
+        self,
+        x: Tensor,
+        padding_mask: Optional[Tensor],
+        mask_indices: Any = None,
+        mask_channel_indices: Optional[Tensor] = None,
+    ) -> Tuple[Tensor, Optional[MaskedFrames]]:
+        """fairseq's, which waits for the device to say which frames are masked; see `masked_frames` of `forward`."""
+        mask_indices, masked_frames = mask_indices
+        if mask_indices is None or self.mask_channel_before:
+            return super().apply_mask(x, padding_mask, mask_indices, mask_channel_indices)
+        x = torch.where(mask_indices.unsqueeze(-1), self.mask_emb.type_as(x), x)
+        if mask_channel_indices is not None:
+            x = x.masked_fill(mask_channel_indices, 0)
+        if masked_frames is None or self.negatives_from_everywhere:
+            return x, mask_indices
+        return x, places_of(masked_frames)
+
+    def sample_negatives(self, y: Tensor, num: int, padding_count: Optional[int] = None) -> Tuple[Tensor, Any]:
+        """fairseq's, drawn on the device of `y`; with `fused_contrast` their places, N x B x M, in place of copies."""
+        if self.n_negatives == 0 or any(getattr(self.cfg, name) for name in _NOT_OF_THE_SEGMENT) or padding_count:
+            return super().sample_negatives(y, num, padding_count)
+        places = draw_negatives(len(y), num, self.n_negatives, y.device)
+        return (places if self.cfg.fused_contrast else targets_at(y, places)), places
+
+    def compute_preds(self, x: Tensor, y: Tensor, negatives: Tensor) -> Tensor:
+        """Similarities over temperature, (1 + N) x B x M, as fairseq's, which asks the device whether any is -inf."""
+        if self.cfg.bf16_autocast:
+            x = x.float()
+        with torch.autocast(x.device.type, enabled=False):
+            if negatives.is_floating_point():
+                cosines = similarities(x, y, negatives)
+            else:
+                cosines = similarities_by_place(x, y, negatives, self._fingerprint_weights)
+            return (cosines / self.logit_temp).type_as(x)
 
     def extract_features(
         self,
@@ -184,3 +293,13 @@ class Wav2Vec2CmscModel(EcgWav2Vec2Model):
         """Encoder output, B x T x E; with `aggregate` its mean over the frames that are not padding, B x E."""
         features = net_output["features"]
         return mean_over_frames(features, net_output["padding_mask"]) if aggregate else features
+
+
+def _exchange(part: nn.Module, old: Type[nn.Module], new: Type[nn.Module]) -> None:
+    for module in part.modules():
+        if type(module) is old:
+            module.__class__ = new
+
+
+def _in_fp32(value: Any) -> Any:
+    return value.float() if torch.is_tensor(value) and value.dtype == torch.bfloat16 else value

@@ -6,10 +6,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Dict, Optional
 
+import torch
 from fairseq import checkpoint_utils
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
+from fairseq.distributed import utils as distributed_utils
 from fairseq.tasks import TASK_DATACLASS_REGISTRY
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fairseq_signals_ext.checkpoints.describing import KINDS_BY_TASK, describe
 from fairseq_signals_ext.checkpoints.parameter_names import is_ecg_fm
@@ -37,11 +39,30 @@ def mend_loading_of_checkpoints() -> None:
         _drop_unknown_options(state.get("cfg") or {})
         if is_ecg_fm(state.get("model") or {}):
             _complete_ecg_fm(Path(path), state)
+        if kwargs.get("load_on_all_ranks") is False:  # said by the trainer only
+            _make_sendable(state)
         return state
 
     load_checkpoint_to_cpu.refuses_clearly = True  # type: ignore[attr-defined]
     checkpoint_utils.load_checkpoint_to_cpu = load_checkpoint_to_cpu
     _mend_missing_files()
+    _receive_what_is_sent()
+
+
+def _make_sendable(state: Dict[str, Any]) -> None:
+    """Make the config plain values, in place, of a state that the trainer, which has no use for it, sends to all ranks.
+
+    They receive it by torch's loader, which takes nothing but data since torch 2.6, and so refused every run on several
+    ranks that was to go on.
+    """
+    if isinstance(state.get("cfg"), DictConfig):
+        state["cfg"] = OmegaConf.to_container(state["cfg"])
+
+
+def _receive_what_is_sent() -> None:
+    """Let torch's loader take what fairseq puts in the place of a tensor that it sends by itself."""
+    if hasattr(torch.serialization, "add_safe_globals"):  # torch 2.4
+        torch.serialization.add_safe_globals([distributed_utils._TensorPlaceholder])
 
 
 def _mend_missing_files() -> None:

@@ -7,10 +7,13 @@ And it says little of a file that it cannot use.
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Tuple
 
+from fairseq.distributed.utils import get_global_rank
+
 from fairseq_signals_ext.checkpoints.parameter_names import is_ecg_fm
 from fairseq_signals_ext.checkpoints.reading import Checkpoint, read_checkpoint
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.models.pretrained import different_option
+from fairseq_signals_ext.tasks._sharding import is_sharded
 
 _LAST = "checkpoint_last.pt"
 _RESETS = "checkpoint.reset_optimizer=true checkpoint.reset_lr_scheduler=true checkpoint.reset_meters=true"
@@ -66,7 +69,10 @@ def _chosen(cfg: Any) -> Tuple[Optional[Path], str]:
 
 def check_fits(checkpoint: Checkpoint, model: Any) -> None:
     """Raise a `UserError` unless the model can load the checkpoint and is what it was; names what differs."""
-    problem = model.difference_from(checkpoint.parameters) or different_option(checkpoint.model_config, model.cfg)
+    difference = model.difference_from(checkpoint.parameters)
+    if is_sharded(model) and get_global_rank() > 0:
+        difference = None  # all ranks take part in collecting the parameters, which only the first one is given
+    problem = difference or different_option(checkpoint.model_config, model.cfg)
     if problem:
         cure = "set the model's options as there, or give a new run a checkpoint.save_dir of its own"
         if hasattr(model, "load_pretrained"):

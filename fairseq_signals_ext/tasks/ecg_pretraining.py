@@ -1,5 +1,6 @@
 """Task `ecg_pretraining`: self-supervised pretraining on ECGs, with the options of ECG-FM's task."""
 
+import multiprocessing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
@@ -15,7 +16,8 @@ from omegaconf import II, MISSING, OmegaConf
 import fairseq_signals_ext
 
 # importing registers them: fairseq's user-dir mechanism imports tasks and models by itself, criterions not
-import fairseq_signals_ext.criterions.wav2vec2_with_cmsc  # noqa: F401
+import fairseq_signals_ext.optimizers.fused_adam  # noqa: F401
+from fairseq_signals_ext.criterions.wav2vec2_with_cmsc import Wav2Vec2WithCmscCriterion
 from fairseq_signals_ext.data.augmentations import AugmentationSettings
 from fairseq_signals_ext.data.ecg_dataset import EcgDataset
 from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
@@ -24,8 +26,11 @@ from fairseq_signals_ext.data.stores import Store, open_store
 from fairseq_signals_ext.data.time_masks import MaskSettings
 from fairseq_signals_ext.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.leads import LEADS, parse_leads
+from fairseq_signals_ext.models.compiling import compile_parts
 from fairseq_signals_ext.tasks._errors_as_samples import ErrorsAsSamples, exit_if_error
+from fairseq_signals_ext.tasks._gradients import send_gradients_in_bf16
 from fairseq_signals_ext.tasks._loading import mend_loading_of_checkpoints
+from fairseq_signals_ext.tasks._sharding import is_sharded
 from fairseq_signals_ext.tasks._starting import StartingPoint, check_fits, starting_point
 
 mend_loading_of_checkpoints()
@@ -67,6 +72,18 @@ class EcgPretrainingConfig(FairseqDataclass):
         default="once", metadata={"help": "compare a recording's CRC-32 when it is read: once, always or never"}
     )
     rebuild_batches: bool = field(default=True, metadata={"help": "compose the batches anew in each epoch"})
+    bf16_gradients: bool = field(
+        default=False,
+        metadata={"help": "send gradients between GPUs in bf16, half the bytes of fp32; with ddp_backend=pytorch_ddp"},
+    )
+    shuffle_window_gb: Optional[float] = field(
+        default=None,
+        metadata={
+            "help": "for data larger than memory: shuffle so many GB of the shards together, one such window after the "
+            "other, each a random choice of blocks of all shards, read ahead in large pieces; at most half of the "
+            "memory that is free for the page cache; default: shuffle all items together"
+        },
+    )
     seed: int = II("common.seed")
     save_dir: str = II("checkpoint.save_dir")
     restore_file: str = II("checkpoint.restore_file")
@@ -188,7 +205,11 @@ class EcgPretrainingTask(FairseqTask):
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """The criterion; one that reconstructs gives the model the layer that this needs."""
         criterion = super().build_criterion(cfg)
+        if isinstance(criterion, Wav2Vec2WithCmscCriterion) and self._settings().pairs == "none":
+            raise UserError("wav2vec2_with_cmsc needs pairs of segments: set task.pairs to fixed or random")
         if getattr(criterion, "reconstruction_weight", 0) > 0:
+            if is_sharded(self._model):
+                raise UserError("criterion.reconstruction_weight > 0 is not possible with ddp_backend=fully_sharded")
             self.keep_original = True
             self._model.add_reconstruction_head()
         return criterion
@@ -207,7 +228,25 @@ class EcgPretrainingTask(FairseqTask):
         dataset = self._dataset(store, paths[0], training)
         if training:
             self.state.merge_state_dict(self._inputs_of(dataset))
+            self._shuffle_in_windows(dataset)
         self.datasets[split] = ErrorsAsSamples(dataset)
+
+    def _shuffle_in_windows(self, dataset: EcgDataset) -> None:
+        if self.cfg.shuffle_window_gb is None:
+            return
+        if not self.cfg.rebuild_batches:
+            raise UserError("task.shuffle_window_gb is for batches made anew each epoch: set task.rebuild_batches=true")
+        dataset.shuffle_in_windows(self.cfg.shuffle_window_gb)
+
+    def get_batch_iterator(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        """As fairseq's, but with windows the batches stay in the dataset's order, which is random already."""
+        if "fork" in multiprocessing.get_all_start_methods() and dataset.dataset.training:
+            dataset.dataset.share_batches(kwargs.get("num_workers", 0))
+        iterator = super().get_batch_iterator(dataset, *args, **kwargs)
+        if self.cfg.shuffle_window_gb is not None:
+            iterator.disable_shuffling = True
+            iterator.shuffle = False
+        return iterator
 
     def _inputs_of(self, dataset: EcgDataset) -> Dict[str, Any]:
         """What is trained on, and with which versions: plain values, kept in checkpoints as the task's state."""
@@ -248,6 +287,8 @@ class EcgPretrainingTask(FairseqTask):
     ) -> Any:
         """As fairseq's; layers are dropped by numpy's generator, which is seeded here so that it repeats."""
         exit_if_error(sample)
+        if self.cfg.bf16_gradients:
+            send_gradients_in_bf16(model)
         with data_utils.numpy_seed(self.cfg.seed, update_num):
             return super().train_step(sample, model, criterion, optimizer, update_num, *args, **kwargs)
 
@@ -256,6 +297,12 @@ class EcgPretrainingTask(FairseqTask):
         """As fairseq's."""
         exit_if_error(sample)
         return super().valid_step(sample, model, criterion)
+
+    @exits_on_user_error
+    def begin_epoch(self, epoch: int, model: Any) -> None:
+        """Compile the model, if it is so configured; what only loads a checkpoint never gets here."""
+        if getattr(model.cfg, "compile", False):
+            compile_parts(model)
 
     def max_positions(self) -> int:
         """No limit: segments are cut to one length."""

@@ -2,8 +2,10 @@
 
     python rank.py GRADIENTS.pt [hydra arguments of fairseq-hydra-train]
 
-fairseq has no CPU data-parallel run of its own: its `all_gather_list` uses CUDA buffers. Randomness that depends on
-how segments are spread over ranks (negatives and Gumbel noise) is taken out, so that runs can be compared.
+fairseq has no CPU data-parallel run of its own: its `all_gather_list` uses CUDA buffers, and it tells torch's
+DistributedDataParallel to use GPU 0. Torch wants NCCL before it sends gradients in bf16, which gloo can do as well.
+Randomness that depends on how segments are spread over ranks (negatives and Gumbel noise) is taken out, so that runs
+can be compared.
 """
 
 import pickle
@@ -12,6 +14,7 @@ from typing import Any, List
 
 import torch
 import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 
 def all_gather_list(data: Any, group: Any = None, max_size: int = 16384) -> List[Any]:
@@ -23,10 +26,20 @@ def all_gather_list(data: Any, group: Any = None, max_size: int = 16384) -> List
     return gathered
 
 
-def next_frames_as_negatives(self: Any, y: torch.Tensor, num: int, padding_count: Any = None) -> Any:
-    """The masked frames that follow, instead of random ones."""
-    shifts = [y.roll(-shift, dims=1) for shift in range(1, self.n_negatives + 1)]
-    return torch.stack(shifts), None
+class DistributedDataParallelOnCpu(DistributedDataParallel):
+    """Without the GPU that fairseq names, and without the check that there is NCCL."""
+
+    def __init__(self, module: torch.nn.Module, device_ids: Any = None, output_device: Any = None, **kwargs: Any):
+        super().__init__(module, **kwargs)
+
+    def _check_comm_hook(self, hook: Any) -> None:
+        pass
+
+
+def next_frames_as_negatives(segments: int, frames: int, number: int, device: torch.device) -> torch.Tensor:
+    """The masked frames that follow, instead of random ones: N x B x M."""
+    shifts = torch.arange(1, number + 1, device=device).unsqueeze(-1)
+    return ((torch.arange(frames, device=device) + shifts) % frames).unsqueeze(1).expand(-1, segments, -1)
 
 
 def noiseless_gumbel_softmax(logits: torch.Tensor, tau: float = 1, hard: bool = False, **kwargs: Any) -> torch.Tensor:
@@ -39,13 +52,18 @@ def noiseless_gumbel_softmax(logits: torch.Tensor, tau: float = 1, hard: bool = 
 def main() -> None:
     """Patch, train, save the gradients."""
     import fairseq.distributed.utils
+    import fairseq.models.distributed_fairseq_model
     import fairseq.trainer
-    from fairseq.models.wav2vec.wav2vec2 import Wav2Vec2Model
     from fairseq_cli import hydra_train
+
+    import fairseq_signals_ext
+    from fairseq_signals_ext.models import ecg_wav2vec2
 
     target = sys.argv.pop(1)
     fairseq.distributed.utils.all_gather_list = all_gather_list
-    Wav2Vec2Model.sample_negatives = next_frames_as_negatives
+    fairseq.models.distributed_fairseq_model.DistributedDataParallel = DistributedDataParallelOnCpu
+    fairseq_signals_ext.register()
+    ecg_wav2vec2.draw_negatives = next_frames_as_negatives
     torch.nn.functional.gumbel_softmax = noiseless_gumbel_softmax
     stock_train_step = fairseq.trainer.Trainer.train_step
 

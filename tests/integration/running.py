@@ -30,6 +30,15 @@ SMALL = [
     "++common.cpu=true",
 ]
 
+# what `ecg_fm_fast.yaml` switches on, apart from compiling
+FAST = [
+    "optimizer._name=fused_adam",
+    "++model.fused_qkv=true",
+    "++model.fft_pos_conv=true",
+    "++model.fused_contrast=true",
+    "++model.bf16_autocast=true",
+]
+
 
 def user_dir() -> str:
     """What `fairseq-signals-ext user-dir` prints."""

@@ -76,6 +76,7 @@ def test_objective(model, loaded, golden, case):
     }
     with torch.no_grad():
         loss, sample_size, log = criterion(model, sample)
+        log = {key: float(value) for key, value in log.items()}
     assert sample_size == golden["sample_size"]
     assert log["loss_0"] == pytest.approx(float(golden["infonce_sum"]), rel=LOSS_TOLERANCE)
     for part in range(4):

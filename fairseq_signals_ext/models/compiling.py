@@ -1,0 +1,51 @@
+"""Compiling the parts of a model whose shapes stay the same (torch.compile)."""
+
+import os
+import shutil
+import sysconfig
+from pathlib import Path
+from typing import Any, Iterator
+
+from torch import nn
+
+from fairseq_signals_ext.errors import UserError
+
+
+def compile_parts(model: Any) -> None:
+    """Compile the convolutions, each layer of the transformer by itself, and the quantizer; a second call does nothing.
+
+    One layer's code serves for all of them, so that it is compiled once, and layers may be dropped. Parameters keep
+    their names. A batch of another size, as the last one of an epoch, is compiled for as well.
+
+    Raises:
+        UserError: there is no C++ compiler, or Python's headers are missing.
+    """
+    check_compiler()
+    model = model if hasattr(model, "feature_extractor") else model.encoder  # of a classifier
+    for part in _parts_of_one_shape(model):
+        if part._compiled_call_impl is None:
+            part.compile(dynamic=False)
+    # the number of masked frames differs from batch to batch
+    if model.quantizer is not None and model.quantizer._compiled_call_impl is None:
+        model.quantizer.compile()
+
+
+def _parts_of_one_shape(model: Any) -> Iterator[nn.Module]:
+    yield model.feature_extractor
+    yield model.encoder.pos_conv
+    yield from model.encoder.layers
+
+
+def check_compiler() -> None:
+    """Raise a `UserError` unless torch.compile will find what it needs."""
+    found = [name for name in (os.environ.get("CXX"), "g++", "clang++", "cl") if name and shutil.which(name)]
+    if not found:
+        raise UserError(
+            "model.compile needs a C++ compiler, and there is none: install one (apt install g++), "
+            "or set model.compile=false"
+        )
+    if not (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file():
+        raise UserError(
+            "model.compile needs Python's headers, and Python.h is not there: install them "
+            "(apt install python3-dev), or set model.compile=false"
+        )

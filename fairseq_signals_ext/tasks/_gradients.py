@@ -1,0 +1,47 @@
+"""Gradients that travel between GPUs in bf16, half the bytes of fp32, while weights and optimizer stay fp32."""
+
+from typing import Any, Optional
+
+import torch.distributed as dist
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+from torch.nn.parallel import DistributedDataParallel
+
+from fairseq_signals_ext.errors import UserError, first_line
+
+_MARK = "_sends_gradients_in_bf16"
+
+
+def send_gradients_in_bf16(model: Any) -> None:
+    """Have DistributedDataParallel send gradients in bf16; call it before a backward pass, as often as you like.
+
+    With `common.bf16` gradients are bf16 anyway; fairseq's own `ddp_comm_hook` knows fp16 only, in which the gradients
+    of a loss that is summed over frames overflow. A single process sends nothing, so nothing is done.
+
+    Args:
+        model: what fairseq's trainer gives the task, the wrappers of data-parallel training included.
+
+    Raises:
+        UserError: gradients are sent by something else than `ddp_backend=pytorch_ddp`, which has no place for this; or
+            torch refuses.
+    """
+    wrapper = _data_parallel(model)
+    if wrapper is None:
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            raise UserError(
+                "task.bf16_gradients needs distributed_training.ddp_backend=pytorch_ddp: set it, or turn this off"
+            )
+        return
+    if hasattr(wrapper, _MARK):
+        return
+    try:
+        wrapper.register_comm_hook(wrapper.process_group, bf16_compress_hook)
+    except (TypeError, RuntimeError) as error:  # backend without bf16, or a second hook (ddp_comm_hook=fp16)
+        raise UserError(f"task.bf16_gradients: {first_line(error)}; set bf16_gradients=false") from error
+    setattr(wrapper, _MARK, True)
+
+
+def _data_parallel(model: Any) -> Optional[DistributedDataParallel]:
+    """The wrapper that sends gradients, inside fairseq's own ones."""
+    while model is not None and not isinstance(model, DistributedDataParallel):
+        model = model._modules.get("module")
+    return model

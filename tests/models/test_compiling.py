@@ -1,0 +1,58 @@
+"""Compiled parts compute the same; what compiling needs is looked for first."""
+
+import pytest
+import torch
+
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.models import compiling
+from fairseq_signals_ext.models.compiling import check_compiler, compile_parts
+from fairseq_signals_ext.models.ecg_classifier import EcgTransformerClassifier, EcgTransformerClassifierConfig
+
+SIZES = {
+    "conv_feature_layers": "[(16, 2, 2)] * 4",
+    "encoder_layers": 1,
+    "encoder_embed_dim": 32,
+    "encoder_ffn_embed_dim": 32,
+    "encoder_attention_heads": 2,
+    "conv_pos": 16,
+    "conv_pos_groups": 4,
+}
+
+
+def classifier():
+    torch.manual_seed(0)
+    config = EcgTransformerClassifierConfig(num_labels=3, no_pretrained_weights=True, feature_grad_mult=1.0, **SIZES)
+    return EcgTransformerClassifier(config)
+
+
+def test_same_numbers_by_compiled_code():
+    """Of a classifier, which has no quantizer: values and gradients by torch's own code generator."""
+    torch._dynamo.reset()
+    plain, compiled = classifier(), classifier()
+    compile_parts(compiled)
+    compile_parts(compiled)  # as at the next epoch
+    assert compiled.state_dict().keys() == plain.state_dict().keys()
+    source = torch.randn(4, 12, 500)
+    gradients = []
+    for model in (plain, compiled):
+        model.eval()  # without dropout, which compiled code draws in another order
+        loss = model(source)["out"].pow(2).sum()
+        loss.backward()
+        gradients.append({name: value.grad for name, value in model.named_parameters() if value.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-5, msg=name)
+    assert torch._dynamo.utils.counters["inductor"], "nothing was compiled"
+
+
+def test_no_compiler(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(UserError, match="needs a C\\+\\+ compiler, and there is none: install one"):
+        check_compiler()
+
+
+def test_no_headers(monkeypatch, tmp_path):
+    monkeypatch.setattr(compiling.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    with pytest.raises(UserError, match="Python.h is not there"):
+        check_compiler()
