@@ -1,6 +1,8 @@
 """One update of the base model (90.9 M parameters), by fairseq's own trainer, task, criterion and data loader.
 
     python benchmarks/training.py [--updates 3] [--pairs 8] [--precision fp32 bf16] [--out FILE.md]
+    python benchmarks/training.py --compare [--config tiny] [--checkpointing]      (see training_comparison.py)
+    python benchmarks/training.py --through-command [--config tiny]                (see training_command.py)
 
 On a GPU where there is one, else on the CPU. Prints, for each precision: segments a second; model TFLOP/s, counted by
 torch's FlopCounterMode over forward and backward (matrix products, convolutions and attention; two operations for each
@@ -49,16 +51,16 @@ def write_recordings(folder: Path, recordings: int) -> None:
     (folder / "train.tsv").write_text("".join(lines))
 
 
-def compose_config(folder: Path, pairs: int, precision: str, overrides: List[str]) -> Any:
-    """`ecg_fm.yaml` as `fairseq-hydra-train` would see it."""
+def compose_config(folder: Path, pairs: int, precision: str, overrides: List[str], name: str = "ecg_fm") -> Any:
+    """A config, by default `ecg_fm.yaml`, as `fairseq-hydra-train` would see it."""
     from fairseq.dataclass.initialize import add_defaults, hydra_init
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    hydra_init("ecg_fm")
+    hydra_init(name)
     with initialize_config_dir(str(CONFIGS), version_base="1.1"):
         config = compose(
-            "ecg_fm",
+            name,
             [
                 f"task.data={folder}",
                 f"dataset.batch_size={pairs}",
@@ -212,27 +214,51 @@ def measure(pairs: int, updates: int, precision: str, overrides: List[str]) -> L
     return rows + [f"| {part} | {100 * seconds / whole:.1f} % |" for part, seconds in sorted(components.items())]
 
 
-def main() -> None:
-    """Measure and print; with --out also write."""
+def parse() -> argparse.Namespace:
+    """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--updates", type=int, default=3, help="updates to time (default 3)")
+    parser.add_argument("--updates", type=int, help="updates to time (default 3; through the command 16, on a GPU 200)")
     parser.add_argument("--pairs", type=int, default=171 if ON_GPU else 8, help="pairs of segments a batch")
     parser.add_argument("--precision", nargs="+", choices=["fp32", "bf16"], help="default: fp32, on a GPU also bf16")
     parser.add_argument("--override", nargs="*", default=[], help="more of hydra's, as model.encoder_layers=4")
     parser.add_argument("--out", type=Path, help="write the tables to this file as well")
-    options = parser.parse_args()
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--compare", action="store_true", help="the stock path, each switch alone, and all of them")
+    kinds.add_argument("--through-command", action="store_true", help="fairseq-hydra-train, loader included")
+    parser.add_argument(
+        "--config", choices=["ecg_fm", "tiny"], default="ecg_fm", help="of these two comparisons (default ecg_fm)"
+    )
+    parser.add_argument("--checkpointing", action="store_true", help="compare with checkpointed activations, too")
+    return parser.parse_args()
+
+
+def measure_each(options: argparse.Namespace) -> List[str]:
+    """Lines about the stock path, by precision."""
+    rows: List[str] = []
+    for precision in options.precision or (["fp32", "bf16"] if ON_GPU else ["fp32"]):
+        rows += ["", *measure(options.pairs, options.updates or 3, precision, options.override)]
+    return rows
+
+
+def main() -> None:
+    """Measure and print; with --out also write."""
+    options = parse()
     fairseq_signals_ext.register()
     sys.path.insert(0, str(Path(__file__).parent))
-    from loading import machine
+    from loading import hand_over, machine
 
     device = torch.cuda.get_device_name() if ON_GPU else f"CPU, {torch.get_num_threads()} threads"
-    rows = [f"{machine()}; {device}"]
-    for precision in options.precision or (["fp32", "bf16"] if ON_GPU else ["fp32"]):
-        rows += ["", *measure(options.pairs, options.updates, precision, options.override)]
-    text = "\n".join(rows) + "\n"
-    print(text)
-    if options.out:
-        options.out.write_text(text, encoding="utf-8")
+    if options.compare:
+        from training_comparison import compare
+
+        rows = ["", *compare(options)]
+    elif options.through_command:
+        from training_command import compare_commands
+
+        rows = ["", *compare_commands(options)]
+    else:
+        rows = measure_each(options)
+    hand_over([f"{machine()}; {device}", *rows], options.out)
 
 
 if __name__ == "__main__":

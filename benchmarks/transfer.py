@@ -1,6 +1,7 @@
 """Whether pretraining helps: the same small model fine-tuned from pretrained and from random weights, on real ECGs.
 
     ECG_DATA=FOLDER python benchmarks/transfer.py [--work FOLDER] [--seeds 1 2 3 4 5] [--out FILE.md]
+        [--pretrain-override KEY=VALUE ...]
 
 FOLDER holds `cinc2021` (WFDB records of the PhysioNet/CinC Challenge 2021 with their SNOMED codes) and `code15_wfdb`
 (CODE-15% exams as WFDB, without labels here). All goes through the real commands:
@@ -94,6 +95,7 @@ def pretrain(data: Path, out: Path, options: argparse.Namespace) -> Path:
         f"optimization.lr=[{options.pretrain_lr}]",
         f"lr_scheduler.warmup_updates={options.pretrain_warmup}",
         *PRETRAIN_OVERRIDES,
+        *options.pretrain_override,
     )
     configs = CONFIGS / "pretraining"
     command = train_command(configs, "tiny", out, overrides)
@@ -171,6 +173,8 @@ def about(data: Path, predicted: Predictions, options: argparse.Namespace) -> st
     """What was trained on what, in a line."""
     counts = [len(_recordings(data / "splits" / name)) for name in ("pretrain/train.tsv", "labelled/train.tsv")]
     settings = ", ".join(f"{name.replace('_', ' ')} {getattr(options, name)}" for name in SETTINGS)
+    if options.pretrain_override:
+        settings += f"; pretraining with {' '.join(options.pretrain_override)}"
     labels = ", ".join(predicted.label_names)
     return (
         f"Pretrained on {counts[0]} recordings, fine-tuned on {counts[1]}, tested on {len(predicted)}; "
@@ -188,6 +192,7 @@ def parse() -> argparse.Namespace:
     for name, default in SETTINGS.items():
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=type(default), default=default, help=f"(default {default})")
+    parser.add_argument("--pretrain-override", nargs="*", default=[], help="more of hydra's for the pretraining")
     parser.add_argument("--out", type=Path, help="write the tables to this file as well")
     options = parser.parse_args()
     if options.ecg_data is None or not (options.ecg_data / LABELLED).is_dir():

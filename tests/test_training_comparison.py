@@ -107,8 +107,8 @@ def test_rows_of_the_comparison():
     }
     given = {"segments": 16, "operations": 1e12, "peaks": {"fp32": 1.0, "bf16": 4.0}}
     rows = training_comparison.table(measured, **given, paper=True)
-    assert rows[2] == "| stock | 8.0 | 1.00 [1.00, 1.00] | 50 % of fp32 | 0 / 2 | 1.25 | 1 | 9.500 | 11,714 |"
-    assert rows[3] == "| quick | 16.0 | 2.00 [2.00, 4.00] | 25 % of bf16 | 0 / 1 | 0.50 | 31 | 9.250 | 5,857 |"
+    assert rows[2] == "| stock | 8.00 | 1.00 [1.00, 1.00] | 50 % of fp32 | 0 / 2 | 1.25 | 1 | 9.500 | 11,714 |"
+    assert rows[3] == "| quick | 16.00 | 2.00 [2.00, 4.00] | 25 % of bf16 | 0 / 1 | 0.50 | 31 | 9.250 | 5,857 |"
     assert {row.count("|") for row in rows} == {10}
     rows = training_comparison.table(measured, **given, paper=False)
     assert rows[3].endswith("| 31 | 9.250 |")
@@ -145,3 +145,12 @@ def test_largest_difference():
     other[3], other[4] = 2.1, 1.94
     assert fast_learning.largest_difference(stock, other, 10) == pytest.approx(5.0)
     assert fast_learning.largest_difference(stock, other, 50) == pytest.approx(0.4)
+
+
+def test_syncs_inside_of_a_step_are_told_from_those_around_it():
+    warned = [1]
+    grown = training_comparison._Grown(warned)
+    with grown:
+        warned += [2, 3]
+    warned.append(4)
+    assert grown.number == 2
