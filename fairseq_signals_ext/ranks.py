@@ -33,6 +33,7 @@ def gather_segments(
     patient_id: Tensor,
     segment: Tensor,
     most_segments: Optional[int] = None,
+    counts: bool = True,
     group: Optional[dist.ProcessGroup] = None,
 ) -> Segments:
     """Segments of all ranks for CMSC, in order of rank, by one collective and without waiting for the device.
@@ -46,6 +47,7 @@ def gather_segments(
         segment: int64, N; 0 for a first and 1 for a second segment, as many of each.
         most_segments: segments of the largest batch of any rank, the same number on all ranks. None: ranks tell one
             another how many they have, which is slower, as this needs a second collective and waits for it.
+        counts: False: this rank's segments are there for the shapes only, so that none of them is present.
         group: ranks to gather from; default all.
 
     Returns:
@@ -63,7 +65,7 @@ def gather_segments(
     if rows > most or rows % 2 or most % 2:
         raise ValueError(f"{rows} segments cannot be padded to {most}: pairs are needed, and no more than that")
     missing = most - rows
-    code = torch.cat([segment, torch.arange(missing, device=segment.device) % 2 + _ABSENT])
+    code = torch.cat([segment + (0 if counts else _ABSENT), torch.arange(missing, device=segment.device) % 2 + _ABSENT])
     columns = _packed(F.pad(patient_id, [0, missing]), code)
     packed = torch.cat([F.pad(features.float(), [0, 0, 0, missing]), columns], dim=1)
     gathered = torch.cat(all_gather(packed, group=group or dist.group.WORLD))

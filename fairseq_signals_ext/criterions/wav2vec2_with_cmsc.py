@@ -115,7 +115,7 @@ class Wav2Vec2WithCmscCriterion(Wav2vecCriterion):
     def _penalties(self, model: Any, output: Dict[str, Any], frames: int) -> Dict[str, Tensor]:
         """Diversity and size of features, each times its weight, named in the order in which fairseq logs them."""
         penalties = model.get_extra_losses(output)
-        weights = self.loss_weights or [0.0] * len(penalties)
+        weights = list(self.loss_weights or [0.0] * len(penalties))
         if len(weights) == 1:
             weights = weights * len(penalties)
         if len(weights) != len(penalties):
@@ -132,9 +132,10 @@ class Wav2Vec2WithCmscCriterion(Wav2vecCriterion):
         patient_id, segment, present = sample["patient_id"], sample["segment"], None
         if self.cmsc_gather:
             features, patient_id, segment, present = gather_segments(
-                features, patient_id, segment, sample.get("most_segments")
+                features, patient_id, segment, sample.get("most_segments"), counts=not sample.get("is_dummy", False)
             )
-        return cmsc_loss(features, patient_id, segment, self.temp, self.eps, present)
+        with torch.autocast(features.device.type, enabled=False):
+            return cmsc_loss(features, patient_id, segment, self.temp, self.eps, present)
 
     def _reconstruction_error(self, model: Any, output: Dict[str, Any], sample: Dict[str, Any]) -> Tensor:
         masks = sample["net_input"]

@@ -10,6 +10,7 @@ from fairseq_signals_ext.data.randomness import LEAD_MASKS, item_draws
 from fairseq_signals_ext.data.segments import Item, SegmentSettings
 from fairseq_signals_ext.data.stores import coefficients
 from fairseq_signals_ext.data.time_masks import MaskSettings, mask_channels, mask_frames
+from fairseq_signals_ext.errors import UserError
 
 Leads = Tuple[int, ...]
 
@@ -67,7 +68,7 @@ class Collater:
         * `source`: float32, N x leads x samples, standardised, augmented;
         * `padding_mask`: bool, N x samples, only if a segment is padded;
         * `mask_indices` (bool, N x frames) and `mask_channel_indices` (bool, N x features), if `masks` are given;
-        * `masked_frames`: int64, N x masked frames, the same as numbers, where all segments have as many of them.
+        * `masked_frames`: int64, N x masked frames, the same as numbers.
 
         With masks also `sample_size`, the number of masked frames; with `keep_original` also `original`, as `source`.
         """
@@ -183,8 +184,21 @@ class Collater:
             batch["net_input"]["mask_indices"] = torch.from_numpy(frames)
             numbers = frames.sum(axis=1)
             batch["sample_size"] = int(numbers.sum())
-            if (numbers == numbers[0]).all():
-                batch["net_input"]["masked_frames"] = torch.from_numpy(np.nonzero(frames)[1].reshape(len(frames), -1))
+            if (numbers != numbers[0]).any():
+                raise UserError("segments mask different numbers of frames: set model.require_same_masks=true")
+            batch["net_input"]["masked_frames"] = torch.from_numpy(np.nonzero(frames)[1].reshape(len(frames), -1))
+
+
+def first_segments(batch: Dict[str, Any], number: int) -> Dict[str, Any]:
+    """The first segments of a batch, or all if it has no more than `number`."""
+    segments = len(batch["id"])
+    if segments <= number:
+        return batch
+    cut = {key: value[:number] if torch.is_tensor(value) else value for key, value in batch.items()}
+    cut["net_input"] = {key: value[:number] for key, value in batch["net_input"].items()}
+    if "sample_size" in batch:
+        cut["sample_size"] = batch["sample_size"] * number // segments
+    return cut
 
 
 def _rows_of(items: List[Item]) -> Iterator[Tuple[Item, slice]]:

@@ -2,10 +2,13 @@
 
 import os
 import shutil
+import sys
 import sysconfig
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, ContextManager, Iterator
 
+import torch
 from torch import nn
 
 from fairseq_signals_ext.errors import UserError
@@ -14,8 +17,8 @@ from fairseq_signals_ext.errors import UserError
 def compile_parts(model: Any) -> None:
     """Compile the convolutions, each layer of the transformer by itself, and the quantizer; a second call does nothing.
 
-    One layer's code serves for all of them, so that it is compiled once, and layers may be dropped. Parameters keep
-    their names. A batch of another size, as the last one of an epoch, is compiled for as well.
+    One layer's code serves for all of them, and layers may be dropped. Parameters keep their names. A batch of another
+    size, as the last one of an epoch, is compiled for as well.
 
     Raises:
         UserError: there is no C++ compiler, or Python's headers are missing.
@@ -32,17 +35,23 @@ def compile_parts(model: Any) -> None:
 
 def _parts_of_one_shape(model: Any) -> Iterator[nn.Module]:
     yield model.feature_extractor
-    yield model.encoder.pos_conv
+    if not model.cfg.fft_pos_conv:  # torch compiles no complex numbers
+        yield model.encoder.pos_conv
     yield from model.encoder.layers
+
+
+def without_compiling() -> ContextManager[Any]:
+    """For validation: so few batches are not worth code for two more sizes, of which torch keeps only some."""
+    return torch.compiler.set_stance("force_eager") if hasattr(torch.compiler, "set_stance") else nullcontext()
 
 
 def check_compiler() -> None:
     """Raise a `UserError` unless torch.compile will find what it needs."""
-    found = [name for name in (os.environ.get("CXX"), "g++", "clang++", "cl") if name and shutil.which(name)]
-    if not found:
+    compiler = os.environ.get("CXX") or {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    if not shutil.which(compiler):
         raise UserError(
-            "model.compile needs a C++ compiler, and there is none: install one (apt install g++), "
-            "or set model.compile=false"
+            f"model.compile needs a C++ compiler, and there is no {compiler}: install it (apt install g++), "
+            f"name another in the variable CXX, or set model.compile=false"
         )
     if not (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file():
         raise UserError(

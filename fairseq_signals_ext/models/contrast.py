@@ -71,7 +71,7 @@ def similarities_by_place(predicted: Tensor, targets: Tensor, places: Tensor, we
 
 
 def _fingerprints(targets: Tensor, weights: Tensor) -> Tensor:
-    """int64, B x M: equal for equal targets, and for others with a probability of 2**-63."""
+    """int64, B x M: equal for equal targets, and for others next to never."""
     # adding zero makes -0.0 the 0.0 that it equals
     bits = (targets.detach().float() + 0.0).contiguous().view(torch.int32)
     return (bits.long() * weights).sum(-1)

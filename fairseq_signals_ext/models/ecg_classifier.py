@@ -158,7 +158,7 @@ class EcgTransformerClassifier(LoadsStrictly, BaseFairseqModel):
         Args:
             source: float, B x in_d x S, standardised.
             padding_mask: bool, B x S, True where a sample is padding.
-            masks: `mask_indices` (bool, B x T) and `mask_channel_indices` of the collater, with `apply_mask`.
+            masks: those of the collater, with `apply_mask`; see `EcgWav2Vec2Model.forward`.
 
         Returns:
             `out` (B x L, logits, or values for regression), `encoder_out` (B x T x E), `padding_mask` (bool, B x T,

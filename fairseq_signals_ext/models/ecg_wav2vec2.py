@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple, Type
 
@@ -9,7 +10,9 @@ import torch
 from fairseq.models import register_model
 from fairseq.models.wav2vec.wav2vec2 import ConvFeatureExtractionModel, Wav2Vec2Config, Wav2Vec2Model
 from fairseq.modules import MultiheadAttention
+from fairseq.modules.checkpoint_activations import unwrap_checkpoint
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from fairseq_signals_ext.checkpoints.parameter_names import rename_ecg_fm_parameters
 from fairseq_signals_ext.conv_layers import ConvLayer, frames_of, parse_conv_layers, samples_per_frame
@@ -127,6 +130,9 @@ class EcgWav2Vec2Model(LoadsStrictly, Wav2Vec2Model):
 
     def _choose_parts(self, cfg: EcgWav2Vec2Config) -> None:
         """Exchange the classes of parts that fairseq built: parameters, names and random numbers stay."""
+        if cfg.checkpoint_activations:
+            for layer in self.encoder.layers:
+                _checkpoint_by_torch(layer)
         if cfg.fused_qkv:
             _exchange(self.encoder, MultiheadAttention, FusedSelfAttention)
         if cfg.fft_pos_conv:
@@ -207,9 +213,10 @@ class EcgWav2Vec2Model(LoadsStrictly, Wav2Vec2Model):
         mask_channel_indices: Optional[Tensor] = None,
     ) -> Tuple[Tensor, Optional[MaskedFrames]]:
         """fairseq's, which waits for the device to say which frames are masked; see `masked_frames` of `forward`."""
-        mask_indices, masked_frames = mask_indices
-        if mask_indices is None or self.mask_channel_before:
-            return super().apply_mask(x, padding_mask, mask_indices, mask_channel_indices)
+        mask_indices, masked_frames = mask_indices if isinstance(mask_indices, tuple) else (mask_indices, None)
+        if mask_indices is None or (self.mask_channel_before and self.mask_channel_prob > 0):
+            # autocast's bf16 would not take the vector for masked frames
+            return super().apply_mask(x.type_as(self.mask_emb), padding_mask, mask_indices, mask_channel_indices)
         x = torch.where(mask_indices.unsqueeze(-1), self.mask_emb.type_as(x), x)
         if mask_channel_indices is not None:
             x = x.masked_fill(mask_channel_indices, 0)
@@ -219,6 +226,8 @@ class EcgWav2Vec2Model(LoadsStrictly, Wav2Vec2Model):
 
     def sample_negatives(self, y: Tensor, num: int, padding_count: Optional[int] = None) -> Tuple[Tensor, Any]:
         """fairseq's, drawn on the device of `y`; with `fused_contrast` their places, N x B x M, in place of copies."""
+        if self.n_negatives == 0 and self.cross_sample_negatives == 0:
+            raise UserError("model.num_negatives=0: there is nothing to compare with; use 1 or more")
         if self.n_negatives == 0 or any(getattr(self.cfg, name) for name in _NOT_OF_THE_SEGMENT) or padding_count:
             return super().sample_negatives(y, num, padding_count)
         places = draw_negatives(len(y), num, self.n_negatives, y.device)
@@ -293,6 +302,12 @@ class Wav2Vec2CmscModel(EcgWav2Vec2Model):
         """Encoder output, B x T x E; with `aggregate` its mean over the frames that are not padding, B x E."""
         features = net_output["features"]
         return mean_over_frames(features, net_output["padding_mask"]) if aggregate else features
+
+
+def _checkpoint_by_torch(layer: nn.Module) -> None:
+    """Recompute a layer as torch does it: fairseq's own way forgets autocast, and cannot be compiled."""
+    unwrap_checkpoint(layer)
+    layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
 
 
 def _exchange(part: nn.Module, old: Type[nn.Module], new: Type[nn.Module]) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Fp32Quantizer(GumbelVectorQuantizer):
-    """fairseq's, outside of autocast: a rounded logit would choose another codeword.
+    """fairseq's, in the precision of its weights even under autocast: a rounded logit would choose another codeword.
 
     Shapes: B segments, M frames, G groups of V codewords, D values a codeword.
     """

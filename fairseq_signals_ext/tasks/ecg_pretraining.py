@@ -19,6 +19,7 @@ import fairseq_signals_ext
 import fairseq_signals_ext.optimizers.fused_adam  # noqa: F401
 from fairseq_signals_ext.criterions.wav2vec2_with_cmsc import Wav2Vec2WithCmscCriterion
 from fairseq_signals_ext.data.augmentations import AugmentationSettings
+from fairseq_signals_ext.data.collating import first_segments
 from fairseq_signals_ext.data.ecg_dataset import EcgDataset
 from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
 from fairseq_signals_ext.data.segments import SegmentSettings
@@ -26,7 +27,7 @@ from fairseq_signals_ext.data.stores import Store, open_store
 from fairseq_signals_ext.data.time_masks import MaskSettings
 from fairseq_signals_ext.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.leads import LEADS, parse_leads
-from fairseq_signals_ext.models.compiling import compile_parts
+from fairseq_signals_ext.models.compiling import compile_parts, without_compiling
 from fairseq_signals_ext.tasks._errors_as_samples import ErrorsAsSamples, exit_if_error
 from fairseq_signals_ext.tasks._gradients import send_gradients_in_bf16
 from fairseq_signals_ext.tasks._loading import mend_loading_of_checkpoints
@@ -282,27 +283,39 @@ class EcgPretrainingTask(FairseqTask):
         criterion: Any,
         optimizer: Any,
         update_num: int,
-        *args: Any,
+        ignore_grad: bool = False,
         **kwargs: Any,
     ) -> Any:
         """As fairseq's; layers are dropped by numpy's generator, which is seeded here so that it repeats."""
         exit_if_error(sample)
         if self.cfg.bf16_gradients:
             send_gradients_in_bf16(model)
+        if ignore_grad and "most_segments" in sample:
+            sample = self._fit_dummy(sample)
         with data_utils.numpy_seed(self.cfg.seed, update_num):
-            return super().train_step(sample, model, criterion, optimizer, update_num, *args, **kwargs)
+            return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad, **kwargs)
+
+    def _fit_dummy(self, sample: Dict[str, Any]) -> Dict[str, Any]:
+        """What a rank computes that has no batch left, which may be one for validation, of another size."""
+        dataset = self.datasets[self.cfg.train_subset].dataset
+        most = dataset.largest_batch * dataset.segments
+        return {**first_segments(sample, most), "most_segments": most, "is_dummy": True}
 
     @exits_on_user_error
     def valid_step(self, sample: Dict[str, Any], model: Any, criterion: Any) -> Any:
         """As fairseq's."""
         exit_if_error(sample)
-        return super().valid_step(sample, model, criterion)
+        with without_compiling():
+            return super().valid_step(sample, model, criterion)
 
     @exits_on_user_error
     def begin_epoch(self, epoch: int, model: Any) -> None:
         """Compile the model, if it is so configured; what only loads a checkpoint never gets here."""
-        if getattr(model.cfg, "compile", False):
-            compile_parts(model)
+        if not getattr(model.cfg, "compile", False):
+            return
+        if is_sharded(model):
+            raise UserError("model.compile is not possible with ddp_backend=fully_sharded; set model.compile=false")
+        compile_parts(model)
 
     def max_positions(self) -> int:
         """No limit: segments are cut to one length."""

@@ -7,6 +7,7 @@ import torch
 from fairseq.logging import metrics
 
 from fairseq_signals_ext.criterions.wav2vec2_with_cmsc import Wav2Vec2WithCmscCriterion
+from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config, Wav2Vec2CmscModel
 
 
@@ -69,6 +70,23 @@ def test_weight_of_cmsc():
     half, _, half_log = loss_of(objective(cmsc_weights=0.5), model, sample)
     assert half_log["loss_3"] == pytest.approx(log["loss_3"] / 2, rel=1e-6)
     assert (loss - half).item() == pytest.approx(log["loss_3"] / 2, rel=1e-4)
+
+
+def test_one_weight_is_for_all_penalties():
+    """As hydra gives it."""
+    from omegaconf import OmegaConf
+
+    model, sample = small(), batch()
+    expected, *_ = loss_of(objective(loss_weights=[0.3, 0.3]), model, sample)
+    found, *_ = loss_of(objective(loss_weights=OmegaConf.create([0.3])), model, sample)
+    assert torch.equal(found, expected)
+    with pytest.raises(UserError, match="loss_weights has 3 values; give one, or 2"):
+        loss_of(objective(loss_weights=[1.0, 2.0, 3.0]), model, sample)
+
+
+def test_binary_cross_entropy_is_refused():
+    with pytest.raises(UserError, match="criterion.infonce=false"):
+        objective(infonce=False)
 
 
 def test_continuous_targets_have_no_diversity_loss():

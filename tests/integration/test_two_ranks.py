@@ -111,3 +111,19 @@ def test_gathering_for_cmsc_over_two_ranks_equals_one_larger_batch(tmp_path):
     write_shards(tmp_path, [5000] * 8)
     expected = of_one(tmp_path, tmp_path, *GATHER, "++dataset.batch_size=8")
     assert_close(of_two(tmp_path, tmp_path, *GATHER, PYTORCH_DDP), expected)
+
+
+@pytest.mark.slow
+def test_gathering_with_a_rank_that_has_no_batch_left(tmp_path):
+    """Five batches for two ranks: the sixth is one for validation, of another size, that counts for nothing.
+
+    Weights stay as they are, so that the last update is that of the fifth batch alone.
+    """
+    write_shards(tmp_path, [5000] * 20)
+    lines = (tmp_path / "train.tsv").read_text().splitlines()
+    (tmp_path / "valid.tsv").write_text("\n".join([*lines[:7], ""]))
+    same_weights = ["++optimization.lr=[0]", "++model.latent_temp=[2,2,1]", *GATHER]
+    expected = of_one(tmp_path, tmp_path, *same_weights, "++optimization.max_update=5")
+    validation = ["++dataset.disable_validation=false", "++dataset.batch_size_valid=6", "++dataset.validate_interval=9"]
+    found = of_two(tmp_path, tmp_path, *same_weights, *validation, PYTORCH_DDP, "++optimization.max_update=3")
+    assert_close(found, expected)

@@ -26,8 +26,8 @@ def test_values_and_gradients(groups, inside, outside, kernel, padding, frames, 
     arguments = (groups * inside, groups * outside, kernel)
     plain, by_fft = (of(*arguments, padding=padding, groups=groups, bias=bias) for of in (nn.Conv1d, FftConv1d))
     by_fft.load_state_dict(plain.state_dict())
-    inputs = [torch.randn(2, groups * inside, frames, generator=generator) for _ in range(1)] * 2
-    inputs = [value.clone().requires_grad_() for value in inputs]
+    x = torch.randn(2, groups * inside, frames, generator=generator)
+    inputs = [x.clone().requires_grad_() for _ in range(2)]
     expected, found = plain(inputs[0]), by_fft(inputs[1])
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     weight = torch.randn(expected.shape, generator=generator)

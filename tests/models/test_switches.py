@@ -166,6 +166,32 @@ def test_what_bf16_autocast_keeps(fused):
     assert 0 < abs(loss - expected) / expected < 0.01
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"checkpoint_activations": True},
+        {"mask_channel_before": True, "mask_channel_prob": 0.2, "mask_channel_length": 4},
+    ],
+    ids=lambda option: next(iter(option)),
+)
+@pytest.mark.parametrize("padded", [False, True])
+def test_bf16_autocast_with_other_options(option, padded):
+    np.random.seed(0)  # of masked features
+    loss, gradients, _ = update(small(bf16_autocast=True, **option), padded)
+    np.random.seed(0)
+    expected, *_ = update(small(**option), padded)
+    assert abs(loss - expected) / expected < 0.02
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+
+
+def test_checkpointing_under_autocast_gives_the_same_update():
+    """What is recomputed for the backward pass is recomputed in bf16, too."""
+    loss, gradients, _ = update(small(bf16_autocast=True))
+    again, same, _ = update(small(bf16_autocast=True, checkpoint_activations=True))
+    assert again == loss
+    assert all(torch.equal(same[name], gradient) for name, gradient in gradients.items())
+
+
 def test_bf16_autocast_is_of_training_only():
     plain, model = small().eval(), small(bf16_autocast=True).eval()
     source = batch()["net_input"]["source"]
