@@ -1,13 +1,16 @@
 """The arithmetic of benchmarks/many_gpus.py."""
 
 import importlib.util
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-PATH = Path(__file__).parents[1] / "benchmarks" / "many_gpus.py"
+ROOT = Path(__file__).parents[1]
+PATH = ROOT / "benchmarks" / "many_gpus.py"
+RESULTS = ROOT / "benchmarks" / "results" / "many_gpus.md"
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +95,84 @@ def test_the_measured_update_is_read_from_the_benchmarks_table(model, tmp_path):
     table.write_text("nothing")
     with pytest.raises(SystemExit, match="no update in bf16"):
         model.read_update(table, "bf16")
+
+
+def printed(model, capsys, *arguments):
+    model.main(arguments)
+    return capsys.readouterr().out
+
+
+def cells_of(text, first):
+    """The rows below the title that begins so, without the name of each row."""
+    table = text[text.index(f"| {first}") :].split("\n\n")[0].splitlines()[2:]
+    return {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ")[1:] for line in table}
+
+
+def test_an_update_takes_time_for_its_pairs_but_no_less_than_the_shortest(model, update):
+    assert update.seconds_of(2 * 171) == pytest.approx(0.6)
+    assert update.seconds_of(114) == pytest.approx(0.2)
+    assert update.seconds_of(1) == 0.1
+    assert replace(update, shortest=0.25).seconds_of(114) == 0.25
+    # a measured update is no longer than it was measured, whatever is assumed
+    assert replace(update, seconds=0.09).seconds_of(171) == replace(update, seconds=0.09).seconds_of(1) == 0.09
+
+
+@pytest.mark.parametrize("seconds", [0.02, 0.09, 0.1, 0.3])
+def test_both_tables_have_the_same_update(model, update, seconds):
+    update, clusters = replace(update, seconds=seconds), [("fast", model.Cluster())]
+    alone = cells_of("\n".join(model.growing_batch(update, clusters, model.ALL_WAYS)), "171 pairs")
+    spread = cells_of("\n".join(model.papers_batch(update, clusters[0][1])), "513 pairs")
+    hours = alone["fast, fp32 gradients, legacy_ddp"][0].split(", ")[2]
+    assert spread["1 GPU"][1:] == [f"{3 * seconds:.3f} s", hours, "100 %"]
+    shortest = min(0.1, seconds)
+    for _, took, _, efficiency in spread.values():
+        assert float(took.split()[0]) >= shortest and int(efficiency.split()[0]) <= 100
+    three = float(spread["3 GPUs"][1].split()[0])
+    assert seconds <= three < seconds + 0.001
+
+
+def test_a_short_update_is_not_made_longer(model, capsys):
+    text = printed(model, capsys, "--update", "0.09", "--goal", "0.08")
+    assert "no update takes less than 0.09 s" in text and "no update takes less than 0.08 s" in text
+    assert cells_of(text, "513 pairs")["3 GPUs"][1:] == ["0.090 s", "8.2 h", "100 %"]
+    assert cells_of(text, "goal, not measured: 513 pairs")["3 GPUs"][1] == "0.080 s"
+    assert "Given, not measured" in text and "Measured:" not in text
+
+
+def test_an_update_shorter_than_the_shortest_is_refused_in_one_line(model):
+    with pytest.raises(SystemExit, match=r"^error: --shortest 0\.1: an update takes 0\.09 s[^\n]*$"):
+        model.main(["--update", "0.09", "--shortest", "0.1"])
+
+
+@pytest.mark.parametrize("option", ["--update", "--goal", "--shortest", "--network"])
+def test_what_is_not_above_zero_is_refused(model, capsys, option):
+    for value in ("0", "-1", "nan", "inf"):
+        with pytest.raises(SystemExit):
+            model.main([f"{option}={value}"])
+        assert f"argument {option}: {value} is no number above 0" in capsys.readouterr().err
+
+
+def test_a_machine_without_memory_reads_what_all_gpus_train_on(model, update):
+    # 342 segments of 12 leads, 2500 samples of 2 bytes, in 0.3 s and on each of 64 GPUs
+    assert model.reading_rate(update, 64) == pytest.approx(64 * 342 * 60_000 / 0.3)
+
+
+def test_results_are_what_the_script_prints_and_name_measured_and_goal(model, capsys, tmp_path):
+    out = tmp_path / "out.md"
+    text = printed(model, capsys, "--out", str(out))
+    assert out.read_text() == RESULTS.read_text() and text.strip() == out.read_text().strip()
+    assert "`ecg_fm_fast` could not be measured" in text.splitlines()[0]
+    assert "The goal of the project, not measured: 3,600 segments/s" in text
+    rates = cells_of(text, "goal, not measured: 171 pairs")
+    assert rates["fast network, fp32 gradients, legacy_ddp"][0].startswith("3,600/s, 100 %")
+
+
+def test_the_plan_concludes_from_figures_that_the_tables_hold(model):
+    plan = (ROOT / "docs" / "scaling.md").read_text()
+    conclusions = re.sub(r"(?m)^\d\. |[a-z]+\d+|\bfp32\b", "", plan.split("\nSo:\n")[1])
+    reading = re.findall(
+        r"[\d.]+(?= and [\d.]+ GB/s| GB/s)", plan.split("the last row of the tables")[1].split("\n## ")[0]
+    )
+    held = set(re.findall(r"\d[\d,.]*\d|\d", RESULTS.read_text()))
+    assert len(reading) == 4
+    assert set(re.findall(r"\d[\d,.]*\d|\d", conclusions)) | set(reading) <= held
