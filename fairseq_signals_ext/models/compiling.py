@@ -40,9 +40,12 @@ def _parts_of_one_shape(model: Any) -> Iterator[nn.Module]:
     yield from model.encoder.layers
 
 
-def without_compiling() -> ContextManager[Any]:
+def without_compiling(model: Any) -> ContextManager[Any]:
     """For validation: so few batches are not worth code for two more sizes, of which torch keeps only some."""
-    return torch.compiler.set_stance("force_eager") if hasattr(torch.compiler, "set_stance") else nullcontext()
+    # torch's compiler takes seconds to import
+    if not model.cfg.compile or not hasattr(torch.compiler, "set_stance"):
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 def check_compiler() -> None:

@@ -1,6 +1,5 @@
 """The transformer's positional convolution by Fourier transform: its kernel is nearly as long as a segment."""
 
-import scipy.fft
 import torch
 from torch import Tensor, nn
 
@@ -34,6 +33,13 @@ class FftConv1d(nn.Conv1d):
         return result if self.bias is None else result + self.bias.float().unsqueeze(-1)
 
 
-@torch.compiler.assume_constant_result
 def _fast_length(least: int) -> int:
-    return int(scipy.fft.next_fast_len(least, real=True))
+    """The next product of powers of 2, 3 and 5; scipy.fft has this, but torch.compile cannot look into it."""
+    length, rest = least, 0
+    while rest != 1:
+        rest = length
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        length += 1
+    return length - 1

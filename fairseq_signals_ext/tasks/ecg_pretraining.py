@@ -305,7 +305,7 @@ class EcgPretrainingTask(FairseqTask):
     def valid_step(self, sample: Dict[str, Any], model: Any, criterion: Any) -> Any:
         """As fairseq's."""
         exit_if_error(sample)
-        with without_compiling():
+        with without_compiling(model):
             return super().valid_step(sample, model, criterion)
 
     @exits_on_user_error

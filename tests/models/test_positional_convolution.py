@@ -1,12 +1,13 @@
 """The convolution by Fourier transform against torch's, over shapes."""
 
 import pytest
+import scipy.fft
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fairseq_signals_ext.models.positional_convolution import FftConv1d
+from fairseq_signals_ext.models.positional_convolution import FftConv1d, _fast_length
 
 
 @settings(deadline=None, max_examples=60)
@@ -36,6 +37,12 @@ def test_values_and_gradients(groups, inside, outside, kernel, padding, frames, 
     torch.testing.assert_close(inputs[1].grad, inputs[0].grad, rtol=0, atol=1e-5)
     for name, parameter in plain.named_parameters():
         torch.testing.assert_close(getattr(by_fft, name).grad, parameter.grad, rtol=1e-5, atol=1e-4)
+
+
+def test_length_of_the_transform_is_scipys():
+    assert [_fast_length(least) for least in range(1, 2000)] == [
+        scipy.fft.next_fast_len(least, real=True) for least in range(1, 2000)
+    ]
 
 
 def test_evaluation_is_torchs_own():
