@@ -1,13 +1,17 @@
 """How fast segments are loaded from shards, against one `.mat` file a segment (ECG-FM's storage), in one run.
 
-    python benchmarks/loading.py [--recordings 400] [--rounds 5] [--manifest 1700000] [--out FILE.md]
+    python benchmarks/loading.py [--recordings 400] [--rounds 5] [--manifest 1700000] [--batches 16] [--disk 2]
+                                 [--out FILE.md]
 
-Both sides give the same batches: 64 pairs of adjacent 5 s segments of 12 leads at 500 Hz, standardised, with random
-leads masked, as one float32 tensor; one process, one thread, files in the page cache. ECG-FM's files are standardised
-already, so its side has less to do. The sides take turns, round by round; the ratio is that of their medians.
+In the first part both sides give the same batches: 64 pairs of adjacent 5 s segments of 12 leads at 500 Hz,
+standardised, with random leads masked, as one float32 tensor; one process, one thread, files in the page cache.
+ECG-FM's files are standardised already, so its side has less to do. The sides take turns, round by round; the ratio is
+that of their medians.
 
-The second part opens the manifest of a collection of 1.7 million recordings (index made up, waveforms a hole in a
-file), and measures time and memory, also of forked workers.
+The second part opens the manifest of a collection of 1.7 million recordings (index made up, waveforms eight in each
+shard that lie in a hole of its file), and measures time and memory, also of forked workers.
+
+The third part, whole batches as training gets them, is in `training_batches.py`.
 """
 
 import argparse
@@ -136,7 +140,7 @@ def compare(recordings: int, rounds: int) -> List[str]:
 
 
 def write_collection(folder: Path, recordings: int, shard_size: int) -> None:
-    """Index and manifest of a large collection; the waveforms are holes."""
+    """Index and manifest of a large collection; the waveforms are holes, so few that the page cache can hold them."""
     block = LEADS * 2 * SEGMENT
     crc = zlib.crc32(bytes(2 * block))
     with open(folder / "train.tsv", "w", encoding="utf-8") as manifest:
@@ -145,14 +149,14 @@ def write_collection(folder: Path, recordings: int, shard_size: int) -> None:
             rows = min(shard_size, recordings - first)
             index = np.zeros(rows, INDEX_DTYPE)
             index["idx"], index["patient"] = np.arange(first, first + rows), np.arange(first, first + rows)
-            index["offset"], index["samples"] = np.arange(rows) * block, 2 * SEGMENT
+            index["offset"], index["samples"] = np.arange(rows) % 8 * block, 2 * SEGMENT
             index["sample_rate"], index["leads"], index["crc"] = RATE, (1 << LEADS) - 1, crc
             path = folder / f"{number:05d}.npy"
             np.save(index_path(path), index)
             with open(path, "wb") as file:
-                header = {"descr": "<i2", "fortran_order": False, "shape": (rows * block,)}
+                header = {"descr": "<i2", "fortran_order": False, "shape": (8 * block,)}
                 np.lib.format.write_array_header_1_0(file, header)
-                file.truncate(file.tell() + rows * block * 2)
+                file.truncate(file.tell() + 8 * block * 2)
             manifest.write("".join(f"{path.name}\t{row}\t{2 * SEGMENT}\n" for row in range(rows)))
 
 
@@ -219,12 +223,33 @@ def machine() -> str:
     return f"{processor}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"
 
 
+def measure_training(options: Any) -> List[str]:
+    """Rows of the tables of `training_batches.py` that are asked for."""
+    import fairseq_signals_ext
+
+    fairseq_signals_ext.register()
+    from training_batches import measure_collections, measure_reading, measure_workers
+
+    rows = []
+    if options.batches:
+        rows += ["", *measure_workers(options.batches, options.rounds)]
+        if options.manifest:
+            rows += ["", *measure_collections(options.batches, options.rounds, options.manifest)]
+    if options.disk:
+        rows += ["", *measure_reading(options.disk)]
+    return rows
+
+
 def main() -> None:
     """Measure and print; with --out also write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recordings", type=int, default=400, help="recordings of 10 s to load (default 400)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each side (default 5)")
     parser.add_argument("--manifest", type=int, default=1_700_000, help="size of the made-up collection; 0: none")
+    parser.add_argument("--batches", type=int, default=16, help="training batches a turn (default 16); 0: none")
+    parser.add_argument(
+        "--disk", type=float, default=2, help="GB to read through a small page cache (default 2); 0: none"
+    )
     parser.add_argument("--out", type=Path, help="write the tables to this file as well")
     parser.add_argument("--open", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -236,6 +261,7 @@ def main() -> None:
     rows: List[Any] = [f"{machine()}", "", *compare(options.recordings, options.rounds)]
     if options.manifest:
         rows += ["", *open_collection(options.manifest)]
+    rows += measure_training(options)
     hand_over(rows, options.out)
 
 

@@ -48,11 +48,13 @@ class WindowedOrder(NamedTuple):
 
     Attributes:
         items: int64, items in the order in which they are to be read.
+        bounds: int64, windows + 1: window k is `items[bounds[k]:bounds[k + 1]]`.
         due: int64, ascending: by which position in `items` to have asked for each block of `ahead`.
         ahead: int32, the blocks of all windows but the first, asked for while the window before is read.
     """
 
     items: np.ndarray
+    bounds: np.ndarray
     due: np.ndarray
     ahead: np.ndarray
 
@@ -70,12 +72,13 @@ def window_bytes(gigabytes: float, largest: int) -> int:
     if not (math.isfinite(gigabytes) and gigabytes > 0):
         raise UserError(f"task.shuffle_window_gb={gigabytes:g}: use a number of GB above 0, or null for no windows")
     least = largest * _BLOCKS_OF_WINDOW
-    if gigabytes * 1e9 < least:
+    window = round(gigabytes * 1e9)
+    if window < least:
         raise UserError(
-            f"task.shuffle_window_gb={gigabytes:g}: too small to shuffle in; set {math.ceil(least / 1e3) / 1e6:g} or "
+            f"task.shuffle_window_gb={gigabytes:g}: too small to shuffle in; set {math.ceil(least / 1e3) / 1e6:.6f} or "
             f"more, so that a window holds {_BLOCKS_OF_WINDOW} of the largest recording ({largest:,} bytes)"
         )
-    return int(gigabytes * 1e9)
+    return window
 
 
 def cut_blocks(shard: np.ndarray, start: np.ndarray, size: np.ndarray, window: int) -> Blocks:
@@ -126,7 +129,7 @@ def shuffle_in_windows(
         before, items_before = bounds[number - 1], bounds[number] - bounds[number - 1]
         due.append(before + np.arange(len(coming)) * items_before // max(len(coming), 1))
         ahead.append(coming)
-    return WindowedOrder(items, _joined(due, np.int64), _joined(ahead, np.int32))
+    return WindowedOrder(items, bounds, _joined(due, np.int64), _joined(ahead, np.int32))
 
 
 def _windows_of(blocks: np.ndarray, size: np.ndarray, window: int) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 torch's DataLoader takes new shared memory for each batch. The kernel clears its pages one by one, which for a batch of
 40 MB takes as long as half of making it. Here workers copy batches into slots of memory that they share with the main
-process, and a slot is free again when nothing there refers to the batch any more.
+process, and a slot is free again when nothing there refers to the batch any more. A slot takes memory from its first
+use until the run ends.
 """
 
 import itertools

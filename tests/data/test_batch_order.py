@@ -1,10 +1,11 @@
 """Shuffling in windows: every item once, uniform, and yet each block read once while its window lasts."""
 
 import collections
+import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2, chisquare
 
@@ -59,6 +60,10 @@ def test_an_epoch_has_every_item_once_and_every_block_once(seed, recordings, sha
     assert sorted(order.items) == list(range(recordings * per_recording))
     count = reads(of_item[order.items], blocks.size, window)
     assert set(count) == set(range(len(blocks.size))) and set(count.values()) == {1}
+    assert order.bounds[0] == 0 and order.bounds[-1] == len(order.items)
+    of_window = [set(of_item[order.items[first:stop]]) for first, stop in zip(order.bounds, order.bounds[1:])]
+    assert sum(map(len, of_window)) == len(blocks.size)
+    assert all(blocks.size[list(members)].sum() <= window for members in of_window)
 
 
 @settings(deadline=None, max_examples=60)
@@ -156,6 +161,15 @@ def test_sizes_that_are_none(gigabytes):
 
 
 def test_the_least_size_is_said():
-    with pytest.raises(UserError, match="shuffle_window_gb=0.001: too small.*set 0.00768 or more.*120,000 bytes"):
+    with pytest.raises(UserError, match="shuffle_window_gb=0.001: too small.*set 0.007680 or more.*120,000 bytes"):
         window_bytes(0.001, 120_000)
     assert window_bytes(0.00768, 120_000) == 7_680_000
+
+
+@given(st.integers(1, 10**10))
+@example(993_375)  # 0.063576 GB, which is less as a float
+def test_the_size_that_is_said_is_accepted(largest):
+    with pytest.raises(UserError) as error:
+        window_bytes(1e-9, largest)
+    said = re.search(r"set (\S+) or more", str(error.value)).group(1)
+    assert 64 * largest <= window_bytes(float(said), largest) < 64 * largest + 1000

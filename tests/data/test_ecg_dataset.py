@@ -213,27 +213,94 @@ def test_the_largest_batch_is_known_to_all_workers_in_each_epoch(tmp_path):
 # --- shuffling in windows
 
 
-@pytest.mark.parametrize("storage", ["raw", "flac"])
-def test_each_block_of_a_window_is_read_ahead_once_an_epoch(tmp_path, storage, monkeypatch):
-    write_shards(tmp_path, [500] * 200, shard_size=25, storage=storage)
-    dataset = open_dataset(tmp_path, segment_seconds=0.5, pairs="fixed")
-    dataset.shuffle_in_windows(0.0012)
+RECORDINGS, PAIRS = 800, 5  # of each recording
+WINDOW = 800_000  # bytes, a fifth of the recordings as flac, a twelfth raw
+
+
+@pytest.fixture()
+def windowed(tmp_path, request, monkeypatch):
+    """A dataset in windows, and the blocks that it asks for, each an array of recordings."""
+    write_shards(tmp_path, [500] * RECORDINGS, shard_size=100, storage=getattr(request, "param", "raw"))
+    dataset = open_dataset(tmp_path, segment_seconds=0.1, pairs="fixed", checksum="never")
+    dataset.shuffle_in_windows(WINDOW / 1e9)
     asked = []
-    monkeypatch.setattr(dataset.store, "read_ahead", lambda numbers: asked.extend(numbers.tolist()))
+    monkeypatch.setattr(dataset.store, "read_ahead", asked.append)
+    np.random.seed(4)
+    return dataset, asked
+
+
+@pytest.mark.parametrize("windowed", ["raw", "flac"], indirect=True)
+def test_each_block_of_a_window_is_read_ahead_once_an_epoch(windowed):
+    dataset, asked = windowed
+    sizes = dataset.store.places(np.arange(RECORDINGS))[1]
+    assert sizes.sum() > 5 * WINDOW
     orders = []
     for seed in (1, 2, 1):
         np.random.seed(seed)
         orders.append(dataset.ordered_indices())
-        assert sorted(orders[-1]) == list(range(200))
-        for number, item in enumerate(orders[-1].tolist()):
+        assert sorted(orders[-1]) == list(range(RECORDINGS * PAIRS))
+        left, held, seen = {}, 0, 0
+        for item in orders[-1].tolist():
             dataset[item]
-            assert item in asked
-            # two windows: what is read and what is asked for meanwhile
-            sizes = dataset.store.places(np.array(asked[number:]))[1]
-            assert sizes.sum() < 2 * 1.2e6
-        assert sorted(asked) == list(range(200))
+            for recording in np.concatenate([[], *asked[seen:]]).astype(int).tolist():
+                assert recording not in left
+                left[recording] = PAIRS
+                held += sizes[recording]
+            seen = len(asked)
+            assert held <= 2 * WINDOW  # of what is asked for and not yet read as a whole
+            left[item // PAIRS] -= 1
+            held -= 0 if left[item // PAIRS] else sizes[item // PAIRS]
+        assert len(left) == RECORDINGS and held == 0
         asked.clear()
     assert np.array_equal(orders[0], orders[2]) and not np.array_equal(orders[0], orders[1])
+
+
+def late_positions(dataset, asked, items):
+    """Positions in `items` at which a block was not asked for before its first item is read."""
+    late, known, seen = [], set(), 0
+    for position, item in enumerate(items.tolist()):
+        known.update(*(block.tolist() for block in asked[seen:]))
+        seen = len(asked)
+        late += [] if item // PAIRS in known else [position]
+        dataset[item]
+    return np.array(late)
+
+
+def test_blocks_after_the_first_window_are_asked_for_before_their_first_item(windowed):
+    dataset, asked = windowed
+    order = dataset.ordered_indices()
+    starts = dataset._windows._bounds.numpy()
+    assert (starts < len(order)).sum() >= 12
+    late = late_positions(dataset, asked, order)
+    assert len(late) and (late < starts[1]).all()
+
+
+@pytest.mark.parametrize("first_batch", [False, True])  # which fairseq collates before it goes on
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.95])
+def test_a_run_that_goes_on_within_a_window_asks_for_the_next(windowed, part, first_batch):
+    dataset, asked = windowed
+    order = dataset.ordered_indices()
+    starts = dataset._windows._bounds.numpy()
+    for item in order[:16] if first_batch else []:
+        dataset[item]
+    asked.clear()
+    resumed = int(starts[4] + part * (starts[5] - starts[4]))
+    dataset[order[resumed]]
+    at_once = set(np.concatenate(asked).tolist())
+    assert at_once.isdisjoint(order[: starts[4]] // PAIRS) and at_once.isdisjoint(order[starts[6] :] // PAIRS)
+    late = late_positions(dataset, asked, order[resumed + 1 :])
+    assert len(late) and (resumed + 1 + late < starts[5]).all()
+
+
+def test_a_rank_asks_for_what_is_due_before_its_first_item(windowed):
+    dataset, asked = windowed
+    order = dataset.ordered_indices()
+    starts = dataset._windows._bounds.numpy()
+    positions = np.arange(len(order)).reshape(-1, 16)[1::2].ravel()  # the second of two ranks
+    late = positions[late_positions(dataset, asked, order[positions])]
+    # what is due where the other rank reads the end of a window is asked for as the next begins
+    begins = positions[np.searchsorted(positions, starts[starts < len(order)])]
+    assert set(late[late >= starts[1]]) <= set(begins)
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -8,6 +8,8 @@ import torch
 from made_up import write_shards
 from running import SMALL, run, train_command
 
+from fairseq_signals_ext.data.shared_batches import SharedBatches
+
 # half of 256 recordings of 500 samples (12 kB), which are cut into blocks of two
 RECORDINGS, WINDOW = 256, 130 * 12_000 / 1e9
 SHORT = ["++task.segment_seconds=0.5", f"++task.shuffle_window_gb={WINDOW}"]
@@ -91,6 +93,15 @@ def test_each_epoch_has_another_order_that_keeps_to_windows(registered, shards, 
     for batches in epochs:
         check_windows(batches)
     assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
+
+
+def test_batches_of_workers_come_through_shared_slots(registered, shards, monkeypatch):
+    received = []
+    receive = SharedBatches.receive
+    monkeypatch.setattr(SharedBatches, "receive", lambda *place: received.append(place) or receive(*place))
+    iterator = iterator_of(shards, num_workers=2)
+    for epoch in (1, 2):
+        assert len(batches_of(iterator.next_epoch_itr())) * epoch == len(received) == 16 * epoch
 
 
 def test_without_a_window_batches_mix_all(registered, shards):
