@@ -82,3 +82,16 @@ def plain_recording(signal: np.ndarray, rate: float = RATE, **facts: Any) -> Rec
     """A recording that holds mV only."""
     facts = {"record_id": "r", "leads": tuple(range(len(signal))), "sample_rate": float(rate), **facts}
     return Recording(physical=np.asarray(signal, float), **facts)
+
+
+def open_dataset(folder, split="train", checksum="once", **settings):
+    """The dataset of a manifest; `settings` are those of `EcgDataset` and of `SegmentSettings`."""
+    from fairseq_signals_ext.data.ecg_dataset import EcgDataset
+    from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
+    from fairseq_signals_ext.data.segments import SegmentSettings
+    from fairseq_signals_ext.data.stores import open_store
+
+    store = open_store(read_manifests(find_manifests(folder, split)), checksum)
+    names = {"training", "seed", "masks", "keep_original"} & settings.keys()
+    dataset_options = {key: settings.pop(key) for key in names}
+    return EcgDataset(store, SegmentSettings(**settings), name=split, **dataset_options)

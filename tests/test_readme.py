@@ -214,7 +214,11 @@ def test_named_files_exist():
 
 
 @pytest.mark.parametrize(
-    "name", ["preparation", "loading", "training", "transfer", "bootstrap", "exporting", "inference"]
+    "name",
+    [
+        *["preparation", "loading", "training", "training_switches", "training_switches_tiny", "fast_learning"],
+        *["transfer", "bootstrap", "exporting", "inference"],
+    ],
 )
 def test_numbers_are_those_of_the_benchmarks(name):
     assert (ROOT / "benchmarks" / "results" / f"{name}.md").read_text().strip() in README
