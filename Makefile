@@ -48,11 +48,16 @@ proofs: setup ## longer tests
 demo: setup ## simulate (or DATA=folder of WFDB records), prepare, split, verify, pretrain, draw the loss curve
 	PATH="$(abspath $(BIN)):$$PATH" bash examples/demo/run.sh
 
-benchmarks: setup ## preparation, loading, training, bootstrap, transfer, inference and exporting, into benchmarks/results
+benchmarks: setup ## all of them, into benchmarks/results; takes an hour or two
 	$(BIN)/python benchmarks/preparation.py --out benchmarks/results/preparation.md
 	$(BIN)/python benchmarks/scaling.py --out benchmarks/results/scaling.md
 	$(BIN)/python benchmarks/loading.py --out benchmarks/results/loading.md
 	$(BIN)/python benchmarks/training.py --out benchmarks/results/training.md
+	$(BIN)/python benchmarks/training.py --compare --pairs 4 --updates 3 --out benchmarks/results/training_switches.md
+	$(BIN)/python benchmarks/training.py --compare --config tiny --pairs 16 --updates 10 \
+		--out benchmarks/results/training_switches_tiny.md
+	$(BIN)/python benchmarks/fast_learning.py --seeds 1 2 3 --runs fast --out benchmarks/results/fast_learning.md
+	$(BIN)/python benchmarks/many_gpus.py --out benchmarks/results/many_gpus.md
 	$(BIN)/python benchmarks/bootstrap.py --out benchmarks/results/bootstrap.md
 	$(BIN)/python benchmarks/transfer.py --out benchmarks/results/transfer.md
 	$(BIN)/python benchmarks/inference.py --seconds 8 --out benchmarks/results/inference.md
