@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from fairseq.logging import metrics
+from made_up_checkpoints import SMALL
 
 from fairseq_signals_ext.criterions.wav2vec2_with_cmsc import Wav2Vec2WithCmscCriterion
 from fairseq_signals_ext.errors import UserError
@@ -13,19 +14,7 @@ from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config, Wav2Vec2C
 
 def small(**options):
     torch.manual_seed(0)
-    config = EcgWav2Vec2Config(
-        conv_feature_layers="[(16, 2, 2)] * 4",
-        encoder_layers=1,
-        encoder_embed_dim=32,
-        encoder_ffn_embed_dim=32,
-        encoder_attention_heads=2,
-        conv_pos=16,
-        conv_pos_groups=4,
-        final_dim=8,
-        latent_vars=8,
-        num_negatives=6,
-        **options,
-    )
+    config = EcgWav2Vec2Config(**{**SMALL, "encoder_layers": 1, "num_negatives": 6, **options})
     return Wav2Vec2CmscModel(config).eval()
 
 

@@ -2,20 +2,15 @@
 
 import pytest
 import torch
+from made_up_checkpoints import SMALL
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.models import compiling
 from fairseq_signals_ext.models.compiling import check_compiler, compile_parts, without_compiling
 from fairseq_signals_ext.models.ecg_classifier import EcgTransformerClassifier, EcgTransformerClassifierConfig
 
-SIZES = {
-    "conv_feature_layers": "[(16, 2, 2)] * 4",
-    "encoder_layers": 2,
-    "encoder_embed_dim": 32,
-    "encoder_ffn_embed_dim": 32,
-    "encoder_attention_heads": 2,
-    "conv_pos": 16,
-    "conv_pos_groups": 4,
+OPTIONS = {
+    **SMALL,
     "fused_qkv": True,
     "fft_pos_conv": True,
     "checkpoint_activations": True,
@@ -26,7 +21,7 @@ SIZES = {
 
 def classifier():
     torch.manual_seed(0)
-    config = EcgTransformerClassifierConfig(num_labels=3, no_pretrained_weights=True, feature_grad_mult=1.0, **SIZES)
+    config = EcgTransformerClassifierConfig(num_labels=3, no_pretrained_weights=True, feature_grad_mult=1.0, **OPTIONS)
     return EcgTransformerClassifier(config).train()
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from made_up_checkpoints import SMALL
 from torch._dynamo.testing import CompileCounter
 
 from fairseq_signals_ext.criterions.wav2vec2_with_cmsc import Wav2Vec2WithCmscCriterion
@@ -19,19 +20,7 @@ FAST = {"fused_qkv": True, "fft_pos_conv": True, "fused_contrast": True, "bf16_a
 
 def small(**options):
     torch.manual_seed(0)
-    config = EcgWav2Vec2Config(
-        conv_feature_layers="[(16, 2, 2)] * 4",
-        encoder_layers=1,
-        encoder_embed_dim=32,
-        encoder_ffn_embed_dim=32,
-        encoder_attention_heads=2,
-        conv_pos=16,
-        conv_pos_groups=4,
-        final_dim=8,
-        latent_vars=8,
-        num_negatives=6,
-        **options,
-    )
+    config = EcgWav2Vec2Config(**{**SMALL, "encoder_layers": 1, "num_negatives": 6, **options})
     model = Wav2Vec2CmscModel(config).train()
     model.add_reconstruction_head()
     return model
