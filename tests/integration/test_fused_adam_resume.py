@@ -34,6 +34,7 @@ def updates_of_parameters(checkpoint):
     return state["cfg"]["optimizer"]["_name"], steps
 
 
+@pytest.mark.slow
 def test_adam_then_fused_then_adam(tmp_path):
     write_shards(tmp_path, [9000] * 24)
     dropped = ["++model.encoder_layers=2", "++model.encoder_layerdrop=0.5"]

@@ -74,7 +74,10 @@ def expected(data, tmp_path_factory):
     return of_one(data, tmp_path_factory.mktemp("one"), "++optimization.update_freq=[2]")
 
 
-@pytest.mark.parametrize("overrides", [[], [PYTORCH_DDP]], ids=["legacy_ddp", "pytorch_ddp"])
+@pytest.mark.parametrize(
+    "overrides",
+    [pytest.param([], id="legacy_ddp"), pytest.param([PYTORCH_DDP], marks=pytest.mark.slow, id="pytorch_ddp")],
+)
 def test_two_ranks_equal_one_with_two_accumulated_batches(data, expected, tmp_path, overrides):
     assert_close(of_two(data, tmp_path, *overrides), expected)
 

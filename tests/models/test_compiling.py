@@ -25,6 +25,7 @@ def classifier():
     return EcgTransformerClassifier(config).train()
 
 
+@pytest.mark.slow
 def test_same_numbers_by_compiled_code():
     """Values and gradients of a training without dropout, by torch's own code generator."""
     torch._dynamo.reset()
