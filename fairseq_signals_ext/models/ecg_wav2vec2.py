@@ -228,7 +228,7 @@ class EcgWav2Vec2Model(LoadsStrictly, Wav2Vec2Model):
         """fairseq's, drawn on the device of `y`; with `fused_contrast` their places, N x B x M, in place of copies."""
         if self.n_negatives == 0 and self.cross_sample_negatives == 0:
             raise UserError("model.num_negatives=0: there is nothing to compare with; use 1 or more")
-        if self.n_negatives == 0 or any(getattr(self.cfg, name) for name in _NOT_OF_THE_SEGMENT) or padding_count:
+        if any(getattr(self.cfg, name) for name in _NOT_OF_THE_SEGMENT) or padding_count:
             return super().sample_negatives(y, num, padding_count)
         places = draw_negatives(len(y), num, self.n_negatives, y.device)
         return (places if self.cfg.fused_contrast else targets_at(y, places)), places

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List
 
+from omegaconf import OmegaConf
+
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples" / "ecg_fm"
 CONFIGS = EXAMPLES / "pretraining"
@@ -30,13 +32,11 @@ SMALL = [
     "++common.cpu=true",
 ]
 
-# what `ecg_fm_fast.yaml` switches on, apart from compiling
+_FAST = OmegaConf.load(CONFIGS / "ecg_fm_fast.yaml")
+# what that switches on, apart from compiling
 FAST = [
-    "optimizer._name=fused_adam",
-    "++model.fused_qkv=true",
-    "++model.fft_pos_conv=true",
-    "++model.fused_contrast=true",
-    "++model.bf16_autocast=true",
+    f"optimizer._name={_FAST.optimizer._name}",
+    *(f"++model.{name}={str(value).lower()}" for name, value in _FAST.model.items() if name != "compile"),
 ]
 
 
