@@ -49,7 +49,8 @@ if python manifests/label.py "$OUT/data" --name rhythm --codes cinc2021 --min-co
     fairseq-signals-ext evaluate "$OUT/finetune/checkpoints/checkpoint_best.pt" --data "$OUT/data/splits/random" \
         --subset test --label-file "$OUT/data/labels/rhythm" --out "$OUT/evaluation" --overwrite --cpu
     echo "== Asking it about one ECG"
-    RECORD="$(find "$SOURCE" -name '*.hea' | sort | head -n 1)"
+    # sed reads to the end: with head, sort could die of a closed pipe, and the demo with it
+    RECORD="$(find "$SOURCE" -name '*.hea' | sort | sed -n 1p)"
     fairseq-signals-ext report "$OUT/finetune/checkpoints/checkpoint_best.pt" "$RECORD" --out "$OUT/report" --overwrite
     RESULT="$OUT/evaluation/per_label.csv, and pictures beside it: confusion.png, roc.png, ..."
 else
