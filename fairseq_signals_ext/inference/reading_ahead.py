@@ -8,8 +8,6 @@ import errno
 import itertools
 import os
 import signal
-import threading
-import time
 from collections import deque
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -21,6 +19,7 @@ from fairseq_signals_ext.errors import MissingPackageError, UserError
 from fairseq_signals_ext.inference.inputs import Inputs
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
 from fairseq_signals_ext.inference.recordings import RecordingFacts
+from fairseq_signals_ext.processes import end_with
 from fairseq_signals_ext.readers.facts import shown
 
 # there is no room for results
@@ -177,7 +176,8 @@ class _Pool:
         from loky import ProcessPoolExecutor
 
         if self._executor is None:
-            self._executor = ProcessPoolExecutor(self._jobs, initializer=_start_worker, initargs=(self._work,))
+            arguments = (self._work, os.getpid())
+            self._executor = ProcessPoolExecutor(self._jobs, initializer=_start_worker, initargs=arguments)
         try:
             return self._executor.submit(_read_in_worker, numbers)
         except BrokenProcessPool as error:
@@ -205,19 +205,12 @@ class _Pool:
 _worker: Optional[Work] = None
 
 
-def _start_worker(work: Work) -> None:
+def _start_worker(work: Work, parent: int) -> None:
     global _worker
     _worker = work
     # a terminal's Ctrl-C reaches all processes; the first one ends the others
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    """End this process when the one that started it is gone, killed before it could do so."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
+    end_with(parent)
 
 
 def _read_in_worker(numbers: Sequence[int]) -> List[Read]:
