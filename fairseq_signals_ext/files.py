@@ -63,7 +63,8 @@ def walk_files(top: Path, without: str = "") -> Iterator[str]:
         yield from (below + name for name in files)
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove what a process that was killed left of the files that it was writing to `folder`."""
-    for temporary in folder.glob(".*.tmp"):
-        temporary.unlink()
+def remove_unfinished(folder: Path, names: Iterable[str] = ("*",)) -> None:
+    """Remove what a process that was killed left of the files, maybe only those of some names, that it was writing."""
+    for name in names:
+        for temporary in folder.glob(f".{name}.*.tmp"):
+            temporary.unlink()

@@ -8,7 +8,8 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union, cast
 
 import numpy as np
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.data.checksums import check
+from fairseq_signals_ext.errors import UserError, first_line
 from fairseq_signals_ext.files import PLAN_NAME
 
 _SHOWN = 5
@@ -81,12 +82,13 @@ def read_labels(path: Union[str, Path]) -> LabelTable:
     Names and codes come from `label_def.csv` beside it; without one the labels are called `label_0`, `label_1`, ...
 
     Raises:
-        UserError: no such file, not numbers, or the definition is of another number of labels.
+        UserError: no such file, not what was written, not numbers, or the definition is of another number of labels.
     """
     file = Path(path)
     file = file / "y.npy" if file.is_dir() else file
     if not file.is_file():
         raise UserError(f"{file}: no such label file; make one with manifests/label.py, or mend task.label_file")
+    check(file)
     values = _open(file)
     names, codes = _definition(file.with_name("label_def.csv"), values.shape[1])
     return LabelTable(file, values, names, codes)
@@ -97,8 +99,9 @@ def _open(file: Path) -> np.ndarray:
         raise UserError(f"{file}: is a text table; give the y.npy beside it, or make one (manifests/label.py --table)")
     try:
         values = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{file}: not a label file ({error}); give the y.npy that manifests/label.py leaves") from None
+    except Exception as error:  # noqa: BLE001 - a .npy header is Python, and numpy passes on what its parser raises
+        cure = "give the y.npy that manifests/label.py leaves"
+        raise UserError(f"{file}: not a label file ({first_line(error)}); {cure}") from None
     values = values[:, None] if values.ndim == 1 else values
     if values.ndim != 2 or not values.size or values.dtype.kind not in "biuf":
         raise UserError(f"{file}: holds {values.dtype} of shape {values.shape}, not numbers, recordings x labels")
@@ -106,6 +109,7 @@ def _open(file: Path) -> np.ndarray:
 
 
 def _definition(path: Path, labels: int) -> Tuple[List[str], List[List[str]]]:
+    check(path)
     if not path.is_file():
         return [f"label_{number}" for number in range(labels)], [[] for _ in range(labels)]
     names, codes = read_label_definition(path)
@@ -118,13 +122,14 @@ def read_label_definition(path: Path) -> Tuple[List[str], List[List[str]]]:
     """Names of labels, and for each the codes that it stands for, from a `label_def.csv` or the folder it is in.
 
     Raises:
-        UserError: no such file, no column `name`, or a name that occurs twice.
+        UserError: no such file, not what was written, no column `name`, or a name that occurs twice.
     """
     import pandas as pd
 
     path = path / "label_def.csv" if path.is_dir() else path
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a label_def.csv, whose column 'name' names the labels")
+    check(path)
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
         names = list(table["name"])
@@ -141,11 +146,12 @@ def read_weights(weights: Union[str, Path, Sequence[float]], labels: int, option
     """Weights of labels: a list of numbers, or a file with one, such as the `pos_weight.txt` of `label.py`.
 
     Raises:
-        UserError: no such file, or not a positive number for each label.
+        UserError: no such file, not what was written, or not a positive number for each label.
     """
     told, numbers = f"criterion.{option}={weights}", cast(Any, weights)
     if isinstance(weights, (str, Path)):
         told = str(weights)
+        check(Path(weights))
         try:
             numbers = json.loads(Path(weights).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -184,13 +190,19 @@ def check_same_folder(table: LabelTable, shard: Path) -> None:
         )
 
 
-def _rows_of(recordings: Path) -> Optional[int]:
+def _rows_of(table: Path) -> Optional[int]:
     """Rows that labels of a prepared folder have; None if this machine cannot tell."""
     try:
         import pyarrow.parquet as pq
     except ImportError:  # needed to prepare data, not to train on them
         return None
-    return int(pq.read_table(recordings, columns=["idx"])["idx"].to_numpy().max()) + 1 if recordings.is_file() else None
+    if not table.is_file():
+        return None
+    check(table)
+    try:
+        return int(pq.read_table(table, columns=["idx"])["idx"].to_numpy().max()) + 1
+    except Exception as error:  # noqa: BLE001 - what a damaged one raises is not documented
+        raise UserError(f"{table}: cannot be read ({first_line(error)}); prepare again with --resume") from None
 
 
 def are_classes(values: np.ndarray) -> np.ndarray:

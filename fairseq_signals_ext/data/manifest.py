@@ -15,6 +15,7 @@ from typing import Dict, List, Sequence, Tuple, Union
 
 import numpy as np
 
+from fairseq_signals_ext.data.checksums import check
 from fairseq_signals_ext.errors import UserError
 
 _SHARD_LINE = re.compile(r"[^\t]+\.npy\t\d{1,9}\t\d{1,9}")
@@ -84,7 +85,7 @@ def read_manifests(paths: Sequence[Path]) -> Manifest:
     """Read the manifests of one split, which must be of one kind.
 
     Raises:
-        UserError: empty, malformed (with the line's number), or kinds mixed.
+        UserError: not what was written, empty, malformed (with the line's number), or kinds mixed.
     """
     manifests = [_read_manifest(path) for path in paths]
     if len(manifests) == 1:
@@ -116,7 +117,8 @@ def _join_shard_manifests(manifests: Sequence[ShardManifest]) -> ShardManifest:
 
 
 def _read_manifest(path: Path) -> Manifest:
-    with open(path, encoding="utf-8") as file:
+    check(path)
+    with open(path, encoding="utf-8", errors="replace") as file:
         root = file.readline().rstrip("\r\n")
         first = file.readline().rstrip("\r\n")
     if not root or not first:

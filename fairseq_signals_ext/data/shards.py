@@ -7,6 +7,8 @@ A shard is two files:
   or, compressed, one flat uint8 array: `[rec 0: a FLAC stream of the same counts][rec 1: ...]...`
 * `NNNNN.index.npy`, a structured array (`INDEX_DTYPE`), a row a recording; offsets are in elements of the array.
 
+Beside them `NNNNN.checksums.json` records the index's checksum, see `checksums`.
+
 A stored count c of lead k stands for `(c - zero[k]) * scale[k]` mV.
 """
 
@@ -21,6 +23,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Type, Union
 
 import numpy as np
 
+from fairseq_signals_ext.data.checksums import check, record_files, record_of_shard
 from fairseq_signals_ext.data.flac import decode_flac, encode_flac
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.files import atomic
@@ -62,17 +65,19 @@ def patient_key(patient: str) -> int:
 class ShardWriter:
     """Writes recordings as one shard, each as it is added; a context manager.
 
-    Both files appear by atomic rename when the block ends without an exception, the index last, so that a shard with
+    All files appear by atomic rename when the block ends without an exception, the index last, so that a shard with
     an index is complete.
 
     Args:
         path: the shard's `.npy` file.
         storage: "raw" or "flac".
+        beside: files in the shard's folder that the block writes, whose checksums are recorded with the index's.
     """
 
-    def __init__(self, path: Union[str, Path], storage: str = "raw"):
+    def __init__(self, path: Union[str, Path], storage: str = "raw", beside: Sequence[Path] = ()):
         self.path = Path(path)
         self.storage = storage
+        self.beside = tuple(beside)
         self._rows: List[np.ndarray] = []
         self._length = 0
 
@@ -92,8 +97,11 @@ class ShardWriter:
                 file.write(_npy_header(STORAGES[self.storage], self._length))
         self._atomic.__exit__(kind, error, trace)
         if error is None:
-            with atomic(index_path(self.path)) as temporary, open(temporary, "wb") as file:
-                np.save(file, np.array(self._rows, INDEX_DTYPE))
+            with atomic(index_path(self.path)) as temporary:
+                with open(temporary, "wb") as file:
+                    np.save(file, np.array(self._rows, INDEX_DTYPE))
+                files = {index_path(self.path).name: temporary, **{path.name: path for path in self.beside}}
+                record_files(record_of_shard(self.path), "prepare", files)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -179,6 +187,11 @@ def open_shard(path: Path) -> Tuple[np.ndarray, np.ndarray]:
     if array.dtype not in STORAGES.values() or array.ndim != 1 or index.dtype != INDEX_DTYPE:
         raise UserError(f"{path}: not a shard of this version; prepare the data again")
     return array, index
+
+
+def check_index(shard: Path) -> None:
+    """Raise a `UserError` if the index of a shard is not what was written; where that is not recorded, trust it."""
+    check(index_path(shard), record_of_shard(shard), PREPARE_AGAIN)
 
 
 def read_counts(array: np.ndarray, index: np.ndarray, row: int) -> Optional[np.ndarray]:

@@ -11,6 +11,7 @@ from fairseq_signals_ext.data.manifest import FileManifest, Manifest, ShardManif
 from fairseq_signals_ext.data.shards import (
     PREPARE_AGAIN,
     byte_ranges,
+    check_index,
     open_shard,
     patient_key,
     read_ahead,
@@ -86,16 +87,21 @@ class ShardStore:
         self.checksum = checksum
         self.samples = manifest.samples
         self._reads_ahead = False
+        # which recordings, and of which shards the index, have been compared with their checksums
         self._shared_checked: Any = None
         if checksum == "once":
             import torch
 
             # shared, so that worker processes of later epochs know what earlier ones have checked
-            self._shared_checked = torch.zeros(len(manifest.row), dtype=torch.uint8).share_memory_()
+            sizes = (len(manifest.row), len(manifest.shards))
+            self._shared_checked = [torch.zeros(size, dtype=torch.uint8).share_memory_() for size in sizes]
         self._open()
 
     def _open(self) -> None:
-        self._checked = None if self._shared_checked is None else self._shared_checked.numpy()
+        self._checked: Optional[np.ndarray] = None
+        self._index_checked = np.zeros(len(self.manifest.shards), np.uint8)
+        if self._shared_checked is not None:
+            self._checked, self._index_checked = (flags.numpy() for flags in self._shared_checked)
         self._counts: List[np.ndarray] = []
         self._index: List[np.ndarray] = []
         for shard in self.manifest.shards:
@@ -115,7 +121,8 @@ class ShardStore:
 
     def __getstate__(self) -> Dict[str, Any]:
         # a pickled memory map would carry the waveforms; workers that are not forked open the files themselves
-        return {key: value for key, value in self.__dict__.items() if key not in ("_counts", "_index", "_checked")}
+        opened = ("_counts", "_index", "_checked", "_index_checked")
+        return {key: value for key, value in self.__dict__.items() if key not in opened}
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -131,9 +138,14 @@ class ShardStore:
 
     @functools.cached_property
     def idx(self) -> np.ndarray:
-        """Row of each recording of the manifest in a label file: int64."""
+        """Row of each recording of the manifest in a label file: int64.
+
+        Raises:
+            UserError: the index of a shard is not what was written.
+        """
         idx = np.empty(len(self), np.int64)
         for number, index in enumerate(self._index):
+            self._check_index(number)
             chosen = self.manifest.shard == number
             idx[chosen] = index["idx"][self.manifest.row[chosen]]
         return idx
@@ -168,9 +180,10 @@ class ShardStore:
         """Recording `number` of the manifest.
 
         Raises:
-            UserError: its index row contradicts the manifest or the shard, or its checksum differs.
+            UserError: its index row contradicts the manifest or the shard, or a checksum differs.
         """
         shard = self.manifest.shard[number]
+        self._check_index(shard)
         row = self._index[shard][self.manifest.row[number]]
         samples, leads = int(row["samples"]), mask_to_leads(int(row["leads"]))
         counts = read_counts(self._counts[shard], self._index[shard], int(self.manifest.row[number]))
@@ -190,6 +203,12 @@ class ShardStore:
             store=self,
             number=number,
         )
+
+    def _check_index(self, shard: int) -> None:
+        # when its first recording is read: the index of millions of recordings takes long to read
+        if self.checksum != "never" and not self._index_checked[shard]:
+            check_index(self.manifest.shards[shard])
+            self._index_checked[shard] = 1
 
     def _check(self, number: int, counts: np.ndarray, stored: int) -> None:
         if self.checksum == "never" or (self._checked is not None and self._checked[number]):
@@ -286,7 +305,7 @@ def _load_mat(path: Path) -> Dict[str, Any]:
 
 
 def _mat_patient(content: Dict[str, Any], path: Path) -> int:
-    for key in ("idx", "patient_id"):
+    for key in ("patient_id", "idx"):
         if key in content:
             value = np.ravel(content[key])[0]
             return int(value) if isinstance(value, (int, np.integer, float, np.floating)) else patient_key(str(value))

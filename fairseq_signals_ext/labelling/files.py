@@ -1,21 +1,23 @@
 """The files of `labels/NAME/`, as in ECG-FM: `labels.csv`, `y.npy`, `label_def.csv`, `pos_weight.txt`, `label.json`."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, List, Optional, Union
 
 import numpy as np
 
+from fairseq_signals_ext.data.checksums import CHECKSUMS_NAME, record_files
 from fairseq_signals_ext.data.manifest import ShardManifest, find_manifests, read_manifests
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.files import atomic, check_folder_name
+from fairseq_signals_ext.exporting.folders import atomic_folder
+from fairseq_signals_ext.files import check_folder_name
 from fairseq_signals_ext.labelling.labels import Labels
 from fairseq_signals_ext.preparation.table import read_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# label.json is written last: it marks the labels as complete
 _FILES = ("labels.csv", "y.npy", "label_def.csv", "pos_weight.txt", "values.csv", "label.json")
 
 
@@ -40,7 +42,7 @@ def write_labels(
     overwrite: bool = False,
     train_manifest: Optional[Union[str, Path]] = None,
 ) -> Path:
-    """Write labels to `out/labels/name`; returns this folder.
+    """Write labels to `out/labels/name`, which appears whole or not at all; returns this folder.
 
     * `labels.csv`: idx and a column a label, 1, 0 or empty; the recordings of which at least one label is known.
     * `y.npy`: float32, (largest idx + 1) x labels; the row is the recording's idx; NaN where unknown.
@@ -50,8 +52,10 @@ def write_labels(
       negative, with a note. Not for regression.
     * `values.csv`: `labels.details`, if there are any.
     * `label.json`: how they were made.
+    * `checksums.json`: of these files.
 
     Args:
+        overwrite: replace these files in a folder of this name; others in it stay.
         train_manifest: `pos_weight.txt` is computed from its recordings only.
 
     Raises:
@@ -65,10 +69,17 @@ def write_labels(
         told = f" ({'; '.join(labels.notes)})" if labels.notes else ""
         raise UserError(f"{out}: not one of {len(labels.idx)} recordings would have a label{told}")
     weighted = np.ones(len(labels.idx), bool) if train_manifest is None else _in_manifest(out, labels, train_manifest)
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in _FILES:
-        if (folder / file).exists():
-            (folder / file).unlink()
+    with atomic_folder(folder) as temporary:
+        if folder.is_dir():
+            ours = shutil.ignore_patterns(*_FILES, CHECKSUMS_NAME)
+            shutil.copytree(folder, temporary, ignore=ours, dirs_exist_ok=True)
+        _write_files(temporary, labels, weighted, train_manifest)
+    return folder
+
+
+def _write_files(
+    folder: Path, labels: Labels, weighted: np.ndarray, train_manifest: Optional[Union[str, Path]]
+) -> None:
     _write_table(folder / "labels.csv", _known_table(labels))
     _write_y(folder / "y.npy", labels)
     _write_table(folder / "label_def.csv", _definition(labels))
@@ -78,7 +89,8 @@ def write_labels(
     if labels.details is not None:
         _write_table(folder / "values.csv", labels.details)
     _write_text(folder / "label.json", _description(labels, train_manifest))
-    return folder
+    written = {name: folder / name for name in _FILES if (folder / name).is_file()}
+    record_files(folder / CHECKSUMS_NAME, "label", written)
 
 
 def _known_table(labels: Labels) -> "pd.DataFrame":
@@ -95,8 +107,7 @@ def _known_table(labels: Labels) -> "pd.DataFrame":
 def _write_y(path: Path, labels: Labels) -> None:
     y = np.full((int(labels.idx.max()) + 1, len(labels.names)), np.nan, np.float32)
     y[labels.idx] = labels.values
-    with atomic(path) as temporary, open(temporary, "wb") as file:
-        np.save(file, y)
+    np.save(path, y)
 
 
 def _definition(labels: Labels) -> "pd.DataFrame":
@@ -152,10 +163,8 @@ def _description(labels: Labels, train_manifest: Optional[Union[str, Path]]) -> 
 
 
 def _write_table(path: Path, table: "pd.DataFrame") -> None:
-    with atomic(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n", float_format="%.9g", date_format="%Y-%m-%dT%H:%M:%S")
+    table.to_csv(path, index=False, lineterminator="\n", float_format="%.9g", date_format="%Y-%m-%dT%H:%M:%S")
 
 
 def _write_text(path: Path, text: str) -> None:
-    with atomic(path) as temporary:
-        temporary.write_bytes(text.encode())
+    path.write_bytes(text.encode())

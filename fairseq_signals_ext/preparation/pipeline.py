@@ -13,19 +13,31 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set,
 import numpy as np
 import xxhash
 
+from fairseq_signals_ext.data.checksums import CHECKSUMS_NAME
 from fairseq_signals_ext.data.shards import STORAGES, ShardWriter, patient_key
 from fairseq_signals_ext.errors import MissingPackageError, UserError
-from fairseq_signals_ext.files import remove_unfinished
+from fairseq_signals_ext.files import PLAN_NAME, remove_unfinished
 from fairseq_signals_ext.leads import LEADS, leads_to_mask
 from fairseq_signals_ext.preparation.clusters import BACKENDS, run_jobs
 from fairseq_signals_ext.preparation.counts import Counts, Processing, to_counts
 from fairseq_signals_ext.preparation.plan import Block, BlockSettings, check_addition, extended, read_plan, write_plan
 from fairseq_signals_ext.preparation.quality import Quality, assess, likely_factor
-from fairseq_signals_ext.preparation.table_parts import PART_COLUMNS, Summary, rejected_items, write_part, write_tables
+from fairseq_signals_ext.preparation.table import TABLE_NAME
+from fairseq_signals_ext.preparation.table_parts import (
+    MANIFEST_NAME,
+    PART_COLUMNS,
+    REJECTED_NAME,
+    Summary,
+    rejected_items,
+    write_part,
+    write_tables,
+)
 from fairseq_signals_ext.readers import Recording
 from fairseq_signals_ext.readers.facts import shown
 from fairseq_signals_ext.sources import Item, Source
 
+# what a preparation writes to the folder itself, where other commands may be writing other files
+_FILES = (PLAN_NAME, TABLE_NAME, MANIFEST_NAME, REJECTED_NAME, CHECKSUMS_NAME)
 # recordings of a part of a source that are looked at to find its gain
 _GAIN_SAMPLE = 100
 _FACTS_OF_RECORDING = ("record_id", "patient", "start_time", "age", "sex", "codes", "statements")
@@ -74,8 +86,8 @@ def prepare(
 ) -> Summary:
     """Write the recordings of a source to the folder `out`, beside those of other sources that it may have.
 
-    Leaves `plan.jsonl`, `shards/NNNNN.npy` with `.index.npy` and `.part.parquet`, `recordings.parquet`, `rejected.csv`
-    (source, source_file, reason) and `all.tsv` (manifest).
+    Leaves `plan.jsonl`, `shards/NNNNN.npy` with `.index.npy`, `.part.parquet` and `.checksums.json`,
+    `recordings.parquet`, `rejected.csv` (source, source_file, reason), `all.tsv` (manifest) and `checksums.json`.
 
     Args:
         processing: how recordings become counts.
@@ -100,6 +112,7 @@ def prepare(
         again = _to_try_again(out, plan, source.name) if options.retry_rejected else set()
         plan = extended(plan, source.name, list(items), settings, options.shard_size, again)
         write_plan(out, plan)
+        remove_unfinished(out, _FILES)
         remove_unfinished(out / "shards")
         _write_blocks(source, items, out, [block for block in plan if block.source == source.name], options)
         return write_tables(out, plan)
@@ -204,7 +217,7 @@ def _write_block(
 ) -> int:
     """Write part of the table, shard and, last, its index; returns the number of items."""
     rows = []
-    with ShardWriter(block.shard(out), block.settings.storage) as writer:
+    with ShardWriter(block.shard(out), block.settings.storage, beside=[block.part(out)]) as writer:
         for number, item in enumerate(source.items):
             row: Dict[str, Any] = {"idx": block.first_idx + number, "collection": source.name}
             row.update(source=item.source or source.name, source_file=item.name)

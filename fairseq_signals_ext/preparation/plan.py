@@ -11,10 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Collection, Dict, List, Sequence, Tuple
 
+from fairseq_signals_ext.data.checksums import check, replacing
 from fairseq_signals_ext.data.shards import index_path
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.files import PLAN_NAME, atomic
+from fairseq_signals_ext.errors import UserError, first_line
+from fairseq_signals_ext.files import PLAN_NAME
 from fairseq_signals_ext.preparation.counts import Processing
+
+_PLAN_AGAIN = "copy it again, or delete the folder and prepare again"
 
 
 @dataclass(frozen=True)
@@ -68,18 +71,19 @@ def read_plan(out: Path) -> List[Block]:
     """The plan of a prepared folder; empty for one that is new.
 
     Raises:
-        UserError: it is damaged, or missing where shards are.
+        UserError: it is not what was written, or missing where shards are.
     """
     path = out / PLAN_NAME
     if not path.exists():
         if (out / "shards").exists():
             raise UserError(f"{path}: no such file, though there are shards; choose another folder, or delete this one")
         return []
+    check(path, again=_PLAN_AGAIN)
     try:
         with open(path, encoding="utf-8") as file:
             return [_block(json.loads(line)) for line in file]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); delete the folder and prepare again") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read ({first_line(error)}); {_PLAN_AGAIN}") from error
 
 
 def _block(entry: Dict[str, Any]) -> Block:
@@ -92,7 +96,7 @@ def _block(entry: Dict[str, Any]) -> Block:
 def write_plan(out: Path, plan: Sequence[Block]) -> None:
     """Write the plan, whole or not at all."""
     out.mkdir(parents=True, exist_ok=True)
-    with atomic(out / PLAN_NAME) as path, open(path, "w", encoding="utf-8", newline="\n") as file:
+    with replacing(out, [PLAN_NAME]) as (path,), open(path, "w", encoding="utf-8", newline="\n") as file:
         for block in plan:
             file.write(json.dumps(asdict(block)) + "\n")
 

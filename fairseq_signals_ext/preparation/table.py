@@ -7,7 +7,8 @@ PTB-XL's `strat_fold`: numbers as float64, everything else as text.
 from pathlib import Path
 from typing import TYPE_CHECKING, List, Optional, Sequence, Union
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.data.checksums import check
+from fairseq_signals_ext.errors import UserError, first_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +49,7 @@ def read_table(out: Union[str, Path], columns: Optional[Sequence[str]] = None) -
     """The table of a prepared folder, or some columns of it.
 
     Raises:
-        UserError: there is none, it is damaged, or it lacks a column.
+        UserError: there is none, it is not what was written, or it lacks a column.
     """
     import pandas as pd
     import pyarrow.parquet as pq
@@ -56,6 +57,7 @@ def read_table(out: Union[str, Path], columns: Optional[Sequence[str]] = None) -
     path = Path(out) / TABLE_NAME
     if not path.is_file():
         raise UserError(f"{path}: no such file; run manifests/prepare.py first")
+    check(path)
     try:
         present = pq.read_schema(path).names
         missing = [name for name in columns or () if name not in present]
@@ -64,9 +66,9 @@ def read_table(out: Union[str, Path], columns: Optional[Sequence[str]] = None) -
         return pd.read_parquet(path, columns=None if columns is None else list(columns))
     except UserError:
         raise
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: cannot be read ({reason}); run manifests/prepare.py again with --resume") from error
+    except Exception as error:  # noqa: BLE001 - what a damaged one raises is not documented
+        cure = "run manifests/prepare.py again with --resume"
+        raise UserError(f"{path}: cannot be read ({first_line(error)}); {cure}") from error
 
 
 def manifest_lines(table: "pd.DataFrame") -> List[str]:

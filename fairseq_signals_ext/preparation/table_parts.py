@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, 
 
 import numpy as np
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.data.checksums import check, record_of_shard, replacing
+from fairseq_signals_ext.errors import UserError, first_line
 from fairseq_signals_ext.files import atomic
 from fairseq_signals_ext.preparation.plan import Block
 from fairseq_signals_ext.preparation.quality import FLAGS, likely_factor
@@ -17,6 +18,7 @@ from fairseq_signals_ext.preparation.table import COLUMNS, TABLE_NAME, manifest_
 if TYPE_CHECKING:
     import pyarrow as pa
 
+MANIFEST_NAME, REJECTED_NAME = "all.tsv", "rejected.csv"
 # columns that only the parts of the table have: hash of the content, name of the whole source, and why an item was
 # rejected
 _ONLY_IN_PARTS = {"content": "string", "collection": "string", "reason": "string"}
@@ -97,22 +99,18 @@ def write_tables(out: Path, plan: Sequence[Block]) -> Summary:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    parts = _joined([_read_part(block.part(out)) for block in plan])
+    parts = _joined([_read_part(out, block) for block in plan])
     stored = _with_duplicates(parts.filter(pc.is_null(parts["reason"]))).drop_columns(list(_ONLY_IN_PARTS))
     rejected = list(_rejected(parts).values())
-    with atomic(out / TABLE_NAME) as path:
-        pq.write_table(stored, path, row_group_size=100_000)
     columns = stored.select(["shard", "row", "samples", "source", "amplitude_mv", "flags"]).to_pandas()
-    with atomic(out / "all.tsv") as path:
-        path.write_bytes("\n".join([".", *manifest_lines(columns), ""]).encode())
-    with atomic(out / "rejected.csv") as path, open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ["source", "source_file", "reason"], lineterminator="\n", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rejected)
+    with replacing(out, [TABLE_NAME, MANIFEST_NAME, REJECTED_NAME]) as (table, manifest, rejections):
+        pq.write_table(stored, table, row_group_size=100_000)
+        manifest.write_bytes("\n".join([".", *manifest_lines(columns), ""]).encode())
+        _write_rejected(rejections, rejected)
     if not len(columns):
         first, count = rejected[0], len(rejected)
         reason = f"the first, {first['source_file']}: {first['reason']}; when mended, add --retry-rejected"
-        raise UserError(f"{out / 'rejected.csv'}: all {count} items were rejected; {reason}")
+        raise UserError(f"{out / REJECTED_NAME}: all {count} items were rejected; {reason}")
     flagged = pa.array([flag for flags in columns["flags"] for flag in flags], pa.string()).to_pandas().value_counts()
     factors = {name: likely_factor(group.tolist()) for name, group in columns.groupby("source")["amplitude_mv"]}
     return Summary(
@@ -126,9 +124,16 @@ def write_tables(out: Path, plan: Sequence[Block]) -> Summary:
     )
 
 
+def _write_rejected(path: Path, rejected: Sequence[Mapping[str, Any]]) -> None:
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["source", "source_file", "reason"], lineterminator="\n", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rejected)
+
+
 def rejected_items(out: Path, plan: Sequence[Block], source: str) -> List[str]:
     """Names of the items of a source that no shard holds, of the shards that are complete."""
-    parts = [_read_part(block.part(out)) for block in plan if block.source == source and block.is_complete(out)]
+    parts = [_read_part(out, block) for block in plan if block.source == source and block.is_complete(out)]
     return [name for _, name in _rejected(_joined(parts))] if parts else []
 
 
@@ -147,15 +152,16 @@ def _rejected(parts: "pa.Table") -> Dict[Tuple[str, str], Dict[str, Any]]:
     return found
 
 
-def _read_part(path: Path) -> "pa.Table":
-    import pyarrow as pa
+def _read_part(out: Path, block: Block) -> "pa.Table":
     import pyarrow.parquet as pq
 
+    path, again = block.part(out), "delete it and prepare again with --resume"
+    check(path, record_of_shard(block.shard(out)), again)
     try:
         # ParquetFile, as read_table would take the name of a folder above for a partition
         return pq.ParquetFile(path).read()
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{path}: cannot be read ({error}); delete it and prepare again with --resume") from error
+    except Exception as error:  # noqa: BLE001 - what a damaged one raises is not documented
+        raise UserError(f"{path}: cannot be read ({first_line(error)}); {again}") from error
 
 
 def _joined(parts: Sequence["pa.Table"]) -> "pa.Table":

@@ -4,7 +4,6 @@ A part is a number: 0, 1, 2 for train, valid, test, or the number of a fold. A u
 all, such as a patient.
 """
 
-import csv
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Sequence
 
 import numpy as np
 
+from fairseq_signals_ext.data.label_table import check_classes
+from fairseq_signals_ext.data.label_table import read_labels as read_label_table
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.splitting.filtering import parse_number, refuse_lists
 
@@ -121,32 +122,23 @@ def stratified_parts(
 
 
 def read_labels(folder: Path, idx: np.ndarray) -> np.ndarray:
-    """Labels to stratify by: positive (0.5 or more), and for labels with unknown values whether it is known.
+    """Labels to stratify by: whether positive, and for labels with unknown values whether known.
 
     Args:
-        folder: `labels/NAME` of a prepared folder, with `y.npy` (a row an idx, NaN where unknown) and `label_def.csv`.
+        folder: `labels/NAME` of a prepared folder, see `label_table.read_labels`.
         idx: of the recordings.
 
     Returns:
         recordings x columns, bool.
 
     Raises:
-        UserError: a file is missing or damaged, or does not belong to these recordings.
+        UserError: a file is missing or damaged, does not belong to these recordings, or has values that are no classes.
     """
-    path = folder / "y.npy"
-    try:
-        y = np.load(path)
-        with open(folder / "label_def.csv", encoding="utf-8", newline="") as file:
-            names = list(csv.reader(file))[1:]
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{folder}: labels cannot be read ({error}); make them with manifests/label.py") from error
-    if y.ndim != 2 or y.shape[1] != len(names) or y.dtype.kind not in "fiub":
-        raise UserError(f"{path}: {y.dtype} {y.shape} does not fit {len(names)} labels in label_def.csv; make it again")
-    if idx.max(initial=-1) >= len(y):
-        raise UserError(f"{path}: has {len(y)} rows, but there is a recording with idx {idx.max()}; label this folder")
-    y = y[idx].astype(float)
-    unknown = np.isnan(y)
-    return np.concatenate([y >= 0.5, ~unknown[:, unknown.any(axis=0)]], axis=1)
+    table = read_label_table(folder)
+    values = table.rows(idx)
+    check_classes(table, values, idx)
+    unknown = np.isnan(values)
+    return np.concatenate([values == 1, ~unknown[:, unknown.any(axis=0)]], axis=1)
 
 
 def time_cuts(times: np.ndarray, fractions: Sequence[float]) -> np.ndarray:

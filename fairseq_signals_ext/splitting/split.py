@@ -7,15 +7,15 @@ Recordings of the same content (`duplicate_of`) are never in two subsets, whatev
 
 import json
 import math
-import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Union
 
 import numpy as np
 
+from fairseq_signals_ext.data.checksums import record_folder
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.files import atomic
+from fairseq_signals_ext.exporting.folders import atomic_folder
 from fairseq_signals_ext.preparation.table import TABLE_NAME, manifest_lines, read_table
 from fairseq_signals_ext.splitting import assigning
 from fairseq_signals_ext.splitting.assigning import Groups
@@ -87,8 +87,8 @@ def split_recordings(out: Union[str, Path], settings: SplitSettings, overwrite: 
     """Split the recordings of a prepared folder into manifests.
 
     Leaves `out/splits/NAME/{train,valid,test}.tsv` (with folds `fold-N/{train,valid}.tsv`), `train_P.tsv` for a subset
-    of P %, and `split.json` with settings and counts. The same table, settings and seed give the same bytes, in
-    whatever order the table's rows stand. The folder appears whole or not at all.
+    of P %, `split.json` with settings and counts, and each folder's `checksums.json`. The same table, settings and seed
+    give the same bytes, in whatever order the table's rows stand. The folder appears whole or not at all.
 
     Args:
         out: folder that `prepare` left.
@@ -276,20 +276,15 @@ def _summary(split: _Split, folder: Path, part: np.ndarray, folders: Dict[str, _
 
 
 def _write(summary: SplitSummary, split: _Split, folders: Dict[str, _Subsets]) -> None:
-    folder = summary.folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(folder) as temporary:
-        try:
-            for below, subsets in folders.items():
-                (temporary / below).mkdir(parents=True, exist_ok=True)
-                for name, rows in subsets.items():
-                    lines = manifest_lines(split.table.iloc[rows])
-                    _write_manifest(temporary / below / name, lines, split.settings.manifest_lines, bool(below))
-            _write_settings(temporary / _SETTINGS_NAME, summary, split.settings)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        shutil.rmtree(folder, ignore_errors=True)
+    with atomic_folder(summary.folder) as temporary:
+        _write_settings(temporary / _SETTINGS_NAME, summary, split.settings)
+        for below, subsets in folders.items():
+            (temporary / below).mkdir(exist_ok=True)
+            for name, rows in subsets.items():
+                lines = manifest_lines(split.table.iloc[rows])
+                _write_manifest(temporary / below / name, lines, split.settings.manifest_lines, bool(below))
+        for below in {"", *folders}:
+            record_folder(temporary / below, "split")
 
 
 def _write_manifest(path: Path, lines: List[str], most: int, deeper: bool) -> None:

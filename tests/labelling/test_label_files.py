@@ -90,13 +90,15 @@ def test_same_input_same_bytes_and_names_are_kept(tmp_path):
     first = write_labels(tmp_path / "a", "l", made_up([[0, 1], [1, np.nan]]))
     second = write_labels(tmp_path / "b", "l", made_up([[0, 1], [1, np.nan]]))
     files = sorted(path.name for path in first.iterdir())
-    assert files == ["label.json", "label_def.csv", "labels.csv", "pos_weight.txt", "y.npy"]
+    assert files == ["checksums.json", "label.json", "label_def.csv", "labels.csv", "pos_weight.txt", "y.npy"]
     assert [(first / name).read_bytes() for name in files] == [(second / name).read_bytes() for name in files]
     with pytest.raises(UserError, match="exists already; choose another --name, or replace it with --overwrite"):
         write_labels(tmp_path / "a", "l", made_up([[1], [0]]))
     replaced = made_up([[1.5], [0]])
     replaced.regression = True
+    (first / "notes.txt").write_text("mine")
     write_labels(tmp_path / "a", "l", replaced, overwrite=True)
+    assert (first / "notes.txt").read_text() == "mine"
     assert not (first / "pos_weight.txt").exists()
 
 

@@ -189,7 +189,7 @@ def test_result_is_the_same_whatever_the_jobs_and_after_resuming(tmp_path, recor
     prepare(source, two, options=quiet(shard_size=2, jobs=2))
     expected = contents(one)
     assert contents(two) == expected
-    assert {Path(name).suffix for name in expected} == {".npy", ".parquet", ".csv", ".tsv", ".jsonl", ""}
+    assert {Path(name).suffix for name in expected} == {".npy", ".parquet", ".csv", ".tsv", ".jsonl", ".json", ""}
 
     prepare(source, resumed, options=quiet(shard_size=2))
     (resumed / "shards" / "00001.npy").unlink()
@@ -218,10 +218,10 @@ def test_resuming_needs_the_same_settings(tmp_path, records):
         with pytest.raises(UserError, match=f"was prepared with {message}"):
             prepare(source, out, options=resume, **difference)
     (out / "shards" / "00000.part.parquet").write_text("{")
-    with pytest.raises(UserError, match=r"00000\.part\.parquet: cannot be read"):
+    with pytest.raises(UserError, match=r"00000\.part\.parquet: checksum differs"):
         prepare(source, out, options=resume)
     (out / "plan.jsonl").write_text("{}\n")
-    with pytest.raises(UserError, match=r"plan\.jsonl: cannot be read"):
+    with pytest.raises(UserError, match=r"plan\.jsonl: checksum differs"):
         prepare(source, out, options=resume)
     (out / "plan.jsonl").unlink()
     with pytest.raises(UserError, match=r"plan\.jsonl: no such file, though there are shards"):

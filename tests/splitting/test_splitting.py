@@ -286,7 +286,7 @@ def test_split_is_replaced_only_if_asked(tmp_path):
         split_recordings(tmp_path, asked)
     assert contents(tmp_path) == before
     split_recordings(tmp_path, asked, overwrite=True)
-    assert sorted(contents(tmp_path / "splits" / "s")) == ["split.json", "train.tsv", "valid.tsv"]
+    assert sorted(contents(tmp_path / "splits" / "s")) == ["checksums.json", "split.json", "train.tsv", "valid.tsv"]
     foreign = tmp_path / "splits" / "mine"
     foreign.mkdir()
     with pytest.raises(UserError, match=r"mine: holds no split\.json"):

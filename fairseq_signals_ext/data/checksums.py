@@ -1,0 +1,198 @@
+"""Checksums of what our commands write: kept beside it, compared wherever it is read again.
+
+`checksums.json` names each file that a command wrote to its folder, with CRC-32 and size. A shard has a record of its
+own, as each is written by another process: `NNNNN.checksums.json` names its index and its part of the table (the CRC-32
+of its counts stand in the index). A file that no record names is read as it is: it was made by an older version, by
+ECG-FM, or by hand.
+"""
+
+import contextlib
+import json
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.files import atomic
+
+CHECKSUMS_NAME = "checksums.json"
+UPDATE_OPTION = "--update-checksums"
+# by the command that wrote a file: how to have it again
+_AGAIN = {
+    "prepare": "prepare again with --resume, which writes it anew",
+    "split": "make the split again with manifests/split.py --overwrite",
+    "label": "make the labels again with manifests/label.py --overwrite",
+}
+_COPY_AGAIN = "copy it again"
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is recorded of the files of a folder.
+
+    Attributes:
+        command: that wrote them: prepare, split or label; another word where that is not known.
+        checksums: by name of the file; more than one while it is being replaced.
+    """
+
+    command: str
+    checksums: Mapping[str, Sequence[str]]
+
+
+def checksum(path: Path) -> str:
+    """CRC-32 and size of a file, such as "1a2b3c4d of 120 bytes"."""
+    crc, size, buffer = 0, 0, memoryview(bytearray(_CHUNK))
+    with open(path, "rb", buffering=0) as file:
+        while True:
+            count = file.readinto(buffer) or 0
+            if not count:
+                return f"{crc:08x} of {size} bytes"
+            crc, size = zlib.crc32(buffer[:count], crc), size + count
+
+
+def record_of_shard(shard: Path) -> Path:
+    """`.../00003.checksums.json` for `.../00003.npy`."""
+    return shard.with_suffix(f".{CHECKSUMS_NAME}")
+
+
+def check(path: Path, record: Optional[Path] = None, again: Optional[str] = None) -> None:
+    """Compare a file with its record, if it has one.
+
+    Args:
+        record: default: the one of the file's folder.
+        again: how to have the file again; default: by the command that wrote it.
+
+    Raises:
+        UserError: its content is not what was written, it is missing though it is recorded, or the record is damaged.
+    """
+    record = record or path.with_name(CHECKSUMS_NAME)
+    problem = _compare(path, record, again)
+    # a command may have replaced both between the two looks
+    problem = problem and _compare(path, record, again)
+    if problem:
+        raise UserError(problem)
+
+
+def problems_of(record: Path, again: Optional[str] = None) -> List[str]:
+    """What is wrong with the files that a record names, a line each; none if there is no such record."""
+    try:
+        known = read_record(record)
+    except UserError as error:
+        return [str(error)]
+    names = sorted(known.checksums) if known else []
+    return [line for line in (_compare(record.with_name(name), record, again) for name in names) if line]
+
+
+def _compare(path: Path, record: Path, again: Optional[str]) -> str:
+    """What is wrong with a file; nothing if it is as it was written, or not recorded."""
+    known = read_record(record)
+    if known is None or path.name not in known.checksums:
+        return ""
+    stored, command = known.checksums[path.name], known.command
+    again = again or _AGAIN.get(command, _COPY_AGAIN)
+    accept = f"or, if this is meant, accept it: fairseq-signals-ext verify {path.parent} {UPDATE_OPTION}"
+    if record.name != CHECKSUMS_NAME:  # nobody edits a shard by hand
+        accept = ""
+    if not path.is_file():
+        return _line(path, f"no such file, though {record.name} names it", again, accept)
+    try:
+        found = checksum(path)
+    except OSError as error:
+        return _line(path, f"cannot be read ({error.strerror or error})", again, "")
+    if found in stored:
+        return ""
+    return _line(path, f"checksum differs (stored {stored[-1]}, read {found})", again, accept)
+
+
+def _line(path: Path, what: str, again: str, accept: str) -> str:
+    return f"{path}: {what}; {again}{accept and ', '}{accept}"
+
+
+def read_record(record: Path) -> Optional[Record]:
+    """A record; None if there is no such file.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        content = json.loads(record.read_bytes())
+        found = Record(content["command"], content["checksums"])
+        whole = content["crc32"] == _own_checksum(found) and _is_plain(found)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        whole = False
+    if whole:
+        return found
+    folder = record.parent if record.name == CHECKSUMS_NAME else record.parent.parent
+    cure = f"copy it again, or write it anew: fairseq-signals-ext verify {folder} {UPDATE_OPTION}"
+    raise UserError(f"{record}: the record of checksums is damaged; {cure}")
+
+
+def _is_plain(record: Record) -> bool:
+    """Whether it names files of its own folder only."""
+    return isinstance(record.command, str) and all(
+        Path(name).name == name and isinstance(stored, list) and stored and all(isinstance(one, str) for one in stored)
+        for name, stored in record.checksums.items()
+    )
+
+
+def _own_checksum(record: Record) -> str:
+    content = json.dumps([record.command, record.checksums], sort_keys=True)
+    return f"{zlib.crc32(content.encode()):08x}"
+
+
+def _write_record(path: Path, record: Record) -> None:
+    content: Dict[str, Any] = {"command": record.command, "checksums": record.checksums}
+    content["crc32"] = _own_checksum(record)  # of all the others
+    with atomic(path) as temporary:
+        temporary.write_bytes((json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+
+
+def record_files(record: Path, command: str, files: Mapping[str, Path]) -> None:
+    """Write a record, in place of one that may be there.
+
+    Args:
+        command: that wrote the files.
+        files: by the names that they have, or will have, beside the record.
+    """
+    _write_record(record, Record(command, {name: [checksum(path)] for name, path in files.items()}))
+
+
+def record_folder(folder: Path, command: str) -> None:
+    """Write the record of all files of a folder, hidden ones and those of folders below left out."""
+    record_files(folder / CHECKSUMS_NAME, command, {path.name: path for path in recordable(folder)})
+
+
+def recordable(folder: Path) -> List[Path]:
+    """Files of a folder that its record may name."""
+    found = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return sorted(path for path in found if path.name != CHECKSUMS_NAME)
+
+
+@contextlib.contextmanager
+def replacing(folder: Path, names: Sequence[str], command: str = "prepare") -> Iterator[Tuple[Path, ...]]:
+    """Temporary paths for files of a folder, which take their places when the block ends without an exception.
+
+    At each moment, also one at which the process is killed, the folder's record names the checksums of the files that
+    are there: between its two writes it has those of before and those of after.
+    """
+    record = folder / CHECKSUMS_NAME
+    with contextlib.ExitStack() as stack:
+        temporaries = tuple(stack.enter_context(atomic(folder / name)) for name in names)
+        yield temporaries
+        known = read_record(record)
+        former = dict(known.checksums) if known else {}
+        after = {name: [checksum(path)] for name, path in zip(names, temporaries)}
+        both = {name: [*_former(former, folder / name), *new] for name, new in after.items()}
+        _write_record(record, Record(command, {**former, **both}))
+    _write_record(record, Record(command, {**former, **after}))
+
+
+def _former(known: Mapping[str, Sequence[str]], path: Path) -> Sequence[str]:
+    """Checksums that a file may have before it is replaced."""
+    if path.name in known:
+        return known[path.name]
+    return [checksum(path)] if path.is_file() else []
