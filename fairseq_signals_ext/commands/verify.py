@@ -3,6 +3,7 @@
 examples:
   python manifests/verify.py data --jobs 8
   python manifests/verify.py data --quick --no-report        # all but the counts themselves; seconds
+  python manifests/verify.py data/splits/s --update-checksums   # a manifest was edited, and is meant to be so
 
 Prints a summary and what is wrong, and leaves DIR/verify.html. The exit status is 1 if anything is wrong.
 """
@@ -12,7 +13,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, List, Optional
 
+from fairseq_signals_ext.data.checksums import UPDATE_OPTION
 from fairseq_signals_ext.errors import exits_on_user_error
+from fairseq_signals_ext.files import PLAN_NAME
 
 if TYPE_CHECKING:
     from fairseq_signals_ext.verification.checks import Findings
@@ -25,7 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="DIR", type=Path, help="folder that prepare left")
     parser.add_argument("--jobs", metavar="N", type=int, default=1, help="processes; -1: one a core (default 1)")
     parser.add_argument(
-        "--quick", action="store_true", help="do not read the counts: no checksums, no means and deviations"
+        "--quick", action="store_true", help="do not read the counts: none of their checksums, means and deviations"
+    )
+    parser.add_argument(
+        UPDATE_OPTION,
+        action="store_true",
+        help="first record the checksums of all files as they are now, after a change that is meant, or in a folder of "
+        "an older version; DIR may then be a folder with manifests or labels as well, and only they are looked at",
     )
     parser.add_argument("--out", metavar="FILE", type=Path, help="the report (default DIR/verify.html)")
     parser.add_argument("--no-report", action="store_true", help="only print")
@@ -35,11 +44,15 @@ def run(args: argparse.Namespace) -> int:
     """Verify, print and write the report; returns the exit status: 1 if anything is wrong, 130 if interrupted.
 
     Raises:
-        UserError: see `verify`.
+        UserError: see `verify` and `update_checksums`.
     """
     from fairseq_signals_ext.verification.checks import verify
 
     try:
+        if args.update_checksums:
+            print(_updated(args.folder))
+            if not (args.folder / PLAN_NAME).is_file():
+                return 0
         findings = verify(args.folder, args.jobs, args.quick)
         print(_summary(findings))
         if not args.no_report:
@@ -52,6 +65,14 @@ def run(args: argparse.Namespace) -> int:
         print("interrupted; nothing was changed", file=sys.stderr)
         return 130
     return 1 if findings.problems else 0
+
+
+def _updated(folder: Path) -> str:
+    from fairseq_signals_ext.verification.checksums import update_checksums
+
+    lines = update_checksums(folder)
+    more = [f"and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES else []
+    return "\n".join([*lines[:_MOST_LINES], *more, f"{folder}: {len(lines)} checksum(s) changed"])
 
 
 def _summary(findings: "Findings") -> str:

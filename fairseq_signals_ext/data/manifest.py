@@ -118,9 +118,12 @@ def _join_shard_manifests(manifests: Sequence[ShardManifest]) -> ShardManifest:
 
 def _read_manifest(path: Path) -> Manifest:
     check(path)
-    with open(path, encoding="utf-8", errors="replace") as file:
-        root = file.readline().rstrip("\r\n")
-        first = file.readline().rstrip("\r\n")
+    try:
+        with open(path, encoding="utf-8") as file:
+            root = file.readline().rstrip("\r\n")
+            first = file.readline().rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: cannot be read ({error.reason}, so it is no text); prepare the data again") from None
     if not root or not first:
         raise UserError(f"{path}: the manifest is empty; prepare the data again, or check the split's fractions")
     folder = path.parent / root

@@ -189,6 +189,13 @@ def open_shard(path: Path) -> Tuple[np.ndarray, np.ndarray]:
     return array, index
 
 
+def has_own_header(path: Path, array: np.ndarray) -> bool:
+    """Whether the file of a shard's array begins as the writer of shards has it begin, and ends with the array."""
+    with open(path, "rb") as file:
+        begins = file.read(_HEADER_BYTES) == _npy_header(array.dtype, len(array))
+    return begins and path.stat().st_size == _HEADER_BYTES + array.nbytes
+
+
 def check_index(shard: Path) -> None:
     """Raise a `UserError` if the index of a shard is not what was written; where that is not recorded, trust it."""
     check(index_path(shard), record_of_shard(shard), PREPARE_AGAIN)

@@ -37,7 +37,7 @@ from fairseq_signals_ext.readers.facts import shown
 from fairseq_signals_ext.sources import Item, Source
 
 # what a preparation writes to the folder itself, where other commands may be writing other files
-_FILES = (PLAN_NAME, TABLE_NAME, MANIFEST_NAME, REJECTED_NAME, CHECKSUMS_NAME)
+FILES = (PLAN_NAME, TABLE_NAME, MANIFEST_NAME, REJECTED_NAME)
 # recordings of a part of a source that are looked at to find its gain
 _GAIN_SAMPLE = 100
 _FACTS_OF_RECORDING = ("record_id", "patient", "start_time", "age", "sex", "codes", "statements")
@@ -105,14 +105,14 @@ def prepare(
     if storage not in STORAGES:
         raise UserError(f"storage {storage!r}: use one of {', '.join(STORAGES)}")
     items = _by_name(source)
-    with _write_errors(out), _only_one(out):
+    with _write_errors(out), only_one(out):
         plan = read_plan(out)
         settings = BlockSettings(processing, storage, _gain_fixes(source, plan, processing, gain_fix))
         check_addition(out, plan, source.name, settings, options.resume)
         again = _to_try_again(out, plan, source.name) if options.retry_rejected else set()
         plan = extended(plan, source.name, list(items), settings, options.shard_size, again)
         write_plan(out, plan)
-        remove_unfinished(out, _FILES)
+        remove_unfinished(out, (*FILES, CHECKSUMS_NAME))
         remove_unfinished(out / "shards")
         _write_blocks(source, items, out, [block for block in plan if block.source == source.name], options)
         return write_tables(out, plan)
@@ -141,8 +141,12 @@ def _by_name(source: Source) -> Dict[str, Item]:
 
 
 @contextlib.contextmanager
-def _only_one(out: Path) -> Iterator[None]:
-    """Keeps a second preparation out of the folder; the lock is gone with the process that held it."""
+def only_one(out: Path) -> Iterator[None]:
+    """Keeps a second preparation out of the folder; the lock is gone with the process that held it.
+
+    Raises:
+        UserError: there is one.
+    """
     from filelock import FileLock, Timeout
 
     out.mkdir(parents=True, exist_ok=True)

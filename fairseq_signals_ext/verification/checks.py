@@ -1,7 +1,8 @@
 """Verification: whether a prepared folder is whole, and whether all that is in it fits together.
 
-Each check compares two things that were written apart: counts with the index, the index with the table, the table with
-the plan, manifests and labels with the table. What is wrong is a line that names file, item and cure.
+Each file is compared with its checksum. Each further check compares two things that were written apart: counts with the
+index, the index with the table, the table with the plan, manifests and labels with the table. What is wrong is a line
+that names file, item and cure.
 """
 
 import csv
@@ -12,20 +13,24 @@ from typing import TYPE_CHECKING, Dict, Iterator, List, Sequence, Tuple, Union
 
 import numpy as np
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.data.checksums import check
+from fairseq_signals_ext.errors import UserError, first_line
 from fairseq_signals_ext.preparation.plan import PLAN_NAME, Block, read_plan
 from fairseq_signals_ext.preparation.quality import FLAGS, likely_factor
 from fairseq_signals_ext.preparation.table import TABLE_NAME
-from fairseq_signals_ext.verification.manifests import MANIFEST_COLUMNS, check_labels, check_manifests
+from fairseq_signals_ext.preparation.table_parts import REJECTED_NAME
+from fairseq_signals_ext.verification.checksums import check_checksums
+from fairseq_signals_ext.verification.labels import check_labels
+from fairseq_signals_ext.verification.manifests import MANIFEST_COLUMNS, check_manifests
 from fairseq_signals_ext.verification.shards import SHARD_COLUMNS, WRITE_TABLE_AGAIN, check_shard
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-# columns with few different texts
-# of a reason, so that those that differ in a number count as one
+# letters of a reason, so that those that differ in a number count as one
 _REASON = 60
+# columns with few different texts
 _REPEATED = ("shard", "source", "leads", "derived_leads", "filled_leads", "constant_leads")
 
 
@@ -63,7 +68,7 @@ def verify(out: Union[str, Path], jobs: int = 1, quick: bool = False, progress: 
         progress: show a bar.
 
     Raises:
-        UserError: plan or table are missing, empty or cannot be read, or `jobs` is 0.
+        UserError: plan or table are missing, empty, not what was written or cannot be read, or `jobs` is 0.
     """
     out = Path(out)
     if jobs == 0:
@@ -76,6 +81,8 @@ def verify(out: Union[str, Path], jobs: int = 1, quick: bool = False, progress: 
         raise UserError(f"{out / TABLE_NAME}: has no recordings; see rejected.csv, mend that and prepare again")
     hours = float(table["samples"].sum()) / plan[0].settings.processing.rate / 3600
     findings = Findings(out, quick, len(table), len(plan), hours)
+    recorded = check_checksums(out, plan)
+    findings.problems += recorded.problems
     findings.problems += _check_table(out, plan, table)
     for problems in _shard_problems(out, plan, table, quick, jobs, progress):
         findings.problems += problems
@@ -84,7 +91,9 @@ def verify(out: Union[str, Path], jobs: int = 1, quick: bool = False, progress: 
     labels = check_labels(out, int(table["idx"].max()))
     findings.manifests, findings.labels = manifests.files, labels.files
     findings.problems += manifests.problems + labels.problems
-    findings.notes += [*_rejections(out), *_gains(out), *manifests.notes, *_leftovers(out, plan)]
+    # what is not as it was written is noticed again where it is read
+    findings.problems = list(dict.fromkeys(findings.problems))
+    findings.notes += [*_rejections(out), *_gains(out), *manifests.notes, *_leftovers(out, plan), *recorded.notes]
     return findings
 
 
@@ -117,12 +126,12 @@ def read_flags(out: Path) -> Tuple[np.ndarray, np.ndarray]:
 
 
 def _read(out: Path, columns: Sequence[str]) -> "pa.Table":
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = out / TABLE_NAME
     if not path.is_file():
         raise UserError(f"{path}: no such file; run manifests/prepare.py first")
+    check(path)
     try:
         present = pq.read_schema(path).names
         missing = [name for name in columns if name not in present]
@@ -132,8 +141,8 @@ def _read(out: Path, columns: Sequence[str]) -> "pa.Table":
         return file.read(columns=list(columns))
     except UserError:
         raise
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())}); {WRITE_TABLE_AGAIN}") from error
+    except Exception as error:  # noqa: BLE001 - what a damaged one raises is not documented
+        raise UserError(f"{path}: cannot be read ({first_line(error)}); {WRITE_TABLE_AGAIN}") from error
 
 
 def _shard_problems(
@@ -194,10 +203,13 @@ def _with_unknown_flags(out: Path, rows: int) -> np.ndarray:
 
 def _check_rejected(out: Path, plan: Sequence[Block], idx: np.ndarray) -> List[str]:
     """Whether each planned item is either in the table or, once, in `rejected.csv`."""
-    path = out / "rejected.csv"
+    path = out / REJECTED_NAME
     try:
+        check(path)
         with open(path, encoding="utf-8", newline="") as file:
             listed = Counter(row["source_file"] for row in csv.DictReader(file))
+    except UserError as error:
+        return [str(error)]
     except (OSError, ValueError, KeyError) as error:
         return [f"{path}: cannot be read ({error!r}); {WRITE_TABLE_AGAIN}"]
     absent = _absent_items(plan, idx)
@@ -244,7 +256,7 @@ def _absent_items(plan: Sequence[Block], idx: np.ndarray) -> Dict[Tuple[str, str
 def _rejections(out: Path) -> List[str]:
     """Notes on what was rejected, by source and by the beginning of the reason."""
     try:
-        with open(out / "rejected.csv", encoding="utf-8", newline="") as file:
+        with open(out / REJECTED_NAME, encoding="utf-8", newline="") as file:
             counts = Counter((row["source"], row["reason"][:_REASON]) for row in csv.DictReader(file))
     except (OSError, ValueError, KeyError, TypeError):  # has a line of its own
         return []

@@ -1,4 +1,4 @@
-"""Checks of manifests, splits and labels against the table of a prepared folder."""
+"""Checks of manifests and splits against the table of a prepared folder."""
 
 import json
 import re
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, NamedTuple, Optiona
 
 import numpy as np
 
+from fairseq_signals_ext.data.checksums import check
 from fairseq_signals_ext.data.manifest import FileManifest, ShardManifest, find_manifests, read_manifests
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.splitting.settings import SUBSETS
@@ -21,7 +22,7 @@ _PIECE = re.compile(r"-\d+-of-\d+$")
 # strategies that do not keep a patient's recordings together, and so say what the user wanted
 _STRATEGIES_THAT_SHARE = ("random", "time")
 _SPLIT_AGAIN = "make the split again with manifests/split.py --overwrite"
-_LABEL_AGAIN = "make the labels again with manifests/label.py --overwrite"
+_NOTHING_SAID: Dict[str, Any] = {"by": None, "shared": False, "sizes": {}}
 
 
 class Checked(NamedTuple):
@@ -172,11 +173,16 @@ def _check_manifest(path: Path, recordings: _Recordings, cure: str) -> Tuple[Che
 def _split_json(folder: Path, splits: Path) -> Optional[Dict[str, Any]]:
     """What `split.json` says of a folder of a split: `by`, `shared`, `sizes` of its subsets.
 
-    For a fold it stands in the folder above. None where it cannot be read.
+    For a fold it stands in the folder above. None where it cannot be read; nothing of all this where it is not what
+    was written, which has a line of its own.
     """
     path = next((above / "split.json" for above in (folder, folder.parent) if (above / "split.json").is_file()), None)
     if path is None or splits not in path.parents:
-        return {"by": None, "shared": False, "sizes": {}}
+        return dict(_NOTHING_SAID)
+    try:
+        check(path)
+    except UserError:
+        return dict(_NOTHING_SAID)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         below = "" if path.parent == folder else f"{folder.name}/"
@@ -231,35 +237,3 @@ def _shared_example(shared: np.ndarray, what: str, part: np.ndarray, recordings:
         return f"patient {patient!r} is in {names[0]} and in {names[1]} (and {len(shared) - 1} more patients)"
     pair = f"{recordings.name(one)} in {names[0]} and {recordings.name(other)} in {names[1]}"
     return f"{pair} have the same content (and {len(shared) - 1} more)"
-
-
-def check_labels(out: Path, last_idx: int) -> Checked:
-    """Check `labels/*/`: `y.npy` has a row for each idx, and a column for each row of `label_def.csv`."""
-    problems, folders = [], 0
-    for folder in sorted((out / "labels").glob("*/")):
-        if folder.name.startswith("."):
-            continue
-        folders += 1
-        problems += _check_labels(folder, last_idx)
-    return Checked(problems, [], folders)
-
-
-def _check_labels(folder: Path, last_idx: int) -> List[str]:
-    import pandas as pd
-
-    path, definition = folder / "y.npy", folder / "label_def.csv"
-    try:
-        y = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # noqa: BLE001 - of a damaged header numpy passes on what Python's parser raises
-        return [f"{path}: cannot be read ({' '.join(str(error).split())}); {_LABEL_AGAIN}"]
-    if y.ndim != 2 or len(y) <= last_idx:
-        return [f"{path}: has {len(y) if y.ndim else 0} rows, but idx goes to {last_idx}; {_LABEL_AGAIN}"]
-    if not definition.is_file():
-        return []
-    try:
-        labels = len(pd.read_csv(definition))
-    except (OSError, ValueError) as error:
-        return [f"{definition}: cannot be read ({' '.join(str(error).split())}); {_LABEL_AGAIN}"]
-    if labels == y.shape[1]:
-        return []
-    return [f"{path}: has {y.shape[1]} columns, but {definition.name} has {labels} labels; {_LABEL_AGAIN}"]

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence, Unio
 
 import numpy as np
 
-from fairseq_signals_ext.data.shards import PREPARE_AGAIN, STORAGES, index_path, open_shard, read_counts
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.data.checksums import problems_of, record_of_shard
+from fairseq_signals_ext.data.shards import PREPARE_AGAIN, STORAGES, has_own_header, index_path, open_shard, read_counts
+from fairseq_signals_ext.errors import UserError, first_line
 from fairseq_signals_ext.leads import LEADS, mask_to_leads
 from fairseq_signals_ext.preparation.plan import Block
 from fairseq_signals_ext.preparation.table import TABLE_NAME
@@ -38,6 +39,9 @@ def check_shard(out: Path, block: Block, table: "pd.DataFrame", quick: bool = Fa
     for path in (shard, index_path(shard), block.part(out)):
         if not path.is_file():
             return [f"{path}: no such file, though the plan has it; prepare again with --resume"]
+    problems = problems_of(record_of_shard(shard), PREPARE_AGAIN)
+    if problems:
+        return problems
     problems = _check_part(block.part(out), len(block.items))
     try:
         array, index = open_shard(shard)
@@ -45,6 +49,8 @@ def check_shard(out: Path, block: Block, table: "pd.DataFrame", quick: bool = Fa
         return [*problems, str(error)]
     if array.dtype != STORAGES.get(block.settings.storage) or index.ndim != 1:
         return [*problems, f"{shard}: not stored as {block.settings.storage}, as the plan has it; {PREPARE_AGAIN}"]
+    if not has_own_header(shard, array):
+        problems.append(f"{shard}: its header or its size is not what was written; {PREPARE_AGAIN}")
     names = _Names(shard, block, index)
     problems += _check_index(names, array, index, block)
     problems += _check_table(names, index, table, out / TABLE_NAME)
@@ -79,14 +85,13 @@ class _Names:
 
 
 def _check_part(path: Path, items: int) -> List[str]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     cure = "delete it and prepare again with --resume"
     try:
         rows = pq.ParquetFile(path).metadata.num_rows
-    except (OSError, pa.ArrowException) as error:
-        return [f"{path}: cannot be read ({' '.join(str(error).split())}); {cure}"]
+    except Exception as error:  # noqa: BLE001 - what a damaged one raises is not documented
+        return [f"{path}: cannot be read ({first_line(error)}); {cure}"]
     return [] if rows == items else [f"{path}: has {rows} rows for {items} items of the plan; {cure}"]
 
 
