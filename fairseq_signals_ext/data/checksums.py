@@ -68,33 +68,39 @@ def check(path: Path, record: Optional[Path] = None, again: Optional[str] = None
         UserError: its content is not what was written, it is missing though it is recorded, or the record is damaged.
     """
     record = record or path.with_name(CHECKSUMS_NAME)
-    problem = _compare(path, record, again)
+    problem = problem_of(path, record, again)
     # a command may have replaced both between the two looks
-    problem = problem and _compare(path, record, again)
+    problem = problem and problem_of(path, record, again)
     if problem:
         raise UserError(problem)
 
 
-def problems_of(record: Path, again: Optional[str] = None) -> List[str]:
+def problems_of(record: Path) -> List[str]:
     """What is wrong with the files that a record names, a line each; none if there is no such record."""
     try:
         known = read_record(record)
     except UserError as error:
         return [str(error)]
     names = sorted(known.checksums) if known else []
-    return [line for line in (_compare(record.with_name(name), record, again) for name in names) if line]
+    return [line for line in (problem_of(record.with_name(name), record) for name in names) if line]
 
 
-def _compare(path: Path, record: Path, again: Optional[str]) -> str:
-    """What is wrong with a file; nothing if it is as it was written, or not recorded."""
-    known = read_record(record)
-    if known is None or path.name not in known.checksums:
+def problem_of(path: Path, record: Path, again: Optional[str] = None) -> str:
+    """What is wrong with a file; nothing if it is as it was written, or not recorded.
+
+    Raises:
+        UserError: the record is damaged.
+    """
+    known, is_shard = read_record(record), record.name != CHECKSUMS_NAME
+    if known is None or not (is_shard or path.name in known.checksums):
         return ""
-    stored, command = known.checksums[path.name], known.command
-    again = again or _AGAIN.get(command, _COPY_AGAIN)
+    again = again or _AGAIN.get(known.command, _COPY_AGAIN)
+    # nobody edits a shard by hand
     accept = f"or, if this is meant, accept it: fairseq-signals-ext verify {path.parent} {UPDATE_OPTION}"
-    if record.name != CHECKSUMS_NAME:  # nobody edits a shard by hand
-        accept = ""
+    accept = "" if is_shard else accept
+    stored = known.checksums.get(path.name)
+    if stored is None:
+        return _line(path, f"{record.name} is of another shard", again, accept)
     if not path.is_file():
         return _line(path, f"no such file, though {record.name} names it", again, accept)
     try:

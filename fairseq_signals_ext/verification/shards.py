@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence, Unio
 
 import numpy as np
 
-from fairseq_signals_ext.data.checksums import problems_of, record_of_shard
+from fairseq_signals_ext.data.checksums import problem_of, record_of_shard
 from fairseq_signals_ext.data.shards import PREPARE_AGAIN, STORAGES, has_own_header, index_path, open_shard, read_counts
 from fairseq_signals_ext.errors import UserError, first_line
 from fairseq_signals_ext.leads import LEADS, mask_to_leads
@@ -39,9 +39,13 @@ def check_shard(out: Path, block: Block, table: "pd.DataFrame", quick: bool = Fa
     for path in (shard, index_path(shard), block.part(out)):
         if not path.is_file():
             return [f"{path}: no such file, though the plan has it; prepare again with --resume"]
-    problems = problems_of(record_of_shard(shard), PREPARE_AGAIN)
-    if problems:
-        return problems
+    try:
+        files = (index_path(shard), block.part(out))
+        found = [problem_of(path, record_of_shard(shard), PREPARE_AGAIN) for path in files]
+    except UserError as error:
+        found = [str(error)]
+    if any(found):
+        return [line for line in found if line]
     problems = _check_part(block.part(out), len(block.items))
     try:
         array, index = open_shard(shard)
