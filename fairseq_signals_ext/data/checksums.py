@@ -138,9 +138,15 @@ def read_record(record: Path) -> Optional[Record]:
 
 
 def _is_plain(record: Record) -> bool:
-    """Whether it names files of its own folder only."""
-    return isinstance(record.command, str) and all(
-        Path(name).name == name and isinstance(stored, list) and stored and all(isinstance(one, str) for one in stored)
+    """Whether it names files of its own folder only, each with texts of one line."""
+    if not (isinstance(record.command, str) and isinstance(record.checksums, dict)):
+        return False
+    return all(
+        Path(name).name == name not in ("", "..")
+        and name.isprintable()
+        and isinstance(stored, list)
+        and stored
+        and all(isinstance(one, str) and one.isprintable() for one in stored)
         for name, stored in record.checksums.items()
     )
 
