@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.errors import UserError, first_line
 from fairseq_signals_ext.files import atomic
 
 CHECKSUMS_NAME = "checksums.json"
@@ -67,7 +67,7 @@ def check(path: Path, record: Optional[Path] = None, again: Optional[str] = None
     Raises:
         UserError: its content is not what was written, it is missing though it is recorded, or the record is damaged.
     """
-    record = record or path.with_name(CHECKSUMS_NAME)
+    record = record or path.parent / CHECKSUMS_NAME
     problem = problem_of(path, record, again)
     # a command may have replaced both between the two looks
     problem = problem and problem_of(path, record, again)
@@ -125,16 +125,16 @@ def read_record(record: Path) -> Optional[Record]:
     try:
         content = json.loads(record.read_bytes())
         found = Record(content["command"], content["checksums"])
-        whole = content["crc32"] == _own_checksum(found) and _is_plain(found)
-    except FileNotFoundError:
+        if content["crc32"] == _own_checksum(found) and _is_plain(found):
+            return found
+        told = "the record of checksums is damaged"
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        whole = False
-    if whole:
-        return found
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        told = f"the record of checksums cannot be read ({first_line(error)})"
     folder = record.parent if record.name == CHECKSUMS_NAME else record.parent.parent
     cure = f"copy it again, or write it anew: fairseq-signals-ext verify {folder} {UPDATE_OPTION}"
-    raise UserError(f"{record}: the record of checksums is damaged; {cure}")
+    raise UserError(f"{record}: {told}; {cure}")
 
 
 def _is_plain(record: Record) -> bool:

@@ -289,19 +289,15 @@ def _load_mat(path: Path) -> Dict[str, Any]:
         content = scipy.io.loadmat(path)
         feats = np.asarray(content["feats"], np.float32)
         sample_rate = float(np.ravel(content["curr_sample_rate"])[0])
+        patient, idx = _mat_patient(content, path), int(np.ravel(content["idx"])[0]) if "idx" in content else None
+        label = np.ravel(content["label"]).astype(float) if "label" in content else None
     except Exception as error:  # scipy raises many kinds for a damaged file
         raise UserError(f"{path}: not a .mat file of ECG-FM ({type(error).__name__}: {error}); make it again") from None
     if feats.ndim != 2 or len(feats) != len(LEADS):
         raise UserError(f"{path}: feats is {feats.shape}, not {len(LEADS)} leads x samples; make it again")
     if not np.isfinite(feats).all():
         raise UserError(f"{path}: NaN or infinity in feats; leave this recording out of the manifest")
-    return {
-        "feats": feats,
-        "sample_rate": sample_rate,
-        "patient": _mat_patient(content, path),
-        "idx": int(np.ravel(content["idx"])[0]) if "idx" in content else None,
-        "label": np.ravel(content["label"]).astype(float) if "label" in content else None,
-    }
+    return {"feats": feats, "sample_rate": sample_rate, "patient": patient, "idx": idx, "label": label}
 
 
 def _mat_patient(content: Dict[str, Any], path: Path) -> int:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Dict, List, Optional
 
 import numpy as np
 
+from fairseq_signals_ext.data.checksums import check
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.preparation.table import TABLE_NAME, read_table
 from fairseq_signals_ext.text_tables import as_keys, as_texts, check_columns, columns_of, place, read_chunks
@@ -21,7 +22,7 @@ def check_column(table: Path, column: str) -> None:
     """See that a table can be joined, before there are embeddings.
 
     Raises:
-        UserError: it cannot be read, or lacks the column or one that names recordings.
+        UserError: it is not what was written, cannot be read, or lacks the column or one that names recordings.
     """
     check_columns(table, [column])
     _key_of(table)
@@ -75,6 +76,7 @@ def _known_values(table: Path, key: str, column: str) -> Dict[Optional[str], str
 
 
 def _key_of(table: Path) -> str:
+    check(table)
     present = columns_of(table)
     if table.name == TABLE_NAME and {"shard", "row"} <= {*present}:
         return "shard"

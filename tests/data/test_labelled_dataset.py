@@ -10,6 +10,7 @@ from fairseq_signals_ext.data.label_table import LabelTable
 from fairseq_signals_ext.data.labelled_dataset import LabelledEcgDataset
 from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
 from fairseq_signals_ext.data.segments import SegmentSettings
+from fairseq_signals_ext.data.shards import patient_key
 from fairseq_signals_ext.data.stores import open_store
 from fairseq_signals_ext.errors import UserError
 
@@ -89,6 +90,20 @@ def write_mats(folder, idx, **more):
         scipy.io.savemat(folder / f"{number}.mat", content)
         lines.append(f"{number}.mat\t2500")
     (folder / "train.tsv").write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize(("patient", "number"), [(7, 7), ("p7", patient_key("p7"))])
+def test_the_patient_of_a_mat_file_is_the_one_that_it_names(tmp_path, patient, number):
+    write_mats(tmp_path, [3, 0], patient_id=patient)
+    signals = [open_store(read_manifests([tmp_path / "train.tsv"])).read(row) for row in (0, 1)]
+    assert [(signal.idx, signal.patient) for signal in signals] == [(3, number), (0, number)]
+
+
+@pytest.mark.parametrize("more", [{"patient_id": np.nan}, {"patient_id": []}, {"label": "many"}])
+def test_a_mat_file_with_other_content_is_one_line(tmp_path, more):
+    write_mats(tmp_path, [3], **more)
+    with pytest.raises(UserError, match=r"3\.mat: not a \.mat file of ECG-FM"):
+        open_store(read_manifests([tmp_path / "train.tsv"])).read(0)
 
 
 def test_mat_files_are_joined_by_their_idx(tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fairseq_signals_ext.data.checksums import CHECKSUMS_NAME, problems_of
 from fairseq_signals_ext.leads import LEADS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,6 +70,8 @@ def test_killed_and_resumed(source, clean, tmp_path, kills):
             # the whole group, as when a machine stops, or the first process alone, whose workers then live on a little
             (os.killpg if len(complete) % 2 else os.kill)(processes[-1].pid, signal.SIGKILL)
             processes[-1].wait()
+            record = problems_of(out / CHECKSUMS_NAME)
+            assert all("no such file" in line for line in record), "a checksum is there before its file, or with it"
             complete.append(len(list(out.glob("shards/*.index.npy"))))
         processes.append(start(source, out))
         assert processes[-1].wait() == 1

@@ -11,8 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 import wfdb
 
+from fairseq_signals_ext.data.checksums import record_folder
 from fairseq_signals_ext.data.shards import index_path, open_shard, read_counts
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.labelling.files import write_labels
+from fairseq_signals_ext.labelling.labels import Labels
 from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.preparation.pipeline import RunOptions, prepare
 from fairseq_signals_ext.preparation.plan import extended, read_plan, write_plan
@@ -66,6 +69,7 @@ def good_folders(tmp_path_factory):
         (out / "labels" / "l").mkdir(parents=True)
         np.save(out / "labels" / "l" / "y.npy", np.zeros((RECORDS, 2), np.float32))
         (out / "labels" / "l" / "label_def.csv").write_text("name\na\nb\n")
+        record_folder(out / "labels" / "l", "label")
     return base
 
 
@@ -133,7 +137,7 @@ def test_amplitudes_that_are_not_plausible_are_a_note(out):
 
 @pytest.mark.parametrize("storage", ["raw", "flac"])
 def test_a_good_folder_has_no_problems(good_folders, storage):
-    found = verify(good_folders / storage, progress=False)
+    found = checks.verify(good_folders / storage, progress=False)
     assert (found.problems, found.notes) == ([], [REJECTED])
     assert (found.recordings, found.shards, found.labels) == (RECORDS - 1, 3, 1)
     assert found.manifests == len(list((good_folders / storage).rglob("*.tsv"))) > 6
@@ -153,7 +157,7 @@ def test_processes_find_the_same(out):
 def test_real_recordings_have_no_problems(ecg_data, tmp_path):
     source = open_source("physionet2021", ecg_data / "cinc2021", SourceOptions())
     prepare(source, tmp_path, options=RunOptions(shard_size=64, progress=False))
-    found = verify(tmp_path, progress=False)
+    found = checks.verify(tmp_path, progress=False)
     assert found.recordings > 100 and found.problems == []
 
 
@@ -349,7 +353,7 @@ def test_an_item_that_was_tried_again_is_in_one_place(tmp_path, mended):
     if mended:
         shutil.copy(tmp_path / "records" / "r02.whole", tmp_path / "records" / "r02.dat")
     prepare_records(tmp_path / "records", tmp_path / "out", resume=True, retry_rejected=True)
-    found = verify(tmp_path / "out", progress=False)
+    found = checks.verify(tmp_path / "out", progress=False)
     assert (found.problems, found.shards, found.recordings) == ([], 4, RECORDS if mended else RECORDS - 1)
 
 
@@ -358,7 +362,7 @@ def test_a_source_of_which_nothing_in_a_shard_is_usable(tmp_path):
     for number in range(4):
         (tmp_path / "records" / f"r{number:02d}.dat").unlink()
     prepare_records(tmp_path / "records", tmp_path / "out")
-    assert verify(tmp_path / "out", progress=False).problems == []
+    assert checks.verify(tmp_path / "out", progress=False).problems == []
 
 
 @pytest.mark.parametrize(
@@ -510,6 +514,17 @@ def test_wrong_labels(out, y, message):
     if y is not None:
         np.save(path, y)
     assert only_problem(out).startswith(f"labels/l/y.npy: {message}")
+
+
+def test_numbers_to_predict_are_those_of_labels_csv(out):
+    values = np.random.default_rng(0).normal(0, 100, (RECORDS, 400))
+    names = [f"n{column}" for column in range(400)]
+    folder = write_labels(out, "numbers", Labels(names, np.arange(RECORDS), values, regression=True))
+    assert problems(out) == []
+    y = np.load(folder / "y.npy")
+    y[3, 7] *= 1.0001
+    np.save(folder / "y.npy", y)
+    assert only_problem(out).startswith("labels/numbers/labels.csv: idx 3, label 'n7': is ")
 
 
 def test_what_is_left_of_a_run_that_was_stopped_is_a_note(out):
