@@ -320,6 +320,6 @@ def test_twenty_flips_of_each_file(out, checkpoint, capsys):
         rows.append((name, before, *(noticed[reader] if reader in opened else "-" for reader in READERS)))
         assert all(noticed[reader] == 20 for reader in opened), rows[-1]
     with capsys.disabled():
-        print("\n| file | lines of 20 before | " + " | ".join(READERS) + " |\n| --- " * 6 + "|")
+        print("\n| file | lines of 20 before | " + " | ".join(READERS) + " |\n" + "| --- " * 6 + "|")
         for row in rows:
             print("| " + " | ".join(map(str, row)) + " |")
