@@ -14,17 +14,24 @@ if TYPE_CHECKING:
 
 # what a damaged table makes pandas, pyarrow or gzip raise
 UNREADABLE = (OSError, ValueError, EOFError, zlib.error)
+_LONGEST_HEADER = 2**20  # letters; pandas would take minutes for the columns of a longer one
 _WHOLE_NUMBER = re.compile(r"(\d+)\.0+")
 
 
 def separator_of(path: Path) -> str:
-    """What separates the columns of a text table, `,`, `;` or a tab: the most frequent of them in its first line."""
+    """What separates the columns of a text table, `,`, `;` or a tab: the most frequent of them in its first line.
+
+    Raises:
+        ValueError: that line is too long for a table.
+    """
     if path.suffix == ".gz":
         with gzip.open(path, "rt", encoding="utf-8", errors="replace") as file:
-            first = file.readline()
+            first = file.readline(_LONGEST_HEADER)
     else:
         with open(path, encoding="utf-8", errors="replace") as file:
-            first = file.readline()
+            first = file.readline(_LONGEST_HEADER)
+    if len(first) == _LONGEST_HEADER:
+        raise ValueError(f"its first line has more than {_LONGEST_HEADER:,} letters")
     return max(",;\t", key=first.count)
 
 

@@ -19,6 +19,12 @@ class StoredCounts:
     scale: np.ndarray  # leads, float64, mV per count
     zero: np.ndarray  # leads, float64
 
+    def is_finite(self) -> bool:
+        """Whether all that these integers can stand for is finite."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            largest = (2.0 ** (8 * self.counts.dtype.itemsize - 1) + np.abs(self.zero)) * np.abs(self.scale)
+        return bool(np.isfinite(largest).all())
+
     def millivolts(self) -> np.ndarray:
         """What the counts stand for: leads x samples, float64, mV."""
         signal = self.counts.astype(np.float64)
