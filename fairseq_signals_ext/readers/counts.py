@@ -40,7 +40,7 @@ def _integers(rows: Sequence[np.ndarray]) -> Optional[np.ndarray]:
         valid = np.asarray(row, np.float64)
         if np.isnan(valid).any():
             valid = np.where(np.isnan(valid), 0.0, valid)
-        if not (valid.size == 0 or (-(2.0**31) < valid.min() and valid.max() < 2.0**31)):
+        if not (valid.size == 0 or (valid.min() > -(2.0**31) and valid.max() < 2.0**31)):
             return None
         counts = valid.astype(np.int32)
         if (counts != valid).any():

@@ -41,9 +41,11 @@ class _Walk:
         if syntax == _DEFLATED:
             raise ValueError("a deflated DICOM file is not supported, store it uncompressed")
         order = ">" if syntax == _BIG_ENDIAN else "<"
-        # pydicom goes by the first element as well, whatever the syntax says
-        explicit = self._content[at + 4 : at + 6].isalpha() and self._content[at + 4 : at + 6].isupper()
-        self._elements(at, len(self._content), order, explicit, 0)
+        self._elements(at, len(self._content), order, self._is_explicit(at), 0)
+
+    def _is_explicit(self, at: int) -> bool:
+        """Whether an element says its type; pydicom goes by that as well, whatever the syntax says."""
+        return b"AA" <= self._content[at + 4 : at + 6] <= b"ZZ"
 
     def _element(self, at: int, order: str, explicit: bool) -> Tuple[Tuple[int, int], bytes, int, int]:
         """Tag, type, place of the value and its length of the element at this place."""
@@ -55,7 +57,7 @@ class _Walk:
             raise ValueError("an element is cut short")
         tag: Tuple[int, int] = struct.unpack_from(f"{order}HH", content, at)
         kind, start = b"", at + 8
-        if not explicit or tag[0] == 0xFFFE:
+        if not explicit or tag[0] == 0xFFFE or not self._is_explicit(at):
             (length,) = struct.unpack_from(f"{order}I", content, at + 4)
             kind = b"" if tag[0] == 0xFFFE else _kind(tag)
         else:
@@ -71,6 +73,7 @@ class _Walk:
 
     def _elements(self, at: int, end: int, order: str, explicit: bool, depth: int) -> int:
         """Go through the elements up to a place or the end of an item; where they end."""
+        explicit = explicit and self._is_explicit(at)
         while at < end:
             tag, kind, start, length = self._element(at, order, explicit)
             if tag in (_END_OF_ITEM, _END_OF_SEQUENCE):

@@ -22,7 +22,7 @@ def with_limb_leads(recording: Recording) -> Recording:
     Counts: if I and II share one scale, as in nearly every file, a derived lead is exact in integers
     (aVR is -(cI + cII) at half the scale). If not, it is rounded to half the finer of the two scales, and
     `signal` holds the rounded values, so that signal and counts agree in either case. The counts of the leads that
-    the file holds stay as they are. No counts are kept if the two scales differ so much that there are no such integers.
+    the file holds stay as they are. No counts are kept if the scales differ so much that there are no such integers.
     """
     missing = tuple(lead for lead in _WEIGHTS if lead not in recording.leads)
     if not missing or not {_I, _II} <= set(recording.leads):

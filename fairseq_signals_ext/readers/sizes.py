@@ -37,8 +37,8 @@ def check_size(path: Union[str, Path], copies: float = 4) -> None:
 def check_values(path: Union[str, Path], values: int) -> None:
     """Raise a `UserError` if so many values, of all leads together, do not fit the memory."""
     if _BYTES_A_VALUE * values > _memory():
-        needed = f"{_BYTES_A_VALUE * values / 1e9:.1f} GB of memory"
-        raise UserError(f"{path}: its signals would take {needed} of this machine's {_memory() / 1e9:.0f}; cut it into pieces")
+        needed = f"{_BYTES_A_VALUE * values / 1e9:.1f} GB of this machine's {_memory() / 1e9:.0f} GB of memory"
+        raise UserError(f"{path}: its signals would take {needed}; cut it into pieces")
 
 
 def check_claim(path: Union[str, Path], values: int, stored: int) -> None:

@@ -64,7 +64,8 @@ def read_table(
     if not layout.names and leads is None:
         raise NotSaidError(f"{path}: it has no header with lead names; add one or give them ({LEADS_OPTION})", "leads")
     if layout.columns > _MOST_COLUMNS:
-        raise UserError(f"{path}: it has {layout.columns:,} columns, more than {_MOST_COLUMNS:,}; leave those of the leads")
+        columns = f"{layout.columns:,} columns, more than {_MOST_COLUMNS:,}"
+        raise UserError(f"{path}: it has {columns}; keep those of the leads")
     names = layout.names or [""] * layout.columns
     times = [column for column, name in enumerate(names) if _TIME.fullmatch(name)]
     if len(times) > 1:

@@ -131,6 +131,8 @@ def _read_with_wfdb(header: Path, stem: str) -> _Signals:
     per_frame = record.samps_per_frame or [1] * len(names)
     frames = {per_frame[column] for column in rows_of_leads(names, header).values()}
     joined = record.e_d_signal is None
+    if record.units is None:  # wfdb joins them all the same
+        raise UserError(f"{header}: its segments have signals of one name in different units; write them in one")
     if len(frames) != 1 or (joined and frames != {1}):
         raise UserError(f"{header}: its leads have different sample rates; resample them to one rate")
     return _Signals(

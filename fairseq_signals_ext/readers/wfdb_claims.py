@@ -5,11 +5,10 @@ the square or cube of a line's length. After these checks both are in proportion
 """
 
 import math
-import os
 import re
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Sequence
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.readers.facts import shown

@@ -55,11 +55,12 @@ def _real(reader: str) -> List[Seed]:
     mend = {"scp": mend_scp, "ishne": mend_ishne}.get(reader)
     # no name in this one is a lead's
     keywords: Dict[str, Any] = {"leads": ["I"]} if reader == "edf" else {}
-    return [
-        Seed(f"real{path.suffix}", {f"real{path.suffix}": path.read_bytes()}, {} if cases in path.parents else keywords, mend)
-        for path in found
-        if path.is_file() and path.stat().st_size < 600_000
-    ]
+    made = []
+    for path in found:
+        if path.is_file() and path.stat().st_size < 600_000:
+            name, use = f"real{path.suffix}", {} if cases in path.parents else keywords
+            made.append(Seed(name, {name: path.read_bytes()}, use, mend))
+    return made
 
 
 def _one(name: str, content: bytes, **keywords: Any) -> List[Seed]:
@@ -154,8 +155,8 @@ def _mats() -> List[Seed]:
         *_one("r.mat", _mat({"val": values}), sample_rate=500, unit="uV"),
         *_one("r.mat", _mat({"val": values}, do_compression=True), sample_rate=500, unit="uV"),
         *_one("r.mat", _mat({**feats, "curr_sample_rate": 500})),
-        *_one("r.mat", _mat({"name": "text", "cell": np.array([[1]], object), "val": values}), sample_rate=500, unit="uV"),
-    ]  # fmt: skip
+        *_one("r.mat", _mat({"name": "text", "cell": np.array([[1]], object), "val": values / 10}), **_RATE),
+    ]
 
 
 def _mats73() -> List[Seed]:
@@ -171,14 +172,18 @@ def _mats73() -> List[Seed]:
     return made
 
 
+def _lines(rows: List[List[str]]) -> str:
+    return "\n".join("\t".join(row) for row in rows)
+
+
 def _tables() -> List[Seed]:
     values = counts(3).T / 1000
     rows = "\n".join(",".join(f"{value:.3f}" for value in row) for row in values)
-    timed = "\n".join(f"{k * 2}\t" + "\t".join(f"{v:.3f}".replace(".", ",") for v in row) for k, row in enumerate(values))
+    timed = [[f"{2 * k}", *(f"{value:.3f}".replace(".", ",") for value in row)] for k, row in enumerate(values)]
     whole = "\n".join(";".join(str(value) for value in row) for row in counts(3).T)
     return [
         *_one("r.csv", f"I,II,V1\n{rows}\n".encode(), **_RATE),
-        *_one("r.csv", f"time (ms)\tI (uV)\tLead II [mV]\tV1_mV\n{timed}\n".encode("utf-16")),
+        *_one("r.csv", f"time (ms)\tI (uV)\tLead II [mV]\tV1_mV\n{_lines(timed)}\n".encode("utf-16")),
         *_one("r.csv", f"#I (uV);aVR (uV);V6 (uV)\n{whole}\n".encode("utf-8-sig"), **_RATE),
         *_one("r.csv", f"{rows}\n".encode(), sample_rate=500, leads=["I", "II", "V1"]),
     ]
@@ -239,7 +244,8 @@ def scp(leads: List[int], samples: int = _SAMPLES, end: Optional[int] = None, si
     body = counts(len(leads), samples)
 
     def section(number: int, content: bytes) -> bytes:
-        return struct.pack("<HHIBB6s", 0, number, 16 + len(content), 20, 20, b"SCPECG" if number == 0 else b"") + content
+        name = b"SCPECG" if number == 0 else b""
+        return struct.pack("<HHIBB6s", 0, number, 16 + len(content), 20, 20, name) + content
 
     three = bytes([len(leads), 0x04 | len(leads) << 3 & 0xF8])
     three += b"".join(struct.pack("<IIB", 1, end or samples, lead) for lead in leads)
@@ -351,7 +357,7 @@ def aecg(extra: str = "") -> bytes:
     ).encode()
 
 
-def philips(payload: bytes, attributes: str = 'dataencoding="Base64"', leads: str = "I II") -> bytes:
+def philips(payload: bytes, attributes: str = 'dataencoding="Base64"') -> bytes:
     """A Philips recording of two leads."""
     return (
         '<?xml version="1.0"?><restingecgdata><documentinfo><documenttype>SierraECG</documenttype>'
@@ -359,7 +365,7 @@ def philips(payload: bytes, attributes: str = 'dataencoding="Base64"', leads: st
         "<samplingrate>500</samplingrate><resolution>5</resolution><numberchannelsvalid>2</numberchannelsvalid>"
         "<numberchannelsallocated>2</numberchannelsallocated><leadset>STD-12</leadset>"
         "</signalcharacteristics></dataacquisition><waveforms><parsedwaveforms "
-        f'{attributes} durationperchannel="120" numberofleads="2" leadlabels="{leads}" samplespersecond="500" resolution="5">'
+        f'{attributes} durationperchannel="120" numberofleads="2" leadlabels="I II" samplespersecond="500">'
         f"{base64.b64encode(payload).decode()}</parsedwaveforms></waveforms></restingecgdata>"
     ).encode()
 

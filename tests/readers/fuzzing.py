@@ -116,7 +116,7 @@ def _sound(recording: Any) -> str:
 def work(reader: str, first: int) -> None:
     """Read inputs from this number on and say of each when it begins and how it ended, until this is killed."""
     seeds, out = fuzz_seeds.seeds_of(reader), os.fdopen(os.dup(1), "w")
-    sys.stdout = sys.stderr = open(os.devnull, "w")
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     warnings.simplefilter("error")
     with tempfile.TemporaryDirectory(dir=os.environ.get("FUZZ_TEMPORARY")) as folder:
         for seed in seeds:  # whatever is imported and allocated once

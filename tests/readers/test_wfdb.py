@@ -165,7 +165,7 @@ def test_start_time_needs_a_date(tmp_path, counts):
 
 WRONG = {
     "no signal file": (lambda header: header.with_suffix(".dat").unlink(), "its file 'r.dat' is missing"),
-    "truncated": (lambda header: os.truncate(header.with_suffix(".dat"), 333), "has 333 bytes, but 100 samples per lead"),
+    "truncated": (lambda header: os.truncate(header.with_suffix(".dat"), 333), "has 333 bytes, but 100 samples per"),
     "too few samples": (
         lambda header: replace(header, " 500 100", " 500 90"),
         "1000 bytes, but 90 samples per lead need",
