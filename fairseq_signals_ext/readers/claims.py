@@ -19,10 +19,11 @@ from fairseq_signals_ext.readers.mfer_claims import check_mfer
 from fairseq_signals_ext.readers.sizes import check_claim, check_size
 
 # what reading takes at most, in sizes of the file (measured with files of nothing but the shortest values)
-_COPIES = {"DICOM": 24.0, "MFER": 24.0, "EDF": 12.0, "ISHNE": 12.0, "SCP-ECG": 12.0}
-_COPIES_OF_TEXT = 50.0
-_MOST_ELEMENTS = 1_000_000  # tags and attributes of an XML file, brackets of a JSON file
+_COPIES = {"EDF": 50.0, "ISHNE": 50.0, "SCP-ECG": 50.0, "Mortara XML": 125.0}
+_USUAL_COPIES = 100.0
+_MOST_ELEMENTS = 300_000  # tags and attributes of an XML file, brackets of a JSON file
 _MOST_LEADS = 64  # of an SCP-ECG record
+_MOST_SAMPLES = 4_000_000  # of all its leads together, as each takes microseconds
 
 
 def check_claims(path: Path, kind: str) -> None:
@@ -35,7 +36,7 @@ def check_claims(path: Path, kind: str) -> None:
         UserError: it is too large for the memory.
         ValueError: it claims more than it can hold, or has far more parts than an ECG.
     """
-    check_size(path, _COPIES.get(kind, _COPIES_OF_TEXT))
+    check_size(path, _COPIES.get(kind, _USUAL_COPIES))
     check = _CHECKS.get(kind, _check_markup)
     if check is not None:
         check(path)
@@ -131,6 +132,7 @@ def _check_scp(path: Path) -> None:
     ranges = [struct.unpack_from("<II", three, 2 + 9 * lead) for lead in range(leads)]
     samples = [max(end - start + 1, 0) for start, end in ranges]
     _check_sizes(sections.get(6, b""), samples)
+    _check_number("samples", sum(samples), _MOST_SAMPLES)
     beat = 0
     if len(four) >= 6 and len(sections.get(5, b"")) >= 6:
         milliseconds, _, beats = struct.unpack_from("<HHH", four)

@@ -4,7 +4,7 @@ import struct
 from pathlib import Path
 from typing import Tuple
 
-_MOST_ELEMENTS = 200_000
+_MOST_ELEMENTS = 50_000  # an ECG has some thousand
 _DEEPEST = 16
 _MOST_CHANNELS = 256
 _UNDEFINED = 0xFFFFFFFF

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Optional, Tuple
 
-_MOST_DEFINITIONS = 200_000
+_MOST_DEFINITIONS = 100_000
 _MOST_CHANNELS = 256
-_MOST_PIECES = 500_000  # channels of all frames of samples together
+_MOST_PIECES = 100_000  # channels of all frames of samples together
 _DEEPEST = 4  # definitions within one another
 _MOST_WITHOUT_LENGTH = 20  # each is gone through again for each that it is within
 _LONGEST_NUMBER = 4  # bytes, of a channel

@@ -12,11 +12,12 @@ from typing import Union
 
 from fairseq_signals_ext.errors import UserError
 
-# what a value takes at most while it is read: as its file has it, a float in mV, an integer, and a copy of some leads
-_BYTES_A_VALUE = 32
+# what a value takes at most while it is read: as its file has it, floats in mV, integers, and the same of leads that
+# are derived from it
+_BYTES_A_VALUE = 64
 # where a format can say many values in few bytes (compressed, or gaps), values per byte that no ECG reaches
 _VALUES_A_BYTE = 100
-# and what any file may claim, however small it is: 12 leads of 45 minutes at 500 Hz, half a gigabyte in memory
+# and what any file may claim, however small it is: 12 leads of 45 minutes at 500 Hz, a gigabyte in memory
 _ALWAYS = 2**24
 
 

@@ -239,8 +239,13 @@ def mend_scp(content: bytes) -> bytes:
     return bytes(raw)
 
 
-def scp(leads: List[int], samples: int = _SAMPLES, end: Optional[int] = None, size: Optional[int] = None) -> bytes:
-    """A small SCP-ECG record whose samples are not compressed."""
+def scp(leads: List[int], samples: int = _SAMPLES, end: Optional[int] = None, huffman: bool = False) -> bytes:
+    """A small SCP-ECG record whose samples are not compressed, whatever it says.
+
+    Args:
+        end: the last sample, as it says.
+        huffman: whether it says that its samples are compressed.
+    """
     body = counts(len(leads), samples)
 
     def section(number: int, content: bytes) -> bytes:
@@ -250,14 +255,16 @@ def scp(leads: List[int], samples: int = _SAMPLES, end: Optional[int] = None, si
     three = bytes([len(leads), 0x04 | len(leads) << 3 & 0xF8])
     three += b"".join(struct.pack("<IIB", 1, end or samples, lead) for lead in leads)
     six = struct.pack("<HHBB", 1000, 2000, 0, 0)
-    six += b"".join(struct.pack("<H", 2 * samples if size is None else size) for _ in leads)
-    others = [section(3, three), section(6, six + body.astype("<i2").tobytes())]
+    six += struct.pack("<H", 2 * samples) * len(leads)
+    others = {3: section(3, three), 6: section(6, six + body.astype("<i2").tobytes())}
+    if huffman:
+        others = {2: section(2, struct.pack("<H", 19999)), **others}
     start, pointers = 6 + 16 + 120, struct.pack("<HII", 0, 136, 7)
     for number in range(1, 12):
-        found = {3: others[0], 6: others[1]}.get(number)
+        found = others.get(number)
         pointers += struct.pack("<HII", number, len(found) if found else 0, start + 1 if found else 0)
         start += len(found) if found else 0
-    raw = b"\0" * 6 + section(0, pointers) + b"".join(others)
+    raw = b"\0" * 6 + section(0, pointers) + b"".join(others.values())
     return mend_scp(raw)
 
 
