@@ -13,6 +13,7 @@ from fairseq_signals_ext.files import atomic
 from fairseq_signals_ext.preparation.plan import Block
 from fairseq_signals_ext.preparation.quality import FLAGS, likely_factor
 from fairseq_signals_ext.preparation.table import COLUMNS, TABLE_NAME, manifest_lines
+from fairseq_signals_ext.text_tables import as_cell
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 # columns that only the parts of the table have: hash of the content, name of the whole source, and why an item was
 # rejected
 _ONLY_IN_PARTS = {"content": "string", "collection": "string", "reason": "string"}
+_REJECTED_COLUMNS = ("source", "source_file", "reason")
 # whole numbers above this are no longer exact as float64, so a column with one is text
 _EXACT = 2**53
 PART_COLUMNS = {**{name: kind for name, (kind, _) in COLUMNS.items()}, **_ONLY_IN_PARTS}
@@ -106,9 +108,9 @@ def write_tables(out: Path, plan: Sequence[Block]) -> Summary:
     with atomic(out / "all.tsv") as path:
         path.write_bytes("\n".join([".", *manifest_lines(columns), ""]).encode())
     with atomic(out / "rejected.csv") as path, open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ["source", "source_file", "reason"], lineterminator="\n", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rejected)
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(_REJECTED_COLUMNS)
+        writer.writerows([as_cell(row[name] or "") for name in _REJECTED_COLUMNS] for row in rejected)
     if not len(columns):
         first, count = rejected[0], len(rejected)
         reason = f"the first, {first['source_file']}: {first['reason']}; when mended, add --retry-rejected"

@@ -16,6 +16,7 @@ from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.preparation.plan import PLAN_NAME, Block, read_plan
 from fairseq_signals_ext.preparation.quality import FLAGS, likely_factor
 from fairseq_signals_ext.preparation.table import TABLE_NAME
+from fairseq_signals_ext.text_tables import of_cell
 from fairseq_signals_ext.verification.manifests import MANIFEST_COLUMNS, check_labels, check_manifests
 from fairseq_signals_ext.verification.shards import SHARD_COLUMNS, WRITE_TABLE_AGAIN, check_shard
 
@@ -197,7 +198,7 @@ def _check_rejected(out: Path, plan: Sequence[Block], idx: np.ndarray) -> List[s
     path = out / "rejected.csv"
     try:
         with open(path, encoding="utf-8", newline="") as file:
-            listed = Counter(row["source_file"] for row in csv.DictReader(file))
+            listed = Counter(of_cell(row["source_file"]) for row in csv.DictReader(file))
     except (OSError, ValueError, KeyError) as error:
         return [f"{path}: cannot be read ({error!r}); {WRITE_TABLE_AGAIN}"]
     absent = _absent_items(plan, idx)
@@ -245,7 +246,7 @@ def _rejections(out: Path) -> List[str]:
     """Notes on what was rejected, by source and by the beginning of the reason."""
     try:
         with open(out / "rejected.csv", encoding="utf-8", newline="") as file:
-            counts = Counter((row["source"], row["reason"][:_REASON]) for row in csv.DictReader(file))
+            counts = Counter((of_cell(row["source"]), row["reason"][:_REASON]) for row in csv.DictReader(file))
     except (OSError, ValueError, KeyError, TypeError):  # has a line of its own
         return []
     return [f"{source}: {count} rejected: {reason}" for (source, reason), count in sorted(counts.items())]
