@@ -74,7 +74,7 @@ class _Walk:
     def _elements(self, at: int, end: int, order: str, explicit: bool, depth: int) -> int:
         """Go through the elements up to a place or the end of an item; where they end."""
         explicit = explicit and self._is_explicit(at)
-        while at < end:
+        while at + 8 <= end:  # what is shorter comes after the last element
             tag, kind, start, length = self._element(at, order, explicit)
             if tag in (_END_OF_ITEM, _END_OF_SEQUENCE):
                 return start

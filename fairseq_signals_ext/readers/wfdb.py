@@ -92,9 +92,7 @@ class _Signals:
 def _read_plain(header: Path) -> Optional[_Signals]:
     """A record with a plain header; None where `wfdb` has to read it, or to say what is wrong."""
     try:
-        with open(header, "rb") as file:
-            content = file.read(MOST_BYTES)
-        plain = parse_plain_header(content) if len(content) < MOST_BYTES else None
+        plain = parse_plain_header(header.read_bytes()) if os.stat(header).st_size <= MOST_BYTES else None
         if plain is None:
             return None
         signals = os.path.join(os.path.dirname(header), plain.file_name)

@@ -240,7 +240,7 @@ def csv_of_100000_columns() -> Seed:
 @_sample
 def csv_of_blanks() -> Seed:
     blanks = b" " * 400_000
-    return _one("m.csv", b"I(%bx,t%bx,II\n1,2,3\n,%bx,\n" % (blanks, blanks, blanks), sample_rate=500)
+    return _one("m.csv", b"II,I(%bx,t%bx\n1,2,3\n,%bx,\n" % (blanks, blanks, blanks), sample_rate=500)
 
 
 @_sample
