@@ -11,6 +11,8 @@ LIMB_LEADS = LEADS[:6]
 CHEST_LEADS = LEADS[6:]
 
 _INDEX: Dict[str, int] = {name.lower(): index for index, name in enumerate(LEADS)}
+_INDEX.update({str(index): index for index in range(len(LEADS))})
+_SHOWN = 40  # letters, of what a message repeats
 
 
 def lead_index(name: Union[str, int]) -> int:
@@ -19,13 +21,18 @@ def lead_index(name: Union[str, int]) -> int:
     Raises:
         UserError: the lead is not one of the twelve.
     """
-    text = str(name).strip()
-    if text.isdigit() and int(text) < len(LEADS):
-        return int(text)
+    text = _text(name).strip()
     try:
         return _INDEX[text.lower()]
     except KeyError:
-        raise UserError(f"unknown lead {text!r}: use names of {', '.join(LEADS)}, or numbers 0-11") from None
+        raise UserError(f"unknown lead {text[:_SHOWN]!r}: use names of {', '.join(LEADS)}, or numbers 0-11") from None
+
+
+def _text(name: Union[str, int]) -> str:
+    try:
+        return str(name)
+    except ValueError:  # Python does not write out numbers of thousands of digits
+        return "of thousands of digits"
 
 
 def parse_leads(leads: Union[None, str, Sequence[Union[str, int]]]) -> List[int]:
@@ -37,9 +44,9 @@ def parse_leads(leads: Union[None, str, Sequence[Union[str, int]]]) -> List[int]
     if leads is None or (isinstance(leads, str) and not leads.strip()):
         return list(range(len(LEADS)))
     names = re.split(r"[\s,;]+", leads.strip("[]() ")) if isinstance(leads, str) else leads
-    indices = [lead_index(str(name).strip("'\"")) for name in names]
+    indices = [lead_index(_text(name).strip("'\"")) for name in names]
     if len(set(indices)) != len(indices):
-        raise UserError(f"leads {leads!r}: a lead is named twice")
+        raise UserError(f"leads {', '.join(LEADS[index] for index in indices[:20])}: a lead is named twice")
     return indices
 
 

@@ -14,17 +14,26 @@ if TYPE_CHECKING:
 
 # what a damaged table makes pandas, pyarrow or gzip raise
 UNREADABLE = (OSError, ValueError, EOFError, zlib.error)
+_LONGEST_HEADER = 2**20  # letters; pandas would take minutes for the columns of a longer one
 _WHOLE_NUMBER = re.compile(r"(\d+)\.0+")
+# what spreadsheets take for a formula, also behind marks that were put before one
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 def separator_of(path: Path) -> str:
-    """What separates the columns of a text table, `,`, `;` or a tab: the most frequent of them in its first line."""
+    """What separates the columns of a text table, `,`, `;` or a tab: the most frequent of them in its first line.
+
+    Raises:
+        ValueError: that line is too long for a table.
+    """
     if path.suffix == ".gz":
         with gzip.open(path, "rt", encoding="utf-8", errors="replace") as file:
-            first = file.readline()
+            first = file.readline(_LONGEST_HEADER)
     else:
         with open(path, encoding="utf-8", errors="replace") as file:
-            first = file.readline()
+            first = file.readline(_LONGEST_HEADER)
+    if len(first) == _LONGEST_HEADER:
+        raise ValueError(f"its first line has more than {_LONGEST_HEADER:,} letters")
     return max(",;\t", key=first.count)
 
 
@@ -121,6 +130,16 @@ def place(path: Union[str, Path], row: int) -> str:
 def as_id(text: str) -> str:
     """An id as it is compared: `123.0`, as numbers with gaps are written, is `123`; leading zeros stay."""
     return _WHOLE_NUMBER.sub(r"\1", text) if _WHOLE_NUMBER.fullmatch(text) else text
+
+
+def as_cell(text: str) -> str:
+    """A text as the tables that we write have it: with `'` before what a spreadsheet would calculate as a formula."""
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def of_cell(text: str) -> str:
+    """The text that a cell of a table that we wrote stands for, see `as_cell`."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
 def places_of(keys: "pd.Series", known: Sequence[str]) -> "np.ndarray":

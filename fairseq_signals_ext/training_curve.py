@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Tuple
 from fairseq_signals_ext.errors import UserError
 
 # fairseq's lines with numbers: while training, at the end of an epoch, and of validation
-_LINE = re.compile(r"\[(train_inner|train|valid[^\]]*)\]\[INFO\] - (\{.*\})\s*$")
+_LINE = re.compile(r"\[(train_inner|train|valid[^\[\]]*)\]\[INFO\] - (\{.*\})\s*$")
 
 _PARTS = {
     "loss_0": "contrastive (InfoNCE)",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Union
 import numpy as np
 
 from fairseq_signals_ext.errors import UserError, first_line
-from fairseq_signals_ext.text_tables import UNREADABLE
+from fairseq_signals_ext.text_tables import UNREADABLE, of_cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -155,6 +155,8 @@ def _read_npy(folder: Path) -> Any:
     missing = [name for name in COLUMNS if name not in recordings.columns]
     if missing:
         raise UserError(f"{path}: no column {missing[0]!r}; embed again")
+    for name in ("record_id", "file"):
+        recordings[name] = [of_cell(text) for text in recordings[name]]
     array = folder / ARRAY_FILE
     is_empty = not len(recordings)
     return np.load(array, mmap_mode=None if is_empty else "r", allow_pickle=False), recordings

@@ -20,6 +20,7 @@ import numpy as np
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.files import atomic, check_free, remove_unfinished
+from fairseq_signals_ext.text_tables import as_cell
 
 UNFINISHED = ".unfinished"
 REJECTED_FILE = "rejected.csv"
@@ -204,12 +205,13 @@ def _agree(path: Path, settings: Mapping[str, Any]) -> None:
 def write_csv(path: Path, columns: Columns, rows: Iterator[Mapping[str, Any]]) -> int:
     """Write rows as CSV; returns their number.
 
-    Numbers have 7 digits, those that are none are empty, bools are 1 and 0, lists are joined by spaces.
+    Numbers have 7 digits, those that are none are empty, bools are 1 and 0, lists are joined by spaces. Texts that a
+    spreadsheet would take for a formula begin with `'`, see `text_tables.as_cell`.
     """
     number = 0
     with atomic(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
+        writer.writerow(map(as_cell, columns))
         for row in rows:
             writer.writerow([_as_text(row.get(column)) for column in columns])
             number += 1
@@ -223,7 +225,7 @@ def _as_text(value: Any) -> Any:
         return f"{value:.7g}" if math.isfinite(value) else ""
     text = " ".join(value) if isinstance(value, list) else value
     # csv would not quote this, and readers take it for the end of a line
-    return text.replace("\r", " ") if isinstance(text, str) else text
+    return as_cell(text.replace("\r", " ")) if isinstance(text, str) else text
 
 
 def write_parquet(path: Path, columns: Columns, rows: Iterator[Mapping[str, Any]]) -> int:

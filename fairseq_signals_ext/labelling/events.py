@@ -14,9 +14,10 @@ from fairseq_signals_ext.text_tables import as_keys, as_texts, place, places_of,
 if TYPE_CHECKING:
     import pandas as pd
 
-_NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+# linear in the length of a text: no two neighbours can match the same letters
+_NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
 _VALUE = re.compile(rf"(<=|>=|<|>|=|≤|≥)?\s*([+-]?{_NUMBER})\s*%?")
-_RANGE = re.compile(rf"({_NUMBER})\s*%?\s*(?:-|–|to)\s*({_NUMBER})\s*%?")
+_RANGE = re.compile(rf"({_NUMBER})\s*(?:%\s*)?(?:-|–|to)\s*({_NUMBER})\s*%?")
 # how a value is bound: the true value is below, at most, equal to, at least or above the number
 BOUNDS = {"<": -2, "<=": -1, "": 0, ">=": 1, ">": 2}
 _WRITTEN = {"≤": "<=", "≥": ">=", "=": "", None: ""}

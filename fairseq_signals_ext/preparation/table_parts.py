@@ -14,6 +14,7 @@ from fairseq_signals_ext.files import atomic
 from fairseq_signals_ext.preparation.plan import Block
 from fairseq_signals_ext.preparation.quality import FLAGS, likely_factor
 from fairseq_signals_ext.preparation.table import COLUMNS, TABLE_NAME, manifest_lines
+from fairseq_signals_ext.text_tables import as_cell
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,6 +23,7 @@ MANIFEST_NAME, REJECTED_NAME = "all.tsv", "rejected.csv"
 # columns that only the parts of the table have: hash of the content, name of the whole source, and why an item was
 # rejected
 _ONLY_IN_PARTS = {"content": "string", "collection": "string", "reason": "string"}
+_REJECTED_COLUMNS = ("source", "source_file", "reason")
 # whole numbers above this are no longer exact as float64, so a column with one is text
 _EXACT = 2**53
 PART_COLUMNS = {**{name: kind for name, (kind, _) in COLUMNS.items()}, **_ONLY_IN_PARTS}
@@ -126,9 +128,9 @@ def write_tables(out: Path, plan: Sequence[Block]) -> Summary:
 
 def _write_rejected(path: Path, rejected: Sequence[Mapping[str, Any]]) -> None:
     with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ["source", "source_file", "reason"], lineterminator="\n", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rejected)
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(_REJECTED_COLUMNS)
+        writer.writerows([as_cell(row[name] or "") for name in _REJECTED_COLUMNS] for row in rejected)
 
 
 def rejected_items(out: Path, plan: Sequence[Block], source: str) -> List[str]:

@@ -63,7 +63,10 @@ def read_ecg(
             cure = how_to_install(error.name or "") or f"{error}: pip install 'fairseq-signals-ext[formats]'"
             raise MissingPackageError(f"{path}: {' '.join(cure.split())}") from error
         _check(path, recording)
-        return with_limb_leads(recording)
+        complete = with_limb_leads(recording)
+        if complete.derived:  # which may be infinite where I and II are not
+            _check(path, complete)
+        return complete
 
 
 def _wfdb_header(text: str) -> Optional[str]:
@@ -98,10 +101,8 @@ def _read_by_content(
     from fairseq_signals_ext.readers.clinical import read_clinical
     from fairseq_signals_ext.readers.facts import agreed_rate
     from fairseq_signals_ext.readers.formats import format_of
-    from fairseq_signals_ext.readers.sizes import check_size
     from fairseq_signals_ext.readers.tables import read_table
 
-    check_size(path)
     kind = format_of(path)
     if kind == "NumPy":
         return read_npy(path, sample_rate, leads, unit)
@@ -120,6 +121,8 @@ def _check(path: Union[str, Path], recording: Recording) -> None:
         raise UserError(f"{path}: it holds no samples; get it again")
     if recording.stored is None and np.isinf(recording.signal).any():
         raise UserError(f"{path}: it holds infinite values; mark invalid samples as NaN")
+    if recording.stored is not None and not recording.stored.is_finite():
+        raise UserError(f"{path}: its values would be infinite; correct the scale or the zero of its leads")
     low, high = _RATES
     if not low <= recording.sample_rate <= high:
         raise UserError(f"{path}: its sample rate is {recording.sample_rate:g} Hz, not {low:g} to {high:g}; correct it")

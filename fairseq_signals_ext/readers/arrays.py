@@ -11,6 +11,7 @@ from fairseq_signals_ext.readers.counts import signal_and_counts
 from fairseq_signals_ext.readers.facts import LEADS_OPTION, RATE_OPTION, UNIT_OPTION, agreed_rate, millivolts, shown
 from fairseq_signals_ext.readers.matlab import MatFile
 from fairseq_signals_ext.readers.recording import Recording
+from fairseq_signals_ext.readers.sizes import check_values
 
 
 def read_npy(
@@ -80,7 +81,8 @@ def _recording(
         raise NotSaidError(f"{path}: it holds integers and no unit; give that of one count ({UNIT_OPTION})", "unit")
     factor = millivolts(unit or "mV")
     if factor is None:
-        raise UserError(f"{path}: the unit {unit!r} is no voltage; give mV, uV, nV or V")
+        raise UserError(f"{path}: the unit {shown(unit, 40)!r} is no voltage; give mV, uV, nV or V")
+    check_values(path, array.size)
     rows = _leads_first(path, array, len(positions))
     order = np.argsort(positions)
     signal, stored = signal_and_counts([rows[row] for row in order], [factor] * len(order), [0.0] * len(order))
@@ -127,4 +129,5 @@ def _number(path: Path, value: np.ndarray) -> float:
 def _original(path: Path, array: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
     if array.ndim != 2 or not len(array) == mean.size == std.size:
         raise UserError(f"{path}: its feats, mean and std do not fit each other; save it again")
+    check_values(path, array.size)
     return array * std.reshape(-1, 1).astype(np.float64) + mean.reshape(-1, 1)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.readers.claims import check_claims, check_xli
 from fairseq_signals_ext.readers.counts import signal_and_counts
 from fairseq_signals_ext.readers.facts import age_of, millivolts, rows_of_leads, sex_of, shown
 from fairseq_signals_ext.readers.recording import Recording
@@ -84,13 +85,19 @@ def _parse(path: Path, kind: str) -> Tuple[Any, List[str]]:
     from ecgdatakit import ChecksumWarning, FileParser, UnsupportedFormatError
 
     parser = next(parser for parser in FileParser().parsers if parser.__name__ == PARSERS[kind])
-    if kind == "DICOM":
-        _refuse_deflated(path)
+    if kind == "Philips Sierra XML":
+        parser = _with_checked_payload(parser, path)
+    try:
+        check_claims(path, kind)
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{path}: cannot be read as {kind} ({shown(error)}); get the file again") from error
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             record = parser().parse(path)
-        except ImportError:
+        except (ImportError, UserError):
             raise
         except Exception as error:  # parsers of damaged files raise whatever Python raises
             reason = shown(str(error).replace(str(path), path.name)) or type(error).__name__
@@ -105,19 +112,15 @@ def _parse(path: Path, kind: str) -> Tuple[Any, List[str]]:
     return record, remarks
 
 
-def _refuse_deflated(path: Path) -> None:
-    """A deflated data set is expanded in memory without a limit before anything of it can be checked."""
-    from pydicom.filereader import read_file_meta_info
-    from pydicom.uid import DeflatedExplicitVRLittleEndian
+def _with_checked_payload(parser: Any, path: Path) -> Any:
+    """The parser of Philips' files, which looks at what its compressed samples expand to before it expands them."""
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            syntax = read_file_meta_info(path).get("TransferSyntaxUID")
-        except Exception as error:  # pydicom raises what Python raises on damaged bytes
-            raise UserError(f"{path}: cannot be read as DICOM ({shown(error)}); get the file again") from error
-    if syntax == DeflatedExplicitVRLittleEndian:
-        raise UserError(f"{path}: a deflated DICOM file is not supported; store it uncompressed")
+    class Checked(parser):
+        def _read_leads(self, parsed: Any, signal_node: Any) -> Any:
+            check_xli(path, parsed)
+            return super()._read_leads(parsed, signal_node)
+
+    return Checked
 
 
 def _find_leads(path: Path, labels: List[str], leads: Optional[Sequence[str]]) -> Dict[int, int]:

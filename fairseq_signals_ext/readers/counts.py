@@ -20,19 +20,33 @@ def signal_and_counts(
     Returns:
         leads x samples, float64, mV, `(row - zero) * scale`; and the counts, 0 where the signal is NaN, or None.
     """
-    samples = np.stack(rows).astype(np.float64)
     scales, zeros = np.asarray(scale, np.float64), np.asarray(zero, np.float64)
-    counts = _integers(samples)
+    counts = _integers(rows)
+    samples = np.empty((len(rows), len(rows[0])))
+    for sample, row in zip(samples, rows):  # a row at a time, as a day of ECG is large
+        sample[:] = row
     samples -= zeros[:, None]
     samples *= scales[:, None]
     return samples, None if counts is None else StoredCounts(counts, scales, zeros)
 
 
-def _integers(samples: np.ndarray) -> Optional[np.ndarray]:
-    valid = np.where(np.isnan(samples), 0.0, samples)
-    if not np.isfinite(valid).all() or (np.rint(valid) != valid).any() or (np.abs(valid) >= 2**31).any():
-        return None
-    return smallest_integers(valid)
+def _integers(rows: Sequence[np.ndarray]) -> Optional[np.ndarray]:
+    """The rows as int16 or int32, with 0 for NaN; None if that would change a value."""
+    whole = []
+    for row in rows:
+        if row.dtype.kind in "iu" and row.dtype.itemsize <= 2:
+            whole.append(row)
+            continue
+        valid = np.asarray(row, np.float64)
+        if np.isnan(valid).any():
+            valid = np.where(np.isnan(valid), 0.0, valid)
+        if not (valid.size == 0 or (valid.min() > -(2.0**31) and valid.max() < 2.0**31)):
+            return None
+        counts = valid.astype(np.int32)
+        if (counts != valid).any():
+            return None
+        whole.append(smallest_integers(counts))
+    return smallest_integers(np.stack(whole))
 
 
 def smallest_integers(values: np.ndarray) -> np.ndarray:

@@ -19,12 +19,17 @@ _SEX = {"f": "female", "female": "female", "m": "male", "male": "male"}
 RATE_OPTION = "sample_rate in Hz, --input-rate"
 UNIT_OPTION = "unit such as uV, --input-unit"
 LEADS_OPTION = "leads, --input-leads"
+_LONGEST = 64  # letters of a lead's name or a unit; so that no file fills the memory with what is kept of names
 _OLDEST = 130  # years; more is a code for "unknown" or a slip
 
 
-@functools.lru_cache(maxsize=1000)
 def lead_position(name: str) -> Optional[int]:
     """Position in `LEADS` of a name in any case, as it is or as in `Lead I`, `MDC_ECG_LEAD_AVR`; None if no lead."""
+    return _lead_position(name) if len(name) <= _LONGEST else None
+
+
+@functools.lru_cache(maxsize=1000)
+def _lead_position(name: str) -> Optional[int]:
     text = name.strip().lower()
     decoration = _DECORATION.match(text)
     return _POSITION.get(text[decoration.end() :] if decoration else text)
@@ -68,9 +73,13 @@ def _as_given(positions: List[Optional[int]], given: List[int], where: object) -
     return positions if said else list(given)
 
 
-@functools.lru_cache(maxsize=1000)
 def millivolts(unit: str) -> Optional[float]:
     """mV in one of a unit such as `uV`, `mV`, `Volt`, in any case; None if it is no voltage."""
+    return _millivolts(unit) if len(unit) <= _LONGEST else None
+
+
+@functools.lru_cache(maxsize=1000)
+def _millivolts(unit: str) -> Optional[float]:
     text = unit.strip().lower()
     return _MILLIVOLTS.get(_WORDS.get(text.rstrip("s"), text))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Optional
 
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.readers.facts import shown
 
 _HEAD = 8192  # bytes; comments and a document type may stand before the root of an XML file
 _MAGIC = {
@@ -20,7 +21,7 @@ _ROOTS = {
     "annotatedecg": "HL7 aECG",
     "ecg": "Mortara XML",
 }
-_BEFORE_ROOT = re.compile(r"<!--.*?-->|<\?.*?\?>|<![A-Za-z][^<>\[]*(?:\[[^\]]*\])?\s*>", re.DOTALL)
+_BEFORE_ROOT = re.compile(r"\s*(?:<!--.*?-->|<\?.*?\?>|<![A-Za-z][^<>\[]*(?:\[[^\]]*\]\s*)?>)", re.DOTALL)
 _ROOT = re.compile(r"\s*<(?:[\w.-]+:)?([\w.-]+)")
 # record name (with segments), number of signals, rate, samples, and what stands for a time and a date
 _WFDB_LINE = re.compile(r"[\w.-]+(?:/\d+)?\s+\d+(?:\s+\d[\d.e+-]*(?:/\S+)?(?:\s+\d+(?:\s+[\w:./-]+){0,2})?)?")
@@ -112,9 +113,12 @@ def _decoded(head: bytes) -> str:
 
 
 def _xml_format(path: Path, text: str) -> str:
-    root = _ROOT.match(_BEFORE_ROOT.sub("", text))
+    at = 0
+    while before := _BEFORE_ROOT.match(text, at):
+        at = before.end()
+    root = _ROOT.match(text, at)
     kind = root.group(1) if root else ""
     if kind.lower() not in _ROOTS:
-        said = f"XML of the kind <{kind}>" if kind else "XML without a root element"
+        said = f"XML of the kind <{shown(kind, 40)}>" if kind else "XML without a root element"
         raise UserError(f"{path}: {said} is not supported; {_SUPPORTED}")
     return _ROOTS[kind.lower()]

@@ -1,7 +1,7 @@
 """Limb leads that follow from I and II."""
 
 from dataclasses import replace
-from typing import Any, List, Tuple
+from typing import Any, List, Optional, Tuple
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from fairseq_signals_ext.readers.counts import smallest_integers
 from fairseq_signals_ext.readers.recording import Recording, StoredCounts
 
 _I, _II = 0, 1
+_EXACT = 2.0**53
 # lead -> (a, b, d): the lead is (a I + b II) / d; Einthoven's law and Goldberger's augmented leads
 _WEIGHTS = {2: (-1, 1, 1), 3: (-1, -1, 2), 4: (2, -1, 2), 5: (-1, 2, 2)}
 
@@ -21,7 +22,7 @@ def with_limb_leads(recording: Recording) -> Recording:
     Counts: if I and II share one scale, as in nearly every file, a derived lead is exact in integers
     (aVR is -(cI + cII) at half the scale). If not, it is rounded to half the finer of the two scales, and
     `signal` holds the rounded values, so that signal and counts agree in either case. The counts of the leads that
-    the file holds stay as they are.
+    the file holds stay as they are. No counts are kept if the scales differ so much that there are no such integers.
     """
     missing = tuple(lead for lead in _WEIGHTS if lead not in recording.leads)
     if not missing or not {_I, _II} <= set(recording.leads):
@@ -33,7 +34,7 @@ def with_limb_leads(recording: Recording) -> Recording:
     pair = recording.signal[[first, second]]
     rows = [_combined(pair, lead) for lead in missing]
     if stored is not None:
-        stored, rows = _derived_counts(stored, (first, second), missing, rows)
+        stored, rows = _derived_counts(stored, (first, second), missing, rows) or (None, rows)
     leads = recording.leads + missing
     order = np.argsort(leads)
     return replace(
@@ -69,8 +70,11 @@ def _combined(pair: np.ndarray, lead: int) -> np.ndarray:
 
 def _derived_counts(
     stored: StoredCounts, pair: Tuple[int, int], missing: Tuple[int, ...], rows: List[np.ndarray]
-) -> Tuple[StoredCounts, List[np.ndarray]]:
-    """The stored counts with those of the derived leads below, and the derived signals that these stand for."""
+) -> Optional[Tuple[StoredCounts, List[np.ndarray]]]:
+    """The stored counts with those of the derived leads below, and the derived signals that these stand for.
+
+    None if those are beyond the integers that float64 holds exactly.
+    """
     scales, zeros = stored.scale[list(pair)], stored.zero[list(pair)]
     if scales[0] == scales[1]:
         counts = np.stack([_weighted(stored.counts[list(pair)].astype(np.int64), lead) for lead in missing])
@@ -78,6 +82,8 @@ def _derived_counts(
         zero = np.array([_weighted(zeros, lead) for lead in missing])
     else:
         step = float(np.abs(scales).min()) / 2
+        if not all(np.abs(np.nan_to_num(row)).max(initial=0.0) < _EXACT * step for row in rows):
+            return None
         counts = np.stack([np.rint(np.nan_to_num(row / step)).astype(np.int64) for row in rows])
         scale, zero = np.full(len(missing), step), np.zeros(len(missing))
         rows = [np.where(np.isnan(row), np.nan, count * step) for row, count in zip(rows, counts)]

@@ -1,6 +1,7 @@
 """`Recording`: one ECG as it was taken, whatever file it came from."""
 
 import functools
+import math
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Optional, Tuple
@@ -18,6 +19,12 @@ class StoredCounts:
     counts: np.ndarray  # leads x samples, integer; any value where the recording's signal is NaN
     scale: np.ndarray  # leads, float64, mV per count
     zero: np.ndarray  # leads, float64
+
+    def is_finite(self) -> bool:
+        """Whether all that these integers can stand for is finite."""
+        largest = 2.0 ** (8 * self.counts.dtype.itemsize - 1)  # in Python, as numpy takes longer for twelve numbers
+        pairs = zip(self.scale.tolist(), self.zero.tolist())
+        return all(math.isfinite((largest + abs(zero)) * scale) for scale, zero in pairs)
 
     def millivolts(self) -> np.ndarray:
         """What the counts stand for: leads x samples, float64, mV."""

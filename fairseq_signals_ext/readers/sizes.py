@@ -1,4 +1,8 @@
-"""Files too large for the memory of the machine are refused before they are read, not by the system after it."""
+"""How large a recording may be: what a file claims is compared with its size and with the memory of the machine.
+
+A file too large for the memory is refused before it is read, not ended by the system after it; and one of a few bytes
+cannot make this process take gigabytes.
+"""
 
 import contextlib
 import functools
@@ -8,17 +12,47 @@ from typing import Union
 
 from fairseq_signals_ext.errors import UserError
 
-# what reading takes at most, in sizes of the file: integers, floats in mV, and one more copy of some leads
-_COPIES = 4
+# what a value takes at most while it is read: as its file has it, floats in mV, integers, and the same of leads that
+# are derived from it
+_BYTES_A_VALUE = 64
+# where a format can say many values in few bytes (compressed, or gaps), values per byte that no ECG reaches
+_VALUES_A_BYTE = 100
+# and what any file may claim, however small it is: 12 leads of 45 minutes at 500 Hz, a gigabyte in memory
+_ALWAYS = 2**24
 
 
-def check_size(path: Union[str, Path]) -> None:
-    """Raise a `UserError` if reading a file could take all memory; a file that is not there is left to the reader."""
+def check_size(path: Union[str, Path], copies: float = 4) -> None:
+    """Raise a `UserError` if reading a file could take all memory; a file that is not there is left to the reader.
+
+    Args:
+        copies: what reading takes at most, in sizes of the file; 4 is for integers of 16 bits, floats in mV, and one
+            more copy of some leads.
+    """
     with contextlib.suppress(OSError):
         size = os.stat(path).st_size
-        if _COPIES * size > _memory():
+        if copies * size > _memory():
             gigabytes = f"{size / 1e9:.1f} GB is too large for this machine's {_memory() / 1e9:.0f} GB of memory"
             raise UserError(f"{path}: {gigabytes}; cut it into pieces")
+
+
+def check_values(path: Union[str, Path], values: int) -> None:
+    """Raise a `UserError` if so many values, of all leads together, do not fit the memory."""
+    if _BYTES_A_VALUE * values > _memory():
+        needed = f"{_BYTES_A_VALUE * values / 1e9:.1f} GB of this machine's {_memory() / 1e9:.0f} GB of memory"
+        raise UserError(f"{path}: its signals would take {needed}; cut it into pieces")
+
+
+def check_claim(path: Union[str, Path], values: int, stored: int) -> None:
+    """Raise a `UserError` if a file claims more values than it can hold, or than fit the memory.
+
+    Args:
+        values: of all leads together, as the file claims.
+        stored: bytes of the file that hold them, compressed or with gaps between them.
+    """
+    if values > max(_ALWAYS, _VALUES_A_BYTE * stored):
+        claim = f"{values:,} values in {stored:,} bytes" if values < 10**15 else "more values than any file has"
+        raise UserError(f"{path}: it claims {claim}; it is damaged, get it again")
+    check_values(path, values)
 
 
 @functools.lru_cache(maxsize=None)

@@ -18,7 +18,11 @@ from fairseq_signals_ext.readers.facts import (
     shown,
 )
 from fairseq_signals_ext.readers.recording import Recording
+from fairseq_signals_ext.readers.sizes import check_values
 
+_LONGEST_NAME = 64  # letters of a column's name that are looked at; what comes after them names no lead and no unit
+_LONGEST_HEADER = 2**20  # letters
+_MOST_COLUMNS = 1000
 _WITH_UNIT = re.compile(r"(.*?)\s*(?:[(\[]\s*(\S+?)\s*[)\]]|[\s_/](\S*(?:v|volts?)))", re.IGNORECASE)
 _TIME_UNIT = "(s|sec|seconds|ms|msec|milliseconds)"
 _TIME = re.compile(
@@ -59,6 +63,9 @@ def read_table(
     layout = _layout(path)
     if not layout.names and leads is None:
         raise NotSaidError(f"{path}: it has no header with lead names; add one or give them ({LEADS_OPTION})", "leads")
+    if layout.columns > _MOST_COLUMNS:
+        columns = f"{layout.columns:,} columns, more than {_MOST_COLUMNS:,}"
+        raise UserError(f"{path}: it has {columns}; keep those of the leads")
     names = layout.names or [""] * layout.columns
     times = [column for column, name in enumerate(names) if _TIME.fullmatch(name)]
     if len(times) > 1:
@@ -92,9 +99,14 @@ def _layout(path: Path) -> _Layout:
         utf_16 = file.read(2) in (b"\xff\xfe", b"\xfe\xff")
     encoding = "utf-16" if utf_16 else "utf-8-sig"
     with open(path, encoding=encoding, errors="replace") as file:
-        first = next((line for line in file if line.strip()), "").strip("\r\n")
+        first = file.readline(_LONGEST_HEADER)
+        while first and not first.strip():
+            first = file.readline(_LONGEST_HEADER)
+    if len(first) == _LONGEST_HEADER:
+        raise UserError(f"{path}: its first line has more than {_LONGEST_HEADER:,} letters; give a row per sample")
+    first = first.strip("\r\n")
     separator = max("\t;,", key=first.count)
-    cells = [cell.strip().strip("\"'").strip() for cell in first.lstrip("#").split(separator)]
+    cells = [cell.strip().strip("\"'").strip()[:_LONGEST_NAME] for cell in first.lstrip("#").split(separator)]
     numeric = all(_is_number(cell if separator == "," else cell.replace(",", ".")) for cell in cells)
     return _Layout(encoding, separator, [] if numeric else cells, len(cells))
 
@@ -114,6 +126,7 @@ def _is_number(text: str) -> bool:
 
 def _numbers(path: Path, layout: _Layout, columns: List[int]) -> np.ndarray:
     """columns x samples, float64."""
+    check_values(path, len(columns) * _lines(path))
     with open(path, encoding=layout.encoding, errors="replace") as file:
         try:
             return np.loadtxt(
@@ -128,6 +141,15 @@ def _numbers(path: Path, layout: _Layout, columns: List[int]) -> np.ndarray:
             raise
         except ValueError as error:
             raise UserError(f"{path}: it does not hold numbers throughout ({shown(error)}); correct it") from error
+
+
+def _lines(path: Path) -> int:
+    """At most so many lines are in a file, in a small part of the time that reading takes."""
+    number = 1
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            number += block.count(b"\n") + block.count(b"\r")
+    return number
 
 
 def _rows(path: Path, lines: Iterator[str], layout: _Layout) -> Iterator[str]:

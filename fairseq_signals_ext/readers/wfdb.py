@@ -1,7 +1,6 @@
 """WFDB records (`.hea` with `.dat` or `.mat`): plain ones read here, all others with the `wfdb` library."""
 
 import os
-import re
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,15 +12,14 @@ import numpy as np
 from fairseq_signals_ext.errors import MissingPackageError, UserError
 from fairseq_signals_ext.files import walk_files
 from fairseq_signals_ext.leads import LEADS
-from fairseq_signals_ext.readers.facts import age_of, millivolts, rows_of_leads, sex_of
+from fairseq_signals_ext.readers.facts import age_of, millivolts, rows_of_leads, sex_of, shown
 from fairseq_signals_ext.readers.recording import Recording, StoredCounts
 from fairseq_signals_ext.readers.sizes import check_size
+from fairseq_signals_ext.readers.wfdb_claims import MOST_BYTES, checked_header
 from fairseq_signals_ext.readers.wfdb_header import parse_plain_header
 
-_BYTES_A_SAMPLE = {"8": 1, "80": 1, "16": 2, "61": 2, "160": 2, "24": 3, "32": 4}
 # format 16 marks an invalid sample with its smallest number
 _INVALID_16 = -(2**15)
-_COMMENT = re.compile(r"\s*([^:]+?)\s*:\s*(.*?)\s*")
 
 
 def find_wfdb(folder: Union[str, Path], names: Optional[Iterable[str]] = None) -> List[str]:
@@ -94,7 +92,7 @@ class _Signals:
 def _read_plain(header: Path) -> Optional[_Signals]:
     """A record with a plain header; None where `wfdb` has to read it, or to say what is wrong."""
     try:
-        plain = parse_plain_header(header.read_bytes())
+        plain = parse_plain_header(header.read_bytes()) if os.stat(header).st_size <= MOST_BYTES else None
         if plain is None:
             return None
         signals = os.path.join(os.path.dirname(header), plain.file_name)
@@ -131,6 +129,8 @@ def _read_with_wfdb(header: Path, stem: str) -> _Signals:
     per_frame = record.samps_per_frame or [1] * len(names)
     frames = {per_frame[column] for column in rows_of_leads(names, header).values()}
     joined = record.e_d_signal is None
+    if record.units is None:  # wfdb joins them all the same
+        raise UserError(f"{header}: its segments have signals of one name in different units; write them in one")
     if len(frames) != 1 or (joined and frames != {1}):
         raise UserError(f"{header}: its leads have different sample rates; resample them to one rate")
     return _Signals(
@@ -165,58 +165,24 @@ def _import_wfdb() -> ModuleType:
 def _read_record(header: Path, stem: str) -> Tuple[Any, List[np.ndarray]]:
     """A `wfdb.Record` and its signals; without `e_d_signal` if it was made of segments, whose gains may differ."""
     wfdb = _import_wfdb()
-    if not header.is_file():
-        raise UserError(f"{header}: no such file; give a WFDB header (.hea) that exists")
-    if not header.stat().st_size:
-        raise UserError(f"{header}: the file is empty; get it again")
     try:
-        record = wfdb.rdrecord(stem, physical=False, smooth_frames=False, m2s=False)
-        if isinstance(record, wfdb.MultiRecord):
+        if isinstance(checked_header(wfdb, header), wfdb.MultiRecord):
             record = wfdb.rdrecord(stem, physical=True)
             return record, list(record.p_signal.T)
-        physical = record.dac(expanded=True)
+        record = wfdb.rdrecord(stem, physical=False, smooth_frames=False)
+        return record, record.dac(expanded=True)
+    except UserError:
+        raise
     except Exception as error:  # wfdb has no common class for what a damaged file makes it raise
-        raise _explained(header, stem, error) from error
-    wrong_length = _wrong_length(header, record)
-    if wrong_length:
-        raise UserError(wrong_length)
-    return record, physical
+        raise _explained(header, error) from error
 
 
-def _explained(header: Path, stem: str, error: Exception) -> UserError:
+def _explained(header: Path, error: Exception) -> UserError:
     if isinstance(error, FileNotFoundError) and error.filename:
         missing = os.path.basename(os.fspath(error.filename))
-        return UserError(f"{header}: its file {missing!r} is missing; put it beside the header")
-    try:
-        wrong_length = _wrong_length(header, _import_wfdb().rdheader(stem))
-    except Exception:  # noqa: BLE001 - the header itself is what cannot be read
-        wrong_length = None
-    if wrong_length:
-        return UserError(wrong_length)
-    reason = " ".join(str(error).split())[:200]
-    return UserError(
-        f"{header}: wfdb cannot read this record ({type(error).__name__}: {reason}); mend its header or get it again"
-    )
-
-
-def _wrong_length(header: Path, record: Any) -> Optional[str]:
-    """What is wrong where a signal file is shorter or longer than the header says; wfdb ignores what is too long."""
-    names = record.file_name or ()
-    if not names or len(names) != record.n_sig:
-        return f"{header}: its first line says {record.n_sig} signals, but {len(names)} follow; get it again"
-    sizes: Dict[str, int] = {}
-    for name, fmt, frame, offset in zip(names, record.fmt, record.samps_per_frame, record.byte_offset):
-        if fmt not in _BYTES_A_SAMPLE or record.sig_len is None:
-            return None
-        sizes[name] = sizes.get(name, offset or 0) + record.sig_len * frame * _BYTES_A_SAMPLE[fmt]
-    for name, size in sizes.items():
-        found = (header.parent / name).stat().st_size
-        if found != size:
-            return (
-                f"{header}: its file {name!r} has {found} bytes, but {record.sig_len} samples a lead need {size}; "
-                "get the record again"
-            )
-    return None
+        return UserError(f"{header}: its file {shown(missing)!r} is missing; put it beside the header")
+    reason = f"{type(error).__name__}: {shown(error)}"
+    return UserError(f"{header}: wfdb cannot read this record ({reason}); mend its header or get it again")
 
 
 def _millivolts(header: Path, units: Sequence[str], positions: Dict[int, int]) -> np.ndarray:
@@ -225,7 +191,7 @@ def _millivolts(header: Path, units: Sequence[str], positions: Dict[int, int]) -
     for position, column in positions.items():
         factor = millivolts(str(units[column]))
         if factor is None:
-            unit, known = units[column], "mV, uV, nV or V"
+            unit, known = shown(units[column], 40), "mV, uV, nV or V"
             raise UserError(f"{header}: lead {LEADS[position]} has the unit {unit!r}; write {known} in the header")
         factors.append(factor)
     return np.array(factors)
@@ -259,9 +225,9 @@ def _facts(comments: Sequence[str]) -> Dict[str, Any]:
     """Patient, age, sex and codes from lines such as `Age: 74`."""
     values: Dict[str, str] = {}
     for comment in comments:
-        match = _COMMENT.fullmatch(comment)
-        if match:
-            values.setdefault(match.group(1).lower(), match.group(2))
+        name, colon, value = comment.partition(":")
+        if colon and name.strip():
+            values.setdefault(name.strip().lower(), value.strip())
     return {
         "patient": values.get("patient id") or values.get("patient") or None,
         "age": age_of(values.get("age")),

@@ -10,17 +10,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import List, Optional, Tuple
 
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+# every expression is linear in the length of its line: no two neighbours can match the same letters
+_WHOLE = r"\d{1,15}"
+_NUMBER = r"[-+]?(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE][-+]?\d{1,2})?"
 _RECORD_LINE = re.compile(
-    r"[-\w]+[ \t]+(?P<signals>\d+)[ \t]+(?P<rate>\d+\.?\d*)[ \t]+(?P<samples>\d+)"
+    rf"[-\w]+[ \t]+(?P<signals>\d{{1,6}})[ \t]+(?P<rate>\d{{1,15}}(?:\.\d{{0,30}})?)[ \t]+(?P<samples>{_WHOLE})"
     r"(?:[ \t]+(?P<time>\d{1,2}:\d\d:\d\d(?:\.\d{1,6})?)[ \t]+(?P<date>\d{1,2}/\d{1,2}/\d{4}))?"
     # dates written in another order are the day of a conversion, and wfdb ignores them as well
     r"(?:[ \t]+\d{1,2}-[A-Za-z]{3}-\d{4}[ \t]+\d{1,2}:\d\d:\d\d)?[ \t]*"
 )
 _SIGNAL_LINE = re.compile(
-    r"(?P<file>[-\w.]+)[ \t]+16(?:x1)?(?:\+(?P<offset>\d+))?"
-    rf"[ \t]+(?P<gain>{_NUMBER})(?:\((?P<baseline>-?\d+)\))?(?:/(?P<units>\w+))?"
-    r"[ \t]+\d+[ \t]+(?P<zero>-?\d+)[ \t]+-?\d+[ \t]+-?\d+[ \t]+\d+[ \t]+(?P<name>\w[-\w ]*?)[ \t]*"
+    rf"(?P<file>[-\w.]+)[ \t]+16(?:x1)?(?:\+(?P<offset>{_WHOLE}))?"
+    rf"[ \t]+(?P<gain>{_NUMBER})(?:\((?P<baseline>-?{_WHOLE})\))?(?:/(?P<units>\w+))?"
+    rf"[ \t]+\d+[ \t]+(?P<zero>-?{_WHOLE})[ \t]+-?\d+[ \t]+-?\d+[ \t]+\d+[ \t]+(?P<name>\w[-\w ]*)"
 )
 
 

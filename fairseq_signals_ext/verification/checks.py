@@ -19,6 +19,7 @@ from fairseq_signals_ext.preparation.plan import PLAN_NAME, Block, read_plan
 from fairseq_signals_ext.preparation.quality import FLAGS, likely_factor
 from fairseq_signals_ext.preparation.table import TABLE_NAME
 from fairseq_signals_ext.preparation.table_parts import REJECTED_NAME
+from fairseq_signals_ext.text_tables import of_cell
 from fairseq_signals_ext.verification.checksums import check_checksums
 from fairseq_signals_ext.verification.labels import check_labels
 from fairseq_signals_ext.verification.manifests import MANIFEST_COLUMNS, check_manifests
@@ -207,7 +208,7 @@ def _check_rejected(out: Path, plan: Sequence[Block], idx: np.ndarray) -> List[s
     try:
         check(path)
         with open(path, encoding="utf-8", newline="") as file:
-            listed = Counter(row["source_file"] for row in csv.DictReader(file))
+            listed = Counter(of_cell(row["source_file"]) for row in csv.DictReader(file))
     except UserError as error:
         return [str(error)]
     except (OSError, ValueError, KeyError) as error:
@@ -257,7 +258,7 @@ def _rejections(out: Path) -> List[str]:
     """Notes on what was rejected, by source and by the beginning of the reason."""
     try:
         with open(out / REJECTED_NAME, encoding="utf-8", newline="") as file:
-            counts = Counter((row["source"], row["reason"][:_REASON]) for row in csv.DictReader(file))
+            counts = Counter((of_cell(row["source"]), row["reason"][:_REASON]) for row in csv.DictReader(file))
     except (OSError, ValueError, KeyError, TypeError):  # has a line of its own
         return []
     return [f"{source}: {count} rejected: {reason}" for (source, reason), count in sorted(counts.items())]

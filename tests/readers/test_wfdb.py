@@ -165,20 +165,20 @@ def test_start_time_needs_a_date(tmp_path, counts):
 
 WRONG = {
     "no signal file": (lambda header: header.with_suffix(".dat").unlink(), "its file 'r.dat' is missing"),
-    "truncated": (lambda header: os.truncate(header.with_suffix(".dat"), 333), "has 333 bytes, but 100 samples a lead"),
+    "truncated": (lambda header: os.truncate(header.with_suffix(".dat"), 333), "has 333 bytes, but 100 samples per"),
     "too few samples": (
         lambda header: replace(header, " 500 100", " 500 90"),
-        "1000 bytes, but 90 samples a lead need",
+        "1000 bytes, but 90 samples per lead need",
     ),
     "too many samples": (lambda header: replace(header, " 500 100", " 500 110"), "1000 bytes, but 110 samples"),
     "lines missing": (
         lambda header: header.write_text("r 5 500 100\nr.dat 16 200/mV\n"),
         "says 5 signals, but 1 follow",
     ),
-    "not a header": (lambda header: header.write_text("nonsense\n"), "wfdb cannot read this record"),
+    "not a header": (lambda header: header.write_text("nonsense\n"), "is no line of a WFDB header"),
     "empty": (lambda header: header.write_text(""), "the file is empty"),
-    "binary": (lambda header: header.write_bytes(bytes(range(256))), "wfdb cannot read this record"),
-    "unknown format": (lambda header: replace(header, ".dat 16", ".dat 17"), "wfdb cannot read this record"),
+    "binary": (lambda header: header.write_bytes(bytes(range(256))), "is no line of a WFDB header"),
+    "unknown format": (lambda header: replace(header, ".dat 16", ".dat 17"), "signal format '17' is not known"),
     "no rate": (lambda header: replace(header, " 500 100", " 0 100"), "its sample rate is 0"),
     "unit": (lambda header: replace(header, "/mV", "/mmHg"), "lead I has the unit 'mmHg'"),
     "lead twice": (lambda header: replace(header, "AVF", "V1"), "lead 'V1' is there twice"),

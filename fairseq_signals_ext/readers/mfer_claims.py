@@ -1,0 +1,85 @@
+"""The definitions of an MFER file, gone through without reading samples: their number, depth and channels."""
+
+from pathlib import Path
+from typing import Optional, Tuple
+
+_MOST_DEFINITIONS = 100_000
+_MOST_CHANNELS = 256
+_MOST_PIECES = 100_000  # channels of all frames of samples together
+_DEEPEST = 4  # definitions within one another
+_MOST_WITHOUT_LENGTH = 20  # each is gone through again for each that it is within
+_LONGEST_NUMBER = 4  # bytes, of a channel
+_BYTE_ORDER, _CHANNELS, _WAVE, _OF_CHANNEL, _GROUP, _END = 0x01, 0x05, 0x1E, 0x3F, 0x67, 0x80
+
+
+def check_mfer(path: Path) -> None:
+    """Refuse a file of too many definitions or channels, or with definitions too deep in one another.
+
+    Raises:
+        ValueError: it is such a file.
+    """
+    content = path.read_bytes()
+    _Walk(content).through(0, len(content), 0)
+
+
+class _Walk:
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._definitions = self._pieces = self._without_length = 0
+        self._channels, self._order = 1, "big"
+
+    def through(self, at: int, end: int, depth: int) -> None:
+        """Go through the definitions between two places; where one is damaged, the reader says so."""
+        if depth > _DEEPEST:
+            raise ValueError(f"it has more than {_DEEPEST} definitions within one another")
+        while at < end:
+            tag = self._content[at]
+            at += 1
+            if tag == 0:
+                continue
+            if tag == _END:
+                return
+            if tag == _OF_CHANNEL:
+                at = self._after_channel(at)
+            length, at = self._length(at)
+            self._count(tag, self._content[at : at + min(length or 0, 8)])
+            if length is None:  # its content goes on here, up to zeros
+                continue
+            if tag in (_OF_CHANNEL, _GROUP):
+                self.through(at, min(at + length, end), depth + 1)
+            at += length
+
+    def _count(self, tag: int, value: bytes) -> None:
+        self._definitions += 1
+        if tag == _BYTE_ORDER:
+            self._order = "little" if value[:1] == b"\1" else "big"
+        elif tag == _CHANNELS:
+            self._channels = int.from_bytes(value, "little" if self._order == "little" else "big") if value else 1
+        elif tag == _WAVE:
+            self._pieces += self._channels
+        for what, number, most in (
+            ("definitions", self._definitions, _MOST_DEFINITIONS),
+            ("channels", self._channels, _MOST_CHANNELS),
+            ("channels in its frames", self._pieces, _MOST_PIECES),
+            ("definitions without a length", self._without_length, _MOST_WITHOUT_LENGTH),
+        ):
+            if number > most:
+                raise ValueError(f"it has more than {most:,} {what}")
+
+    def _after_channel(self, at: int) -> int:
+        """Place behind the number of a channel."""
+        for place in range(at, at + _LONGEST_NUMBER):
+            if place >= len(self._content) or not self._content[place] & 0x80:
+                return place + 1
+        raise ValueError("the number of a channel is too long")
+
+    def _length(self, at: int) -> Tuple[Optional[int], int]:
+        """Length of a definition, None if it does not say it, and where its value begins."""
+        first = self._content[at] if at < len(self._content) else 0
+        count = first & 0x7F
+        if first < 0x80:
+            return first, at + 1
+        if not count:
+            self._without_length += 1
+            return None, at + 1
+        return int.from_bytes(self._content[at + 1 : at + 1 + count], "big"), at + 1 + count
