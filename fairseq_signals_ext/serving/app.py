@@ -163,8 +163,8 @@ async def _while_connected(request: Request, answering: Coroutine[Any, Any, Resp
     """The answer, unless the sender goes before it is there."""
 
     async def sender_goes() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
+        if (await request.receive())["type"] != "http.disconnect":
+            await asyncio.get_running_loop().create_future()
 
     answered, gone = asyncio.ensure_future(answering), asyncio.ensure_future(sender_goes())
     try:

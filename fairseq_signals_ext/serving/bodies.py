@@ -48,10 +48,11 @@ class _Body:
     def __init__(self, receive: Receive, headers: Headers, limits: Limits):
         self._receive = receive
         self._limits = limits
-        announced = headers.get("content-length", "")
+        announced = headers.get("content-length", "")[:20]
         self._announced = int(announced) if announced.isascii() and announced.isdigit() else 0
-        self._has_more = self._announced > 0 or "transfer-encoding" in headers
-        self._is_late = False
+        # of what announces no body, no end is waited for
+        self._is_drained = not self._announced and "transfer-encoding" not in headers
+        self._is_over = self._is_late = False
         self._bytes = 0
         # time that the sender took, which is not that for which we kept it waiting; and both at the last look
         self._seconds = 0.0
@@ -74,16 +75,16 @@ class _Body:
         """Whether all has come, after what is left was read and thrown away, as long as that is soon done."""
         # a service that ends does not wait for it, but answers
         with contextlib.suppress(asyncio.TimeoutError, asyncio.CancelledError, UploadError):
-            if self._has_more and not self._is_late:
+            if not self._is_drained and not self._is_late:
                 await asyncio.wait_for(self._drain(), _SECONDS)
-        return not self._has_more
+        return self._is_drained
 
     async def _drain(self) -> None:
-        while self._has_more and self._bytes < _READ * self._limits.upload_bytes:
+        while not self._is_drained and self._bytes < _READ * self._limits.upload_bytes:
             await self._next()
 
     async def _next(self) -> Message:
-        if not self._has_more:
+        if self._is_over:
             return await self._receive()
         limits, began = self._limits, time.monotonic()
         left = limits.upload_seconds - self._seconds
@@ -93,13 +94,13 @@ class _Body:
             raise self._late(left <= limits.idle_seconds) from None
         self._seconds += time.monotonic() - began
         self._bytes += len(message.get("body", b""))
-        self._has_more = message.get("more_body", False)
+        self._is_drained = self._is_over = not message.get("more_body", False)
         self._check_rate()
         return message
 
     def _check_rate(self) -> None:
         seconds, size = self._looked
-        if self._has_more and self._seconds - seconds > self._limits.idle_seconds:
+        if not self._is_over and self._seconds - seconds > self._limits.idle_seconds:
             if self._bytes - size < self._limits.slowest * (self._seconds - seconds):
                 raise self._late(False)
             self._looked = (self._seconds, self._bytes)
