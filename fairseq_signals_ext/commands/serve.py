@@ -10,7 +10,7 @@ examples:
 /predict answers JSON; /report the page that the command report makes, with anonymous=1 without who the patient is. A
 request is one recording. Its files are kept in a temporary folder until it is answered; those that a killed service
 left are removed. A few requests are in work at a time and the model takes one after the other; the rest wait. Files are
-read by processes of their own: a file that takes more than 20 s or 2 GB to read is refused, and long ones keep no short
+read by processes of their own: a file that takes more than 15 s or 2 GB to read is refused, and long ones keep no short
 ones waiting. A request has 120 s to arrive and is broken off after 10 s without data. A recording lasts at most 24 h,
 one for a report 2 h. Other paths: /model (facts), /health. Ctrl-C ends it, within 5 s.
 For research use only. There is no authentication and no encryption, so by default only this machine is served.
@@ -24,8 +24,6 @@ import os
 import signal
 import socket
 import sys
-import threading
-import time
 import warnings
 from types import FrameType
 from typing import Any, Iterator, Optional
@@ -36,7 +34,6 @@ from fairseq_signals_ext.errors import UserError
 _WAITING = 2048  # connections that the system holds for us
 # what is in work has 2 s of them, and what is not answered then is refused
 _SECONDS_TO_END = 3
-_SECONDS_FOR_THREADS = 1.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -101,20 +98,14 @@ def _serve(app: Any, listening: socket.socket) -> None:
     )
     try:
         Server(config, app.state.service).run(sockets=[listening])
-    finally:
-        _end_threads()
-
-
-def _end_threads() -> None:
-    """End the process at once if a thread is still at work for nobody, which Python would wait for."""
-    end = time.monotonic() + _SECONDS_FOR_THREADS
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join(max(0, end - time.monotonic()))
-            if thread.is_alive():
-                logging.shutdown()
-                sys.stdout.flush()
-                os._exit(0)
+    except SystemExit as end:
+        if end.code:
+            raise
+    # its processes and files are gone; Python would wait for a thread in which the model is still at work for nobody,
+    # and take seconds to tidy up torch
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from fairseq_signals_ext.serving.reading import ReadUpload, read_short_upload, r
 from fairseq_signals_ext.serving.refusals import refusal_of
 from fairseq_signals_ext.serving.upload import Upload
 from fairseq_signals_ext.serving.uploads import ANONYMOUS, FIELDS, receive_upload
-from fairseq_signals_ext.serving.work import Read, Way, Work
+from fairseq_signals_ext.serving.work import Read, ReadShort, Way, Work
 
 # of a report, also that no other page shows it in a frame
 _REPORT_POLICY = f"{REPORT_POLICY}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -47,7 +47,7 @@ class Service:
         read_short, read: what reads uploads, in processes of their own.
     """
 
-    def __init__(self, model: LoadedModel, limits: Limits, read_short: Read, read: Read):
+    def __init__(self, model: LoadedModel, limits: Limits, read_short: ReadShort, read: Read):
         self._model = model
         self._limits = limits
         self._reads = read_short, read
@@ -192,7 +192,7 @@ def make_app(
     model: LoadedModel,
     limits: Limits,
     hosts: Hosts,
-    read_short: Read = read_short_upload,
+    read_short: ReadShort = read_short_upload,
     read: Read = read_upload,
 ) -> FastAPI:
     """The service as an ASGI application; its lifespan has to be run. Its `state.service` is the `Service`.

@@ -33,7 +33,8 @@ class Limits:
         slowest: bytes per second.
         arriving: requests that may be arriving, or wait for their turn; of the others nothing is read.
         small_bytes: of a request; more is read of `at_once` requests only, which bounds memory and disk.
-        readers: processes that read, with `quick_seconds` and `quick_bytes` of memory for each upload.
+        readers: processes that read, with `quick_seconds` and `quick_bytes` of memory for each upload. Seconds are of
+            the processor, so that others that use it change nothing, or three times as many by the clock.
         short_seconds: a longer recording, and one whose reading takes more than that, is taken by `slow_at_once`
             places of their own, so that the others do not wait for it.
         slow_waiting: uploads that may wait for these places.
@@ -52,12 +53,12 @@ class Limits:
     arriving: int = 256
     small_bytes: int = 1_000_000
     readers: int = 4
-    quick_seconds: float = 0.5
+    quick_seconds: float = 0.3
     quick_bytes: int = 500_000_000
     short_seconds: float = 60.0
     slow_at_once: int = 2
     slow_waiting: int = 16
-    read_seconds: float = 20.0
+    read_seconds: float = 15.0
     read_bytes: int = 2_000_000_000
 
     @property

@@ -2,12 +2,16 @@
 
 import asyncio
 import contextlib
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, List, Sequence, Set
 
 from fairseq_signals_ext.serving.stoppable import ProcessEnded, StoppableProcess
 
 __all__ = ["OutOfTime", "ProcessEnded", "Readers"]
+
+# times the seconds of the processor; and how often one looks in as many
+_BY_THE_CLOCK, _LOOKS = 3, 4
 
 
 class OutOfTime(Exception):
@@ -21,7 +25,7 @@ class Readers:
 
     Args:
         number: of processes; the others wait.
-        seconds: that a call may take.
+        seconds: that a call may take, of the processor, or three times as many by the clock.
         memory, niceness, modules: as `StoppableProcess`.
     """
 
@@ -55,9 +59,7 @@ class Readers:
             running = self._in_thread(process.call, function, *arguments)
             is_sound = False
             try:
-                await asyncio.wait([running], timeout=self._seconds)
-                if not running.done():
-                    raise OutOfTime
+                await self._wait(process, running)
                 is_sound = not isinstance(running.exception(), (ProcessEnded, MemoryError))
                 return running.result()
             finally:
@@ -66,6 +68,14 @@ class Readers:
                 else:
                     process.stop()
                     self._in_thread(self._replace, process)
+
+    async def _wait(self, process: StoppableProcess, running: "asyncio.Future[Any]") -> None:
+        began, used = time.monotonic(), process.seconds_used()
+        while not (await asyncio.wait([running], timeout=self._seconds / _LOOKS))[0]:
+            now = process.seconds_used()
+            is_over = used is not None and now is not None and now - used > self._seconds
+            if is_over or time.monotonic() - began > _BY_THE_CLOCK * self._seconds:
+                raise OutOfTime
 
     def end(self) -> None:
         """End the processes, whatever they do."""

@@ -5,7 +5,7 @@ This runs in a process of its own, see `readers`, so it needs what reading needs
 
 import math
 from pathlib import Path
-from typing import List, NamedTuple, Set
+from typing import List, NamedTuple, Optional, Set
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.readers import Recording, read_ecg
@@ -22,10 +22,6 @@ _ONE = "send one recording at a time"
 _NO_FILE = "~"
 
 
-class IsLong(Exception):
-    """A recording is longer than those that are answered at once."""
-
-
 class ReadUpload(NamedTuple):
     """A recording that was uploaded.
 
@@ -38,16 +34,11 @@ class ReadUpload(NamedTuple):
     recording: Recording
 
 
-def read_short_upload(upload: Upload, limits: Limits, sample_rate: float) -> ReadUpload:
-    """As `read_upload`.
-
-    Raises:
-        IsLong: it lasts longer than `limits.short_seconds`.
-    """
+def read_short_upload(upload: Upload, limits: Limits, sample_rate: float) -> Optional[ReadUpload]:
+    """As `read_upload`; None if the recording lasts longer than `limits.short_seconds`."""
     found = read_upload(upload, limits, sample_rate)
-    if found.recording.samples > limits.short_seconds * found.recording.sample_rate:
-        raise IsLong
-    return found
+    is_short = found.recording.samples <= limits.short_seconds * found.recording.sample_rate
+    return found if is_short else None
 
 
 def read_upload(upload: Upload, limits: Limits, sample_rate: float) -> ReadUpload:

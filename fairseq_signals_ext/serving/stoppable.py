@@ -8,7 +8,7 @@ import os
 import pickle
 import signal
 from pathlib import Path
-from typing import Any, Callable, Sequence, Tuple
+from typing import Any, Callable, Optional, Sequence, Tuple
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.processes import end_with
@@ -69,6 +69,14 @@ class StoppableProcess:
         if is_result:
             return found
         raise found
+
+    def seconds_used(self) -> Optional[float]:
+        """Time of the processor that it has used; None where the system does not say it."""
+        with contextlib.suppress(OSError):
+            # user's and the system's, after a name that may have blanks
+            times = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+            return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
+        return None
 
     def stop(self) -> None:
         """End it at once; a call that it is in raises `ProcessEnded`."""

@@ -5,7 +5,7 @@ import contextlib
 import threading
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, AsyncIterator, Callable, Generic, TypeVar
+from typing import Any, AsyncIterator, Callable, Generic, Optional, TypeVar
 
 from starlette.responses import Response
 
@@ -14,13 +14,14 @@ from fairseq_signals_ext.inference.reading_ahead import reason_of
 from fairseq_signals_ext.serving.lanes import Turns, giving_way
 from fairseq_signals_ext.serving.limits import Limits, UploadError
 from fairseq_signals_ext.serving.readers import OutOfTime, ProcessEnded, Readers
-from fairseq_signals_ext.serving.reading import MODULES, IsLong, ReadUpload
+from fairseq_signals_ext.serving.reading import MODULES, ReadUpload
 from fairseq_signals_ext.serving.refusals import refusal_of
 from fairseq_signals_ext.serving.upload import Upload
 
 _NICENESS = 10
 
 Read = Callable[[Upload, Limits, float], ReadUpload]
+ReadShort = Callable[[Upload, Limits, float], Optional[ReadUpload]]
 Result = TypeVar("Result")
 Said = TypeVar("Said")
 
@@ -53,7 +54,7 @@ class Work:
         read_short, read: what runs in the processes, see `reading`.
     """
 
-    def __init__(self, model: LoadedModel, limits: Limits, read_short: Read, read: Read):
+    def __init__(self, model: LoadedModel, limits: Limits, read_short: ReadShort, read: Read):
         self._model, self._limits = model, limits
         self._read_short, self._read = read_short, read
         self._at_once = asyncio.Semaphore(limits.at_once)
@@ -89,7 +90,7 @@ class Work:
             await turn.enter_async_context(self._at_once)
             await waiting.aclose()
             found = None
-            with contextlib.suppress(OutOfTime, MemoryError, IsLong):
+            with contextlib.suppress(OutOfTime, MemoryError):
                 found = await _read(self._readers, self._read_short, *given)
             if found is not None:
                 return await _in_thread(self._runner, self._short, way, upload, found)
@@ -118,7 +119,7 @@ class Work:
         try:
             return await _read(self._slow_readers, self._read, upload, limits, sample_rate)
         except OutOfTime:
-            needs = f"more than {limits.read_seconds:g} s"
+            needs = f"more than {limits.read_seconds:g} s of the processor"
         except MemoryError:
             needs = f"more than {limits.read_bytes / 1e9:g} GB of memory"
         raise UploadError(f"{upload.name}: reading it takes {needs}; send a part of it, or another format", 422)
@@ -133,10 +134,10 @@ class Work:
             return way.tell(found, said)
 
 
-async def _read(readers: Readers, read: Read, upload: Upload, *arguments: Any) -> ReadUpload:
+async def _read(readers: Readers, read: Callable[..., Result], upload: Upload, *arguments: Any) -> Result:
     try:
         return await readers.call(read, upload, *arguments)
-    except (OutOfTime, MemoryError, IsLong, ImportError):
+    except (OutOfTime, MemoryError, ImportError):
         raise
     except ProcessEnded:
         told = "reading it ended the process that read it (out of memory, or a damaged file); get it again, or cut it"
