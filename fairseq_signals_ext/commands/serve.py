@@ -8,8 +8,11 @@ examples:
   curl -F file=@ecg.dcm -F anonymous=1 http://127.0.0.1:8000/report > report.html
 
 /predict answers JSON; /report the page that the command report makes, with anonymous=1 without who the patient is. A
-request is one recording. Its files are kept in a temporary folder until it is answered. A few requests are in work at a
-time and the model takes one after the other; the rest wait. Other paths: /model (facts), /health. Ctrl-C ends it.
+request is one recording. Its files are kept in a temporary folder until it is answered; those that a killed service
+left are removed. A few requests are in work at a time and the model takes one after the other; the rest wait. Files are
+read by processes of their own: a file that takes more than 15 s or 2 GB to read is refused, and long ones keep no short
+ones waiting. A request has 120 s to arrive and is broken off after 10 s without data. A recording lasts at most 24 h,
+one for a report 2 h. Other paths: /model (facts), /health. Ctrl-C ends it, within 5 s.
 For research use only. There is no authentication and no encryption, so by default only this machine is served.
 """
 
@@ -17,6 +20,7 @@ import argparse
 import contextlib
 import errno
 import logging
+import os
 import signal
 import socket
 import sys
@@ -28,7 +32,8 @@ from fairseq_signals_ext.commands import _run_arguments as run_arguments
 from fairseq_signals_ext.errors import UserError
 
 _WAITING = 2048  # connections that the system holds for us
-_SECONDS_TO_END = 10
+# what is in work has 2 s of them, and what is not answered then is refused
+_SECONDS_TO_END = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM.
 
     Raises:
-        UserError: the model cannot be used, or the address cannot be listened at.
+        UserError: the model cannot be used, the address cannot be listened at, or there is nowhere to keep uploads.
     """
     # before fairseq is imported, which would show everything
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -56,6 +61,7 @@ def run(options: argparse.Namespace) -> int:
 
     import fairseq_signals_ext
     from fairseq_signals_ext.serving.app import make_app
+    from fairseq_signals_ext.serving.folders import remove_left_folders
     from fairseq_signals_ext.serving.guard import hosts_of, is_local
     from fairseq_signals_ext.serving.limits import Limits
 
@@ -63,6 +69,7 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"--max-upload-mb {options.max_upload_mb:g}: give 0.001 to 100000")
     with _ending_on_signals(), _listening(options.host, options.port) as listening:
         model = fairseq_signals_ext.load(options.checkpoint, **run_arguments.model_options(options))
+        remove_left_folders()
         app = make_app(model, Limits(round(options.max_upload_mb * 1e6)), hosts_of(options.host))
         if not is_local(options.host):
             warning = "anyone who can reach it may use it, as there is no authentication and no encryption"
@@ -75,15 +82,30 @@ def run(options: argparse.Namespace) -> int:
 def _serve(app: Any, listening: socket.socket) -> None:
     import uvicorn
 
+    from fairseq_signals_ext.serving.connections import Connection, Server, allow_many_connections
+
+    allow_many_connections()
     config = uvicorn.Config(
         app,
+        loop="asyncio",
+        http=Connection,
+        ws="none",
         log_level="warning",
         access_log=False,
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=_SECONDS_TO_END,
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    try:
+        Server(config, app.state.service).run(sockets=[listening])
+    except SystemExit as end:
+        if end.code:
+            raise
+    # its processes and files are gone; Python would wait for a thread in which the model is still at work for nobody,
+    # and take seconds to tidy up torch
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from fairseq_signals_ext.reporting.options import ReportOptions
 from fairseq_signals_ext.reporting.page import NEIGHBOURS, PAGE
 from fairseq_signals_ext.reporting.scores import scores_section
 
-__all__ = ["ReportOptions", "report_html", "write_report"]
+__all__ = ["ReportOptions", "report_html", "report_page", "write_report"]
 
 _DEFAULT = ReportOptions()
 
@@ -63,7 +63,12 @@ def report_html(model: AnyModel, recording: Recording, *, name: str = "", option
             that only runs, an unknown label, an index or an evaluation of another model.
     """
     check_options(model, options)
-    findings = find(model, recording, name, options)
+    return report_page(find(model, recording, name, options))
+
+
+def report_page(findings: Findings) -> str:
+    """The same of what was found; asks no model, and draws, which one thread may do at a time."""
+    options = findings.options
     layout = choose_layout(findings)
     return Template(PAGE).substitute(
         title=_title(findings),

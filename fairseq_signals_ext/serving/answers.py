@@ -6,6 +6,7 @@ from fairseq_signals_ext.inference.model import LoadedModel, Prediction
 from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.preparation.quality import FLAGS
 from fairseq_signals_ext.readers import Recording
+from fairseq_signals_ext.readers.facts import shown
 
 NOTE = "Research use only: not a medical device, and no diagnosis."
 
@@ -20,7 +21,7 @@ def answer(recording: Recording, prediction: Prediction, model: LoadedModel) -> 
         `start` and `end` (s) and `scores`, one a label; `model`, see `model_facts`; `note`.
     """
     return {
-        "record_id": recording.record_id,
+        "record_id": shown(recording.record_id),
         "seconds": recording.samples / recording.sample_rate,
         "sample_rate": recording.sample_rate,
         "leads": [LEADS[lead] for lead in recording.leads],

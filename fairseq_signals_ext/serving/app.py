@@ -1,108 +1,88 @@
-"""The service itself: what it answers at which path, and how many requests it works on at a time."""
+"""The service itself: what it answers at which path, and how it begins and ends."""
 
 import asyncio
 import contextlib
 import dataclasses
-import functools
-import tempfile
-from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, AsyncIterator, Callable, Dict, Iterator, Sequence, Tuple, TypeVar
+from typing import Any, AsyncIterator, Coroutine, Dict, Sequence, Set
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 
-from fairseq_signals_ext.errors import MissingPackageError, UserError, how_to_install
-from fairseq_signals_ext.inference.model import LoadedModel
-from fairseq_signals_ext.readers import Recording
-from fairseq_signals_ext.reporting.findings import check_options
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.inference.model import LoadedModel, Prediction
+from fairseq_signals_ext.reporting.findings import Findings, check_options, find
 from fairseq_signals_ext.reporting.page import CONTENT_SECURITY_POLICY as REPORT_POLICY
-from fairseq_signals_ext.reporting.report import ReportOptions, report_html
+from fairseq_signals_ext.reporting.report import ReportOptions, report_page
 from fairseq_signals_ext.serving.answers import answer, model_facts
+from fairseq_signals_ext.serving.bodies import Bodies
+from fairseq_signals_ext.serving.folders import upload_folder
 from fairseq_signals_ext.serving.guard import Guard, Hosts
 from fairseq_signals_ext.serving.limits import Limits, UploadError
 from fairseq_signals_ext.serving.page import CONTENT_SECURITY_POLICY, PAGE
-from fairseq_signals_ext.serving.reading import main_file, read_upload
-from fairseq_signals_ext.serving.uploads import ANONYMOUS, FIELDS, Upload, receive_upload
+from fairseq_signals_ext.serving.reading import ReadUpload, read_short_upload, read_upload
+from fairseq_signals_ext.serving.refusals import refusal_of
+from fairseq_signals_ext.serving.upload import Upload
+from fairseq_signals_ext.serving.uploads import ANONYMOUS, FIELDS, receive_upload
+from fairseq_signals_ext.serving.work import Read, ReadShort, Way, Work
 
 # of a report, also that no other page shows it in a frame
 _REPORT_POLICY = f"{REPORT_POLICY}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-FOLDER_PREFIX = "fairseq-signals-ext-upload-"
-
-Result = TypeVar("Result")
+# s; what is in work when the service ends may go on so long
+_SECONDS_TO_END = 2
+_ENDING = "upload: the service is ending; send it again later"
 
 
 class Service:
     """Answers requests with one model.
 
-    At most `limits.at_once` requests are in work; the others wait, and nothing of them is read meanwhile. Recordings
-    are read in one thread (`read_ecg` reads one at a time) and the model runs and reports are made in another, so that
-    both work at the same time and memory does not grow with the number of requests.
+    An upload first arrives, and waits for its turn after that, so that a slow one keeps nobody waiting; see `work` for
+    what follows.
 
     Args:
         model: that answers.
         limits: of requests.
+        read_short, read: what reads uploads, in processes of their own.
     """
 
-    def __init__(self, model: LoadedModel, limits: Limits):
+    def __init__(self, model: LoadedModel, limits: Limits, read_short: ReadShort, read: Read):
         self._model = model
         self._limits = limits
+        self._reads = read_short, read
         self._report_options = _report_options(model)
+        self._tasks: Set["asyncio.Task[Any]"] = set()
+        self._is_ending = False
 
     @contextlib.asynccontextmanager
     async def running(self, _: FastAPI) -> AsyncIterator[None]:
         """Make what belongs to an event loop, and end it with the service."""
-        self._turns = asyncio.Semaphore(self._limits.at_once)
-        with ThreadPoolExecutor(1, "reader") as self._reader, ThreadPoolExecutor(1, "model") as self._runner:
-            yield
-
-    @contextlib.asynccontextmanager
-    async def recording(
-        self, request: Request, fields: Sequence[str] = FIELDS
-    ) -> AsyncIterator[Tuple[Upload, Recording]]:
-        """The recording that was uploaded; its files are there until the block ends.
-
-        Args:
-            fields: that the request may have.
-
-        Raises:
-            UploadError: it cannot be used, or the block raises a `UserError`; in the sender's words.
-        """
-        async with self._turns:
-            with tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX) as folder:
-                upload = await receive_upload(request, Path(folder), self._limits, fields)
-                with self._in_senders_words(upload):
-                    yield upload, await _in_thread(self._reader, read_upload, upload, self._limits)
-
-    @contextlib.contextmanager
-    def _in_senders_words(self, upload: Upload) -> Iterator[None]:
+        self._arriving = asyncio.Semaphore(self._limits.arriving)
+        self._large = asyncio.Semaphore(self._limits.at_once)
+        self._work = Work(self._model, self._limits, *self._reads)
         try:
             yield
-        except UserError as error:
-            status = 501 if isinstance(error, MissingPackageError) else getattr(error, "status", 422)
-            message = str(error).replace(str(self._model.source), self._model.name)
-            raise UploadError(upload.in_senders_words(message), status) from error
-        except ModuleNotFoundError as error:
-            cure = how_to_install(error.name or "")
-            if cure is None:
-                raise
-            raise UploadError(cure, 501) from error
+        finally:
+            self._work.end()
 
-    async def predict(self, request: Request) -> JSONResponse:
+    def warm(self) -> None:
+        """Start the processes that read before the first upload comes; in the event loop."""
+        self._work.warm()
+
+    def end(self) -> None:
+        """Let requests in work go on for a moment, and refuse those that come; in the event loop."""
+        self._is_ending = True
+        for task in self._tasks:
+            asyncio.get_running_loop().call_later(_SECONDS_TO_END, task.cancel)
+
+    async def predict(self, request: Request) -> Response:
         """`POST /predict`: what the model says of the uploaded recording, see `answers.answer`."""
-        async with self.recording(request) as (_, recording):
-            prediction = await _in_thread(self._runner, self._model.predict, recording)
-            return JSONResponse(answer(recording, prediction, self._model))
+        return await self._answer(request, FIELDS, Way(self._predict, self._told))
 
-    async def report(self, request: Request) -> HTMLResponse:
+    async def report(self, request: Request) -> Response:
         """`POST /report`: the page of `report_html` on the uploaded recording; `anonymous=1` hides whose it is."""
-        async with self.recording(request, (*FIELDS, ANONYMOUS)) as (upload, recording):
-            options = dataclasses.replace(self._report_options, anonymous=upload.anonymous)
-            name = upload.names[main_file(upload)]
-            make = functools.partial(report_html, self._model, recording, name=name, options=options)
-            content = await _in_thread(self._runner, make)
-            return HTMLResponse(content, headers={"content-security-policy": _REPORT_POLICY})
+        return await self._answer(request, (*FIELDS, ANONYMOUS), Way(self._find, self._reported))
 
     async def model(self) -> Dict[str, Any]:
         """`GET /model`: facts of the model, and the limits that a sender should know."""
@@ -116,6 +96,87 @@ class Service:
         """`GET /`: the page on which one drops files."""
         return HTMLResponse(PAGE, headers={"content-security-policy": CONTENT_SECURITY_POLICY})
 
+    def _predict(self, model: LoadedModel, _: Upload, found: ReadUpload) -> Prediction:
+        return model.predict(found.recording)
+
+    def _told(self, found: ReadUpload, prediction: Prediction) -> Response:
+        return JSONResponse(answer(found.recording, prediction, self._model))
+
+    def _find(self, model: LoadedModel, upload: Upload, found: ReadUpload) -> Findings:
+        hours, most = found.recording.samples / found.recording.sample_rate / 3600, self._limits.report_hours
+        if hours > most:
+            hint = "send a part of it, or ask /predict"
+            raise UploadError(f"{found.name}: lasts {hours:.1f} h, more than the {most:g} h of a report; {hint}")
+        options = dataclasses.replace(self._report_options, anonymous=upload.anonymous)
+        return find(model, found.recording, found.name, options)
+
+    def _reported(self, _: ReadUpload, findings: Findings) -> Response:
+        return HTMLResponse(report_page(findings), headers={"content-security-policy": _REPORT_POLICY})
+
+    async def _answer(self, request: Request, fields: Sequence[str], way: Way[Any]) -> Response:
+        """The answer to an upload; its files are there until then.
+
+        Args:
+            fields: that the request may have.
+
+        Raises:
+            UploadError: it has none; in the sender's words.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            if self._is_ending:
+                raise UploadError(_ENDING, 503)
+            with upload_folder() as folder:
+                return await self._answer_in(folder, request, fields, way)
+        except asyncio.CancelledError:
+            if not self._is_ending:
+                raise
+            raise UploadError(_ENDING, 503) from None
+        except Exception as error:
+            refusal = refusal_of(error)
+            if refusal is None:
+                raise
+            raise refusal from error
+        finally:
+            self._tasks.discard(task)
+
+    async def _answer_in(self, folder: Path, request: Request, fields: Sequence[str], way: Way[Any]) -> Response:
+        async with contextlib.AsyncExitStack() as waiting:
+            await waiting.enter_async_context(self._arriving)
+
+            async def enlarge() -> None:
+                await waiting.enter_async_context(self._large)
+
+            upload = await receive_upload(request, folder, self._limits, fields, enlarge)
+            try:
+                return await _while_connected(request, self._work.answer(upload, way, waiting))
+            except UserError as error:
+                refusal = refusal_of(error)
+                assert refusal is not None
+                message = str(refusal).replace(str(self._model.source), self._model.name)
+                raise UploadError(upload.in_senders_words(message), refusal.status) from error
+
+
+async def _while_connected(request: Request, answering: Coroutine[Any, Any, Response]) -> Response:
+    """The answer, unless the sender goes before it is there."""
+
+    async def sender_goes() -> None:
+        if (await request.receive())["type"] != "http.disconnect":
+            await asyncio.get_running_loop().create_future()
+
+    answered, gone = asyncio.ensure_future(answering), asyncio.ensure_future(sender_goes())
+    try:
+        await asyncio.wait([answered, gone], return_when=asyncio.FIRST_COMPLETED)
+        if not answered.done():
+            raise UploadError("upload: was broken off; send it again", 400)
+        return answered.result()
+    finally:
+        answered.cancel()
+        gone.cancel()
+        await asyncio.gather(answered, gone, return_exceptions=True)
+
 
 def _report_options(model: LoadedModel) -> ReportOptions:
     """With the map of where the model looked, unless it is an export that only runs."""
@@ -127,23 +188,26 @@ def _report_options(model: LoadedModel) -> ReportOptions:
     return options
 
 
-async def _in_thread(executor: Executor, function: Callable[..., Result], *arguments: Any) -> Result:
-    return await asyncio.get_running_loop().run_in_executor(executor, function, *arguments)
-
-
-def make_app(model: LoadedModel, limits: Limits, hosts: Hosts) -> FastAPI:
-    """The service as an ASGI application; its lifespan has to be run.
+def make_app(
+    model: LoadedModel,
+    limits: Limits,
+    hosts: Hosts,
+    read_short: ReadShort = read_short_upload,
+    read: Read = read_upload,
+) -> FastAPI:
+    """The service as an ASGI application; its lifespan has to be run. Its `state.service` is the `Service`.
 
     Args:
         model: one with labels.
         limits: of requests.
         hosts: by which the service may be called.
+        read_short, read: functions of modules that read uploads, see `reading`.
 
     Raises:
         UserError: the model was only pretrained.
     """
     model.check_predicts()
-    service = Service(model, limits)
+    service = Service(model, limits, read_short, read)
     # the framework's own pages load scripts from elsewhere
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=service.running)
     app.add_api_route("/predict", service.predict, methods=["POST"], response_model=None)
@@ -155,6 +219,8 @@ def make_app(model: LoadedModel, limits: Limits, hosts: Hosts) -> FastAPI:
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(Exception, _failed)
     app.add_middleware(Guard, hosts=hosts)
+    app.add_middleware(Bodies, limits=limits)
+    app.state.service = service
     return app
 
 

@@ -1,8 +1,11 @@
-"""From the files of an upload to a recording, without looking at any other file."""
+"""From the files of an upload to a recording, without looking at any other file.
+
+This runs in a process of its own, see `readers`, so it needs what reading needs and no more.
+"""
 
 import math
 from pathlib import Path
-from typing import List, Set
+from typing import List, NamedTuple, Optional, Set
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.readers import Recording, read_ecg
@@ -10,31 +13,59 @@ from fairseq_signals_ext.readers.facts import shown
 from fairseq_signals_ext.readers.formats import format_of
 from fairseq_signals_ext.readers.matlab import MatFile
 from fairseq_signals_ext.serving.limits import Limits, UploadError
-from fairseq_signals_ext.serving.uploads import Upload
+from fairseq_signals_ext.serving.upload import Upload
 
+# that readers import when they need them, and a process in advance
+MODULES = ("fairseq_signals_ext.readers.clinical", "ecgdatakit.parsing", "pydicom", "scipy.io", "h5py")
 _ONE = "send one recording at a time"
 # stands for a gap between segments, or for a signal without a file
 _NO_FILE = "~"
 
 
-def read_upload(upload: Upload, limits: Limits) -> Recording:
+class ReadUpload(NamedTuple):
+    """A recording that was uploaded.
+
+    Attributes:
+        name: the sender's of its file, of several that which stands for all.
+        recording: read from it.
+    """
+
+    name: str
+    recording: Recording
+
+
+def read_short_upload(upload: Upload, limits: Limits, sample_rate: float) -> Optional[ReadUpload]:
+    """As `read_upload`; None if the recording lasts longer than `limits.short_seconds`."""
+    found = read_upload(upload, limits, sample_rate)
+    is_short = found.recording.samples <= limits.short_seconds * found.recording.sample_rate
+    return found if is_short else None
+
+
+def read_upload(upload: Upload, limits: Limits, sample_rate: float) -> ReadUpload:
     """Read the recording.
+
+    Args:
+        sample_rate: Hz, of the model.
 
     Raises:
         UploadError: the files are not one recording, of no supported kind, name files that were not sent, or hold or
             claim more than the limits.
         UserError: see `read_ecg`.
     """
-    path = upload.folder / main_file(upload)
+    main = main_file(upload)
+    path = upload.folder / main
     if path.suffix == ".hea":
         _check_headers(upload, path, limits)
     else:
         _check_kind(path, limits)
     recording = read_ecg(path, sample_rate=upload.sample_rate, leads=upload.leads, unit=upload.unit)
-    hours = recording.samples / recording.sample_rate / 3600
-    if hours > limits.hours:
-        raise UploadError(f"{path}: lasts {hours:.1f} h, more than {limits.hours:g} h; send a part of it", 422)
-    return recording
+    seconds = recording.samples / recording.sample_rate
+    if seconds > 3600 * limits.hours:
+        raise UploadError(f"{path}: lasts {seconds / 3600:.1f} h, more than {limits.hours:g} h; send a part of it", 422)
+    if seconds * sample_rate * len(recording.leads) > limits.resampled:
+        told = f"lasts {seconds / 3600:.1f} h, too long for the memory of its {len(recording.leads)} leads"
+        raise UploadError(f"{path}: {told} at the model's {sample_rate:g} Hz; send a part of it", 422)
+    return ReadUpload(upload.names[main], recording)
 
 
 def main_file(upload: Upload) -> str:

@@ -1,13 +1,12 @@
 """Receive the files of one recording: within limits, under safe names, in a folder of their own."""
 
-import asyncio
 import math
 import re
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Awaitable, Callable, Dict, List, Mapping, MutableMapping, Optional, Sequence, Tuple
+from typing import Any, Awaitable, Callable, Dict, List, MutableMapping, Optional, Sequence, Tuple
 
+from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import ClientDisconnect, Request
@@ -16,60 +15,38 @@ from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.leads import LEADS, parse_leads
 from fairseq_signals_ext.readers.facts import shown
 from fairseq_signals_ext.serving.limits import Limits, UploadError
+from fairseq_signals_ext.serving.upload import Upload
 
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+_Enlarge = Callable[[], Awaitable[Any]]
 FIELDS = ("sample_rate", "leads", "unit")
 ANONYMOUS = "anonymous"
 _YES, _NO = ("1", "true", "yes"), ("0", "false", "no")
 _FIELD_BYTES = 10_000
 _LONGEST_NAME = 100
 _HOW = "send files as multipart/form-data, such as curl -F file=@ecg.dcm"
-# of an upload that is too large so many times its limit is read and thrown away: a client that is still sending does
-# not read the answer
-_DRAINED = 3
+_CHARSETS = (b"utf-8", b"utf8", b"us-ascii", b"ascii")
 
 
-@dataclass(frozen=True)
-class Upload:
-    """The files of one recording, and what is said of files that do not say it themselves.
-
-    Attributes:
-        folder: holds them.
-        names: name in the folder -> name that the sender knows, without folders.
-        sample_rate, leads, unit: as `readers.read_ecg` takes them.
-        anonymous: whether nothing of the patient may be said.
-    """
-
-    folder: Path
-    names: Mapping[str, str]
-    sample_rate: Optional[float] = None
-    leads: Optional[List[str]] = None
-    unit: Optional[str] = None
-    anonymous: bool = False
-
-    def in_senders_words(self, message: str) -> str:
-        """A message with the sender's names of the files, and nothing of where they are."""
-        for name, sent in self.names.items():
-            message = message.replace(str(self.folder / name), sent)
-        return message.replace(f"{self.folder}/", "").replace(str(self.folder), "upload")
-
-
-async def receive_upload(request: Request, folder: Path, limits: Limits, fields: Sequence[str] = FIELDS) -> Upload:
+async def receive_upload(
+    request: Request, folder: Path, limits: Limits, fields: Sequence[str] = FIELDS, enlarge: Optional[_Enlarge] = None
+) -> Upload:
     """Receive a request of the type multipart/form-data into a folder.
 
     Args:
         fields: that it may have beside files, of `FIELDS` and `ANONYMOUS`.
+        enlarge: waited for before more than `limits.small_bytes` are read.
 
     Raises:
         UploadError: it is too large or too slow, is broken off, has no file or unknown fields.
         HTTPException: it is no multipart/form-data, or has too many files; by starlette.
+        OSError: there is no room.
     """
-    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        raise UploadError(f"upload: is of another type; {_HOW}", 415)
+    _check_type(request.headers.get("content-type", ""))
     try:
-        form = await asyncio.wait_for(_parse(request, limits, len(fields)), limits.upload_seconds)
-    except asyncio.TimeoutError:
-        raise UploadError(f"upload: took more than {limits.upload_seconds:g} s; send it again", 408) from None
+        receive = request.receive if enlarge is None else _enlarging(request.receive, limits.small_bytes, enlarge)
+        limited = Request(request.scope, receive)
+        form = await limited.form(max_files=limits.files, max_fields=len(fields), max_part_size=_FIELD_BYTES)
     except ClientDisconnect:
         raise UploadError("upload: was broken off; send it again", 400) from None
     try:
@@ -80,33 +57,28 @@ async def receive_upload(request: Request, folder: Path, limits: Limits, fields:
     return Upload(folder, names, **said)
 
 
-async def _parse(request: Request, limits: Limits, most_fields: int) -> FormData:
-    announced = request.headers.get("content-length", "")
-    receive = _limited(request.receive, limits.upload_bytes, int(announced) if announced.isdigit() else 0)
-    limited = Request(request.scope, receive)
-    return await limited.form(max_files=limits.files, max_fields=most_fields, max_part_size=_FIELD_BYTES)
+def _check_type(content_type: str) -> None:
+    kind, options = parse_options_header(content_type)
+    if kind != b"multipart/form-data":
+        raise UploadError(f"upload: is of another type; {_HOW}", 415)
+    # Python has codings that take long, or fail in ways of their own
+    if options.get(b"charset", b"utf-8").lower() not in _CHARSETS:
+        raise UploadError("upload: its names are in another charset; send them in UTF-8", 415)
 
 
-def _limited(receive: _Receive, limit: int, announced: int) -> _Receive:
-    """The same, ending with an `UploadError` as soon as more than `limit` bytes have come or are announced."""
-    received = 0
+def _enlarging(receive: _Receive, small: int, enlarge: _Enlarge) -> _Receive:
+    received, is_large = 0, False
 
-    async def limited() -> MutableMapping[str, Any]:
-        nonlocal received
+    async def enlarging() -> MutableMapping[str, Any]:
+        nonlocal received, is_large
+        if received > small and not is_large:
+            is_large = True
+            await enlarge()
         message = await receive()
         received += len(message.get("body", b""))
-        if max(received, announced) > limit:
-            await _drain(receive, message, _DRAINED * limit)
-            raise UploadError(f"upload: has more than {limit / 1e6:g} MB, the limit here; send a shorter ECG", 413)
         return message
 
-    return limited
-
-
-async def _drain(receive: _Receive, message: MutableMapping[str, Any], most: int) -> None:
-    while most > 0 and message.get("more_body", False):
-        message = await receive()
-        most -= len(message.get("body", b""))
+    return enlarging
 
 
 def _said(form: FormData, fields: Sequence[str]) -> Dict[str, Any]:

@@ -7,8 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 _COMMAND = (sys.executable, "-m", "fairseq_signals_ext", "serve")
+# its readers go wrong with some names of files
+FAILING = (sys.executable, str(Path(__file__).with_name("serve_failing.py")))
 _SECONDS_TO_START = 120
 
 
@@ -37,20 +40,48 @@ class Served:
         return self.process.wait(60)
 
     def resident_mb(self):
-        with open(f"/proc/{self.process.pid}/status") as status:
-            return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) / 1000
+        return _resident_mb(self.process.pid)
+
+    def children(self):
+        """Process numbers of those that it started."""
+        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
+        return [int(number) for task in tasks for number in task.read_text().split()]
+
+    def children_mb(self):
+        return sum(_resident_mb(number) for number in self.children())
+
+
+def _resident_mb(number):
+    try:
+        lines = Path(f"/proc/{number}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmRSS")), 0) / 1000
+
+
+def is_running(number):
+    """Whether there is such a process that is no zombie."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager
-def running(folder, *arguments):
-    """The command in a folder that it may write to only through its temporary folder."""
-    temporary, log = folder / "temporary", folder / "log.txt"
-    temporary.mkdir()
+def running(folder, *arguments, command=_COMMAND, temporary=None):
+    """The command in a folder that it may write to only through its temporary folder.
+
+    Args:
+        command: that is run with the arguments.
+        temporary: None: one of its own.
+    """
+    temporary, log = temporary or folder / "temporary", folder / "log.txt"
+    temporary.mkdir(exist_ok=True)
     (folder / "home").mkdir()
     environment = {**os.environ, "TMPDIR": str(temporary), "HOME": str(folder / "home"), "PYTHONDONTWRITEBYTECODE": "1"}
     with open(log, "w") as error:
         process = subprocess.Popen(
-            [*_COMMAND, *map(str, arguments)],
+            [*command, *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=error,
             text=True,

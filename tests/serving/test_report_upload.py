@@ -12,8 +12,8 @@ from fairseq_signals_ext.inference.model import LoadedModel
 from fairseq_signals_ext.readers import read_ecg
 from fairseq_signals_ext.reporting import report
 from fairseq_signals_ext.reporting.report import ReportOptions, report_html
-from fairseq_signals_ext.serving import app as serving
 from fairseq_signals_ext.serving.app import make_app
+from fairseq_signals_ext.serving.folders import PREFIX
 from fairseq_signals_ext.serving.guard import hosts_of
 from fairseq_signals_ext.serving.limits import Limits
 
@@ -88,7 +88,7 @@ def test_what_is_refused(client, path, files, data, status, message):
     response = client.post(path, files=parts(files), data=data)
     assert response.status_code == status and list(response.json()) == ["error"]
     line = response.json()["error"]
-    assert message in line and "\n" not in line and serving.FOLDER_PREFIX not in line
+    assert message in line and "\n" not in line and PREFIX not in line
 
 
 def test_nothing_is_written_outside_the_temporary_folder(client, watched, tmp_path, monkeypatch):

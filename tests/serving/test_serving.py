@@ -20,7 +20,9 @@ import fairseq_signals_ext
 from fairseq_signals_ext.errors import MissingPackageError, UserError
 from fairseq_signals_ext.readers import read_ecg
 from fairseq_signals_ext.serving import app as serving
+from fairseq_signals_ext.serving import work
 from fairseq_signals_ext.serving.app import make_app
+from fairseq_signals_ext.serving.folders import PREFIX
 from fairseq_signals_ext.serving.guard import hosts_of
 from fairseq_signals_ext.serving.limits import Limits
 
@@ -57,7 +59,7 @@ def refused(client, files, status, data=None):
     assert response.status_code == status, response.text
     assert list(response.json()) == ["error"]
     line = response.json()["error"]
-    assert "\n" not in line and "/temporary" not in line and serving.FOLDER_PREFIX not in line
+    assert "\n" not in line and "/temporary" not in line and PREFIX not in line
     return line
 
 
@@ -350,21 +352,21 @@ def test_headers_of_answers(client):
 
 
 def test_few_are_in_work_and_the_model_runs_one(model, monkeypatch):
-    """Of many requests at once; counted where they are received and where the model runs."""
-    at, most = {"received": 0, "model": 0}, {"received": 0, "model": 0}
-    lock, receive, predict = threading.Lock(), serving.receive_upload, model.predict
+    """Of many requests at once; counted where they are read and where the model runs."""
+    at, most = {"read": 0, "model": 0}, {"read": 0, "model": 0}
+    lock, read, predict = threading.Lock(), work._read, model.predict
 
     def count(where, change):
         with lock:
             at[where] += change
             most[where] = max(most[where], at[where])
 
-    async def receiving(*arguments):
-        count("received", 1)
+    async def reading(*arguments):
+        count("read", 1)
         await asyncio.sleep(0.02)
-        upload = await receive(*arguments)
-        count("received", -1)
-        return upload
+        found = await read(*arguments)
+        count("read", -1)
+        return found
 
     def predicting(recording):
         count("model", 1)
@@ -373,9 +375,9 @@ def test_few_are_in_work_and_the_model_runs_one(model, monkeypatch):
         count("model", -1)
         return prediction
 
-    monkeypatch.setattr(serving, "receive_upload", receiving)
+    monkeypatch.setattr(work, "_read", reading)
     monkeypatch.setattr(model, "predict", predicting)
-    app = make_app(model, Limits(at_once=3), hosts_of("127.0.0.1"))
+    app = make_app(model, Limits(at_once=3, readers=2), hosts_of("127.0.0.1"))
 
     async def ask_all():
         transport = httpx.ASGITransport(app)
@@ -386,20 +388,19 @@ def test_few_are_in_work_and_the_model_runs_one(model, monkeypatch):
             return await asyncio.gather(*asked)
 
     assert {response.status_code for response in asyncio.run(ask_all())} == {200}
-    assert most == {"received": 3, "model": 1}
+    assert most == {"read": 3, "model": 1}
 
 
-def test_uploads_are_private(model, monkeypatch):
+def test_uploads_are_private(client, monkeypatch):
     modes = []
-    read = serving.read_upload
+    receive = serving.receive_upload
 
-    def reading(upload, limits):
-        modes.append(Path(upload.folder).stat().st_mode & 0o777)
-        return read(upload, limits)
+    async def receiving(request, folder, *arguments):
+        modes.append(Path(folder).stat().st_mode & 0o777)
+        return await receive(request, folder, *arguments)
 
-    monkeypatch.setattr(serving, "read_upload", reading)
-    with TestClient(make_app(model, Limits(), hosts_of("127.0.0.1")), base_url=_ADDRESS) as client:
-        client.post("/predict", files=parts(wfdb_files()))
+    monkeypatch.setattr(serving, "receive_upload", receiving)
+    assert client.post("/predict", files=parts(wfdb_files())).status_code == 200
     assert modes == [0o700]
 
 

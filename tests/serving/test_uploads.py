@@ -12,7 +12,8 @@ from made_up_uploads import wfdb_files
 from fairseq_signals_ext.serving.app import make_app
 from fairseq_signals_ext.serving.guard import hosts_of
 from fairseq_signals_ext.serving.limits import Limits
-from fairseq_signals_ext.serving.uploads import Upload, safe_name
+from fairseq_signals_ext.serving.upload import Upload
+from fairseq_signals_ext.serving.uploads import safe_name
 
 _PIECE = 10_000
 

@@ -1,0 +1,152 @@
+"""From an upload that has arrived to its answer: what may be in work at the same time, and where it runs."""
+
+import asyncio
+import contextlib
+import threading
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, AsyncIterator, Callable, Generic, Optional, TypeVar
+
+from starlette.responses import Response
+
+from fairseq_signals_ext.inference.model import LoadedModel
+from fairseq_signals_ext.inference.reading_ahead import reason_of
+from fairseq_signals_ext.serving.lanes import Turns, giving_way
+from fairseq_signals_ext.serving.limits import Limits, UploadError
+from fairseq_signals_ext.serving.readers import OutOfTime, ProcessEnded, Readers
+from fairseq_signals_ext.serving.reading import MODULES, ReadUpload
+from fairseq_signals_ext.serving.refusals import refusal_of
+from fairseq_signals_ext.serving.upload import Upload
+
+_NICENESS = 10
+
+Read = Callable[[Upload, Limits, float], ReadUpload]
+ReadShort = Callable[[Upload, Limits, float], Optional[ReadUpload]]
+Result = TypeVar("Result")
+Said = TypeVar("Said")
+
+
+@dataclass(frozen=True)
+class Way(Generic[Said]):
+    """How an answer is made; both run in a thread.
+
+    Attributes:
+        ask: what is needed of a model, which may give way to others meanwhile.
+        tell: the answer, from the recording and what `ask` gave; no two of these run at the same time.
+    """
+
+    ask: Callable[[LoadedModel, Upload, ReadUpload], Said]
+    tell: Callable[[ReadUpload, Said], Response]
+
+
+class Work:
+    """Reads uploads and asks the model.
+
+    At most `limits.at_once` are in work. Each is read in a process that can be stopped; the model runs, and reports are
+    made, in one thread. What takes long to read, or is long, gives its turn back and goes on in places of its own: with
+    other processes, and in another thread that gives way to the first between its batches.
+
+    Belongs to an event loop.
+
+    Args:
+        model: that answers.
+        limits: of requests.
+        read_short, read: what runs in the processes, see `reading`.
+    """
+
+    def __init__(self, model: LoadedModel, limits: Limits, read_short: ReadShort, read: Read):
+        self._model, self._limits = model, limits
+        self._read_short, self._read = read_short, read
+        self._at_once = asyncio.Semaphore(limits.at_once)
+        self._slow, self._slow_waiting = asyncio.Semaphore(limits.slow_at_once), 0
+        self._readers = Readers(limits.readers, limits.quick_seconds, limits.quick_bytes, modules=MODULES)
+        self._slow_readers = Readers(limits.slow_at_once, limits.read_seconds, limits.read_bytes, _NICENESS)
+        self._runner, self._slow_runner = ThreadPoolExecutor(1, "model"), ThreadPoolExecutor(1, "slow")
+        self._turns = Turns()
+
+    def warm(self) -> None:
+        """Start the processes that read before the first upload comes."""
+        self._readers.warm()
+
+    def end(self) -> None:
+        """End the processes; what the model is at is not waited for."""
+        for readers in (self._readers, self._slow_readers):
+            readers.end()
+        for runner in (self._runner, self._slow_runner):
+            runner.shutdown(wait=False)
+
+    async def answer(self, upload: Upload, way: Way[Any], waiting: contextlib.AsyncExitStack) -> Response:
+        """The answer to an upload.
+
+        Args:
+            way: to get it.
+            waiting: closed when its turn has come.
+
+        Raises:
+            UserError: it cannot be read, or not within the limits, or the model cannot use it.
+        """
+        given = (upload, self._limits, self._model.sample_rate)
+        async with contextlib.AsyncExitStack() as turn:
+            await turn.enter_async_context(self._at_once)
+            await waiting.aclose()
+            found = None
+            with contextlib.suppress(OutOfTime, MemoryError):
+                found = await _read(self._readers, self._read_short, *given)
+            if found is not None:
+                return await _in_thread(self._runner, self._short, way, upload, found)
+            await turn.aclose()
+            await turn.enter_async_context(self._slow_turn())
+            found = await self._read_slowly(*given)
+            is_over = threading.Event()
+            turn.callback(is_over.set)
+            return await _in_thread(self._slow_runner, self._long, way, upload, found, is_over)
+
+    @contextlib.asynccontextmanager
+    async def _slow_turn(self) -> AsyncIterator[None]:
+        if self._slow_waiting >= self._limits.slow_waiting:
+            raise UploadError("upload: the service is busy with other large ones; send it again later", 503)
+        self._slow_waiting += 1
+        try:
+            await self._slow.acquire()
+        finally:
+            self._slow_waiting -= 1
+        try:
+            yield
+        finally:
+            self._slow.release()
+
+    async def _read_slowly(self, upload: Upload, limits: Limits, sample_rate: float) -> ReadUpload:
+        try:
+            return await _read(self._slow_readers, self._read, upload, limits, sample_rate)
+        except OutOfTime:
+            needs = f"more than {limits.read_seconds:g} s of the processor"
+        except MemoryError:
+            needs = f"more than {limits.read_bytes / 1e9:g} GB of memory"
+        raise UploadError(f"{upload.name}: reading it takes {needs}; send a part of it, or another format", 422)
+
+    def _short(self, way: Way[Any], upload: Upload, found: ReadUpload) -> Response:
+        with self._turns.short():
+            return way.tell(found, way.ask(self._model, upload, found))
+
+    def _long(self, way: Way[Any], upload: Upload, found: ReadUpload, is_over: threading.Event) -> Response:
+        said = way.ask(giving_way(self._model, self._turns, is_over), upload, found)
+        with self._turns.long():
+            return way.tell(found, said)
+
+
+async def _read(readers: Readers, read: Callable[..., Result], upload: Upload, *arguments: Any) -> Result:
+    try:
+        return await readers.call(read, upload, *arguments)
+    except (OutOfTime, MemoryError, ImportError):
+        raise
+    except ProcessEnded:
+        told = "reading it ended the process that read it (out of memory, or a damaged file); get it again, or cut it"
+    except Exception as error:  # noqa: BLE001 - one file must not be a failure of the service
+        if refusal_of(error) is not None:
+            raise
+        told = reason_of(error, upload.name)
+    raise UploadError(f"{upload.name}: {told}", 422)
+
+
+async def _in_thread(executor: Executor, function: Callable[..., Result], *arguments: Any) -> Result:
+    return await asyncio.get_running_loop().run_in_executor(executor, function, *arguments)
