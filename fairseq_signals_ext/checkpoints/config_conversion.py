@@ -84,7 +84,7 @@ def read_config(path: Path) -> Sections:
         UserError: it cannot be read, or is no config.
     """
     if path.suffix.lower() not in (".yaml", ".yml"):
-        return dict(read_checkpoint(path, "give a config (.yaml) or a checkpoint").config)
+        return dict(read_checkpoint(path, "give a config (.yaml) or a checkpoint", to_build=False).config)
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a config (.yaml) or a checkpoint")
     import yaml
