@@ -39,7 +39,7 @@ EVALUATED = frozenset(
         *("conv_feature_layers", "conv_aggregator_layers", "feature_encoder_spec", "override_encoder_layers"),
         *("encoder_layers", "encoder_attention", "decoder_layers", "decoder_attention", "self_attention"),
         *("gated_attention", "project_input", "downsample", "pretrained", "character_filters"),
-        *("left_pad_source", "left_pad_target", "xformers_att_config", "weights"),
+        *("left_pad_source", "left_pad_target", "xformers_att_config"),
         *("vggblock_config", "vggblock_enc_config", "transformer_config", "transformer_enc_config", "conv_config"),
         *("transformer_dec_config", "conv_dec_config", "conv_enc_config", "transformer_context"),
         *("transformer_sampling",),

@@ -5,7 +5,7 @@ Needs neither torch nor fairseq.
 
 import argparse
 import math
-from typing import Any, Dict, List, Mapping, Tuple
+from typing import Any, Callable, Collection, Dict, List, Mapping, Tuple
 
 import numpy as np
 
@@ -20,27 +20,49 @@ _LARGEST = 2**63
 _LONGEST_CHAIN = 10
 
 
-def check_plain(config: Any) -> None:
-    """Raise a `ValueError` unless a config holds plain values only, and as many as a config may have.
+def check_size(value: Any, parts: Callable[[Any], Collection[Any]]) -> None:
+    """Raise a `ValueError` unless a nested value has at most as many parts, and levels, as a config may have.
 
     Something that is there twice counts twice: OmegaConf makes a copy each time.
+
+    Args:
+        parts: of a value.
     """
-    left: List[Tuple[Any, str, int]] = [(config, "", 0)]
-    values = 0
+    left: List[Tuple[Any, int]] = [(value, 0)]
+    number = 0
     while left:
-        value, place, depth = left.pop()
-        values += 1
-        if values + len(left) > _MOST_VALUES:
+        value, depth = left.pop()
+        inner = parts(value)
+        number += 1
+        if number + len(left) + len(inner) > _MOST_VALUES:
             raise ValueError(f"its config has more than {_MOST_VALUES:,} values")
+        if inner and depth >= _DEEPEST:
+            raise ValueError(f"its config is more than {_DEEPEST} levels deep, or goes in a circle")
+        left += [(part, depth + 1) for part in inner]
+
+
+def check_plain(config: Any) -> None:
+    """Raise a `ValueError` unless a config holds plain values only, and as many as a config may have."""
+    check_size(config, _parts)
+    left: List[Tuple[Any, str]] = [(config, "")]
+    while left:
+        value, place = left.pop()
         if isinstance(value, argparse.Namespace):
             value = vars(value)
-        if isinstance(value, (Mapping, list, tuple)):
-            if depth >= _DEEPEST:
-                raise ValueError(f"its config is more than {_DEEPEST} levels deep, or goes in a circle")
-            items = value.items() if isinstance(value, Mapping) else enumerate(value)
-            left += [(inner, _place(place, key), depth + 1) for key, inner in items]
+        if isinstance(value, Mapping):
+            left += [(inner, _place(place, key)) for key, inner in value.items()]
+        elif isinstance(value, (list, tuple)):
+            left += [(inner, _place(place, number)) for number, inner in enumerate(value)]
         else:
             _check_value(value, place)
+
+
+def _parts(value: Any) -> Collection[Any]:
+    if isinstance(value, argparse.Namespace):
+        value = vars(value)
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, (list, tuple)) else ()
 
 
 def _place(above: str, key: Any) -> str:
