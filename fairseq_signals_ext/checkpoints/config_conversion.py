@@ -217,8 +217,8 @@ def _schemas(config: Mapping[str, Any], options: Mapping[str, Any], name: str) -
     for section in _CHOSEN:
         if isinstance(config.get(section), dict):
             chosen, here = options.get(f"{section}._name"), _choices(section)
-            if chosen not in here:
-                what = "does not say its _name" if chosen is None else f"{chosen!r} is not here"
+            if not isinstance(chosen, str) or chosen not in here:
+                what = "does not say its _name" if chosen is None else f"{chosen!r:.60} is not here"
                 raise UserError(f"{name}: {section} {what}; there are {', '.join(sorted(here))}")
             dataclasses[section] = here[chosen]
     return {section: Schema(kind) for section, kind in dataclasses.items()}

@@ -62,12 +62,16 @@ def describe(checkpoint: Checkpoint, labels: Optional[str] = None) -> ModelDescr
 def _described(checkpoint: Checkpoint, kind: str, labels: Optional[str]) -> ModelDescription:
     """What a checkpoint of a kind says, not yet looked at as a whole."""
     task, state = checkpoint.task_config, checkpoint.task_state
+    try:
+        inputs = _preprocessing(checkpoint)
+    except UserError as error:
+        raise UserError(f"{checkpoint.path}: {error}") from None
     names, known = ((), True) if kind == "pretraining" else _label_names(checkpoint, labels)
     chosen = kind == "classification"
     return ModelDescription(
         kind=kind,
         architecture=_without_places(checkpoint.model_config),
-        preprocessing=_preprocessing(checkpoint),
+        preprocessing=inputs,
         label_names=names,
         thresholds=_floats(state.get("thresholds")) if chosen else None,
         threshold_rule=state.get("threshold_rule") if chosen else None,

@@ -15,7 +15,7 @@ from fairseq_signals_ext.checkpoints.allowed import NAMES, NAMES_OF_ECG_FM, chec
 from fairseq_signals_ext.checkpoints.file_kinds import what_is_wrong_with
 from fairseq_signals_ext.checkpoints.parameter_names import is_ecg_fm
 from fairseq_signals_ext.checkpoints.plain_configs import check_links, check_plain
-from fairseq_signals_ext.checkpoints.sizes import check_against_parameters, check_limits, check_task, check_updates
+from fairseq_signals_ext.checkpoints.sizes import check_limits, check_model, check_task, check_updates
 from fairseq_signals_ext.checkpoints.tensors import check_tensors
 from fairseq_signals_ext.errors import UserError, first_line
 
@@ -134,9 +134,9 @@ def _check(checkpoint: Checkpoint, to_build: bool) -> None:
     if to_build:
         check_links(checkpoint.config)
         check_names(_by_our_names(checkpoint).config)
-    if _by_our_names(checkpoint).config["model"].get("_name") in NAMES["model"]:
+    if str(_by_our_names(checkpoint).config["model"].get("_name")) in NAMES["model"]:
         size = checkpoint.path.stat().st_size if checkpoint.path.is_file() else _size_of(checkpoint)
-        check_against_parameters(model, checkpoint.parameters, size)
+        check_model(model, checkpoint.parameters, size)
 
 
 def _check_kinds(state: Mapping[str, Any]) -> None:
@@ -163,9 +163,10 @@ def _by_our_names(checkpoint: Checkpoint) -> Checkpoint:
     config = dict(checkpoint.config)
     if is_ecg_fm(checkpoint.parameters):
         for section, names in NAMES_OF_ECG_FM.items():
-            chosen = config.get(section)
-            if isinstance(chosen, dict) and chosen.get("_name") in names:
-                config[section] = {**chosen, "_name": names[chosen["_name"]]}
+            chosen = config.get(section) or {}
+            ours = names.get(str(chosen.get("_name")))
+            if ours:
+                config[section] = {**chosen, "_name": ours}
     return Checkpoint(checkpoint.path, {**checkpoint.state, "cfg": config})
 
 

@@ -5,7 +5,7 @@ Needs neither torch nor fairseq: parameters are looked at by their names and sha
 
 import re
 from numbers import Integral, Real
-from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, Mapping, Optional, Sequence, Tuple
 
 from fairseq_signals_ext.conv_layers import ConvLayer, parse_conv_layers
 
@@ -46,9 +46,26 @@ _MOST_UPDATES = 10**12
 _BYTES_PER_PARAMETER = 2
 _ALLOWANCE = 100_000_000
 _LAYER = re.compile(r"(?:encoder\.)?encoder\.layers\.(\d+)\.")
+# by the name of a parameter, after a classifier's own, which of its axes is of the size, and what it is of
+_SHAPES = {
+    "in_d": (r"feature_extractor\.conv_layers\.0\.0\.weight", 1, "leads"),
+    "encoder_embed_dim": (r"encoder\.layer_norm\.weight", 0, "dimensions"),
+    "encoder_ffn_embed_dim": (r"encoder\.layers\.0\.fc1\.weight", 0, "dimensions"),
+    "num_labels": (r"proj\.weight", 0, "labels"),
+}
+_CHOICES = {
+    "layer_type": ("transformer", "conformer", "trf_adp"),
+    "extractor_mode": ("default", "layer_norm"),
+    "activation_fn": ("relu", "gelu", "gelu_fast", "gelu_accurate", "tanh", "linear"),
+    "pooling": ("mean", "attention"),
+    "attn_type": ("", "espnet"),
+    "pos_enc_type": ("abs", "rel_pos", "rope"),
+    **dict.fromkeys(("conv_bias", "layer_norm_first", "quantize_input", "quantize_targets"), (True, False)),
+}
 _DEFAULTS: Dict[str, Any] = {
     "conv_feature_layers": "[(256, 2, 2)] * 4",
     **{"in_d": 12, "encoder_layers": 12, "encoder_embed_dim": 768, "encoder_ffn_embed_dim": 3072},
+    "encoder_attention_heads": 12,
     **{"conv_pos": 128, "conv_pos_groups": 16, "pos_conv_depth": 1, "final_dim": 256, "latent_dim": 0},
     **{"latent_vars": 320, "latent_groups": 2, "quantizer_depth": 1, "quantizer_factor": 3, "num_labels": 1},
     **{"depthwise_conv_kernel_size": 31, "adp_num": -1, "adp_dim": 64},
@@ -79,8 +96,8 @@ def check_task(task: Mapping[str, Any]) -> None:
             raise ValueError(f"its task.{option} is {value!r:.60}, not a number from 0 to {most:,}")
 
 
-def check_against_parameters(model: Mapping[str, Any], parameters: Mapping[str, Any], file_size: int) -> None:
-    """Raise a `ValueError` if a config of one of our models asks for much more than a file holds.
+def check_model(model: Mapping[str, Any], parameters: Mapping[str, Any], file_size: int) -> None:
+    """Raise a `ValueError` if a config of one of our models does not fit together, or the parameters in a file.
 
     Whether each parameter is what the model needs is seen when it is loaded; this is about building the model before.
 
@@ -89,10 +106,20 @@ def check_against_parameters(model: Mapping[str, Any], parameters: Mapping[str, 
         parameters: tensors by the file's names.
         file_size: bytes.
     """
-    size = {**_DEFAULTS, **{option: value for option, value in model.items() if value is not None}}
+    for option in (*_DEFAULTS, *_CHOICES):
+        if option in model and model[option] is None and option != "num_labels":
+            raise ValueError(f"its model.{option} is null, not a value")
+    for option, choices in _CHOICES.items():
+        if model.get(option) is not None and model[option] not in choices:
+            raise ValueError(f"its model.{option} is {model[option]!r:.60}, none of {', '.join(map(repr, choices))}")
     for option, found, kind in _found(parameters):
         if found is not None and model.get(option) is not None and model[option] != found:
             raise ValueError(f"its model.{option} is {model[option]}, but its parameters are of {found} {kind}")
+    size = {**_DEFAULTS, **{option: value for option, value in model.items() if value is not None}}
+    for option in ("encoder_attention_heads", "conv_pos_groups"):
+        if size["encoder_embed_dim"] % size[option]:
+            width = size["encoder_embed_dim"]
+            raise ValueError(f"its model.{option} is {size[option]}, which does not divide encoder_embed_dim={width}")
     asked, there = _count(size, parse_conv_layers(size["conv_feature_layers"])), file_size // _BYTES_PER_PARAMETER
     if asked > there + _ALLOWANCE:
         raise ValueError(
@@ -115,17 +142,13 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def _found(parameters: Mapping[str, Any]) -> Sequence[Tuple[str, Optional[int], str]]:
-    """Sizes as the parameters are; None where they do not say."""
-    layers = {int(found.group(1)) for found in map(_LAYER.match, parameters) if found}
-    shapes: Dict[str, Any] = {name: value.shape for name, value in parameters.items()}
-    first: Any = next((s for n, s in shapes.items() if n.endswith("feature_extractor.conv_layers.0.0.weight")), ())
-    head: Any = shapes.get("proj.weight", ())
-    return (
-        ("encoder_layers", len(layers) or None, "layers"),
-        ("in_d", first[1] if len(first) == 3 else None, "leads"),
-        ("num_labels", head[0] if len(head) == 2 else None, "labels"),
-    )
+def _found(parameters: Mapping[str, Any]) -> Iterator[Tuple[str, Optional[int], str]]:
+    """Options, their sizes as the parameters are, None where they do not say, and of what."""
+    yield "encoder_layers", len({found.group(1) for found in map(_LAYER.match, parameters) if found}) or None, "layers"
+    for option, (name, axis, kind) in _SHAPES.items():
+        ending = re.compile(rf"(?:encoder\.)?{name}")
+        shape: Any = next((value.shape for key, value in parameters.items() if ending.fullmatch(key)), ())
+        yield option, shape[axis] if axis < len(shape) else None, kind
 
 
 def _count(size: Mapping[str, Any], conv_layers: Sequence[ConvLayer]) -> int:

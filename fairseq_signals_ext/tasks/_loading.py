@@ -20,6 +20,7 @@ from fairseq_signals_ext.checkpoints.parameter_names import is_ecg_fm
 from fairseq_signals_ext.checkpoints.reading import only_data, read_checkpoint, read_safely
 from fairseq_signals_ext.errors import UserError, exits_on_user_error, first_line
 
+_ERROR = "error: "
 _SECTIONS = {"task": TASK_DATACLASS_REGISTRY, "criterion": CRITERION_DATACLASS_REGISTRY}
 
 
@@ -62,8 +63,13 @@ def in_one_line(source: Any) -> Iterator[None]:
     """Ends with one line where fairseq, torch or OmegaConf cannot make anything of a file that was checked before."""
     try:
         yield
+    except SystemExit as error:  # of our task, which does not know the file
+        told = str(error.code)
+        if str(source) in told or not told.startswith(_ERROR):
+            raise
+        raise SystemExit(f"{_ERROR}{source}: {told[len(_ERROR) :]}") from error
     except Exception as error:  # fairseq asserts, and the others have kinds of their own, for options that do not fit
-        raise SystemExit(f"error: {source}: cannot be loaded ({first_line(error)}); give another file") from error
+        raise SystemExit(f"{_ERROR}{source}: cannot be loaded ({first_line(error)}); give another file") from error
 
 
 def _make_sendable(state: Dict[str, Any]) -> None:
@@ -156,7 +162,7 @@ def _complete_ecg_fm(path: Path, state: Dict[str, Any]) -> None:
     (state.get("extra_state") or {}).pop("metrics", None)  # its meters are not fairseq's
     for section, names in NAMES_OF_ECG_FM.items():
         chosen = (state.get("cfg") or {}).get(section)
-        if isinstance(chosen, DictConfig) and chosen.get("_name") in names:
+        if isinstance(chosen, DictConfig) and str(chosen.get("_name")) in names:
             with open_dict(chosen):
                 chosen["_name"] = names[chosen["_name"]]
     task = (state.get("cfg") or {}).get("task")
