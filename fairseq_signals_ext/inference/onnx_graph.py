@@ -32,7 +32,7 @@ _OPERATORS = frozenset(
 _SHAPE_INPUT = {"Expand": 1, "ConstantOfShape": 0}
 _MOST_OF_A_SHAPE = 2**26  # values
 _MOST_PADDING = 2**16  # to each side
-_MOST_FIELDS = 1_000_000
+_MOST_FIELDS = 200_000  # ECG-FM's have 10,000
 _SMALL = 64  # values of a constant that are looked at
 _INT64 = 7  # of TensorProto.DataType
 # bytes of a value, by TensorProto.DataType; less than a byte counts as one
