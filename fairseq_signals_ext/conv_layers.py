@@ -7,6 +7,7 @@ from fairseq_signals_ext.errors import UserError
 
 ConvLayer = Tuple[int, int, int]  # features, kernel size, stride
 _MOST_LAYERS = 64
+_LONGEST_TEXT = 4000  # Python's parser has no limit of its own
 
 
 def parse_conv_layers(text: str) -> List[ConvLayer]:
@@ -17,9 +18,10 @@ def parse_conv_layers(text: str) -> List[ConvLayer]:
     Raises:
         UserError: anything else.
     """
+    text = str(text).strip()
     try:
-        layers = _evaluate(ast.parse(str(text).strip(), mode="eval").body)
-    except (SyntaxError, RecursionError, ValueError, MemoryError):
+        layers = _evaluate(ast.parse(text, mode="eval").body) if len(text) <= _LONGEST_TEXT else []
+    except (SyntaxError, RecursionError, ValueError, MemoryError, TypeError):
         layers = []
     well_formed = layers and all(
         isinstance(layer, tuple) and len(layer) == 3 and all(type(n) is int and n > 0 for n in layer)
@@ -27,7 +29,7 @@ def parse_conv_layers(text: str) -> List[ConvLayer]:
     )
     if not well_formed:
         raise UserError(
-            f"conv_feature_layers={text!r} is not a list of (features, kernel, stride); "
+            f"conv_feature_layers={text!r:.200} is not a list of (features, kernel, stride); "
             f"write it like '[(256, 2, 2)] * 4'"
         )
     return layers

@@ -2,14 +2,11 @@
 
 import ast
 import json
-import re
 from dataclasses import dataclass, fields, is_dataclass
-from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
+from fairseq_signals_ext.checkpoints.allowed import EVALUATED, LONGEST_EXPRESSION, NAMES, PLAIN_LINK, check_names
 from fairseq_signals_ext.checkpoints.config_differences import (
-    CRITERIONS_OF_FAIRSEQ,
-    EVALUATED,
     LOST_REASONS,
     NEUTRAL,
     OTHER_SECTIONS,
@@ -18,14 +15,15 @@ from fairseq_signals_ext.checkpoints.config_differences import (
     RENAMED_VALUES,
     REQUIRED,
     WITHOUT_EFFECT,
+    WRITTEN,
 )
+from fairseq_signals_ext.checkpoints.config_files import Sections
 from fairseq_signals_ext.checkpoints.config_schema import Schema
-from fairseq_signals_ext.checkpoints.reading import ARCHITECTURE, read_checkpoint, with_own_architecture
+from fairseq_signals_ext.checkpoints.plain_configs import check_links, check_plain, resolve_links
+from fairseq_signals_ext.checkpoints.reading import ARCHITECTURE, with_own_architecture
 from fairseq_signals_ext.conv_layers import parse_conv_layers
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.requirements import quiet_fairseq
-
-Sections = Dict[str, Dict[str, Any]]
 
 _HEADER = """# @package _global_
 # Made from {source} by fairseq-signals-ext config convert; start it with
@@ -77,30 +75,6 @@ class ConvertedConfig:
     changes: List[Change]
 
 
-def read_config(path: Path) -> Sections:
-    """The config in a YAML file or in a checkpoint, with its links resolved.
-
-    Raises:
-        UserError: it cannot be read, or is no config.
-    """
-    if path.suffix.lower() not in (".yaml", ".yml"):
-        return dict(read_checkpoint(path, "give a config (.yaml) or a checkpoint").config)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; give a config (.yaml) or a checkpoint")
-    import yaml
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        config = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: not a config in YAML ({reason}); give the file beside ECG-FM's checkpoint") from None
-    if not isinstance(config, dict) or not all(isinstance(name, str) for name in config):
-        raise UserError(f"{path}: not a config: it has no sections such as task and model; give another file")
-    return config  # type: ignore[return-value]
-
-
 def convert_config(config: Mapping[str, Any], name: str = "config") -> ConvertedConfig:
     """Turn a full config of ECG-FM's framework, or of this one, into one that `fairseq-hydra-train` accepts here.
 
@@ -114,6 +88,11 @@ def convert_config(config: Mapping[str, Any], name: str = "config") -> Converted
     Raises:
         UserError: it lacks task, model or criterion, one of them is not here, or an option holds code.
     """
+    try:
+        check_plain({section: values for section, values in config.items() if section not in OTHER_SECTIONS})
+    except ValueError as error:
+        raise UserError(f"{name}: {error}; give a whole config, as ECG-FM publishes it") from None
+    config, unresolved = resolve_links(config, targets=config)
     missing = [section for section in _NEEDED if not isinstance(config.get(section), dict)]
     if missing:
         raise UserError(f"{name}: has no section {missing[0]!r}; give a whole config, as ECG-FM publishes it")
@@ -124,7 +103,8 @@ def convert_config(config: Mapping[str, Any], name: str = "config") -> Converted
         for key, value in values.items()
         if key != "_name" or value is not None
     }
-    changes = [*_rename_values(options), *_take_architecture(options, config["model"])]
+    changes = _drop_computed(options, unresolved, name)
+    changes += [*_rename_values(options), *_take_architecture(options, config["model"])]
     schemas = _schemas(config, options, name)
     changes += _rename_keys(options, schemas)
     _ask_for(options, schemas)
@@ -138,7 +118,24 @@ def convert_config(config: Mapping[str, Any], name: str = "config") -> Converted
             options.pop(change.key, None)
     for key, value in options.items():
         _refuse_code(key, value, name)
-    return ConvertedConfig(_by_sections(options, schemas), changes)
+    sections = _by_sections(options, schemas)
+    try:
+        check_names(sections)
+        check_links(sections)
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from None
+    return ConvertedConfig(sections, changes)
+
+
+def _drop_computed(options: Dict[str, Any], unresolved: Mapping[str, str], name: str) -> List[Change]:
+    """Drop, in place, options with a text that OmegaConf would compute, such as `${oc.env:HOME}`."""
+    dropped = {".".join(place.split(".")[:2]): text for place, text in unresolved.items()}
+    changes = []
+    for key, text in dropped.items():
+        if key in options:
+            _refuse_code(key, options.pop(key), name)
+            changes.append(Change(LOST, key, text, "to be computed, and not from other options; set it yourself"))
+    return changes
 
 
 def _refuse_code(key: str, value: Any, name: str) -> None:
@@ -151,7 +148,9 @@ def _refuse_code(key: str, value: Any, name: str) -> None:
     try:
         if key.endswith(".conv_feature_layers"):
             parse_conv_layers(value)
-        elif key.rsplit(".", 1)[-1] in EVALUATED and not _is_numbers(ast.literal_eval(value)):
+        elif key.rsplit(".", 1)[-1] in EVALUATED and not (
+            len(value) <= LONGEST_EXPRESSION and _is_numbers(ast.literal_eval(value))
+        ):
             raise ValueError("not numbers")
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         cure = "'[(256, 2, 2)] * 4'" if key.endswith("_layers") else "'(0.9, 0.98)'"
@@ -159,6 +158,8 @@ def _refuse_code(key: str, value: Any, name: str) -> None:
 
 
 def _is_numbers(value: Any) -> bool:
+    if value == {}:  # of overrides, as fairseq leaves them
+        return True
     return all(map(_is_numbers, value)) if isinstance(value, (tuple, list)) else type(value) in (int, float)
 
 
@@ -216,15 +217,15 @@ def _schemas(config: Mapping[str, Any], options: Mapping[str, Any], name: str) -
     for section in _CHOSEN:
         if isinstance(config.get(section), dict):
             chosen, here = options.get(f"{section}._name"), _choices(section)
-            if chosen not in here:
-                what = "does not say its _name" if chosen is None else f"{chosen!r} is not here"
+            if not isinstance(chosen, str) or chosen not in here:
+                what = "does not say its _name" if chosen is None else f"{chosen!r:.60} is not here"
                 raise UserError(f"{name}: {section} {what}; there are {', '.join(sorted(here))}")
             dataclasses[section] = here[chosen]
     return {section: Schema(kind) for section, kind in dataclasses.items()}
 
 
 def _choices(section: str) -> Dict[str, Any]:
-    """Dataclasses by name: tasks, models and criterions for ECGs; all optimizers and schedules."""
+    """Dataclasses by name of what a config may choose."""
     from fairseq.models import MODEL_DATACLASS_REGISTRY
     from fairseq.registry import REGISTRIES
     from fairseq.tasks import TASK_DATACLASS_REGISTRY
@@ -233,14 +234,7 @@ def _choices(section: str) -> Dict[str, Any]:
         found = REGISTRIES[section]["dataclass_registry"]
     else:
         found = {"task": TASK_DATACLASS_REGISTRY, "model": MODEL_DATACLASS_REGISTRY}[section]
-    if section not in _NEEDED:
-        return dict(found)
-    own = __name__.split(".")[0]
-    return {
-        name: kind
-        for name, kind in found.items()
-        if kind.__module__.startswith(f"{own}.") or (section == "criterion" and name in CRITERIONS_OF_FAIRSEQ)
-    }
+    return {name: kind for name, kind in found.items() if name in NAMES[section]}
 
 
 def _of_section(section: str, value: Any) -> Change:
@@ -266,6 +260,8 @@ def _what_becomes_of(key: str, options: Mapping[str, Any], schemas: Mapping[str,
         return Change(TO_GIVE, key, value, "not said there")
     if key in PATHS and value and isinstance(value, str) and value != default:
         return Change(TO_GIVE, key, value, "a path of where it was trained")
+    if key in WRITTEN and value and value != default:
+        return Change(LOST, key, value, "where its runs wrote to; choose your own")
     target = _link(default)
     if target and value == options.get(target, _default(target, schemas)):
         return Change(DROPPED, key, value, f"follows {target}")
@@ -284,7 +280,7 @@ def _unknown(key: str, value: Any) -> Change:
 
 def _link(default: Any) -> Optional[str]:
     """The key that an option follows unless it is set, such as `optimization.lr`; None if it follows none."""
-    found = re.fullmatch(r"\$\{(\w+\.\w+)\}", default) if isinstance(default, str) else None
+    found = PLAIN_LINK.fullmatch(default) if isinstance(default, str) else None
     return found.group(1) if found else None
 
 
@@ -316,6 +312,8 @@ def to_yaml(sections: Sections, source: str) -> str:
     """
     from omegaconf import OmegaConf
 
+    # a file may have a name of several lines
+    source = "".join(character if character.isprintable() else "?" for character in source)
     return _HEADER.format(source=source) + OmegaConf.to_yaml(OmegaConf.create(sections))
 
 

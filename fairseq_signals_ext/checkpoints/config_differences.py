@@ -3,13 +3,13 @@
 Keys are a section and an option, such as "criterion.all_gather".
 """
 
-# values that are called otherwise here; fairseq's own wav2vec2 is for sound
+from fairseq_signals_ext.checkpoints.allowed import NAMES_OF_ECG_FM
+
+# values that are called otherwise here
 RENAMED_VALUES = {
-    "model._name": {"wav2vec2": "ecg_wav2vec2"},
-    "criterion._name": {"wav2vec2": "wav2vec"},
+    **{f"{section}._name": names for section, names in NAMES_OF_ECG_FM.items()},
     "checkpoint.best_checkpoint_metric": {"em_accuracy": "exact_match"},
 }
-CRITERIONS_OF_FAIRSEQ = ("wav2vec",)
 
 # where a value goes, unless there is one already
 RENAMED_KEYS = {
@@ -25,6 +25,13 @@ RENAMED_KEYS = {
 PATHS = (
     *("task.data", "task.label_file", "model.model_path", "criterion.weights_file", "criterion.pos_weight"),
     *("criterion.weight", "common.user_dir", "checkpoint.finetune_from_model", "checkpoint.restore_file"),
+    *("checkpoint.continue_once", "common.quantization_config_path", "ema.ema_seed_model"),
+)
+# what a run writes to, or starts, and where its texts become parts of file names
+WRITTEN = (
+    *("common.log_file", "common.tensorboard_logdir", "common.aim_repo", "common.plasma_path", "checkpoint.save_dir"),
+    *("checkpoint.checkpoint_suffix", "common_eval.path", "common_eval.results_path", "generation.lm_path"),
+    "interactive.input",
 )
 _OWN_MACHINE = "of the machine it was trained on; fairseq finds its own"
 # keys that change nothing here, whatever their value
@@ -70,12 +77,6 @@ REQUIRED = {
 }
 # values without effect of keys that do something when they are null, false, 0 or empty
 NEUTRAL = {"model.apply_mask": True}
-# options whose text fairseq gives to Python's eval, wherever they stand; conv_feature_layers has a parser of its own
-EVALUATED = (
-    *("adam_betas", "adamax_betas", "lamb_betas", "adafactor_eps"),
-    *("pipeline_balance", "pipeline_encoder_balance", "pipeline_decoder_balance"),
-    *("pipeline_devices", "pipeline_encoder_devices", "pipeline_decoder_devices"),
-)
 OTHER_SECTIONS = {
     "bpe": "of texts",
     "hydra": "where the run was kept; give hydra.run.dir",

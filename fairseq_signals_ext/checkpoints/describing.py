@@ -7,7 +7,7 @@ from typing import Any, Dict, Optional, Tuple
 from fairseq_signals_ext.checkpoints.description import ModelDescription, Preprocessing
 from fairseq_signals_ext.checkpoints.parameter_names import is_ecg_fm
 from fairseq_signals_ext.checkpoints.reading import Checkpoint
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.errors import UserError, first_line
 from fairseq_signals_ext.evaluation.aggregation import ECG_FM_AGGREGATION, ways_of
 from fairseq_signals_ext.leads import LEADS, parse_leads
 
@@ -38,17 +38,40 @@ def describe(checkpoint: Checkpoint, labels: Optional[str] = None) -> ModelDescr
     Raises:
         UserError: it is of another task than ours, or the names do not fit its labels, or are others than it holds.
     """
-    task, state = checkpoint.task_config, checkpoint.task_state
-    kind = KINDS_BY_TASK.get(str(task.get("_name")))
+    kind = KINDS_BY_TASK.get(str(checkpoint.task_config.get("_name")))
     if kind is None:
         ours = ", ".join(sorted(KINDS_BY_TASK))
-        raise UserError(f"{checkpoint.path}: is of task {task.get('_name')!r}; use one of {ours}")
+        raise UserError(f"{checkpoint.path}: is of task {checkpoint.task_config.get('_name')!r:.60}; use one of {ours}")
+    try:
+        description = _described(checkpoint, kind, labels)
+    except UserError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        # values of other kinds than a training leaves
+        raise UserError(
+            f"{checkpoint.path}: what it says of its inputs or labels cannot be used ({first_line(error)}); give "
+            "another file"
+        ) from None
+    try:
+        description.check()
+    except UserError as error:
+        raise UserError(f"{checkpoint.path}: {error}") from None
+    return description
+
+
+def _described(checkpoint: Checkpoint, kind: str, labels: Optional[str]) -> ModelDescription:
+    """What a checkpoint of a kind says, not yet looked at as a whole."""
+    task, state = checkpoint.task_config, checkpoint.task_state
+    try:
+        inputs = _preprocessing(checkpoint)
+    except UserError as error:
+        raise UserError(f"{checkpoint.path}: {error}") from None
     names, known = ((), True) if kind == "pretraining" else _label_names(checkpoint, labels)
     chosen = kind == "classification"
-    description = ModelDescription(
+    return ModelDescription(
         kind=kind,
         architecture=_without_places(checkpoint.model_config),
-        preprocessing=_preprocessing(checkpoint),
+        preprocessing=inputs,
         label_names=names,
         thresholds=_floats(state.get("thresholds")) if chosen else None,
         threshold_rule=state.get("threshold_rule") if chosen else None,
@@ -58,11 +81,6 @@ def describe(checkpoint: Checkpoint, labels: Optional[str] = None) -> ModelDescr
         names_are_known=known,
         provenance=_provenance(checkpoint),
     )
-    try:
-        description.check()
-    except UserError as error:
-        raise UserError(f"{checkpoint.path}: {error}") from None
-    return description
 
 
 def task_state_of(description: ModelDescription) -> Dict[str, Any]:
@@ -108,6 +126,8 @@ def _preprocessing(checkpoint: Checkpoint) -> Preprocessing:
 def _label_names(checkpoint: Checkpoint, labels: Optional[str]) -> Tuple[Tuple[str, ...], bool]:
     """Names of the labels, and whether somebody said them."""
     number, saved = int(checkpoint.model_config["num_labels"]), checkpoint.task_state.get("label_names")
+    if saved is not None and (not isinstance(saved, (list, tuple)) or len(saved) != number):
+        raise UserError(f"{checkpoint.path}: its label_names are not {number} names; give another file")
     if labels is None and saved is not None:
         return tuple(saved), True
     labels = labels or _usual_place_of_names(checkpoint.path)

@@ -12,7 +12,9 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Type
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.checkpoints.plain_configs import check_plain
+from fairseq_signals_ext.conv_layers import frames_of, parse_conv_layers
+from fairseq_signals_ext.errors import UserError, first_line
 from fairseq_signals_ext.leads import LEADS
 
 KINDS = ("classification", "regression", "pretraining")
@@ -21,6 +23,12 @@ AGGREGATION_WAYS = ("mean", "max")
 CONFIG_FILE = "config.json"
 _FORMAT, _VERSION = "fairseq-signals-ext", 1
 _PIECE = 2**20
+# far more than any ECG has: a recording is brought to the rate, and a segment is held in memory as a whole
+_MOST = {"sample_rate": 100_000, "segment_samples": 1_000_000, "stride_samples": 1_000_000_000}
+_MOST_FRAMES = 10_000
+_MOST_LABELS = 100_000
+_LONGEST_NAME = 1000
+_LARGEST_CONFIG = 2**24
 _NOT_OURS = "not of an export of this version"
 
 
@@ -57,6 +65,9 @@ class Preprocessing:
             _checked(name, getattr(self, name), Integral, "use a whole number")
         if not (self.sample_rate > 0 and self.segment_samples > 0 and self.stride_samples > 0):
             raise UserError("sample_rate, segment_samples and stride_samples must be above 0")
+        for name, most in _MOST.items():
+            if getattr(self, name) > most:
+                raise UserError(f"{name} {getattr(self, name)}: use at most {most:,}")
         if self.segment_samples > self.stride_samples:
             raise UserError("segment_samples must not be above stride_samples: segments follow each other")
         if self.standardization not in STANDARDIZATIONS:
@@ -124,7 +135,8 @@ class ModelDescription:
         for name in ("architecture", "provenance"):
             _checked(name, getattr(self, name), dict, "use values by names")
         self.preprocessing.check()
-        _checked_each("label_names", self.label_names, str, "use a list of texts")
+        self._check_frames()
+        self._check_names()
         lists: Dict[str, Any] = {"aggregation": self.aggregation}
         if self.thresholds is not None:
             lists["thresholds"] = _checked_each("thresholds", self.thresholds, Real, "use a list of numbers, or null")
@@ -138,6 +150,26 @@ class ModelDescription:
         for name, values in lists.items():
             if len(values) != len(self.label_names):
                 raise UserError(f"{name}: {len(values)} values, but there are {len(self.label_names)} labels")
+
+    def _check_frames(self) -> None:
+        """See that a segment gives frames, and not so many that nothing could hold their attention."""
+        if self.architecture.get("conv_feature_layers") is None:
+            return
+        layers = parse_conv_layers(self.architecture["conv_feature_layers"])
+        frames = frames_of(self.preprocessing.segment_samples, layers)
+        if not 0 < frames <= _MOST_FRAMES:
+            told = (
+                f"segment_samples {self.preprocessing.segment_samples}: {max(0, frames):,} frames by the convolutions"
+            )
+            raise UserError(f"{told}; use a length of 1 to {_MOST_FRAMES:,} frames")
+
+    def _check_names(self) -> None:
+        names = _checked_each("label_names", self.label_names, str, "use a list of texts")
+        if len(names) > _MOST_LABELS:
+            raise UserError(f"label_names: there are {len(names):,}; use at most {_MOST_LABELS:,}")
+        for name in names:
+            if len(name) > _LONGEST_NAME or not name.isprintable():
+                raise UserError(f"label_names {name!r:.60}: use up to {_LONGEST_NAME} characters that can be printed")
 
 
 def _checked_each(name: str, values: Any, kind: Type[Any], cure: str) -> Sequence[Any]:
@@ -203,7 +235,7 @@ def read_description(folder: Path) -> Tuple[ModelDescription, Path]:
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise UserError(f"{path}: {_NOT_OURS} ({error}); export again") from None
+        raise UserError(f"{path}: {_NOT_OURS} ({first_line(error)}); export again") from None
     file = folder / weights
     if Path(weights).name != weights or not file.is_file():
         raise UserError(f"{path}: its weights {weights!r} are not in this folder; copy the whole folder")
@@ -251,12 +283,15 @@ def _facts(path: Path) -> Dict[str, Any]:
     """What is in a `config.json`, less its format and version."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a folder that fairseq-signals-ext export made, or a checkpoint")
+    if path.stat().st_size > _LARGEST_CONFIG:
+        raise UserError(f"{path}: {_NOT_OURS} (it has {path.stat().st_size:,} bytes); export again")
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
+        check_plain(facts)
         if facts.pop("format") != _FORMAT or facts.pop("version") != _VERSION:
             raise KeyError("format, version")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path}: {_NOT_OURS} ({error}); export again") from None
+        raise UserError(f"{path}: {_NOT_OURS} ({first_line(error)}); export again") from None
     return facts
 
 

@@ -5,7 +5,13 @@ import zipfile
 from pathlib import Path
 from typing import Optional
 
+from fairseq_signals_ext.checkpoints.pickles import check_pickle
+from fairseq_signals_ext.errors import first_line
+
 _HEAD = 512
+_MOST_PARTS = 100_000
+# magic number, version, system, the data, names of the tensors
+_PICKLES = 5
 
 
 def what_is_wrong_with(path: Path) -> Optional[str]:
@@ -26,6 +32,17 @@ def what_is_wrong_with(path: Path) -> Optional[str]:
         return "is a web page, not a checkpoint; download the file itself"
     if _is_text(head):
         return "is a text, not a checkpoint; give the .pt"
+    return _what_is_wrong_with_pickles(path)
+
+
+def _what_is_wrong_with_pickles(path: Path) -> Optional[str]:
+    """Of what torch wrote before 1.6: pickles one after the other, and then the tensors."""
+    try:
+        with open(path, "rb") as file:
+            for _ in range(_PICKLES):
+                check_pickle(file)
+    except ValueError as error:
+        return f"is damaged or cut short, or no checkpoint ({first_line(error)}); copy or download it again"
     return None
 
 
@@ -38,11 +55,22 @@ def _what_is_wrong_with_archive(path: Path, modified: int, size: int) -> Optiona
     """Of an archive as it is at this time; a training, an export read theirs more than once."""
     try:
         with zipfile.ZipFile(path) as archive:
-            if not any(name.endswith("data.pkl") for name in archive.namelist()):
+            parts = archive.infolist()
+            pickles = [part for part in parts if part.filename.endswith("data.pkl")]
+            if not pickles:
                 return "is a zip archive, not a checkpoint; give the .pt, perhaps one that is in it"
+            if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+                return "is compressed, which no training does, and could be of any size; give the file as it was saved"
+            if sum(part.file_size for part in parts) > size or len(parts) > _MOST_PARTS:
+                return "is damaged: it says that it holds more than it can; copy or download it again"
+            for part in pickles:
+                with archive.open(part) as file:
+                    check_pickle(file)
             # torch can be told to leave checksums out
-            has_sums = any(part.CRC for part in archive.infolist())
+            has_sums = any(part.CRC for part in parts)
             damaged = archive.testzip() if has_sums else None
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError):
+    except ValueError as error:
+        return f"is damaged or cut short, or no checkpoint ({first_line(error)}); copy or download it again"
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError):
         return "is damaged or cut short; copy or download it again"
     return f"is damaged: the checksum of its part {damaged} differs; copy or download it again" if damaged else None

@@ -61,7 +61,7 @@ def inspect_model(path: Path) -> Dict[str, Facts]:
         UserError: it is neither.
     """
     path = checkpoint_of(path)
-    facts = _of_export(path) if path.is_dir() else _of_checkpoint(read_checkpoint(path))
+    facts = _of_export(path) if path.is_dir() else _of_checkpoint(read_checkpoint(path, to_build=False))
     return {section: values for section, values in _plain(facts).items() if values}
 
 

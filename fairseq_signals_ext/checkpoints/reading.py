@@ -11,7 +11,12 @@ from typing import Any, ContextManager, Dict, Mapping, Optional
 
 import numpy as np
 
+from fairseq_signals_ext.checkpoints.allowed import NAMES, NAMES_OF_ECG_FM, check_names
 from fairseq_signals_ext.checkpoints.file_kinds import what_is_wrong_with
+from fairseq_signals_ext.checkpoints.parameter_names import is_ecg_fm
+from fairseq_signals_ext.checkpoints.plain_configs import check_links, check_plain
+from fairseq_signals_ext.checkpoints.sizes import check_limits, check_model, check_task, check_updates
+from fairseq_signals_ext.checkpoints.tensors import check_tensors
 from fairseq_signals_ext.errors import UserError, first_line
 
 # options of a model's config that decide which parameters its encoder has, and what it computes
@@ -23,6 +28,11 @@ ARCHITECTURE = (
     *("quantize_input", "latent_vars", "latent_groups", "latent_dim", "quantizer_depth", "quantizer_factor"),
 )
 
+# of a config, what is read or built here
+_SECTIONS = (
+    *("model", "task", "criterion", "optimizer", "lr_scheduler"),
+    *("common", "checkpoint", "dataset", "distributed_training", "optimization"),
+)
 _FIRST_CONVOLUTION = re.compile(r"(?:.*\.)?feature_extractor\.conv_layers\.0\.0\.weight$")
 
 
@@ -75,21 +85,89 @@ class Checkpoint:
         return ((self.state.get("extra_state") or {}).get("train_iterator") or {}).get("epoch")
 
 
-def read_checkpoint(path: Path, cure: str = "give another file") -> Checkpoint:
+def read_checkpoint(path: Path, cure: str = "give another file", to_build: bool = True) -> Checkpoint:
     """Read a checkpoint, its tensors mapped from the file where torch can.
 
     Args:
         cure: what the user should do if it cannot be used, for messages.
+        to_build: something may be built from it, so it may name what we list (see `allowed`) and nothing else; False
+            where it is only looked at.
 
     Raises:
         UserError: no such file, damaged, not a checkpoint with its config, with objects in it that are more than data
-            (these are not made), or of fairseq's audio wav2vec 2.0.
+            (these are not made), of fairseq's audio wav2vec 2.0, with values or sizes that no model has, or `to_build`
+            and it names something else than ours.
     """
     state = read_safely(path, cure)
     problem = _what_is_wrong(state)
     if problem:
         raise UserError(f"{path}: {problem}; {cure}")
-    return Checkpoint(path, state)
+    return checked(Checkpoint(path, state), cure, to_build)
+
+
+def checked(checkpoint: Checkpoint, cure: str = "give another file", to_build: bool = True) -> Checkpoint:
+    """The same checkpoint, if its config, its parameters and what goes with them are what a model can have.
+
+    Args:
+        checkpoint: its `model` and `cfg` are dictionaries, as is the section `model` of the latter.
+        cure, to_build: as `read_checkpoint`.
+
+    Raises:
+        UserError: they are not; one line.
+    """
+    try:
+        _check(checkpoint, to_build)
+    except ValueError as error:
+        raise UserError(f"{checkpoint.path}: {error}; {cure}") from None
+    return _by_our_names(checkpoint) if to_build else checkpoint
+
+
+def _check(checkpoint: Checkpoint, to_build: bool) -> None:
+    _check_kinds(checkpoint.state)
+    check_tensors(checkpoint.state)
+    check_plain(checkpoint.config)
+    check_plain(checkpoint.task_state)
+    model = checkpoint.model_config
+    check_limits(model)
+    check_task(checkpoint.task_config)
+    check_updates(checkpoint.updates)
+    if to_build:
+        check_links(checkpoint.config)
+        check_names(_by_our_names(checkpoint).config)
+    if str(_by_our_names(checkpoint).config["model"].get("_name")) in NAMES["model"]:
+        size = checkpoint.path.stat().st_size if checkpoint.path.is_file() else _size_of(checkpoint)
+        check_model(model, checkpoint.parameters, size)
+
+
+def _check_kinds(state: Mapping[str, Any]) -> None:
+    """See that the parts of a checkpoint are of the kinds that fairseq makes them."""
+    config, history, extra = state["cfg"], state.get("optimizer_history"), state.get("extra_state")
+    parts = {f"cfg.{section}": config.get(section) for section in _SECTIONS}
+    parts.update(task_state=state.get("task_state"), extra_state=extra)
+    if isinstance(extra, dict):
+        parts["extra_state.train_iterator"] = extra.get("train_iterator")
+    if history:
+        parts["optimizer_history[-1]"] = history[-1] if isinstance(history, list) else history
+    for name, part in parts.items():
+        if part is not None and not isinstance(part, dict):
+            raise ValueError(f"its {name} is of type {type(part).__name__}, not a dictionary")
+
+
+def _size_of(checkpoint: Checkpoint) -> int:
+    """Bytes of the parameters of a checkpoint that is not in a file."""
+    return sum(value.numel() * value.element_size() for value in checkpoint.parameters.values())
+
+
+def _by_our_names(checkpoint: Checkpoint) -> Checkpoint:
+    """The same with our names for what ECG-FM's framework calls otherwise, if it wrote the file."""
+    config = dict(checkpoint.config)
+    if is_ecg_fm(checkpoint.parameters):
+        for section, names in NAMES_OF_ECG_FM.items():
+            chosen = config.get(section) or {}
+            ours = names.get(str(chosen.get("_name")))
+            if ours:
+                config[section] = {**chosen, "_name": ours}
+    return Checkpoint(checkpoint.path, {**checkpoint.state, "cfg": config})
 
 
 def with_own_architecture(model: Mapping[str, Any]) -> Dict[str, Any]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fairseq_signals_ext.checkpoints.description import check_weights, read_description, read_training
-from fairseq_signals_ext.checkpoints.reading import Checkpoint
+from fairseq_signals_ext.checkpoints.reading import Checkpoint, checked
 from fairseq_signals_ext.errors import UserError
 
 
@@ -11,7 +11,7 @@ def read_safetensors(folder: Path) -> Checkpoint:
     """What was exported to a folder, as a checkpoint without optimizer, its tensors mapped from the file.
 
     Raises:
-        UserError: it is not such a folder, or its weights are damaged.
+        UserError: it is not such a folder, its weights are damaged, or it holds what `reading.checked` refuses.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -24,4 +24,5 @@ def read_safetensors(folder: Path) -> Checkpoint:
         parameters = load_file(str(path))
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: damaged ({error}); export again") from None
-    return Checkpoint(path, {"model": parameters, **read_training(folder)})
+    training = {key: value for key, value in read_training(folder).items() if key in ("cfg", "task_state")}
+    return checked(Checkpoint(path, {"model": parameters, **training}), "export it again")

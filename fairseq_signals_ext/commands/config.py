@@ -39,7 +39,8 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: see `read_config` and `convert_config`; or the file cannot be written.
     """
-    from fairseq_signals_ext.checkpoints.config_conversion import convert_config, list_changes, read_config, to_yaml
+    from fairseq_signals_ext.checkpoints.config_conversion import convert_config, list_changes, to_yaml
+    from fairseq_signals_ext.checkpoints.config_files import read_config
 
     _check_out(options.out, options.overwrite, options.config)
     converted = convert_config(read_config(options.config), str(options.config))

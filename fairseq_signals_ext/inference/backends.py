@@ -13,6 +13,7 @@ from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
 import numpy as np
 
 from fairseq_signals_ext.errors import UserError, first_line
+from fairseq_signals_ext.inference.onnx_graph import check_graph, limit_memory
 
 Outputs = Tuple[np.ndarray, ...]
 _ONNX_DEVICES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -144,8 +145,13 @@ class OnnxBackend:
     ):
         import onnxruntime
 
+        check_graph(path)
+        limit_memory()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
+        options.log_severity_level = 4  # what it fails at is in its exceptions
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        options.add_session_config_entry("session.load_model_format", "ONNX")
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=[_onnx_provider(device)])
         except UserError:
@@ -153,11 +159,18 @@ class OnnxBackend:
         except Exception as error:  # onnxruntime has a kind of its own for each failure
             raise UserError(f"{path}: damaged, or not ONNX ({first_line(error)}); export again") from None
         _check_fits(self._session, path, outputs, shape)
-        self._outputs = outputs
+        self._outputs, self._path = outputs, path
 
     def __call__(self, source: np.ndarray, padding_mask: np.ndarray) -> Outputs:
-        """See the module's text."""
-        return tuple(self._session.run(self._outputs, {"source": source, "padding_mask": padding_mask}))
+        """See the module's text.
+
+        Raises:
+            UserError: it needs more memory than it is given, or cannot compute this.
+        """
+        try:
+            return tuple(self._session.run(self._outputs, {"source": source, "padding_mask": padding_mask}))
+        except Exception as error:  # onnxruntime has a kind of its own for each failure
+            raise UserError(f"{self._path}: cannot be run ({first_line(error)}); use smaller batches") from None
 
 
 def _check_fits(session: Any, path: Path, outputs: List[str], shape: Tuple[int, int]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fairseq_signals_ext.checkpoints.description import ModelDescription
 from fairseq_signals_ext.checkpoints.reading import Checkpoint
 from fairseq_signals_ext.conv_layers import frames_of
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.errors import UserError, first_line
 from fairseq_signals_ext.models.pooling import mean_over_frames
 from fairseq_signals_ext.requirements import quiet_fairseq
 
@@ -181,7 +181,6 @@ def build_model(checkpoint: Checkpoint) -> Any:
     """
     from fairseq.models import build_model as build
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     options = checkpoint.model_config
     if options.get("_name") not in _our_models():
@@ -194,9 +193,8 @@ def build_model(checkpoint: Checkpoint) -> Any:
     try:
         model = build(config, None, from_checkpoint=True)
         model.load_state_dict(checkpoint.parameters)
-    except (UserError, OmegaConfBaseException) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{checkpoint.path}: {reason}; give the checkpoint as it was saved") from None
+    except Exception as error:  # OmegaConf, fairseq and torch have kinds of their own for options that do not fit
+        raise UserError(f"{checkpoint.path}: {first_line(error, 1000)}; give the checkpoint as it was saved") from None
     return model.eval()
 
 

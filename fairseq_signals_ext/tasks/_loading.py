@@ -1,10 +1,11 @@
 """What fairseq's loading of a checkpoint lacks: a clear refusal of what is none, and patience with ECG-FM's options."""
 
+import contextlib
 import functools
 import os
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Iterator, Optional
 
 import torch
 from fairseq import checkpoint_utils
@@ -13,19 +14,22 @@ from fairseq.distributed import utils as distributed_utils
 from fairseq.tasks import TASK_DATACLASS_REGISTRY
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from fairseq_signals_ext.checkpoints.allowed import NAMES_OF_ECG_FM, check_calls
 from fairseq_signals_ext.checkpoints.describing import KINDS_BY_TASK, describe
 from fairseq_signals_ext.checkpoints.parameter_names import is_ecg_fm
 from fairseq_signals_ext.checkpoints.reading import only_data, read_checkpoint, read_safely
-from fairseq_signals_ext.errors import exits_on_user_error
+from fairseq_signals_ext.errors import UserError, exits_on_user_error, first_line
 
+_ERROR = "error: "
 _SECTIONS = {"task": TASK_DATACLASS_REGISTRY, "criterion": CRITERION_DATACLASS_REGISTRY}
 
 
 def mend_loading_of_checkpoints() -> None:
     """Make fairseq say in one line what is wrong with a file that it is to load, and never run what is in it.
 
-    fairseq shows torch's traceback, and torch before 2.6 runs what a pickle asks for. Checkpoints of other plugins load
-    as before. Calling it again is harmless.
+    fairseq shows torch's traceback, torch before 2.6 runs what a pickle asks for, and fairseq evaluates options of its
+    own models as Python. What one of our tasks loads may name what `checkpoints.allowed` lists, nothing else.
+    Checkpoints of other plugins load as before, unless such an option calls something. Calling it again is harmless.
     """
     load = checkpoint_utils.load_checkpoint_to_cpu
     if getattr(load, "refuses_clearly", False):
@@ -33,8 +37,8 @@ def mend_loading_of_checkpoints() -> None:
 
     @functools.wraps(load)
     def load_checkpoint_to_cpu(path: str, arg_overrides: Optional[Dict[str, Any]] = None, **kwargs: Any) -> Any:
-        _check(Path(path), for_us=(arg_overrides or {}).get("task") in KINDS_BY_TASK)
-        with only_data():
+        for_us = _check(Path(path), for_us=_is_ours((arg_overrides or {}).get("task")))
+        with only_data(), in_one_line(path) if for_us else contextlib.nullcontext():
             state = load(path, arg_overrides, **kwargs)
         _drop_unknown_options(state.get("cfg") or {})
         if is_ecg_fm(state.get("model") or {}):
@@ -45,8 +49,27 @@ def mend_loading_of_checkpoints() -> None:
 
     load_checkpoint_to_cpu.refuses_clearly = True  # type: ignore[attr-defined]
     checkpoint_utils.load_checkpoint_to_cpu = load_checkpoint_to_cpu
-    _mend_missing_files()
+    _mend_loading_of_models()
     _receive_what_is_sent()
+
+
+def _is_ours(task: Any) -> bool:
+    """Whether a task's name is one of ours; it may be any value of a file."""
+    return isinstance(task, str) and task in KINDS_BY_TASK
+
+
+@contextlib.contextmanager
+def in_one_line(source: Any) -> Iterator[None]:
+    """Ends with one line where fairseq, torch or OmegaConf cannot make anything of a file that was checked before."""
+    try:
+        yield
+    except SystemExit as error:  # of our task, which does not know the file
+        told = str(error.code)
+        if str(source) in told or not told.startswith(_ERROR):
+            raise
+        raise SystemExit(f"{_ERROR}{source}: {told[len(_ERROR) :]}") from error
+    except Exception as error:  # fairseq asserts, and the others have kinds of their own, for options that do not fit
+        raise SystemExit(f"{_ERROR}{source}: cannot be loaded ({first_line(error)}); give another file") from error
 
 
 def _make_sendable(state: Dict[str, Any]) -> None:
@@ -65,38 +88,83 @@ def _receive_what_is_sent() -> None:
         torch.serialization.add_safe_globals([distributed_utils._TensorPlaceholder])
 
 
-def _mend_missing_files() -> None:
-    """The same for a file that is not there, of which fairseq makes a traceback before it loads it."""
+def _mend_loading_of_models() -> None:
+    """The same where fairseq builds models: a file that is not there, and options that do not fit."""
     load = checkpoint_utils.load_model_ensemble_and_task
 
     @functools.wraps(load)
-    def load_model_ensemble_and_task(filenames: Any, arg_overrides: Any = None, *args: Any, **kwargs: Any) -> Any:
-        if (arg_overrides or {}).get("task") in KINDS_BY_TASK:
-            for path in map(Path, filenames):
-                if not path.exists():
-                    raise SystemExit(f"error: {path}: no such checkpoint; give another --path")
-        return load(filenames, arg_overrides, *args, **kwargs)
+    def load_model_ensemble_and_task(
+        filenames: Any, arg_overrides: Any = None, task: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        asking = (arg_overrides or {}).get("task"), getattr(getattr(task, "cfg", None), "_name", None)
+        for_us = any(map(_is_ours, asking))
+        paths = [Path(name) for name in filenames]
+        for path in paths:
+            if for_us and not path.exists():
+                raise SystemExit(f"error: {path}: no such checkpoint; give another --path")
+            for_us = _check(path, for_us) or for_us
+        with in_one_line(paths[0]) if for_us and paths else contextlib.nullcontext():
+            return load(filenames, arg_overrides, task, *args, **kwargs)
 
     checkpoint_utils.load_model_ensemble_and_task = load_model_ensemble_and_task
 
 
-def _check(path: Path, for_us: bool) -> None:
-    """Refuse a file that is none of ours, if one of our commands asks for it, and one that is more than data.
+def _check(path: Path, for_us: bool) -> bool:
+    """Refuse a file that is none of ours, if one of our tasks asks for it or is named by it, and one that is code.
+
+    Returns:
+        Whether it is for one of our tasks.
 
     Raises:
-        SystemExit: `for_us`.
-        UserError: otherwise, unless it is the user's wish to trust all files, or for fairseq to fetch it.
+        SystemExit: it is.
+        UserError: it is not, but the file is more than data, unless it is the user's wish to trust all files, or for
+            fairseq to fetch it.
     """
+    if not for_us:
+        if not path.is_file() or os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "0") in ("1", "y", "yes", "true"):
+            return False
+        state = read_safely(path)
+        for_us = _is_ours(_task_in(state))
+        if not for_us:
+            _refuse_calls(path, state)
     if for_us:
-        exits_on_user_error(read_checkpoint)(path)
-    elif path.is_file() and os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "0") not in ("1", "y", "yes", "true"):
-        read_safely(path)
+        _check_ours(path)
+    return for_us
+
+
+def _task_in(state: Any) -> Any:
+    """Name of the task in whatever was read from a file, in its config or in the options of an old fairseq."""
+    config, options = (state.get(key) if isinstance(state, dict) else None for key in ("cfg", "args"))
+    section = config.get("task") if isinstance(config, dict) else None
+    name = section.get("_name") if isinstance(section, dict) else section
+    return name if _is_ours(name) else getattr(options, "task", name)
+
+
+def _refuse_calls(path: Path, state: Any) -> None:
+    try:
+        for key in ("cfg", "args"):
+            check_calls(state.get(key) if isinstance(state, dict) else None)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}, so it was not loaded; give another file") from None
+
+
+@exits_on_user_error
+def _check_ours(path: Path) -> None:
+    """See that a file is a checkpoint of one of our tasks, by its config alone."""
+    checkpoint = read_checkpoint(path)
+    if checkpoint.state.get("args") is not None:  # fairseq would make a config of these, and forget the other
+        raise UserError(f"{path}: has options of an old fairseq beside its config; give the checkpoint as it was saved")
 
 
 @exits_on_user_error
 def _complete_ecg_fm(path: Path, state: Dict[str, Any]) -> None:
     """Say, in place, what ECG-FM's checkpoints do not hold: names of labels, and how segments become a recording."""
     (state.get("extra_state") or {}).pop("metrics", None)  # its meters are not fairseq's
+    for section, names in NAMES_OF_ECG_FM.items():
+        chosen = (state.get("cfg") or {}).get(section)
+        if isinstance(chosen, DictConfig) and str(chosen.get("_name")) in names:
+            with open_dict(chosen):
+                chosen["_name"] = names[chosen["_name"]]
     task = (state.get("cfg") or {}).get("task")
     if not isinstance(task, DictConfig) or task.get("_name") != "ecg_classification":
         return

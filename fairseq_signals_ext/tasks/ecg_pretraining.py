@@ -1,5 +1,6 @@
 """Task `ecg_pretraining`: self-supervised pretraining on ECGs, with the options of ECG-FM's task."""
 
+import contextlib
 import multiprocessing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ import fairseq_signals_ext
 
 # importing registers them: fairseq's user-dir mechanism imports tasks and models by itself, criterions not
 import fairseq_signals_ext.optimizers.fused_adam  # noqa: F401
+from fairseq_signals_ext.checkpoints.allowed import check_names
 from fairseq_signals_ext.criterions.wav2vec2_with_cmsc import Wav2Vec2WithCmscCriterion
 from fairseq_signals_ext.data.augmentations import AugmentationSettings
 from fairseq_signals_ext.data.collating import first_segments
@@ -30,7 +32,7 @@ from fairseq_signals_ext.leads import LEADS, parse_leads
 from fairseq_signals_ext.models.compiling import compile_parts, without_compiling
 from fairseq_signals_ext.tasks._errors_as_samples import ErrorsAsSamples, exit_if_error
 from fairseq_signals_ext.tasks._gradients import send_gradients_in_bf16
-from fairseq_signals_ext.tasks._loading import mend_loading_of_checkpoints
+from fairseq_signals_ext.tasks._loading import in_one_line, mend_loading_of_checkpoints
 from fairseq_signals_ext.tasks._sharding import is_sharded
 from fairseq_signals_ext.tasks._starting import StartingPoint, check_fits, starting_point
 
@@ -184,6 +186,8 @@ class EcgPretrainingTask(FairseqTask):
             raise UserError(
                 f"{self.cfg.data}: no such folder; give task.data a folder with manifests, as an absolute path"
             )
+        if from_checkpoint:
+            _check_name("model", cfg)
         start = None if from_checkpoint else starting_point(self.cfg)
         model = super().build_model(cfg, from_checkpoint)
         leads = 12 if self.cfg.enable_padding_leads else len(self._settings().leads)
@@ -205,7 +209,10 @@ class EcgPretrainingTask(FairseqTask):
     @exits_on_user_error
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """The criterion; one that reconstructs gives the model the layer that this needs."""
-        criterion = super().build_criterion(cfg)
+        if self._is_loaded:
+            _check_name("criterion", cfg)
+        with in_one_line("the checkpoint's criterion") if self._is_loaded else contextlib.nullcontext():
+            criterion = super().build_criterion(cfg)
         if isinstance(criterion, Wav2Vec2WithCmscCriterion) and self._settings().pairs == "none":
             raise UserError("wav2vec2_with_cmsc needs pairs of segments: set task.pairs to fixed or random")
         if getattr(criterion, "reconstruction_weight", 0) > 0:
@@ -330,3 +337,11 @@ class EcgPretrainingTask(FairseqTask):
     def target_dictionary(self) -> None:
         """None: there is no text."""
         return None
+
+
+def _check_name(section: str, cfg: Any) -> None:
+    """See that what a checkpoint names for fairseq to build is ours, wherever its config is from."""
+    try:
+        check_names({section: {"_name": cfg.get("_name")}})
+    except ValueError as error:
+        raise UserError(f"the checkpoint: {error}") from None

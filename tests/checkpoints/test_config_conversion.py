@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from fairseq_signals_ext.checkpoints.allowed import EVALUATED
 from fairseq_signals_ext.checkpoints.config_conversion import (
     DROPPED,
     GROUPS,
@@ -18,17 +19,17 @@ from fairseq_signals_ext.checkpoints.config_conversion import (
     TO_GIVE,
     convert_config,
     list_changes,
-    read_config,
     to_yaml,
 )
 from fairseq_signals_ext.checkpoints.config_differences import (
-    EVALUATED,
     LOST_REASONS,
     NEUTRAL,
     PATHS,
     RENAMED_KEYS,
     WITHOUT_EFFECT,
+    WRITTEN,
 )
+from fairseq_signals_ext.checkpoints.config_files import read_config
 from fairseq_signals_ext.errors import UserError
 
 SMALL = {
@@ -276,6 +277,87 @@ def test_what_fairseq_evaluates_is_known(registered):
     assert {"conv_feature_layers", "pipeline_devices"} <= found <= {*EVALUATED, "conv_feature_layers"}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "${oc.env:SECRET}",
+        "${oc.decode:${common.wandb_project}}",
+        "${oc.create:{a: 1}}",
+        "${oc.deprecated:common.seed}",
+        "${now:%Y}",
+        "${hydra:runtime.cwd}",
+        "${nowhere.lr}",
+        "${common.circle}",
+        "a${common.seed}",
+        "${common.first}${common.second}",
+        "${" * 3000,
+        "${common}",
+    ],
+)
+@pytest.mark.parametrize("place", ["common.wandb_project", "optimizer.groups"])
+def test_what_would_be_computed_is_dropped_with_a_warning(text, place, monkeypatch):
+    monkeypatch.setenv("SECRET", "never-shown")
+    config = with_option("optimizer._name", "composite", with_option("common.circle", "${common.circle}"))
+    config = with_option("common.first", "$", with_option("common.second", "{oc.env:SECRET}", config))
+    converted = convert_config(with_option(place, text if "w" in place else {"a": {"lr": [text]}}, config), "c.yaml")
+    groups = {change.key: change.group for change in converted.changes}
+    assert groups[place] == LOST
+    written = to_yaml(converted.sections, "c") + list_changes(converted.changes)
+    assert "never-shown" not in written and "${" not in to_yaml(converted.sections, "c")
+
+
+def test_plain_links_are_resolved_by_us():
+    config = with_option("optimizer.weight_decay", "${common.seed}", with_option("optimizer._name", "adam"))
+    config = with_option("common.seed", "${dataset.batch_size}", config)
+    sections = convert_config(config).sections
+    assert sections["common"]["seed"] == sections["optimizer"]["weight_decay"] == 8
+
+
+@pytest.mark.parametrize("key", sorted({*WRITTEN, *PATHS} - {"task.data"}))
+def test_no_path_is_kept_silently(key):
+    section = key.split(".")[0]
+    names = {"model": "ecg_transformer_classifier", "task": "ecg_classification"}
+    config = with_option("criterion._name", "binary_cross_entropy_with_logits")
+    for part, name in names.items():
+        config = with_option(f"{part}._name", name, config)
+    groups, sections = changed(with_option(key, "/home/them/file", config))
+    assert groups[key] in (TO_GIVE, LOST), key
+    assert sections.get(section, {}).get(key.split(".")[1]) in (None, "???")
+
+
+def test_all_texts_that_may_be_paths_are_known(registered):
+    """Options that are called like files or folders are in one of the tables."""
+    from fairseq.dataclass.configs import FairseqConfig
+
+    names = {
+        f"{section.name}.{option.name}"
+        for section in dataclasses.fields(FairseqConfig)
+        if dataclasses.is_dataclass(section.type)
+        for option in dataclasses.fields(section.type)
+        if "str" in str(option.type) and re.search(r"dir|file|path|log_|repo|suffix|input|once|model$", option.name)
+    }
+    known = {*PATHS, *WRITTEN, *WITHOUT_EFFECT}
+    harmless = {"common.log_format"}
+    assert names - known - harmless == set()
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_names_that_fairseq_evaluates_options_of(nested):
+    inner = {"_name": "nag", "x": {"optimizer": {"_name": "theirs", "code": CODE}}} if nested else {"_name": "theirs"}
+    with pytest.raises(UserError, match="c.yaml: its optimizer is 'theirs'"):
+        convert_config({**SMALL, "optimizer": {"_name": "composite", "groups": {"a": {"optimizer": inner}}}}, "c.yaml")
+
+
+def test_a_target_is_refused():
+    groups = {"a": {"_target_": "os.system", "command": "touch ran"}}
+    with pytest.raises(UserError, match="c.yaml: its config has optimizer.groups.a._target_"):
+        convert_config({**SMALL, "optimizer": {"_name": "composite", "groups": groups}}, "c.yaml")
+
+
+def test_a_file_name_cannot_add_lines():
+    assert "\nhydra:" not in to_yaml(convert_config(SMALL).sections, "a\nhydra: {}\u2028.yaml")
+
+
 @pytest.mark.parametrize("owner", ["criterion", "model"])
 def test_gathering(owner):
     groups, sections = changed(with_option(f"{owner}.all_gather", True))
@@ -434,9 +516,7 @@ class TestReading:
         path.write_text("optimization: {lr: [5e-5]}\noptimizer: {lr: '${optimization.lr}'}\n")
         assert read_config(path)["optimizer"]["lr"] == [5e-5]
 
-    @pytest.mark.parametrize(
-        "text", ["- a list\n", "task: [\n", "{}: x", "optimizer: {lr: '${nowhere.lr}'}", "1: {a: 2}", "\x00"]
-    )
+    @pytest.mark.parametrize("text", ["- a list\n", "task: [\n", "{}: x", "1: {a: 2}", "\x00"])
     def test_not_a_config(self, tmp_path, text):
         path = tmp_path / "c.yaml"
         path.write_text(text)

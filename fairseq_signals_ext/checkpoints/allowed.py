@@ -1,0 +1,129 @@
+"""What a checkpoint may name for fairseq to build; needs neither torch nor fairseq.
+
+fairseq evaluates options of its own models, criterions and optimizers as Python (see `EVALUATED`), so that a file which
+names one of these could run code. All names that a file may have are here, and `check_names` is called wherever one is
+read; see `reading.read_checkpoint`.
+"""
+
+import argparse
+import ast
+import re
+from typing import Any, Dict, Iterator, Mapping, Set, Tuple
+
+# By section. A plugin with, say, a criterion of its own for our tasks adds the name: NAMES["criterion"].add("mine").
+NAMES: Dict[str, Set[str]] = {
+    "task": {"ecg_pretraining", "ecg_classification", "ecg_regression"},
+    "model": {"ecg_wav2vec2", "wav2vec2_cmsc", "ecg_transformer_classifier"},
+    "criterion": {"wav2vec2_with_cmsc", "wav2vec", "binary_cross_entropy_with_logits", "regression"},
+    # fairseq's, none of which is built from a checkpoint
+    "optimizer": {
+        *("adadelta", "adafactor", "adagrad", "adam", "adamax", "composite", "cpu_adam", "fused_adam", "lamb"),
+        *("nag", "sgd"),
+    },
+    "lr_scheduler": {
+        *("cosine", "fixed", "inverse_sqrt", "manual", "pass_through", "polynomial_decay", "reduce_lr_on_plateau"),
+        *("step", "tri_stage", "triangular"),
+    },
+}
+# what ECG-FM's framework calls otherwise; fairseq's own wav2vec2 is for sound, and evaluates text as code
+NAMES_OF_ECG_FM = {
+    "model": {"wav2vec2": "ecg_wav2vec2"},
+    "criterion": {"wav2vec2": "wav2vec"},
+}
+# options whose text fairseq gives to Python's eval, in any section
+EVALUATED = frozenset(
+    (
+        *("adam_betas", "adamax_betas", "lamb_betas", "adafactor_eps", "wer_args", "model_overrides"),
+        *("pipeline_balance", "pipeline_encoder_balance", "pipeline_decoder_balance"),
+        *("pipeline_devices", "pipeline_encoder_devices", "pipeline_decoder_devices"),
+        *("conv_feature_layers", "conv_aggregator_layers", "feature_encoder_spec", "override_encoder_layers"),
+        *("encoder_layers", "encoder_attention", "decoder_layers", "decoder_attention", "self_attention"),
+        *("gated_attention", "project_input", "downsample", "pretrained", "character_filters"),
+        *("left_pad_source", "left_pad_target", "xformers_att_config"),
+        *("vggblock_config", "vggblock_enc_config", "transformer_config", "transformer_enc_config", "conv_config"),
+        *("transformer_dec_config", "conv_dec_config", "conv_enc_config", "transformer_context"),
+        *("transformer_sampling",),
+    )
+)
+# longer texts are none of a person; and Python's parser has no limit of its own
+LONGEST_EXPRESSION = 4000
+# "${section.option}", as fairseq's own defaults have them
+PLAIN_LINK = re.compile(r"\$\{(\w+(?:\.\w+)*)\}")
+
+
+def check_names(config: Any) -> None:
+    """Raise a `ValueError` unless all that a config, or one inside it, names for fairseq to build is in `NAMES`.
+
+    Args:
+        config: by sections, plain values, as a checkpoint holds it.
+    """
+    for section, values in _sections(config):
+        name = values if isinstance(values, str) else values.get("_name")
+        if name is not None and not (isinstance(name, str) and name in NAMES[section]):
+            known = ", ".join(sorted(NAMES[section]))
+            raise ValueError(f"its {section} is {short(name)}, which is not for ECGs here; use one of {known}")
+
+
+def check_calls(config: Any) -> None:
+    """Raise a `ValueError` if an option that fairseq evaluates calls something, in a config of whatever model.
+
+    Numbers and lists call nothing. A text that is no Python is left to fairseq, which cannot run it either. Links that
+    are more than the name of another option would make the text anew; fairseq saves none.
+    """
+    for values in mappings(config):
+        for option, value in values.items():
+            for text in value if isinstance(value, (list, tuple)) else (value,):
+                if not isinstance(text, str):
+                    continue
+                is_evaluated = option in EVALUATED
+                if is_evaluated and ("${" in text or _calls(text)):
+                    raise ValueError(f"its option {option} {short(text)} is code, which fairseq would run")
+                if "${" in text and not PLAIN_LINK.fullmatch(text):
+                    raise ValueError(f"its option {short(option)} {short(text)} is to be computed, not a value")
+
+
+def _calls(text: str) -> bool:
+    if len(text) > LONGEST_EXPRESSION:
+        return True
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return False
+    return any(isinstance(node, (ast.Call, ast.JoinedStr, ast.Await)) for node in ast.walk(tree))
+
+
+def _sections(config: Any) -> Iterator[Tuple[str, Any]]:
+    """Sections that choose something, those of configs inside this one and of groups of an optimizer included."""
+    for values in mappings(config):
+        for section in NAMES:
+            chosen = values.get(section)
+            if isinstance(chosen, argparse.Namespace):
+                chosen = vars(chosen)
+            # at the top a text may stand for the section; deeper, an option may be called so
+            if isinstance(chosen, Mapping) or (values is config and isinstance(chosen, str)):
+                yield section, chosen
+
+
+def mappings(value: Any) -> Iterator[Mapping[Any, Any]]:
+    """All mappings and `Namespace`s in a value, itself included, each once however often it is there."""
+    seen, left = set(), [value]
+    while left:
+        value = left.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, argparse.Namespace):
+            value = vars(value)
+        if isinstance(value, Mapping):
+            yield value
+            left += value.values()
+        elif isinstance(value, (list, tuple)):
+            left += value
+
+
+def short(value: Any) -> str:
+    """A value as a message shows it, in one line."""
+    if isinstance(value, int) and value.bit_length() > 64:  # Python refuses to write out the longest ones
+        return f"a whole number of {value.bit_length():,} bits"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,61 @@
+"""Reading a config of ECG-FM's framework from a YAML file or a checkpoint, as plain values."""
+
+from pathlib import Path
+from typing import Any, Dict, List
+
+from fairseq_signals_ext.checkpoints.plain_configs import check_size, resolve_links
+from fairseq_signals_ext.checkpoints.reading import read_checkpoint
+from fairseq_signals_ext.errors import UserError
+
+Sections = Dict[str, Dict[str, Any]]
+# ECG-FM's have 8 kB; reading takes a second per 100 kB
+_LARGEST_FILE = 100_000
+
+
+def read_config(path: Path) -> Sections:
+    """The config in a YAML file or in a checkpoint, with its links to other options resolved; other kinds stay text.
+
+    Raises:
+        UserError: it cannot be read, is no config, or has more in it than a config.
+    """
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        return dict(read_checkpoint(path, "give a config (.yaml) or a checkpoint", to_build=False).config)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give a config (.yaml) or a checkpoint")
+    import yaml
+
+    try:
+        config = _from_yaml(path)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: not a config in YAML ({reason}); give the file beside ECG-FM's checkpoint") from None
+    if not isinstance(config, dict) or not all(isinstance(name, str) for name in config):
+        raise UserError(f"{path}: not a config: it has no sections such as task and model; give another file")
+    return resolve_links(config, targets=config)[0]
+
+
+def _from_yaml(path: Path) -> Any:
+    """What is in a YAML file, by OmegaConf's rules for numbers, but none of its links followed.
+
+    An alias may stand for much, and an alias in that for more: it is counted before anything is made of it.
+    """
+    from omegaconf._utils import get_yaml_loader
+
+    if path.stat().st_size > _LARGEST_FILE:
+        raise ValueError(f"it has {path.stat().st_size:,} bytes")
+    loader = get_yaml_loader()(path.read_text(encoding="utf-8"))
+    try:
+        node = loader.get_single_node()
+        check_size(node, _parts)
+        return None if node is None else loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _parts(node: Any) -> List[Any]:
+    """Nodes in a node of YAML."""
+    value: Any = getattr(node, "value", None)
+    if not isinstance(value, list):
+        return []
+    # a mapping's are pairs of a key and a value
+    return [inner for part in value for inner in (part if isinstance(part, tuple) else (part,))]

@@ -1,0 +1,179 @@
+"""Are the sizes that a checkpoint says plausible, and those of its parameters? Asked before anything is allocated.
+
+Needs neither torch nor fairseq: parameters are looked at by their names and shapes only.
+"""
+
+import re
+from numbers import Integral, Real
+from typing import Any, Dict, Iterator, Mapping, Optional, Sequence, Tuple
+
+from fairseq_signals_ext.conv_layers import ConvLayer, parse_conv_layers
+
+_MOST_LABELS = 100_000
+_WIDEST = 2**16
+# options of a model by the smallest and the largest number that they may be; far more than any model has
+_LIMITS = {
+    "in_d": (1, 1024),
+    "encoder_layers": (0, 1024),
+    "encoder_embed_dim": (1, _WIDEST),
+    "encoder_ffn_embed_dim": (1, 2**18),
+    "encoder_attention_heads": (1, 1024),
+    "conv_pos": (1, _WIDEST),
+    "conv_pos_groups": (1, _WIDEST),
+    "pos_conv_depth": (0, 64),
+    "depthwise_conv_kernel_size": (1, _WIDEST),
+    "final_dim": (-1, _WIDEST),
+    "latent_dim": (-1, _WIDEST),
+    "latent_vars": (1, 2**20),
+    "latent_groups": (1, 1024),
+    "quantizer_depth": (0, 64),
+    "quantizer_factor": (1, 1024),
+    "num_labels": (1, _MOST_LABELS),
+    "adp_num": (-1, 1024),
+    "adp_dim": (0, _WIDEST),
+    "required_seq_len_multiple": (1, 1024),
+    "crop_seq_to_multiple": (1, 1024),
+}
+# probabilities
+_SHARES = (
+    *("dropout", "attention_dropout", "activation_dropout", "dropout_input", "dropout_features", "final_dropout"),
+    "encoder_layerdrop",
+)
+# of a task, numbers above 0 and at most this; a segment is held in memory as a whole
+_TASK_LIMITS = {"sample_rate": 100_000, "segment_seconds": 2000, "max_sample_size": 10**9}
+_MOST_UPDATES = 10**12
+# bytes per parameter in a file, at least; and as many as ECG-FM has, which a file that says no sizes is taken to be of
+_BYTES_PER_PARAMETER = 2
+_ALLOWANCE = 100_000_000
+_LAYER = re.compile(r"(?:encoder\.)?encoder\.layers\.(\d+)\.")
+# by the name of a parameter, after a classifier's own, which of its axes is of the size, and what it is of
+_SHAPES = {
+    "in_d": (r"feature_extractor\.conv_layers\.0\.0\.weight", 1, "leads"),
+    "encoder_embed_dim": (r"encoder\.layer_norm\.weight", 0, "dimensions"),
+    "encoder_ffn_embed_dim": (r"encoder\.layers\.0\.fc1\.weight", 0, "dimensions"),
+    "num_labels": (r"proj\.weight", 0, "labels"),
+}
+_CHOICES = {
+    "layer_type": ("transformer", "conformer", "trf_adp"),
+    "extractor_mode": ("default", "layer_norm"),
+    "activation_fn": ("relu", "gelu", "gelu_fast", "gelu_accurate", "tanh", "linear"),
+    "pooling": ("mean", "attention"),
+    "attn_type": ("", "espnet"),
+    "pos_enc_type": ("abs", "rel_pos", "rope"),
+    **dict.fromkeys(("conv_bias", "layer_norm_first", "quantize_input", "quantize_targets"), (True, False)),
+}
+_DEFAULTS: Dict[str, Any] = {
+    "conv_feature_layers": "[(256, 2, 2)] * 4",
+    **{"in_d": 12, "encoder_layers": 12, "encoder_embed_dim": 768, "encoder_ffn_embed_dim": 3072},
+    "encoder_attention_heads": 12,
+    **{"conv_pos": 128, "conv_pos_groups": 16, "pos_conv_depth": 1, "final_dim": 256, "latent_dim": 0},
+    **{"latent_vars": 320, "latent_groups": 2, "quantizer_depth": 1, "quantizer_factor": 3, "num_labels": 1},
+    **{"depthwise_conv_kernel_size": 31, "adp_num": -1, "adp_dim": 64},
+}
+
+
+def check_limits(model: Mapping[str, Any]) -> None:
+    """Raise a `ValueError` unless the sizes and shares in a model's config are numbers that a model may have."""
+    for option, (least, most) in _LIMITS.items():
+        value = model.get(option)
+        if value is not None and not (_is_whole(value) and least <= value <= most):
+            raise ValueError(f"its model.{option} is {value!r:.60}, not a whole number from {least} to {most:,}")
+    for option in _SHARES:
+        value = model.get(option)
+        if value is not None and not (_is_number(value) and 0 <= value <= 1):
+            raise ValueError(f"its model.{option} is {value!r:.60}, not a number from 0 to 1")
+    if model.get("conv_feature_layers") is not None:
+        for layer in parse_conv_layers(model["conv_feature_layers"]):
+            if max(layer) > _WIDEST:
+                raise ValueError(f"its model.conv_feature_layers has {max(layer):,}, more than {_WIDEST:,}")
+
+
+def check_task(task: Mapping[str, Any]) -> None:
+    """Raise a `ValueError` unless the lengths and rates in a task's config are numbers that an ECG may have."""
+    for option, most in _TASK_LIMITS.items():
+        value = task.get(option)
+        if value is not None and not (_is_number(value) and 0 <= value <= most):
+            raise ValueError(f"its task.{option} is {value!r:.60}, not a number from 0 to {most:,}")
+
+
+def check_model(model: Mapping[str, Any], parameters: Mapping[str, Any], file_size: int) -> None:
+    """Raise a `ValueError` if a config of one of our models does not fit together, or the parameters in a file.
+
+    Whether each parameter is what the model needs is seen when it is loaded; this is about building the model before.
+
+    Args:
+        model: its config, which `check_limits` has looked at.
+        parameters: tensors by the file's names.
+        file_size: bytes.
+    """
+    for option in (*_DEFAULTS, *_CHOICES):
+        if option in model and model[option] is None and option != "num_labels":
+            raise ValueError(f"its model.{option} is null, not a value")
+    for option, choices in _CHOICES.items():
+        if model.get(option) is not None and model[option] not in choices:
+            raise ValueError(f"its model.{option} is {model[option]!r:.60}, none of {', '.join(map(repr, choices))}")
+    for option, found, kind in _found(parameters):
+        if found is not None and model.get(option) is not None and model[option] != found:
+            raise ValueError(f"its model.{option} is {model[option]}, but its parameters are of {found} {kind}")
+    size = {**_DEFAULTS, **{option: value for option, value in model.items() if value is not None}}
+    for option in ("encoder_attention_heads", "conv_pos_groups"):
+        if size["encoder_embed_dim"] % size[option]:
+            width = size["encoder_embed_dim"]
+            raise ValueError(f"its model.{option} is {size[option]}, which does not divide encoder_embed_dim={width}")
+    asked, there = _count(size, parse_conv_layers(size["conv_feature_layers"])), file_size // _BYTES_PER_PARAMETER
+    if asked > there + _ALLOWANCE:
+        raise ValueError(
+            f"its config asks for a model of {asked:,} parameters, which the file, of {file_size:,} bytes, cannot hold"
+        )
+
+
+def check_updates(updates: Any) -> None:
+    """Raise a `ValueError` unless a number of updates is one, or None."""
+    if updates is not None and not (_is_whole(updates) and 0 <= updates <= _MOST_UPDATES):
+        raise ValueError(f"its number of updates is {updates!r:.60}, not a whole number from 0 on")
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether a value is a whole number, as numpy or Python has them, and not a bool."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _found(parameters: Mapping[str, Any]) -> Iterator[Tuple[str, Optional[int], str]]:
+    """Options, their sizes as the parameters are, None where they do not say, and of what."""
+    yield "encoder_layers", len({found.group(1) for found in map(_LAYER.match, parameters) if found}) or None, "layers"
+    for option, (name, axis, kind) in _SHAPES.items():
+        ending = re.compile(rf"(?:encoder\.)?{name}")
+        shape: Any = next((value.shape for key, value in parameters.items() if ending.fullmatch(key)), ())
+        yield option, shape[axis] if axis < len(shape) else None, kind
+
+
+def _count(size: Mapping[str, Any], conv_layers: Sequence[ConvLayer]) -> int:
+    """About as many parameters as are made while a model is built: its own, and what a classifier drops at once."""
+    width, embed, forward = conv_layers[-1][0], size["encoder_embed_dim"], size["encoder_ffn_embed_dim"]
+    inputs = [size["in_d"], *(features for features, _, _ in conv_layers)]
+    convolutions = sum(before * features * kernel for before, (features, kernel, _) in zip(inputs, conv_layers))
+    position = embed * max(1, embed // size["conv_pos_groups"]) * size["conv_pos"] * max(1, size["pos_conv_depth"])
+    layer = 4 * embed * embed + 2 * embed * forward + embed * size["depthwise_conv_kernel_size"]
+    adapters = max(0, size["adp_num"]) * 2 * embed * size["adp_dim"]
+    final = size["final_dim"] if size["final_dim"] > 0 else embed
+    return (
+        convolutions
+        + position
+        + size["encoder_layers"] * (layer + adapters)
+        + width * embed
+        + _count_of_quantizer(size, width, final)
+        + embed * (final + size["num_labels"])
+        + 2 * final * final
+    )
+
+
+def _count_of_quantizer(size: Mapping[str, Any], width: int, final: int) -> int:
+    codes = size["latent_vars"] * size["latent_groups"]
+    codeword = size["latent_dim"] if size["latent_dim"] > 0 else final
+    inner = width * (size["quantizer_factor"] if size["quantizer_depth"] > 1 else 1)
+    between = max(0, size["quantizer_depth"] - 2) * inner * inner + (inner * width if inner != width else 0)
+    return size["latent_vars"] * codeword + between + inner * codes + codeword * final
