@@ -123,6 +123,8 @@ class EcgWav2Vec2Model(LoadsStrictly, Wav2Vec2Model):
         super().__init__(cfg)
         self.conv_layers = conv_layers
         self.feature_extractor = EcgFeatureExtractor(conv_layers, cfg.in_d, cfg.extractor_mode, cfg.conv_bias)
+        # what gets no gradient is not for the optimizer, whose weight decay would shrink it
+        self.feature_extractor.requires_grad_(cfg.feature_grad_mult > 0)
         self.reconstruction_head: Optional[nn.Linear] = None
         self._choose_parts(cfg)
         self._encoder_output: Optional[Tensor] = None

@@ -35,6 +35,7 @@ from fairseq_signals_ext.evaluation.predictions import Predictions
 from fairseq_signals_ext.evaluation.thresholds import choose_thresholds
 from fairseq_signals_ext.models.ecg_classifier import resolve_config, take_over_architecture
 from fairseq_signals_ext.tasks._errors_as_samples import exit_if_error
+from fairseq_signals_ext.tasks._freezing import check_can_freeze, step_without
 from fairseq_signals_ext.tasks._label_names import check_labels, labels_by_name
 from fairseq_signals_ext.tasks._predictions import PredictionCollector
 from fairseq_signals_ext.tasks._starting import StartingPoint, starting_point
@@ -288,7 +289,15 @@ class EcgClassificationTask(EcgPretrainingTask):
         if self._model.cfg.layer_decay != 1 and not isinstance(inner, FairseqCompositeOptimizer):
             cure = "use optimizer composite, as in examples/ecg_fm/fine_tuning/mode/layer_decay.yaml"
             raise SystemExit(f"error: model.layer_decay={self._model.cfg.layer_decay:g} has no effect here; {cure}")
+        exits_on_user_error(check_can_freeze)(model, optimizer)
         return super().train_step(sample, model, criterion, optimizer, update_num, *args, **kwargs)
+
+    def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
+        """As fairseq's; an encoder that does not learn at this update stays as it is."""
+        if self._model.encoder_learns:
+            super().optimizer_step(optimizer, model, update_num)
+        else:
+            step_without(optimizer, self._model.encoder.parameters())
 
     def get_batch_iterator(self, *args: Any, **kwargs: Any) -> Any:
         """As fairseq's; it asks for one before it validates a subset, whose predictions are then collected anew."""

@@ -29,10 +29,11 @@ from fairseq_signals_ext.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.leads import LEADS, parse_leads
 from fairseq_signals_ext.models.compiling import compile_parts, without_compiling
 from fairseq_signals_ext.tasks._errors_as_samples import ErrorsAsSamples, exit_if_error
+from fairseq_signals_ext.tasks._freezing import check_optimizer_state
 from fairseq_signals_ext.tasks._gradients import send_gradients_in_bf16
 from fairseq_signals_ext.tasks._loading import mend_loading_of_checkpoints
 from fairseq_signals_ext.tasks._sharding import is_sharded
-from fairseq_signals_ext.tasks._starting import StartingPoint, check_fits, starting_point
+from fairseq_signals_ext.tasks._starting import RESETS, StartingPoint, check_fits, starting_point
 
 mend_loading_of_checkpoints()
 
@@ -201,6 +202,8 @@ class EcgPretrainingTask(FairseqTask):
     def _start_from(self, start: StartingPoint, model: Any) -> None:
         """See that the model can load what fairseq's trainer will give it."""
         check_fits(start.checkpoint, model)
+        if start.goes_on and not self.cfg.reset_optimizer:
+            check_optimizer_state(start.checkpoint, model, RESETS)
 
     @exits_on_user_error
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
