@@ -55,6 +55,7 @@ def describe(checkpoint: Checkpoint, labels: Optional[str] = None) -> ModelDescr
         aggregation=tuple(state.get("aggregation") or ways_of(names, task.get("aggregate") or "ecg-fm")),
         target_mean=_floats(state.get("target_mean")) or (),
         target_std=_floats(state.get("target_std")) or (),
+        activation=str(state.get("activation") or "sigmoid"),
         names_are_known=known,
         provenance=_provenance(checkpoint),
     )
@@ -80,6 +81,8 @@ def task_state_of(description: ModelDescription) -> Dict[str, Any]:
         state.update(label_names=list(description.label_names), aggregation=list(description.aggregation))
     if description.thresholds is not None:
         state.update(thresholds=list(description.thresholds), threshold_rule=description.threshold_rule)
+    if description.is_exclusive:
+        state.update(activation=description.activation)
     if description.target_mean:
         state.update(target_mean=list(description.target_mean), target_std=list(description.target_std))
     return state

@@ -10,7 +10,7 @@ from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.inference.backends import Outputs
 from fairseq_signals_ext.inference.inputs import Inputs
 from fairseq_signals_ext.inference.loading import is_export, load_model
-from fairseq_signals_ext.inference.model import LoadedModel, Prediction
+from fairseq_signals_ext.inference.model import LoadedModel, Prediction, positive_of
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
 from fairseq_signals_ext.inference.reading_ahead import Rejected, Work, reason_of
 from fairseq_signals_ext.inference.recordings import AnyRecording, Leads, RecordingError, RecordingFacts, recording_of
@@ -67,6 +67,11 @@ class Ensemble:
             if model.thresholds is not None
         ]
         return tuple(np.mean(found, axis=0).tolist()) if len(found) == len(self.models) else None
+
+    @property
+    def decides(self) -> bool:
+        """Whether they say which labels are positive."""
+        return self.thresholds is not None or self.models[0].description.is_exclusive
 
     @property
     def source(self) -> str:
@@ -127,7 +132,7 @@ class Ensemble:
         # where rates differ, rounding may leave one of them a sample short of a last segment
         number = min(len(one.segment_scores) for one in of_models)
         in_order: List[Any] = [one.segment_scores[:number, columns] for one, columns in zip(of_models, self._columns)]
-        positive = None if self.thresholds is None else scores >= np.array(self.thresholds)
+        positive = positive_of(scores, self.thresholds) if self.decides else None
         return Prediction(self.label_names, scores, positive, np.mean(in_order, axis=0), facts)
 
 
@@ -149,6 +154,9 @@ def _check_fits(first: LoadedModel, other: LoadedModel) -> None:
     pair = f"{other.source}: cannot be in an ensemble with {first.source}"
     if other.description.kind != first.description.kind:
         raise UserError(f"{pair}: one is a {other.description.kind}, the other a {first.description.kind}")
+    activations = [model.description.activation for model in (other, first)]
+    if len(set(activations)) > 1:
+        raise UserError(f"{pair}: its labels' probabilities are by {activations[0]}, the other's by {activations[1]}")
     differing = sorted({*other.label_names} ^ {*first.label_names})
     if differing or len(other.label_names) != len(first.label_names):
         raise UserError(f"{pair}: only one has label {next(iter(differing), '')!r}; take models of the same labels")

@@ -152,6 +152,16 @@ class EcgWav2Vec2Model(LoadsStrictly, Wav2Vec2Model):
             weights = torch.randint(-(2**63), 2**63 - 1, (self.final_proj.out_features,), generator=generator)
             self.register_buffer("_fingerprint_weights", weights, persistent=False)
 
+    def __getstate__(self) -> Dict[str, Any]:
+        """For copies and pickles: torch copies no result of a computation, such as weights under weight norm.
+
+        These are computed anew at each forward.
+        """
+        for part in self.encoder.pos_conv.modules():
+            if hasattr(part, "weight_g"):
+                part.weight = part.weight.detach()
+        return {**self.__dict__, "_encoder_output": None}
+
     def _keep_encoder_output(self, module: nn.Module, inputs: Any, output: Tuple[Tensor, Any]) -> None:
         self._encoder_output = output[0]
 

@@ -1,8 +1,8 @@
 """Parameters that do not learn take no part in an optimizer's step: weight decay would shrink them.
 
-What never learns has `requires_grad` off, so that fairseq's trainer does not give it to the optimizer. What does not learn
-yet is left out of steps here: it may have gradients of zeros, where fairseq keeps copies of parameters (bf16, fp16) or
-adds up those of ranks by itself (legacy_ddp).
+What never learns has `requires_grad` off, so that fairseq's trainer does not give it to the optimizer. What does not
+learn yet is left out of steps here: it may have gradients of zeros, where fairseq keeps copies of parameters (bf16,
+fp16) or adds up those of ranks by itself (legacy_ddp).
 """
 
 from typing import Any, Dict, Iterable, Iterator, List, Tuple
@@ -75,8 +75,8 @@ def check_can_freeze(model: Any, optimizer: Any) -> None:
     frozen = later or model.cfg.linear_probe or not model.cfg.feature_grad_mult > 0
     if frozen and is_sharded(model) and any(group.get("weight_decay") for group in optimizer.param_groups):
         raise UserError(
-            "ddp_backend=fully_sharded: weight decay would shrink frozen parameters, which share tensors with others; set "
-            "optimizer.weight_decay=0, or ddp_backend=legacy_ddp"
+            "ddp_backend=fully_sharded: weight decay would shrink frozen parameters, which share tensors with others; "
+            "set optimizer.weight_decay=0, or ddp_backend=legacy_ddp"
         )
 
 
