@@ -33,10 +33,12 @@ from fairseq_signals_ext.tasks._errors_as_samples import ErrorsAsSamples, exit_i
 from fairseq_signals_ext.tasks._gradients import send_gradients_in_bf16
 from fairseq_signals_ext.tasks._loading import mend_loading_of_checkpoints
 from fairseq_signals_ext.tasks._options import all_options, resolve_paths
+from fairseq_signals_ext.tasks._saving import mend_saving_of_checkpoints
 from fairseq_signals_ext.tasks._sharding import is_sharded
 from fairseq_signals_ext.tasks._starting import StartingPoint, check_fits, starting_point
 
 mend_loading_of_checkpoints()
+mend_saving_of_checkpoints()
 
 
 @dataclass
