@@ -25,6 +25,7 @@ RENAMED_KEYS = {
 PATHS = (
     *("task.data", "task.label_file", "model.model_path", "criterion.weights_file", "criterion.pos_weight"),
     *("criterion.weight", "common.user_dir", "checkpoint.finetune_from_model", "checkpoint.restore_file"),
+    "checkpoint.continue_once",
 )
 _OWN_MACHINE = "of the machine it was trained on; fairseq finds its own"
 # keys that change nothing here, whatever their value

@@ -11,6 +11,7 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.logging import metrics
 from torch import Tensor
 
+from fairseq_signals_ext.criterions.better import Better
 from fairseq_signals_ext.criterions.label_criterion import LabelCriterion, total
 from fairseq_signals_ext.criterions.losses import asymmetric_loss, focal_loss
 from fairseq_signals_ext.errors import UserError
@@ -60,7 +61,12 @@ class BinaryCrossEntropyWithLogitsCriterion(LabelCriterion):
     """
 
     kind = "classification"
-    SUMMED = ("loss", "accuracy", "exact_match", "f1")
+    SUMMED = {
+        "loss": Better.LOWER,
+        "accuracy": Better.HIGHER,
+        "exact_match": Better.HIGHER,
+        "f1": Better.HIGHER,
+    }
 
     def __init__(self, cfg: BinaryCrossEntropyWithLogitsConfig, task: Any):
         super().__init__(task)
@@ -112,12 +118,19 @@ class BinaryCrossEntropyWithLogitsCriterion(LabelCriterion):
         ]
         return dict(zip(_COUNTS, torch.stack([flags.sum() for flags in counted]).tolist()))
 
-    def metric_names(self) -> List[str]:
-        """Keys of `validation_metrics`."""
-        names = ["auroc", "auprc", "segment_auroc", "segment_auprc", "defined_labels"] if self.cfg.report_auc else []
+    def metric_names(self) -> Dict[str, Better]:
+        """Keys of `validation_metrics`, and which values are better."""
+        areas: List[str] = []
+        if self.cfg.report_auc:
+            areas += ["auroc", "auprc", "segment_auroc", "segment_auprc"]
         if self.cfg.report_auc and self.cfg.per_label:
-            names += [f"{metric}_{label}" for label in self.task.label_names for metric in ("auroc", "auprc")]
-        return names + (["cinc_score"] if self.cfg.report_cinc_score else [])
+            areas += [f"{metric}_{label}" for label in self.task.label_names for metric in ("auroc", "auprc")]
+        names = dict.fromkeys(areas, Better.HIGHER)
+        if self.cfg.report_auc:
+            names["defined_labels"] = Better.NEITHER
+        if self.cfg.report_cinc_score:
+            names["cinc_score"] = Better.HIGHER
+        return names
 
     def validation_metrics(self, segments: Predictions) -> Dict[str, float]:
         """AUROC and AUPRC of segments and of recordings, of labels that are defined; the Challenge's score."""

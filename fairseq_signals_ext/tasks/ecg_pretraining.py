@@ -28,14 +28,18 @@ from fairseq_signals_ext.data.time_masks import MaskSettings
 from fairseq_signals_ext.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.leads import LEADS, parse_leads
 from fairseq_signals_ext.models.compiling import compile_parts, without_compiling
+from fairseq_signals_ext.tasks._best_metric import choose_direction
 from fairseq_signals_ext.tasks._errors_as_samples import ErrorsAsSamples, exit_if_error
 from fairseq_signals_ext.tasks._freezing import check_optimizer_state
 from fairseq_signals_ext.tasks._gradients import send_gradients_in_bf16
 from fairseq_signals_ext.tasks._loading import mend_loading_of_checkpoints
+from fairseq_signals_ext.tasks._options import all_options, resolve_paths
+from fairseq_signals_ext.tasks._saving import mend_saving_of_checkpoints
 from fairseq_signals_ext.tasks._sharding import is_sharded
 from fairseq_signals_ext.tasks._starting import RESETS, StartingPoint, check_fits, starting_point
 
 mend_loading_of_checkpoints()
+mend_saving_of_checkpoints()
 
 
 @dataclass
@@ -132,6 +136,7 @@ class EcgPretrainingTask(FairseqTask):
         self.masks: Optional[MaskSettings] = None
         self.keep_original = False
         self._model: Any = None
+        self._criterion: Any = None
         self._is_loaded = False  # with the model of a checkpoint, to use and not to train it
         self._settings()
 
@@ -181,6 +186,11 @@ class EcgPretrainingTask(FairseqTask):
 
     @exits_on_user_error
     def _build_model(self, cfg: Any, from_checkpoint: bool) -> Any:
+        if not from_checkpoint:
+            resolve_paths(self.cfg, cfg)
+        return self._make_model(cfg, from_checkpoint)
+
+    def _make_model(self, cfg: Any, from_checkpoint: bool) -> Any:
         if not (from_checkpoint or Path(self.cfg.data).is_dir()):
             raise UserError(
                 f"{self.cfg.data}: no such folder; give task.data a folder with manifests, as an absolute path"
@@ -208,15 +218,21 @@ class EcgPretrainingTask(FairseqTask):
     @exits_on_user_error
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """The criterion; one that reconstructs gives the model the layer that this needs."""
-        criterion = super().build_criterion(cfg)
-        if isinstance(criterion, Wav2Vec2WithCmscCriterion) and self._settings().pairs == "none":
-            raise UserError("wav2vec2_with_cmsc needs pairs of segments: set task.pairs to fixed or random")
+        self._criterion = criterion = super().build_criterion(cfg)
+        self._check_criterion(criterion)
+        options = None if self._is_loaded else all_options(self.cfg)
+        if options is not None and not options.dataset.disable_validation:
+            choose_direction(options, criterion, self._model)
         if getattr(criterion, "reconstruction_weight", 0) > 0:
             if is_sharded(self._model):
                 raise UserError("criterion.reconstruction_weight > 0 is not possible with ddp_backend=fully_sharded")
             self.keep_original = True
             self._model.add_reconstruction_head()
         return criterion
+
+    def _check_criterion(self, criterion: Any) -> None:
+        if isinstance(criterion, Wav2Vec2WithCmscCriterion) and self._settings().pairs == "none":
+            raise UserError("wav2vec2_with_cmsc needs pairs of segments: set task.pairs to fixed or random")
 
     @exits_on_user_error
     def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, **kwargs: Any) -> None:
@@ -233,7 +249,17 @@ class EcgPretrainingTask(FairseqTask):
         if training:
             self.state.merge_state_dict(self._inputs_of(dataset))
             self._shuffle_in_windows(dataset)
+        elif self._chooses_best(split):
+            self._look_at_validation(dataset, paths[0])
         self.datasets[split] = ErrorsAsSamples(dataset)
+
+    def _chooses_best(self, split: str) -> bool:
+        """Whether a metric on this subset chooses a training's best checkpoint."""
+        options = None if self._is_loaded else all_options(self.cfg)
+        return options is not None and split == str(options.dataset.valid_subset).split(",")[0]
+
+    def _look_at_validation(self, dataset: EcgDataset, path: Path) -> None:
+        """See, before anything is trained, that the subset can choose the best checkpoint."""
 
     def _shuffle_in_windows(self, dataset: EcgDataset) -> None:
         if self.cfg.shuffle_window_gb is None:
