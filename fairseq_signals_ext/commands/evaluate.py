@@ -154,10 +154,17 @@ class _Model:
             raise UserError(f"--thresholds: {self._checkpoint} predicts numbers, not classes; leave it out")
         return evaluate(segments, about, settings, thresholds)
 
-    def _thresholds(self, subset: str, settings: "EvaluationSettings", choice: "_ThresholdChoice") -> "Thresholds":
+    def _thresholds(
+        self, subset: str, settings: "EvaluationSettings", choice: "_ThresholdChoice"
+    ) -> Optional["Thresholds"]:
         from fairseq_signals_ext.evaluation.evaluating import Thresholds, aggregate
         from fairseq_signals_ext.evaluation.thresholds import choose_thresholds
 
+        if self.segments(subset).exclusive:
+            if choice.asked:
+                told = "classes that exclude one another have none, the most probable is taken"
+                raise UserError(f"--thresholds: {self._checkpoint}: {told}; leave it out")
+            return None
         rule, source = choice.rule, choice.subset
         if source == subset and not choice.asked:  # by default, never on what is evaluated
             rule, source = _FIXED, None

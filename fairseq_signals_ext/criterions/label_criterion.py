@@ -28,6 +28,10 @@ class LabelCriterion(FairseqCriterion):
         """Loss of each label: float, N x L, of the model's outputs and of targets without NaN."""
         raise NotImplementedError
 
+    def known(self, targets: Tensor) -> Tensor:
+        """Which losses count, of targets with NaN: bool, of the shape of `losses`."""
+        return ~targets.isnan()
+
     def scores(self, outputs: Tensor) -> Tensor:
         """What the outputs (N x L) say, in the unit of the targets: float64, N x L."""
         raise NotImplementedError
@@ -62,7 +66,7 @@ class LabelCriterion(FairseqCriterion):
         net_output = model(**sample["net_input"])
         outputs = model.get_logits(net_output).float()
         targets = model.get_targets(sample, net_output)
-        known = ~targets.isnan()
+        known = self.known(targets)
         losses = self.losses(outputs, targets.nan_to_num()) * known
         loss, sample_size = losses.sum(), int(known.sum())
         scores = self.scores(outputs.detach().double())

@@ -17,7 +17,8 @@ def answer(recording: Recording, prediction: Prediction, model: LoadedModel) -> 
         `record_id`, `seconds`, `sample_rate` (Hz), `leads`, `missing_leads` (which the model was given zeros for),
         `flags`: what may be wrong with it, and what each means; `labels`: for each `name`, `probability` (or `value`,
         of a regression), `threshold` and `positive`, None where the model has no thresholds (of classes that exclude
-        one another the most probable is positive); `segments`: for each `start` and `end` (s) and `scores`, one a label; `model`, see `model_facts`; `note`.
+        one another the most probable is positive); `segments`: for each `start` and `end` (s) and `scores`, one a
+        label; `model`, see `model_facts`; `note`.
     """
     return {
         "record_id": recording.record_id,

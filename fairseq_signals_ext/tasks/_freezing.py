@@ -5,8 +5,9 @@ learn yet is left out of steps here: it may have gradients of zeros, where fairs
 fp16) or adds up those of ranks by itself (legacy_ddp).
 """
 
-from typing import Any, Dict, Iterable, Iterator, List, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
 
+from omegaconf import DictConfig, open_dict
 from torch import Tensor
 
 from fairseq_signals_ext.checkpoints.reading import Checkpoint
@@ -54,6 +55,17 @@ def _flat_pieces(optimizer: Any) -> Iterator[Tuple[Tensor, Tensor]]:
         yield parameter, parameter.data
         yield parameter, flat.data[start : start + parameter.numel()]
         start += parameter.numel()
+
+
+def expect_missing_gradients(options: Optional[DictConfig]) -> None:
+    """Have DistributedDataParallel, in place, not wait for gradients of parameters that do not learn yet.
+
+    Args:
+        options: of the whole training; None where there are none.
+    """
+    if options is not None and options.distributed_training.ddp_backend in ("c10d", "pytorch_ddp"):
+        with open_dict(options):
+            options.distributed_training.find_unused_parameters = True
 
 
 def check_can_freeze(model: Any, optimizer: Any) -> None:

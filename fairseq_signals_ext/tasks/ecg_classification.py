@@ -13,8 +13,9 @@ from fairseq.optim.composite import FairseqCompositeOptimizer
 from fairseq.tasks import register_task
 from omegaconf import II, open_dict
 
-# importing registers it: fairseq's user-dir mechanism imports tasks and models by itself, criterions not
-import fairseq_signals_ext.criterions.binary_cross_entropy_with_logits  # noqa: F401
+# importing registers them: fairseq's user-dir mechanism imports tasks and models by itself, criterions not
+import fairseq_signals_ext.criterions.binary_cross_entropy_with_logits
+import fairseq_signals_ext.criterions.softmax  # noqa: F401
 from fairseq_signals_ext.checkpoints.reading import Checkpoint, with_own_architecture
 from fairseq_signals_ext.data.ecg_dataset import EcgDataset
 from fairseq_signals_ext.data.label_table import (
@@ -36,8 +37,9 @@ from fairseq_signals_ext.evaluation.thresholds import choose_thresholds
 from fairseq_signals_ext.models.ecg_classifier import resolve_config, take_over_architecture
 from fairseq_signals_ext.tasks._best_metric import check_defined
 from fairseq_signals_ext.tasks._errors_as_samples import exit_if_error
-from fairseq_signals_ext.tasks._freezing import check_can_freeze, step_without
+from fairseq_signals_ext.tasks._freezing import check_can_freeze, expect_missing_gradients, step_without
 from fairseq_signals_ext.tasks._label_names import check_labels, labels_by_name
+from fairseq_signals_ext.tasks._options import all_options
 from fairseq_signals_ext.tasks._predictions import PredictionCollector
 from fairseq_signals_ext.tasks._starting import StartingPoint, starting_point
 from fairseq_signals_ext.tasks.ecg_pretraining import EcgPretrainingConfig, EcgPretrainingTask
@@ -46,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 _THRESHOLD_RULE = "f1"
 _THRESHOLDS = ("thresholds", "threshold_rule")  # in the task's state
-_CRITERIONS = {"classification": "binary_cross_entropy_with_logits", "regression": "regression"}
+_CRITERIONS = {"classification": "binary_cross_entropy_with_logits or softmax", "regression": "regression"}
 
 
 @dataclass
@@ -137,6 +139,8 @@ class EcgClassificationTask(EcgPretrainingTask):
         else:
             pretrained = self._complete(cfg)
         self._num_labels = int(cfg.num_labels)
+        if not from_checkpoint and cfg.get("freeze_finetune_updates"):
+            expect_missing_gradients(all_options(self.cfg))
         if not from_checkpoint and self.labels is not None:
             self._check_labels(self.labels)
             self.state.merge_state_dict({"label_names": list(self.labels.names)})
@@ -195,6 +199,13 @@ class EcgClassificationTask(EcgPretrainingTask):
         if getattr(criterion, "kind", None) != self.kind:
             name = self.cfg.criterion_name
             raise UserError(f"criterion {name} does not fit task {self.cfg._name}; use {_CRITERIONS[self.kind]}")
+        if self.kind == "classification" and not self._is_loaded:
+            self.state.merge_state_dict({"activation": criterion.activation})
+
+    @property
+    def _is_exclusive(self) -> bool:
+        """Whether labels are classes that exclude one another, of the model that is trained or was loaded."""
+        return self.kind == "classification" and self.state.state_dict.get("activation") == "softmax"
 
     def _check_labels(self, table: LabelTable) -> None:
         check_labels(table, self._num_labels, self.state.state_dict.get("label_names"), self._is_loaded)
@@ -217,6 +228,7 @@ class EcgClassificationTask(EcgPretrainingTask):
             labels=self.labels,
             num_labels=self._num_labels,
             classes=self.kind == "classification",
+            exclusive=self._is_exclusive,
         )
         self._look_at_labels(dataset, path, training)
         return dataset
@@ -226,7 +238,7 @@ class EcgClassificationTask(EcgPretrainingTask):
         if dataset.store.idx is None or self.labels is None:
             return  # labels of .mat files are seen, and checked, when these are read
         values = self._known_labels(dataset, path, training)
-        check_classes(self.labels, values, dataset.store.idx)
+        check_classes(self.labels, values, dataset.store.idx, self._is_exclusive)
         undefined = one_class_labels(self.labels, values)
         if undefined:
             logger.warning(
@@ -317,7 +329,8 @@ class EcgClassificationTask(EcgPretrainingTask):
         if self._metrics[0] != batches:
             predictions = self.collected()
             self._metrics = batches, criterion.validation_metrics(predictions)
-            if self.kind == "classification" and not self._is_loaded and self._validated == self._first_valid_subset:
+            decides = self.kind == "classification" and not self._is_exclusive
+            if decides and not self._is_loaded and self._validated == self._first_valid_subset:
                 self._learn_thresholds(predictions)
         value = self._metrics[1][name]
         # fairseq-validate prints six digits of a number, but all of a tensor; a training's loggers want numbers
@@ -337,4 +350,4 @@ class EcgClassificationTask(EcgPretrainingTask):
         """What is known of all predictions here; arguments of `Predictions`."""
         label_file = str(self.labels.path) if self.labels else None
         facts = {"kind": self.kind, "aggregation": str(self.cfg.aggregate), "label_file": label_file}
-        return {**facts, "label_names": self.label_names}
+        return {**facts, "label_names": self.label_names, "exclusive": self._is_exclusive}
