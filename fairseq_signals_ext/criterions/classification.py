@@ -10,10 +10,10 @@ from torch import Tensor
 
 from fairseq_signals_ext.criterions.better import Better
 from fairseq_signals_ext.criterions.label_criterion import LabelCriterion
+from fairseq_signals_ext.evaluation.activations import tensor_probabilities
 from fairseq_signals_ext.evaluation.aggregation import to_recordings
 from fairseq_signals_ext.evaluation.metrics import auprc, auroc, macro, micro_auprc, micro_auroc
 from fairseq_signals_ext.evaluation.predictions import Predictions
-from fairseq_signals_ext.inference.activations import tensor_probabilities
 
 
 @dataclass

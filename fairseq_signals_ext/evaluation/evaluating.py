@@ -130,6 +130,7 @@ def evaluate(
     about: Mapping[str, Optional[str]],
     settings: EvaluationSettings,
     thresholds: Optional[Thresholds] = None,
+    recordings: Optional[Predictions] = None,
 ) -> Evaluation:
     """Evaluate what a model said of the segments of a subset.
 
@@ -137,6 +138,7 @@ def evaluate(
         segments: of a classification or a regression, by its `kind`.
         about: `checkpoint`, `subset` and `label_file`, for the files.
         thresholds: default 0.5; none of labels that exclude one another.
+        recordings: what it said of recordings, if not what `aggregate` makes of the segments.
 
     Raises:
         UserError: there is nothing to evaluate, or a setting does not fit.
@@ -147,7 +149,7 @@ def evaluate(
     if twice:
         raise UserError(f"label {twice[0]!r}: occurs twice; give each label in label_def.csv a name of its own")
     settings = replace(settings, aggregation=settings.aggregation or segments.aggregation)
-    recordings = aggregate(segments, settings)
+    recordings = aggregate(segments, settings) if recordings is None else recordings
     if segments.kind == "regression":
         return _of_regression(segments, recordings, about, settings)
     if thresholds is None:

@@ -5,8 +5,8 @@ from typing import Any, Callable
 import numpy as np
 
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.evaluation.activations import tensor_probabilities
 from fairseq_signals_ext.explaining.scores import label_position
-from fairseq_signals_ext.inference.activations import tensor_probabilities
 from fairseq_signals_ext.inference.model import LoadedModel
 
 INTEGRATED, PLAIN, TIMES_INPUT = "gradient", "gradient:saliency", "gradient:input-x-gradient"

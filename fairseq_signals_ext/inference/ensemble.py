@@ -5,8 +5,8 @@ from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple, U
 
 import numpy as np
 
+from fairseq_signals_ext.checkpoints.comparing import check_ensemble
 from fairseq_signals_ext.checkpoints.description import Preprocessing
-from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.inference.backends import Outputs
 from fairseq_signals_ext.inference.inputs import Inputs
 from fairseq_signals_ext.inference.loading import is_export, load_model
@@ -56,7 +56,8 @@ class Ensemble:
         self.label_names, self.kind = first.label_names, first.description.kind
         for model in self.models:
             model.check_predicts()
-            _check_fits(first, model)
+            pair = f"{model.source}: cannot be in an ensemble with {first.source}"
+            check_ensemble(first.description, model.description, pair)
         self._columns = [[model.label_names.index(name) for name in self.label_names] for model in self.models]
         self.thresholds = self._mean_thresholds()
 
@@ -148,24 +149,3 @@ def load_ensemble(sources: Sequence[Any], labels: Optional[str] = None, **option
     several = len(sources) > 1
     names = [None if several and is_export(source) else labels for source in sources]
     return Ensemble([load_model(source, own, **options) for source, own in zip(sources, names)])
-
-
-def _check_fits(first: LoadedModel, other: LoadedModel) -> None:
-    pair = f"{other.source}: cannot be in an ensemble with {first.source}"
-    if other.description.kind != first.description.kind:
-        raise UserError(f"{pair}: one is a {other.description.kind}, the other a {first.description.kind}")
-    activations = [model.description.activation for model in (other, first)]
-    if len(set(activations)) > 1:
-        raise UserError(f"{pair}: its labels' probabilities are by {activations[0]}, the other's by {activations[1]}")
-    differing = sorted({*other.label_names} ^ {*first.label_names})
-    if differing or len(other.label_names) != len(first.label_names):
-        raise UserError(f"{pair}: only one has label {next(iter(differing), '')!r}; take models of the same labels")
-    lengths = [_seconds(model.preprocessing) for model in (other, first)]
-    if lengths[0] != lengths[1]:
-        raise UserError(
-            f"{pair}: its segments are of {lengths[0]:g} s, not {lengths[1]:g} s; take models of one length"
-        )
-
-
-def _seconds(preprocessing: Preprocessing) -> float:
-    return preprocessing.stride_samples / preprocessing.sample_rate

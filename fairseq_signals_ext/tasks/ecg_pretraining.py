@@ -29,6 +29,7 @@ from fairseq_signals_ext.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.leads import LEADS, parse_leads
 from fairseq_signals_ext.models.compiling import compile_parts, without_compiling
 from fairseq_signals_ext.tasks._best_metric import choose_direction
+from fairseq_signals_ext.tasks._ensembles import mend_loading_of_ensembles
 from fairseq_signals_ext.tasks._errors_as_samples import ErrorsAsSamples, exit_if_error
 from fairseq_signals_ext.tasks._freezing import check_optimizer_state
 from fairseq_signals_ext.tasks._gradients import send_gradients_in_bf16
@@ -40,6 +41,7 @@ from fairseq_signals_ext.tasks._starting import RESETS, StartingPoint, check_fit
 
 mend_loading_of_checkpoints()
 mend_saving_of_checkpoints()
+mend_loading_of_ensembles()
 
 
 @dataclass

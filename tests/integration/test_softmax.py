@@ -69,7 +69,7 @@ def test_an_export_says_the_same(trained, tmp_path, kind):
     assert second.positive.tolist() == first.positive.tolist()
 
 
-def test_an_evaluation_calls_the_most_probable_class(data, trained, tmp_path, capsys):
+def test_an_evaluation_calls_the_most_probable_class(data, trained, tmp_path):
     out = tmp_path / "evaluation"
     options = ["--data", str(data), "--subset", "valid", "--label-file", str(data / "labels"), "--out", str(out)]
     command = ["evaluate", str(trained / "checkpoint_last.pt"), *options, "--resamples", "20", "--num-workers", "0"]
@@ -83,8 +83,8 @@ def test_an_evaluation_calls_the_most_probable_class(data, trained, tmp_path, ca
     assert (table["tp"] + table["fp"]).sum() == 11 and (table["tp"] + table["fn"]).sum() == 11
     rows = pd.read_parquet(out / "predictions.parquet")
     assert rows[[f"probability_{name}" for name in CLASSES]].sum(axis=1).to_numpy() == pytest.approx(1)
-    assert main([*command, "--overwrite", "--thresholds", "f1"]) != 0
-    assert "--thresholds" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="--thresholds"):
+        main([*command, "--overwrite", "--thresholds", "f1"])
 
 
 def test_predict_shows_the_most_probable_class(data, trained, tmp_path):
