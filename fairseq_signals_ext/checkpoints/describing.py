@@ -48,7 +48,7 @@ def describe(checkpoint: Checkpoint, labels: Optional[str] = None) -> ModelDescr
     description = ModelDescription(
         kind=kind,
         architecture=_without_places(checkpoint.model_config),
-        preprocessing=_preprocessing(checkpoint),
+        preprocessing=preprocessing_of(checkpoint),
         label_names=names,
         thresholds=_floats(state.get("thresholds")) if chosen else None,
         threshold_rule=state.get("threshold_rule") if chosen else None,
@@ -88,7 +88,8 @@ def task_state_of(description: ModelDescription) -> Dict[str, Any]:
     return state
 
 
-def _preprocessing(checkpoint: Checkpoint) -> Preprocessing:
+def preprocessing_of(checkpoint: Checkpoint) -> Preprocessing:
+    """How a recording becomes the input of a checkpoint's model."""
     task, state = checkpoint.task_config, checkpoint.task_state
     rate = float(state.get("sample_rate") or task.get("sample_rate") or ECG_FM_SAMPLE_RATE)
     if not (state.get("sample_rate") or task.get("sample_rate") or is_ecg_fm(checkpoint.parameters)):

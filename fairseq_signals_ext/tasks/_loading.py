@@ -107,6 +107,7 @@ def _complete_ecg_fm(path: Path, state: Dict[str, Any]) -> None:
     ways = set(description.aggregation)
     with open_dict(task):
         task.setdefault("aggregate", ways.pop() if len(ways) == 1 else "ecg-fm")
+    state.setdefault("task_state", {}).setdefault("sample_rate", description.preprocessing.sample_rate)
     if description.names_are_known:
         state.setdefault("task_state", {}).setdefault("label_names", list(description.label_names))
 

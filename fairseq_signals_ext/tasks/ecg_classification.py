@@ -39,6 +39,7 @@ from fairseq_signals_ext.tasks._best_metric import check_defined
 from fairseq_signals_ext.tasks._errors_as_samples import exit_if_error
 from fairseq_signals_ext.tasks._freezing import check_can_freeze, expect_missing_gradients, step_without
 from fairseq_signals_ext.tasks._label_names import check_labels, labels_by_name
+from fairseq_signals_ext.tasks._mismatch import Seen
 from fairseq_signals_ext.tasks._options import all_options
 from fairseq_signals_ext.tasks._predictions import PredictionCollector
 from fairseq_signals_ext.tasks._starting import StartingPoint, starting_point
@@ -103,8 +104,7 @@ class EcgClassificationTask(EcgPretrainingTask):
     def _settings(self) -> SegmentSettings:
         if self.cfg.pairs not in (None, "none"):
             raise UserError(f"task.pairs={self.cfg.pairs}: pairs are for pretraining; see task.segment")
-        rate = self.cfg.sample_rate or self.state.state_dict.get("sample_rate")
-        return replace(super()._settings(), pairs="none", segment=str(self.cfg.segment), sample_rate=rate)
+        return replace(super()._settings(), pairs="none", segment=str(self.cfg.segment))
 
     @property
     def labels(self) -> Optional[LabelTable]:
@@ -146,6 +146,7 @@ class EcgClassificationTask(EcgPretrainingTask):
             self.state.merge_state_dict({"label_names": list(self.labels.names)})
         model = super()._make_model(cfg, from_checkpoint)
         if pretrained is not None:
+            self._seen = Seen.by(pretrained)
             model.load_pretrained(pretrained)
         if not model.cfg.apply_mask:
             self.masks = None

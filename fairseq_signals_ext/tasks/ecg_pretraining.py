@@ -34,6 +34,7 @@ from fairseq_signals_ext.tasks._errors_as_samples import ErrorsAsSamples, exit_i
 from fairseq_signals_ext.tasks._freezing import check_optimizer_state
 from fairseq_signals_ext.tasks._gradients import send_gradients_in_bf16
 from fairseq_signals_ext.tasks._loading import mend_loading_of_checkpoints
+from fairseq_signals_ext.tasks._mismatch import Seen, check_same_inputs
 from fairseq_signals_ext.tasks._options import all_options, resolve_paths
 from fairseq_signals_ext.tasks._saving import mend_saving_of_checkpoints
 from fairseq_signals_ext.tasks._sharding import is_sharded
@@ -78,6 +79,13 @@ class EcgPretrainingConfig(FairseqDataclass):
     min_sample_size: Optional[int] = field(default=None, metadata={"help": "leave out recordings with fewer samples"})
     checksum: str = field(
         default="once", metadata={"help": "compare a recording's CRC-32 when it is read: once, always or never"}
+    )
+    allow_mismatch: bool = field(
+        default=False,
+        metadata={
+            "help": "train on data of another sample rate, order of leads or standardisation than the pretrained "
+            "model's, whose features then mean something else"
+        },
     )
     rebuild_batches: bool = field(default=True, metadata={"help": "compose the batches anew in each epoch"})
     bf16_gradients: bool = field(
@@ -139,6 +147,7 @@ class EcgPretrainingTask(FairseqTask):
         self.keep_original = False
         self._model: Any = None
         self._criterion: Any = None
+        self._seen: Optional[Seen] = None  # by the model that a training starts from, or else in its first data set
         self._is_loaded = False  # with the model of a checkpoint, to use and not to train it
         self._settings()
 
@@ -153,8 +162,9 @@ class EcgPretrainingTask(FairseqTask):
     def _settings(self) -> SegmentSettings:
         cfg = self.cfg
         pairs = cfg.pairs or ("fixed" if "cmsc" in str(cfg.criterion_name) else "none")
+        saved = self.state.state_dict.get("sample_rate") if self._is_loaded else None
         return SegmentSettings(
-            sample_rate=cfg.sample_rate,
+            sample_rate=cfg.sample_rate or saved,
             segment_seconds=cfg.segment_seconds,
             max_sample_size=cfg.max_sample_size,
             min_sample_size=cfg.min_sample_size,
@@ -206,6 +216,7 @@ class EcgPretrainingTask(FairseqTask):
                 f"or task.leads_to_load and task.enable_padding_leads to match"
             )
         if start is not None:
+            self._seen = Seen.by(start.checkpoint)
             self._start_from(start, model)
         self.masks = MaskSettings.from_model_config(model.cfg)
         self._model = model
@@ -248,12 +259,20 @@ class EcgPretrainingTask(FairseqTask):
         paths = find_manifests(self.cfg.data, split)
         store = open_store(read_manifests(paths), self.cfg.checksum)
         dataset = self._dataset(store, paths[0], training)
+        if not self._is_loaded:
+            self._compare(dataset, paths[0])
         if training:
             self.state.merge_state_dict(self._inputs_of(dataset))
             self._shuffle_in_windows(dataset)
         elif self._chooses_best(split):
             self._look_at_validation(dataset, paths[0])
         self.datasets[split] = ErrorsAsSamples(dataset)
+
+    def _compare(self, dataset: EcgDataset, path: Path) -> None:
+        """Compare a data set with what the model has learned from, or with the one that was compared with that."""
+        here = Seen.of(path, self._inputs_of(dataset))
+        check_same_inputs(self._seen, here, self.cfg.allow_mismatch)
+        self._seen = here  # so that a difference is told once
 
     def _chooses_best(self, split: str) -> bool:
         """Whether a metric on this subset chooses a training's best checkpoint."""
