@@ -1,5 +1,6 @@
 """ECG-FM's pretraining objective: wav2vec 2.0's InfoNCE and penalties, plus CMSC, plus optional reconstruction."""
 
+import logging
 import math
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple
@@ -17,6 +18,8 @@ from fairseq_signals_ext.criterions.cmsc import CmscResult, cmsc_loss
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.models.contrast import places_of
 from fairseq_signals_ext.ranks import gather_segments
+
+logger = logging.getLogger(__name__)
 
 # of any batch, and outputs of the model that `log_keys` may name; a codebook is to be used as a whole
 _LOGGED = {
@@ -87,6 +90,7 @@ class Wav2Vec2WithCmscCriterion(Wav2vecCriterion):
         self.cmsc_weight = 1.0 if cmsc_weights is None else cmsc_weights
         self.cmsc_gather = cmsc_gather
         self.reconstruction_weight = reconstruction_weight
+        self._told_of_one_pair = False
 
     def forward(self, model: Any, sample: Dict[str, Any], reduce: bool = True) -> Tuple[Tensor, int, Dict[str, Any]]:
         """Loss (summed over masked frames), their number, and what to log: tensors, so that nothing waits for them.
@@ -160,6 +164,12 @@ class Wav2Vec2WithCmscCriterion(Wav2vecCriterion):
             features, patient_id, segment, present = gather_segments(
                 features, patient_id, segment, sample.get("most_segments"), counts=not sample.get("is_dummy", False)
             )
+        if len(features) == 2 and not self._told_of_one_pair:
+            logger.warning(
+                "CMSC: a batch with one pair of segments, whose loss is 0 as there is nothing to compare it with; it "
+                "does not count in cmsc_accuracy (told once)"
+            )
+            self._told_of_one_pair = True
         with torch.autocast(features.device.type, enabled=False):
             return cmsc_loss(features, patient_id, segment, self.temp, self.eps, present)
 
@@ -186,12 +196,16 @@ class Wav2Vec2WithCmscCriterion(Wav2vecCriterion):
             log_average(key, totals[key])
         for key, correct, count in (("accuracy", "correct", "count"), ("cmsc_accuracy", "cmsc_correct", "cmsc_count")):
             if count in totals:
-                log_average(key, totals[correct] / totals[count], totals[count], round=5)
+                log_average(key, totals[correct] / _at_least_one(totals[count]), totals[count], round=5)
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
         """True, which spares ranks the exchange of pickled logs."""
         return True
+
+
+def _at_least_one(count: Any) -> Any:
+    return count.clamp(min=1) if torch.is_tensor(count) else max(count, 1)
 
 
 def _first_is_nearest(logits: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Whether a training's data are what the model that it starts from has learned to see.
 
 Another sample rate, order of leads or standardisation makes features of an encoder mean nothing, and no number shows
-it: the training runs, and is only worse. So these are refused unless they are meant. Other lengths of segments and absent
-leads are what the architecture allows for: they are told.
+it: the training runs, and is only worse. So these are refused unless they are meant. Other lengths of segments and
+absent leads are what the architecture allows for: they are told.
 """
 
 import logging

@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Optional, Tuple
 import fairseq
 import numpy as np
 import torch
+import torch.distributed as dist
 from fairseq.data import data_utils
 from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import FairseqTask, register_task
@@ -293,11 +294,24 @@ class EcgPretrainingTask(FairseqTask):
         """As fairseq's, but with windows the batches stay in the dataset's order, which is random already."""
         if "fork" in multiprocessing.get_all_start_methods() and dataset.dataset.training:
             dataset.dataset.share_batches(kwargs.get("num_workers", 0))
+        if dataset.dataset.training and kwargs.get("max_sentences") == 1:
+            exits_on_user_error(self._check_pairs)()
         iterator = super().get_batch_iterator(dataset, *args, **kwargs)
         if self.cfg.shuffle_window_gb is not None:
             iterator.disable_shuffling = True
             iterator.shuffle = False
         return iterator
+
+    def _check_pairs(self) -> None:
+        """See that batches of one pair, if it is one, are not all that CMSC has."""
+        criterion = self._criterion
+        if not isinstance(criterion, Wav2Vec2WithCmscCriterion) or not criterion.cmsc_weight:
+            return
+        if not (criterion.cmsc_gather and dist.is_initialized() and dist.get_world_size() > 1):
+            raise UserError(
+                "dataset.batch_size=1: CMSC compares the pairs of a batch with one another; use 2 or more, or on "
+                "several GPUs criterion.cmsc_gather=true"
+            )
 
     def _inputs_of(self, dataset: EcgDataset) -> Dict[str, Any]:
         """What is trained on, and with which versions: plain values, kept in checkpoints as the task's state."""
