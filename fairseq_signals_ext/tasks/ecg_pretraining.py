@@ -29,6 +29,7 @@ from fairseq_signals_ext.data.time_masks import MaskSettings
 from fairseq_signals_ext.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.leads import LEADS, parse_leads
 from fairseq_signals_ext.models.compiling import compile_parts, without_compiling
+from fairseq_signals_ext.tasks._averaging import check_average
 from fairseq_signals_ext.tasks._best_metric import choose_direction
 from fairseq_signals_ext.tasks._ensembles import mend_loading_of_ensembles
 from fairseq_signals_ext.tasks._errors_as_samples import ErrorsAsSamples, exit_if_error
@@ -209,6 +210,7 @@ class EcgPretrainingTask(FairseqTask):
                 f"{self.cfg.data}: no such folder; give task.data a folder with manifests, as an absolute path"
             )
         start = None if from_checkpoint else starting_point(self.cfg)
+        check_average(None if from_checkpoint else all_options(self.cfg), start)
         model = super().build_model(cfg, from_checkpoint)
         leads = 12 if self.cfg.enable_padding_leads else len(self._settings().leads)
         if getattr(model.cfg, "in_d", leads) != leads:

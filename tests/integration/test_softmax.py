@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from fine_tuning import CONFIGS, SMALL_RUN
 from in_process import saved, train_here
 from made_up import write_label_file, write_shards
@@ -105,15 +104,3 @@ def test_labels_of_which_there_is_not_exactly_one_are_refused(data, tmp_path, ro
     write_label_file(tmp_path / "labels", classes, CLASSES)
     with pytest.raises(SystemExit, match=f"y.npy: .*{told}.*softmax"):
         finetune(data, tmp_path / "run", labels=tmp_path / "labels")
-
-
-def test_an_average_of_weights_is_kept_and_gone_on_with(data, tmp_path):
-    """EMA: in the checkpoint, and after a break what it would have been."""
-    ema = ["++ema.store_ema=true", "++ema.ema_decay=0.9", "optimization.lr=[0.01]", "++ema.ema_fp32=true"]
-    whole = saved(finetune(data, tmp_path / "whole", *ema, "++optimization.max_epoch=2"))
-    finetune(data, tmp_path / "broken", *ema)
-    broken = saved(finetune(data, tmp_path / "broken", *ema, "++optimization.max_epoch=2"))
-    averages, resumed = whole["extra_state"]["ema"], broken["extra_state"]["ema"]
-    assert averages.keys() == whole["model"].keys()
-    assert not torch.equal(averages["proj.weight"], whole["model"]["proj.weight"])
-    assert all(torch.equal(value, resumed[name]) for name, value in averages.items())
