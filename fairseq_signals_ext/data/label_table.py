@@ -217,7 +217,7 @@ def meaning_of(value: float, known: np.ndarray) -> Optional[str]:
     Args:
         known: all values of its label, NaN or not.
     """
-    if value < 0 and value == int(value):
+    if value < 0 and value.is_integer():
         return f"{value:g} looks like a mark for unknown: write NaN (in a table nothing)"
     others = known[np.isfinite(known) & (known >= 0)]
     if value <= _MOST_CLASSES and (others == np.floor(others)).all() and others.max() <= _MOST_CLASSES:

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairseq_signals_ext.commands._output_names import distinct_names
@@ -30,6 +30,7 @@ def test_names(text, name):
     assert safe_name(text) == name
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.one_of(st.text(max_size=300), st.sampled_from(["a/b", "a:b", "A_B", "..", "ß", "SS", "ä" * 200]))))
 def test_any_texts_make_files_of_their_own(texts):
     names = distinct_names(texts)
