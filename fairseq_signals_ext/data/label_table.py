@@ -220,7 +220,7 @@ def meaning_of(value: float, known: np.ndarray) -> Optional[str]:
     if value < 0 and value.is_integer():
         return f"{value:g} looks like a mark for unknown: write NaN (in a table nothing)"
     others = known[np.isfinite(known) & (known >= 0)]
-    if value <= _MOST_CLASSES and (others == np.floor(others)).all() and others.max() <= _MOST_CLASSES:
+    if 0 <= value <= _MOST_CLASSES and (others == np.floor(others)).all() and others.max() <= _MOST_CLASSES:
         return (
             f"looks like class indices of {others.max() + 1:.0f} classes: give one column per class, with a 1 for the "
             "class of the recording, and train with criterion softmax"

@@ -95,9 +95,9 @@ def test_value_that_is_no_class(folder):
     [
         ([0, 1, 2, 3], "2 is neither .*class indices of 4 classes: give one column per class.*softmax"),
         ([1, 2, 3, np.nan], "2 is neither .*class indices of 4 classes"),
-        ([1, 0, -1, 0], "-1 looks like a mark for unknown: write NaN"),
-        ([1, 0, -999, 2], "-999 looks like a mark for unknown"),
-        ([1, 0, -999, np.nan], "-999 looks like a mark for unknown"),
+        ([1, 0, -1, 0], "-1 is neither .*-1 looks like a mark for unknown: write NaN"),
+        ([1, 0, -999, 2], "-999 is neither .*-999 looks like a mark for unknown"),
+        ([1, 0, -999, np.nan], "-999 is neither .*-999 looks like a mark for unknown"),
         ([1, 0, 0.5, 0], "0.5 is neither .*ecg_regression"),
         ([61, 62, 1, 0], "61 is neither .*ecg_regression"),
         ([np.inf, 1, 0, 0], "inf is neither .*ecg_regression"),
