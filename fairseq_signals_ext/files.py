@@ -4,12 +4,15 @@ import contextlib
 import errno
 import os
 import re
+import unicodedata
 import uuid
 from pathlib import Path
 from typing import Iterable, Iterator, Set
 
 from fairseq_signals_ext.errors import UserError
 
+_LONGEST_NAME = 120
+_KEPT_BY_WINDOWS = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(10))}
 # marks a prepared folder
 PLAN_NAME = "plan.jsonl"
 
@@ -38,6 +41,17 @@ def check_free(folder: Path, names: Iterable[str], overwrite: bool) -> None:
     present = [name for name in names if (folder / name).exists()]
     if present and not overwrite:
         raise UserError(f"{folder / present[0]}: exists already; give another --out, or replace it with --overwrite")
+
+
+def safe_name(text: str, default: str = "recording") -> str:
+    """A name for a file or folder of ours from any text, such as a label's.
+
+    Letters and digits of any script, `_`, `-` and `.`; no folders, not hidden, at most 120 bytes, none that a system
+    keeps for itself. Different texts may have the same name.
+    """
+    name = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", text)).lstrip(".-").rstrip(".")
+    name = name.encode()[:_LONGEST_NAME].decode(errors="ignore") or default
+    return f"_{name}" if name.split(".")[0].upper() in _KEPT_BY_WINDOWS else name
 
 
 def check_folder_name(name: str) -> None:

@@ -63,7 +63,7 @@ def _described(checkpoint: Checkpoint, kind: str, labels: Optional[str]) -> Mode
     """What a checkpoint of a kind says, not yet looked at as a whole."""
     task, state = checkpoint.task_config, checkpoint.task_state
     try:
-        inputs = _preprocessing(checkpoint)
+        inputs = preprocessing_of(checkpoint)
     except UserError as error:
         raise UserError(f"{checkpoint.path}: {error}") from None
     names, known = ((), True) if kind == "pretraining" else _label_names(checkpoint, labels)
@@ -78,6 +78,7 @@ def _described(checkpoint: Checkpoint, kind: str, labels: Optional[str]) -> Mode
         aggregation=tuple(state.get("aggregation") or ways_of(names, task.get("aggregate") or "ecg-fm")),
         target_mean=_floats(state.get("target_mean")) or (),
         target_std=_floats(state.get("target_std")) or (),
+        activation=str(state.get("activation") or "sigmoid"),
         names_are_known=known,
         provenance=_provenance(checkpoint),
     )
@@ -98,12 +99,15 @@ def task_state_of(description: ModelDescription) -> Dict[str, Any]:
         state.update(label_names=list(description.label_names), aggregation=list(description.aggregation))
     if description.thresholds is not None:
         state.update(thresholds=list(description.thresholds), threshold_rule=description.threshold_rule)
+    if description.kind == "classification":
+        state.update(activation=description.activation)
     if description.target_mean:
         state.update(target_mean=list(description.target_mean), target_std=list(description.target_std))
     return state
 
 
-def _preprocessing(checkpoint: Checkpoint) -> Preprocessing:
+def preprocessing_of(checkpoint: Checkpoint) -> Preprocessing:
+    """How a recording becomes the input of a checkpoint's model."""
     task, state = checkpoint.task_config, checkpoint.task_state
     rate = float(state.get("sample_rate") or task.get("sample_rate") or ECG_FM_SAMPLE_RATE)
     if not (state.get("sample_rate") or task.get("sample_rate") or is_ecg_fm(checkpoint.parameters)):

@@ -20,6 +20,7 @@ from fairseq_signals_ext.leads import LEADS
 KINDS = ("classification", "regression", "pretraining")
 STANDARDIZATIONS = ("lead", "segment")
 AGGREGATION_WAYS = ("mean", "max")
+ACTIVATIONS = ("sigmoid", "softmax")
 CONFIG_FILE = "config.json"
 _FORMAT, _VERSION = "fairseq-signals-ext", 1
 _PIECE = 2**20
@@ -95,6 +96,9 @@ class ModelDescription:
         threshold_rule: how they were chosen, such as "f1 on valid".
         aggregation: for each label "mean" or "max": how segments' probabilities become a recording's.
         target_mean, target_std: of a regression's labels, in their own unit; empty otherwise.
+        activation: "sigmoid": each logit gives its label's probability; "softmax": the labels are classes of which a
+            recording has exactly one, so that together they give the probabilities, and the most probable is called
+            positive, without thresholds.
         names_are_known: False where the checkpoint does not say its label names, and `label_names` are placeholders.
         provenance: where it is from: checkpoint's file name, updates, epoch, package versions, data, ...
     """
@@ -108,6 +112,7 @@ class ModelDescription:
     aggregation: Tuple[str, ...] = ()
     target_mean: Tuple[float, ...] = ()
     target_std: Tuple[float, ...] = ()
+    activation: str = "sigmoid"
     names_are_known: bool = True
     provenance: Dict[str, Any] = field(default_factory=dict)
 
@@ -121,6 +126,11 @@ class ModelDescription:
         """Names of all that a network and its exports return, in order."""
         return [name for name in (self.output_name, "embedding") if name is not None]
 
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether a recording has exactly one of the labels."""
+        return self.kind == "classification" and self.activation == "softmax"
+
     def check(self) -> None:
         """See that it is consistent.
 
@@ -132,6 +142,10 @@ class ModelDescription:
             raise UserError(f"kind {self.kind!r}: use one of {', '.join(KINDS)}")
         if self.kind != "classification" and self.thresholds is not None:
             raise UserError(f"thresholds: a model of kind {self.kind!r} has none; use null")
+        if self.activation not in ACTIVATIONS:
+            raise UserError(f"activation {self.activation!r}: use one of {', '.join(ACTIVATIONS)}")
+        if self.is_exclusive and self.thresholds is not None:
+            raise UserError("thresholds: classes that exclude one another have none; use null")
         for name in ("architecture", "provenance"):
             _checked(name, getattr(self, name), dict, "use values by names")
         self.preprocessing.check()

@@ -257,6 +257,7 @@ def _usage(description: ModelDescription) -> Dict[str, Any]:
         and {
             "names_are_known": description.names_are_known,
             "threshold_rule": description.threshold_rule,
+            "activation": description.activation,
             "labels": [
                 {"name": name, **{column: values[number] for column, values in columns.items() if values}}
                 for number, name in enumerate(description.label_names)

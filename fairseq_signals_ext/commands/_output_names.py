@@ -1,8 +1,9 @@
 """How the files are called that commands leave for each recording."""
 
-import re
 from pathlib import Path
 from typing import Dict, List, Sequence
+
+from fairseq_signals_ext.files import safe_name
 
 
 def stem_of(name: str) -> str:
@@ -17,10 +18,10 @@ def distinct_names(names: Sequence[str]) -> List[str]:
     found: Dict[str, str] = {}
     last: Dict[str, int] = {}
     for name in names:
-        safe = re.sub(r"[^\w.-]+", "_", name).lstrip(".-") or "recording"
-        distinct, number = safe, last.get(safe.lower(), 1)
-        while distinct.lower() in found:
+        safe = safe_name(name)
+        distinct, number = safe, last.get(safe.casefold(), 1)
+        while distinct.casefold() in found:
             number += 1
             distinct = f"{safe}-{number}"
-        found[distinct.lower()], last[safe.lower()] = distinct, number
+        found[distinct.casefold()], last[safe.casefold()] = distinct, number
     return list(found.values())

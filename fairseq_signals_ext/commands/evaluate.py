@@ -9,6 +9,9 @@ examples:
 Leaves metrics.json, per_label.csv, predictions.parquet, segments.parquet (if recordings have several) and pictures in
 OUT; for several subsets in OUT/SUBSET, for several checkpoints in OUT/NAME, with comparison.csv, .md and .png in OUT.
 
+With --ensemble all checkpoints are one model, whose scores are the means of theirs, as of predict --ensemble:
+  fairseq-signals-ext evaluate --ensemble seed1.pt seed2.pt --data DIR/splits/S --subset test --out evaluation
+
 Segments are evaluated as they are, and aggregated to recordings. Without --thresholds, those with the best F1 on the
 subset valid are used, if there is a manifest of it and it is not what is evaluated; otherwise 0.5. If they are asked
 to be chosen on what is evaluated, the results say so.
@@ -47,7 +50,14 @@ class _ThresholdChoice(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to a parser."""
-    parser.add_argument("checkpoints", metavar="CKPT", nargs="+", type=Path, help="fine-tuned model")
+    parser.add_argument("checkpoints", metavar="CKPT", nargs="*", type=Path, help="fine-tuned model")
+    parser.add_argument(
+        "--ensemble",
+        metavar="CKPT",
+        nargs="*",
+        type=Path,
+        help="take all checkpoints, those named here and before, for one model; scores are means",
+    )
     parser.add_argument("--data", metavar="DIR", type=Path, required=True, help="folder with the manifests")
     parser.add_argument("--subset", metavar="NAME", required=True, help="manifests to evaluate, such as test,valid")
     parser.add_argument("--label-file", metavar="FILE", type=Path, help="y.npy or its folder (default: the training's)")
@@ -96,7 +106,8 @@ def run(args: argparse.Namespace) -> int:
     logging.getLogger("fairseq_signals_ext").setLevel(logging.INFO)
     # of fairseq's use of torch; nothing that a user can change
     warnings.filterwarnings("ignore", module=r"torch\.(nn\.utils\.weight_norm|utils\.data)")
-    names, subsets = _names(args), _subsets(args)
+    models = _models(args)
+    names, subsets = _names(args, models), _subsets(args)
     folders = _folders(args.out, names, subsets)
     for folder in folders.values():
         check_free(folder, report.FILES, args.overwrite)
@@ -104,12 +115,12 @@ def run(args: argparse.Namespace) -> int:
         check_free(args.out, comparison.FILES, args.overwrite)
     settings, choice = _settings(args), _threshold_choice(args)
     found: Dict[str, Dict[str, "Evaluation"]] = {subset: {} for subset in subsets}
-    for name, checkpoint in zip(names, args.checkpoints):
-        model = _Model(checkpoint, args)
+    for name, checkpoints in zip(names, models):
+        model = _Model(checkpoints, args)
         for subset in subsets:
             evaluation = model.evaluate(subset, settings, choice)
             report.write_evaluation(evaluation, folders[name, subset])
-            print(f"{checkpoint}\n{report.as_text(evaluation)}\nresults: {folders[name, subset]}\n")
+            print(f"{model.name}\n{report.as_text(evaluation)}\nresults: {folders[name, subset]}\n")
             found[subset][name] = evaluation
     if len(names) > 1:
         tables = {subset: comparison.compare(evaluations) for subset, evaluations in found.items()}
@@ -119,26 +130,40 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _Model:
-    """A checkpoint, and what it says of subsets, each predicted once."""
+    """A checkpoint, or several whose scores' means are taken, and what it says of subsets, each predicted once."""
 
-    def __init__(self, checkpoint: Path, args: argparse.Namespace):
+    def __init__(self, checkpoints: Sequence[Path], args: argparse.Namespace):
         from fairseq_signals_ext.inference.predicting_subsets import PredictOptions
 
         label_file = None if args.label_file is None else str(args.label_file)
-        self._checkpoint, self._data = checkpoint, args.data
+        self.name = ", ".join(map(str, checkpoints))
+        self._checkpoints, self._data = checkpoints, args.data
         self._options = PredictOptions(
             batch_size=args.batch_size, num_workers=args.num_workers, label_file=label_file, cpu=args.cpu
         )
-        self._predicted: Dict[str, "Predictions"] = {}
+        self._predicted: Dict[str, List["Predictions"]] = {}
 
     def segments(self, subset: str) -> "Predictions":
         """Predictions of a subset's segments."""
+        from fairseq_signals_ext.evaluation.ensembling import mean_of
+
+        return mean_of(self._of_each(subset))
+
+    def recordings(self, subset: str, settings: "EvaluationSettings") -> "Predictions":
+        """Predictions of a subset's recordings: the mean of those that each checkpoint's segments give."""
+        from fairseq_signals_ext.evaluation.ensembling import mean_of
+        from fairseq_signals_ext.evaluation.evaluating import aggregate
+
+        return mean_of([aggregate(segments, settings) for segments in self._of_each(subset)])
+
+    def _of_each(self, subset: str) -> List["Predictions"]:
+        """Predictions of a subset's segments by each checkpoint."""
         from fairseq_signals_ext.evaluation.report import with_record_ids
         from fairseq_signals_ext.inference.predicting_subsets import predict_subset
 
         if subset not in self._predicted:
-            found = predict_subset(self._checkpoint, self._data, subset, self._options)
-            self._predicted[subset] = with_record_ids(found, self._data)
+            found = [predict_subset(path, self._data, subset, self._options) for path in self._checkpoints]
+            self._predicted[subset] = [with_record_ids(one, self._data) for one in found]
         return self._predicted[subset]
 
     def evaluate(self, subset: str, settings: "EvaluationSettings", choice: "_ThresholdChoice") -> "Evaluation":
@@ -147,31 +172,45 @@ class _Model:
 
         segments, thresholds = self.segments(subset), None
         label_file = self._options.label_file or segments.label_file
-        about = {"checkpoint": str(self._checkpoint), "subset": subset, "label_file": label_file}
+        about = {"checkpoint": self.name, "subset": subset, "label_file": label_file}
         if segments.kind == "classification":
             thresholds = self._thresholds(subset, settings, choice)
         elif choice.asked:
-            raise UserError(f"--thresholds: {self._checkpoint} predicts numbers, not classes; leave it out")
-        return evaluate(segments, about, settings, thresholds)
+            raise UserError(f"--thresholds: {self.name} predicts numbers, not classes; leave it out")
+        return evaluate(segments, about, settings, thresholds, self.recordings(subset, settings))
 
-    def _thresholds(self, subset: str, settings: "EvaluationSettings", choice: "_ThresholdChoice") -> "Thresholds":
-        from fairseq_signals_ext.evaluation.evaluating import Thresholds, aggregate
+    def _thresholds(
+        self, subset: str, settings: "EvaluationSettings", choice: "_ThresholdChoice"
+    ) -> Optional["Thresholds"]:
+        from fairseq_signals_ext.evaluation.evaluating import Thresholds
         from fairseq_signals_ext.evaluation.thresholds import choose_thresholds
 
+        if self.segments(subset).exclusive:
+            if choice.asked:
+                told = "classes that exclude one another have none, the most probable is taken"
+                raise UserError(f"--thresholds: {self.name}: {told}; leave it out")
+            return None
         rule, source = choice.rule, choice.subset
         if source == subset and not choice.asked:  # by default, never on what is evaluated
             rule, source = _FIXED, None
-        segments = self.segments(source or subset)
-        values, one_class = choose_thresholds(aggregate(segments, settings), rule)
+        values, one_class = choose_thresholds(self.recordings(source or subset, settings), rule)
         return Thresholds(values, rule, source, tuple(one_class))
 
 
-def _names(args: argparse.Namespace) -> List[str]:
+def _models(args: argparse.Namespace) -> List[List[Path]]:
+    """The checkpoints of each model to evaluate."""
+    checkpoints = [*args.checkpoints, *(args.ensemble or ())]
+    if not checkpoints:
+        raise UserError("CKPT: none is given; name a fine-tuned model")
+    return [[path] for path in checkpoints] if args.ensemble is None else [checkpoints]
+
+
+def _names(args: argparse.Namespace, models: Sequence[Sequence[Path]]) -> List[str]:
     from fairseq_signals_ext.evaluation.comparison import names_of
 
-    names = args.names or names_of(args.checkpoints)
-    if len(names) != len(args.checkpoints) or len(set(names)) < len(names):
-        raise UserError(f"--names {' '.join(names)}: give {len(args.checkpoints)} different names, one a checkpoint")
+    names = args.names or names_of([checkpoints[0] for checkpoints in models])
+    if len(names) != len(models) or len(set(names)) < len(names):
+        raise UserError(f"--names {' '.join(names)}: give {len(models)} different names, one a checkpoint")
     for name in names if len(names) > 1 else ():
         check_folder_name(name)
     return list(names)

@@ -11,7 +11,8 @@ of a recording are used, and aggregated by label as the checkpoint says. Leaves 
 
   predictions.csv (or .parquet)  a row a recording: record id, file, seconds, sample rate, segments, missing leads (the
                                  model was given zeros), flags of quality, then for each label its probability, and
-                                 whether that reaches the checkpoint's threshold, if it has any
+                                 whether that reaches the checkpoint's threshold, if it has any; of classes that exclude
+                                 one another (criterion softmax) the most probable one is positive
   segments.csv (or .parquet)     with --segments, a row a segment, with its start in s
   rejected.csv                   files that cannot be used, and why
 
@@ -106,7 +107,7 @@ def _finish(results: "Results", ensemble: "Ensemble", options: argparse.Namespac
 
     labels = ensemble.label_names
     scores = {f"{_what(ensemble)}_{name}": "float64" for name in labels}
-    decisions = {f"positive_{name}": "bool" for name in labels if ensemble.thresholds is not None}
+    decisions = {f"positive_{name}": "bool" for name in labels if ensemble.decides}
     if options.segments:
         results.write_table(f"segments.{options.format}", "segments", {**_SEGMENT_COLUMNS, **scores})
     name = f"predictions.{options.format}"

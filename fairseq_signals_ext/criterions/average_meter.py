@@ -21,6 +21,8 @@ class AverageMeter(meters.AverageMeter):
         """The average, rounded; still on its device, if it is none that can be read at once."""
         if self.val is None:
             return None
+        if not torch.is_tensor(self.count) and not self.count:
+            return float("nan")
         average = self.sum / self.count
         if not torch.is_tensor(average):
             return meters.safe_round(average, self.round)

@@ -1,7 +1,7 @@
 """Contrastive multi-segment coding (CMSC; Kiyasseh et al. 2021, arXiv 2005.13249)."""
 
 from dataclasses import dataclass
-from typing import Optional, Union
+from typing import Optional
 
 import torch
 import torch.nn.functional as F
@@ -12,12 +12,12 @@ from torch import Tensor
 class CmscResult:
     """Loss (scalar, nats) and retrieval: of `count` segments, `correct` were nearest to one of the same patient.
 
-    `count` is a tensor where some segments are absent, as only the device knows how many.
+    Segments that no other patient's could be nearer to, as in a batch of one pair, are not counted.
     """
 
     loss: Tensor
     correct: Tensor
-    count: Union[int, Tensor]
+    count: Tensor
 
 
 def cmsc_loss(
@@ -54,16 +54,16 @@ def cmsc_loss(
     first, second = segment.sort(stable=True).indices.chunk(2)
     logits = features[first] @ features[second].t() / temp
     positive = patient_id[first].unsqueeze(1) == patient_id[second].unsqueeze(0)
-    to_second, to_first = logits, logits.t()
-    count: Union[int, Tensor] = len(features)
+    to_second, to_first, rival = logits, logits.t(), ~positive
     if present is not None:
-        positive = positive & present[first].unsqueeze(1) & present[second].unsqueeze(0)
+        both = present[first].unsqueeze(1) & present[second].unsqueeze(0)
+        positive, rival = positive & both, rival & both
         to_second = to_second.masked_fill(~present[second], float("-inf"))
         to_first = to_first.masked_fill(~present[first], float("-inf"))
-        count = present.sum()
     loss = _mean_over_positives(to_second, positive) + _mean_over_positives(to_first, positive.t())
-    correct = _nearest_is_positive(to_second, positive) + _nearest_is_positive(to_first, positive.t())
-    return CmscResult(loss / 2, correct, count)
+    sides = ((to_second, positive, rival.any(1)), (to_first, positive.t(), rival.any(0)))
+    correct = torch.stack([_nearest_is_positive(*side) for side in sides]).sum()
+    return CmscResult(loss / 2, correct, torch.stack([counted.sum() for _, _, counted in sides]).sum())
 
 
 def _mean_over_positives(logits: Tensor, positive: Tensor) -> Tensor:
@@ -71,6 +71,6 @@ def _mean_over_positives(logits: Tensor, positive: Tensor) -> Tensor:
     return -chosen.sum() / positive.sum()
 
 
-def _nearest_is_positive(logits: Tensor, positive: Tensor) -> Tensor:
+def _nearest_is_positive(logits: Tensor, positive: Tensor, counted: Tensor) -> Tensor:
     with torch.no_grad():
-        return positive.gather(1, logits.argmax(dim=-1, keepdim=True)).sum()
+        return (positive.gather(1, logits.argmax(dim=-1, keepdim=True)).squeeze(1) & counted).sum()

@@ -1,12 +1,13 @@
 """What criterions on labels share: unknown labels take no part, and validation keeps what metrics need."""
 
 import math
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Mapping, Tuple
 
 from fairseq.criterions import FairseqCriterion
 from fairseq.logging import metrics
 from torch import Tensor
 
+from fairseq_signals_ext.criterions.better import Better
 from fairseq_signals_ext.evaluation.predictions import Predictions
 
 
@@ -17,23 +18,31 @@ class LabelCriterion(FairseqCriterion):
 
     Attributes:
         kind: of the tasks that it is for, "classification" or "regression".
-        SUMMED: what `reduce_metrics` logs, of segments.
+        SUMMED: what `reduce_metrics` logs, of segments, and which values are better.
     """
 
     kind: str
-    SUMMED: Tuple[str, ...] = ("loss",)
+    SUMMED: Mapping[str, Better] = {"loss": Better.LOWER}
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Loss of each label: float, N x L, of the model's outputs and of targets without NaN."""
         raise NotImplementedError
 
+    def known(self, targets: Tensor) -> Tensor:
+        """Which losses count, of targets with NaN: bool, of the shape of `losses`."""
+        return ~targets.isnan()
+
     def scores(self, outputs: Tensor) -> Tensor:
         """What the outputs (N x L) say, in the unit of the targets: float64, N x L."""
         raise NotImplementedError
 
-    def metric_names(self) -> List[str]:
-        """Keys of `validation_metrics`."""
+    def metric_names(self) -> Dict[str, Better]:
+        """Keys of `validation_metrics`, and which values are better."""
         raise NotImplementedError
+
+    def logged(self, model: Any) -> Dict[str, Better]:
+        """All that is logged of a validation set, and which values are better."""
+        return {**self.SUMMED, **self.metric_names()}
 
     def validation_metrics(self, segments: Predictions) -> Dict[str, float]:
         """Metrics of a whole validation set."""
@@ -57,7 +66,7 @@ class LabelCriterion(FairseqCriterion):
         net_output = model(**sample["net_input"])
         outputs = model.get_logits(net_output).float()
         targets = model.get_targets(sample, net_output)
-        known = ~targets.isnan()
+        known = self.known(targets)
         losses = self.losses(outputs, targets.nan_to_num()) * known
         loss, sample_size = losses.sum(), int(known.sum())
         scores = self.scores(outputs.detach().double())

@@ -10,13 +10,14 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.logging import metrics
 from torch import Tensor
 
+from fairseq_signals_ext.criterions.better import Better
 from fairseq_signals_ext.criterions.label_criterion import LabelCriterion, total
 from fairseq_signals_ext.evaluation.aggregation import to_recordings
 from fairseq_signals_ext.evaluation.metrics import macro
 from fairseq_signals_ext.evaluation.predictions import Predictions
 from fairseq_signals_ext.evaluation.regression import label_metrics
 
-_METRICS = ("mae", "rmse", "r2", "pearson_r")
+_METRICS = {"mae": Better.LOWER, "rmse": Better.LOWER, "r2": Better.HIGHER, "pearson_r": Better.HIGHER}
 
 
 @dataclass
@@ -57,10 +58,11 @@ class RegressionCriterion(LabelCriterion):
     def _scale(self, like: Tensor) -> List[Tensor]:
         return [torch.tensor(values).to(like) for values in self.task.target_scale()]
 
-    def metric_names(self) -> List[str]:
-        """Keys of `validation_metrics`."""
+    def metric_names(self) -> Dict[str, Better]:
+        """Keys of `validation_metrics`, and which values are better."""
         labels = self.task.label_names if self.cfg.per_label else ()
-        return [*_METRICS, *(f"{metric}_{label}" for label in labels for metric in _METRICS)]
+        of_labels = {f"{metric}_{label}": better for label in labels for metric, better in _METRICS.items()}
+        return {**_METRICS, **of_labels}
 
     def validation_metrics(self, segments: Predictions) -> Dict[str, float]:
         """Errors and correlation of recordings."""

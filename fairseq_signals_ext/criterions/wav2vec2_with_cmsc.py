@@ -1,5 +1,6 @@
 """ECG-FM's pretraining objective: wav2vec 2.0's InfoNCE and penalties, plus CMSC, plus optional reconstruction."""
 
+import logging
 import math
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple
@@ -12,11 +13,25 @@ from torch import Tensor
 
 from fairseq_signals_ext.conv_layers import samples_per_frame
 from fairseq_signals_ext.criterions.average_meter import log_average
+from fairseq_signals_ext.criterions.better import Better
 from fairseq_signals_ext.criterions.cmsc import CmscResult, cmsc_loss
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.models.contrast import places_of
 from fairseq_signals_ext.ranks import gather_segments
 
+logger = logging.getLogger(__name__)
+
+# of any batch, and outputs of the model that `log_keys` may name; a codebook is to be used as a whole
+_LOGGED = {
+    **dict.fromkeys(("loss", "loss_0", "loss_3"), Better.LOWER),
+    **dict.fromkeys(("accuracy", "cmsc_accuracy"), Better.HIGHER),
+    **dict.fromkeys(("ntokens", "nsentences"), Better.NEITHER),
+}
+_OF_CODEBOOK = {
+    **dict.fromkeys(("prob_perplexity", "code_perplexity"), Better.HIGHER),
+    **dict.fromkeys(("num_vars", "temp"), Better.NEITHER),
+}
+_OF_MODEL = {"features_pen": Better.LOWER}
 # what is logged to count other values by
 _COUNTS = ("ntokens", "nsentences", "sample_size", "batches", "correct", "count", "cmsc_correct", "cmsc_count")
 
@@ -75,6 +90,7 @@ class Wav2Vec2WithCmscCriterion(Wav2vecCriterion):
         self.cmsc_weight = 1.0 if cmsc_weights is None else cmsc_weights
         self.cmsc_gather = cmsc_gather
         self.reconstruction_weight = reconstruction_weight
+        self._told_of_one_pair = False
 
     def forward(self, model: Any, sample: Dict[str, Any], reduce: bool = True) -> Tuple[Tensor, int, Dict[str, Any]]:
         """Loss (summed over masked frames), their number, and what to log: tensors, so that nothing waits for them.
@@ -112,20 +128,34 @@ class Wav2Vec2WithCmscCriterion(Wav2vecCriterion):
             log.update(loss=loss, reconstruction_mse=error)
         return loss, frames, {key: value.detach() if torch.is_tensor(value) else value for key, value in log.items()}
 
+    def logged(self, model: Any) -> Dict[str, Better]:
+        """All that is logged of a validation set, and which values are better."""
+        has_codebook = model.quantizer is not None or model.input_quantizer is not None
+        outputs = {**_OF_MODEL, **(_OF_CODEBOOK if has_codebook else {})}
+        names = {**_LOGGED, **{key: outputs[key] for key in self.log_keys or [] if key in outputs}}
+        kept = [weight for weight, there in zip(self._weights(2), (has_codebook, True)) if weight != 0 and there]
+        names.update((f"loss_{number}", Better.LOWER) for number in range(1, len(kept) + 1))
+        if self.reconstruction_weight > 0:
+            names["reconstruction_mse"] = Better.LOWER
+        return names
+
     def _penalties(self, model: Any, output: Dict[str, Any], frames: int) -> Dict[str, Tensor]:
         """Diversity and size of features, each times its weight, named in the order in which fairseq logs them."""
         penalties = model.get_extra_losses(output)
-        weights = list(self.loss_weights or [0.0] * len(penalties))
-        if len(weights) == 1:
-            weights = weights * len(penalties)
-        if len(weights) != len(penalties):
-            raise UserError(f"criterion.loss_weights has {len(weights)} values; give one, or {len(penalties)}")
         kept = [
             weight * penalty.float() * frames
-            for weight, penalty in zip(weights, penalties)
+            for weight, penalty in zip(self._weights(len(penalties)), penalties)
             if weight != 0 and penalty is not None
         ]
         return {f"loss_{number}": part for number, part in enumerate(kept, start=1)}
+
+    def _weights(self, penalties: int) -> List[float]:
+        weights = list(self.loss_weights or [0.0] * penalties)
+        if len(weights) == 1:
+            weights = weights * penalties
+        if len(weights) != penalties:
+            raise UserError(f"criterion.loss_weights has {len(weights)} values; give one, or {penalties}")
+        return weights
 
     def _cmsc(self, model: Any, output: Dict[str, Any], sample: Dict[str, Any]) -> CmscResult:
         features = model.get_features(output, aggregate=True).float()
@@ -134,6 +164,12 @@ class Wav2Vec2WithCmscCriterion(Wav2vecCriterion):
             features, patient_id, segment, present = gather_segments(
                 features, patient_id, segment, sample.get("most_segments"), counts=not sample.get("is_dummy", False)
             )
+        if len(features) == 2 and not self._told_of_one_pair:
+            logger.warning(
+                "CMSC: a batch with one pair of segments, whose loss is 0 as there is nothing to compare it with; it "
+                "does not count in cmsc_accuracy (told once)"
+            )
+            self._told_of_one_pair = True
         with torch.autocast(features.device.type, enabled=False):
             return cmsc_loss(features, patient_id, segment, self.temp, self.eps, present)
 
@@ -160,12 +196,16 @@ class Wav2Vec2WithCmscCriterion(Wav2vecCriterion):
             log_average(key, totals[key])
         for key, correct, count in (("accuracy", "correct", "count"), ("cmsc_accuracy", "cmsc_correct", "cmsc_count")):
             if count in totals:
-                log_average(key, totals[correct] / totals[count], totals[count], round=5)
+                log_average(key, totals[correct] / _at_least_one(totals[count]), totals[count], round=5)
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
         """True, which spares ranks the exchange of pickled logs."""
         return True
+
+
+def _at_least_one(count: Any) -> Any:
+    return count.clamp(min=1) if torch.is_tensor(count) else max(count, 1)
 
 
 def _first_is_nearest(logits: Tensor) -> Tensor:

@@ -110,6 +110,11 @@ class EcgDataset(FairseqDataset):
         return len(self._recording)
 
     @property
+    def kept(self) -> np.ndarray:
+        """Positions, in the manifest, of the recordings that are not dropped."""
+        return np.unique(self._recording)
+
+    @property
     def epoch(self) -> int:
         """Epoch of the training, from 1."""
         return int(self._epoch.item())

@@ -13,6 +13,13 @@ from fairseq_signals_ext.errors import UserError, first_line
 from fairseq_signals_ext.files import PLAN_NAME
 
 _SHOWN = 5
+# numbers up to this may be indices of classes
+_MOST_CLASSES = 49
+_TRAIN_NUMBERS = "train such a value with task ecg_regression"
+NOT_EXCLUSIVE = (
+    "criterion softmax needs exactly one class of each recording, or NaN where it is not known; use "
+    "binary_cross_entropy_with_logits for labels that occur together or not at all"
+)
 
 
 class LabelTable:
@@ -210,16 +217,48 @@ def are_classes(values: np.ndarray) -> np.ndarray:
     return np.isnan(values) | (values == 0) | (values == 1)
 
 
-def check_classes(table: LabelTable, values: np.ndarray, idx: Optional[np.ndarray]) -> None:
-    """Raise a `UserError` unless all values (n x L, rows for `idx`) are 0, 1 or NaN."""
+def are_exclusive(values: np.ndarray) -> np.ndarray:
+    """Whether recordings (n x L of 0, 1, NaN) have exactly one of the labels, or it is not known which: bool, n."""
+    ones, is_known = (values == 1).sum(axis=1), ~np.isnan(values).any(axis=1)
+    return (ones == 1) | ((ones == 0) & ~is_known)
+
+
+def meaning_of(value: float, known: np.ndarray) -> Optional[str]:
+    """What a value that is neither 0, 1 nor NaN looks like, and what to do then; None if it looks like nothing.
+
+    Args:
+        known: all values of its label, NaN or not.
+    """
+    if value < 0 and value.is_integer():
+        return f"{value:g} looks like a mark for unknown: write NaN (in a table nothing)"
+    others = known[np.isfinite(known) & (known >= 0)]
+    if 0 <= value <= _MOST_CLASSES and (others == np.floor(others)).all() and others.max() <= _MOST_CLASSES:
+        return (
+            f"looks like class indices of {others.max() + 1:.0f} classes: give one column per class, with a 1 for the "
+            "class of the recording, and train with criterion softmax"
+        )
+    return None
+
+
+def check_classes(table: LabelTable, values: np.ndarray, idx: Optional[np.ndarray], exclusive: bool = False) -> None:
+    """Raise a `UserError` unless all values (n x L, rows for `idx`) are 0, 1 or NaN.
+
+    Args:
+        exclusive: also unless exactly one label of each recording is 1, where they are known.
+    """
     wrong = np.argwhere(~are_classes(values))
     if len(wrong):
         row, label = wrong[0]
-        number = row if idx is None else idx[row]
+        value = values[row, label]
         raise UserError(
-            f"{table.path}: idx {number}, label {table.names[label]!r}: {values[row, label]:g} is neither 0, 1 nor "
-            f"unknown; train such a value with task ecg_regression"
+            f"{table.path}: idx {row if idx is None else idx[row]}, label {table.names[label]!r}: {value:g} is neither "
+            f"0, 1 nor unknown; {meaning_of(value, values[:, label]) or _TRAIN_NUMBERS}"
         )
+    rows = np.flatnonzero(~are_exclusive(values) & exclusive)
+    if len(rows):
+        number = rows[0] if idx is None else idx[rows[0]]
+        there = [name for name, value in zip(table.names, values[rows[0]]) if value == 1]
+        raise UserError(f"{table.path}: idx {number}: has {_listed(there) if there else 'no class'}; {NOT_EXCLUSIVE}")
 
 
 def check_known(names: Sequence[str], values: np.ndarray, split: str) -> None:

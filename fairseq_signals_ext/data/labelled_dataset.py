@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from fairseq_signals_ext.data.ecg_dataset import EcgDataset
-from fairseq_signals_ext.data.label_table import LabelTable, are_classes
+from fairseq_signals_ext.data.label_table import NOT_EXCLUSIVE, LabelTable, are_classes, are_exclusive, meaning_of
 from fairseq_signals_ext.data.segments import Item
 from fairseq_signals_ext.data.stores import Signal
 from fairseq_signals_ext.errors import UserError
@@ -19,14 +19,24 @@ class LabelledEcgDataset(EcgDataset):
         labels: the table; None: labels are stored beside the signals, as `label` in a `.mat` file.
         num_labels: L, how many there are to be.
         classes: labels are 1, 0 or NaN; else any numbers.
+        exclusive: exactly one of a recording's labels is 1.
         others: of `EcgDataset`.
     """
 
-    def __init__(self, *args: Any, labels: Optional[LabelTable], num_labels: int, classes: bool, **kwargs: Any):
+    def __init__(
+        self,
+        *args: Any,
+        labels: Optional[LabelTable],
+        num_labels: int,
+        classes: bool,
+        exclusive: bool = False,
+        **kwargs: Any,
+    ):
         super().__init__(*args, **kwargs)
         self.labels = labels
         self.num_labels = num_labels
         self.classes = classes
+        self.exclusive = exclusive
 
     def known(self) -> np.ndarray:
         """Labels of all recordings: float64, recordings x L; reads each `.mat` file, but no shard.
@@ -69,5 +79,8 @@ class LabelledEcgDataset(EcgDataset):
         if len(label) != self.num_labels:
             raise UserError(f"{name}: {len(label)} labels where model.num_labels={self.num_labels}; set one right")
         if self.classes and not are_classes(label).all():
-            raise UserError(f"{name}: label {label.tolist()} is not of 0, 1 and NaN; see task ecg_regression")
+            cure = meaning_of(label[~are_classes(label)][0], label) or "see task ecg_regression"
+            raise UserError(f"{name}: label {label.tolist()} is not of 0, 1 and NaN; {cure}")
+        if self.exclusive and not are_exclusive(label[np.newaxis]).all():
+            raise UserError(f"{name}: label {label.tolist()}: {NOT_EXCLUSIVE}")
         return label

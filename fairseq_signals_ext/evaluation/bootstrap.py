@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Callable, Dict, Iterator, Optional, Sequence, 
 import numpy as np
 
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.evaluation.decisions import called
 from fairseq_signals_ext.evaluation.metrics import threshold_metrics, thresholds_of
 from fairseq_signals_ext.evaluation.predictions import Predictions, matched
 from fairseq_signals_ext.evaluation.ranking import rank, weighted_auprc, weighted_auroc
@@ -156,10 +157,10 @@ class _Evaluator:
         if self.ranked:
             items = np.repeat(np.arange(len(predictions)), len(labels))
             self.rankings.append(rank(scores.ravel(), targets.ravel(), items))
-        called, cells = scores >= thresholds, []
+        decided, cells = called(scores, thresholds), []
         if len(self.ranked) < len(metrics):
             positive, negative = targets == 1, targets == 0
-            cells = [called & positive, called & negative, ~called & positive, ~called & negative]
+            cells = [decided & positive, decided & negative, ~decided & positive, ~decided & negative]
         self.cells = [cell.astype(np.float64).T for cell in cells]  # tp, fp, fn, tn: labels x items
         self.rows = max([len(predictions), *(ranking.runs for ranking in self.rankings)])
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Iterable, List, NamedTuple, Optional, Sequence
 import numpy as np
 
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.evaluation.decisions import called
 from fairseq_signals_ext.evaluation.metrics import thresholds_of
 from fairseq_signals_ext.evaluation.predictions import Predictions
 
@@ -166,10 +167,10 @@ def score_predictions(
     taken = sorted({label for labels in members for label in labels})
     known = ~np.isnan(predictions.targets[:, taken]).any(axis=1)
     labelled = predictions.targets[known] == 1
-    called = predictions.scores[known] >= thresholds_of(predictions, thresholds)
+    found = called(predictions.scores[known], thresholds_of(predictions, thresholds))
     labels, outputs = (
         np.stack([values[:, members[position]].any(axis=1) for position in present], axis=1)
-        for values in (labelled, called)
+        for values in (labelled, found)
     )
     score = challenge_score(weights[np.ix_(present, present)], labels, outputs, normal)
     missing = tuple(name for name, labels_of in zip(classes, members) if not labels_of)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 WITH_INTERVAL = ("auroc", "auprc", "f1")
 # with fewer positives or negatives no interval is trustworthy, see `bootstrap`
 _FEW = 10
+# rule where no threshold is needed, as labels exclude one another
+EXCLUSIVE = "most probable"
 _RULES = {"f1": "best F1", "youden": "best Youden index"}
 
 
@@ -29,7 +31,7 @@ class Thresholds:
     """Above which score each label is called positive.
 
     Attributes:
-        values: float64, L.
+        values: float64, L; NaN where labels exclude one another, see `decisions.called`.
         rule: how they were chosen, see `thresholds.choose_thresholds`.
         subset: on which they were chosen; None if the rule is a number.
         one_class: labels that have one class only there, and so the threshold 0.5.
@@ -128,13 +130,15 @@ def evaluate(
     about: Mapping[str, Optional[str]],
     settings: EvaluationSettings,
     thresholds: Optional[Thresholds] = None,
+    recordings: Optional[Predictions] = None,
 ) -> Evaluation:
     """Evaluate what a model said of the segments of a subset.
 
     Args:
         segments: of a classification or a regression, by its `kind`.
         about: `checkpoint`, `subset` and `label_file`, for the files.
-        thresholds: default 0.5.
+        thresholds: default 0.5; none of labels that exclude one another.
+        recordings: what it said of recordings, if not what `aggregate` makes of the segments.
 
     Raises:
         UserError: there is nothing to evaluate, or a setting does not fit.
@@ -145,10 +149,11 @@ def evaluate(
     if twice:
         raise UserError(f"label {twice[0]!r}: occurs twice; give each label in label_def.csv a name of its own")
     settings = replace(settings, aggregation=settings.aggregation or segments.aggregation)
-    recordings = aggregate(segments, settings)
+    recordings = aggregate(segments, settings) if recordings is None else recordings
     if segments.kind == "regression":
         return _of_regression(segments, recordings, about, settings)
-    thresholds = thresholds or Thresholds(np.full(len(segments.label_names), 0.5))
+    if thresholds is None:
+        thresholds = Thresholds(metrics.thresholds_of(segments, None), EXCLUSIVE if segments.exclusive else "0.5")
     intervals = bootstrap(
         recordings,
         resamples=settings.resamples,

@@ -2,7 +2,8 @@
 
 Throughout, `scores` and `targets` are float64, N items x L labels; targets are 1, 0, or NaN where unknown, and unknown
 ones take no part. A metric that needs both classes (positives and negatives) is NaN for a label without: undefined, and
-left out of means, never counted as 0. An item is called positive if its score is not below the label's threshold.
+left out of means, never counted as 0. An item is called positive if its score is not below the label's threshold, see
+`decisions.called`.
 """
 
 from typing import TYPE_CHECKING, Any, Callable, Dict, Optional
@@ -11,6 +12,7 @@ import numpy as np
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.evaluation.calibration import brier, expected_calibration_error
+from fairseq_signals_ext.evaluation.decisions import called
 from fairseq_signals_ext.evaluation.predictions import Predictions
 from fairseq_signals_ext.evaluation.ranking import operating_points
 
@@ -116,9 +118,9 @@ def _each_label(
 
 def confusion(scores: np.ndarray, targets: np.ndarray, thresholds: np.ndarray) -> Dict[str, np.ndarray]:
     """Counts `tp`, `fp`, `fn` and `tn` of each label (int64, L) at its threshold (L)."""
-    called = scores >= thresholds
-    cells = {"tp": called & (targets == 1), "fp": called & (targets == 0)}
-    cells.update(fn=~called & (targets == 1), tn=~called & (targets == 0))
+    positive = called(scores, thresholds)
+    cells = {"tp": positive & (targets == 1), "fp": positive & (targets == 0)}
+    cells.update(fn=~positive & (targets == 1), tn=~positive & (targets == 0))
     return {name: cell.sum(axis=0) for name, cell in cells.items()}
 
 
@@ -143,13 +145,14 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def thresholds_of(predictions: Predictions, thresholds: Optional[np.ndarray]) -> np.ndarray:
-    """A threshold for each label (float64, L): those given, by default 0.5.
+    """A threshold for each label (float64, L): those given, by default 0.5, or NaN where labels exclude one another.
 
     Raises:
         UserError: they are not one a label.
     """
     labels = len(predictions.label_names)
-    chosen = np.full(labels, 0.5) if thresholds is None else np.asarray(thresholds, np.float64)
+    default = np.nan if predictions.exclusive else 0.5
+    chosen = np.full(labels, default) if thresholds is None else np.asarray(thresholds, np.float64)
     if chosen.shape != (labels,):
         raise UserError(f"thresholds: {chosen.shape}, but there are {labels} labels; give one for each")
     return chosen
@@ -247,5 +250,5 @@ def _micro(predictions: Predictions, thresholds: np.ndarray) -> Dict[str, float]
 
 def _exact_match(predictions: Predictions, thresholds: np.ndarray) -> float:
     known = ~np.isnan(predictions.targets).any(axis=1)
-    right = (predictions.scores[known] >= thresholds) == (predictions.targets[known] == 1)
+    right = called(predictions.scores[known], thresholds) == (predictions.targets[known] == 1)
     return float(right.all(axis=1).mean()) if known.any() else float("nan")

@@ -220,7 +220,7 @@ def _draw_confusion(axes: Any, scores: np.ndarray, targets: np.ndarray, row: Row
         style = {"ha": "center", "va": "center", "color": "white" if fraction > 0.5 else _INK}
         axes.text(0.25 + predicted / 2, 0.25 + actual / 2, text, **style)
     axes.set(xlim=(0, 1), ylim=(0, 1))
-    return f"threshold {row['threshold']:.3g}"
+    return "most probable" if np.isnan(row["threshold"]) else f"threshold {row['threshold']:.3g}"
 
 
 def _draw_scatter(axes: Any, scores: np.ndarray, targets: np.ndarray, row: Row) -> str:

@@ -21,6 +21,7 @@ class Predictions:
         record_id: N strings from the source; None where the data do not say.
         aggregation: how segments' scores become a recording's, unless told otherwise; see `aggregation.to_recordings`.
         kind: "classification", or "regression" where values are numbers to predict.
+        exclusive: an item has exactly one of the labels, and the most probable one is called positive.
         label_file: from which the targets are; None where it is not said.
     """
 
@@ -32,6 +33,7 @@ class Predictions:
     record_id: Optional[np.ndarray] = None
     kind: str = "classification"
     aggregation: str = "mean"
+    exclusive: bool = False
     label_file: Optional[str] = None
 
     def __len__(self) -> int:

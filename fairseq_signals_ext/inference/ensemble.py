@@ -5,12 +5,12 @@ from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple, U
 
 import numpy as np
 
+from fairseq_signals_ext.checkpoints.comparing import check_ensemble
 from fairseq_signals_ext.checkpoints.description import Preprocessing
-from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.inference.backends import Outputs
 from fairseq_signals_ext.inference.inputs import Inputs
 from fairseq_signals_ext.inference.loading import is_export, load_model
-from fairseq_signals_ext.inference.model import LoadedModel, Prediction
+from fairseq_signals_ext.inference.model import LoadedModel, Prediction, positive_of
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
 from fairseq_signals_ext.inference.reading_ahead import Rejected, Work, reason_of
 from fairseq_signals_ext.inference.recordings import AnyRecording, Leads, RecordingError, RecordingFacts, recording_of
@@ -56,7 +56,8 @@ class Ensemble:
         self.label_names, self.kind = first.label_names, first.description.kind
         for model in self.models:
             model.check_predicts()
-            _check_fits(first, model)
+            pair = f"{model.source}: cannot be in an ensemble with {first.source}"
+            check_ensemble(first.description, model.description, pair)
         self._columns = [[model.label_names.index(name) for name in self.label_names] for model in self.models]
         self.thresholds = self._mean_thresholds()
 
@@ -67,6 +68,11 @@ class Ensemble:
             if model.thresholds is not None
         ]
         return tuple(np.mean(found, axis=0).tolist()) if len(found) == len(self.models) else None
+
+    @property
+    def decides(self) -> bool:
+        """Whether they say which labels are positive."""
+        return self.thresholds is not None or self.models[0].description.is_exclusive
 
     @property
     def source(self) -> str:
@@ -127,7 +133,7 @@ class Ensemble:
         # where rates differ, rounding may leave one of them a sample short of a last segment
         number = min(len(one.segment_scores) for one in of_models)
         in_order: List[Any] = [one.segment_scores[:number, columns] for one, columns in zip(of_models, self._columns)]
-        positive = None if self.thresholds is None else scores >= np.array(self.thresholds)
+        positive = positive_of(scores, self.thresholds) if self.decides else None
         return Prediction(self.label_names, scores, positive, np.mean(in_order, axis=0), facts)
 
 
@@ -143,21 +149,3 @@ def load_ensemble(sources: Sequence[Any], labels: Optional[str] = None, **option
     several = len(sources) > 1
     names = [None if several and is_export(source) else labels for source in sources]
     return Ensemble([load_model(source, own, **options) for source, own in zip(sources, names)])
-
-
-def _check_fits(first: LoadedModel, other: LoadedModel) -> None:
-    pair = f"{other.source}: cannot be in an ensemble with {first.source}"
-    if other.description.kind != first.description.kind:
-        raise UserError(f"{pair}: one is a {other.description.kind}, the other a {first.description.kind}")
-    differing = sorted({*other.label_names} ^ {*first.label_names})
-    if differing or len(other.label_names) != len(first.label_names):
-        raise UserError(f"{pair}: only one has label {next(iter(differing), '')!r}; take models of the same labels")
-    lengths = [_seconds(model.preprocessing) for model in (other, first)]
-    if lengths[0] != lengths[1]:
-        raise UserError(
-            f"{pair}: its segments are of {lengths[0]:g} s, not {lengths[1]:g} s; take models of one length"
-        )
-
-
-def _seconds(preprocessing: Preprocessing) -> float:
-    return preprocessing.stride_samples / preprocessing.sample_rate

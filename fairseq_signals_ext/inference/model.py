@@ -13,7 +13,9 @@ import numpy as np
 
 from fairseq_signals_ext.checkpoints.description import ModelDescription, Preprocessing
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.evaluation.activations import PROBABILITIES
 from fairseq_signals_ext.evaluation.aggregation import ECG_FM_AGGREGATION, ways_of
+from fairseq_signals_ext.evaluation.decisions import called
 from fairseq_signals_ext.inference.backends import Outputs
 from fairseq_signals_ext.inference.hub import PREFIX
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
@@ -31,7 +33,8 @@ class Prediction:
     Attributes:
         label_names: L names.
         scores: float64, L: probabilities, or values of a regression in the label's unit; of the recording.
-        positive: bool, L: whether the score reaches the label's threshold; None where the model has no thresholds.
+        positive: bool, L: whether the score reaches the label's threshold, or, of classes that exclude one another,
+            is the highest; None where the model has no thresholds.
         segment_scores: float64, N x L: the scores of its segments.
         recording: what is known of it, with flags of what may be wrong with it.
     """
@@ -177,11 +180,19 @@ class LoadedModel:
             raise UserError(f"{self.source}: {number}, so weights and config are of two models; export again")
         segment_scores = outputs[0].astype(np.float64)
         if self.description.kind == "classification":
-            segment_scores = _sigmoid(segment_scores)
+            segment_scores = PROBABILITIES[self.description.activation](segment_scores)
         takes_maximum = np.array(self.description.aggregation) == "max"
         scores = np.where(takes_maximum, segment_scores.max(axis=0), segment_scores.mean(axis=0))
-        positive = None if self.thresholds is None else scores >= np.array(self.thresholds)
-        return Prediction(self.label_names, scores, positive, segment_scores, facts)
+        return Prediction(self.label_names, scores, self.positive(scores), segment_scores, facts)
+
+    @property
+    def decides(self) -> bool:
+        """Whether it says which labels are positive."""
+        return self.thresholds is not None or self.description.is_exclusive
+
+    def positive(self, scores: np.ndarray) -> Optional[np.ndarray]:
+        """Which labels are positive by a recording's scores (L): bool, L; None if nothing decides that."""
+        return positive_of(scores, self.thresholds) if self.decides else None
 
     def embed(
         self,
@@ -284,6 +295,6 @@ def _are_finite(outputs: Outputs) -> bool:
     return all(bool(np.isfinite(output).all()) for output in outputs)
 
 
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    # this form overflows nowhere
-    return 0.5 * (1 + np.tanh(0.5 * logits))
+def positive_of(scores: np.ndarray, thresholds: Optional[Tuple[float, ...]]) -> np.ndarray:
+    """Which labels are positive by a recording's scores (L): bool, L; without thresholds the most probable one."""
+    return called(scores[np.newaxis], np.full(len(scores), np.nan) if thresholds is None else np.array(thresholds))[0]

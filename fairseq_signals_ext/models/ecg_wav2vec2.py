@@ -123,6 +123,8 @@ class EcgWav2Vec2Model(LoadsStrictly, Wav2Vec2Model):
         super().__init__(cfg)
         self.conv_layers = conv_layers
         self.feature_extractor = EcgFeatureExtractor(conv_layers, cfg.in_d, cfg.extractor_mode, cfg.conv_bias)
+        # what gets no gradient is not for the optimizer, whose weight decay would shrink it
+        self.feature_extractor.requires_grad_(cfg.feature_grad_mult > 0)
         self.reconstruction_head: Optional[nn.Linear] = None
         self._choose_parts(cfg)
         self._encoder_output: Optional[Tensor] = None
@@ -149,6 +151,16 @@ class EcgWav2Vec2Model(LoadsStrictly, Wav2Vec2Model):
             generator = torch.Generator().manual_seed(0)
             weights = torch.randint(-(2**63), 2**63 - 1, (self.final_proj.out_features,), generator=generator)
             self.register_buffer("_fingerprint_weights", weights, persistent=False)
+
+    def __getstate__(self) -> Dict[str, Any]:
+        """For copies and pickles: torch copies no result of a computation, such as weights under weight norm.
+
+        These are computed anew at each forward.
+        """
+        for part in self.encoder.pos_conv.modules():
+            if hasattr(part, "weight_g"):
+                part.weight = part.weight.detach()
+        return {**self.__dict__, "_encoder_output": None}
 
     def _keep_encoder_output(self, module: nn.Module, inputs: Any, output: Tuple[Tensor, Any]) -> None:
         self._encoder_output = output[0]

@@ -139,6 +139,8 @@ def score_notes(findings: Findings) -> Iterator[str]:
 
 
 def _on_thresholds(findings: Findings) -> str:
+    if findings.models[0].description.is_exclusive:
+        return f"{_POSITIVE}: the most probable label; a recording has exactly one of them."
     if findings.thresholds is None:
         return "The model has no thresholds, so no label is called positive."
     rules = dict.fromkeys(model.description.threshold_rule or "chosen in a way not said" for model in findings.models)

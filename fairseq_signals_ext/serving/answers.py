@@ -17,8 +17,9 @@ def answer(recording: Recording, prediction: Prediction, model: LoadedModel) -> 
     Returns:
         `record_id`, `seconds`, `sample_rate` (Hz), `leads`, `missing_leads` (which the model was given zeros for),
         `flags`: what may be wrong with it, and what each means; `labels`: for each `name`, `probability` (or `value`,
-        of a regression), `threshold` and `positive`, None where the model has no thresholds; `segments`: for each
-        `start` and `end` (s) and `scores`, one a label; `model`, see `model_facts`; `note`.
+        of a regression), `threshold` and `positive`, None where the model has no thresholds (of classes that exclude
+        one another the most probable is positive); `segments`: for each `start` and `end` (s) and `scores`, one a
+        label; `model`, see `model_facts`; `note`.
     """
     return {
         "record_id": shown(recording.record_id),
@@ -61,6 +62,7 @@ def model_facts(model: LoadedModel) -> Dict[str, Any]:
         "names_are_known": description.names_are_known,
         "thresholds": None if model.thresholds is None else list(model.thresholds),
         "threshold_rule": description.threshold_rule,
+        "activation": description.activation,
         "aggregation": list(description.aggregation),
         "sample_rate": inputs.sample_rate,
         "leads": list(inputs.loaded_leads),

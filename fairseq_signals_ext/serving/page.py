@@ -241,7 +241,8 @@ fetch('model').then(response => response.json()).then(model => {
   const labels = `${model.labels.length} label${model.labels.length === 1 ? '' : 's'}`;
   const input = `${model.leads.length} leads at ${number(model.sample_rate, 0)} Hz`;
   const segments = `segments of ${number(model.segment_seconds, 1)} s`;
-  const thresholds = model.thresholds ? `thresholds: ${model.threshold_rule || 'chosen'}` : 'no thresholds';
+  let thresholds = model.thresholds ? `thresholds: ${model.threshold_rule || 'chosen'}` : 'no thresholds';
+  if (model.activation === 'softmax') thresholds = 'exactly one label is there, the most probable is positive';
   byId('model').textContent = `Model ${model.name}: ${labels}; ${input}, ${segments}; ${thresholds}.`;
 }).catch(() => { byId('model').textContent = 'The service does not answer; is it still running?'; });
 """

@@ -24,7 +24,7 @@ def send_gradients_in_bf16(model: Any) -> None:
         UserError: gradients are sent by something else than `ddp_backend=pytorch_ddp`, which has no place for this; or
             torch refuses.
     """
-    wrapper = _data_parallel(model)
+    wrapper = data_parallel_wrapper(model)
     if wrapper is None:
         if dist.is_initialized() and dist.get_world_size() > 1:
             raise UserError(
@@ -40,7 +40,7 @@ def send_gradients_in_bf16(model: Any) -> None:
     setattr(wrapper, _MARK, True)
 
 
-def _data_parallel(model: Any) -> Optional[DistributedDataParallel]:
+def data_parallel_wrapper(model: Any) -> Optional[DistributedDataParallel]:
     """The wrapper that sends gradients, inside fairseq's own ones."""
     while model is not None and not isinstance(model, DistributedDataParallel):
         model = model._modules.get("module")

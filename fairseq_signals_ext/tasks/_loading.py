@@ -19,6 +19,7 @@ from fairseq_signals_ext.checkpoints.describing import KINDS_BY_TASK, describe
 from fairseq_signals_ext.checkpoints.parameter_names import is_ecg_fm
 from fairseq_signals_ext.checkpoints.reading import only_data, read_checkpoint, read_safely
 from fairseq_signals_ext.errors import UserError, exits_on_user_error, first_line
+from fairseq_signals_ext.tasks._freezing import leave_out_frozen
 
 _ERROR = "error: "
 _SECTIONS = {"task": TASK_DATACLASS_REGISTRY, "criterion": CRITERION_DATACLASS_REGISTRY}
@@ -43,6 +44,8 @@ def mend_loading_of_checkpoints() -> None:
         _drop_unknown_options(state.get("cfg") or {})
         if is_ecg_fm(state.get("model") or {}):
             _complete_ecg_fm(Path(path), state)
+        if "load_on_all_ranks" in kwargs:  # said by the trainer only
+            leave_out_frozen(state)
         if kwargs.get("load_on_all_ranks") is False:  # said by the trainer only
             _make_sendable(state)
         return state
@@ -172,6 +175,7 @@ def _complete_ecg_fm(path: Path, state: Dict[str, Any]) -> None:
     ways = set(description.aggregation)
     with open_dict(task):
         task.setdefault("aggregate", ways.pop() if len(ways) == 1 else "ecg-fm")
+    state.setdefault("task_state", {}).setdefault("sample_rate", description.preprocessing.sample_rate)
     if description.names_are_known:
         state.setdefault("task_state", {}).setdefault("label_names", list(description.label_names))
 

@@ -16,7 +16,7 @@ from fairseq_signals_ext.models.pretrained import different_option
 from fairseq_signals_ext.tasks._sharding import is_sharded
 
 _LAST = "checkpoint_last.pt"
-_RESETS = "checkpoint.reset_optimizer=true checkpoint.reset_lr_scheduler=true checkpoint.reset_meters=true"
+RESETS = "checkpoint.reset_optimizer=true checkpoint.reset_lr_scheduler=true checkpoint.reset_meters=true"
 
 
 class StartingPoint(NamedTuple):
@@ -85,5 +85,5 @@ def _check_optimizer(checkpoint: Checkpoint, cfg: Any) -> None:
     if has_optimizer and is_ecg_fm(checkpoint.parameters) and not cfg.reset_optimizer:
         raise UserError(
             f"{checkpoint.path}: is of ECG-FM's framework, whose optimizer state is of another order of parameters; "
-            f"add {_RESETS}, or give the file as checkpoint.finetune_from_model"
+            f"add {RESETS}, or give the file as checkpoint.finetune_from_model"
         )

@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Tuple, cast
 
 import numpy as np
 import torch
@@ -14,8 +14,9 @@ from fairseq.tasks import register_task
 from omegaconf import II, open_dict
 
 # importing registers them: fairseq's user-dir mechanism imports tasks and models by itself, criterions not
+import fairseq_signals_ext.criterions.binary_cross_entropy_with_logits
+import fairseq_signals_ext.criterions.softmax  # noqa: F401
 from fairseq_signals_ext.checkpoints.reading import Checkpoint, with_own_architecture
-from fairseq_signals_ext.criterions.binary_cross_entropy_with_logits import BinaryCrossEntropyWithLogitsCriterion
 from fairseq_signals_ext.data.ecg_dataset import EcgDataset
 from fairseq_signals_ext.data.label_table import (
     LabelTable,
@@ -34,8 +35,12 @@ from fairseq_signals_ext.evaluation.aggregation import AGGREGATIONS, to_recordin
 from fairseq_signals_ext.evaluation.predictions import Predictions
 from fairseq_signals_ext.evaluation.thresholds import choose_thresholds
 from fairseq_signals_ext.models.ecg_classifier import resolve_config, take_over_architecture
+from fairseq_signals_ext.tasks._best_metric import check_defined
 from fairseq_signals_ext.tasks._errors_as_samples import exit_if_error
+from fairseq_signals_ext.tasks._freezing import check_can_freeze, expect_missing_gradients, step_without
 from fairseq_signals_ext.tasks._label_names import check_labels, labels_by_name
+from fairseq_signals_ext.tasks._mismatch import Seen
+from fairseq_signals_ext.tasks._options import all_options
 from fairseq_signals_ext.tasks._predictions import PredictionCollector
 from fairseq_signals_ext.tasks._starting import StartingPoint, starting_point
 from fairseq_signals_ext.tasks.ecg_pretraining import EcgPretrainingConfig, EcgPretrainingTask
@@ -44,7 +49,7 @@ logger = logging.getLogger(__name__)
 
 _THRESHOLD_RULE = "f1"
 _THRESHOLDS = ("thresholds", "threshold_rule")  # in the task's state
-_CRITERIONS = {"classification": "binary_cross_entropy_with_logits", "regression": "regression"}
+_CRITERIONS = {"classification": "binary_cross_entropy_with_logits or softmax", "regression": "regression"}
 
 
 @dataclass
@@ -99,8 +104,7 @@ class EcgClassificationTask(EcgPretrainingTask):
     def _settings(self) -> SegmentSettings:
         if self.cfg.pairs not in (None, "none"):
             raise UserError(f"task.pairs={self.cfg.pairs}: pairs are for pretraining; see task.segment")
-        rate = self.cfg.sample_rate or self.state.state_dict.get("sample_rate")
-        return replace(super()._settings(), pairs="none", segment=str(self.cfg.segment), sample_rate=rate)
+        return replace(super()._settings(), pairs="none", segment=str(self.cfg.segment))
 
     @property
     def labels(self) -> Optional[LabelTable]:
@@ -127,8 +131,7 @@ class EcgClassificationTask(EcgPretrainingTask):
         """For each label the codes, such as SNOMED's, that it stands for; empty where they are not known."""
         return list(self.labels.codes) if self.labels else [[] for _ in self.label_names]
 
-    @exits_on_user_error
-    def _build_model(self, cfg: Any, from_checkpoint: bool) -> Any:
+    def _make_model(self, cfg: Any, from_checkpoint: bool) -> Any:
         pretrained = None
         if from_checkpoint:
             with open_dict(cfg):
@@ -136,11 +139,14 @@ class EcgClassificationTask(EcgPretrainingTask):
         else:
             pretrained = self._complete(cfg)
         self._num_labels = int(cfg.num_labels)
+        if not from_checkpoint and cfg.get("freeze_finetune_updates"):
+            expect_missing_gradients(all_options(self.cfg))
         if not from_checkpoint and self.labels is not None:
             self._check_labels(self.labels)
             self.state.merge_state_dict({"label_names": list(self.labels.names)})
-        model = super()._build_model(cfg, from_checkpoint)
+        model = super()._make_model(cfg, from_checkpoint)
         if pretrained is not None:
+            self._seen = Seen.by(pretrained)
             model.load_pretrained(pretrained)
         if not model.cfg.apply_mask:
             self.masks = None
@@ -188,17 +194,19 @@ class EcgClassificationTask(EcgPretrainingTask):
             if self._is_loaded and cfg.get("report_cinc_score") and not Path(str(cfg.get("weights_file"))).is_file():
                 logger.warning(f"{cfg.get('weights_file')}: no such file, so there will be no CinC score")
                 cfg.report_cinc_score = False
-        criterion = super().build_criterion(cfg, from_checkpoint)
-        if getattr(criterion, "kind", None) != self.kind:
-            raise UserError(f"criterion {cfg._name} does not fit task {self.cfg._name}; use {_CRITERIONS[self.kind]}")
-        if not self._is_loaded:
-            self._check_best_metric(criterion)
-        return criterion
+        return super().build_criterion(cfg, from_checkpoint)
 
-    def _check_best_metric(self, criterion: Any) -> None:
-        best, logged = self.cfg.best_checkpoint_metric, (*criterion.SUMMED, *criterion.metric_names())
-        if best not in logged:
-            raise UserError(f"checkpoint.best_checkpoint_metric={best} is not logged here; use {', '.join(logged)}")
+    def _check_criterion(self, criterion: Any) -> None:
+        if getattr(criterion, "kind", None) != self.kind:
+            name = self.cfg.criterion_name
+            raise UserError(f"criterion {name} does not fit task {self.cfg._name}; use {_CRITERIONS[self.kind]}")
+        if self.kind == "classification" and not self._is_loaded:
+            self.state.merge_state_dict({"activation": criterion.activation})
+
+    @property
+    def _is_exclusive(self) -> bool:
+        """Whether labels are classes that exclude one another, of the model that is trained or was loaded."""
+        return self.kind == "classification" and self.state.state_dict.get("activation") == "softmax"
 
     def _check_labels(self, table: LabelTable) -> None:
         check_labels(table, self._num_labels, self.state.state_dict.get("label_names"), self._is_loaded)
@@ -221,6 +229,7 @@ class EcgClassificationTask(EcgPretrainingTask):
             labels=self.labels,
             num_labels=self._num_labels,
             classes=self.kind == "classification",
+            exclusive=self._is_exclusive,
         )
         self._look_at_labels(dataset, path, training)
         return dataset
@@ -230,10 +239,13 @@ class EcgClassificationTask(EcgPretrainingTask):
         if dataset.store.idx is None or self.labels is None:
             return  # labels of .mat files are seen, and checked, when these are read
         values = self._known_labels(dataset, path, training)
-        check_classes(self.labels, values, dataset.store.idx)
+        check_classes(self.labels, values, dataset.store.idx, self._is_exclusive)
         undefined = one_class_labels(self.labels, values)
         if undefined:
-            self._say_undefined(undefined, path, training)
+            logger.warning(
+                f"{path}: {len(undefined)} of {len(self.label_names)} labels have one class only here, their AUROC and "
+                f"AUPRC are undefined and left out of means: {', '.join(undefined)}"
+            )
 
     def _known_labels(self, dataset: LabelledEcgDataset, path: Path, training: bool) -> np.ndarray:
         """Labels of all recordings of a subset, each of which is known of some if it is to train on."""
@@ -248,23 +260,10 @@ class EcgClassificationTask(EcgPretrainingTask):
     def _first_valid_subset(self) -> str:
         return str(self.cfg.valid_subset).split(",")[0]
 
-    def _say_undefined(self, undefined: Sequence[str], path: Path, training: bool) -> None:
-        best, first = self.cfg.best_checkpoint_metric, self._first_valid_subset
-        all_undefined = len(undefined) == len(self.label_names)
-        if (
-            all_undefined
-            and not (training or self._is_loaded)
-            and path.stem == first
-            and best not in BinaryCrossEntropyWithLogitsCriterion.SUMMED
-        ):
-            raise UserError(
-                f"{path}: no label has positives and negatives here, so {best}, which chooses the best checkpoint, is "
-                f"undefined; validate on other recordings, or set checkpoint.best_checkpoint_metric=loss"
-            )
-        logger.warning(
-            f"{path}: {len(undefined)} of {len(self.label_names)} labels have one class only here, their AUROC and "
-            f"AUPRC are undefined and left out of means: {', '.join(undefined)}"
-        )
+    def _look_at_validation(self, dataset: EcgDataset, path: Path) -> None:
+        super()._look_at_validation(dataset, path)
+        targets = cast(LabelledEcgDataset, dataset).known()[dataset.kept]
+        check_defined(self.cfg.best_checkpoint_metric, self._criterion, targets, self._facts(), path)
 
     def train_step(
         self,
@@ -288,7 +287,15 @@ class EcgClassificationTask(EcgPretrainingTask):
         if self._model.cfg.layer_decay != 1 and not isinstance(inner, FairseqCompositeOptimizer):
             cure = "use optimizer composite, as in examples/ecg_fm/fine_tuning/mode/layer_decay.yaml"
             raise SystemExit(f"error: model.layer_decay={self._model.cfg.layer_decay:g} has no effect here; {cure}")
+        exits_on_user_error(check_can_freeze)(model, optimizer)
         return super().train_step(sample, model, criterion, optimizer, update_num, *args, **kwargs)
+
+    def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
+        """As fairseq's; an encoder that does not learn at this update stays as it is."""
+        if self._model.encoder_learns:
+            super().optimizer_step(optimizer, model, update_num)
+        else:
+            step_without(optimizer, self._model.encoder.parameters())
 
     def get_batch_iterator(self, *args: Any, **kwargs: Any) -> Any:
         """As fairseq's; it asks for one before it validates a subset, whose predictions are then collected anew."""
@@ -323,7 +330,8 @@ class EcgClassificationTask(EcgPretrainingTask):
         if self._metrics[0] != batches:
             predictions = self.collected()
             self._metrics = batches, criterion.validation_metrics(predictions)
-            if self.kind == "classification" and not self._is_loaded and self._validated == self._first_valid_subset:
+            decides = self.kind == "classification" and not self._is_exclusive
+            if decides and not self._is_loaded and self._validated == self._first_valid_subset:
                 self._learn_thresholds(predictions)
         value = self._metrics[1][name]
         # fairseq-validate prints six digits of a number, but all of a tensor; a training's loggers want numbers
@@ -337,6 +345,10 @@ class EcgClassificationTask(EcgPretrainingTask):
 
     def collected(self) -> Predictions:
         """Predictions of the segments that were validated since the last batch iterator was made."""
+        return self._collector.gather(**self._facts())
+
+    def _facts(self) -> Dict[str, Any]:
+        """What is known of all predictions here; arguments of `Predictions`."""
         label_file = str(self.labels.path) if self.labels else None
         facts = {"kind": self.kind, "aggregation": str(self.cfg.aggregate), "label_file": label_file}
-        return self._collector.gather(self.label_names, **facts)
+        return {**facts, "label_names": self.label_names, "exclusive": self._is_exclusive}

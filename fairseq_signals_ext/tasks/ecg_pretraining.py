@@ -9,6 +9,7 @@ from typing import Any, Dict, List, Optional, Tuple
 import fairseq
 import numpy as np
 import torch
+import torch.distributed as dist
 from fairseq.data import data_utils
 from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import FairseqTask, register_task
@@ -30,13 +31,22 @@ from fairseq_signals_ext.data.time_masks import MaskSettings
 from fairseq_signals_ext.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.leads import LEADS, parse_leads
 from fairseq_signals_ext.models.compiling import compile_parts, without_compiling
+from fairseq_signals_ext.tasks._averaging import check_average
+from fairseq_signals_ext.tasks._best_metric import choose_direction
+from fairseq_signals_ext.tasks._ensembles import mend_loading_of_ensembles
 from fairseq_signals_ext.tasks._errors_as_samples import ErrorsAsSamples, exit_if_error
+from fairseq_signals_ext.tasks._freezing import check_optimizer_state
 from fairseq_signals_ext.tasks._gradients import send_gradients_in_bf16
 from fairseq_signals_ext.tasks._loading import in_one_line, mend_loading_of_checkpoints
+from fairseq_signals_ext.tasks._mismatch import Seen, check_same_inputs
+from fairseq_signals_ext.tasks._options import all_options, resolve_paths
+from fairseq_signals_ext.tasks._saving import mend_saving_of_checkpoints
 from fairseq_signals_ext.tasks._sharding import is_sharded
-from fairseq_signals_ext.tasks._starting import StartingPoint, check_fits, starting_point
+from fairseq_signals_ext.tasks._starting import RESETS, StartingPoint, check_fits, starting_point
 
 mend_loading_of_checkpoints()
+mend_saving_of_checkpoints()
+mend_loading_of_ensembles()
 
 
 @dataclass
@@ -73,6 +83,13 @@ class EcgPretrainingConfig(FairseqDataclass):
     min_sample_size: Optional[int] = field(default=None, metadata={"help": "leave out recordings with fewer samples"})
     checksum: str = field(
         default="once", metadata={"help": "compare a recording's CRC-32 when it is read: once, always or never"}
+    )
+    allow_mismatch: bool = field(
+        default=False,
+        metadata={
+            "help": "train on data of another sample rate, order of leads or standardisation than the pretrained "
+            "model's, whose features then mean something else"
+        },
     )
     rebuild_batches: bool = field(default=True, metadata={"help": "compose the batches anew in each epoch"})
     bf16_gradients: bool = field(
@@ -133,6 +150,8 @@ class EcgPretrainingTask(FairseqTask):
         self.masks: Optional[MaskSettings] = None
         self.keep_original = False
         self._model: Any = None
+        self._criterion: Any = None
+        self._seen: Optional[Seen] = None  # by the model that a training starts from, or else in its first data set
         self._is_loaded = False  # with the model of a checkpoint, to use and not to train it
         self._settings()
 
@@ -147,8 +166,9 @@ class EcgPretrainingTask(FairseqTask):
     def _settings(self) -> SegmentSettings:
         cfg = self.cfg
         pairs = cfg.pairs or ("fixed" if "cmsc" in str(cfg.criterion_name) else "none")
+        saved = self.state.state_dict.get("sample_rate") if self._is_loaded else None
         return SegmentSettings(
-            sample_rate=cfg.sample_rate,
+            sample_rate=cfg.sample_rate or saved,
             segment_seconds=cfg.segment_seconds,
             max_sample_size=cfg.max_sample_size,
             min_sample_size=cfg.min_sample_size,
@@ -182,6 +202,11 @@ class EcgPretrainingTask(FairseqTask):
 
     @exits_on_user_error
     def _build_model(self, cfg: Any, from_checkpoint: bool) -> Any:
+        if not from_checkpoint:
+            resolve_paths(self.cfg, cfg)
+        return self._make_model(cfg, from_checkpoint)
+
+    def _make_model(self, cfg: Any, from_checkpoint: bool) -> Any:
         if not (from_checkpoint or Path(self.cfg.data).is_dir()):
             raise UserError(
                 f"{self.cfg.data}: no such folder; give task.data a folder with manifests, as an absolute path"
@@ -189,6 +214,7 @@ class EcgPretrainingTask(FairseqTask):
         if from_checkpoint:
             _check_name("model", cfg)
         start = None if from_checkpoint else starting_point(self.cfg)
+        check_average(None if from_checkpoint else all_options(self.cfg), start)
         model = super().build_model(cfg, from_checkpoint)
         leads = 12 if self.cfg.enable_padding_leads else len(self._settings().leads)
         if getattr(model.cfg, "in_d", leads) != leads:
@@ -197,6 +223,7 @@ class EcgPretrainingTask(FairseqTask):
                 f"or task.leads_to_load and task.enable_padding_leads to match"
             )
         if start is not None:
+            self._seen = Seen.by(start.checkpoint)
             self._start_from(start, model)
         self.masks = MaskSettings.from_model_config(model.cfg)
         self._model = model
@@ -205,6 +232,8 @@ class EcgPretrainingTask(FairseqTask):
     def _start_from(self, start: StartingPoint, model: Any) -> None:
         """See that the model can load what fairseq's trainer will give it."""
         check_fits(start.checkpoint, model)
+        if start.goes_on and not self.cfg.reset_optimizer:
+            check_optimizer_state(start.checkpoint, model, RESETS)
 
     @exits_on_user_error
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
@@ -212,15 +241,21 @@ class EcgPretrainingTask(FairseqTask):
         if self._is_loaded:
             _check_name("criterion", cfg)
         with in_one_line("the checkpoint's criterion") if self._is_loaded else contextlib.nullcontext():
-            criterion = super().build_criterion(cfg)
-        if isinstance(criterion, Wav2Vec2WithCmscCriterion) and self._settings().pairs == "none":
-            raise UserError("wav2vec2_with_cmsc needs pairs of segments: set task.pairs to fixed or random")
+            self._criterion = criterion = super().build_criterion(cfg)
+        self._check_criterion(criterion)
+        options = None if self._is_loaded else all_options(self.cfg)
+        if options is not None and not options.dataset.disable_validation:
+            choose_direction(options, criterion, self._model)
         if getattr(criterion, "reconstruction_weight", 0) > 0:
             if is_sharded(self._model):
                 raise UserError("criterion.reconstruction_weight > 0 is not possible with ddp_backend=fully_sharded")
             self.keep_original = True
             self._model.add_reconstruction_head()
         return criterion
+
+    def _check_criterion(self, criterion: Any) -> None:
+        if isinstance(criterion, Wav2Vec2WithCmscCriterion) and self._settings().pairs == "none":
+            raise UserError("wav2vec2_with_cmsc needs pairs of segments: set task.pairs to fixed or random")
 
     @exits_on_user_error
     def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, **kwargs: Any) -> None:
@@ -234,10 +269,28 @@ class EcgPretrainingTask(FairseqTask):
         paths = find_manifests(self.cfg.data, split)
         store = open_store(read_manifests(paths), self.cfg.checksum)
         dataset = self._dataset(store, paths[0], training)
+        if not self._is_loaded:
+            self._compare(dataset, paths[0])
         if training:
             self.state.merge_state_dict(self._inputs_of(dataset))
             self._shuffle_in_windows(dataset)
+        elif self._chooses_best(split):
+            self._look_at_validation(dataset, paths[0])
         self.datasets[split] = ErrorsAsSamples(dataset)
+
+    def _compare(self, dataset: EcgDataset, path: Path) -> None:
+        """Compare a data set with what the model has learned from, or with the one that was compared with that."""
+        here = Seen.of(path, self._inputs_of(dataset))
+        check_same_inputs(self._seen, here, self.cfg.allow_mismatch)
+        self._seen = here  # so that a difference is told once
+
+    def _chooses_best(self, split: str) -> bool:
+        """Whether a metric on this subset chooses a training's best checkpoint."""
+        options = None if self._is_loaded else all_options(self.cfg)
+        return options is not None and split == str(options.dataset.valid_subset).split(",")[0]
+
+    def _look_at_validation(self, dataset: EcgDataset, path: Path) -> None:
+        """See, before anything is trained, that the subset can choose the best checkpoint."""
 
     def _shuffle_in_windows(self, dataset: EcgDataset) -> None:
         if self.cfg.shuffle_window_gb is None:
@@ -250,11 +303,24 @@ class EcgPretrainingTask(FairseqTask):
         """As fairseq's, but with windows the batches stay in the dataset's order, which is random already."""
         if "fork" in multiprocessing.get_all_start_methods() and dataset.dataset.training:
             dataset.dataset.share_batches(kwargs.get("num_workers", 0))
+        if dataset.dataset.training and kwargs.get("max_sentences") == 1:
+            exits_on_user_error(self._check_pairs)()
         iterator = super().get_batch_iterator(dataset, *args, **kwargs)
         if self.cfg.shuffle_window_gb is not None:
             iterator.disable_shuffling = True
             iterator.shuffle = False
         return iterator
+
+    def _check_pairs(self) -> None:
+        """See that batches of one pair, if it is one, are not all that CMSC has."""
+        criterion = self._criterion
+        if not isinstance(criterion, Wav2Vec2WithCmscCriterion) or not criterion.cmsc_weight:
+            return
+        if not (criterion.cmsc_gather and dist.is_initialized() and dist.get_world_size() > 1):
+            raise UserError(
+                "dataset.batch_size=1: CMSC compares the pairs of a batch with one another; use 2 or more, or on "
+                "several GPUs criterion.cmsc_gather=true"
+            )
 
     def _inputs_of(self, dataset: EcgDataset) -> Dict[str, Any]:
         """What is trained on, and with which versions: plain values, kept in checkpoints as the task's state."""

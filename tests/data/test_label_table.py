@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fairseq_signals_ext.data.label_table import (
+    are_exclusive,
     check_classes,
     check_known,
     check_same_folder,
@@ -87,6 +88,33 @@ def test_value_that_is_no_class(folder):
     wrong[1, 0] = 0.5
     with pytest.raises(UserError, match="idx 7, label 'AF': 0.5 is neither 0, 1 nor unknown"):
         check_classes(table, wrong, np.array([5, 7, 9]))
+
+
+@pytest.mark.parametrize(
+    ("column", "told"),
+    [
+        ([0, 1, 2, 3], "2 is neither .*class indices of 4 classes: give one column per class.*softmax"),
+        ([1, 2, 3, np.nan], "2 is neither .*class indices of 4 classes"),
+        ([1, 0, -1, 0], "-1 is neither .*-1 looks like a mark for unknown: write NaN"),
+        ([1, 0, -999, 2], "-999 is neither .*-999 looks like a mark for unknown"),
+        ([1, 0, -999, np.nan], "-999 is neither .*-999 looks like a mark for unknown"),
+        ([1, 0, 0.5, 0], "0.5 is neither .*ecg_regression"),
+        ([61, 62, 1, 0], "61 is neither .*ecg_regression"),
+        ([np.inf, 1, 0, 0], "inf is neither .*ecg_regression"),
+        ([1, -np.inf, 0, 0], "-inf is neither .*ecg_regression"),
+    ],
+)
+def test_what_a_wrong_value_looks_like(tmp_path, column, told):
+    np.save(tmp_path / "y.npy", np.array(column, float)[:, np.newaxis])
+    table = read_labels(tmp_path)
+    with pytest.raises(UserError, match=f"y.npy: idx \\d, label 'label_0': {told}"):
+        check_classes(table, np.array(table.values), None)
+
+
+def test_classes_that_exclude_one_another():
+    nan = np.nan
+    values = np.array([[1, 0, 0], [nan, nan, nan], [0, nan, nan], [1, nan, nan], [0, 0, 0], [1, 1, 0], [1, 1, nan]])
+    assert are_exclusive(values).tolist() == [True, True, True, True, False, False, False]
 
 
 def test_label_that_is_nowhere_known(folder):

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from fine_tuning import finetune_command, write_labelled, write_pretrained
 from made_up import write_shards
-from running import FAST, SMALL, one_of_two, start_rank, train_command, wait_for
+from running import FAST, SMALL, one_of_two, start_rank, train_command, wait_for, weights
 
 NO_DROPOUT = [
     *SMALL,
@@ -130,3 +131,51 @@ def test_gathering_with_a_rank_that_has_no_batch_left(tmp_path):
     validation = ["++dataset.disable_validation=false", "++dataset.batch_size_valid=6", "++dataset.validate_interval=9"]
     found = of_two(tmp_path, tmp_path, *same_weights, *validation, PYTORCH_DDP, "++optimization.max_update=3")
     assert_close(found, expected)
+
+
+FREEZING = {
+    "linear_probe": ["++model.linear_probe=true"],
+    "freeze_finetune_updates": ["++model.freeze_finetune_updates=1", "++model.feature_grad_mult=0"],
+    "bf16": ["++model.freeze_finetune_updates=1", "++model.feature_grad_mult=0", "++common.bf16=true"],
+    "pytorch_ddp": ["++model.freeze_finetune_updates=1", "++model.feature_grad_mult=0", PYTORCH_DDP],
+}
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """Data to fine-tune on, and a pretrained file."""
+    folder = tmp_path_factory.mktemp("labelled")
+    data = write_labelled(folder / "data")
+    return data, write_pretrained(data, folder / "pretraining")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", FREEZING.values(), ids=FREEZING.keys())
+def test_weight_decay_lets_frozen_weights_be(labelled, tmp_path, options):
+    """An update with the encoder frozen, and then, unless it is a linear probe, some with only its convolutions."""
+    data, pretrained = labelled
+    common = ["++optimizer.weight_decay=0.1", "++optimization.lr=[0.1]", "++dataset.disable_validation=true"]
+    common += ["++checkpoint.save_interval_updates=1", "++optimization.max_update=3"]
+    ranks = [
+        start_rank(
+            finetune_command(
+                *(data, tmp_path / str(rank), pretrained, *one_of_two(rank, tmp_path / "meeting"), *common, *options)
+            )[1:],
+            tmp_path / f"{rank}.pt",
+        )
+        for rank in (0, 1)
+    ]
+    for process in ranks:
+        wait_for(process)
+    folder = tmp_path / "0" / "checkpoints"
+    before = {f"encoder.{name}": value for name, value in weights(pretrained).items()}
+    if "++common.bf16=true" in options:  # fairseq writes what is in bf16 as float32
+        before = {name: value.bfloat16().float() for name, value in before.items()}
+    early, late = (weights(folder / f"checkpoint_{which}.pt") for which in ("1_1", "last"))
+    probe = "++model.linear_probe=true" in options
+    for found, names in ((early, "encoder."), (late, "encoder." if probe else "encoder.feature_extractor.")):
+        frozen = [name for name in found if name.startswith(names)]
+        assert frozen and all(torch.equal(found[name], before[name]) for name in frozen)
+        assert found["proj.bias"].abs().max() > 0
+    name = "encoder.encoder.layers.0.fc1.weight"
+    assert probe == torch.equal(late[name], early[name])

@@ -1,0 +1,73 @@
+"""Criterion `softmax`: labels are classes, of which each recording has exactly one."""
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, List
+
+import torch
+import torch.nn.functional as F
+from fairseq.criterions import register_criterion
+from fairseq.logging import metrics
+from torch import Tensor
+
+from fairseq_signals_ext.criterions.better import Better
+from fairseq_signals_ext.criterions.classification import ClassificationConfig, ClassificationCriterion
+from fairseq_signals_ext.criterions.label_criterion import LabelCriterion, total
+from fairseq_signals_ext.errors import UserError
+
+
+@dataclass
+class SoftmaxConfig(ClassificationConfig):
+    """Options of the criterion."""
+
+    pos_weight: Any = field(
+        default=None, metadata={"help": "must be empty, as in configs of the other criterion: see weight"}
+    )
+    label_smoothing: float = field(
+        default=0.0, metadata={"help": "part of a target, from 0 to below 1, that is spread over all classes"}
+    )
+
+
+@register_criterion("softmax", dataclass=SoftmaxConfig)
+class SoftmaxCriterion(ClassificationCriterion):
+    """Cross entropy of classes; recordings whose class is not known take no part.
+
+    Logged: of segments `loss` (bits a segment) and `accuracy`; of validation sets, by the probabilities, those of
+    `ClassificationCriterion`.
+    """
+
+    activation = "softmax"
+    SUMMED = {"loss": Better.LOWER, "accuracy": Better.HIGHER}
+
+    def __init__(self, cfg: SoftmaxConfig, task: Any):
+        super().__init__(cfg, task)
+        if cfg.pos_weight is not None:
+            raise UserError("criterion.pos_weight: classes are weighed by criterion.weight, a number each; use that")
+        if not 0 <= cfg.label_smoothing < 1:
+            raise UserError(f"criterion.label_smoothing={cfg.label_smoothing}: use a number from 0 to below 1")
+
+    def known(self, targets: Tensor) -> Tensor:
+        """Whose class is known: bool, N x 1."""
+        return (targets == 1).any(-1, keepdim=True)
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Loss of each segment: float, N x 1, of logits and of targets of which one is 1."""
+        weight = self.on_device(outputs.device, "_label_weight")
+        smoothing = self.cfg.label_smoothing
+        losses = F.cross_entropy(
+            outputs, targets.argmax(-1), weight=weight, label_smoothing=smoothing, reduction="none"
+        )
+        return losses.unsqueeze(-1)
+
+    def counts(self, scores: Tensor, targets: Tensor, known: Tensor) -> Dict[str, float]:
+        """Of segments with a known class: those whose most probable class it is, and their number."""
+        of_class = targets == 1
+        correct = (scores.argmax(-1, keepdim=True) == torch.arange(scores.size(-1), device=scores.device)) & of_class
+        return dict(zip(("correct", "count"), torch.stack([correct.sum(), of_class.sum()]).tolist()))
+
+    @staticmethod
+    def reduce_metrics(logging_outputs: List[Dict[str, Any]]) -> None:
+        """Aggregate logging outputs of all ranks."""
+        LabelCriterion.reduce_metrics(logging_outputs)
+        correct, count = (total(logging_outputs, key) for key in ("correct", "count"))
+        if count:
+            metrics.log_scalar("accuracy", correct / count, count, round=5)

@@ -1,0 +1,117 @@
+"""`fairseq-validate --path a.pt:b.pt`: several models as one, whose scores are the means of theirs.
+
+fairseq takes the option for the name of one file, and of several models it validates the first.
+"""
+
+import functools
+import math
+from pathlib import Path
+from typing import Any, Dict, List, Sequence
+
+import torch
+import torch.nn.functional as F
+from fairseq import checkpoint_utils
+from fairseq.models import BaseFairseqModel
+from torch import Tensor
+
+from fairseq_signals_ext.checkpoints.comparing import check_ensemble, differences_of_inputs
+from fairseq_signals_ext.checkpoints.describing import KINDS_BY_TASK, describe
+from fairseq_signals_ext.checkpoints.description import ModelDescription
+from fairseq_signals_ext.checkpoints.reading import read_checkpoint
+from fairseq_signals_ext.errors import UserError, exits_on_user_error
+
+
+class ModelEnsemble(BaseFairseqModel):
+    """Classifiers whose outputs are such that the criterion's scores of them are the means of its scores of each.
+
+    Args:
+        models: of one task, by their checkpoints.
+        descriptions: of these.
+    """
+
+    def __init__(self, models: Sequence[Any], descriptions: Sequence[ModelDescription]):
+        super().__init__()
+        self.models = torch.nn.ModuleList(models)
+        self.cfg = models[0].cfg
+        self._descriptions = descriptions
+
+    def forward(self, **net_input: Tensor) -> Dict[str, Any]:
+        """`out`, float64, B x L, labels in the order of the first: logits, or a regression's standardised values."""
+        first = self._descriptions[0]
+        outputs = []
+        for model, description in zip(self.models, self._descriptions):
+            columns = [description.label_names.index(name) for name in first.label_names]
+            output = model.get_logits(model(**net_input)).double()
+            outputs.append(_in_units(output, description)[:, columns])
+        return {"out": _mean(torch.stack(outputs), first)}
+
+    def get_logits(self, net_output: Dict[str, Any], **kwargs: Any) -> Tensor:
+        """Outputs, B x L, of what `forward` returned."""
+        return net_output["out"]
+
+    def get_targets(self, sample: Dict[str, Any], net_output: Dict[str, Any]) -> Tensor:
+        """Labels of a batch, as those of each model."""
+        return self.models[0].get_targets(sample, net_output)
+
+    def max_positions(self) -> Any:
+        """As each model's."""
+        return self.models[0].max_positions()
+
+
+def _in_units(output: Tensor, description: ModelDescription) -> Tensor:
+    if description.kind != "regression":
+        return output
+    return output * output.new_tensor(description.target_std) + output.new_tensor(description.target_mean)
+
+
+def _mean(outputs: Tensor, first: ModelDescription) -> Tensor:
+    """Of models x B x L, by way of logarithms of probabilities, which are exact also near 0 and 1."""
+    if first.kind == "regression":
+        mean, std = outputs.new_tensor(first.target_mean), outputs.new_tensor(first.target_std)
+        return (outputs.mean(0) - mean) / std
+    if first.is_exclusive:
+        return _log_mean(F.log_softmax(outputs, -1))
+    return _log_mean(F.logsigmoid(outputs)) - _log_mean(F.logsigmoid(-outputs))
+
+
+def _log_mean(logarithms: Tensor) -> Tensor:
+    return logarithms.logsumexp(0) - math.log(len(logarithms))
+
+
+def mend_loading_of_ensembles() -> None:
+    """Have fairseq load `a.pt:b.pt` for one of our tasks as one model; calling it again is harmless."""
+    load = checkpoint_utils.load_model_ensemble_and_task
+    if getattr(load, "loads_ensembles", False):
+        return
+
+    @functools.wraps(load)
+    def load_model_ensemble_and_task(filenames: Any, arg_overrides: Any = None, *args: Any, **kwargs: Any) -> Any:
+        names = [str(name) for name in filenames]
+        is_ours = (arg_overrides or {}).get("task") in KINDS_BY_TASK
+        if not is_ours or len(names) != 1 or ":" not in names[0] or Path(names[0]).exists():
+            return load(filenames, arg_overrides, *args, **kwargs)
+        paths = [name for name in names[0].split(":") if name]
+        # one by one, as each takes its own labels and scale from its checkpoint
+        loaded = [load([path], arg_overrides, *args, **kwargs) for path in paths]
+        descriptions = _descriptions(paths)
+        _, cfg, task = loaded[0]
+        return [ModelEnsemble([models[0] for models, _, _ in loaded], descriptions)], cfg, task
+
+    load_model_ensemble_and_task.loads_ensembles = True  # type: ignore[attr-defined]
+    checkpoint_utils.load_model_ensemble_and_task = load_model_ensemble_and_task
+
+
+@exits_on_user_error
+def _descriptions(paths: Sequence[str]) -> List[ModelDescription]:
+    """Of models that can be an ensemble, for the same batches."""
+    descriptions = [describe(read_checkpoint(Path(path))) for path in paths]
+    first = descriptions[0]
+    for path, description in zip(paths, descriptions):
+        pair = f"{path}: cannot be in an ensemble with {paths[0]}"
+        if description.output_name is None:
+            raise UserError(f"{path}: is a pretrained model without labels; validate it alone")
+        check_ensemble(first, description, pair)
+        found = differences_of_inputs(first.preprocessing, description.preprocessing)
+        if found:
+            raise UserError(f"{pair}: {'; '.join(found)}; use fairseq-signals-ext predict --ensemble")
+    return descriptions
