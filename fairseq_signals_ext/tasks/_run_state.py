@@ -87,11 +87,12 @@ class Run:
         """
         if self.start is None or not self.start.goes_on:
             return
-        saved = extra_state.get(_KEY) or {}
-        before = saved.get("choice") or _choice_of(self.start.checkpoint.config)
+        # a checkpoint of stock fairseq has none
+        saved = extra_state.get(_KEY) or {"choice": _choice_of(self.start.checkpoint.config), "patience": None}
+        before = saved["choice"]
         if self.choice is None:  # nothing is validated
             self.choice = before
-        changed = _difference(before, self.choice)
+        changed = before and self.choice and _difference(before, self.choice)
         if changed:
             logger.warning(f"the best score so far is forgotten: {changed} changed since the checkpoint")
             _forget_scores()
@@ -99,8 +100,8 @@ class Run:
             _set_aside_best(trainer.cfg.checkpoint)
             return
         stop = _should_stop()
-        patience = saved.get("patience")
-        if patience is None and "best" in extra_state:  # a checkpoint of stock fairseq
+        patience = saved["patience"]
+        if patience is None and "best" in extra_state:
             patience = {"best": extra_state["best"], "num_runs": 0}
         if patience is not None:
             stop.best, stop.num_runs = patience["best"], patience["num_runs"]

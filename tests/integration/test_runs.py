@@ -6,12 +6,13 @@ import torch
 from fine_tuning import CONFIGS as FINE_TUNING
 from fine_tuning import SMALL_RUN, write_labelled
 from in_process import saved, train_here
-from made_up import write_label_file, write_shards
+from made_up import write_label_file
 from running import SMALL, logged
 
 EPOCHS = ["++dataset.validate_interval=1", "++checkpoint.save_interval_updates=0"]
+UNVALIDATED = ["++dataset.disable_validation=true"]
 # a learning rate of 0: nothing gets better, and what is random of validation does not matter
-STANDSTILL = ["optimization.lr=[0]", "++checkpoint.patience=4"]
+STANDSTILL = ["optimization.lr=[0]"]
 PLATEAU = ["lr_scheduler._name=reduce_lr_on_plateau", "++lr_scheduler.lr_patience=1", "++lr_scheduler.lr_shrink=0.5"]
 
 
@@ -103,7 +104,7 @@ def test_trainings_of_one_process_know_nothing_of_each_other(data, tmp_path):
     finetune(data, tmp_path / "alone", *alone)
     log = [f"++common.log_file={tmp_path / 'first.log'}", f"++common.tensorboard_logdir={tmp_path / 'board'}"]
     unbeaten = ["checkpoint.best_checkpoint_metric=accuracy", "++checkpoint.patience=3", *log]
-    pretrain(data, tmp_path / "first", *unbeaten, *STANDSTILL[:1], "++optimization.max_epoch=3")
+    pretrain(data, tmp_path / "first", *unbeaten, *STANDSTILL, "++optimization.max_epoch=3")
     lines = (tmp_path / "first.log").read_text()
     finetune(data, tmp_path / "second", *alone)
     assert score(tmp_path / "alone") == score(tmp_path / "second")
@@ -122,3 +123,38 @@ def test_patience_and_plateau_go_on(data, tmp_path):
         assert updates(tmp_path / f"{stop}") == stop
         finetune(data, tmp_path / f"{stop}", *options)
         assert same(tmp_path / "unbroken", tmp_path / f"{stop}"), stop
+
+
+def test_larger_batches_from_the_middle_of_an_epoch_on(data, tmp_path, caplog):
+    """fairseq counts batches: of larger ones an epoch may have fewer than were done."""
+    options = ["++dataset.batch_size=1", "++optimization.max_update=12", *UNVALIDATED]
+    finetune(data, tmp_path, *options)
+    assert saved(tmp_path)["extra_state"]["train_iterator"]["iterations_in_epoch"] == 12  # of 16
+    caplog.set_level("INFO")
+    finetune(data, tmp_path, *UNVALIDATED, "++dataset.batch_size=4", "++optimization.max_epoch=1")
+    assert "epoch 1 goes on after 3 of 4 batches" in caplog.text
+    assert updates(tmp_path) == 13
+    assert saved(tmp_path)["extra_state"]["train_iterator"]["epoch"] == 2
+
+
+def test_the_last_checkpoint_is_cut(data, tmp_path, caplog):
+    """The same command goes on from the newest whole one, as if that had been the last."""
+    options = ["++checkpoint.save_interval_updates=3", *UNVALIDATED, "++optimization.max_epoch=2"]
+    finetune(data, tmp_path / "unbroken", *options)
+    finetune(data, tmp_path / "cut", *options, "++optimization.max_update=7")
+    last = tmp_path / "cut" / "checkpoint_last.pt"
+    last.write_bytes(last.read_bytes()[:5000])
+    assert sorted(path.name for path in last.parent.iterdir()) == [
+        *("checkpoint_1_3.pt", "checkpoint_2_6.pt", "checkpoint_last.pt")
+    ]
+    caplog.set_level("INFO")
+    finetune(data, tmp_path / "cut", *options)
+    assert caplog.text.count("goes on from") == 1
+    assert f"Loaded checkpoint {tmp_path / 'cut' / 'checkpoint_2_6.pt'}" in caplog.text
+    assert same(tmp_path / "unbroken", tmp_path / "cut")
+
+
+def test_a_checkpoint_that_is_not_there(data, tmp_path):
+    with pytest.raises(SystemExit, match="nowhere.pt: no such checkpoint; mend checkpoint.restore_file"):
+        pretrain(data, tmp_path, f"checkpoint.restore_file={tmp_path / 'nowhere.pt'}")
+    assert not list(tmp_path.glob("*.pt"))
