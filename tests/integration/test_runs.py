@@ -61,7 +61,14 @@ def same(first, second):
     return all(torch.equal(one["model"][name], other["model"][name]) for name in one["model"])
 
 
-@pytest.mark.parametrize("metric, highest", [("cmsc_accuracy", True), ("loss", False), ("loss_3", False)])
+@pytest.mark.parametrize(
+    "metric, highest",
+    [
+        ("cmsc_accuracy", True),
+        pytest.param("loss", False, marks=pytest.mark.slow),
+        pytest.param("loss_3", False, marks=pytest.mark.slow),
+    ],
+)
 def test_the_best_checkpoint_of_a_pretraining(data, tmp_path, metric, highest, caplog):
     """By whatever metric, without a word on its direction."""
     caplog.set_level("INFO")

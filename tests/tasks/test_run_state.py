@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from fairseq_signals_ext.tasks._run_state import Run
 from fairseq_signals_ext.tasks._starting import StartingPoint
+from fairseq_signals_ext.tasks.ecg_pretraining import EcgPretrainingTask
 
 LABELS = b"labels"
 
@@ -206,3 +207,15 @@ def test_the_plateau_s_count_is_kept():
     assert (other.lr_scheduler.best, other.lr_scheduler.num_bad_epochs) == (0.5, 2)
     other.load_state_dict({"best": 0.7, "last_epoch": 3})  # of stock fairseq
     assert (other.lr_scheduler.best, other.lr_scheduler.num_bad_epochs) == (0.7, 0)
+
+
+@pytest.mark.parametrize("value, kept", [(float("nan"), None), (0.5, 0.5), (np.float64("nan"), None)])
+def test_a_score_without_a_value_is_none(tmp_path, value, kept, caplog):
+    """NaN would be the best score for ever: nothing is above or below it."""
+    task = EcgPretrainingTask.__new__(EcgPretrainingTask)
+    task.run = Run()
+    task.run.begin(options(tmp_path), None)
+    stats = {"auprc": value, "auroc": float("nan")}
+    task.post_validate(None, stats, None)
+    assert stats["auprc"] == kept and np.isnan(stats["auroc"])
+    assert ("auprc has no value" in caplog.text) == (kept is None)
