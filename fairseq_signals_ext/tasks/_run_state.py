@@ -19,6 +19,7 @@ from fairseq.logging import progress_bar
 from fairseq.optim.lr_scheduler.reduce_lr_on_plateau import ReduceLROnPlateauLRSchedule
 from omegaconf import DictConfig
 
+from fairseq_signals_ext.checkpoints.reading import Checkpoint
 from fairseq_signals_ext.data.ecg_dataset import EcgDataset
 from fairseq_signals_ext.files import remove_unfinished
 from fairseq_signals_ext.tasks._starting import StartingPoint
@@ -40,7 +41,7 @@ class Run:
 
     Attributes:
         options: of all sections; None until it begins, and for a task that has none around it.
-        start: what it starts from; None: from nothing.
+        start: what it starts from; None: from nothing. Once the model is built, no more than its config.
         choice: what its best score is a score of; None where nothing is validated.
     """
 
@@ -58,6 +59,12 @@ class Run:
             _close_logs(options.common.log_file)
             if get_global_rank() == 0:
                 remove_unfinished(Path(options.checkpoint.save_dir))
+
+    def is_built(self) -> None:
+        """Let go of the checkpoint: its tensors are mapped, and a file that is mapped takes room when it is replaced."""
+        if self.start is not None:
+            checkpoint = self.start.checkpoint
+            self.start = self.start._replace(checkpoint=Checkpoint(checkpoint.path, {"cfg": checkpoint.config}))
 
     def validates(self, dataset: EcgDataset, labels: bytes = b"") -> None:
         """Say what the best checkpoint is chosen by.

@@ -195,7 +195,9 @@ class EcgPretrainingTask(FairseqTask):
         if not from_checkpoint:
             resolve_paths(self.cfg, cfg)
             self.run.begin(all_options(self.cfg), starting_point(self.cfg))
-        return self._make_model(cfg, from_checkpoint)
+        model = self._make_model(cfg, from_checkpoint)
+        self.run.is_built()
+        return model
 
     def _make_model(self, cfg: Any, from_checkpoint: bool) -> Any:
         if not (from_checkpoint or Path(self.cfg.data).is_dir()):

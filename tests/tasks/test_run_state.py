@@ -9,6 +9,7 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.logging import progress_bar
 from made_up import open_dataset, write_shards
+from made_up_checkpoints import made_up_checkpoint
 from omegaconf import OmegaConf
 
 from fairseq_signals_ext.tasks._run_state import Run
@@ -189,6 +190,16 @@ def test_a_checkpoint_of_before(fairseq_train, datasets, tmp_path, metric, best)
     run = begin(config, datasets[1], stored=OmegaConf.to_container(options(tmp_path)))
     assert load(run, Trainer(config), extra_state) == best
     assert patience(fairseq_train) == ((0.9, 0) if best else (None, None))
+
+
+def test_the_checkpoint_is_let_go_of(tmp_path):
+    """A training may run for weeks, and its checkpoints be replaced: what is mapped would stay on the disk."""
+    run, checkpoint = Run(), made_up_checkpoint()
+    run.begin(options(tmp_path), StartingPoint(checkpoint, True))
+    run.is_built()
+    assert run.start.checkpoint.config == checkpoint.config and run.start.goes_on
+    assert run.start.checkpoint.state.keys() == {"cfg"}
+    Run().is_built()
 
 
 def test_another_model_s_patience_is_none_of_ours(fairseq_train, datasets, tmp_path):
