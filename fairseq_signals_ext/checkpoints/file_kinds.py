@@ -23,6 +23,8 @@ def what_is_wrong_with(path: Path) -> Optional[str]:
         head = file.read(_HEAD)
     if not head:
         return "is empty; copy or download it again"
+    if not any(head):
+        return "is damaged: it begins with zeros, as after a loss of power; copy or download it again"
     if head.startswith(b"PK"):
         stat = path.stat()
         return _what_is_wrong_with_archive(path, stat.st_mtime_ns, stat.st_size)

@@ -1,6 +1,7 @@
 """Where recordings are read from: shards of this project, or ECG-FM's `.mat` files. Both give a `Signal`."""
 
 import functools
+import hashlib
 import zlib
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
@@ -150,6 +151,13 @@ class ShardStore:
             idx[chosen] = index["idx"][self.manifest.row[chosen]]
         return idx
 
+    def fingerprint(self) -> bytes:
+        """Of the recordings of the manifest in their order: rows of the index, which hold their checksums."""
+        content = hashlib.sha256()
+        for shard, row in zip(self.manifest.shard, self.manifest.row):
+            content.update(self._index[shard][row].tobytes())
+        return content.digest()
+
     def places(self, numbers: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         """First byte and number of bytes, int64, of recordings in the arrays of their shards (`manifest.shard`)."""
         start, stop = np.zeros((2, len(numbers)), np.int64)
@@ -241,6 +249,11 @@ class MatStore:
     def name(self, number: int) -> str:
         """How messages call recording `number` of the manifest."""
         return str(self.manifest.files[number][0])
+
+    def fingerprint(self) -> bytes:
+        """Of the recordings of the manifest in their order, by the names and lengths of their files."""
+        names = [[path.name for path in files] for files in self.manifest.files]
+        return hashlib.sha256(repr((names, self.samples.tolist())).encode()).digest()
 
     def read(self, number: int) -> Signal:
         """Recording `number` of the manifest; its values are taken as they are, in whatever unit.

@@ -14,7 +14,7 @@ from fairseq_signals_ext.errors import UserError
 
 # what hydra leaves in the folder that it starts a training in
 _HYDRA, _OVERRIDES = Path(".hydra/hydra.yaml"), Path(".hydra/overrides.yaml")
-_LAST = "checkpoint_last.pt"  # fairseq's default, and no path: it is looked for in `checkpoint.save_dir`
+LAST = "checkpoint_last.pt"  # fairseq's default, and no path: it is looked for in `checkpoint.save_dir`
 
 
 def all_options(task_cfg: Any) -> Optional[DictConfig]:
@@ -50,7 +50,7 @@ def _resolve(section: Any, option: str, name: str, typed_in: Path) -> None:
     if option not in section or OmegaConf.is_missing(section, option):
         return
     value = section[option]
-    if not isinstance(value, str) or not value or value == _LAST or Path(value).is_absolute():
+    if not isinstance(value, str) or not value or value == LAST or Path(value).is_absolute():
         return
     found = [folder / value for folder in (typed_in, Path.cwd()) if (folder / value).exists()]
     if not found:

@@ -4,18 +4,24 @@ fairseq's trainer loads parameters and optimizer, but not the task's state: labe
 And it says little of a file that it cannot use.
 """
 
+import logging
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Tuple
 
 from fairseq.distributed.utils import get_global_rank
+from omegaconf import open_dict
 
+from fairseq_signals_ext.checkpoints.file_kinds import what_is_wrong_with
 from fairseq_signals_ext.checkpoints.parameter_names import is_ecg_fm
 from fairseq_signals_ext.checkpoints.reading import Checkpoint, read_checkpoint
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.models.pretrained import different_option
+from fairseq_signals_ext.tasks._newest import newest_whole
+from fairseq_signals_ext.tasks._options import LAST, all_options
 from fairseq_signals_ext.tasks._sharding import is_sharded
 
-_LAST = "checkpoint_last.pt"
+logger = logging.getLogger(__name__)
+
 RESETS = "checkpoint.reset_optimizer=true checkpoint.reset_lr_scheduler=true checkpoint.reset_meters=true"
 
 
@@ -34,6 +40,9 @@ class StartingPoint(NamedTuple):
 def starting_point(cfg: Any) -> Optional[StartingPoint]:
     """What fairseq's trainer will load; None if it will load nothing.
 
+    If the run's last checkpoint is damaged, or gone, the newest that is whole takes its place, also in fairseq's
+    options.
+
     Args:
         cfg: of the task, with fairseq's options `save_dir`, `restore_file`, `continue_once`, `finetune_from_model` and
             `reset_optimizer`.
@@ -41,6 +50,7 @@ def starting_point(cfg: Any) -> Optional[StartingPoint]:
     Raises:
         UserError: it cannot be used.
     """
+    _replace_damaged(cfg)
     path, option = _chosen(cfg)
     if path is None:
         return None
@@ -53,11 +63,14 @@ def starting_point(cfg: Any) -> Optional[StartingPoint]:
 
 def _chosen(cfg: Any) -> Tuple[Optional[Path], str]:
     """The file, and the option that names it, in fairseq's order."""
-    if cfg.restore_file != _LAST:
-        path = Path(cfg.restore_file)
-        # fairseq starts anew without a word if there is no such file
-        return (path if path.is_file() else None), "checkpoint.restore_file"
-    last = Path(cfg.save_dir) / _LAST
+    if cfg.restore_file != LAST:
+        options = all_options(cfg)
+        suffix = options.checkpoint.checkpoint_suffix if options is not None else ""
+        path = Path(cfg.restore_file.replace(".pt", f"{suffix}.pt"))  # as fairseq does
+        # each GPU loads its own part, of another name
+        in_parts = next(path.parent.glob(f"{path.stem}*-shard0.pt"), None) is not None
+        return (None if in_parts and not path.is_file() else path), "checkpoint.restore_file"
+    last = Path(cfg.save_dir) / LAST
     if last.is_file():
         return last, "checkpoint.save_dir, so that a new run has a folder of its own"
     if cfg.continue_once:
@@ -65,6 +78,24 @@ def _chosen(cfg: Any) -> Tuple[Optional[Path], str]:
     if cfg.finetune_from_model:
         return Path(cfg.finetune_from_model), "checkpoint.finetune_from_model"
     return None, ""
+
+
+def _replace_damaged(cfg: Any) -> None:
+    """Have fairseq take the newest whole checkpoint of the run for its last one, if that is damaged or gone."""
+    last, options = Path(cfg.save_dir) / LAST, all_options(cfg)
+    if cfg.restore_file != LAST or options is None or options.checkpoint.no_last_checkpoints:
+        return
+    there = last.is_file()
+    problem = what_is_wrong_with(last) if there else "is not there"
+    newest = None if problem is None else newest_whole(last.parent, with_best=there)
+    if problem is None or newest is None:
+        return
+    what = problem.split(";")[0]
+    logger.warning(f"{last}: {what}; the training goes on from {newest}, the newest checkpoint here that is whole")
+    for section in (cfg, options.task, options.checkpoint):
+        with open_dict(section):
+            # fairseq takes either, not both
+            section.restore_file, section.finetune_from_model = str(newest), None
 
 
 def check_fits(checkpoint: Checkpoint, model: Any) -> None:

@@ -42,7 +42,7 @@ from fairseq_signals_ext.tasks._label_names import check_labels, labels_by_name
 from fairseq_signals_ext.tasks._mismatch import Seen
 from fairseq_signals_ext.tasks._options import all_options
 from fairseq_signals_ext.tasks._predictions import PredictionCollector
-from fairseq_signals_ext.tasks._starting import StartingPoint, starting_point
+from fairseq_signals_ext.tasks._starting import StartingPoint
 from fairseq_signals_ext.tasks.ecg_pretraining import EcgPretrainingConfig, EcgPretrainingTask
 
 logger = logging.getLogger(__name__)
@@ -157,7 +157,7 @@ class EcgClassificationTask(EcgPretrainingTask):
 
         Returns the file to load the encoder from, if fairseq's trainer will not load a whole model anyway.
         """
-        start, pretrained = starting_point(self.cfg), None
+        start, pretrained = self.run.start, None
         if start is None:
             pretrained = resolve_config(cfg)
         else:
@@ -261,8 +261,8 @@ class EcgClassificationTask(EcgPretrainingTask):
         return str(self.cfg.valid_subset).split(",")[0]
 
     def _look_at_validation(self, dataset: EcgDataset, path: Path) -> None:
-        super()._look_at_validation(dataset, path)
         targets = cast(LabelledEcgDataset, dataset).known()[dataset.kept]
+        self.run.validates(dataset, targets.tobytes() + repr(self.label_names).encode())
         check_defined(self.cfg.best_checkpoint_metric, self._criterion, targets, self._facts(), path)
 
     def train_step(

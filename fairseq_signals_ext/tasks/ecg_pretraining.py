@@ -1,6 +1,8 @@
 """Task `ecg_pretraining`: self-supervised pretraining on ECGs, with the options of ECG-FM's task."""
 
 import contextlib
+import logging
+import math
 import multiprocessing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,9 +42,13 @@ from fairseq_signals_ext.tasks._gradients import send_gradients_in_bf16
 from fairseq_signals_ext.tasks._loading import in_one_line, mend_loading_of_checkpoints
 from fairseq_signals_ext.tasks._mismatch import Seen, check_same_inputs
 from fairseq_signals_ext.tasks._options import all_options, resolve_paths
+from fairseq_signals_ext.tasks._position import keep_position
+from fairseq_signals_ext.tasks._run_state import Run
 from fairseq_signals_ext.tasks._saving import mend_saving_of_checkpoints
 from fairseq_signals_ext.tasks._sharding import is_sharded
 from fairseq_signals_ext.tasks._starting import RESETS, StartingPoint, check_fits, starting_point
+
+logger = logging.getLogger(__name__)
 
 mend_loading_of_checkpoints()
 mend_saving_of_checkpoints()
@@ -151,6 +157,7 @@ class EcgPretrainingTask(FairseqTask):
         self.keep_original = False
         self._model: Any = None
         self._criterion: Any = None
+        self.run = Run()
         self._seen: Optional[Seen] = None  # by the model that a training starts from, or else in its first data set
         self._is_loaded = False  # with the model of a checkpoint, to use and not to train it
         self._settings()
@@ -204,7 +211,10 @@ class EcgPretrainingTask(FairseqTask):
     def _build_model(self, cfg: Any, from_checkpoint: bool) -> Any:
         if not from_checkpoint:
             resolve_paths(self.cfg, cfg)
-        return self._make_model(cfg, from_checkpoint)
+            self.run.begin(all_options(self.cfg), starting_point(self.cfg))
+        model = self._make_model(cfg, from_checkpoint)
+        self.run.is_built()
+        return model
 
     def _make_model(self, cfg: Any, from_checkpoint: bool) -> Any:
         if not (from_checkpoint or Path(self.cfg.data).is_dir()):
@@ -213,8 +223,7 @@ class EcgPretrainingTask(FairseqTask):
             )
         if from_checkpoint:
             _check_name("model", cfg)
-        start = None if from_checkpoint else starting_point(self.cfg)
-        check_average(None if from_checkpoint else all_options(self.cfg), start)
+        check_average(self.run.options, self.run.start)
         model = super().build_model(cfg, from_checkpoint)
         leads = 12 if self.cfg.enable_padding_leads else len(self._settings().leads)
         if getattr(model.cfg, "in_d", leads) != leads:
@@ -222,9 +231,9 @@ class EcgPretrainingTask(FairseqTask):
                 f"model.in_d={model.cfg.in_d}, but the task gives {leads} leads; set model.in_d={leads}, "
                 f"or task.leads_to_load and task.enable_padding_leads to match"
             )
-        if start is not None:
-            self._seen = Seen.by(start.checkpoint)
-            self._start_from(start, model)
+        if self.run.start is not None:
+            self._seen = Seen.by(self.run.start.checkpoint)
+            self._start_from(self.run.start, model)
         self.masks = MaskSettings.from_model_config(model.cfg)
         self._model = model
         return model
@@ -243,7 +252,7 @@ class EcgPretrainingTask(FairseqTask):
         with in_one_line("the checkpoint's criterion") if self._is_loaded else contextlib.nullcontext():
             self._criterion = criterion = super().build_criterion(cfg)
         self._check_criterion(criterion)
-        options = None if self._is_loaded else all_options(self.cfg)
+        options = self.run.options
         if options is not None and not options.dataset.disable_validation:
             choose_direction(options, criterion, self._model)
         if getattr(criterion, "reconstruction_weight", 0) > 0:
@@ -286,11 +295,12 @@ class EcgPretrainingTask(FairseqTask):
 
     def _chooses_best(self, split: str) -> bool:
         """Whether a metric on this subset chooses a training's best checkpoint."""
-        options = None if self._is_loaded else all_options(self.cfg)
+        options = self.run.options
         return options is not None and split == str(options.dataset.valid_subset).split(",")[0]
 
     def _look_at_validation(self, dataset: EcgDataset, path: Path) -> None:
         """See, before anything is trained, that the subset can choose the best checkpoint."""
+        self.run.validates(dataset)
 
     def _shuffle_in_windows(self, dataset: EcgDataset) -> None:
         if self.cfg.shuffle_window_gb is None:
@@ -309,6 +319,9 @@ class EcgPretrainingTask(FairseqTask):
         if self.cfg.shuffle_window_gb is not None:
             iterator.disable_shuffling = True
             iterator.shuffle = False
+        run = self.run
+        if dataset.dataset.training and run.options is not None and run.start is not None and run.start.goes_on:
+            keep_position(iterator, dataset.dataset, run.start, run.options)
         return iterator
 
     def _check_pairs(self) -> None:
@@ -380,6 +393,14 @@ class EcgPretrainingTask(FairseqTask):
         exit_if_error(sample)
         with without_compiling(model):
             return super().valid_step(sample, model, criterion)
+
+    def post_validate(self, model: Any, stats: Dict[str, Any], meters: Any) -> None:
+        """Take a metric without a value for none: fairseq would never find one better than NaN."""
+        options = self.run.options
+        metric = options.checkpoint.best_checkpoint_metric if options is not None else ""
+        if isinstance(stats.get(metric), float) and math.isnan(stats[metric]):
+            logger.warning(f"{metric} has no value on this validation set: no checkpoint is chosen by it this time")
+            stats[metric] = None
 
     @exits_on_user_error
     def begin_epoch(self, epoch: int, model: Any) -> None:

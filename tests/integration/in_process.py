@@ -1,5 +1,6 @@
 """Trainings inside the test's own process: a second or two each, and several of them one after the other."""
 
+import warnings
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -16,8 +17,10 @@ def options_of(overrides: List[str], config: str = "tiny", configs: Path = CONFI
     from fairseq.dataclass.initialize import hydra_init
 
     hydra_init(config)
-    with hydra.initialize_config_dir(str(configs), version_base="1.1"):
-        return hydra.compose(config, overrides=overrides)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # hydra's, on how fairseq uses it
+        with hydra.initialize_config_dir(str(configs), version_base="1.1"):
+            return hydra.compose(config, overrides=overrides)
 
 
 def train_here(data: Path, out: Path, *overrides: str, config: str = "tiny", configs: Path = CONFIGS) -> Path:

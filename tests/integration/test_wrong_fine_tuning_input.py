@@ -53,7 +53,7 @@ def test_no_label_file(line_of):
 
 @pytest.mark.slow
 def test_missing_label_file(line_of):
-    assert "nowhere/y.npy: no such label file" in line_of("task.label_file=nowhere/y.npy")
+    assert "nowhere/y.npy: no such label file" in line_of("task.label_file=/nowhere/y.npy")
 
 
 @pytest.mark.slow
@@ -70,7 +70,7 @@ def test_pretrained_file_of_another_architecture(line_of):
 
 @pytest.mark.slow
 def test_pretrained_file_is_missing(line_of):
-    assert "nowhere.pt: no such checkpoint; mend model.model_path" in line_of(pretrained="nowhere.pt")
+    assert "nowhere.pt: no such checkpoint; mend model.model_path" in line_of(pretrained="/nowhere.pt")
 
 
 def test_neither_pretrained_file_nor_random_start(line_of):
@@ -124,7 +124,7 @@ def test_criterion_that_does_not_fit_the_task(line_of):
 
 def test_validation_without_a_defined_label(data, line_of):
     write_label_file(data / "labels", np.ones((16, 3)))
-    assert "valid.tsv: no label has positives and negatives here, so auprc" in line_of()
+    assert "valid.tsv: auprc, which chooses the best checkpoint, is undefined here" in line_of()
 
 
 @pytest.mark.slow
@@ -163,7 +163,7 @@ def test_validating_with_other_labels(golden_folder, data):
 
 
 def test_missing_folder(line_of):
-    assert "nowhere: no such folder; give task.data a folder with manifests" in line_of("task.data=nowhere")
+    assert "/nowhere: no such folder; give task.data a folder with manifests" in line_of("task.data=/nowhere")
 
 
 def test_weights_that_nobody_gave(line_of):

@@ -117,7 +117,8 @@ def test_regression_declares_all_that_it_logs():
 )
 def test_pretraining_declares_all_that_it_logs(of_model, options):
     torch.manual_seed(0)
-    model = Wav2Vec2CmscModel(EcgWav2Vec2Config(**{**SMALL, "encoder_layers": 1, "num_negatives": 6, **of_model})).eval()
+    of_model = {**SMALL, "encoder_layers": 1, "num_negatives": 6, **of_model}
+    model = Wav2Vec2CmscModel(EcgWav2Vec2Config(**of_model)).eval()
     criterion = pretraining(**options)
     if criterion.reconstruction_weight:
         model.add_reconstruction_head()

@@ -89,7 +89,8 @@ def largest_file(size):
 def test_limit_of_files(checkpoint, change):
     if change is copy:
         torch.save(state(4, seed=1), checkpoint.parent / "checkpoint_1_4.pt")
-    with largest_file(2 * MEGABYTE), pytest.raises(SystemExit, match="checkpoint_last.pt: cannot be written .*too large"):
+    line = "checkpoint_last.pt: cannot be written .*too large"
+    with largest_file(2 * MEGABYTE), pytest.raises(SystemExit, match=line):
         change(checkpoint)
     assert_is_first(checkpoint)
 
@@ -99,7 +100,8 @@ def small_disk(tmp_path):
     """A disk of 6 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", folder], check=False).returncode:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(mount, check=False).returncode:
         pytest.skip("a small disk cannot be mounted here: needs root's rights")
     yield folder
     subprocess.run(["umount", folder], check=True)
@@ -121,7 +123,8 @@ def test_full_disk(small_disk, change, tmp_path):
 
 def _copy_slowly(path):
     def copyfile(source, target):
-        content = open(source, "rb").read()
+        with open(source, "rb") as file:
+            content = file.read()
         with open(target, "wb") as file:
             file.write(content[: len(content) // 2])
             file.flush()

@@ -1,0 +1,82 @@
+"""Where in an epoch a training goes on whose batches, or GPUs, are others than before it was stopped.
+
+fairseq counts batches: of larger ones the epoch may have fewer than were done, which ends in a traceback, and of others
+it would leave out, or repeat, a part of the data.
+"""
+
+import functools
+import logging
+import math
+from typing import Any, Dict, List, NamedTuple, Optional
+
+from omegaconf import DictConfig
+
+from fairseq_signals_ext.data.ecg_dataset import EcgDataset
+from fairseq_signals_ext.errors import UserError, exits_on_user_error
+from fairseq_signals_ext.tasks._starting import StartingPoint
+
+logger = logging.getLogger(__name__)
+
+
+class Step(NamedTuple):
+    """How much of an epoch is done at a time.
+
+    Attributes:
+        items: of a batch of all GPUs together.
+        batches: of an update.
+    """
+
+    items: int
+    batches: int
+
+
+def keep_position(iterator: Any, dataset: EcgDataset, start: StartingPoint, options: DictConfig) -> None:
+    """Have an iterator over a training's batches go on where the same share of the epoch is done.
+
+    Args:
+        iterator: fairseq's, new.
+        dataset: that it iterates over.
+        start: what the training goes on from.
+        options: of the whole training.
+    """
+    load = iterator.load_state_dict
+
+    @functools.wraps(load)
+    @exits_on_user_error
+    def load_state_dict(state: Dict[str, Any]) -> None:
+        done, epoch = state.get("iterations_in_epoch", 0), state["epoch"]
+        before, now = (step_of(config, dataset, epoch) for config in (start.checkpoint.config, options))
+        position = done if before == now else scaled(done, before, now)
+        if position >= len(iterator) > 0:
+            raise UserError(
+                f"{start.checkpoint.path}: was saved after {done} batches of epoch {epoch}, which is over after "
+                f"{len(iterator)} now: the training data are others; set checkpoint.reset_dataloader=true to begin "
+                f"with the data anew"
+            )
+        if position != done:
+            logger.warning(
+                f"batches or GPUs are others than before: epoch {epoch} goes on after {position} of {len(iterator)} "
+                f"batches, the same share as {done} were; a few recordings come twice or not at all in this epoch"
+            )
+        load({**state, "iterations_in_epoch": position})
+
+    iterator.load_state_dict = load_state_dict
+
+
+def scaled(done: int, before: Step, now: Step) -> int:
+    """Batches, of whole updates, that make up the same share of an epoch."""
+    return done * before.items // now.items // now.batches * now.batches
+
+
+def step_of(config: Any, dataset: EcgDataset, epoch: int) -> Step:
+    """The step of a config, the present one or that of a checkpoint."""
+    data, distributed = config["dataset"], config["distributed_training"]
+    frequencies: List[int] = list(config["optimization"]["update_freq"])
+    items = _items(data.get("batch_size"), data.get("max_tokens"), int(dataset.sizes.max()))
+    gpus = int(distributed.get("distributed_world_size") or 1)
+    return Step(items * gpus, frequencies[min(epoch, len(frequencies)) - 1])
+
+
+def _items(batch_size: Optional[int], max_tokens: Optional[int], samples: int) -> int:
+    """Items of a batch: segments are cut to one length, so that it is the same for all batches but the last."""
+    return max(int(min(batch_size or math.inf, max_tokens // samples if max_tokens else math.inf)), 1)

@@ -1,0 +1,226 @@
+"""What fairseq keeps of a training outside of its checkpoints: in functions and modules, for a whole process.
+
+A sweep's next training would go on with the best score, the patience and the logs of the one before, and one that is
+resumed would have forgotten how long it has been waiting.
+"""
+
+import functools
+import hashlib
+import logging
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Dict, Optional
+
+from fairseq import checkpoint_utils
+from fairseq.distributed.utils import get_global_rank
+from fairseq.logging import progress_bar
+from fairseq.optim.lr_scheduler.reduce_lr_on_plateau import ReduceLROnPlateauLRSchedule
+from omegaconf import DictConfig
+
+from fairseq_signals_ext.checkpoints.reading import Checkpoint
+from fairseq_signals_ext.data.ecg_dataset import EcgDataset
+from fairseq_signals_ext.files import remove_unfinished
+from fairseq_signals_ext.tasks._starting import StartingPoint
+
+logger = logging.getLogger(__name__)
+
+_KEY = "run"  # in a checkpoint's `extra_state`
+_LOGS = ("fairseq_cli.train", "fairseq.logging.progress_bar")  # loggers to which fairseq adds `common.log_file`
+_CHOICE = {
+    "metric": "checkpoint.best_checkpoint_metric",
+    "maximize": "checkpoint.maximize_best_checkpoint_metric",
+    "subset": "dataset.valid_subset",
+    "data": "the validation recordings or their labels",
+}
+
+
+class Run:
+    """One training of a task.
+
+    Attributes:
+        options: of all sections; None until it begins, and for a task that has none around it.
+        start: what it starts from; None: from nothing. Once the model is built, no more than its config.
+        choice: what its best score is a score of; None where nothing is validated.
+    """
+
+    def __init__(self) -> None:
+        self.options: Optional[DictConfig] = None
+        self.start: Optional[StartingPoint] = None
+        self.choice: Optional[Dict[str, Any]] = None
+
+    def begin(self, options: Optional[DictConfig], start: Optional[StartingPoint]) -> None:
+        """Forget what fairseq kept of an earlier training in this process, before anything of this one is loaded."""
+        _mend()
+        self.options, self.start = options, start
+        _forget_scores()
+        if options is not None:
+            _close_logs(options.common.log_file)
+            if get_global_rank() == 0:
+                remove_unfinished(Path(options.checkpoint.save_dir))
+
+    def is_built(self) -> None:
+        """Let go of the checkpoint: its tensors are mapped, and a file that is mapped takes room when it is replaced."""
+        if self.start is not None:
+            checkpoint = self.start.checkpoint
+            self.start = self.start._replace(checkpoint=Checkpoint(checkpoint.path, {"cfg": checkpoint.config}))
+
+    def validates(self, dataset: EcgDataset, labels: bytes = b"") -> None:
+        """Say what the best checkpoint is chosen by.
+
+        Args:
+            dataset: of the first validation subset.
+            labels: of its recordings, where it has any.
+        """
+        content = hashlib.sha256(dataset.store.fingerprint())
+        content.update(labels)
+        self.choice = {**_choice_of(self.options), "data": content.hexdigest()}
+
+    def state(self) -> Dict[str, Any]:
+        """What a checkpoint has to say, beside fairseq's state: plain values."""
+        stop, patience = _should_stop(), None
+        if hasattr(stop, "best"):
+            patience = {"best": float(stop.best), "num_runs": int(stop.num_runs)}
+        return {"patience": patience, "choice": self.choice}
+
+    def go_on(self, trainer: Any, extra_state: Dict[str, Any], epoch: int) -> None:
+        """Go on as if the run had not been stopped, once fairseq has loaded its checkpoint.
+
+        Args:
+            trainer: fairseq's.
+            extra_state: of the checkpoint.
+            epoch: with which the training goes on.
+        """
+        if self.start is None or not self.start.goes_on:
+            return
+        # a checkpoint of stock fairseq has none
+        saved = extra_state.get(_KEY) or {"choice": _choice_of(self.start.checkpoint.config), "patience": None}
+        before = saved["choice"]
+        if self.choice is None:  # nothing is validated
+            self.choice = before
+        changed = before and self.choice and _difference(before, self.choice)
+        if changed:
+            logger.warning(f"the best score so far is forgotten: {changed} changed since the checkpoint")
+            _forget_scores()
+            _forget_plateau(trainer)
+            _set_aside_best(trainer.cfg.checkpoint)
+            return
+        stop = _should_stop()
+        patience = saved["patience"]
+        if patience is None and "best" in extra_state:
+            patience = {"best": extra_state["best"], "num_runs": 0}
+        if patience is not None:
+            stop.best, stop.num_runs = patience["best"], patience["num_runs"]
+        is_end = extra_state["train_iterator"].get("iterations_in_epoch", 0) == 0
+        if is_end and extra_state.get("val_loss") is not None and not trainer.cfg.checkpoint.reset_lr_scheduler:
+            # fairseq saves at the end of an epoch before it tells the scheduler how that epoch went
+            trainer.lr_step(epoch, extra_state["val_loss"])
+
+
+def _should_stop() -> Any:
+    """The function of the running command in which fairseq counts for `patience`; without the command any object."""
+    return getattr(sys.modules.get("fairseq_cli.train"), "should_stop_early", SimpleNamespace())
+
+
+def _forget_scores() -> None:
+    for function in (checkpoint_utils.save_checkpoint, _should_stop()):
+        for name in ("best", "num_runs"):
+            vars(function).pop(name, None)
+
+
+def _forget_plateau(trainer: Any) -> None:
+    if isinstance(trainer.lr_scheduler, ReduceLROnPlateauLRSchedule):
+        scheduler = trainer.lr_scheduler.lr_scheduler
+        scheduler.best, scheduler.num_bad_epochs = scheduler.mode_worse, 0
+
+
+def _set_aside_best(options: Any) -> None:
+    """Rename what `keep_best_checkpoints` has kept, which fairseq would compare by the numbers in their names."""
+    if options.keep_best_checkpoints > 0 and get_global_rank() == 0:
+        for path in Path(options.save_dir).glob(f"checkpoint.best_{options.best_checkpoint_metric}_*.pt"):
+            path.rename(path.with_name(f"earlier_{path.name}"))
+
+
+def _choice_of(options: Any) -> Dict[str, Any]:
+    checkpoint, dataset = options.get("checkpoint") or {}, options.get("dataset") or {}
+    return {
+        "metric": checkpoint.get("best_checkpoint_metric"),
+        "maximize": checkpoint.get("maximize_best_checkpoint_metric"),
+        "subset": str(dataset.get("valid_subset")).split(",")[0],
+    }
+
+
+def _difference(before: Dict[str, Any], now: Dict[str, Any]) -> Optional[str]:
+    """What chooses otherwise now; None if nothing does. A subset of another name may be the same recordings."""
+    compared = ("metric", "maximize", "data" if "data" in before and "data" in now else "subset")
+    changed = [_CHOICE[name] for name in compared if before.get(name) != now.get(name)]
+    return " and ".join(changed) or None
+
+
+def _close_logs(log_file: Optional[str]) -> None:
+    """Close what an earlier training in this process logged to, which fairseq would go on writing to."""
+    own = os.path.abspath(log_file) if log_file else None
+    for name in _LOGS:
+        log = logging.getLogger(name)
+        handlers = [handler for handler in log.handlers if isinstance(handler, logging.FileHandler)]
+        kept = [handler for handler in handlers if handler.baseFilename == own and name == _LOGS[0]][-1:]
+        for handler in handlers:
+            if handler not in kept:
+                log.removeHandler(handler)
+                handler.close()
+    for writer in progress_bar._tensorboard_writers.values():
+        writer.close()
+    progress_bar._tensorboard_writers.clear()
+
+
+def _mend() -> None:
+    """Have fairseq's checkpoints keep the state of runs; calling it again is harmless."""
+    load = checkpoint_utils.load_checkpoint
+    if getattr(load, "goes_on", False):
+        return
+
+    @functools.wraps(load)
+    def load_checkpoint(cfg: Any, trainer: Any, **kwargs: Any) -> Any:
+        extra_state, epoch_itr = load(cfg, trainer, **kwargs)
+        run = getattr(trainer.task, "run", None)
+        # as in fairseq's condition for the best score
+        if isinstance(run, Run) and extra_state is not None and not (cfg.reset_optimizer or cfg.reset_meters):
+            run.go_on(trainer, extra_state, epoch_itr.epoch)
+        return extra_state, epoch_itr
+
+    load_checkpoint.goes_on = True  # type: ignore[attr-defined]
+    checkpoint_utils.load_checkpoint = load_checkpoint
+    _save_with_checkpoints()
+    _save_bad_epochs()
+
+
+def _save_with_checkpoints() -> None:
+    from fairseq.trainer import Trainer
+
+    save = Trainer.save_checkpoint
+
+    @functools.wraps(save)
+    def save_checkpoint(self: Any, filename: str, extra_state: Dict[str, Any]) -> Any:
+        run = getattr(self.task, "run", None)
+        more = {_KEY: run.state()} if isinstance(run, Run) else {}
+        return save(self, filename, {**extra_state, **more})
+
+    Trainer.save_checkpoint = save_checkpoint
+
+
+def _save_bad_epochs() -> None:
+    """The number of epochs that the learning rate has waited for, which fairseq's state of the scheduler lacks."""
+    of_state, load = ReduceLROnPlateauLRSchedule.state_dict, ReduceLROnPlateauLRSchedule.load_state_dict
+
+    @functools.wraps(of_state)
+    def state_dict(self: Any) -> Dict[str, Any]:
+        return {**of_state(self), "num_bad_epochs": self.lr_scheduler.num_bad_epochs}
+
+    @functools.wraps(load)
+    def load_state_dict(self: Any, state: Dict[str, Any]) -> None:
+        load(self, state)
+        self.lr_scheduler.num_bad_epochs = state.get("num_bad_epochs", 0)
+
+    ReduceLROnPlateauLRSchedule.state_dict = state_dict
+    ReduceLROnPlateauLRSchedule.load_state_dict = load_state_dict
