@@ -102,7 +102,7 @@ def check_graph(path: Path) -> None:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         _check_model(memoryview(mapped), _bytes_of(path))
     except (ValueError, TypeError, OSError, struct.error) as error:
-        raise UserError(f"{path}: not an export of ours ({error}); export again") from None
+        raise UserError(f"{path}: damaged, or not an export of ours ({error}); export again") from None
 
 
 def _bytes_of(path: Path) -> int:
