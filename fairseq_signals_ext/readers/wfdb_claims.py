@@ -143,7 +143,7 @@ def _check_length(
     if found != size and not (group > 1 and size < found <= size + _PADDING):
         raise UserError(
             f"{header}: its file {shown(file.name, 60)!r} has {found} bytes, but {shown(record.sig_len, 30)} samples "
-            f"per lead need {shown(size, 30)}; get the record again"
+            f"a lead need {shown(size, 30)}; get the record again"
         )
 
 

@@ -165,10 +165,10 @@ def test_start_time_needs_a_date(tmp_path, counts):
 
 WRONG = {
     "no signal file": (lambda header: header.with_suffix(".dat").unlink(), "its file 'r.dat' is missing"),
-    "truncated": (lambda header: os.truncate(header.with_suffix(".dat"), 333), "has 333 bytes, but 100 samples per"),
+    "truncated": (lambda header: os.truncate(header.with_suffix(".dat"), 333), "has 333 bytes, but 100 samples a lead"),
     "too few samples": (
         lambda header: replace(header, " 500 100", " 500 90"),
-        "1000 bytes, but 90 samples per lead need",
+        "1000 bytes, but 90 samples a lead need",
     ),
     "too many samples": (lambda header: replace(header, " 500 100", " 500 110"), "1000 bytes, but 110 samples"),
     "lines missing": (
