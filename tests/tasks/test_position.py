@@ -99,8 +99,7 @@ def test_nothing_is_said_where_nothing_changes(caplog):
 
 
 @pytest.mark.parametrize(
-    "before",
-    [{}, {**config(), "dataset": None}, {**config(), "optimization": {"update_freq": []}}, config(update_freq=["x"]), config(None)],
+    "before", [{}, {**config(), "dataset": None}, config(update_freq=[]), config(update_freq=["x"]), config(None)]
 )
 def test_a_checkpoint_that_does_not_tell(before, caplog):
     assert go_on(99, before, config(8), 7)[0] == 7 and not caplog.text
