@@ -45,8 +45,8 @@ def keep_position(iterator: Any, dataset: EcgDataset, start: StartingPoint, opti
     @exits_on_user_error
     def load_state_dict(state: Dict[str, Any]) -> None:
         done, epoch = state.get("iterations_in_epoch", 0), state["epoch"]
-        before, now = (step_of(config, dataset, epoch) for config in (start.checkpoint.config, options))
-        position = done if before == now else scaled(done, before, now)
+        before, now = _step_before(start, dataset, epoch), step_of(options, dataset, epoch)
+        position = done if before is None or before == now else scaled(done, before, now)
         if position >= len(iterator) > 0:
             raise UserError(
                 f"{start.checkpoint.path}: was saved after {done} batches of epoch {epoch}, which is over after "
@@ -63,6 +63,15 @@ def keep_position(iterator: Any, dataset: EcgDataset, start: StartingPoint, opti
     iterator.load_state_dict = load_state_dict
 
 
+def _step_before(start: StartingPoint, dataset: EcgDataset, epoch: int) -> Optional[Step]:
+    """The step of the checkpoint's config; None where that does not tell, as another framework's may not."""
+    try:
+        step = step_of(start.checkpoint.config, dataset, epoch)
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError, AttributeError):
+        return None
+    return step if min(step) > 0 else None
+
+
 def scaled(done: int, before: Step, now: Step) -> int:
     """Batches, of whole updates, that make up the same share of an epoch."""
     return done * before.items // now.items // now.batches * now.batches
@@ -71,10 +80,10 @@ def scaled(done: int, before: Step, now: Step) -> int:
 def step_of(config: Any, dataset: EcgDataset, epoch: int) -> Step:
     """The step of a config, the present one or that of a checkpoint."""
     data, distributed = config["dataset"], config["distributed_training"]
-    frequencies: List[int] = list(config["optimization"]["update_freq"])
+    frequencies: List[Any] = list(config["optimization"]["update_freq"])
     items = _items(data.get("batch_size"), data.get("max_tokens"), int(dataset.sizes.max()))
     gpus = int(distributed.get("distributed_world_size") or 1)
-    return Step(items * gpus, frequencies[min(epoch, len(frequencies)) - 1])
+    return Step(items * gpus, int(frequencies[min(epoch, len(frequencies)) - 1]))
 
 
 def _items(batch_size: Optional[int], max_tokens: Optional[int], samples: int) -> int:

@@ -61,7 +61,7 @@ class Run:
                 remove_unfinished(Path(options.checkpoint.save_dir))
 
     def is_built(self) -> None:
-        """Let go of the checkpoint: its tensors are mapped, and a file that is mapped takes room when it is replaced."""
+        """Let go of the checkpoint: its tensors are mapped, so that the file would take room when it is replaced."""
         if self.start is not None:
             checkpoint = self.start.checkpoint
             self.start = self.start._replace(checkpoint=Checkpoint(checkpoint.path, {"cfg": checkpoint.config}))

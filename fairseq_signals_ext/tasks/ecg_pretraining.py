@@ -167,7 +167,7 @@ class EcgPretrainingTask(FairseqTask):
     def setup_task(cls, cfg: EcgPretrainingConfig, **kwargs: Any) -> "EcgPretrainingTask":
         """The task for a config; ends with one line if an option is wrong."""
         if OmegaConf.is_missing(cfg, "data"):
-            raise UserError("task.data is not given: set it to a folder with manifests, as an absolute path")
+            raise UserError("task.data is not given: set it to a folder with manifests")
         return cls(cfg, **kwargs)
 
     def _settings(self) -> SegmentSettings:
@@ -218,9 +218,7 @@ class EcgPretrainingTask(FairseqTask):
 
     def _make_model(self, cfg: Any, from_checkpoint: bool) -> Any:
         if not (from_checkpoint or Path(self.cfg.data).is_dir()):
-            raise UserError(
-                f"{self.cfg.data}: no such folder; give task.data a folder with manifests, as an absolute path"
-            )
+            raise UserError(f"{self.cfg.data}: no such folder; give task.data a folder with manifests")
         if from_checkpoint:
             _check_name("model", cfg)
         check_average(self.run.options, self.run.start)

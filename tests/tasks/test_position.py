@@ -98,6 +98,13 @@ def test_nothing_is_said_where_nothing_changes(caplog):
     assert go_on(99, config(), config(8), 7)[0] == 3 and "epoch 1 goes on after 3 of 13 batches" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "before", [{}, {**config(), "dataset": None}, config(update_freq=[]), config(update_freq=["x"]), config(None)]
+)
+def test_a_checkpoint_that_does_not_tell(before, caplog):
+    assert go_on(99, before, config(8), 7)[0] == 7 and not caplog.text
+
+
 def test_data_that_have_become_fewer():
     with pytest.raises(SystemExit, match="checkpoint_last.pt: was saved after 7 batches of epoch 1, .* 5 now"):
         go_on(20, config(), config(), 7)
