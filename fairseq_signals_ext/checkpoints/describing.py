@@ -99,7 +99,7 @@ def task_state_of(description: ModelDescription) -> Dict[str, Any]:
         state.update(label_names=list(description.label_names), aggregation=list(description.aggregation))
     if description.thresholds is not None:
         state.update(thresholds=list(description.thresholds), threshold_rule=description.threshold_rule)
-    if description.kind == "classification":
+    if description.is_exclusive:
         state.update(activation=description.activation)
     if description.target_mean:
         state.update(target_mean=list(description.target_mean), target_std=list(description.target_std))
