@@ -14,18 +14,21 @@ import numpy as np
 import xxhash
 
 from fairseq_signals_ext.data.shards import STORAGES, ShardWriter, patient_key
-from fairseq_signals_ext.errors import MissingPackageError, UserError
-from fairseq_signals_ext.files import remove_unfinished
+from fairseq_signals_ext.errors import MissingPackageError, PlaceError, UserError
+from fairseq_signals_ext.files import PLAN_NAME, check_text, only_one, remove_unfinished
 from fairseq_signals_ext.leads import LEADS, leads_to_mask
 from fairseq_signals_ext.preparation.clusters import BACKENDS, run_jobs
 from fairseq_signals_ext.preparation.counts import Counts, Processing, to_counts
 from fairseq_signals_ext.preparation.plan import Block, BlockSettings, check_addition, extended, read_plan, write_plan
 from fairseq_signals_ext.preparation.quality import Quality, assess, likely_factor
+from fairseq_signals_ext.preparation.table import TABLE_NAME
 from fairseq_signals_ext.preparation.table_parts import PART_COLUMNS, Summary, rejected_items, write_part, write_tables
 from fairseq_signals_ext.readers import Recording
 from fairseq_signals_ext.readers.facts import shown
 from fairseq_signals_ext.sources import Item, Source
 
+# what a preparation writes to the folder itself, where other commands may be writing other files
+FILES = (PLAN_NAME, TABLE_NAME, "rejected.csv", "all.tsv")
 # recordings of a part of a source that are looked at to find its gain
 _GAIN_SAMPLE = 100
 _FACTS_OF_RECORDING = ("record_id", "patient", "start_time", "age", "sex", "codes", "statements")
@@ -93,7 +96,8 @@ def prepare(
     if storage not in STORAGES:
         raise UserError(f"storage {storage!r}: use one of {', '.join(STORAGES)}")
     items = _by_name(source)
-    with _write_errors(out), _only_one(out):
+    check_text(out)
+    with _write_errors(out), only_one(out, names=FILES):
         plan = read_plan(out)
         settings = BlockSettings(processing, storage, _gain_fixes(source, plan, processing, gain_fix))
         check_addition(out, plan, source.name, settings, options.resume)
@@ -128,22 +132,11 @@ def _by_name(source: Source) -> Dict[str, Item]:
 
 
 @contextlib.contextmanager
-def _only_one(out: Path) -> Iterator[None]:
-    """Keeps a second preparation out of the folder; the lock is gone with the process that held it."""
-    from filelock import FileLock, Timeout
-
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(out / ".lock", timeout=0):
-            yield
-    except Timeout:
-        raise UserError(f"{out}: another preparation is writing to this folder; wait for it to end") from None
-
-
-@contextlib.contextmanager
 def _write_errors(out: Path) -> Iterator[None]:
     try:
         yield
+    except PlaceError:
+        raise
     except OSError as error:
         raise UserError(
             f"{error.filename or out}: {error.strerror or error}; mend that and go on with --resume"

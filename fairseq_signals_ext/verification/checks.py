@@ -16,6 +16,7 @@ from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.preparation.plan import PLAN_NAME, Block, read_plan
 from fairseq_signals_ext.preparation.quality import FLAGS, likely_factor
 from fairseq_signals_ext.preparation.table import TABLE_NAME
+from fairseq_signals_ext.processes import joblib_settings
 from fairseq_signals_ext.verification.manifests import MANIFEST_COLUMNS, check_labels, check_manifests
 from fairseq_signals_ext.verification.shards import SHARD_COLUMNS, WRITE_TABLE_AGAIN, check_shard
 
@@ -148,7 +149,7 @@ def _shard_problems(
     work = (
         delayed(check_shard)(out, block, columns.iloc[rows_of.get(_shard_name(block), none)], quick) for block in plan
     )
-    found = Parallel(n_jobs=jobs, return_as="generator", batch_size=1)(work)
+    found = Parallel(n_jobs=jobs, return_as="generator", batch_size=1, **joblib_settings())(work)
     total = sum(len(block.items) for block in plan)
     with tqdm(total=total, desc="verify", unit="item", disable=not progress) as bar:
         for block, problems in zip(plan, found):
