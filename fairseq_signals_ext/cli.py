@@ -1,15 +1,13 @@
 """The console command `fairseq-signals-ext`."""
 
 import argparse
-import contextlib
-import errno
 import importlib
 import sys
-from pathlib import Path
-from typing import Iterator, List, Optional
+from typing import List, Optional
 
 import fairseq_signals_ext
-from fairseq_signals_ext.errors import UserError, exits_on_user_error
+from fairseq_signals_ext.commands._entry import run_command
+from fairseq_signals_ext.errors import exits_on_user_error
 
 _EXAMPLES = """examples:
   fairseq-hydra-train ... common.user_dir=$(fairseq-signals-ext user-dir)
@@ -45,15 +43,6 @@ _COMMANDS = {
 }
 
 
-# why a place cannot be written or read, and what to do
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-_PLACE_CURES = {
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give another place, or mend its permissions"),
-    **dict.fromkeys(_NO_SPACE, "free some, or give another place"),
-    errno.ENOTDIR: "give another place",
-}
-
-
 def _parser(chosen: Optional[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fairseq-signals-ext",
@@ -80,27 +69,7 @@ def _parser(chosen: Optional[str]) -> argparse.ArgumentParser:
     return parser
 
 
-@contextlib.contextmanager
-def _explaining_places() -> Iterator[None]:
-    """Turn an `OSError` of a place that cannot be used into a `UserError`; others are our own mistakes."""
-    try:
-        yield
-    except OSError as error:
-        place = _place(error.filename) if isinstance(error.filename, str) else None
-        if error.errno in _NO_SPACE or (place is not None and error.errno in _PLACE_CURES):
-            where = "" if place is None else f"{place}: "
-            raise UserError(f"{where}{error.strerror}; {_PLACE_CURES[error.errno]}") from error
-        raise
-
-
-def _place(filename: str) -> Path:
-    """What a user knows of a file: of a temporary one its folder."""
-    path = Path(filename)
-    return path.parent if path.name.startswith(".") and path.suffix == ".tmp" else path
-
-
 @exits_on_user_error
-@_explaining_places()
 def main(arguments: Optional[List[str]] = None) -> int:
     """Run the command; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -113,12 +82,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     if options.command == "user-dir":
         print(fairseq_signals_ext.user_dir())
         return 0
-    try:
-        return int(options.run(options))
-    except KeyboardInterrupt:
-        cure = "; go on with --resume" if hasattr(options, "resume") else ""
-        print(f"\ninterrupted{cure}", file=sys.stderr)
-        return 130
+    return run_command(options.run, options)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """What a user can mend: the one exception for it, what to install, and how both reach a terminal."""
 
+import errno
 import functools
+import os
 from typing import Any, Callable, Optional, TypeVar
 
 # which extra brings a package that is imported only where it is needed
@@ -19,6 +21,15 @@ _EXTRAS = {
     "embed": ("umap",),
     "explain": ("captum", "neurokit2"),
     "serve": ("fastapi", "python_multipart", "starlette", "uvicorn"),
+}
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+# why a place cannot be written or read, and what to do
+_PLACE_HINTS = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give another place, or mend its permissions"),
+    **dict.fromkeys(NO_SPACE, "free some, or give another place"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EFBIG, errno.ENAMETOOLONG), "give another place"),
+    errno.EIO: "check the disk, or give another place",
 }
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -44,6 +55,35 @@ class MissingPackageError(UserError):
     """An optional package is needed; the message says how to install it."""
 
 
+class PlaceError(OSError, UserError):
+    """A file cannot be written where it was to be, which is no fault of what would be in it.
+
+    Attributes:
+        errno, strerror, filename: as in any `OSError`.
+    """
+
+    @classmethod
+    def of(cls, error: OSError) -> Optional["PlaceError"]:
+        """The same for an error of the system; None if that has another reason."""
+        if error.errno not in _PLACE_HINTS or not (error.filename or error.errno in NO_SPACE):
+            return None
+        return cls(error.errno, os.strerror(error.errno), error.filename)
+
+    def __str__(self) -> str:
+        return self.with_hint(_PLACE_HINTS.get(self.errno or 0, "give another place"))
+
+    def with_hint(self, hint: str) -> str:
+        """The message with another way out."""
+        place = "" if self.filename is None else f"{_known(os.fsdecode(self.filename))}: "
+        return f"{place}{self.strerror}; {hint}"
+
+
+def _known(file: str) -> str:
+    """What a user knows of a file: of those that are hidden while a command runs their folder."""
+    folder, name = os.path.split(file)
+    return (folder or os.curdir) if name.startswith(".") and name.endswith((".tmp", ".lock")) else file
+
+
 def how_to_install(package: str) -> Optional[str]:
     """One line on what to install for a package that is missing; None if no extra of ours brings it."""
     for extra, packages in _EXTRAS.items():
@@ -57,6 +97,11 @@ def first_line(error: BaseException, length: int = 160) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:length]
 
 
+def _on_one_line(text: str) -> str:
+    """A text without line breaks and what would act on a terminal: names of files may have any."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+
+
 def exits_on_user_error(function: Function) -> Function:
     """Turn a `UserError` of an entry point, or a missing optional package, into one line on stderr and exit status 1.
 
@@ -68,7 +113,7 @@ def exits_on_user_error(function: Function) -> Function:
         try:
             return function(*args, **kwargs)
         except UserError as error:
-            raise SystemExit(f"error: {error}") from error
+            raise SystemExit(f"error: {_on_one_line(str(error))}") from error
         except ModuleNotFoundError as error:
             cure = how_to_install(error.name or "")
             if cure is None:

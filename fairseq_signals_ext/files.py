@@ -1,39 +1,230 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, in a folder that one process writes to."""
 
 import contextlib
 import errno
+import fnmatch
+import glob
 import os
 import re
+import shutil
+import tempfile
 import unicodedata
 import uuid
 from pathlib import Path
-from typing import Iterable, Iterator, Set
+from typing import Iterable, Iterator, Optional, Sequence, Set
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.errors import NO_SPACE, PlaceError, UserError
 
 _LONGEST_NAME = 120
 _KEPT_BY_WINDOWS = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(10))}
 # marks a prepared folder
 PLAN_NAME = "plan.jsonl"
+LOCK_NAME = ".lock"
+NOT_IN_THIS_LOCALE = "its name cannot be used in this locale; rename it, or set LC_ALL=C.UTF-8"
+# what `atomic` and `atomic_folder` call what is not whole yet
+_UNFINISHED = re.compile(r"\.(?P<name>.+)\.\d+-[0-9a-f]{8}\.(?P<ending>tmp|former)", re.DOTALL)
+# a disk with less is full
+_LITTLE = 2**16
+# a network's file systems may have no locks
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP)
+# workers that read data end so long after the process that started them
+_SECONDS_UNTIL_WORKERS_END = 15
 
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends without an exception, else is gone."""
-    # workers of a cluster may have the same process number
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+    """A temporary path beside `path` that takes its place when the block ends without an exception, else is gone.
+
+    Raises:
+        PlaceError: there is no room, or the folder cannot be written to.
+    """
+    temporary = _beside(path, "tmp")
     try:
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        if re.search(r"requested and \d+ written", str(error)):  # numpy's words for a full disk
-            error.errno, error.strerror = errno.ENOSPC, os.strerror(errno.ENOSPC)
-        if error.errno is not None and error.filename is None:
-            error.filename = os.fspath(path.parent)
-        raise
+        with _explaining_places(temporary):
+            yield temporary
+            os.replace(temporary, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside `folder` that takes its place when the block ends without an exception, else is gone.
+
+    What was in `folder` is lost then, and only then. A link stays, and leads to the new one.
+
+    Raises:
+        PlaceError: as `atomic`.
+    """
+    folder = folder.resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary, former = _beside(folder, "tmp"), _beside(folder, "former")
+    try:
+        with _explaining_places(temporary):
+            temporary.mkdir()
+            yield temporary
+            if folder.exists():
+                folder.rename(former)  # a folder with files in it cannot be renamed over
+            temporary.rename(folder)
+    finally:
+        if temporary.exists() and former.exists():
+            former.rename(folder)
+        for remains in (temporary, former):
+            shutil.rmtree(remains, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def atomic_files(folder: Path, names: Sequence[str]) -> Iterator[Path]:
+    """A temporary folder whose files are moved to `folder` when the block ends without an exception, else are gone.
+
+    For a folder that has other files, too.
+
+    Args:
+        names: all that the files may have, the one that is moved last first; those of an earlier time that are not
+            written now are removed.
+
+    Raises:
+        PlaceError: as `atomic`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = _beside(folder / "files", "tmp")
+    try:
+        with _explaining_places(temporary):
+            temporary.mkdir()
+            yield temporary
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    (folder / name).unlink()
+            for name in reversed(names):
+                if (temporary / name).exists():
+                    (temporary / name).replace(folder / name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _beside(path: Path, ending: str) -> Path:
+    # workers of a cluster may have the same process number
+    return path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.{ending}")
+
+
+@contextlib.contextmanager
+def _explaining_places(temporary: Path) -> Iterator[None]:
+    """Turn what goes wrong with a temporary file or folder, or in it, into a `PlaceError`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001 - each library has words of its own for a full disk, if it has any
+        number, named, target = (getattr(error, name, None) for name in ("errno", "filename", "filename2"))
+        if not isinstance(number, int) and not _has_room(temporary.parent):
+            number, named = errno.ENOSPC, None
+        if not isinstance(number, int) or not (named is None or temporary.name in Path(os.fsdecode(named)).parts):
+            raise
+        place = temporary.parent if target is None else os.fsdecode(target)
+        raise PlaceError(number, os.strerror(number), os.fspath(place)) from error
+
+
+def _has_room(folder: Path) -> bool:
+    try:
+        require_room(folder, _LITTLE)
+    except PlaceError as error:
+        return error.errno not in NO_SPACE
+    return True
+
+
+def require_room(folder: Path, size: int) -> None:
+    """Raise a `PlaceError` unless so many bytes can be written to a folder."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        raise PlaceError(error.errno, error.strerror, os.fspath(folder)) from error
+
+
+@contextlib.contextmanager
+def only_one(target: Path, beside: bool = False, names: Iterable[str] = ("*",)) -> Iterator[None]:
+    """Keep other processes from writing a folder, and remove what one that was killed left unfinished.
+
+    The lock is gone with the process that holds it, however that ends; its file `.lock` holds the process's number.
+
+    Args:
+        target: the folder, which is made.
+        beside: it will be replaced as a whole, so the lock is beside it, `.NAME.lock`; its parent is made.
+        names: of files in the folder that only this process may write; see `remove_unfinished`.
+
+    Raises:
+        UserError: another process is writing.
+        PlaceError: the place cannot be written to.
+    """
+    folder = target.resolve().parent if beside else target
+    # links and dots lead to the same lock
+    path = folder / (f".{target.resolve().name}{LOCK_NAME}" if beside else LOCK_NAME)
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PlaceError(error.errno, error.strerror, os.fspath(folder)) from error
+    try:
+        with _locked(path, target):
+            remove_unfinished(folder, [glob.escape(target.resolve().name)] if beside else names)
+            yield
+    finally:
+        for one in made:
+            with contextlib.suppress(OSError):  # it is no longer empty
+                one.rmdir()
+
+
+@contextlib.contextmanager
+def _locked(path: Path, target: Path) -> Iterator[None]:
+    from filelock import FileLock, SoftFileLock, Timeout
+
+    lock = FileLock(path, timeout=0)
+    try:
+        try:
+            lock.acquire()
+        except Timeout:
+            # of a process that was killed workers may live on for a moment, with its lock
+            lock.acquire(timeout=_SECONDS_UNTIL_WORKERS_END if _is_gone(_holder(path)) else 0)
+    except Timeout:
+        told = f" (process {_holder(path)})" if _holder(path) else ""
+        raise UserError(f"{target}: another run is writing to this folder{told}; wait for it to end") from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise PlaceError(error.errno, error.strerror, os.fspath(path)) from error
+    try:
+        if lock.is_locked and not isinstance(lock, SoftFileLock):  # which has the number in it
+            with contextlib.suppress(OSError):
+                path.write_text(f"{os.getpid()}\n", encoding="ascii")
+        yield
+    finally:
+        if lock.is_locked:
+            # while it is held: who has opened the file meanwhile sees that it is gone
+            with contextlib.suppress(OSError):
+                path.unlink()
+            lock.release()
+
+
+def _holder(path: Path) -> Optional[int]:
+    """Number of the process that a lock file names."""
+    try:
+        return int(path.read_text(encoding="ascii").split()[0])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _is_gone(process: Optional[int]) -> bool:
+    """Whether a process is known to have ended; never of one on another machine."""
+    if not process or os.name != "posix":
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def check_free(folder: Path, names: Iterable[str], overwrite: bool) -> None:
@@ -52,6 +243,12 @@ def safe_name(text: str, default: str = "recording") -> str:
     name = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", text)).lstrip(".-").rstrip(".")
     name = name.encode()[:_LONGEST_NAME].decode(errors="ignore") or default
     return f"_{name}" if name.split(".")[0].upper() in _KEPT_BY_WINDOWS else name
+
+
+def check_text(path: Path) -> None:
+    """Raise a `UserError` if the name of a file or folder is no text, which some libraries need."""
+    if any("\ud800" <= letter <= "\udfff" for letter in str(path)):
+        raise UserError(f"{path}: {NOT_IN_THIS_LOCALE}")
 
 
 def check_folder_name(name: str) -> None:
@@ -78,7 +275,20 @@ def walk_files(top: Path, without: str = "") -> Iterator[str]:
 
 
 def remove_unfinished(folder: Path, names: Iterable[str] = ("*",)) -> None:
-    """Remove what a process that was killed left of the files, maybe only those of some names, that it was writing."""
-    for name in names:
-        for temporary in folder.glob(f".{name}.*.tmp"):
-            temporary.unlink()
+    """Remove what a process that was killed left of the files and folders that it was writing to a folder.
+
+    Args:
+        names: patterns of what these were to become.
+    """
+    wanted = re.compile("|".join(map(fnmatch.translate, names)) or "$.")
+    for path in folder.iterdir() if folder.is_dir() else ():
+        found = _UNFINISHED.fullmatch(path.name)
+        if found is None or not wanted.fullmatch(found["name"]):
+            continue
+        former = path.with_name(found["name"])
+        if found["ending"] == "former" and not former.exists():
+            path.rename(former)  # the process was killed before the new one took its place
+        elif path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from typing import Any, Dict
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -16,6 +17,11 @@ def end_with(parent: int) -> None:
         parent: process number of the one that started this one, as that one knows it (`os.getpid()` there).
     """
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def joblib_settings() -> Dict[str, Any]:
+    """What `joblib.Parallel` is to be given: processes that end with this one, and leave no files behind."""
+    return {"backend": "loky", "initializer": end_with, "initargs": (os.getpid(),), "max_nbytes": None}
 
 
 def _watch(parent: int) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.files import atomic
 
 # fairseq's lines with numbers: while training, at the end of an epoch, and of validation
 _LINE = re.compile(r"\[(train_inner|train|valid[^\[\]]*)\]\[INFO\] - (\{.*\})\s*$")
@@ -93,7 +94,8 @@ def draw_curve(curves: Curves, out: Path) -> None:
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        figure.savefig(out, dpi=133)
+        with atomic(out) as temporary:
+            figure.savefig(temporary, format=out.suffix[1:], dpi=133)
     except ValueError as error:
         raise UserError(f"{out}: {error}") from None
 

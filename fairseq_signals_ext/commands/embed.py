@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, Dict, Mapping
 
 from fairseq_signals_ext.commands import _run_arguments as run_arguments
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.files import check_free, only_one
 from fairseq_signals_ext.inference.model import EMBEDDED
 
 if TYPE_CHECKING:
@@ -92,6 +93,11 @@ def run(options: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     _check(options)
     options.out = options.out or options.known
+    with only_one(options.out):
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     if options.known is None:
         rejected = _embed(options)
     else:
@@ -129,11 +135,8 @@ def _check(options: argparse.Namespace) -> None:
 
 def _prepare_out(options: argparse.Namespace) -> None:
     """See that the results that are asked for are not there yet, or may be replaced."""
-    options.out.mkdir(parents=True, exist_ok=True)
     asked = [*(["map.png"] if options.umap else []), *([_NEIGHBOURS_FILE] if options.index else [])]
-    present = [options.out / name for name in asked if (options.out / name).exists()]
-    if present and not options.overwrite:
-        raise UserError(f"{present[0]}: exists already; give another --out, or replace it with --overwrite")
+    check_free(options.out, asked, options.overwrite)
 
 
 def _embed(options: argparse.Namespace) -> int:

@@ -24,8 +24,9 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-from fairseq_signals_ext.errors import UserError, exits_on_user_error
-from fairseq_signals_ext.files import check_folder_name, check_free
+from fairseq_signals_ext.commands._entry import run_command
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.files import check_folder_name, check_free, only_one
 
 if TYPE_CHECKING:
     from fairseq_signals_ext.evaluation.evaluating import Evaluation, EvaluationSettings, Thresholds
@@ -99,6 +100,11 @@ def run(args: argparse.Namespace) -> int:
         UserError: options that do not go together, results that are there already, or what `predict_subset` and
             `evaluate` raise.
     """
+    with only_one(args.out):
+        return _evaluate(args)
+
+
+def _evaluate(args: argparse.Namespace) -> int:
     from fairseq_signals_ext.evaluation import comparison, report
 
     # first, as importing fairseq would have every library log all it does to the terminal
@@ -291,11 +297,10 @@ def _threshold_choice(args: argparse.Namespace) -> _ThresholdChoice:
     return _ThresholdChoice(rule or "f1", subset or "valid", asked=rule is not None or subset is not None)
 
 
-@exits_on_user_error
 def main(argv: Optional[List[str]] = None) -> int:
     """Entry point; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_arguments(parser)
-    return run(parser.parse_args(argv))
+    return run_command(run, parser.parse_args(argv))

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, 
 from fairseq_signals_ext.commands import _run_arguments as run_arguments
 from fairseq_signals_ext.commands._output_names import distinct_names, stem_of
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.files import check_free
+from fairseq_signals_ext.files import check_free, only_one
 
 if TYPE_CHECKING:
     from fairseq_signals_ext.explaining.saliency import MapOptions, Saliency
@@ -75,6 +75,11 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: the model or the options cannot be used, or results are there already.
     """
+    with only_one(args.out):
+        return _explain(args)
+
+
+def _explain(args: argparse.Namespace) -> int:
     # before fairseq is imported, which would show everything
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     warnings.filterwarnings("ignore", module=r"torch\.nn\.utils\.weight_norm")

@@ -6,7 +6,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from fairseq_signals_ext.errors import UserError, exits_on_user_error
+from fairseq_signals_ext.commands._entry import run_command
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.files import check_folder_name, only_one
 from fairseq_signals_ext.labelling.code_maps import CODE_MAPS, read_code_map
 from fairseq_signals_ext.labelling.files import labels_folder, write_labels
 from fairseq_signals_ext.labelling.from_codes import labels_from_codes
@@ -123,6 +125,12 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{' '.join(args.folder)}: give one prepared folder, or link and one prepared folder")
     args.folder = Path(args.folder[-1])
     way = _way(args, is_link)
+    check_folder_name(args.name)
+    with only_one(args.folder / "labels" / args.name, beside=True):
+        return _label(args, way)
+
+
+def _label(args: argparse.Namespace, way: str) -> int:
     labels_folder(args.folder, args.name, args.overwrite)  # whether the name is free, before the work
     labels = {"--codes": _from_codes, "--table": _from_table, "link": _from_events}[way](args)
     if args.min_count is not None:
@@ -206,9 +214,8 @@ def _report(folder: Path, labels: Labels) -> None:
         print(f"{name:{width}}  {positives:9d}  {known:5d}  {percent}")
 
 
-@exits_on_user_error
 def main(argv: Optional[List[str]] = None) -> int:
     """Entry point; returns the exit status."""
     parser = argparse.ArgumentParser(prog="label")
     add_arguments(parser)
-    return run(parser.parse_args(argv))
+    return run_command(run, parser.parse_args(argv))

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterator
 
 from fairseq_signals_ext.commands import _run_arguments as run_arguments
+from fairseq_signals_ext.files import only_one
 
 if TYPE_CHECKING:
     from fairseq_signals_ext.inference.ensemble import Ensemble, Predicted
@@ -64,6 +65,11 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: a model or input cannot be used, or results are there already.
     """
+    with only_one(options.out):
+        return _predict(options)
+
+
+def _predict(options: argparse.Namespace) -> int:
     # before fairseq is imported, which would show everything
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     from tqdm import tqdm

@@ -15,8 +15,9 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Union
 
+from fairseq_signals_ext.commands._entry import run_command
 from fairseq_signals_ext.data.shards import STORAGES
-from fairseq_signals_ext.errors import UserError, exits_on_user_error
+from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.preparation.clusters import BACKENDS
 from fairseq_signals_ext.preparation.counts import Processing
 from fairseq_signals_ext.preparation.pipeline import RunOptions, prepare
@@ -158,11 +159,10 @@ def _report(out: Path, summary: Summary, rejected: int) -> int:
     return 1 if rejected else 0
 
 
-@exits_on_user_error
 def main(argv: Optional[List[str]] = None) -> int:
     """Entry point; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_arguments(parser)
-    return run(parser.parse_args(argv))
+    return run_command(run, parser.parse_args(argv))

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Sequence
 from fairseq_signals_ext.commands import _run_arguments as run_arguments
 from fairseq_signals_ext.commands._output_names import distinct_names, stem_of
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.files import only_one
 
 if TYPE_CHECKING:
     from fairseq_signals_ext.inference.inputs import Inputs
@@ -66,6 +67,11 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: a model or option cannot be used, or pages are there already.
     """
+    with only_one(options.out):
+        return _report(options)
+
+
+def _report(options: argparse.Namespace) -> int:
     # before fairseq is imported, which would show everything
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     warnings.filterwarnings("ignore", module=r"torch\.nn\.utils\.weight_norm")

@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, List, Optional
 
-from fairseq_signals_ext.errors import exits_on_user_error
+from fairseq_signals_ext.commands._entry import run_command
+from fairseq_signals_ext.files import check_folder_name, only_one
 
 if TYPE_CHECKING:
     from fairseq_signals_ext.splitting.split import SplitSettings, SplitSummary
@@ -139,7 +140,10 @@ def run(args: argparse.Namespace) -> int:
     """
     from fairseq_signals_ext.splitting.split import split_recordings
 
-    print(counts_table(split_recordings(args.folder, _settings(args), args.overwrite)))
+    settings = _settings(args)
+    check_folder_name(args.name)
+    with only_one(args.folder / "splits" / args.name, beside=True):
+        print(counts_table(split_recordings(args.folder, settings, args.overwrite)))
     return 0
 
 
@@ -159,9 +163,8 @@ def counts_table(summary: "SplitSummary") -> str:
     return "\n".join(lines)
 
 
-@exits_on_user_error
 def main(argv: Optional[List[str]] = None) -> int:
     """Entry point; returns the exit status."""
     parser = argparse.ArgumentParser(prog="split")
     add_arguments(parser)
-    return run(parser.parse_args(argv))
+    return run_command(run, parser.parse_args(argv))

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, List, Optional
 
+from fairseq_signals_ext.commands._entry import run_command
 from fairseq_signals_ext.data.checksums import UPDATE_OPTION
-from fairseq_signals_ext.errors import exits_on_user_error
 from fairseq_signals_ext.files import PLAN_NAME
 
 if TYPE_CHECKING:
@@ -88,11 +88,10 @@ def _summary(findings: "Findings") -> str:
     return "\n".join(lines)
 
 
-@exits_on_user_error
 def main(argv: Optional[List[str]] = None) -> int:
     """Entry point; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_arguments(parser)
-    return run(parser.parse_args(argv))
+    return run_command(run, parser.parse_args(argv))

@@ -17,7 +17,7 @@ from fairseq_signals_ext.evaluation.evaluating import Evaluation, EvaluationSett
 from fairseq_signals_ext.evaluation.plots import Estimate, draw_comparison
 from fairseq_signals_ext.evaluation.predictions import Predictions
 from fairseq_signals_ext.evaluation.text import SIGNIFICANT, aligned, with_interval
-from fairseq_signals_ext.files import atomic
+from fairseq_signals_ext.files import atomic_files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -172,18 +172,16 @@ def write_comparison(tables: Mapping[str, "pd.DataFrame"], settings: EvaluationS
     """
     import pandas as pd
 
-    folder.mkdir(parents=True, exist_ok=True)
     everything = pd.concat(tables, names=["subset"]).reset_index("subset")
-    with atomic(folder / "comparison.csv") as temporary:
-        everything.to_csv(temporary, index=False, lineterminator="\n")
     lines = ["# Comparison"]
     for subset, table in tables.items():
         for section in _sections(table):
             lines += ["", f"## {subset}: {section.heading}", "", *_markdown(section.rows)]
     lines += ["", _explanation(tables, settings), ""]
-    with atomic(folder / "comparison.md") as temporary:
-        temporary.write_bytes("\n".join(lines).encode())
-    draw_comparison(_panels(tables), folder / "comparison.png")
+    with atomic_files(folder, FILES) as new:
+        everything.to_csv(new / "comparison.csv", index=False, lineterminator="\n")
+        (new / "comparison.md").write_bytes("\n".join(lines).encode())
+        draw_comparison(_panels(tables), new / "comparison.png")
 
 
 def as_text(tables: Mapping[str, "pd.DataFrame"], settings: EvaluationSettings) -> str:

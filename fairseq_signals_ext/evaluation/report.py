@@ -17,7 +17,7 @@ from fairseq_signals_ext.evaluation.evaluating import WITH_INTERVAL, Evaluation
 from fairseq_signals_ext.evaluation.plots import draw_plots
 from fairseq_signals_ext.evaluation.predictions import Predictions
 from fairseq_signals_ext.evaluation.text import SIGNIFICANT, WIDTH, aligned, with_interval
-from fairseq_signals_ext.files import atomic
+from fairseq_signals_ext.files import atomic_files
 from fairseq_signals_ext.preparation.table import TABLE_NAME, read_table
 
 if TYPE_CHECKING:
@@ -67,19 +67,14 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
     * `segments.parquet`: a row a segment, if a recording has several.
     * pictures, see `draw_plots`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in FILES:
-        if (folder / name).exists():
-            (folder / name).unlink()
-    with atomic(folder / "per_label.csv") as temporary:
-        evaluation.per_label.to_csv(temporary, index=False, lineterminator="\n")
-    _write_parquet(prediction_table(evaluation.recordings), folder / "predictions.parquet")
-    if len(evaluation.segments) > len(evaluation.recordings):
-        _write_parquet(prediction_table(evaluation.segments, segments=True), folder / "segments.parquet")
-    draw_plots(evaluation.recordings, evaluation.per_label, folder)
     text = json.dumps(_strict(_facts(evaluation)), indent=2, ensure_ascii=False, allow_nan=False)
-    with atomic(folder / "metrics.json") as temporary:
-        temporary.write_bytes(f"{text}\n".encode())
+    with atomic_files(folder, FILES) as new:
+        evaluation.per_label.to_csv(new / "per_label.csv", index=False, lineterminator="\n")
+        prediction_table(evaluation.recordings).to_parquet(new / "predictions.parquet", index=False)
+        if len(evaluation.segments) > len(evaluation.recordings):
+            prediction_table(evaluation.segments, segments=True).to_parquet(new / "segments.parquet", index=False)
+        draw_plots(evaluation.recordings, evaluation.per_label, new)
+        (new / "metrics.json").write_bytes(f"{text}\n".encode("utf-8", "backslashreplace"))
 
 
 def prediction_table(predictions: Predictions, segments: bool = False) -> "pd.DataFrame":
@@ -100,11 +95,6 @@ def prediction_table(predictions: Predictions, segments: bool = False) -> "pd.Da
         columns[f"{what}_{name}"] = predictions.scores[:, label]
         columns[f"target_{name}"] = predictions.targets[:, label]
     return pd.concat([table, pd.DataFrame(columns)], axis=1)
-
-
-def _write_parquet(table: "pd.DataFrame", path: Path) -> None:
-    with atomic(path) as temporary:
-        table.to_parquet(temporary, index=False)
 
 
 def _facts(evaluation: Evaluation) -> Dict[str, Any]:

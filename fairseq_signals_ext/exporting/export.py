@@ -20,7 +20,8 @@ from fairseq_signals_ext.checkpoints.reading import Checkpoint, read_checkpoint
 from fairseq_signals_ext.checkpoints.safetensors_folder import read_safetensors
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.exporting import to_onnx, to_safetensors, to_torchscript, verifying
-from fairseq_signals_ext.exporting.folders import atomic_folder, check_free
+from fairseq_signals_ext.exporting.folders import check_replaceable
+from fairseq_signals_ext.files import atomic_folder, check_text, only_one
 from fairseq_signals_ext.inference.network import EcgNetwork, build_model, build_network
 
 LABELS_FILE = "label_def.csv"
@@ -74,13 +75,15 @@ def export(
     given, checkpoint = checkpoint, checkpoint_of(checkpoint)
     name = _model_name(checkpoint)
     out = given.parent / f"{name}-{to}" if out is None else out
-    check_free(out, _names(to, name), overwrite)
-    _check_apart(given, checkpoint, out)
-    description = _described(checkpoint, labels)
-    with atomic_folder(out) as folder:
-        differences = FORMATS[to](_Job(checkpoint, name, description, folder))
-        _write_labels(description, folder)
-        names = sorted(file.name for file in folder.iterdir())
+    check_text(out)
+    with only_one(out, beside=True):
+        check_replaceable(out, _names(to, name), overwrite)
+        _check_apart(given, checkpoint, out)
+        description = _described(checkpoint, labels)
+        with atomic_folder(out) as folder:
+            differences = FORMATS[to](_Job(checkpoint, name, description, folder))
+            _write_labels(description, folder)
+            names = sorted(file.name for file in folder.iterdir())
     return ExportResult(out, tuple(out / name for name in names), differences)
 
 

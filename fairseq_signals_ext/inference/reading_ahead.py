@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from typing import Any, Deque, Dict, Iterator, List, Optional, Sequence, Union
 
 from fairseq_signals_ext.checkpoints.description import Preprocessing
-from fairseq_signals_ext.errors import MissingPackageError, UserError
+from fairseq_signals_ext.errors import NO_SPACE, MissingPackageError, PlaceError, UserError
 from fairseq_signals_ext.inference.inputs import Inputs
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
 from fairseq_signals_ext.inference.recordings import RecordingFacts
 from fairseq_signals_ext.processes import end_with
 from fairseq_signals_ext.readers.facts import shown
 
-# there is no room for results
-_NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+# there is no room for results, or this process has too many files open
+_NOT_ITS_FAULT = (*NO_SPACE, errno.EROFS, errno.EMFILE, errno.ENFILE)
 # recordings that go to another process together, and their size from which on no more do
 _CHUNK, _CHUNK_BYTES = 16, 2**25
 # such chunks that wait, beyond one a process
@@ -100,7 +100,7 @@ def reason_of(error: Exception, name: str) -> str:
     Args:
         name: its file, which the reason need not repeat.
     """
-    if isinstance(error, MissingPackageError) or getattr(error, "errno", None) in _NO_PLACE:
+    if isinstance(error, (MissingPackageError, PlaceError)) or getattr(error, "errno", None) in _NOT_ITS_FAULT:
         raise error
     if isinstance(error, UserError):
         return str(error).replace(f"{name}: ", "", 1)

@@ -76,10 +76,7 @@ class Results:
         check_results(out, files, resume, overwrite)
         if not resume and self._folder.exists():
             shutil.rmtree(self._folder)
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, FileNotFoundError, NotADirectoryError):
-            raise UserError(f"{out}: cannot be made; give another --out") from None
+        self._folder.mkdir(parents=True, exist_ok=True)
         remove_unfinished(self._folder)
         _agree(self._folder / _SETTINGS, settings)
         self.done = self._start = self._end_of_parts()

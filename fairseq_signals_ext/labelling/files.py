@@ -10,8 +10,7 @@ import numpy as np
 from fairseq_signals_ext.data.checksums import CHECKSUMS_NAME, record_files
 from fairseq_signals_ext.data.manifest import ShardManifest, find_manifests, read_manifests
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.exporting.folders import atomic_folder
-from fairseq_signals_ext.files import check_folder_name
+from fairseq_signals_ext.files import atomic_folder, check_folder_name
 from fairseq_signals_ext.labelling.labels import Labels
 from fairseq_signals_ext.preparation.table import read_table
 

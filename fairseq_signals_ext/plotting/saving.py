@@ -29,21 +29,19 @@ def save_figure(figure: "Figure", path: Union[str, Path]) -> None:
     """Write a figure as SVG, PNG (10 pixels a mm) or PDF, by the suffix.
 
     Raises:
-        UserError: another suffix, or the file cannot be written.
+        UserError: another suffix.
+        PlaceError: the file cannot be written.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in (".svg", *_SETTINGS):
         raise UserError(f"{path}: pictures are written as .svg, .png or .pdf; give one of these suffixes")
-    try:
-        with atomic(path) as temporary:
-            if suffix == ".svg":
-                text = f'<?xml version="1.0" encoding="utf-8"?>\n{svg_text(figure)}'
-                temporary.write_bytes(text.encode())
-            else:
-                figure.savefig(temporary, format=suffix[1:], **_SETTINGS[suffix])
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}; give another place") from error
+    with atomic(path) as temporary:
+        if suffix == ".svg":
+            text = f'<?xml version="1.0" encoding="utf-8"?>\n{svg_text(figure)}'
+            temporary.write_bytes(text.encode())
+        else:
+            figure.savefig(temporary, format=suffix[1:], **_SETTINGS[suffix])
 
 
 def svg_text(figure: "Figure") -> str:

@@ -6,6 +6,7 @@ from concurrent.futures import BrokenExecutor
 from typing import Any, Callable, ContextManager, Iterator, Sequence, Tuple
 
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.processes import joblib_settings
 
 BACKENDS = ("processes", "dask", "ray")
 
@@ -38,7 +39,8 @@ def run_jobs(
     with _cluster(backend):
         # ray's backend gives its results only at the end
         return_as = "list" if backend == "ray" else "generator_unordered"
-        parallel = Parallel(n_jobs=processes, return_as=return_as, batch_size=1)
+        settings = joblib_settings() if backend == "processes" else {}
+        parallel = Parallel(n_jobs=processes, return_as=return_as, batch_size=1, **settings)
         try:
             for done in parallel(delayed(function)(*job) for job in jobs):
                 advance(done)

@@ -15,8 +15,8 @@ import xxhash
 
 from fairseq_signals_ext.data.checksums import CHECKSUMS_NAME
 from fairseq_signals_ext.data.shards import STORAGES, ShardWriter, patient_key
-from fairseq_signals_ext.errors import MissingPackageError, UserError
-from fairseq_signals_ext.files import PLAN_NAME, remove_unfinished
+from fairseq_signals_ext.errors import MissingPackageError, PlaceError, UserError
+from fairseq_signals_ext.files import PLAN_NAME, check_text, only_one, remove_unfinished
 from fairseq_signals_ext.leads import LEADS, leads_to_mask
 from fairseq_signals_ext.preparation.clusters import BACKENDS, run_jobs
 from fairseq_signals_ext.preparation.counts import Counts, Processing, to_counts
@@ -105,14 +105,14 @@ def prepare(
     if storage not in STORAGES:
         raise UserError(f"storage {storage!r}: use one of {', '.join(STORAGES)}")
     items = _by_name(source)
-    with _write_errors(out), only_one(out):
+    check_text(out)
+    with _write_errors(out), only_one(out, names=(*FILES, CHECKSUMS_NAME)):
         plan = read_plan(out)
         settings = BlockSettings(processing, storage, _gain_fixes(source, plan, processing, gain_fix))
         check_addition(out, plan, source.name, settings, options.resume)
         again = _to_try_again(out, plan, source.name) if options.retry_rejected else set()
         plan = extended(plan, source.name, list(items), settings, options.shard_size, again)
         write_plan(out, plan)
-        remove_unfinished(out, (*FILES, CHECKSUMS_NAME))
         remove_unfinished(out / "shards")
         _write_blocks(source, items, out, [block for block in plan if block.source == source.name], options)
         return write_tables(out, plan)
@@ -141,26 +141,11 @@ def _by_name(source: Source) -> Dict[str, Item]:
 
 
 @contextlib.contextmanager
-def only_one(out: Path) -> Iterator[None]:
-    """Keeps a second preparation out of the folder; the lock is gone with the process that held it.
-
-    Raises:
-        UserError: there is one.
-    """
-    from filelock import FileLock, Timeout
-
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(out / ".lock", timeout=0):
-            yield
-    except Timeout:
-        raise UserError(f"{out}: another preparation is writing to this folder; wait for it to end") from None
-
-
-@contextlib.contextmanager
 def _write_errors(out: Path) -> Iterator[None]:
     try:
         yield
+    except PlaceError:
+        raise
     except OSError as error:
         raise UserError(
             f"{error.filename or out}: {error.strerror or error}; mend that and go on with --resume"

@@ -11,7 +11,7 @@ import datetime
 from pathlib import Path
 from string import Template
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.errors import PlaceError
 from fairseq_signals_ext.files import atomic
 from fairseq_signals_ext.readers import Recording
 from fairseq_signals_ext.reporting.about import model_section, neighbours_section, patient_section
@@ -37,16 +37,16 @@ def write_report(
         path: the HTML file.
 
     Raises:
-        UserError: as `report_html`, or there is no such place.
-        OSError: there is no room.
+        UserError: as `report_html`.
+        PlaceError: there is no such place, or no room.
     """
     content = report_html(model, recording, name=name, options=options)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic(path) as temporary:
-            temporary.write_bytes(content.encode())
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        raise UserError(f"{path}: {error.strerror}; give another place") from error
+    except OSError as error:
+        raise PlaceError(error.errno, error.strerror, str(path)) from error
+    with atomic(path) as temporary:
+        temporary.write_bytes(content.encode())
 
 
 def report_html(model: AnyModel, recording: Recording, *, name: str = "", options: ReportOptions = _DEFAULT) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from fairseq_signals_ext.data.checksums import record_folder
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.exporting.folders import atomic_folder
+from fairseq_signals_ext.files import atomic_folder
 from fairseq_signals_ext.preparation.table import TABLE_NAME, manifest_lines, read_table
 from fairseq_signals_ext.splitting import assigning
 from fairseq_signals_ext.splitting.assigning import Groups

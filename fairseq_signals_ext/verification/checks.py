@@ -19,6 +19,7 @@ from fairseq_signals_ext.preparation.plan import PLAN_NAME, Block, read_plan
 from fairseq_signals_ext.preparation.quality import FLAGS, likely_factor
 from fairseq_signals_ext.preparation.table import TABLE_NAME
 from fairseq_signals_ext.preparation.table_parts import REJECTED_NAME
+from fairseq_signals_ext.processes import joblib_settings
 from fairseq_signals_ext.text_tables import of_cell
 from fairseq_signals_ext.verification.checksums import check_checksums
 from fairseq_signals_ext.verification.labels import check_labels
@@ -158,7 +159,7 @@ def _shard_problems(
     work = (
         delayed(check_shard)(out, block, columns.iloc[rows_of.get(_shard_name(block), none)], quick) for block in plan
     )
-    found = Parallel(n_jobs=jobs, return_as="generator", batch_size=1)(work)
+    found = Parallel(n_jobs=jobs, return_as="generator", batch_size=1, **joblib_settings())(work)
     total = sum(len(block.items) for block in plan)
     with tqdm(total=total, desc="verify", unit="item", disable=not progress) as bar:
         for block, problems in zip(plan, found):

@@ -19,8 +19,8 @@ from fairseq_signals_ext.data.checksums import (
 )
 from fairseq_signals_ext.data.shards import index_path
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.files import PLAN_NAME
-from fairseq_signals_ext.preparation.pipeline import FILES, only_one
+from fairseq_signals_ext.files import PLAN_NAME, only_one
+from fairseq_signals_ext.preparation.pipeline import FILES
 from fairseq_signals_ext.preparation.plan import Block
 from fairseq_signals_ext.verification.manifests import Checked
 
@@ -82,7 +82,7 @@ def update_checksums(folder: Path) -> List[str]:
         raise UserError(f"{folder}: no such folder; give a prepared one, or one with manifests or labels")
     if not (folder / PLAN_NAME).is_file():
         return [line for each in _with_folds(folder) for line in _update_folder(each)]
-    with only_one(folder):
+    with only_one(folder, names=(*FILES, CHECKSUMS_NAME)):
         present = [folder / name for name in FILES if (folder / name).is_file()]
         lines = _update(folder / CHECKSUMS_NAME, "prepare", present)
         for index in sorted((folder / "shards").glob("*.index.npy")):

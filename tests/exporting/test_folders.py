@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.exporting.folders import atomic_folder, check_free
+from fairseq_signals_ext.exporting.folders import check_replaceable
+from fairseq_signals_ext.files import atomic_folder
 
 
 def filled(folder, text):
@@ -91,7 +92,7 @@ def test_the_current_folder_is_refused(tmp_path, monkeypatch, name):
     (tmp_path / "here" / "link").symlink_to(tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
     with pytest.raises(UserError, match="is the current folder, which would be replaced") as error:
-        check_free(Path(name), ["config.json", "link"], overwrite=True)
+        check_replaceable(Path(name), ["config.json", "link"], overwrite=True)
     assert str(error.value).startswith(f"{Path(name)}: ")
 
 
@@ -100,7 +101,7 @@ def test_dots_are_followed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     filled(tmp_path / "out", "old")
     with pytest.raises(UserError, match="not_there/../out: is not empty"):
-        check_free(Path("not_there/../out"), ["config.json"], overwrite=False)
+        check_replaceable(Path("not_there/../out"), ["config.json"], overwrite=False)
     replaced(Path("not_there/../out"))
     assert content(tmp_path) == {"out/config.json": "new"}
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

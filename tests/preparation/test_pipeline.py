@@ -189,7 +189,7 @@ def test_result_is_the_same_whatever_the_jobs_and_after_resuming(tmp_path, recor
     prepare(source, two, options=quiet(shard_size=2, jobs=2))
     expected = contents(one)
     assert contents(two) == expected
-    assert {Path(name).suffix for name in expected} == {".npy", ".parquet", ".csv", ".tsv", ".jsonl", ".json", ""}
+    assert {Path(name).suffix for name in expected} == {".npy", ".parquet", ".csv", ".tsv", ".jsonl", ".json"}
 
     prepare(source, resumed, options=quiet(shard_size=2))
     (resumed / "shards" / "00001.npy").unlink()
@@ -311,7 +311,7 @@ def test_one_recording_never_stops_the_others(tmp_path, monkeypatch):
 
 def test_out_is_a_file(tmp_path, records):
     (tmp_path / "out").write_text("?")
-    with pytest.raises(UserError, match="out: File exists; mend that"):
+    with pytest.raises(UserError, match="out: File exists; give another place"):
         prepare(open_source("wfdb", records), tmp_path / "out", options=QUIET)
 
 
@@ -319,7 +319,7 @@ def test_only_one_preparation_at_a_time(tmp_path, records):
     from filelock import FileLock
 
     (tmp_path / "out").mkdir()
-    with FileLock(tmp_path / "out" / ".lock"), pytest.raises(UserError, match="another preparation is writing"):
+    with FileLock(tmp_path / "out" / ".lock"), pytest.raises(UserError, match="another run is writing"):
         prepare(open_source("wfdb", records), tmp_path / "out", options=QUIET)
 
 

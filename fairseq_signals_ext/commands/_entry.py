@@ -1,0 +1,68 @@
+"""How a command begins and ends, whatever happens."""
+
+import argparse
+import contextlib
+import io
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Callable, Iterator, Optional
+
+from fairseq_signals_ext.errors import NO_SPACE, PlaceError, UserError, exits_on_user_error
+from fairseq_signals_ext.files import NOT_IN_THIS_LOCALE
+
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+@exits_on_user_error
+def run_command(run: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
+    """Run a command; returns the exit status.
+
+    Letters that the terminal does not know are escaped. A command that is asked to end does so as after Ctrl-C: what is
+    done is kept, and nothing half-written is left.
+
+    Raises:
+        SystemExit: a user's mistake, in one line.
+        OSError: our own.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    resumes = hasattr(options, "resume")
+    try:
+        with _ended_by_signals():
+            return int(run(options))
+    except KeyboardInterrupt as error:
+        print(f"\ninterrupted{'; go on with --resume' if resumes else ''}", file=sys.stderr)
+        return 128 + (error.args[0] if error.args else signal.SIGINT)
+    except UnicodeEncodeError as error:
+        # the only such text are names of files
+        raise UserError(f"{error.object}: {NOT_IN_THIS_LOCALE}") from error
+    except OSError as error:
+        place = PlaceError.of(error)
+        if place is None:
+            raise
+        is_full = place.errno in NO_SPACE and resumes
+        raise UserError(place.with_hint("free some and go on with --resume") if is_full else str(place)) from error
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Signals that would end the process at once raise `KeyboardInterrupt` with their number; a second one ends it."""
+
+    def end(number: int, frame: Optional[FrameType]) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise KeyboardInterrupt(number)
+
+    # those that are ignored, as by nohup, stay so
+    taken = [number for number in _SIGNALS if signal.getsignal(number) == signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        taken = []
+    for number in taken:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
