@@ -195,7 +195,7 @@ def test_result_is_the_same_whatever_the_jobs_and_after_resuming(tmp_path, recor
     (resumed / "shards" / "00001.npy").unlink()
     index_path(resumed / "shards" / "00002.npy").unlink()
     (resumed / "recordings.parquet").unlink()
-    (resumed / "shards" / ".00001.npy.123.tmp").write_bytes(b"left by a process that was killed")
+    (resumed / "shards" / ".00001.npy.123-0123abcd.tmp").write_bytes(b"left by a process that was killed")
     kept = (resumed / "shards" / "00000.npy").stat().st_mtime_ns
     with pytest.raises(UserError, match="has source 'source' already; go on with --resume"):
         prepare(source, resumed, options=quiet(shard_size=2))
