@@ -16,6 +16,7 @@ from fairseq_signals_ext.readers.sizes import check_claim, check_values
 
 MOST_BYTES = 2**22  # of a header, which is mostly remarks if it is that long
 _MOST_SIGNALS, _MOST_SEGMENTS = 1000, 2000
+MOST_LINES = 1 + _MOST_SEGMENTS  # of a header, without its remarks
 _LONGEST_LINE = 1000
 # a name without blanks, and a number that follows it: where a line begins so, the expressions of wfdb do not go back
 _BEGINNING = re.compile(r"\S{1,255}[ \t]+\d")

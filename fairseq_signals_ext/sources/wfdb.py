@@ -6,6 +6,7 @@ from typing import List, Set, Tuple
 from fairseq_signals_ext.files import walk_files
 from fairseq_signals_ext.readers.formats import is_wfdb_record_line
 from fairseq_signals_ext.readers.wfdb import find_wfdb
+from fairseq_signals_ext.readers.wfdb_claims import MOST_BYTES, MOST_LINES
 from fairseq_signals_ext.sources.record_table import with_table
 from fairseq_signals_ext.sources.source import Item, Source, SourceOptions, read_file
 
@@ -39,11 +40,13 @@ def find_records(folder: Path) -> Tuple[List[str], List[str]]:
 def files_of(header: Path) -> Set[Path]:
     """Files that belong to a WFDB header: its signals, or the headers of its segments."""
     try:
+        if header.stat().st_size > MOST_BYTES:  # reading the record will tell
+            return set()
         lines: List[str] = header.read_bytes().decode("latin-1").replace("\0", " ").splitlines()
-    except OSError:  # reading the record will tell
+    except OSError:  # as well
         return set()
     lines = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    if not lines or not is_wfdb_record_line(lines[0]):
+    if not lines or len(lines) > MOST_LINES or not is_wfdb_record_line(lines[0]):
         return set()
     names = [line.split()[0] for line in lines]
     segments = "/" in names[0]
