@@ -85,8 +85,8 @@ def test_golden_classifier_on_every_format(ecg_data, golden_folder, tmp_path):
     assert not [column for column in table if column.startswith("positive_")]
 
 
-def test_golden_classifier_on_every_wfdb_record(ecg_data, golden_folder, tmp_path):
-    headers = sorted(ecg_data.rglob("*.hea"))
+def test_golden_classifier_on_every_kind_of_wfdb_record(each_kind, golden_folder, tmp_path):
+    headers = sorted(each_kind.rglob("*.hea"))
     assert predict(golden_folder / "tiny_finetuned.pt", *headers, "--labels", "ecg-fm", "--out", tmp_path) == 0
     found = rows(tmp_path / "predictions.csv")
     assert [row["file"] for row in found] == [str(header) for header in headers] and len(found) > 200

@@ -78,10 +78,10 @@ def is_constant(source, mask):
 
 
 @pytest.fixture(scope="module")
-def real(ecg_data, tmp_path_factory):
-    """Everything that can be read below `ecg_data`, prepared at 500 Hz."""
+def real(each_kind, tmp_path_factory):
+    """Real recordings of each kind, prepared at 500 Hz."""
     out = tmp_path_factory.mktemp("prepared")
-    prepare_command(["files", str(ecg_data), "--out", str(out), "--rate", "500", "--input-unit", "mV"])
+    prepare_command(["files", str(each_kind), "--out", str(out), "--rate", "500", "--input-unit", "mV"])
     table = pd.read_parquet(out / "recordings.parquet")
     suffixes = {name.rsplit(".", 1)[-1] for name in table["source_file"]}
     assert {"hea", "dcm", "scp", "xml", "mat"} <= suffixes
@@ -100,7 +100,7 @@ def real(ecg_data, tmp_path_factory):
     ],
     ids=["lead", "segment", "two leads", "long lead", "long segment"],
 )
-def test_real_files(real, ecg_data, inputs):
+def test_real_files(real, each_kind, inputs):
     out, table = real
     expected = training_input(out, inputs)
     largest, padded, compared = 0.0, 0, 0
@@ -108,9 +108,9 @@ def test_real_files(real, ecg_data, inputs):
         source, mask = expected[row.idx]
         if is_constant(source, mask):
             with pytest.raises(UserError, match="never change|its leads are"):
-                segments_of(read_ecg(ecg_data / row.source_file), inputs)
+                segments_of(read_ecg(each_kind / row.source_file), inputs)
             continue
-        found, found_mask = segments_of(read_ecg(ecg_data / row.source_file), inputs)
+        found, found_mask = segments_of(read_ecg(each_kind / row.source_file), inputs)
         assert found.dtype == np.float32 and found.shape == source.shape, row.source_file
         np.testing.assert_array_equal(found_mask, mask)
         largest, padded, compared = max(largest, np.abs(found - source).max()), padded + mask.any(), compared + 1

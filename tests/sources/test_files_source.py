@@ -131,15 +131,15 @@ def signal_files(folder):
     return named
 
 
-def test_all_real_data(ecg_data, prepare):
-    files = {path for path in ecg_data.rglob("*") if path.is_file()}
-    named = signal_files(ecg_data)
+def test_real_data_of_each_kind(each_kind, prepare):
+    files = {path for path in each_kind.rglob("*") if path.is_file()}
+    named = signal_files(each_kind)
     assert named < files
-    found = prepare("files", ecg_data, status=1)
-    expected = {path.relative_to(ecg_data).as_posix() for path in files - named}
+    found = prepare("files", each_kind, status=1)
+    expected = {path.relative_to(each_kind).as_posix() for path in files - named}
     assert set(found.table.index) | set(found.rejected) == expected
     assert not set(found.table.index) & set(found.rejected)
-    headers = {path.relative_to(ecg_data).as_posix() for path in files if path.suffix == ".hea"}
+    headers = {path.relative_to(each_kind).as_posix() for path in files if path.suffix == ".hea"}
     assert headers <= set(found.table.index)
     assert all(found.rejected.values())
 
