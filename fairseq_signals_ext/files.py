@@ -231,9 +231,14 @@ def check_free(folder: Path, names: Iterable[str], overwrite: bool) -> None:
         raise UserError(f"{folder / present[0]}: exists already; give another --out, or replace it with --overwrite")
 
 
+def is_no_text(name: str) -> bool:
+    """Whether the name of a file has bytes that are no letters in this locale."""
+    return any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
 def check_text(path: Path) -> None:
     """Raise a `UserError` if the name of a file or folder is no text, which some libraries need."""
-    if any("\ud800" <= letter <= "\udfff" for letter in str(path)):
+    if is_no_text(str(path)):
         raise UserError(f"{path}: {NOT_IN_THIS_LOCALE}")
 
 
