@@ -245,9 +245,14 @@ def safe_name(text: str, default: str = "recording") -> str:
     return f"_{name}" if name.split(".")[0].upper() in _KEPT_BY_WINDOWS else name
 
 
+def is_no_text(name: str) -> bool:
+    """Whether the name of a file has bytes that are no letters in this locale."""
+    return any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
 def check_text(path: Path) -> None:
     """Raise a `UserError` if the name of a file or folder is no text, which some libraries need."""
-    if any("\ud800" <= letter <= "\udfff" for letter in str(path)):
+    if is_no_text(str(path)):
         raise UserError(f"{path}: {NOT_IN_THIS_LOCALE}")
 
 

@@ -3,7 +3,7 @@
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, List, Tuple
+from typing import Callable, List, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -102,12 +102,17 @@ COMMANDS = {
 }
 
 
-def make_world(folder: Path, recordings: int = 6) -> Path:
-    """Inputs of all commands."""
+def make_world(folder: Path, recordings: int = 6, names: Sequence[str] = ()) -> Path:
+    """Inputs of all commands.
+
+    Args:
+        names: of the recordings.
+    """
+    names = names or [f"ecg{number}" for number in range(recordings)]
     (folder / "files").mkdir(parents=True)
     rng = np.random.default_rng(0)
-    for number in range(recordings):
-        np.save(folder / "files" / f"ecg{number}.npy", made_up_counts(rng, 5000) / 1000)
+    for name in names:
+        np.save(folder / "files" / f"{name}.npy", made_up_counts(rng, 5000) / 1000)
     checkpoint = made_up_checkpoint(path=folder / "model.pt").state
     history = [{"criterion_name": "", "optimizer_name": "", "num_updates": 1, "lr_scheduler_state": {}}]
     checkpoint.update(optimizer_history=history, extra_state={"train_iterator": {"epoch": 1}}, args=None)
@@ -119,8 +124,9 @@ def make_world(folder: Path, recordings: int = 6) -> Path:
         "criterion: {_name: wav2vec2_with_cmsc, all_gather: true}\n"
     )
     (folder / "hydra_train.log").write_text(_LOG)
-    rows = [f"ecg{number},{number % 2},{number // 2 % 2},{number % 3 // 2}" for number in range(recordings)]
-    (folder / "labels.csv").write_text("\n".join([",".join(["record_id", *LABELS]), *rows]) + "\n")
+    rows = [f"{name},{number % 2},{number // 2 % 2},{number % 3 // 2}" for number, name in enumerate(names)]
+    lines = [",".join(["record_id", *LABELS]), *rows]
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     assert main(["prepare", "files", str(folder / "files"), "--out", str(prepared), *_RATE]) == 0
     assert main(["label", str(prepared), "--name", "abc", "--table", str(folder / "labels.csv")]) == 0
     (prepared / "splits" / "all").mkdir(parents=True)

@@ -6,6 +6,7 @@ import io
 import signal
 import sys
 import threading
+from pathlib import Path
 from types import FrameType
 from typing import Callable, Iterator, Optional
 
@@ -29,6 +30,7 @@ def run_command(run: Callable[[argparse.Namespace], int], options: argparse.Name
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    _check_locale(options)
     resumes = hasattr(options, "resume")
     try:
         with _ended_by_signals():
@@ -45,6 +47,16 @@ def run_command(run: Callable[[argparse.Namespace], int], options: argparse.Name
             raise
         is_full = place.errno in NO_SPACE and resumes
         raise UserError(place.with_hint("free some and go on with --resume") if is_full else str(place)) from error
+
+
+def _check_locale(options: argparse.Namespace) -> None:
+    """Raise a `UserError` where libraries would look for a file by another name than that of an argument."""
+    if sys.getfilesystemencoding() == "utf-8":
+        return
+    given = (value for option in vars(options).values() for value in (option if isinstance(option, list) else [option]))
+    for value in given:
+        if isinstance(value, (str, Path)) and not str(value).isascii():
+            raise UserError(f"{value}: {NOT_IN_THIS_LOCALE}")
 
 
 @contextlib.contextmanager

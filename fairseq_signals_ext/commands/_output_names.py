@@ -1,5 +1,6 @@
 """How the files are called that commands leave for each recording."""
 
+import os
 from pathlib import Path
 from typing import Dict, List, Sequence
 
@@ -24,4 +25,5 @@ def distinct_names(names: Sequence[str]) -> List[str]:
             number += 1
             distinct = f"{safe}-{number}"
         found[distinct.casefold()], last[safe.casefold()] = distinct, number
-    return list(found.values())
+    # the same on disk in a locale that has not all letters
+    return [os.fsdecode(name.encode("utf-8")) for name in found.values()]

@@ -23,6 +23,7 @@ shows what the model computes, not what is wrong with the heart. For research on
 import argparse
 import functools
 import logging
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -243,7 +244,7 @@ class _Explainer:
             from fairseq_signals_ext.explaining.sanity import check_segments
 
             row["sanity_check"] = check_segments(self._random, segments, saliency, self._options)
-        return {**row, "saliency": job.path(".npz").name}
+        return {**row, "saliency": os.fsencode(job.path(".npz").name).decode("utf-8")}
 
     def _occluded(self, job: _Job, segments: "SegmentedRecording", label: str) -> Dict[str, Any]:
         """The label's score, and of occlusion the note of its table, which is written."""

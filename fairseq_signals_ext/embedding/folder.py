@@ -29,6 +29,7 @@ COLUMNS = {
 }
 # so far, relative to its length, the probe of a model moves with its file format, device or bfloat16
 _SAME_MODEL = 0.02
+_ROWS_AT_ONCE = 2**16
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +108,18 @@ def check_same_model(known: Mapping[str, Any], given: Mapping[str, Any], folder:
         )
 
 
+def check_finite(vectors: np.ndarray, where: object) -> None:
+    """Raise a `UserError` if vectors have values that are no numbers.
+
+    Args:
+        where: they are from, for the message.
+    """
+    # some at a time, as an index may be larger than memory
+    for first in range(0, len(vectors), _ROWS_AT_ONCE):
+        if not np.isfinite(vectors[first : first + _ROWS_AT_ONCE]).all():
+            raise UserError(f"{where}: some of the embeddings are not finite; embed again")
+
+
 def open_embeddings(folder: Union[str, Path]) -> Embeddings:
     """Open what `fairseq-signals-ext embed` left.
 
@@ -136,7 +149,8 @@ def _read_facts(path: Path) -> Dict[str, Any]:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         is_ours = (facts["format"], facts["version"]) == (FORMAT, VERSION)
-        is_ours = is_ours and facts["dimension"] == len(np.array(facts["probe"], float)) and facts["rows"] >= 0
+        probe = np.array(facts["probe"], float)
+        is_ours = is_ours and probe.shape == (facts["dimension"],) and np.isfinite(probe).all() and facts["rows"] >= 0
         is_ours = is_ours and {"source", "per", "layer", "array"} <= facts.keys()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         is_ours = False

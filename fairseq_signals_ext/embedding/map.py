@@ -8,7 +8,7 @@ import numpy as np
 
 from fairseq_signals_ext.embedding.colouring import values_for
 from fairseq_signals_ext.embedding.drawing import Colouring, draw_map
-from fairseq_signals_ext.embedding.folder import Embeddings
+from fairseq_signals_ext.embedding.folder import Embeddings, check_finite
 from fairseq_signals_ext.embedding.projection import check_method, method_for, project
 from fairseq_signals_ext.inference.results import write_csv
 
@@ -29,7 +29,7 @@ def make_map(embeddings: Embeddings, out: Path, color: Optional[str] = None, tab
         table: that has the column, see `colouring.values_for`.
 
     Raises:
-        UserError: see `colouring.values_for`.
+        UserError: an embedding is not finite; see also `colouring.values_for`.
         ModuleNotFoundError: umap-learn is not installed.
     """
     of_rows = embeddings.recordings_of(np.arange(len(embeddings.vectors)))
@@ -37,6 +37,7 @@ def make_map(embeddings: Embeddings, out: Path, color: Optional[str] = None, tab
     check_method(len(embeddings.vectors))
     points, method = _known_places(embeddings)
     if points is None:
+        check_finite(embeddings.vectors, embeddings.folder)
         points, method = project(embeddings.vectors)
     columns = {**_COLUMNS, **({} if values is None else {"value": "string"})}
     write_csv(out / MAP_TABLE, columns, _rows(embeddings, of_rows, points, values))

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, NamedTuple
 
 import numpy as np
 
-from fairseq_signals_ext.embedding.folder import Embeddings, check_same_model, model_facts, open_embeddings
+from fairseq_signals_ext.embedding.folder import (
+    Embeddings,
+    check_finite,
+    check_same_model,
+    model_facts,
+    open_embeddings,
+)
 from fairseq_signals_ext.errors import UserError
 
 if TYPE_CHECKING:
@@ -112,8 +118,7 @@ class NeighbourIndex:
         if vectors.ndim != 2 or vectors.shape[1] != dimension:
             shape = " x ".join(map(str, vectors.shape))
             raise UserError(f"vectors: their shape is {shape}; the index has {dimension} dimensions, give as many")
-        if not np.isfinite(vectors).all():
-            raise UserError("vectors: some are not finite; give embeddings of a model")
+        check_finite(vectors, "vectors")
         if k < 1:
             raise UserError(f"{k} neighbours: ask for at least 1")
         return vectors
@@ -128,6 +133,7 @@ class NeighbourIndex:
         with config_context(working_memory=_WORKING_MEMORY_MB):
             for first in range(0, len(known), _PIECE_ROWS):
                 piece = known[first : first + _PIECE_ROWS]
+                check_finite(piece, self.embeddings.folder)
                 search = NearestNeighbors(n_neighbors=min(k, len(piece)), algorithm="brute", metric=self._metric)
                 near, places = search.fit(piece).kneighbors(vectors)
                 distances, rows = np.hstack([distances, near]), np.hstack([rows, first + places])
@@ -180,6 +186,7 @@ def neighbour_rows(embeddings: Embeddings, index: NeighbourIndex, k: int) -> Ite
         raise UserError(f"{index.embeddings.folder}: its embeddings are per {index.per}; embed per recording")
     table = embeddings.recordings
     recordings = list(map(KnownRecording, table["record_id"], table["file"]))
+    check_finite(embeddings.vectors, embeddings.folder)
     for first in range(0, len(recordings), _QUERIES_AT_ONCE):
         those = recordings[first : first + _QUERIES_AT_ONCE]
         found = index.query(embeddings.vectors[first : first + _QUERIES_AT_ONCE], k, those)

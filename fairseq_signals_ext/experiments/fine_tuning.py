@@ -14,6 +14,7 @@ from typing import Any, Dict, Iterable, List, Mapping, Sequence, Tuple
 import numpy as np
 
 import fairseq_signals_ext
+from fairseq_signals_ext import processes
 from fairseq_signals_ext.data.manifest import find_manifests
 from fairseq_signals_ext.errors import MissingPackageError, UserError, how_to_install
 from fairseq_signals_ext.evaluation.aggregation import to_recordings
@@ -171,7 +172,7 @@ def run_once(command: Sequence[str], out: Path, inputs: Iterable[Path] = ()) -> 
     log = out / "log.txt"
     with open(log, "ab") as file:
         start = file.tell()
-        status = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+        status = processes.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
     if status:
         said = log.read_bytes()[start:].decode(errors="replace")
         raise UserError(f"{log}: the training ended with status {status}: {_reason(said)}")

@@ -12,6 +12,7 @@ import numpy as np
 from fairseq_signals_ext.data.manifest import FileManifest, ShardManifest, read_manifests
 from fairseq_signals_ext.data.stores import ShardStore
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.files import is_no_text
 from fairseq_signals_ext.leads import parse_leads
 from fairseq_signals_ext.preparation.table import TABLE_NAME, read_table
 from fairseq_signals_ext.readers import Recording, StoredCounts
@@ -158,8 +159,7 @@ class Inputs:
     def name(self, number: int) -> str:
         """The file of a recording, as messages and tables name it; in a shard `NNNNN.npy#ROW`."""
         part, place = self._find(number)
-        # names of files need not be text
-        return os.fsencode(part.name(place)).decode("utf-8", "backslashreplace")
+        return _as_text(part.name(place))
 
     def read(self, number: int) -> Given:
         """A recording, from its file alone.
@@ -168,7 +168,12 @@ class Inputs:
             UserError: it cannot be read.
         """
         part, place = self._find(number)
-        return part.read(place)
+        given = part.read(place)
+        record_id = given.recording.record_id
+        if not is_no_text(record_id):
+            return given
+        # of a file whose name is its record id
+        return given._replace(recording=dataclasses.replace(given.recording, record_id=_as_text(record_id)))
 
     def known(self, number: int) -> Dict[str, Any]:
         """What a table knows of a recording beside its file: attributes of `Recording`."""
@@ -194,6 +199,11 @@ class Inputs:
     def recording(self, number: int) -> Recording:
         """The recording of `given`."""
         return self.given(number).recording
+
+
+def _as_text(name: str) -> str:
+    """The name of a file, which need not be text."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def find_inputs(

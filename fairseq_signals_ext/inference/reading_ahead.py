@@ -100,7 +100,10 @@ def reason_of(error: Exception, name: str) -> str:
     Args:
         name: its file, which the reason need not repeat.
     """
-    if isinstance(error, (MissingPackageError, PlaceError)) or getattr(error, "errno", None) in _NOT_ITS_FAULT:
+    # a name that cannot be encoded is that of a file that was to be written
+    if isinstance(error, (MissingPackageError, PlaceError, UnicodeEncodeError)):
+        raise error
+    if getattr(error, "errno", None) in _NOT_ITS_FAULT:
         raise error
     if isinstance(error, UserError):
         return str(error).replace(f"{name}: ", "", 1)

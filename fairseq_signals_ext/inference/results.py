@@ -1,7 +1,8 @@
 """What a run over many recordings leaves: rows of tables and arrays, kept in parts until all recordings are done.
 
-While a run goes on, `OUT/.unfinished` has a part for every thousand recordings or so, `START-END.jsonl` with a row a
-line and `START-END.npy` with arrays; `settings.json` says of which run. The files that a user sees are made of the
+While a run goes on, `OUT/.unfinished` has a part for every thousand recordings or so, `START-END.jsonl` with a row per
+line and `START-END.npy` with arrays; `settings.json` says of which run. The last line of a part has the checksums of
+its rows and arrays; what was done from a damaged part on is done again. The files that a user sees are made of the
 parts at the end.
 """
 
@@ -10,8 +11,10 @@ import csv
 import json
 import math
 import operator
+import re
 import shutil
 import time
+import zlib
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Type
@@ -28,6 +31,7 @@ _REJECTED = "rejected"
 _SETTINGS = "settings.json"
 _PART_RECORDINGS, _PART_SECONDS, _PART_BYTES = 1000, 30.0, 2**26
 _ROWS_AT_ONCE = 10_000
+_PIECE_BYTES = 2**20
 
 # name of a column: its type, as pyarrow calls it
 Columns = Mapping[str, str]
@@ -79,7 +83,7 @@ class Results:
         self._folder.mkdir(parents=True, exist_ok=True)
         remove_unfinished(self._folder)
         _agree(self._folder / _SETTINGS, settings)
-        self.done = self._start = self._end_of_parts()
+        self.done = self._start = _checked(self._parts())
         self._lines, self._arrays = _Rows(), _Rows()
         self._written = time.monotonic()
 
@@ -120,7 +124,7 @@ class Results:
             with open(part, encoding="utf-8") as file:
                 for line in file:
                     name, row = json.loads(line)
-                    if name == table:
+                    if name == table:  # the last line is of none
                         yield row
 
     def arrays(self) -> Iterator[np.ndarray]:
@@ -152,20 +156,50 @@ class Results:
         # numbers in the names are of one length
         return sorted(self._folder.glob("*.jsonl"))
 
-    def _end_of_parts(self) -> int:
-        parts = self._parts()
-        return int(parts[-1].stem.split("-")[1]) if parts else 0
-
     def _write_part(self) -> None:
         if self.done > self._start:
             part = self._folder / f"{self._start:010d}-{self.done:010d}.jsonl"
+            array = part.with_suffix(".npy")
             if self._arrays.counted:
-                with atomic(part.with_suffix(".npy")) as temporary, open(temporary, "wb") as file:
+                with atomic(array) as temporary, open(temporary, "wb") as file:
                     np.save(file, np.concatenate(self._arrays.counted))
+            content = "".join(f"{line}\n" for line in self._lines.counted).encode()
+            checksums = json.dumps([None, [zlib.crc32(content), _checksum(array)]])
             with atomic(part) as temporary:
-                temporary.write_text("".join(f"{line}\n" for line in self._lines.counted), encoding="utf-8")
+                temporary.write_bytes(content + f"{checksums}\n".encode())
         self._start, self._written = self.done, time.monotonic()
         self._lines, self._arrays = _Rows(), _Rows()
+
+
+def _checked(parts: Sequence[Path]) -> int:
+    """The number of recordings that parts hold, from the first on; from a damaged one on they are removed."""
+    done = 0
+    for number, part in enumerate(parts):
+        if not _is_whole(part, done):
+            for damaged in parts[number:]:
+                for path in (damaged, damaged.with_suffix(".npy")):
+                    path.unlink(missing_ok=True)
+            break
+        done = int(part.stem.split("-")[1])
+    return done
+
+
+def _is_whole(part: Path, start: int) -> bool:
+    named = re.fullmatch(r"(\d{10})-(\d{10})", part.stem)
+    *lines, checksums = part.read_bytes().splitlines(keepends=True) or [b""]
+    recorded = [None, [zlib.crc32(b"".join(lines)), _checksum(part.with_suffix(".npy"))]]
+    return named is not None and int(named[1]) == start and checksums == f"{json.dumps(recorded)}\n".encode()
+
+
+def _checksum(path: Path) -> Optional[int]:
+    """CRC-32 of a file, some at a time; None if there is none."""
+    if not path.exists():
+        return None
+    checksum = 0
+    with open(path, "rb") as file:
+        while piece := file.read(_PIECE_BYTES):
+            checksum = zlib.crc32(piece, checksum)
+    return checksum
 
 
 def check_results(out: Path, files: Sequence[str], resume: bool, overwrite: bool) -> None:
@@ -190,7 +224,8 @@ def _agree(path: Path, settings: Mapping[str, Any]) -> None:
         return
     theirs: Dict[str, Any] = {}
     with contextlib.suppress(ValueError):
-        theirs = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
+        theirs = found if isinstance(found, dict) else {}
     differing = [name for name in ours if theirs.get(name) != ours[name]]
     if differing:
         raise UserError(

@@ -1,5 +1,6 @@
 """Nearest neighbours equal a naive search, and only embeddings of one model are compared."""
 
+import json
 import shutil
 
 import numpy as np
@@ -74,7 +75,7 @@ def test_one_vector_and_wrong_ones():
     assert rows.tolist() == [[1]] and len(index) == 3
     for vectors, k, message in (
         (np.zeros(4), 1, "their shape is 1 x 4; the index has 3 dimensions"),
-        (np.full(3, np.nan), 1, "some are not finite"),
+        (np.full(3, np.nan), 1, "not finite"),
         (np.zeros(3), 0, "0 neighbours: ask for at least 1"),
     ):
         with pytest.raises(UserError, match=message):
@@ -163,3 +164,22 @@ def test_segments_have_no_table_of_neighbours(run, tmp_path):
     assert index.facts(index.query(vectors[1], 1)[1][0])[0].file.endswith("00000.npy#1")
     message = error_of("embed", "--from", tmp_path, "--index", tmp_path)
     assert "its embeddings are per segment; embed per recording" in message
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("which", ["known", "given", "map", "probe"])
+def test_values_that_are_no_numbers_are_one_line(run, tmp_path, value, which):
+    for name in ("known", "given"):
+        shutil.copytree(run / "known", tmp_path / name)
+    damaged = tmp_path / ("given" if which == "map" else "known" if which == "probe" else which)
+    if which == "probe":
+        facts = json.loads((damaged / "embedding.json").read_text())
+        facts["probe"][0] = value
+        (damaged / "embedding.json").write_text(json.dumps(facts))
+    else:
+        vectors = np.load(damaged / "embeddings.npy")
+        vectors[-1, 0] = value
+        np.save(damaged / "embeddings.npy", vectors)
+    wanted = ["--umap"] if which == "map" else ["--index", tmp_path / "known"]
+    message = error_of("embed", "--from", tmp_path / "given", "--out", tmp_path / "out", *wanted)
+    assert message.startswith(f"error: {damaged}") and "\n" not in message

@@ -78,6 +78,24 @@ def test_a_run_that_was_killed_goes_on_in_its_folder(tmp_path):
     assert steps(out) == 2 and json.loads((out / "run.json").read_text())["done"] is True
 
 
+def test_a_run_ends_with_the_one_that_started_it(tmp_path):
+    """Also where that is killed and can end nobody."""
+    out = tmp_path / "a"
+    wait = [sys.executable, "-c", STEP + "; import time; time.sleep(60)", str(out / "steps")]
+    run = f"run_once({wait!r}, Path({str(out)!r}))"
+    script = f"from pathlib import Path; from {experiments.__name__} import run_once; {run}"
+    process = subprocess.Popen([sys.executable, "-c", script], start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not (out / "steps").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    with pytest.raises(ProcessLookupError):  # its process group is empty when all have ended
+        while time.monotonic() < deadline:
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)
+
+
 @pytest.mark.parametrize(
     ("printed", "reason"),
     [

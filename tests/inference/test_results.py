@@ -134,3 +134,38 @@ def test_an_unfinished_run_is_not_forgotten(tmp_path):
     with Results(tmp_path, FILES, {"of": "letters"}, overwrite=True) as kept:
         assert kept.done == 0
     assert json.loads((tmp_path / ".unfinished" / "settings.json").read_text()) == {"of": "letters"}
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "empty", "gone", "text", "array flipped", "array gone", "renamed"])
+def test_what_was_done_from_a_damaged_part_on_is_done_again(tmp_path, monkeypatch, how):
+    monkeypatch.setattr(results, "_PART_RECORDINGS", 4)
+    expected = run(tmp_path / "whole", 30)
+    with pytest.raises(Interrupted):
+        run(tmp_path / "broken", 30, stop=18)
+    suffix = ".npy" if how.startswith("array") else ".jsonl"
+    damaged = sorted((tmp_path / "broken" / ".unfinished").glob(f"*{suffix}"))[2]
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    if how.endswith("gone"):
+        damaged.unlink()
+    elif how == "renamed":
+        damaged.rename(damaged.with_name("0000000009-0000000012.jsonl"))
+    else:
+        kinds = {"cut": content[: len(content) // 2], "empty": b"", "text": b"[]\nx\n"}
+        damaged.write_bytes(kinds.get(how, content))
+    with Results(tmp_path / "broken", FILES, {"of": "numbers"}, resume=True) as kept:
+        assert kept.done == 8
+    found = run(tmp_path / "broken", 30, resume=True)
+    assert found[0] == expected[0]
+    np.testing.assert_array_equal(found[1], expected[1])
+    for name in ("t.csv", "rejected.csv"):
+        assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize("content", [b"[]", b"7", b"", b"\xff", b'{"of": ["numbers"]}'])
+def test_damaged_settings_are_one_line(tmp_path, content):
+    with pytest.raises(Interrupted):
+        run(tmp_path, 5, stop=3)
+    (tmp_path / ".unfinished" / "settings.json").write_bytes(content)
+    with pytest.raises(UserError, match="another of; give the same, or begin again with --overwrite"):
+        run(tmp_path, 5, resume=True)

@@ -97,4 +97,6 @@ def test_processes_end_with_their_parent(name, number, world, tmp_path):
     started, seconds = killed_in_its_work(command_line(name, world, tmp_path / "out"), temporary, number)
     print(f"\n{name:10} {number.name}: {started} processes gone after {seconds:.1f} s")
     assert started >= 2 and seconds < _SECONDS_TO_END
-    assert list(temporary.iterdir()) == []
+    # torch's cache; and of workers that are terminated by torch itself
+    own = ("torchinductor_", "pymp-") if name in ("evaluate", "train") else ()
+    assert [path for path in temporary.iterdir() if not path.name.startswith(own)] == []
