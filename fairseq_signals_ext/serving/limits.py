@@ -34,7 +34,7 @@ class Limits:
         arriving: requests that may be arriving, or wait for their turn; of the others nothing is read.
         small_bytes: of a request; more is read of `at_once` requests only, which bounds memory and disk.
         readers: processes that read, with `quick_seconds` and `quick_bytes` of memory for each upload. Seconds are of
-            the processor, so that others that use it change nothing, or three times as many by the clock.
+            the processor, so that others that use it change nothing; by the clock there is a multiple of them.
         short_seconds: a longer recording, and one whose reading takes more than that, is taken by `slow_at_once`
             places of their own, so that the others do not wait for it.
         slow_waiting: uploads that may wait for these places.
@@ -53,7 +53,7 @@ class Limits:
     arriving: int = 256
     small_bytes: int = 1_000_000
     readers: int = 4
-    quick_seconds: float = 0.3
+    quick_seconds: float = 0.2
     quick_bytes: int = 500_000_000
     short_seconds: float = 60.0
     slow_at_once: int = 2

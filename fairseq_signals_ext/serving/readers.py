@@ -10,8 +10,8 @@ from fairseq_signals_ext.serving.stoppable import ProcessEnded, StoppableProcess
 
 __all__ = ["OutOfTime", "ProcessEnded", "Readers"]
 
-# times the seconds of the processor; and how often one looks in as many
-_BY_THE_CLOCK, _LOOKS = 3, 4
+# times that one looks in the seconds that a call may take
+_LOOKS = 4
 
 
 class OutOfTime(Exception):
@@ -25,12 +25,21 @@ class Readers:
 
     Args:
         number: of processes; the others wait.
-        seconds: that a call may take, of the processor, or three times as many by the clock.
+        seconds: of the processor that a call may take, where the system says them.
+        clock_seconds: that it may take by the clock.
         memory, niceness, modules: as `StoppableProcess`.
     """
 
-    def __init__(self, number: int, seconds: float, memory: int, niceness: int = 0, modules: Sequence[str] = ()):
-        self._seconds = seconds
+    def __init__(
+        self,
+        number: int,
+        seconds: float,
+        clock_seconds: float,
+        memory: int,
+        niceness: int = 0,
+        modules: Sequence[str] = (),
+    ):
+        self._seconds, self._clock_seconds = seconds, clock_seconds
         self._start = lambda: StoppableProcess(memory, niceness, modules)
         self._number = number
         self._places = asyncio.Semaphore(number)
@@ -70,19 +79,20 @@ class Readers:
                     self._in_thread(self._replace, process)
 
     async def _wait(self, process: StoppableProcess, running: "asyncio.Future[Any]") -> None:
-        began, used = time.monotonic(), process.seconds_used()
+        end = time.monotonic() + self._clock_seconds
         while not (await asyncio.wait([running], timeout=self._seconds / _LOOKS))[0]:
-            now = process.seconds_used()
-            is_over = used is not None and now is not None and now - used > self._seconds
-            if is_over or time.monotonic() - began > _BY_THE_CLOCK * self._seconds:
+            if (process.processor_seconds or 0) > self._seconds or time.monotonic() > end:
                 raise OutOfTime
 
     def end(self) -> None:
         """End the processes, whatever they do."""
         self._is_ending = True
         for process in list(self._all):
+            process.stop()
+        for process in list(self._all):
             process.close()
-        self._threads.shutdown(wait=True)
+        # one that is being started ends when it has started, or with this process
+        self._threads.shutdown(wait=False)
 
     def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> "asyncio.Future[Any]":
         future = asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)

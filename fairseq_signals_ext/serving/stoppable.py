@@ -17,6 +17,7 @@ from fairseq_signals_ext.readers.facts import shown
 # of the kernel's -1000 to 1000: where memory ends, this process goes and not the one that serves
 _EXPENDABLE = "500"
 _SECONDS_TO_END = 5
+_SECONDS_OF_REST = 1
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class StoppableProcess:
         self._connection, theirs = context.Pipe()
         arguments = (theirs, os.getpid(), memory, niceness, modules)
         self._process = context.Process(target=_work, args=arguments, daemon=True)
+        self._used_before: Optional[float] = None
         self._process.start()
         theirs.close()
         try:
@@ -61,8 +63,12 @@ class StoppableProcess:
             ProcessEnded: see there.
             MemoryError: it needs more than it may.
         """
+        self._used_before = None
         try:
             self._connection.send((function, arguments))
+            # it may still be importing, which is no fault of this call
+            self._connection.recv()
+            self._used_before = self._processor_seconds()
             is_result, found = self._connection.recv()
         except (EOFError, OSError) as error:
             raise ProcessEnded from error
@@ -70,8 +76,13 @@ class StoppableProcess:
             return found
         raise found
 
-    def seconds_used(self) -> Optional[float]:
-        """Time of the processor that it has used; None where the system does not say it."""
+    @property
+    def processor_seconds(self) -> Optional[float]:
+        """Time of the processor that the call in work has taken; None where the system does not say it."""
+        used = self._processor_seconds()
+        return None if used is None or self._used_before is None else used - self._used_before
+
+    def _processor_seconds(self) -> Optional[float]:
         with contextlib.suppress(OSError):
             # user's and the system's, after a name that may have blanks
             times = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
@@ -101,7 +112,8 @@ def _work(connection: Any, parent: int, memory: int, niceness: int, modules: Seq
         Path("/proc/self/oom_score_adj").write_text(_EXPENDABLE)
     connection.send(None)
     for module in modules:
-        if connection.poll():
+        # not while there is much to do, as when others like this one were just stopped
+        if connection.poll(_SECONDS_OF_REST):
             break
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
@@ -109,6 +121,7 @@ def _work(connection: Any, parent: int, memory: int, niceness: int, modules: Seq
     with contextlib.suppress(EOFError, OSError):
         while True:
             function, arguments = connection.recv()
+            connection.send(None)
             _limit_memory(memory)
             try:
                 connection.send(_outcome(function, arguments))

@@ -19,6 +19,8 @@ from fairseq_signals_ext.serving.refusals import refusal_of
 from fairseq_signals_ext.serving.upload import Upload
 
 _NICENESS = 10
+# time by the clock for a second of the processor: others may use it, and what waits for nothing must end, too
+_QUICK_CLOCK, _SLOW_CLOCK = 15, 3
 
 Read = Callable[[Upload, Limits, float], ReadUpload]
 ReadShort = Callable[[Upload, Limits, float], Optional[ReadUpload]]
@@ -59,8 +61,10 @@ class Work:
         self._read_short, self._read = read_short, read
         self._at_once = asyncio.Semaphore(limits.at_once)
         self._slow, self._slow_waiting = asyncio.Semaphore(limits.slow_at_once), 0
-        self._readers = Readers(limits.readers, limits.quick_seconds, limits.quick_bytes, modules=MODULES)
-        self._slow_readers = Readers(limits.slow_at_once, limits.read_seconds, limits.read_bytes, _NICENESS)
+        quick = (limits.quick_seconds, _QUICK_CLOCK * limits.quick_seconds, limits.quick_bytes)
+        slow = (limits.read_seconds, _SLOW_CLOCK * limits.read_seconds, limits.read_bytes)
+        self._readers = Readers(limits.readers, *quick, modules=MODULES)
+        self._slow_readers = Readers(limits.slow_at_once, *slow, niceness=_NICENESS)
         self._runner, self._slow_runner = ThreadPoolExecutor(1, "model"), ThreadPoolExecutor(1, "slow")
         self._turns = Turns()
 

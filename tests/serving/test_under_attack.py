@@ -1,5 +1,6 @@
 """The command in a process of its own: how it ends, and how good uploads fare beside hostile ones."""
 
+import contextlib
 import http.client
 import logging
 import os
@@ -73,20 +74,20 @@ def test_what_a_killed_service_leaves_is_removed_by_the_next(checkpoint, tmp_pat
     for folder in folders:
         folder.mkdir()
     options = {"command": FAILING, "temporary": temporary}
-    with running(folders[0], checkpoint, "--port", 0, **options) as first:
-        with running(folders[1], checkpoint, "--port", 0, **options) as second:
-            for served in (first, second):
-                in_background(ask, served.address, "sleeps")
-            assert eventually(lambda: len(list(temporary.glob(f"{PREFIX}*/sleeps.csv"))) == 2)
-            children = first.children()
-            first.process.kill()
-            first.process.wait(10)
-            assert eventually(lambda: not any(map(is_running, children)), 5), "its readers outlive it"
-            assert len(list(temporary.iterdir())) == 2
-            with running(folders[2], checkpoint, "--port", 0, **options):
-                (living,) = temporary.iterdir()
-            assert second.end() == 0
-    assert not list(temporary.iterdir()), living
+    with contextlib.ExitStack() as held:
+        first, second = (held.enter_context(running(one, checkpoint, "--port", 0, **options)) for one in folders[:2])
+        for served in (first, second):
+            in_background(ask, served.address, "sleeps")
+        assert eventually(lambda: len(list(temporary.glob(f"{PREFIX}*/sleeps.csv"))) == 2)
+        children = first.children()
+        first.process.kill()
+        first.process.wait(10)
+        assert eventually(lambda: not any(map(is_running, children)), 5), "its readers outlive it"
+        assert len(list(temporary.iterdir())) == 2
+        with running(folders[2], checkpoint, "--port", 0, **options):
+            assert len(list(temporary.iterdir())) == 1, "that of the living one"
+        assert second.end() == 0
+    assert not list(temporary.iterdir())
 
 
 def request_of(files, data=None):
