@@ -13,6 +13,7 @@ weights are compared bit by bit with those of the checkpoint.
 import argparse
 import logging
 import multiprocessing
+import os
 import resource
 import subprocess
 import sys
@@ -24,6 +25,8 @@ from typing import Any, Callable, List, NamedTuple, Optional
 import numpy as np
 from loading import hand_over, machine
 from training import write_recordings
+
+from fairseq_signals_ext import processes
 
 CONFIGS = Path(__file__).parents[1] / "examples" / "ecg_fm" / "fine_tuning"
 FORMATS = ("safetensors", "torchscript", "onnx", "ecg-fm")
@@ -87,7 +90,7 @@ def fine_tune(pretrained: Path, folder: Path) -> Path:
     command += ["++optimization.max_update=2", "++checkpoint.no_save_optimizer_state=true", "++common.cpu=true"]
     command += [f"common.user_dir={fairseq_signals_ext.user_dir()}", f"hydra.run.dir={folder / 'run'}"]
     command.append(f"checkpoint.save_dir={folder / 'run'}")
-    subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    processes.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return folder / "run" / "checkpoint_last.pt"
 
 
@@ -111,7 +114,7 @@ def fingerprints(file: Path) -> Any:
 
 def apart(step: Callable[..., Any], *args: Any) -> Any:
     """What a step returns, how many seconds it takes and how many bytes, in a new process."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    with multiprocessing.get_context("spawn").Pool(1, processes.end_with, (os.getpid(),)) as pool:
         return pool.apply(_measured, (step, *args))
 
 

@@ -31,6 +31,7 @@ import scipy.io
 import torch
 from tqdm import tqdm
 
+from fairseq_signals_ext import processes
 from fairseq_signals_ext.data.augmentations import AugmentationSettings
 from fairseq_signals_ext.data.ecg_dataset import EcgDataset
 from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
@@ -191,7 +192,7 @@ def open_collection(recordings: int) -> List[str]:
     """Rows of the table about the large collection, measured in a fresh process."""
     with tempfile.TemporaryDirectory() as name:
         write_collection(Path(name), recordings, shard_size=2048)
-        done = subprocess.run(
+        done = processes.run(
             [sys.executable, __file__, "--open", name], stdout=subprocess.PIPE, text=True, check=True
         ).stdout.split()
     seconds, before, after, *workers = (float(value) for value in done)

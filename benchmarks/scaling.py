@@ -24,6 +24,7 @@ from loading import hand_over, machine
 from preparation import quiet, write_records
 from tqdm import tqdm
 
+from fairseq_signals_ext import processes
 from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.preparation.counts import Processing
 from fairseq_signals_ext.preparation.pipeline import RunOptions, prepare
@@ -88,7 +89,7 @@ def measure_gain(folder: Path) -> float:
         ]
         command = [sys.executable, str(PREPARE), "wfdb", str(folder / "many" / "400"), *options]
         start = time.perf_counter()
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        processes.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         seconds.append(time.perf_counter() - start)
     return seconds[0] / seconds[1]
 
@@ -171,7 +172,7 @@ PARTS: Dict[str, Callable[[Path], Tuple[float, float]]] = {"tables": make_tables
 def in_a_process(part: str) -> Tuple[float, float]:
     """Seconds and GB of one of `PARTS`."""
     command = [sys.executable, __file__, "--part", part]
-    seconds, memory = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-2:]
+    seconds, memory = processes.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-2:]
     return float(seconds), float(memory)
 
 

@@ -32,6 +32,7 @@ from loading import LEADS, RATE, SEGMENT, write_collection
 from tqdm import tqdm
 
 import fairseq_signals_ext
+from fairseq_signals_ext import processes
 from fairseq_signals_ext.data.shards import ShardWriter
 
 PAIRS = 171
@@ -198,7 +199,7 @@ def measure_reading(gigabytes: float) -> List[str]:
                 return [*rows, f"| not measured: {error} | | |"]
             command = [sys.executable, __file__, str(folder), str(group), *overrides]
             try:
-                done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+                done = processes.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
             finally:
                 group.rmdir()
             rows.append(f"| {size:.2f} GB, {label} | {float(done[-2]):.2f} | {float(done[-1]):.1f} |")

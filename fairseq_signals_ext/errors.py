@@ -25,7 +25,7 @@ _EXTRAS = {
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 # why a place cannot be written or read, and what to do
-_PLACE_HINTS = {
+PLACE_HINTS = {
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give another place, or mend its permissions"),
     **dict.fromkeys(NO_SPACE, "free some, or give another place"),
     **dict.fromkeys((errno.ENOTDIR, errno.EFBIG, errno.ENAMETOOLONG), "give another place"),
@@ -65,12 +65,12 @@ class PlaceError(OSError, UserError):
     @classmethod
     def of(cls, error: OSError) -> Optional["PlaceError"]:
         """The same for an error of the system; None if that has another reason."""
-        if error.errno not in _PLACE_HINTS or not (error.filename or error.errno in NO_SPACE):
+        if error.errno not in PLACE_HINTS or not (error.filename or error.errno in NO_SPACE):
             return None
         return cls(error.errno, os.strerror(error.errno), error.filename)
 
     def __str__(self) -> str:
-        return self.with_hint(_PLACE_HINTS.get(self.errno or 0, "give another place"))
+        return self.with_hint(PLACE_HINTS.get(self.errno or 0, "give another place"))
 
     def with_hint(self, hint: str) -> str:
         """The message with another way out."""

@@ -13,7 +13,7 @@ import uuid
 from pathlib import Path
 from typing import Iterable, Iterator, Optional, Sequence, Set
 
-from fairseq_signals_ext.errors import NO_SPACE, PlaceError, UserError
+from fairseq_signals_ext.errors import NO_SPACE, PLACE_HINTS, PlaceError, UserError
 
 _LONGEST_NAME = 120
 _KEPT_BY_WINDOWS = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(10))}
@@ -119,7 +119,9 @@ def _explaining_places(temporary: Path) -> Iterator[None]:
         number, named, target = (getattr(error, name, None) for name in ("errno", "filename", "filename2"))
         if not isinstance(number, int) and not _has_room(temporary.parent):
             number, named = errno.ENOSPC, None
-        if not isinstance(number, int) or not (named is None or temporary.name in Path(os.fsdecode(named)).parts):
+        # errors of writing name no file; others without one are not of a place, such as a network's
+        is_here = number in PLACE_HINTS if named is None else temporary.name in Path(os.fsdecode(named)).parts
+        if not isinstance(number, int) or not is_here:
             raise
         place = temporary.parent if target is None else os.fsdecode(target)
         raise PlaceError(number, os.strerror(number), os.fspath(place)) from error
@@ -128,19 +130,20 @@ def _explaining_places(temporary: Path) -> Iterator[None]:
 def _has_room(folder: Path) -> bool:
     try:
         require_room(folder, _LITTLE)
-    except PlaceError as error:
-        return error.errno not in NO_SPACE
+    except PlaceError:
+        return False
     return True
 
 
 def require_room(folder: Path, size: int) -> None:
-    """Raise a `PlaceError` unless so many bytes can be written to a folder."""
+    """Raise a `PlaceError` if a folder has no room for so many bytes."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)
-    except OSError as error:
-        raise PlaceError(error.errno, error.strerror, os.fspath(folder)) from error
+    except OSError as error:  # where it is another, writing will tell
+        if error.errno in NO_SPACE:
+            raise PlaceError(error.errno, os.strerror(error.errno), os.fspath(folder)) from error
 
 
 @contextlib.contextmanager

@@ -102,6 +102,15 @@ COMMANDS = {
 }
 
 
+def write_files(folder: Path, names: Sequence[str]) -> Path:
+    """Recordings in files of these names, in `folder/files`; returns `folder`."""
+    (folder / "files").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in names:
+        np.save(folder / "files" / f"{name}.npy", made_up_counts(rng, 5000) / 1000)
+    return folder
+
+
 def make_world(folder: Path, recordings: int = 6, names: Sequence[str] = ()) -> Path:
     """Inputs of all commands.
 
@@ -109,10 +118,7 @@ def make_world(folder: Path, recordings: int = 6, names: Sequence[str] = ()) -> 
         names: of the recordings.
     """
     names = names or [f"ecg{number}" for number in range(recordings)]
-    (folder / "files").mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for name in names:
-        np.save(folder / "files" / f"{name}.npy", made_up_counts(rng, 5000) / 1000)
+    write_files(folder, names)
     checkpoint = made_up_checkpoint(path=folder / "model.pt").state
     history = [{"criterion_name": "", "optimizer_name": "", "num_updates": 1, "lr_scheduler_state": {}}]
     checkpoint.update(optimizer_history=history, extra_state={"train_iterator": {"epoch": 1}}, args=None)

@@ -2,8 +2,10 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -142,6 +144,33 @@ def test_other_errors_of_the_system_stay_what_they_are(monkeypatch, error):
     monkeypatch.setattr("fairseq_signals_ext.commands.curve.run", fails)
     with pytest.raises(type(error)):
         main(["curve", "run"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_command_in_order(monkeypatch, capsys, number):
+    ended = []
+
+    def waits(options):
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+        finally:
+            ended.append("in order")
+
+    monkeypatch.setattr("fairseq_signals_ext.commands.curve.run", waits)
+    assert main(["curve", "run"]) == 128 + number
+    assert ended == ["in order"] and capsys.readouterr().err == "\ninterrupted\n"
+    assert signal.getsignal(number) == signal.SIG_DFL
+
+
+def test_names_of_files_do_not_break_the_line(monkeypatch):
+    def fails(options):
+        raise UserError("a\nb\x1b[2J\udcff\u2028: no such file")
+
+    monkeypatch.setattr("fairseq_signals_ext.commands.curve.run", fails)
+    with pytest.raises(SystemExit) as stopped:
+        main(["curve", "run"])
+    assert stopped.value.code == r"error: a\nb\x1b[2J\udcff\u2028: no such file"
 
 
 _LOGGING = """

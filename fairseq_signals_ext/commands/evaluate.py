@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Sequence, Tu
 
 from fairseq_signals_ext.commands._entry import run_command
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.files import check_folder_name, check_free, only_one
+from fairseq_signals_ext.files import check_folder_name, check_free, only_one, remove_unfinished
 
 if TYPE_CHECKING:
     from fairseq_signals_ext.evaluation.evaluating import Evaluation, EvaluationSettings, Thresholds
@@ -116,6 +116,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     names, subsets = _names(args, models), _subsets(args)
     folders = _folders(args.out, names, subsets)
     for folder in folders.values():
+        remove_unfinished(folder)
         check_free(folder, report.FILES, args.overwrite)
     if len(names) > 1:
         check_free(args.out, comparison.FILES, args.overwrite)

@@ -17,13 +17,17 @@ from fairseq_signals_ext.cli import main
 from fairseq_signals_ext.files import LOCK_NAME
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
-# their results, or the pictures in them, are large, or take long
-_LONGER = ("predict parquet", "embed parquet", "explain png", "report", "evaluate", "export onnx", "export ecg-fm")
+# those whose test is an ordinary one; all are proofs
+QUICK = ("predict", "explain", "prepare", "label", "export safetensors", "config convert")
 # torch numbers what it traces
 _OTHER_EACH_TIME = ("export torchscript",)
-SOME_SLOW = [pytest.param(name, marks=[pytest.mark.slow] * (name in _LONGER)) for name in COMMANDS]
 # that go on, or begin again, in a folder of theirs
 WITH_A_FOLDER = [name for name in COMMANDS if name not in ("verify", "config convert", "curve")]
+
+
+def some_slow(*quick, of=COMMANDS):
+    """Parameters: commands, of which all but some are slow."""
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name not in quick)) for name in of]
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +100,7 @@ def full_disk(name, world, disk, steps, told):
     assert run(name, world, disk) == 0
     expected = contents(disk)
     size = sum(map(len, expected.values())) - sum(map(len, before.values()))
-    points = sorted({0, 1, 2, *(size * step // (steps * PAGE) for step in range(steps))})
+    points = sorted({0, 1, *(size * step // (steps * PAGE) for step in range(steps))})
     failed = 0
     for pages in points:
         emptied(disk)
@@ -114,7 +118,7 @@ def full_disk(name, world, disk, steps, told):
     told(name, f"full disk, at {len(points)} points", f"{failed} times one line, then as undisturbed")
 
 
-@pytest.mark.parametrize("name", SOME_SLOW)
+@pytest.mark.parametrize("name", some_slow(*QUICK))
 def test_full_disk(name, world, disk, told):
     full_disk(name, world, disk, 2, told)
 
@@ -145,9 +149,7 @@ def test_another_run(name, world, tmp_path, told):
     told(name, "another run in its folder", "one line")
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in _LONGER)) for name in WITH_A_FOLDER]
-)
+@pytest.mark.parametrize("name", some_slow(*QUICK, of=WITH_A_FOLDER))
 def test_a_killed_run(name, world, tmp_path, told):
     """Its lock does not count, and what it left unfinished is removed."""
     command = COMMANDS[name]
@@ -163,7 +165,7 @@ def test_a_killed_run(name, world, tmp_path, told):
     told(name, "lock and pieces of a killed run", "right result")
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", some_slow(*QUICK))
 def test_read_only_disk(name, world, disk, told):
     COMMANDS[name].place(world, disk)
     before = contents(disk)
@@ -175,7 +177,7 @@ def test_read_only_disk(name, world, disk, told):
 
 
 @pytest.mark.skipif(not hasattr(os, "seteuid") or os.geteuid() != 0, reason="only root can be another user")
-@pytest.mark.parametrize("name", ["predict", "prepare", "label", "curve", "config convert", "export ecg-fm"])
+@pytest.mark.parametrize("name", some_slow("predict", "label", of=[*QUICK, "curve", "export ecg-fm"]))
 def test_folder_of_another_user(name, world, told):
     command = COMMANDS[name]
     with tempfile.TemporaryDirectory() as made:
@@ -209,7 +211,7 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("name", SOME_SLOW)
+@pytest.mark.parametrize("name", some_slow("predict", "prepare", "label", "config convert"))
 def test_names_of_folders(name, world, tmp_path, told):
     for kind, folder in NAMES.items():
         place = tmp_path / folder
@@ -223,8 +225,8 @@ def test_names_of_folders(name, world, tmp_path, told):
         told(name, f"folder with {kind}", "one line" if outcome else "right result")
 
 
-@pytest.mark.parametrize("umask", [0o000, 0o077, 0o777], ids=oct)
-@pytest.mark.parametrize("name", SOME_SLOW)
+@pytest.mark.parametrize("umask", [0o077, *(pytest.param(one, marks=pytest.mark.slow) for one in (0o000, 0o777))])
+@pytest.mark.parametrize("name", some_slow(*QUICK))
 def test_umask(name, umask, world, tmp_path, told):
     """Files have the rights that the umask leaves."""
     (tmp_path / "place").mkdir()

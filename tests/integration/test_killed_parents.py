@@ -8,7 +8,7 @@ import time
 
 import psutil
 import pytest
-from disturbing import COMMANDS, make_world
+from disturbing import COMMANDS, make_world, write_files
 from made_up import write_shards
 from running import SMALL, train_command
 
@@ -26,6 +26,12 @@ def world(tmp_path_factory):
     folder = make_world(tmp_path_factory.mktemp("world"), recordings=_FILES)
     write_shards(folder / "train", [5000] * 64)
     return folder
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """The same, of recordings alone."""
+    return write_files(tmp_path_factory.mktemp("source"), [f"ecg{number}" for number in range(_FILES)])
 
 
 def command_line(name, world, out):
@@ -82,7 +88,10 @@ def killed_in_its_work(command, temporary, number):
             one.kill()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGKILL, *(pytest.param(one, marks=pytest.mark.slow) for one in (signal.SIGTERM, signal.SIGHUP))],
+)
 @pytest.mark.parametrize(
     "name",
     [
@@ -90,7 +99,8 @@ def killed_in_its_work(command, temporary, number):
         *(pytest.param(one, marks=pytest.mark.slow) for one in ("verify", "predict", "embed", "evaluate", "train")),
     ],
 )
-def test_processes_end_with_their_parent(name, number, world, tmp_path):
+def test_processes_end_with_their_parent(name, number, request, tmp_path):
+    world = request.getfixturevalue("source" if name == "prepare" else "world")
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     (tmp_path / "out").mkdir()
