@@ -1,10 +1,9 @@
 """Processes that read uploads, so that the service goes on whatever a file does to the one that reads it."""
 
 import asyncio
-import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable, List, Sequence, Set
+from typing import Any, Callable, Sequence, Set, Union
 
 from fairseq_signals_ext.serving.stoppable import ProcessEnded, StoppableProcess
 
@@ -42,17 +41,21 @@ class Readers:
         self._seconds, self._clock_seconds = seconds, clock_seconds
         self._start = lambda: StoppableProcess(memory, niceness, modules)
         self._number = number
-        self._places = asyncio.Semaphore(number)
-        self._idle: List[StoppableProcess] = []
+        # processes that wait for a call, or errors of those that could not be started
+        self._idle: "asyncio.Queue[Union[StoppableProcess, BaseException]]" = asyncio.Queue()
         self._all: Set[StoppableProcess] = set()
-        self._is_ending = False
-        # a process may have a call while others are ended and started
-        self._threads = ThreadPoolExecutor(2 * number + 1, "readers")
+        # those that there are and those that are being started; calls that wait for one
+        self._started = self._waiting = 0
+        self._is_warm = self._is_ending = False
+        self._callers = ThreadPoolExecutor(number, "reader")
+        # one after the other, so that the first is soon there
+        self._starter = ThreadPoolExecutor(1, "starter")
 
     def warm(self) -> None:
-        """Start the processes now, and not when they are needed."""
-        for _ in range(self._number - len(self._all)):
-            self._in_thread(self._add_idle)
+        """Have all processes ready from now on, and not when they are needed."""
+        self._is_warm = True
+        for _ in range(self._number - self._started):
+            self._add()
 
     async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """What a function of a module gives, or raises, in one of the processes.
@@ -63,26 +66,18 @@ class Readers:
             OSError: no process can be started.
             MemoryError: it needs more than it may.
         """
-        async with self._places:
-            process = await self._in_thread(self._take)
-            running = self._in_thread(process.call, function, *arguments)
-            is_sound = False
-            try:
-                await self._wait(process, running)
-                is_sound = not isinstance(running.exception(), (ProcessEnded, MemoryError))
-                return running.result()
-            finally:
-                if is_sound:
-                    self._idle.append(process)
-                else:
-                    process.stop()
-                    self._in_thread(self._replace, process)
-
-    async def _wait(self, process: StoppableProcess, running: "asyncio.Future[Any]") -> None:
-        end = time.monotonic() + self._clock_seconds
-        while not (await asyncio.wait([running], timeout=self._seconds / _LOOKS))[0]:
-            if (process.processor_seconds or 0) > self._seconds or time.monotonic() > end:
-                raise OutOfTime
+        process = await self._take()
+        running = _in_thread(self._callers, process.call, function, *arguments)
+        is_sound = False
+        try:
+            await self._wait(process, running)
+            is_sound = not isinstance(running.exception(), (ProcessEnded, MemoryError))
+            return running.result()
+        finally:
+            if is_sound:
+                self._idle.put_nowait(process)
+            else:
+                self._replace(process)
 
     def end(self) -> None:
         """End the processes, whatever they do."""
@@ -92,28 +87,55 @@ class Readers:
         for process in list(self._all):
             process.close()
         # one that is being started ends when it has started, or with this process
-        self._threads.shutdown(wait=False)
+        for threads in (self._callers, self._starter):
+            threads.shutdown(wait=False)
 
-    def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> "asyncio.Future[Any]":
-        future = asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
-        # nobody may be left to ask how it ended
-        future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-        return future
+    async def _take(self) -> StoppableProcess:
+        if self._idle.empty() and self._started < self._number:
+            self._add()
+        self._waiting += 1
+        try:
+            found = await self._idle.get()
+        finally:
+            self._waiting -= 1
+        if isinstance(found, BaseException):
+            raise found
+        return found
 
-    def _take(self) -> StoppableProcess:
-        with contextlib.suppress(IndexError):
-            return self._idle.pop()
-        process = self._start()
-        self._all.add(process)
-        if self._is_ending:
-            process.close()
-        return process
-
-    def _add_idle(self) -> None:
-        if len(self._all) < self._number:
-            self._idle.append(self._take())
+    async def _wait(self, process: StoppableProcess, running: "asyncio.Future[Any]") -> None:
+        end = time.monotonic() + self._clock_seconds
+        while not (await asyncio.wait([running], timeout=self._seconds / _LOOKS))[0]:
+            if (process.processor_seconds or 0) > self._seconds or time.monotonic() > end:
+                raise OutOfTime
 
     def _replace(self, process: StoppableProcess) -> None:
+        process.stop()
         self._all.discard(process)
-        process.close()
-        self._add_idle()
+        self._started -= 1
+        if not self._is_ending:
+            _in_thread(self._starter, process.close)
+            if self._is_warm or self._waiting:
+                self._add()
+
+    def _add(self) -> None:
+        self._started += 1
+        _in_thread(self._starter, self._start).add_done_callback(self._added)
+
+    def _added(self, starting: "asyncio.Future[StoppableProcess]") -> None:
+        error = None if starting.cancelled() else starting.exception()
+        if starting.cancelled() or error is not None:
+            self._started -= 1
+            if error is not None and self._waiting:
+                self._idle.put_nowait(error)
+        elif self._is_ending:
+            starting.result().stop()
+        else:
+            self._all.add(starting.result())
+            self._idle.put_nowait(starting.result())
+
+
+def _in_thread(threads: ThreadPoolExecutor, function: Callable[..., Any], *arguments: Any) -> "asyncio.Future[Any]":
+    future = asyncio.get_running_loop().run_in_executor(threads, function, *arguments)
+    # nobody may be left to ask how it ended
+    future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    return future
