@@ -16,6 +16,7 @@ from fairseq_signals_ext.criterions.binary_cross_entropy_with_logits import (
 )
 from fairseq_signals_ext.criterions.label_criterion import LabelCriterion
 from fairseq_signals_ext.criterions.regression import RegressionConfig, RegressionCriterion
+from fairseq_signals_ext.criterions.softmax import SoftmaxConfig, SoftmaxCriterion
 from fairseq_signals_ext.criterions.wav2vec2_with_cmsc import Wav2Vec2WithCmscCriterion
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.evaluation.predictions import Predictions
@@ -42,6 +43,10 @@ def classification(**options):
     return BinaryCrossEntropyWithLogitsCriterion(
         BinaryCrossEntropyWithLogitsConfig(**options), task(label_codes=codes)
     )
+
+
+def of_exclusive_classes(**options):
+    return SoftmaxCriterion(SoftmaxConfig(**options), task(label_codes=[[], [], []]))
 
 
 def regression(**options):
@@ -82,7 +87,7 @@ def logged_by(criterion, model, sample):
 
 def labels_of(criterion):
     rng = np.random.default_rng(0)
-    targets = rng.integers(0, 2, (20, 3)).astype(float)
+    targets = np.eye(3)[rng.integers(0, 3, 20)]  # one class each, as exclusive ones want
     segments = Predictions(rng.random((20, 3)), targets, np.arange(20), np.arange(20), **facts_of(criterion))
     sample = {"net_input": {}, "label": torch.from_numpy(targets)}
     return logged_by(criterion, Given(), sample) | criterion.validation_metrics(segments).keys()
@@ -95,6 +100,14 @@ def test_classification_declares_all_that_it_logs(options, tmp_path):
     criterion = classification(**options)
     undeclared = labels_of(criterion) - criterion.logged(None).keys()
     # areas of labels are known in any case, and logged where asked for
+    assert {name for name in undeclared if not name.endswith(LABELS)} == set()
+    assert criterion.logged(None).keys() <= labels_of(criterion)
+
+
+@pytest.mark.parametrize("options", [{"per_label": True}, {"report_auc": False}])
+def test_softmax_declares_all_that_it_logs(options):
+    criterion = of_exclusive_classes(**options)
+    undeclared = labels_of(criterion) - criterion.logged(None).keys()
     assert {name for name in undeclared if not name.endswith(LABELS)} == set()
     assert criterion.logged(None).keys() <= labels_of(criterion)
 
@@ -139,7 +152,8 @@ def test_every_criterion_of_ours_is_tried_here(registered):
     from fairseq.criterions import CRITERION_REGISTRY
 
     ours = {known for known in CRITERION_REGISTRY.values() if known.__module__.startswith("fairseq_signals_ext.")}
-    assert ours == {BinaryCrossEntropyWithLogitsCriterion, RegressionCriterion, Wav2Vec2WithCmscCriterion}
+    of_labels = {BinaryCrossEntropyWithLogitsCriterion, RegressionCriterion, SoftmaxCriterion}
+    assert ours == {*of_labels, Wav2Vec2WithCmscCriterion}
     assert all(issubclass(known, LabelCriterion) or hasattr(known, "logged") for known in ours)
 
 
