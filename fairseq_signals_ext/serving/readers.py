@@ -11,6 +11,8 @@ __all__ = ["OutOfTime", "ProcessEnded", "Readers"]
 
 # times that one looks in the seconds that a call may take
 _LOOKS = 4
+# before a process is replaced, as long as there are others
+_SECONDS_OF_REST = 2
 
 
 class OutOfTime(Exception):
@@ -47,6 +49,7 @@ class Readers:
         # those that there are and those that are being started; calls that wait for one
         self._started = self._waiting = 0
         self._is_warm = self._is_ending = False
+        self._rests_until = 0.0
         self._callers = ThreadPoolExecutor(number, "reader")
         # one after the other, so that the first is soon there
         self._starter = ThreadPoolExecutor(1, "starter")
@@ -54,7 +57,7 @@ class Readers:
     def warm(self) -> None:
         """Have all processes ready from now on, and not when they are needed."""
         self._is_warm = True
-        for _ in range(self._number - self._started):
+        for _ in range(0 if self._is_ending else self._number - self._started):
             self._add()
 
     async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -91,8 +94,8 @@ class Readers:
             threads.shutdown(wait=False)
 
     async def _take(self) -> StoppableProcess:
-        if self._idle.empty() and self._started < self._number:
-            self._add()
+        if self._idle.empty():
+            self._add_if_needed()
         self._waiting += 1
         try:
             found = await self._idle.get()
@@ -114,8 +117,16 @@ class Readers:
         self._started -= 1
         if not self._is_ending:
             _in_thread(self._starter, process.close)
-            if self._is_warm or self._waiting:
-                self._add()
+            if self._is_warm:
+                self._rests_until = time.monotonic() + _SECONDS_OF_REST
+                asyncio.get_running_loop().call_later(_SECONDS_OF_REST, self.warm)
+            if self._waiting:
+                self._add_if_needed()
+
+    def _add_if_needed(self) -> None:
+        # starting one takes as much as dozens of uploads, for which those that are left will do
+        if not self._started or self._rests_until <= time.monotonic() and self._started < self._number:
+            self._add()
 
     def _add(self) -> None:
         self._started += 1
