@@ -42,7 +42,7 @@ EVALUATED = frozenset(
         *("left_pad_source", "left_pad_target", "xformers_att_config"),
         *("vggblock_config", "vggblock_enc_config", "transformer_config", "transformer_enc_config", "conv_config"),
         *("transformer_dec_config", "conv_dec_config", "conv_enc_config", "transformer_context"),
-        *("transformer_sampling",),
+        *("transformer_sampling", "adaptive_softmax_cutoff", "adaptive_input_cutoff", "decoder_zero_init"),
     )
 )
 # longer texts are none of a person; and Python's parser has no limit of its own

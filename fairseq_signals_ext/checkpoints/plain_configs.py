@@ -92,9 +92,9 @@ def _check_value(value: Any, place: str) -> None:
 def check_links(config: Any) -> None:
     """Raise a `ValueError` if a text of a plain config is one that OmegaConf would compute, such as `${oc.env:HOME}`.
 
-    fairseq saves configs with all links resolved.
+    Links to other options are harmless: fairseq-train saves them, fairseq-hydra-train what they lead to.
     """
-    _, unresolved = resolve_links(config, targets={})
+    _, unresolved = resolve_links(config, targets=config)
     if unresolved:
         key, text = next(iter(unresolved.items()))
         raise ValueError(f"its option {short(key)} {short(text)} is to be computed, not a value")

@@ -138,8 +138,9 @@ def test_graphs_that_take_all_memory(exported, tmp_path, name):
         graph.node.extend(nodes)
         graph.initializer.extend(constants)
 
-    hostile = with_graph(exported, tmp_path / "hostile", change)
-    assert "model.onnx: damaged, or not an export of ours" in refused(hostile)
+    assert "model.onnx: damaged, or not an export of ours" in refused(
+        with_graph(exported, tmp_path / "hostile", change)
+    )
 
 
 def test_a_shape_that_is_computed_is_stopped_by_the_limit_of_memory(exported, tmp_path):
