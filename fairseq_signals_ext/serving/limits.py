@@ -53,7 +53,7 @@ class Limits:
     arriving: int = 256
     small_bytes: int = 1_000_000
     readers: int = 6
-    quick_seconds: float = 0.2
+    quick_seconds: float = 0.3
     quick_bytes: int = 500_000_000
     short_seconds: float = 60.0
     slow_at_once: int = 2

@@ -18,9 +18,10 @@ from fairseq_signals_ext.serving.reading import MODULES, ReadUpload
 from fairseq_signals_ext.serving.refusals import refusal_of
 from fairseq_signals_ext.serving.upload import Upload
 
-_NICENESS = 10
+# reading gives way to the model, and reading that takes long to all else
+_NICENESS, _SLOW_NICENESS = 5, 15
 # time by the clock for a second of the processor: others may use it, and what waits for nothing must end, too
-_QUICK_CLOCK, _SLOW_CLOCK = 15, 3
+_QUICK_CLOCK, _SLOW_CLOCK = 10, 3
 
 Read = Callable[[Upload, Limits, float], ReadUpload]
 ReadShort = Callable[[Upload, Limits, float], Optional[ReadUpload]]
@@ -63,8 +64,8 @@ class Work:
         self._slow, self._slow_waiting = asyncio.Semaphore(limits.slow_at_once), 0
         quick = (limits.quick_seconds, _QUICK_CLOCK * limits.quick_seconds, limits.quick_bytes)
         slow = (limits.read_seconds, _SLOW_CLOCK * limits.read_seconds, limits.read_bytes)
-        self._readers = Readers(limits.readers, *quick, modules=MODULES)
-        self._slow_readers = Readers(limits.slow_at_once, *slow, niceness=_NICENESS)
+        self._readers = Readers(limits.readers, *quick, niceness=_NICENESS, modules=MODULES)
+        self._slow_readers = Readers(limits.slow_at_once, *slow, niceness=_SLOW_NICENESS)
         self._runner, self._slow_runner = ThreadPoolExecutor(1, "model"), ThreadPoolExecutor(1, "slow")
         self._turns = Turns()
 
