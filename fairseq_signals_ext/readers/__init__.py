@@ -43,7 +43,8 @@ def read_ecg(
 
     Raises:
         UserError: no such file, a kind of file that is not supported, damaged or doubtful content, something that
-            has to be given is missing, or something that is given differs from what the file says.
+            has to be given is missing, something that is given differs from what the file says, or the file claims
+            more than it can hold or than the memory of this machine (found out before memory is taken).
     """
     from fairseq_signals_ext.readers.limb_leads import with_limb_leads
 

@@ -11,7 +11,7 @@ import pytest
 from fuzz_seeds import READERS, seeds_of
 from fuzzing import fuzz, heading, input_of, read_input
 
-SMOKE = 25  # inputs per reader in the ordinary suite
+SMOKE = 12  # inputs per reader in the ordinary suite
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "30"))
 
 
