@@ -22,7 +22,7 @@ PLAN_NAME = "plan.jsonl"
 LOCK_NAME = ".lock"
 NOT_IN_THIS_LOCALE = "its name cannot be used in this locale; rename it, or set LC_ALL=C.UTF-8"
 # what `atomic` and `atomic_folder` call what is not whole yet
-_UNFINISHED = re.compile(r"\.(?P<name>.+)\.\d+-[0-9a-f]{8}\.(?P<ending>tmp|former)", re.DOTALL)
+_UNFINISHED = re.compile(r"\.(?P<name>.+)\.[\da-f-]+\.(?P<ending>tmp|former)", re.DOTALL)
 # a disk with less is full
 _LITTLE = 2**16
 # a network's file systems may have no locks
