@@ -8,6 +8,8 @@ LEGACY := .venv-legacy
 PYTHON310 ?= $(shell for p in python3.10 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 10))' 2>/dev/null && echo $$p && break; done)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# threads that wait for others must not keep a core busy: beside other work that makes training and tests 3 times slower
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: help setup lint test test-legacy proofs demo benchmarks clean
 
