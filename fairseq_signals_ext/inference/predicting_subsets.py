@@ -74,12 +74,9 @@ def load_classifier(checkpoint: Path) -> Tuple[Any, Any, Any]:
     fairseq_signals_ext.register()
     from fairseq.checkpoint_utils import load_checkpoint_to_cpu, load_model_ensemble_and_task
 
-    read = read_checkpoint(checkpoint)
-    name = read.task_config.get("_name")
+    name = read_checkpoint(checkpoint).task_config.get("_name")
     if KINDS_BY_TASK.get(str(name), "pretraining") == "pretraining":
         raise UserError(f"{checkpoint}: is of task {name}, which predicts no labels; fine-tune it first")
-    if not read.config.get("criterion"):
-        raise UserError(f"{checkpoint}: does not say its criterion; give the checkpoint as it was saved")
     state = load_checkpoint_to_cpu(str(checkpoint))
     if state["cfg"]["criterion"].get("report_cinc_score"):
         state["cfg"]["criterion"]["report_cinc_score"] = False  # its file need not be here

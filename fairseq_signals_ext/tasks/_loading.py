@@ -10,6 +10,7 @@ from typing import Any, Dict, Iterator, Optional
 import torch
 from fairseq import checkpoint_utils
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
+from fairseq.dataclass.configs import FairseqConfig
 from fairseq.distributed import utils as distributed_utils
 from fairseq.tasks import TASK_DATACLASS_REGISTRY
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -21,6 +22,7 @@ from fairseq_signals_ext.checkpoints.reading import only_data, read_checkpoint, 
 from fairseq_signals_ext.errors import UserError, exits_on_user_error, first_line
 from fairseq_signals_ext.tasks._freezing import leave_out_frozen
 
+_LINKED = ("common", "checkpoint", "dataset")
 _ERROR = "error: "
 _SECTIONS = {"task": TASK_DATACLASS_REGISTRY, "criterion": CRITERION_DATACLASS_REGISTRY}
 
@@ -42,6 +44,8 @@ def mend_loading_of_checkpoints() -> None:
         with only_data(), in_one_line(path) if for_us else contextlib.nullcontext():
             state = load(path, arg_overrides, **kwargs)
         _drop_unknown_options(state.get("cfg") or {})
+        if for_us:
+            _complete_sections(state["cfg"])
         if is_ecg_fm(state.get("model") or {}):
             _complete_ecg_fm(Path(path), state)
         if "load_on_all_ranks" in kwargs:  # said by the trainer only
@@ -155,6 +159,8 @@ def _refuse_calls(path: Path, state: Any) -> None:
 def _check_ours(path: Path) -> None:
     """See that a file is a checkpoint of one of our tasks, by its config alone."""
     checkpoint = read_checkpoint(path)
+    if not (checkpoint.config.get("criterion") or {}).get("_name"):
+        raise UserError(f"{path}: does not say its criterion; give the checkpoint as it was saved")
     if checkpoint.state.get("args") is not None:  # fairseq would make a config of these, and forget the other
         raise UserError(f"{path}: has options of an old fairseq beside its config; give the checkpoint as it was saved")
 
@@ -178,6 +184,16 @@ def _complete_ecg_fm(path: Path, state: Dict[str, Any]) -> None:
     state.setdefault("task_state", {}).setdefault("sample_rate", description.preprocessing.sample_rate)
     if description.names_are_known:
         state.setdefault("task_state", {}).setdefault("label_names", list(description.label_names))
+
+
+def _complete_sections(config: DictConfig) -> None:
+    """Give, in place, fairseq's defaults to options that our tasks' own are links to, and that a file does not have."""
+    with open_dict(config):
+        for section in _LINKED:
+            defaults = OmegaConf.structured(FairseqConfig.__dataclass_fields__[section].type)
+            options: Any = OmegaConf.to_container(defaults, enum_to_str=True)
+            given: Any = OmegaConf.to_container(config[section]) if config.get(section) else {}
+            config[section] = {**options, **given}
 
 
 def _drop_unknown_options(config: Any) -> None:
