@@ -17,8 +17,6 @@ __all__ = ["Recording", "StoredCounts", "read_ecg"]
 # how warnings are filtered belongs to the process, so its threads must not read at the same time
 _ONE_AT_A_TIME = threading.RLock()
 _RATES = (1.0, 1e6)  # Hz
-# what the system says of a package that is there, when there is no memory to load it
-_NO_MEMORY = "failed to map segment"
 
 
 def read_ecg(
@@ -63,8 +61,6 @@ def read_ecg(
             else:
                 recording = _read_by_content(Path(text), sample_rate, leads, unit)
         except ImportError as error:
-            if _NO_MEMORY in str(error):
-                raise MemoryError(str(error)) from error
             cure = how_to_install(error.name or "") or f"{error}: pip install 'fairseq-signals-ext[formats]'"
             raise MissingPackageError(f"{path}: {' '.join(cure.split())}") from error
         _check(path, recording)

@@ -156,7 +156,7 @@ def _rows(signals: Union[np.ndarray, List[np.ndarray]], columns: List[int]) -> n
 def _import_wfdb() -> ModuleType:
     try:
         import wfdb
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         cure = "pip install 'fairseq-signals-ext[formats]'"
         raise MissingPackageError(f"this WFDB file needs wfdb ({error}): {cure}") from error
     return wfdb
