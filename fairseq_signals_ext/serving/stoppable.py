@@ -6,11 +6,12 @@ import importlib
 import logging
 import os
 import pickle
+import re
 import signal
 from pathlib import Path
 from typing import Any, Callable, Optional, Sequence, Tuple
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.errors import MissingPackageError, UserError
 from fairseq_signals_ext.processes import end_with
 from fairseq_signals_ext.readers.facts import shown
 
@@ -18,6 +19,9 @@ from fairseq_signals_ext.readers.facts import shown
 _EXPENDABLE = "500"
 _SECONDS_TO_END = 5
 _SECONDS_OF_REST = 1
+
+# how a library that is there says that it cannot be loaded
+_NO_MEMORY = re.compile(r"failed to map segment|allocate memory")
 
 _log = logging.getLogger(__name__)
 
@@ -136,6 +140,8 @@ def _outcome(function: Callable[..., Any], arguments: Tuple[Any, ...]) -> Tuple[
         # without its traceback, which holds what fills the memory
         return False, MemoryError()
     except Exception as error:
+        if isinstance(error, (ImportError, MissingPackageError)) and _NO_MEMORY.search(str(error)):
+            return False, MemoryError()
         if not isinstance(error, (UserError, ImportError, OSError)):
             _log.exception("a file that cannot be read ended in an error that is not documented")
         return False, _that_travels(error)
