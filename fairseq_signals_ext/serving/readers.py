@@ -1,11 +1,13 @@
 """Processes that read uploads, so that the service goes on whatever a file does to the one that reads it."""
 
 import asyncio
+import contextlib
+import errno
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Sequence, Set, Union
 
-from fairseq_signals_ext.serving.stoppable import ProcessEnded, StoppableProcess
+from fairseq_signals_ext.serving.stoppable import ProcessEnded, ProcessGone, StoppableProcess
 
 __all__ = ["OutOfTime", "ProcessEnded", "Readers"]
 
@@ -69,6 +71,12 @@ class Readers:
             OSError: no process can be started.
             MemoryError: it needs more than it may.
         """
+        for _ in range(self._number + 1):
+            with contextlib.suppress(ProcessGone):
+                return await self._call(function, *arguments)
+        raise OSError(errno.EAGAIN, "processes end before they are used")
+
+    async def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         process = await self._take()
         running = _in_thread(self._callers, process.call, function, *arguments)
         is_sound = False
@@ -125,7 +133,7 @@ class Readers:
 
     def _add_if_needed(self) -> None:
         # starting one takes as much as dozens of uploads, for which those that are left will do
-        if not self._started or self._rests_until <= time.monotonic() and self._started < self._number:
+        if not self._started or (self._rests_until <= time.monotonic() and self._started < self._number):
             self._add()
 
     def _add(self) -> None:

@@ -30,6 +30,10 @@ class ProcessEnded(Exception):
     """The process ended before it had a result: it was stopped, or what it ran ended it."""
 
 
+class ProcessGone(ProcessEnded):
+    """It had ended before the call, whose fault it is not."""
+
+
 class StoppableProcess:
     """A process that runs one function after the other; it ends with the one that started it.
 
@@ -70,9 +74,12 @@ class StoppableProcess:
         self._used_before = None
         try:
             self._connection.send((function, arguments))
-            # it may still be importing, which is no fault of this call
+            # it may still be importing, which is no fault of this call either
             self._connection.recv()
-            self._used_before = self._processor_seconds()
+        except (EOFError, OSError) as error:
+            raise ProcessGone from error
+        self._used_before = self._processor_seconds()
+        try:
             is_result, found = self._connection.recv()
         except (EOFError, OSError) as error:
             raise ProcessEnded from error
@@ -140,7 +147,8 @@ def _outcome(function: Callable[..., Any], arguments: Tuple[Any, ...]) -> Tuple[
         # without its traceback, which holds what fills the memory
         return False, MemoryError()
     except Exception as error:
-        if isinstance(error, (ImportError, MissingPackageError)) and _NO_MEMORY.search(str(error)):
+        is_import = isinstance(error, (ImportError, MissingPackageError)) and _NO_MEMORY.search(str(error))
+        if is_import or getattr(error, "errno", None) == errno.ENOMEM:
             return False, MemoryError()
         if not isinstance(error, (UserError, ImportError, OSError)):
             _log.exception("a file that cannot be read ended in an error that is not documented")

@@ -85,6 +85,13 @@ def test_hostile_files_end(client, name):
     assert "\n" not in response.json().get("error", "") and time.monotonic() - began < 30
 
 
+def test_readers_that_died_while_idle_are_no_fault_of_an_upload(client):
+    assert asked(client).status_code == 200
+    for process in client.app.state.service._work._readers._all:
+        process.stop()
+    assert asked(client).status_code == 200
+
+
 class Waiting:
     """A backend whose batches wait until they are let on."""
 
