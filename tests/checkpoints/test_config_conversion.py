@@ -524,6 +524,27 @@ class TestReading:
             read_config(path)
         assert "\n" not in str(error.value)
 
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            ("a0: &a0 x\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 25)), "(values|deep)"),
+            (
+                "a0: &a0 {}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 25)),
+                "(values|deep)",
+            ),
+            ("a: &a [*a]\n", "circle"),
+            ("a: " + "[" * 100 + "]" * 100 + "\n", "deep"),
+            ("a: " + "[" * 20_000 + "\n", "recursion"),
+            ("a: " + "9" * 50_000 + "\n", "digits"),
+            ("a: [" + "x," * 60_000 + "]\n", "bytes"),
+        ],
+    )
+    def test_few_bytes_that_stand_for_much(self, tmp_path, text, told):
+        path = tmp_path / "c.yaml"
+        path.write_text(text)
+        with pytest.raises(UserError, match=rf"c\.yaml: not a config in YAML \(.*{told}"):
+            read_config(path)
+
     def test_no_file(self, tmp_path):
         for name in ("no.yaml", "no.pt"):
             with pytest.raises(UserError, match=f"{name}: no such .*give a config"):
