@@ -27,6 +27,7 @@ def pretrain(data, out, epochs, *overrides):
     return train_here(data, out, *SMALL, f"++optimization.max_epoch={epochs}", *overrides)
 
 
+@pytest.mark.slow
 def test_a_resumed_average_equals_an_unbroken_one(data, tmp_path):
     whole = saved(pretrain(data, tmp_path / "whole", 2, *AVERAGE))
     pretrain(data, tmp_path / "broken", 1, *AVERAGE)
@@ -37,6 +38,7 @@ def test_a_resumed_average_equals_an_unbroken_one(data, tmp_path):
     assert all(torch.equal(value, resumed[name]) for name, value in averages.items())
 
 
+@pytest.mark.slow
 def test_an_average_that_is_not_there_is_no_traceback(data, tmp_path):
     pretrain(data, tmp_path / "run", 1)
     with pytest.raises(SystemExit, match="checkpoint_last.pt: has no average of weights.*ema.store_ema=false"):

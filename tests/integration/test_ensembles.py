@@ -103,6 +103,7 @@ def test_all_commands_take_the_mean_of_scores(data, pair, tmp_path, kind):
         assert facts["recordings"]["macro"]["auroc"] == pytest.approx(np.mean(expected))
 
 
+@pytest.mark.slow
 def test_models_of_other_labels_or_inputs_are_no_ensemble(data, pair, tmp_path):
     other = train(data, tmp_path / "other", "regression", 1)
     with pytest.raises(SystemExit, match="cannot be in an ensemble with .*regression"):

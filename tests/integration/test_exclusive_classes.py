@@ -57,6 +57,7 @@ def test_a_checkpoint_says_that_its_probabilities_are_of_classes(trained):
     assert found.positive.tolist() == (found.scores == found.scores.max()).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["safetensors", pytest.param("onnx", marks=pytest.mark.slow)])
 def test_an_export_says_the_same(trained, tmp_path, kind):
     assert main(["export", str(trained / "checkpoint_last.pt"), "--to", kind, "--out", str(tmp_path / "export")]) == 0
@@ -86,6 +87,7 @@ def test_an_evaluation_calls_the_most_probable_class(data, trained, tmp_path):
         main([*command, "--overwrite", "--thresholds", "f1"])
 
 
+@pytest.mark.slow
 def test_predict_shows_the_most_probable_class(data, trained, tmp_path):
     import pandas as pd
 

@@ -64,6 +64,7 @@ def test_other_inputs_are_refused_by_their_names(data, pretrained, tmp_path, opt
         finetune(data, tmp_path / "run", pretrained, *options)
 
 
+@pytest.mark.slow
 def test_another_order_of_leads_is_refused(data, tmp_path):
     two = ["++task.leads_to_load='I,II'", "++task.enable_padding_leads=false", "++model.in_d=2"]
     pretrained = pretrain(data, tmp_path / "pretrained", *two)
@@ -72,6 +73,7 @@ def test_another_order_of_leads_is_refused(data, tmp_path):
         finetune(data, tmp_path / "run", pretrained, *other)
 
 
+@pytest.mark.slow
 def test_lengths_and_absent_leads_are_told_once(data, pretrained, tmp_path, caplog):
     options = ["++task.segment_seconds=4", "++task.leads_to_load='I,II'"]
     with caplog.at_level(logging.WARNING):
@@ -80,6 +82,7 @@ def test_lengths_and_absent_leads_are_told_once(data, pretrained, tmp_path, capl
     assert "segments of 5 s there and 4 s here; zeros here for III,aVR" in line
 
 
+@pytest.mark.slow
 def test_whole_models_and_pretrainings_are_compared_as_well(data, slower, pretrained, tmp_path):
     for option in ("finetune_from_model", "restore_file"):
         with pytest.raises(SystemExit, match=RATE):

@@ -23,6 +23,7 @@ def test_batches_of_one_pair_are_refused(data, tmp_path):
         train_here(data, tmp_path, *OPTIONS, "++dataset.batch_size=1")
 
 
+@pytest.mark.slow
 def test_batches_of_one_pair_may_be_where_cmsc_has_no_weight(data, tmp_path):
     options = ["++dataset.batch_size=1", "++criterion.cmsc_weights=0", "++optimization.max_update=1"]
     assert saved(train_here(data, tmp_path, *OPTIONS, *options))
