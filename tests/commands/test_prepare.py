@@ -77,7 +77,7 @@ def test_rejected_files_are_told_in_the_last_line(source, tmp_path):
     rejected = pd.read_csv(out / "rejected.csv").set_index("source_file")["reason"]
     assert "5 bytes, but 100 samples a lead need 2400" in rejected["r1.hea"]
     assert "its file 'r2.dat' is missing" in rejected["r2.hea"]
-    assert "wfdb cannot read this record" in rejected["r3.hea"]
+    assert "'not a header' is no line of a WFDB header" in rejected["r3.hea"]
     table = pd.read_parquet(out / "recordings.parquet").set_index("record_id")
     assert len(table) == 7
     assert (list(table["flags"]["r4"]), table["nan_samples"]["r4"]) == (["nan", "short"], 1)
