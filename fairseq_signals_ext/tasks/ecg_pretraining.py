@@ -88,7 +88,8 @@ class EcgPretrainingConfig(FairseqDataclass):
     max_sample_size: Optional[int] = field(default=None, metadata={"help": "use no more samples of a segment"})
     min_sample_size: Optional[int] = field(default=None, metadata={"help": "leave out recordings with fewer samples"})
     checksum: str = field(
-        default="once", metadata={"help": "compare a recording's CRC-32 when it is read: once, always or never"}
+        default="once",
+        metadata={"help": "compare checksums of a recording and of its shard's index when read: once, always or never"},
     )
     allow_mismatch: bool = field(
         default=False,
