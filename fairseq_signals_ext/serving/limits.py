@@ -52,7 +52,7 @@ class Limits:
     slowest: float = 1000.0
     arriving: int = 256
     small_bytes: int = 1_000_000
-    readers: int = 5
+    readers: int = 6
     quick_seconds: float = 0.3
     quick_bytes: int = 500_000_000
     short_seconds: float = 60.0

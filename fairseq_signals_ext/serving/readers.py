@@ -12,9 +12,11 @@ from fairseq_signals_ext.serving.stoppable import ProcessEnded, ProcessGone, Sto
 __all__ = ["OutOfTime", "ProcessEnded", "Readers"]
 
 # times that one looks in the seconds that a call may take
-_LOOKS = 4
+_LOOKS = 6
+# of the processor, that an ordinary recording takes at most; what takes longer gives way to others
+_ORDINARY_SECONDS = 0.1
 # before a process is replaced, as long as there are others
-_SECONDS_OF_REST = 2
+_SECONDS_OF_REST = 4
 
 
 class OutOfTime(Exception):
@@ -85,7 +87,7 @@ class Readers:
             is_sound = not isinstance(running.exception(), (ProcessEnded, MemoryError))
             return running.result()
         finally:
-            if is_sound:
+            if is_sound and not (process.gives_way and self._idle.qsize()):
                 self._idle.put_nowait(process)
             else:
                 self._replace(process)
@@ -116,8 +118,11 @@ class Readers:
     async def _wait(self, process: StoppableProcess, running: "asyncio.Future[Any]") -> None:
         end = time.monotonic() + self._clock_seconds
         while not (await asyncio.wait([running], timeout=self._seconds / _LOOKS))[0]:
-            if (process.processor_seconds or 0) > self._seconds or time.monotonic() > end:
+            used = process.processor_seconds or 0
+            if used > self._seconds or time.monotonic() > end:
                 raise OutOfTime
+            if used > _ORDINARY_SECONDS:
+                process.give_way()
 
     def _replace(self, process: StoppableProcess) -> None:
         process.stop()

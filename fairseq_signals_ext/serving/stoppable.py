@@ -18,7 +18,8 @@ from fairseq_signals_ext.readers.facts import shown
 # of the kernel's -1000 to 1000: where memory ends, this process goes and not the one that serves
 _EXPENDABLE = "500"
 _SECONDS_TO_END = 5
-_SECONDS_OF_REST = 1
+_SECONDS_OF_REST = 2
+_GIVING_WAY = 15
 
 # how a library that is there says that it cannot be loaded
 _NO_MEMORY = re.compile(r"failed to map segment|allocate memory")
@@ -44,6 +45,9 @@ class StoppableProcess:
         niceness: by how much it gives way to others that want the processor.
         modules: that are imported while there is nothing to do; those that are not installed are left out.
 
+    Attributes:
+        gives_way: whether it was told to.
+
     Raises:
         OSError: it cannot be started.
     """
@@ -57,6 +61,7 @@ class StoppableProcess:
         arguments = (theirs, os.getpid(), memory, niceness, modules)
         self._process = context.Process(target=_work, args=arguments, daemon=True)
         self._used_before: Optional[float] = None
+        self.gives_way = False
         self._process.start()
         theirs.close()
         try:
@@ -99,6 +104,13 @@ class StoppableProcess:
             times = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
             return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
         return None
+
+    def give_way(self) -> None:
+        """Let others that want the processor go first from now on; the system lets nobody take that back."""
+        if not self.gives_way and hasattr(os, "setpriority"):
+            self.gives_way = True
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, self._process.pid, _GIVING_WAY)
 
     def stop(self) -> None:
         """End it at once; a call that it is in raises `ProcessEnded`."""
