@@ -29,6 +29,7 @@ _LITTLE = 2**16
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP)
 # workers that read data end so long after the process that started them
 _SECONDS_UNTIL_WORKERS_END = 15
+_SECONDS_TO_WRITE_A_NUMBER = 0.2
 
 
 @contextlib.contextmanager
@@ -116,15 +117,26 @@ def _explaining_places(temporary: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001 - each library has words of its own for a full disk, if it has any
-        number, named, target = (getattr(error, name, None) for name in ("errno", "filename", "filename2"))
-        if not isinstance(number, int) and not _has_room(temporary.parent):
-            number, named = errno.ENOSPC, None
+        number = _number(error, temporary.parent)
+        named, target = (getattr(error, name, None) for name in ("filename", "filename2"))
         # errors of writing name no file; others without one are not of a place, such as a network's
         is_here = number in PLACE_HINTS if named is None else temporary.name in Path(os.fsdecode(named)).parts
-        if not isinstance(number, int) or not is_here:
+        if number is None or not is_here:
             raise
         place = temporary.parent if target is None else os.fsdecode(target)
         raise PlaceError(number, os.strerror(number), os.fspath(place)) from error
+
+
+def _number(error: Exception, folder: Path) -> Optional[int]:
+    """The system's number of an error, from what its library says; None if it is none of the system's."""
+    number = getattr(error, "errno", None)
+    if isinstance(number, int):
+        return number
+    said = [one for one in NO_SPACE if os.strerror(one) in str(error) or f"(os error {one})" in str(error)]
+    if said:
+        return said[0]
+    # those that remove their file have said it
+    return None if _has_room(folder) else errno.ENOSPC
 
 
 def _has_room(folder: Path) -> bool:
@@ -186,7 +198,7 @@ def _locked(path: Path, target: Path) -> Iterator[None]:
     lock = FileLock(path, timeout=0)
     try:
         try:
-            lock.acquire()
+            lock.acquire(timeout=_SECONDS_TO_WRITE_A_NUMBER)
         except Timeout:
             # of a process that was killed workers may live on for a moment, with its lock
             lock.acquire(timeout=_SECONDS_UNTIL_WORKERS_END if _is_gone(_holder(path)) else 0)

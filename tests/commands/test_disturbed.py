@@ -4,6 +4,7 @@ A table of what came of it is printed at the end (`-s`). Longer ones are proofs.
 """
 
 import contextlib
+import gc
 import os
 import shutil
 import subprocess
@@ -103,6 +104,7 @@ def full_disk(name, world, disk, steps, told):
     points = sorted({0, 1, *(size * step // (steps * PAGE) for step in range(steps))})
     failed = 0
     for pages in points:
+        gc.collect()  # a model that is mapped from a removed file takes room
         emptied(disk)
         command.place(world, disk)
         with filled(disk, pages):
