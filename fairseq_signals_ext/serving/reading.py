@@ -16,7 +16,7 @@ from fairseq_signals_ext.serving.limits import Limits, UploadError
 from fairseq_signals_ext.serving.upload import Upload
 
 # that readers import when they need them, and a process in advance
-MODULES = ("fairseq_signals_ext.readers.clinical", "ecgdatakit.parsing", "pydicom", "scipy.io", "h5py", "wfdb")
+MODULES = ("fairseq_signals_ext.readers.clinical", "ecgdatakit.parsing", "pydicom", "h5py", "wfdb")
 _ONE = "send one recording at a time"
 # stands for a gap between segments, or for a signal without a file
 _NO_FILE = "~"
