@@ -1,10 +1,12 @@
-"""One ECG file in any supported format -> one `Recording`."""
+"""An ECG file in any supported format -> a `Recording`, or several where the file contains several ECGs."""
 
+import contextlib
 import os
 import threading
 import warnings
+from dataclasses import replace
 from pathlib import Path
-from typing import Optional, Sequence, Union
+from typing import Iterator, Optional, Sequence, Union
 
 import numpy as np
 
@@ -12,7 +14,7 @@ from fairseq_signals_ext.errors import MissingPackageError, UserError, how_to_in
 from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.readers.recording import Recording, StoredCounts
 
-__all__ = ["Recording", "StoredCounts", "read_ecg"]
+__all__ = ["Recording", "StoredCounts", "read_ecg", "read_ecgs"]
 
 # how warnings are filtered belongs to the process, so its threads must not read at the same time
 _ONE_AT_A_TIME = threading.RLock()
@@ -41,33 +43,75 @@ def read_ecg(
 
     Raises:
         UserError: no such file, a kind of file that is not supported, damaged or doubtful content, something that
-            has to be given is missing, something that is given differs from what the file says, or the file claims
-            more than it can hold or than the memory of this machine (found out before memory is taken).
+            has to be given is missing, something that is given differs from what the file says, the file contains
+            several ECGs, or it claims more than it can hold or than the memory of this machine (found out before
+            memory is taken).
     """
-    from fairseq_signals_ext.readers.limb_leads import with_limb_leads
+    recordings = _read(path, sample_rate, leads, unit)
+    if len(recordings) > 1:
+        raise UserError(
+            f"{path}: it contains {len(recordings)} ECGs; get them with read_ecgs, or give one file for each"
+        )
+    return _completed(path, recordings, 0)
 
+
+def read_ecgs(
+    path: Union[str, Path],
+    *,
+    sample_rate: Optional[float] = None,
+    leads: Optional[Sequence[str]] = None,
+    unit: Optional[str] = None,
+) -> Iterator[Recording]:
+    """Read all ECGs of one file, one after the other.
+
+    Most files contain one. Where there are several, the second's `record_id` ends in `#2`, and so on.
+
+    Args and Raises: as `read_ecg`.
+    """
+    recordings = _read(path, sample_rate, leads, unit)
+    for number in range(len(recordings)):
+        yield _completed(path, recordings, number)
+
+
+def _read(
+    path: Union[str, Path], sample_rate: Optional[float], leads: Optional[Sequence[str]], unit: Optional[str]
+) -> Sequence[Recording]:
+    """All ECGs of a file as they are stored; a sequence of many may read each when it is asked for."""
     text = os.fspath(path)
     header = _wfdb_header(text)
     if header is None and os.path.isdir(text):
         raise UserError(f"{path}: this is a folder; give one file")
     if header is None and not os.path.exists(text):
         raise UserError(f"{path}: no such file; check the path")
-    # what matters in warnings is an error, and the rest helps nobody who reads a million files
-    with _ONE_AT_A_TIME, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _quietly():
         try:
             if header is not None:
-                recording = _read_wfdb(header, sample_rate, leads, unit)
-            else:
-                recording = _read_by_content(Path(text), sample_rate, leads, unit)
+                return [_read_wfdb(header, sample_rate, leads, unit)]
+            return _read_by_content(Path(text), sample_rate, leads, unit)
         except ImportError as error:
             cure = how_to_install(error.name or "") or f"{error}: pip install 'fairseq-signals-ext[formats]'"
             raise MissingPackageError(f"{path}: {' '.join(cure.split())}") from error
+
+
+def _completed(path: Union[str, Path], recordings: Sequence[Recording], number: int) -> Recording:
+    """One of a file's ECGs, checked, with limb leads and a name of its own."""
+    from fairseq_signals_ext.readers.limb_leads import with_limb_leads
+
+    with _quietly():
+        recording = recordings[number]
         _check(path, recording)
         complete = with_limb_leads(recording)
         if complete.derived:  # which may be infinite where I and II are not
             _check(path, complete)
-        return complete
+    return replace(complete, record_id=f"{complete.record_id}#{number + 1}") if number else complete
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """What matters in warnings is an error, and the rest helps nobody who reads a million files."""
+    with _ONE_AT_A_TIME, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _wfdb_header(text: str) -> Optional[str]:
@@ -97,7 +141,7 @@ def _read_wfdb(
 
 def _read_by_content(
     path: Path, sample_rate: Optional[float], leads: Optional[Sequence[str]], unit: Optional[str]
-) -> Recording:
+) -> Sequence[Recording]:
     from fairseq_signals_ext.readers.arrays import read_mat, read_npy
     from fairseq_signals_ext.readers.clinical import read_clinical
     from fairseq_signals_ext.readers.facts import agreed_rate
@@ -106,14 +150,14 @@ def _read_by_content(
 
     kind = format_of(path)
     if kind == "NumPy":
-        return read_npy(path, sample_rate, leads, unit)
+        return [read_npy(path, sample_rate, leads, unit)]
     if kind in ("MATLAB", "MATLAB 7.3"):
-        return read_mat(path, sample_rate, leads, unit, is_hdf5=kind == "MATLAB 7.3")
+        return [read_mat(path, sample_rate, leads, unit, is_hdf5=kind == "MATLAB 7.3")]
     if kind == "table":
-        return read_table(path, sample_rate, leads, unit)
+        return [read_table(path, sample_rate, leads, unit)]
     recording = read_clinical(path, kind, leads, unit)
     agreed_rate(path, recording.sample_rate, sample_rate)
-    return recording
+    return [recording]
 
 
 def _check(path: Union[str, Path], recording: Recording) -> None:

@@ -136,9 +136,7 @@ def _frames(record: Any, file: Path, size: int) -> int:
     return max(size - (record.byte_offset[0] or 0), 0) * samples // (bytes_of_them * of_this)
 
 
-def _check_length(
-    header: Path, record: Any, file: Path, fmt: str, samples: int, offset: int, found: int
-) -> None:
+def _check_length(header: Path, record: Any, file: Path, fmt: str, samples: int, offset: int, found: int) -> None:
     group, bytes_of_it = _BYTES[fmt]
     size = offset + math.ceil(samples * bytes_of_it / group)
     if found != size and not (group > 1 and size < found <= size + _PADDING):

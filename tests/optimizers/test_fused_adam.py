@@ -269,15 +269,17 @@ def test_bfloat16_model_with_float32_copies():
     )
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
-        inputs = torch.randn(16, 9, generator=generator).bfloat16()
+        # the same for both: in gradients of their own weights, a difference in the last bit of fp32 becomes one of bf16
+        gradients = [torch.randn(weight.shape, generator=generator).bfloat16() for weight in models[0].parameters()]
         for model, optimizer in zip(models, (theirs, ours)):
             optimizer.zero_grad()
-            optimizer.backward((model(inputs) ** 2).mean())
+            pairs = zip(model.parameters(), gradients)
+            optimizer.backward(sum((weight * gradient).sum() for weight, gradient in pairs))
             optimizer.multiply_grads(0.5)
             optimizer.clip_grad_norm(0.1)
             optimizer.step()
     assert all(parameter.dtype == torch.float32 for parameter in ours.fp32_params)
-    assert largest_difference(ours.fp32_params, theirs.fp32_params) < 5e-6
+    assert largest_difference(ours.fp32_params, theirs.fp32_params) < 1e-6
     assert ours.state_dict()["state"][0]["step"] == 20
 
 
