@@ -2,7 +2,9 @@
 
 import os
 import re
+import subprocess
 from pathlib import Path
+from typing import Iterator
 
 # The golden values came from these kernels and two threads: with them the difference is 0.0 on AMD and Intel,
 # with a newer processor's own kernels floating-point sums come in another order (about 5e-6).
@@ -59,3 +61,15 @@ def golden_folder(ecg_data: Path) -> Path:
 def registered() -> None:
     """The plugin's tasks, models and criterions, known to fairseq."""
     fairseq_signals_ext.register()
+
+
+@pytest.fixture()
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A disk of 6 MB, or of what the test asks for: `parametrize("small_disk", ["1m"], indirect=True)`."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={getattr(request, 'param', '6m')}", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(mount, check=False).returncode:
+        pytest.skip("a small disk cannot be mounted here: needs root's rights")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)

@@ -4,6 +4,8 @@ A sweep's next training would go on with the best score, the patience and the lo
 resumed would have forgotten how long it has been waiting.
 """
 
+import atexit
+import contextlib
 import functools
 import hashlib
 import logging
@@ -21,11 +23,12 @@ from omegaconf import DictConfig
 
 from fairseq_signals_ext.checkpoints.reading import Checkpoint
 from fairseq_signals_ext.data.ecg_dataset import EcgDataset
-from fairseq_signals_ext.files import remove_unfinished
+from fairseq_signals_ext.files import only_one
 from fairseq_signals_ext.tasks._starting import StartingPoint
 
 logger = logging.getLogger(__name__)
 
+_OWNED = contextlib.ExitStack()  # the lock of the folder that this process trains into
 _KEY = "run"  # in a checkpoint's `extra_state`
 _LOGS = ("fairseq_cli.train", "fairseq.logging.progress_bar")  # loggers to which fairseq adds `common.log_file`
 _CHOICE = {
@@ -57,8 +60,7 @@ class Run:
         _forget_scores()
         if options is not None:
             _close_logs(options.common.log_file)
-            if get_global_rank() == 0:
-                remove_unfinished(Path(options.checkpoint.save_dir))
+            _own_folder(None if options.checkpoint.no_save else Path(options.checkpoint.save_dir))
 
     def is_built(self) -> None:
         """Let go of the checkpoint: its tensors are mapped, so that the file would take room when it is replaced."""
@@ -116,6 +118,19 @@ class Run:
         if is_end and extra_state.get("val_loss") is not None and not trainer.cfg.checkpoint.reset_lr_scheduler:
             # fairseq saves at the end of an epoch before it tells the scheduler how that epoch went
             trainer.lr_step(epoch, extra_state["val_loss"])
+
+
+def _own_folder(folder: Optional[Path]) -> None:
+    """Keep other processes from training into a folder, until this process ends or trains into another one.
+
+    Raises:
+        UserError: another process trains into it.
+    """
+    _OWNED.close()
+    if folder is not None and get_global_rank() == 0:
+        _OWNED.enter_context(only_one(folder))
+        # only now, as what is registered last is called first: filelock would leave its file there
+        atexit.register(_OWNED.close)
 
 
 def _should_stop() -> Any:

@@ -63,19 +63,28 @@ def test_a_sweep(data, tmp_path):
     assert (one / "checkpoint_best.pt").exists()
 
 
-@pytest.fixture()
-def small_disk(tmp_path):
-    """A disk that a training's checkpoints fill."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1000k", "tmpfs", str(folder)]
-    if os.geteuid() or subprocess.run(mount, check=False).returncode:
-        pytest.skip("a small disk cannot be mounted here: needs root's rights")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+def test_two_trainings_in_one_folder(data, tmp_path):
+    """The second ends with one line; the first is as it would be alone, and frees the folder."""
+    folder = tmp_path / "run/checkpoints"
+    command = train_command(data, tmp_path / "run", *OPTIONS, "++optimization.max_update=100000")
+    log = (tmp_path / "first.log").open("w")
+    with log, subprocess.Popen(command, stdout=log, stderr=log) as first:
+        try:
+            deadline = time.monotonic() + 120
+            while not (folder / ".lock").exists() and time.monotonic() < deadline:
+                assert first.poll() is None, Path(log.name).read_text()[-2000:]
+                time.sleep(0.2)
+            line = error_line(run(train_command(data, tmp_path / "run", *OPTIONS)))
+        finally:
+            first.terminate()
+    assert f"{folder}: another run is writing to this folder (process {first.pid})" in line
+    done = run(train_command(data, tmp_path / "run", *OPTIONS))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert not (folder / ".lock").exists()
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("small_disk", ["1000k"], indirect=True)
 @pytest.mark.parametrize("logs", ["elsewhere", "on the disk"])
 def test_full_disk(data, small_disk, tmp_path, logs):
     """One line, and the same command goes on when there is room."""

@@ -6,7 +6,6 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
 import time
 
 import pytest
@@ -93,18 +92,6 @@ def test_limit_of_files(checkpoint, change):
     with largest_file(2 * MEGABYTE), pytest.raises(SystemExit, match=line):
         change(checkpoint)
     assert_is_first(checkpoint)
-
-
-@pytest.fixture()
-def small_disk(tmp_path):
-    """A disk of 6 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder)]
-    if os.geteuid() or subprocess.run(mount, check=False).returncode:
-        pytest.skip("a small disk cannot be mounted here: needs root's rights")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
 
 
 @pytest.mark.parametrize("change", [write, copy])
