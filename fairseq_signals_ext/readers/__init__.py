@@ -155,9 +155,10 @@ def _read_by_content(
         return [read_mat(path, sample_rate, leads, unit, is_hdf5=kind == "MATLAB 7.3")]
     if kind == "table":
         return [read_table(path, sample_rate, leads, unit)]
-    recording = read_clinical(path, kind, leads, unit)
-    agreed_rate(path, recording.sample_rate, sample_rate)
-    return [recording]
+    recordings = read_clinical(path, kind, leads, unit)
+    for recording in recordings:
+        agreed_rate(path, recording.sample_rate, sample_rate)
+    return recordings
 
 
 def _check(path: Union[str, Path], recording: Recording) -> None:

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Optional
 
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.readers.dicom_claims import data_set_start
 from fairseq_signals_ext.readers.facts import shown
+from fairseq_signals_ext.readers.other_files import what_helps
 
+_BLOCK = 1 << 20  # bytes
 _HEAD = 8192  # bytes; comments and a document type may stand before the root of an XML file
 _MAGIC = {
     b"\x93NUMPY": "NumPy",
@@ -48,7 +51,12 @@ def format_of(path: Path) -> str:
         raise UserError(f"{path}: cannot be opened ({error.strerror}); check the path and its permissions") from error
     if not head:
         raise UserError(f"{path}: the file is empty; get it again")
-    name = _binary_format(head) or _text_format(path, head)
+    name = _binary_format(head)
+    if name is None:
+        other = what_helps(path, head)
+        if other is not None:
+            raise UserError(f"{path}: {other}")
+        name = _text_format(path, head)
     if name is None:
         raise UserError(f"{path}: this kind of file is not supported; {_SUPPORTED}")
     return name
@@ -67,7 +75,9 @@ def _binary_format(head: bytes) -> Optional[str]:
         return "MFER"
     if _is_scp(head):
         return "SCP-ECG"
-    return "MATLAB" if _is_matlab_4(head) else None
+    if _is_matlab_4(head):
+        return "MATLAB"
+    return "DICOM" if data_set_start(head) is not None else None  # without its preamble
 
 
 def _is_scp(head: bytes) -> bool:
@@ -94,12 +104,24 @@ def _text_format(path: Path, head: bytes) -> Optional[str]:
     if text.startswith("<"):
         return _xml_format(path, text)
     if text.startswith("{"):
-        return "Kardia JSON" if '"recordedAt"' in text else None
+        return "Kardia JSON" if _holds(path, head, '"recordedAt"') else None
     lines = [line for line in text.splitlines() if line.strip()]
     remarks_end = next((line for line in lines if not line.startswith("#")), "")
     if is_wfdb_record_line(remarks_end) and not _NUMBERS.fullmatch(remarks_end):
         raise UserError(f"{path}: this is a WFDB header; give it the suffix .hea, with its signal file beside it")
     return "table" if lines and "\0" not in text and _TABLE_LINE.fullmatch(lines[0]) else None
+
+
+def _holds(path: Path, head: bytes, word: str) -> bool:
+    """Whether a word stands anywhere in a text file: keys of JSON may stand behind all samples."""
+    encoding = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}.get(head[:2], "utf-8")
+    sought, before = word.encode(encoding), b""
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            if sought in before + block:
+                return True
+            before = block[-len(sought) :]
+    return False
 
 
 def is_wfdb_record_line(line: str) -> bool:
