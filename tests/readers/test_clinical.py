@@ -76,7 +76,7 @@ def test_ge_muse(formats):
     recording = read_ecg(path)
     check(recording, with_einthoven(expected))
     assert recording.derived == LIMB
-    assert facts(recording) == ("00000000", datetime(2024, 1, 1, 10, 35, 17), 11, "male", 500)
+    assert facts(recording) == (None, datetime(2024, 1, 1, 10, 35, 17), 11, "male", 500)
     assert recording.statements[0] == "窦性心律"
 
 
