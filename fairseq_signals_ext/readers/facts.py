@@ -50,12 +50,9 @@ _NOBODY = frozenset(_NOBODY_WORDS.split())
 _MINUS = re.compile(r"-[0-9]+(?:\.0*)?")  # -1, -99: codes of tables for a missing number
 _RUN = "12345678901234567890"
 _SHORTEST_RUN, _SHORTEST_REPEAT = 5, 6  # 12345 is typed where an id is asked for; 1234 and 9999 may be numbers
-_FIRST_YEAR = 1901  # 0001, 1600, 1601, 1858, 1899 and 1900 are where formats' clocks begin, before any ECG on file
+_FIRST_YEAR = 1901  # before are the days with which some clocks begin: 0001, 1600, 1601, 1858, 1899, 1900
 # days with which clocks and formats begin; an ECG may be of such a day, but not of its first second
-_EPOCHS = frozenset(
-    date(*day)
-    for day in ((1904, 1, 1), (1970, 1, 1), (1980, 1, 1), (1980, 1, 6), (1985, 1, 1), (2000, 1, 1), (2001, 1, 1))
-)
+_EPOCHS = frozenset(date(*day) for day in ((1904, 1, 1), (1970, 1, 1), (1980, 1, 1), (1980, 1, 6), (1985, 1, 1)))
 
 
 def lead_position(name: str) -> Optional[int]:
@@ -194,25 +191,25 @@ def _number(value: Any) -> Optional[float]:
         return None
 
 
-def start_of(when: Optional[datetime], hidden: Optional[date] = None, shifted: bool = False) -> Optional[datetime]:
+def start_of(when: Optional[datetime], hidden: Optional[date] = None) -> Optional[datetime]:
     """When an ECG was taken, without a time zone; None where the date only stands for "unknown".
 
-    That are dates in the future, those before 1901, and the first second of days with which clocks and formats begin
-    (1904-01-01, 1970-01-01, 1980-01-01, 1980-01-06, 1985-01-01, 2000-01-01, 2001-01-01).
+    That are dates in the future, those before 1901, and the first second of days with which clocks and formats begin,
+    1904-01-01, 1970-01-01, 1980-01-01, 1980-01-06 and 1985-01-01. Of files only: tables of collections whose dates
+    are shifted, as MIMIC's to 2100-2200, are taken as they are, since their order still counts.
 
     Args:
         when: what the file contains.
         hidden: a day that its format writes where the date is hidden, at whatever time: 1985-01-01 in EDF and BDF.
-        shifted: whether dates may be moved to hide them, as MIMIC's to 2100-2200: their order still counts.
     """
     if when is None:
         return None
     local = when.replace(tzinfo=None)
     day = local.date()
-    if day == hidden or day.year < _FIRST_YEAR or (day in _EPOCHS and local == datetime(day.year, day.month, day.day)):
+    if day == hidden or (day in _EPOCHS and local == datetime(day.year, day.month, day.day)):
         return None
     # a day more, as the clock may be of another time zone
-    return local if shifted or local <= datetime.now() + timedelta(days=1) else None
+    return local if day.year >= _FIRST_YEAR and local <= datetime.now() + timedelta(days=1) else None
 
 
 def shown(value: Any, longest: int = 200) -> str:
