@@ -130,7 +130,8 @@ def write_aecg(path: Path, waves: Sequence[Wave]) -> Path:
         leads = "".join(
             sequence(
                 f"MDC_ECG_LEAD_{name.upper()}",
-                f'<origin value="0" unit="uV"/><scale value="{UV}" unit="uV"/><digits>{" ".join(map(str, row))}</digits>',
+                f'<origin value="0" unit="uV"/><scale value="{UV}" unit="uV"/>'
+                f"<digits>{' '.join(map(str, row))}</digits>",
             )
             for name, row in zip(one.leads, one.counts.tolist())
         )

@@ -87,7 +87,9 @@ def test_only_beats(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-@pytest.mark.parametrize("split", [(LIMB, CHEST), (("I", "II"), CHEST), (LIMB, CHEST[:3], CHEST[3:]), (CHEST, EIGHT[:2])])
+@pytest.mark.parametrize(
+    "split", [(LIMB, CHEST), (("I", "II"), CHEST), (LIMB, CHEST[:3], CHEST[3:]), (CHEST, EIGHT[:2])]
+)
 def test_other_leads_over_the_same_time_are_joined(tmp_path, kind, split):
     waves = [wave(5, leads, seed=1) for leads in split]
     expected = {lead: row for one in waves for lead, row in one.millivolts.items()}
@@ -221,14 +223,14 @@ PARTS = st.sampled_from(
 )
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
-)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
 @given(kind=st.sampled_from(sorted(WRITERS)), waves=st.lists(PARTS, min_size=1, max_size=5), data=st.data())
 def test_parts_in_any_order_give_the_same_recordings(tmp_path, kind, waves, data):
     def contents(order):
         try:
-            found = [(one.leads, one.sample_rate, one.signal.tobytes()) for one in read_ecgs(written(tmp_path, kind, order))]
+            found = [
+                (one.leads, one.sample_rate, one.signal.tobytes()) for one in read_ecgs(written(tmp_path, kind, order))
+            ]
         except UserError as error:
             return str(error)
         return sorted(found)
