@@ -1,5 +1,6 @@
 """Small files that ask for gigabytes or minutes, made here so that none has to be kept."""
 
+import copy
 import io
 import json
 import struct
@@ -394,3 +395,69 @@ def dicom_in_depth() -> Seed:
 def dicom_whose_element_is_longer_than_it() -> Seed:
     seed = _dicom(lambda data: None)
     return _one("m.dcm", seed.files["m.dcm"] + struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OB", 0, 2**32 - 2))
+
+
+@_sample
+def dicom_of_as_many_small_groups_as_may_be() -> Seed:
+    def change(data: Any) -> None:
+        group = data.WaveformSequence[0]
+        group.NumberOfWaveformChannels, group.NumberOfWaveformSamples = 1, 1
+        group.ChannelDefinitionSequence, group.WaveformData = [], b"\0\0"
+        data.WaveformSequence = [group] * 4_000
+
+    return _dicom(change)
+
+
+@_sample
+def dicom_of_many_ecgs_with_times() -> Seed:
+    def change(data: Any) -> None:
+        groups = []
+        for k in range(1_000):
+            group = copy.deepcopy(data.WaveformSequence[0])
+            group.MultiplexGroupTimeOffset = str(k % 7)
+            groups.append(group)
+        data.WaveformSequence = groups
+
+    return _dicom(change)
+
+
+@_sample
+def dicom_whose_padding_is_everywhere() -> Seed:
+    def change(data: Any) -> None:
+        group = data.WaveformSequence[0]
+        values = np.tile(np.array([0, 1, 0, 2], "<i2"), 500_000)
+        group.NumberOfWaveformSamples, group.WaveformData = len(values) // 2, values.tobytes()
+        group.WaveformPaddingValue = b"\0\0"
+        group["WaveformPaddingValue"].VR = "OW"
+        data.WaveformSequence = [group, group]
+        del group.ChannelDefinitionSequence
+
+    return _dicom(change)
+
+
+@_sample
+def muse_of_many_waveforms() -> Seed:
+    text = muse().decode()
+    start, end = text.index("<Waveform>"), text.index("</RestingECG>")
+    one = text[start:end].replace("<LeadAmplitudeUnits>MICROVOLTS</LeadAmplitudeUnits>", "")
+    return _one("m.xml", (text[:start] + one * 8_000 + text[end:]).encode())
+
+
+@_sample
+def aecg_of_many_series() -> Seed:
+    text = aecg().decode()
+    start, end = text.index("<component><series>"), text.index("</AnnotatedECG>")
+    return _one("m.xml", (text[:start] + text[start:end] * 3_000 + text[end:]).encode())
+
+
+@_sample
+def aecg_of_many_sets_in_one_series() -> Seed:
+    text = aecg().decode()
+    start, end = text.index("<component><sequenceSet>"), text.index("</series>")
+    notes = "<subjectOf><annotationSet/></subjectOf>" * 2_000
+    return _one("m.xml", (text[:start] + text[start:end] * 3_000 + notes + text[end:]).encode())
+
+
+@_sample
+def json_without_its_keys() -> Seed:
+    return _one("m.json", b'{"x": "' + b'"recordedA' * 5_000_000 + b'"}')

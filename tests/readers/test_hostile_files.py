@@ -17,7 +17,7 @@ from fairseq_signals_ext.readers import read_ecg
 LONGEST = 10  # seconds for one file
 MOST = 400  # MB for one file, with all libraries
 # damaged in no way, only unusual
-READ = {"wfdb_remark_of_control_characters"}
+READ = {"wfdb_remark_of_control_characters", "aecg_of_many_series", "aecg_of_many_sets_in_one_series"}
 
 
 @pytest.fixture(scope="module")
