@@ -226,9 +226,7 @@ def _samples(kind: str, lead: Any) -> np.ndarray:
 def _sample_rate(record: Any, whole: Whole, rows: List[int]) -> float:
     """Hz; ecgdatakit rounds a lead's rate to an integer and keeps the exact one elsewhere, if at all."""
     first, extra = whole.leads()[rows[0]], record.raw_metadata
-    exact = {whole.parts[0].sample_rate}
-    exact.add(extra.get("exact_sampling_rates", {}).get(first.label))  # EDF
-    exact.update(extra.get("sampling_rates", ())[rows[0] : rows[0] + 1])  # MFER
+    exact = {whole.parts[0].sample_rate, extra.get("exact_sampling_rates", {}).get(first.label)}  # the latter of EDF
     rounded = float(first.sampling_rate)
     differing = [rate for rate in exact if rate and 1e-6 * rounded < abs(rate - rounded) <= 0.5]
     return float(differing[0]) if len(differing) == 1 else rounded

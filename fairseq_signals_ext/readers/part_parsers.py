@@ -4,6 +4,7 @@ ecgdatakit reads the first one that is not called a median beat. Each class here
 """
 
 import contextlib
+import itertools
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
@@ -12,12 +13,14 @@ from xml.etree.ElementTree import Element, SubElement
 import numpy as np
 
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.readers.facts import lead_position
 from fairseq_signals_ext.readers.padding import padding_mask
 from fairseq_signals_ext.readers.parts import Part, choose, only_beats, says_beat
 
 _ORIGINAL_SERIES = ("", "RHYTHM")
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 _LONGEST_OFFSET = 1e9  # s
+_DOMINANT_BEAT = 9  # MFER's type of a waveform that is an averaged beat
 
 
 def dicom_parts(parser: Any, path: Path) -> Any:
@@ -220,4 +223,28 @@ def _alone(sequences: Element) -> Element:
     return series
 
 
-PART_PARSERS = {"DICOM": dicom_parts, "GE MUSE XML": muse_parts, "HL7 aECG": aecg_parts}
+def mfer_parts(parser: Any, path: Path) -> Any:
+    """The parser of MFER, with a part for all frames of the same channels, sample rates and scales that follow."""
+    found: List[Part] = []  # as ecgdatakit parses with a copy of its parser
+
+    class Parts(parser):
+        parts = found
+        _frames: List[Dict[str, Any]]
+
+        def _build_leads(self) -> None:
+            rhythm = [frame for frame in self._frames if frame["wfm"] != _DOMINANT_BEAT]
+            runs = [list(run) for _, run in itertools.groupby(rhythm, self._frame_key)]
+            if self._frames and not runs:
+                raise only_beats(path)
+            for frames in runs:
+                leads, rates = self._frames_to_leads(frames)
+                rows = [row for row, lead in enumerate(leads) if lead_position(lead.label) is not None] or [0]
+                if leads:  # further signals may have other rates
+                    found.append(Part(leads, rates[rows[0]]))
+            self._frames = runs[0] if runs else []  # so that it warns of nothing that is read here
+            super()._build_leads()
+
+    return Parts()
+
+
+PART_PARSERS = {"DICOM": dicom_parts, "GE MUSE XML": muse_parts, "HL7 aECG": aecg_parts, "MFER": mfer_parts}

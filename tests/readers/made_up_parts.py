@@ -1,6 +1,7 @@
-"""Files of several waveforms, in the three formats that can hold them, from one description of the waveforms."""
+"""Files of several waveforms, in the formats that can hold them, from one description of the waveforms."""
 
 import base64
+import struct
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -148,6 +149,31 @@ def write_aecg(path: Path, waves: Sequence[Wave]) -> Path:
         )
     taken = f'<effectiveTime><low value="{BEGAN:%Y%m%d%H%M%S}"/></effectiveTime>'
     path.write_text(f'<AnnotatedECG xmlns="urn:hl7-org:v3">{taken}{text}</AnnotatedECG>')
+    return path
+
+
+LEAD_CODES = dict(zip(LEADS, (1, 2, 61, 62, 63, 64, 3, 4, 5, 6, 7, 8)))
+
+
+def write_mfer(path: Path, waves: Sequence[Wave]) -> Path:
+    """Write them as MFER, a frame each; it has no times for them, and no word for what is derived."""
+
+    def item(tag: int, value: bytes) -> bytes:
+        length = bytes([len(value)]) if len(value) < 128 else b"\x84" + struct.pack(">I", len(value))
+        return bytes([tag]) + length + value
+
+    content = item(0x40, b"MFR " + b" " * 28) + item(0x01, b"\0") + item(0x0A, b"\0") + item(0x82, b"P-0001")
+    year, month, day, *time = BEGAN.timetuple()[:6]
+    content += item(0x85, struct.pack(">HBBBBB", year, month, day, *time))
+    content += item(0x0C, b"\0" + struct.pack(">bh", -7, round(UV * 10)))
+    for one in waves:
+        content += item(0x08, struct.pack(">H", 9 if one.label or one.derived else 1))
+        content += item(0x05, struct.pack(">H", len(one.leads))) + item(0x04, struct.pack(">I", one.counts.shape[1]))
+        content += item(0x0B, b"\0\0" + struct.pack(">h", one.rate))
+        for channel, lead in enumerate(one.leads):
+            content += b"\x3f" + bytes([channel]) + item(0, item(0x09, bytes([LEAD_CODES[lead]])))[1:]
+        content += item(0x1E, one.counts.astype(">i2").tobytes())
+    path.write_bytes(content + b"\x80\0")
     return path
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import hostile
+import hostile_parts  # noqa: F401 - more of them
 import numpy as np
 import pytest
 from fuzz_seeds import wfdb_other

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from made_up_parts import BEGAN, EIGHT, WRITERS, wave, write_aecg, write_dicom
+from made_up_parts import BEGAN, EIGHT, WRITERS, wave, write_aecg, write_dicom, write_mfer
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.leads import LEADS
@@ -182,6 +182,25 @@ def test_the_same_time_behind_two_filters_is_one_ecg(tmp_path, kind):
     filtered = type(raw)(raw.counts + np.int16(3), raw.leads, start=0.0)
     found = [read_ecg(written(tmp_path, kind, order)).signal for order in both_orders([raw, filtered])]
     np.testing.assert_array_equal(*found)
+
+
+def test_frames_of_mfer(tmp_path):
+    """What is averaged is told by the type of a waveform, and frames that only go on are one recording."""
+    waves = [wave(1.2, seed=1, derived=True), wave(10, ("II", "V1"), 2), wave(10, seed=3)]
+    for order in both_orders(waves):
+        recording = read_ecg(write_mfer(tmp_path / "m.mwf", order))
+        same(recording, waves[2].millivolts)
+        assert recording.start_time == BEGAN
+    halves = [wave(5, seed=1), wave(5, seed=2)]
+    np.testing.assert_allclose(
+        read_ecg(write_mfer(tmp_path / "m.mwf", halves)).signal,
+        np.concatenate([np.stack(list(one.millivolts.values())) for one in halves], axis=1),
+        atol=1e-9,
+    )
+    limb, chest = wave(10, LIMB, 4), wave(10, CHEST, 4)
+    same(read_ecg(write_mfer(tmp_path / "m.mwf", [limb, chest])), {**limb.millivolts, **chest.millivolts})
+    with pytest.raises(UserError, match="it contains averaged beats only"):
+        read_ecg(write_mfer(tmp_path / "m.mwf", waves[:1]))
 
 
 def test_several_sets_in_one_series_are_several_ecgs(tmp_path):
