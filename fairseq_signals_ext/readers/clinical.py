@@ -244,7 +244,7 @@ def _start_time(kind: str, record: Any, part: Part, is_one_of_several: bool) -> 
 def _age(record: Any, start: Optional[datetime]) -> Optional[float]:
     """In years; None where it can only come from a date that stands for an unknown one."""
     age, birth, when = record.patient.age, record.patient.birth_date, record.recording.date
-    if birth and when and (start is None or birth.year < _FIRST_BIRTH):
+    if birth and when and not record.raw_metadata.get("age_is_stated") and (start is None or birth.year < _FIRST_BIRTH):
         computed = when.year - birth.year - ((when.month, when.day) < (birth.month, birth.day))
         return None if age == computed else age_of(age)
     return age_of(age)

@@ -14,6 +14,7 @@ _ITEM, _END_OF_ITEM, _END_OF_SEQUENCE = (0xFFFE, 0xE000), (0xFFFE, 0xE00D), (0xF
 _LONG = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 _BIG_ENDIAN = b"1.2.840.10008.1.2.2"
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
+HEAD = 8192  # bytes that tell whether it is DICOM
 _FIRST_GROUPS = (2, 8)  # of the file itself, and of what it identifies: every data set begins with one of these
 _ELEMENTS_SEEN = 3
 _LONGEST_SEEN = 4096  # bytes of an element with which a data set begins
@@ -29,13 +30,15 @@ def check_dicom(path: Path) -> None:
 
 
 def data_set_start(head: bytes) -> Optional[int]:
-    """Where the elements of a DICOM file begin: behind its preamble, or at once; None if it is no DICOM file.
+    """Where the elements of a DICOM file begin: behind its preamble, its mark, or at once; None if it is no such file.
 
     Args:
-        head: its first bytes, 4 kB at least of a longer file.
+        head: its first bytes, `HEAD` of a longer file.
     """
     if head[128:132] == b"DICM":
         return 132
+    if head[:4] == b"DICM":
+        return 4
     ways = (("<", True), ("<", False), (">", True))  # big-endian ones always say their types
     return 0 if any(_begins(head, order, explicit) for order, explicit in ways) else None
 
@@ -69,7 +72,7 @@ class _Walk:
         self._left = _MOST_ELEMENTS
 
     def all(self) -> None:
-        at, syntax = data_set_start(self._content[:8192]) or 0, b""
+        at, syntax = data_set_start(self._content[:HEAD]) or 0, b""
         # the first group is always little-endian and says its types
         while at + 8 <= len(self._content) and struct.unpack_from("<H", self._content, at)[0] == 2:
             tag, _, start, length = self._element(at, "<", True)

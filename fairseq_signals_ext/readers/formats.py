@@ -66,7 +66,7 @@ def _binary_format(head: bytes) -> Optional[str]:
     for magic, name in _MAGIC.items():
         if head.startswith(magic):
             return name
-    if head[128:132] == b"DICM":
+    if head[128:132] == b"DICM":  # whatever the preamble looks like
         return "DICOM"
     if head.startswith(b"MATLAB"):
         # a v7.3 file is HDF5 behind a block of 512 bytes
@@ -77,7 +77,7 @@ def _binary_format(head: bytes) -> Optional[str]:
         return "SCP-ECG"
     if _is_matlab_4(head):
         return "MATLAB"
-    return "DICOM" if data_set_start(head) is not None else None  # without its preamble
+    return "DICOM" if data_set_start(head) is not None else None
 
 
 def _is_scp(head: bytes) -> bool:

@@ -30,7 +30,10 @@ _BEGINNINGS = {
     b"version https://git-lfs": ("a pointer to a file that Git LFS keeps", "get the file itself with git lfs pull"),
 }
 _PICKLE = re.compile(rb"\x80[\x02-\x05][\x8a-\x95c}\](]")
-_WEB_PAGE = re.compile(rb"\s*(?:<!--.{0,2000}?-->\s*)?<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
+_WEB_PAGE = re.compile(
+    rb"\s*(?:<\?xml[^>]{0,500}>\s*)?(?:<!--.{0,2000}?-->\s*)?<(?:!doctype\s+html|html|head|body)\b",
+    re.IGNORECASE | re.DOTALL,
+)
 _PDF_WITHIN = 1024  # bytes before a PDF's mark
 _BOM = b"\xef\xbb\xbf"
 

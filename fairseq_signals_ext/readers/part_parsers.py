@@ -4,10 +4,11 @@ ecgdatakit reads the first one that is not called a median beat. Each class here
 """
 
 import contextlib
+import io
 import itertools
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 from xml.etree.ElementTree import Element, SubElement
 
 import numpy as np
@@ -28,12 +29,14 @@ def dicom_parts(parser: Any, path: Path) -> Any:
 
     class Parts(parser):
         def parse(self, file: Path) -> Any:
-            import pydicom
-
             self.parts: List[Part] = []
-            data = pydicom.dcmread(str(file), force=True)
+            data = _read_dicom(file)
             _refuse_without_waveform(path, data)
             return self._parse_dataset(data, file)
+
+        def _read_patient(self, data: Any, acquired: Optional[datetime], meta: Dict[str, Any]) -> Any:
+            stated = super()._read_patient(data, None, meta)
+            return _with_age(stated, lambda: super(Parts, self)._read_patient(data, acquired, meta), meta)
 
         def _read_group(self, group: Any, index: int, little_endian: bool) -> Any:
             padding = _taken_padding(group, little_endian)
@@ -49,6 +52,20 @@ def dicom_parts(parser: Any, path: Path) -> Any:
             return read
 
     return Parts()
+
+
+def _read_dicom(path: Path) -> Any:
+    import pydicom
+
+    content = path.read_bytes()
+    mark = 4 if content.startswith(b"DICM") else 0  # which belongs behind a preamble
+    return pydicom.dcmread(io.BytesIO(content[mark:] if mark else content), force=True)
+
+
+def _with_age(stated: Any, computed: Callable[[], Any], meta: Dict[str, Any]) -> Any:
+    """A patient with the stated age, or with one from dates, and a note of which it is."""
+    meta["age_is_stated"] = stated.age is not None
+    return stated if stated.age is not None else computed()
 
 
 def _group_start(group: Any) -> Optional[float]:
@@ -97,6 +114,10 @@ def muse_parts(parser: Any, path: Path) -> Any:
         _warnings: List[Tuple[str, Any]]
         _unscaled: List[str]
         _lead_offsets: Dict[str, Dict[str, str]]
+
+        def _read_patient(self, demography: Any, acquired: Optional[datetime], meta: Dict[str, Any]) -> Any:
+            stated = super()._read_patient(demography, None, meta)
+            return _with_age(stated, lambda: super(Parts, self)._read_patient(demography, acquired, meta), meta)
 
         def _read_waveforms(self, root: Element, record: Any, file: Path) -> Tuple[List[Any], List[Any]]:
             self.parts = [self._part(waveform, record, file) for waveform in root.findall("Waveform")]

@@ -59,7 +59,7 @@ def _group(one: Wave) -> Dataset:
     group.NumberOfWaveformChannels, group.NumberOfWaveformSamples = one.counts.shape
     group.SamplingFrequency = str(one.rate)
     if one.label:
-        group.MultiplexGroupLabel = one.label
+        group.MultiplexGroupLabel = one.label[:16]
     group.ChannelDefinitionSequence = []
     for name in one.leads:
         channel, source, unit = Dataset(), Dataset(), Dataset()

@@ -29,12 +29,12 @@ def written(path, data, syntax, whole):
 
 
 @pytest.mark.parametrize("syntax", ENCODINGS, ids=lambda syntax: syntax.name)
-@pytest.mark.parametrize("form", ["whole", "no preamble", "bare"])
+@pytest.mark.parametrize("form", ["whole", "only its mark", "no preamble", "bare"])
 def test_encodings_and_beginnings(tmp_path, syntax, form):
     one = wave(5, seed=1)
     path = written(tmp_path / "m.dcm", dicom_data([one]), syntax, form != "bare")
-    if form == "no preamble":
-        path.write_bytes(path.read_bytes()[132:])
+    begins = {"only its mark": 128, "no preamble": 132}.get(form, 0)
+    path.write_bytes(path.read_bytes()[begins:])
     assert format_of(path) == "DICOM"
     recording = read_ecg(path)
     np.testing.assert_allclose(recording.signal, np.stack(list(one.millivolts.values())), rtol=0, atol=1e-9)

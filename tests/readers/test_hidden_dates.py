@@ -63,6 +63,15 @@ def test_the_free_text_of_a_plain_edf_is_no_id(cases, tmp_path, patient):
             {"AcquisitionDateTime": "19700101000000", "PatientBirthDate": "19610102", "PatientAge": ""},
             ("P-0001", None, None, "female"),
         ),
+        # all dates moved into the future: what is stated stays
+        (
+            {"AcquisitionDateTime": "21500131123456", "PatientBirthDate": "20870102"},
+            ("P-0001", None, 63, "female"),
+        ),
+        (
+            {"AcquisitionDateTime": "21500131123456", "PatientBirthDate": "20870102", "PatientAge": ""},
+            ("P-0001", None, None, "female"),
+        ),
         ({"PatientBirthDate": "19000101", "PatientAge": ""}, ("P-0001", KNOWN, None, "female")),
         ({"PatientBirthDate": "19610102", "PatientAge": ""}, ("P-0001", KNOWN, 63, "female")),
         ({"PatientID": "xxxxxx"}, (None, KNOWN, 63, "female")),

@@ -65,6 +65,7 @@ CONTENTS = {
     "xls": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(500), "this is an old Office document, such as an Excel"),
     "html": (b"<!DOCTYPE html>\n<html lang='en'>", "this is a web page, not what it links to; log in"),
     "html in capitals": (b"\xef\xbb\xbf<HTML><BODY>", "this is a web page"),
+    "xhtml": (b'<?xml version="1.0"?>\n<!DOCTYPE html PUBLIC "x">\n<html>', "this is a web page"),
     "bdf": (b"\xffBIOSEMI" + bytes(300), r"this is a BDF file \(BioSemi\); convert it to EDF"),
     "parquet": (b"PAR1" + bytes(30), "this is a Parquet table; save its columns"),
     "pickle": (pickle.dumps([1, 2], 4), "this is a Python pickle, which could run any program"),

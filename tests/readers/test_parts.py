@@ -213,6 +213,25 @@ def test_several_sets_in_one_series_are_several_ecgs(tmp_path):
         assert recording.start_time == BEGAN + timedelta(seconds=one.start)
 
 
+def test_each_series_has_its_own_time_and_statements(tmp_path):
+    waves = [wave(10, seed=1), wave(10, seed=2)]
+    path = write_aecg(tmp_path / "m.xml", waves)
+    text = path.read_text()
+    for minute, words in enumerate(("First", "Second")):
+        low = BEGAN + timedelta(minutes=minute)
+        time = f'<effectiveTime><low value="{low:%Y%m%d%H%M%S}"/></effectiveTime>'
+        note = '<code code="MDC_ECG_INTERPRETATION_STATEMENT"/><value>' + words + "</value>"
+        notes = f"<subjectOf><annotationSet><component><annotation>{note}</annotation></component></annotationSet>"
+        text = text.replace('code="RHYTHM"/><component>', f'code="RHYTHM" />{time}<component>', 1)
+        text = text.replace(
+            "</sequenceSet></component></series>", f"</sequenceSet></component>{notes}</subjectOf></series >", 1
+        )
+    path.write_text(text)
+    recordings = list(read_ecgs(path))
+    assert [one.start_time - BEGAN for one in recordings] == [timedelta(0), timedelta(minutes=1)]
+    assert [one.statements for one in recordings] == [("First",), ("Second",)]
+
+
 def test_a_lead_of_which_the_file_has_no_values(tmp_path):
     one = wave(10, seed=1)
     path = write_aecg(tmp_path / "m.xml", [one])
