@@ -39,7 +39,24 @@ _DOUBTFUL = re.compile(
 )
 # beats averaged by the device are not read, whatever is wrong with them
 _OTHER_SIGNALS = re.compile(r"median|typical_cycle|representative beat|repbeats|subtraction zones", re.IGNORECASE)
-_CUT_SHORT = re.compile(r"truncated|incomplete|shorter than the frame", re.IGNORECASE)
+# what some of it means, and what helps
+_MEANINGS = (
+    (
+        re.compile(r"truncated|incomplete|shorter than the frame", re.IGNORECASE),
+        "the file is cut short",
+        "copy or download it again, whole",
+    ),
+    (
+        re.compile(r"\bgap|expected \d+; frames", re.IGNORECASE),
+        "there are gaps in it",
+        "export what lies between the gaps as files of their own",
+    ),
+    (
+        re.compile(r"was not applied", re.IGNORECASE),
+        "its leads have offsets whose meaning is not documented",
+        "export it in another format, such as DICOM",
+    ),
+)
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 _MISSING = {"ISHNE": -32768.0}  # counts that stand for no sample: where a lead was off (Badilini 1998)
 _HIDDEN_START = {"EDF": date(1985, 1, 1)}  # what EDF+ prescribes where the date is not to be known
@@ -147,10 +164,9 @@ def _refuse_doubtful(path: Path, remarks: Sequence[Tuple[str, Any]]) -> None:
     for remark, category in remarks:
         if _OTHER_SIGNALS.search(remark) or not (issubclass(category, ChecksumWarning) or _DOUBTFUL.search(remark)):
             continue
-        reason = shown(_without_content(remark))
-        if _CUT_SHORT.search(remark):
-            raise UserError(f"{path}: the file is cut short ({reason}); copy or download it again, whole")
-        raise UserError(f"{path}: its values are in doubt ({reason}); export the file again")
+        known = ((meaning, hint) for words, meaning, hint in _MEANINGS if words.search(remark))
+        meaning, hint = next(known, ("its values are in doubt", "export the file again"))
+        raise UserError(f"{path}: {meaning} ({shown(_without_content(remark))}); {hint}")
 
 
 def _without_content(text: str) -> str:

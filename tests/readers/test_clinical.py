@@ -309,6 +309,27 @@ def test_truncated_and_lengthened_edf(tmp_path):
             read_ecg(path)
 
 
+def test_gaps_are_named(cases, tmp_path):
+    """Exporting such a file again does not help."""
+    content = bytearray((cases / "edf" / "e25_date1985.edf").read_bytes())
+    content[196:197] = b"D"
+    at = content.index(b"+9\x14")
+    content[at : at + 3] = b"+99"
+    content[at + 3 : at + 5] = b"\x14\x14"
+    (tmp_path / "m.edf").write_bytes(content)
+    with pytest.raises(UserError, match="there are gaps in it .*; export what lies between the gaps"):
+        read_ecg(tmp_path / "m.edf")
+
+
+def test_offsets_of_unknown_meaning_are_named(formats, tmp_path):
+    first = "<LeadOffsetFirstSample>0</LeadOffsetFirstSample>"
+    path = muse(formats, tmp_path, (first, first.replace("0", "5")))
+    with pytest.raises(
+        UserError, match="its leads have offsets whose meaning is not documented .*; export it in another"
+    ):
+        read_ecg(path)
+
+
 def test_nothing_is_warned_or_printed(formats, tmp_path, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
