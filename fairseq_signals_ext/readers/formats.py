@@ -11,7 +11,8 @@ from fairseq_signals_ext.readers.facts import shown
 from fairseq_signals_ext.readers.other_files import what_helps
 
 _BLOCK = 1 << 20  # bytes
-_HEAD = 8192  # bytes; comments and a document type may stand before the root of an XML file
+_HEAD = 8192  # bytes
+_XML_HEAD = 1 << 18  # bytes; comments and a document type may stand before the root of an XML file
 _MAGIC = {
     b"\x93NUMPY": "NumPy",
     b"\x89HDF\r\n\x1a\n": "MATLAB 7.3",
@@ -102,7 +103,8 @@ def _is_matlab_4(head: bytes) -> bool:
 def _text_format(path: Path, head: bytes) -> Optional[str]:
     text = _decoded(head).lstrip("\ufeff \t\r\n")
     if text.startswith("<"):
-        return _xml_format(path, text)
+        with open(path, "rb") as file:
+            return _xml_format(path, _decoded(file.read(_XML_HEAD)).lstrip("\ufeff \t\r\n"))
     if text.startswith("{"):
         return "Kardia JSON" if _holds(path, head, '"recordedAt"') else None
     lines = [line for line in text.splitlines() if line.strip()]

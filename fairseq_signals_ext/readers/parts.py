@@ -15,6 +15,7 @@ from fairseq_signals_ext.readers.facts import lead_position
 
 _EIGHT = frozenset({0, 1, *range(6, 12)})  # the other four of the twelve follow from I and II
 _BEAT = re.compile(r"median(?!.?filter)|representative|averag|\bavg|template|dominant|typical|\bbeat", re.IGNORECASE)
+_NO_BEAT = re.compile(r"strip|rhythm|continuous", re.IGNORECASE)  # such as a representative strip of a day
 _BEAT_SECONDS = 2.0  # an averaged beat is shorter, an ECG is longer
 _COLUMN_SECONDS = 4.0  # columns of a printout are shorter: 2.5 s each, one after the other
 _ECG_SECONDS = 5.0  # of an ECG of its own, however short it is beside another
@@ -62,14 +63,6 @@ class Part:
             return True
         return self.seconds < _BEAT_SECONDS and (not self.original or longest >= 2 * self.seconds)
 
-    def digest(self) -> bytes:
-        """Tells samples and scales apart, and puts parts in an order that is not the file's."""
-        found = hashlib.sha256(repr((self.rate, self.start, lead_names(self.leads))).encode())
-        for lead in self.leads:
-            found.update(repr((lead.resolution, lead.offset, lead.units)).encode())
-            found.update(np.ascontiguousarray(lead.samples).tobytes())
-        return found.digest()
-
 
 class Whole:
     """Parts with other leads each over the same time, or one part: what may be one ECG."""
@@ -96,6 +89,16 @@ class Whole:
             return False
         return 2 * self.seconds >= best.seconds or (self.seconds >= _ECG_SECONDS and self.is_outside(best))
 
+    def digest(self) -> bytes:
+        """Tells signals apart; those that add leads which follow from the others are the same."""
+        leads = {lead_position(name): lead for name, lead in zip(lead_names(self.leads()), self.leads())}
+        positions = sorted(_EIGHT if self.is_complete else self.positions)
+        found = hashlib.sha256(repr((self.rate, self.start, positions)).encode())
+        for lead in [leads[position] for position in positions] or self.leads():
+            found.update(repr((lead.resolution, lead.offset, lead.resolution_unit, lead.units)).encode())
+            found.update(np.ascontiguousarray(lead.samples).tobytes())
+        return found.digest()
+
     def leads(self) -> List[Any]:
         """All of its signals; a lead that two parts have is taken once."""
         found, taken = list(self.parts[0].leads), set(self.parts[0].positions)
@@ -109,7 +112,8 @@ class Whole:
 
 def says_beat(words: str) -> bool:
     """Whether a file's own words call a waveform an averaged beat."""
-    return _BEAT.search(words.replace("_", " ")) is not None
+    text = words.replace("_", " ")
+    return _BEAT.search(text) is not None and _NO_BEAT.search(text) is None
 
 
 def lead_names(leads: List[Any]) -> List[str]:
@@ -196,18 +200,19 @@ def _without_repeats(wholes: List[Whole]) -> List[Whole]:
     """In order, without what repeats another: the same samples, or the same signal otherwise filtered."""
     if len(wholes) == 1:
         return wholes
-    timed = all(whole.start is not None for whole in wholes)
-    digests = {id(whole): b"".join(sorted(part.digest() for part in whole.parts)) for whole in wholes}
-    if timed:
-        wholes = sorted(wholes, key=lambda whole: (whole.start, -whole.rate, -whole.seconds, digests[id(whole)]))
-    kept: List[Whole] = []
-    seen = set()
+    best: Dict[bytes, Whole] = {}
     for whole in wholes:
-        digest = digests[id(whole)]
-        if digest in seen or (timed and kept and not whole.is_outside(kept[-1]) and _are_alike(kept[-1], whole)):
-            continue
-        seen.add(digest)
-        kept.append(whole)
+        digest = whole.digest()
+        if digest not in best or whole.rank > best[digest].rank:
+            best[digest] = whole
+    wholes = sorted(best.values(), key=lambda whole: whole.place)
+    if any(whole.start is None for whole in wholes):
+        return wholes
+    order = {id(whole): (whole.start, -whole.rate, -whole.seconds, digest) for digest, whole in best.items()}
+    kept: List[Whole] = []
+    for whole in sorted(wholes, key=lambda whole: order[id(whole)]):
+        if not kept or whole.is_outside(kept[-1]) or not _are_alike(kept[-1], whole):
+            kept.append(whole)
     return kept
 
 

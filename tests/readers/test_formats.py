@@ -17,7 +17,10 @@ XML = {
     "<!DOCTYPE ECG [<!ENTITY a 'b'>]><ECG>": "Mortara XML",
 }
 SCP = struct.pack("<HI HHIBB6s HII", 0, 500, 0, 0, 136, 20, 20, b"SCPECG", 0, 136, 7)
+DTD = "<!ELEMENT RestingECG (MuseInfo)>".join(["<!DOCTYPE RestingECG ["] + [""] * 600 + ["]>"])
 CONTENTS = {
+    f"<!-- {'-x' * 9000} --><AnnotatedECG>".encode(): "HL7 aECG",
+    f"{DTD}<RestingECG>".encode(): "GE MUSE XML",
     b"\0" * 128 + b"DICM": "DICOM",
     SCP: "SCP-ECG",
     b"0       ".ljust(256): "EDF",

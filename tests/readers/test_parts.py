@@ -168,6 +168,21 @@ def test_the_same_waveform_twice_is_one_ecg(tmp_path, kind):
     same(read_ecg(written(tmp_path, kind, [once, once])), once.millivolts)
 
 
+@pytest.mark.parametrize("kind", WRITERS)
+def test_the_same_signal_with_its_computed_leads_is_one_ecg(tmp_path, kind):
+    eight, twelve = wave(10, EIGHT, seed=1), wave(10, LEADS, seed=1)
+    for order in both_orders([eight, twelve]):
+        recording = read_ecg(written(tmp_path, kind, order))
+        same(recording, twelve.millivolts)
+        assert recording.derived == ()
+
+
+@pytest.mark.parametrize("label", ["REPRESENT STRIP", "AVERAGE RHYTHM", "12 LEAD"])
+def test_words_for_a_strip_are_not_for_a_beat(tmp_path, label):
+    one = wave(10, ("II",), label=label)
+    same(read_ecg(write_dicom(tmp_path / "m.dcm", [one])), one.millivolts)
+
+
 @pytest.mark.parametrize("kind", ["dicom", "aecg"])
 def test_the_same_time_at_two_sample_rates_is_one_ecg(tmp_path, kind):
     fine = wave(10, seed=1, start=0.0, rate=1000)
@@ -247,6 +262,7 @@ PARTS = st.sampled_from(
         wave(10, LEADS, 1),
         wave(10, LEADS, 2),
         wave(9, EIGHT, 3),
+        wave(10, EIGHT, 1),
         wave(2.5, LEADS, 4),
         wave(10, ("II",), 5),
         wave(1.2, LEADS, 6, derived=True),
