@@ -15,6 +15,8 @@ _POSITION = {name.lower(): position for position, name in enumerate(LEADS)}
 _POSITION.update({"di": 0, "dii": 1, "diii": 2})  # as Brazilian and Spanish devices write I, II, III
 # "-aVR" is another signal than aVR, so a hyphen is no separator
 _DECORATION = re.compile(r"(?:mdc[\s_]+)?(?:(?:ecg|ekg)[\s_:]+)?(?:lead[\s_:]*)?")
+_CHEST = re.compile(r"(?:(?:ecg|ekg)[\s_:]{1,2})?(?:lead[\s_:]{0,2})?c([1-6])\+?")
+_V1, _FEWEST_LIMB_LEADS = 6, 2
 _MILLIVOLTS = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "nv": 1e-6}
 _WORDS = {"volt": "v", "millivolt": "mv", "microvolt": "uv", "nanovolt": "nv"}
 _SEX = {
@@ -64,10 +66,38 @@ def lead_position(name: str) -> Optional[int]:
 def _lead_position(name: str) -> Optional[int]:
     text = name.strip().lower()
     decoration = _DECORATION.match(text)
-    return _POSITION.get(text[decoration.end() :] if decoration else text)
+    plain = text[decoration.end() :] if decoration else text
+    return _POSITION.get(plain[:-1] if plain.endswith("+") else plain)  # "V1+" is the lead, "V1-" another signal
 
 
-def rows_of_leads(names: Sequence[str], where: object, given: Optional[Sequence[str]] = None) -> Dict[int, int]:
+def _positions(names: Sequence[str]) -> List[Optional[int]]:
+    """Positions of all signals of a file; `C1`, `C2`, ... are the chest leads (IEC 60601) of a file with limb leads.
+
+    Not where a file has V1-V6 as well, or some of them only, such as the `C3` and `C4` of a sleep laboratory's EEG.
+    """
+    positions = [lead_position(name) for name in names]
+    chest = [_chest_position(name) for name in names]
+    found = sorted(position for position in chest if position is not None)
+    known = [position for position in positions if position is not None]
+    is_complete = found == list(range(_V1, _V1 + len(found)))
+    if not found or not is_complete or max(known, default=_V1) >= _V1 or len(known) < _FEWEST_LIMB_LEADS:
+        return positions
+    return [other if position is None else position for position, other in zip(positions, chest)]
+
+
+def _chest_position(name: str) -> Optional[int]:
+    if len(name) > _LONGEST:
+        return None
+    match = _CHEST.fullmatch(name.strip().lower())
+    return _V1 + int(match.group(1)) - 1 if match else None
+
+
+def rows_of_leads(
+    names: Sequence[str],
+    where: object,
+    given: Optional[Sequence[str]] = None,
+    said_as: Optional[Sequence[str]] = None,
+) -> Dict[int, int]:
     """Position in `LEADS` -> row in `names`, in standard order; names that are no standard lead are left out.
 
     Args:
@@ -75,21 +105,22 @@ def rows_of_leads(names: Sequence[str], where: object, given: Optional[Sequence[
         where: the file, with which a message begins.
         given: the user's names of the leads. They name the signals if the file names no lead, one for each signal;
             otherwise they must be the leads that the file has.
+        said_as: the same names as messages may contain them; None: as they are.
 
     Raises:
         UserError: no name is a standard lead, two are the same one, or `given` does not fit.
     """
-    positions = [lead_position(name) for name in names]
+    positions, said_as = _positions(names), names if said_as is None else said_as
     if given is not None:
         positions = _as_given(positions, parse_leads(given), where)
     found: Dict[int, int] = {}
     for row, position in enumerate(positions):
         if position in found:
-            raise UserError(f"{where}: lead {shown(names[row])!r} is there twice; rename or remove one")
+            raise UserError(f"{where}: lead {shown(said_as[row])!r} is there twice; rename or remove one")
         if position is not None:
             found[position] = row
     if not found:
-        listed = ", ".join(shown(name, 20) for name in names[:20]) or "none"
+        listed = ", ".join(shown(name, 20) for name in said_as[:20]) or "none"
         cure = f"name them {', '.join(LEADS)}"
         raise NotSaidError(f"{where}: none of its signals ({listed}) is a standard lead; {cure}", "leads")
     return dict(sorted(found.items()))

@@ -31,6 +31,7 @@ _ROOT = re.compile(r"\s*<(?:[\w.-]+:)?([\w.-]+)")
 _WFDB_LINE = re.compile(r"[\w.-]+(?:/\d+)?\s+\d+(?:\s+\d[\d.e+-]*(?:/\S+)?(?:\s+\d+(?:\s+[\w:./-]+){0,2})?)?")
 _NUMBERS = re.compile(r"[\d.eE+\s-]*")
 _TABLE_LINE = re.compile(r"[^,;\t]*[,;\t].*|#?[\w\s.()\[\]/+-]{1,24}")  # a separator, or one short name or number
+_SEPARATOR, _LONGEST_ROW = re.compile(r"[,;\t]"), 1000
 _SUPPORTED = (
     "give WFDB (the record's .hea file), DICOM, SCP-ECG, GE MUSE, Philips or Mortara XML, HL7 aECG, EDF, ISHNE, "
     "MFER, Kardia JSON, .mat, .npy or a .csv with lead names"
@@ -111,7 +112,15 @@ def _text_format(path: Path, head: bytes) -> Optional[str]:
     remarks_end = next((line for line in lines if not line.startswith("#")), "")
     if is_wfdb_record_line(remarks_end) and not _NUMBERS.fullmatch(remarks_end):
         raise UserError(f"{path}: this is a WFDB header; give it the suffix .hea, with its signal file beside it")
-    return "table" if lines and "\0" not in text and _TABLE_LINE.fullmatch(lines[0]) else None
+    if "\0" in text or not lines:
+        return None
+    return "table" if _TABLE_LINE.fullmatch(lines[0]) or any(map(_is_row, lines)) else None
+
+
+def _is_row(line: str) -> bool:
+    """Whether these are numbers, maybe behind a time, as they stand below remarks of any kind."""
+    cells = _SEPARATOR.split(line[:_LONGEST_ROW])[1:]
+    return any(cell.strip() for cell in cells) and all(_NUMBERS.fullmatch(cell) for cell in cells)
 
 
 def _holds(path: Path, head: bytes, word: str) -> bool:
