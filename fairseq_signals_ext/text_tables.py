@@ -4,9 +4,10 @@ import gzip
 import re
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Iterator, List, Sequence, Union
+from typing import TYPE_CHECKING, Callable, Iterator, List, Optional, Sequence, Union
 
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.readers.facts import patient_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -153,11 +154,20 @@ def places_of(keys: "pd.Series", known: Sequence[str]) -> "np.ndarray":
 
 def as_keys(values: "pd.Series") -> "pd.Series":
     """Ids as text to compare, trimmed, see `as_id`; None where missing."""
+    return _keys(values, lambda text: as_id(text) or None)
+
+
+def as_patients(values: "pd.Series") -> "pd.Series":
+    """Patients' ids as `as_keys` has them; None also where one is made up, as many people share it (`patient_of`)."""
+    return _keys(values, lambda text: patient_of(as_id(text), numbered=True))
+
+
+def _keys(values: "pd.Series", id_of: Callable[[str], Optional[str]]) -> "pd.Series":
     import numpy as np
     import pandas as pd
 
     codes, different = pd.factorize(values)
-    ids = [as_id(text) or None for text in _trimmed(different)]
+    ids = [id_of(text) for text in _trimmed(different)]
     keys = np.array([*ids, None], object)  # the last one is for missing values
     return pd.Series(keys[codes], index=values.index, dtype=object)
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, List, Optional, Sequence
 
+import h5py
 import numpy as np
 import scipy.io
 
@@ -68,6 +69,30 @@ def write_mat(path: Path, feats: np.ndarray, idx: int, sample_rate: float = RATE
     """A `.mat` file as ECG-FM's preprocessing leaves them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scipy.io.savemat(path, {"feats": feats, "curr_sample_rate": sample_rate, "idx": idx})
+
+
+def write_mat_7_3(path: Path, **variables: Any) -> None:
+    """A `.mat` file of version 7.3 as MATLAB writes it: numbers, matrices, lines of text, and structs of these."""
+
+    def add(group: h5py.Group, name: str, value: Any) -> None:
+        if isinstance(value, dict):
+            group = group.create_group(name)
+            for field, content in value.items():
+                add(group, field, content)
+            kind = "struct"
+        elif isinstance(value, str):
+            group = group.create_dataset(name, data=np.array([[ord(letter)] for letter in value], np.uint16))
+            kind = "char"
+        else:
+            group = group.create_dataset(name, data=np.atleast_2d(np.asarray(value, np.float64)).T)
+            kind = "double"
+        group.attrs["MATLAB_class"] = np.bytes_(kind)
+
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for name, value in variables.items():
+            add(file, name, value)
+    with open(path, "r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file".ljust(512))
 
 
 def stored_recording(counts: np.ndarray, scale: float = 0.001, zero: float = 0.0, **facts: Any) -> Recording:

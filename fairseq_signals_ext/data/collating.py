@@ -63,7 +63,7 @@ class Collater:
         )
 
     def __call__(self, items: List[Item]) -> Dict[str, Any]:
-        """A batch: `id`, `patient_id`, `segment` (int64, N) and `net_input`, whose tensors are
+        """A batch: `id`, `patient_id` (of pairs: what CMSC takes for one), `segment` (int64, N), and as `net_input`
 
         * `source`: float32, N x leads x samples, standardised, augmented;
         * `padding_mask`: bool, N x samples, only if a segment is padded;
@@ -81,7 +81,7 @@ class Collater:
         source = self._standardised(items)
         batch: Dict[str, Any] = {
             "id": torch.from_numpy(ids),
-            "patient_id": torch.from_numpy(np.repeat([item.signal.patient for item in items], segments)),
+            "patient_id": torch.from_numpy(np.repeat([self._patient(item) for item in items], segments)),
             "segment": torch.from_numpy(segment),
             "net_input": {"source": source},
         }
@@ -94,6 +94,9 @@ class Collater:
         if self.masks:
             self._add_masks(self.masks, batch, samples, ids * 2 + segment, items[0])
         return batch
+
+    def _patient(self, item: Item) -> int:
+        return item.signal.patient if self.settings.pairs == "none" else item.signal.pair
 
     def _standardised(self, items: List[Item]) -> torch.Tensor:
         # numpy's large arrays lie in huge pages, where torch's cost a page fault every 4 kB

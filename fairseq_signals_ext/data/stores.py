@@ -22,6 +22,9 @@ from fairseq_signals_ext.data.shards import (
 from fairseq_signals_ext.data.standardising import standardising, to_millivolts
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.leads import LEADS, mask_to_leads
+from fairseq_signals_ext.readers.facts import patient_of, shown
+from fairseq_signals_ext.readers.formats import format_of
+from fairseq_signals_ext.readers.matlab import MatFile
 
 CHECKSUM_CHOICES = ("once", "always", "never")
 
@@ -39,12 +42,13 @@ class Signal:
         scale, zero, mean, std: float, 12.
         sample_rate: Hz.
         patient: number that stands for the patient.
+        pair: number that CMSC takes for the patient; other than `patient` where ECG-FM's files contain an `idx`.
         idx: the recording's row in a label file; negative, another for each file, if the file does not say.
         label: float, L: the label that is stored with the signal; None if there is none.
     """
 
     __slots__ = (
-        *("counts", "leads", "scale", "zero", "mean", "std", "sample_rate", "patient", "idx", "label"),
+        *("counts", "leads", "scale", "zero", "mean", "std", "sample_rate", "patient", "pair", "idx", "label"),
         *("_store", "_number"),
     )
 
@@ -62,10 +66,12 @@ class Signal:
         store: "Store",
         number: int,
         label: Optional[np.ndarray] = None,
+        pair: Optional[int] = None,
     ):
         self.counts, self.leads = counts, leads
         self.scale, self.zero, self.mean, self.std = scale, zero, mean, std
         self.sample_rate, self.patient, self.idx, self.label = sample_rate, patient, idx, label
+        self.pair = patient if pair is None else pair
         self._store, self._number = store, number
 
     @property
@@ -231,7 +237,9 @@ class ShardStore:
 
 
 class MatStore:
-    """Recordings in ECG-FM's `.mat` files: `feats` (12 x samples), `curr_sample_rate`, `idx` or `patient_id`, `label`.
+    """Recordings in ECG-FM's `.mat` files: `feats` (12 x samples), `curr_sample_rate`, `idx`, `patient_id`, `label`.
+
+    `patient_id` is the patient; a recording whose file has none is its own. CMSC pairs by `idx`, as ECG-FM does.
 
     Attributes:
         idx: None: which recording a file holds is seen only when it is read.
@@ -282,6 +290,7 @@ class MatStore:
             store=self,
             number=number,
             label=pieces[0]["label"],
+            pair=pieces[0]["pair"],
         )
 
 
@@ -294,31 +303,33 @@ def open_store(manifest: Manifest, checksum: str = "once") -> Store:
 
 
 def _load_mat(path: Path) -> Dict[str, Any]:
-    import scipy.io
-
     if not path.is_file():
         raise UserError(f"{path}: no such file; check the root that the manifest's first line gives")
     try:
-        content = scipy.io.loadmat(path)
-        feats = np.asarray(content["feats"], np.float32)
-        sample_rate = float(np.ravel(content["curr_sample_rate"])[0])
-        patient, idx = _mat_patient(content, path), int(np.ravel(content["idx"])[0]) if "idx" in content else None
-        label = np.ravel(content["label"]).astype(float) if "label" in content else None
-    except Exception as error:  # scipy raises many kinds for a damaged file
-        raise UserError(f"{path}: not a .mat file of ECG-FM ({type(error).__name__}: {error}); make it again") from None
+        with MatFile(path, format_of(path) == "MATLAB 7.3") as file:
+            feats = np.asarray(file.read("feats"), np.float32)
+            sample_rate = float(file.read("curr_sample_rate").ravel()[0])
+            idx = None if file.written("idx") is None else int(file.written("idx"))
+            patient = patient_of(file.written("patient_id"))
+            label = file.read("label").ravel().astype(float) if "label" in file.names else None
+    except Exception as error:  # there are many kinds of damage
+        reason = shown(str(error).replace(f"{path}: ", "")) or type(error).__name__
+        raise UserError(f"{path}: not a .mat file of ECG-FM ({reason}); make it again") from None
     if feats.ndim != 2 or len(feats) != len(LEADS):
         raise UserError(f"{path}: feats is {feats.shape}, not {len(LEADS)} leads x samples; make it again")
     if not np.isfinite(feats).all():
         raise UserError(f"{path}: NaN or infinity in feats; leave this recording out of the manifest")
-    return {"feats": feats, "sample_rate": sample_rate, "patient": patient, "idx": idx, "label": label}
+    number = _mat_patient(patient, idx, path)
+    known = {"patient": number, "pair": number if idx is None else idx, "idx": idx, "label": label}
+    return {"feats": feats, "sample_rate": sample_rate, **known}
 
 
-def _mat_patient(content: Dict[str, Any], path: Path) -> int:
-    for key in ("patient_id", "idx"):
-        if key in content:
-            value = np.ravel(content[key])[0]
-            return int(value) if isinstance(value, (int, np.integer, float, np.floating)) else patient_key(str(value))
-    return patient_key(str(path))
+def _mat_patient(patient: Optional[str], idx: Optional[int], path: Path) -> int:
+    """A number that stands for the patient; a recording, which `idx` names, without one is its own patient."""
+    if patient is None:
+        return patient_key(f"{path}" if idx is None else f"recording {idx}")
+    is_number = patient.isascii() and patient.isdigit() and str(int(patient[:20])) == patient and len(patient) < 19
+    return int(patient) if is_number else patient_key(patient)
 
 
 def coefficients(signals: Sequence[Signal], standardised: bool) -> Tuple[np.ndarray, np.ndarray]:

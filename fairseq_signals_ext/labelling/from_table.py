@@ -11,6 +11,7 @@ from fairseq_signals_ext.labelling.labels import Labels, in_sources
 from fairseq_signals_ext.preparation.table import read_table
 from fairseq_signals_ext.text_tables import (
     as_keys,
+    as_patients,
     as_texts,
     check_columns,
     columns_of,
@@ -55,11 +56,12 @@ def labels_from_table(
     names = list(dict.fromkeys(columns)) if columns else _numeric_columns(rows.drop(columns=on))
     if not names:
         raise UserError(f"{file}: no column with numbers or truth values only; give --columns")
-    keys = as_keys(rows[on])
+    ids = as_patients if on == "patient" else as_keys
+    keys = ids(rows[on])
     _check_unique(file, on, keys)
     values = np.stack([_numbers(file, name, rows[name], regression) for name in names], axis=1)
     table = read_table(out, list(dict.fromkeys(["idx", "source", on])))
-    own = as_keys(table[on]).where(in_sources(out, table, sources), None)
+    own = ids(table[on]).where(in_sources(out, table, sources), None)
     if on != "patient" or sources is None:
         _check_unambiguous(file, on, table["source"], own.where(own.isin(set(keys.dropna())), None))
     row = _rows_of(keys, own)

@@ -94,7 +94,8 @@ def _read(
 
 
 def _completed(path: Union[str, Path], recordings: Sequence[Recording], number: int) -> Recording:
-    """One of a file's ECGs, checked, with limb leads and a name of its own."""
+    """One of a file's ECGs, checked, with limb leads and a name of its own; what stands for unknown is unknown."""
+    from fairseq_signals_ext.readers.facts import patient_of, start_of
     from fairseq_signals_ext.readers.limb_leads import with_limb_leads
 
     with _quietly():
@@ -103,7 +104,12 @@ def _completed(path: Union[str, Path], recordings: Sequence[Recording], number: 
         complete = with_limb_leads(recording)
         if complete.derived:  # which may be infinite where I and II are not
             _check(path, complete)
-    return replace(complete, record_id=f"{complete.record_id}#{number + 1}") if number else complete
+    return replace(
+        complete,
+        record_id=f"{complete.record_id}#{number + 1}" if number else complete.record_id,
+        patient=patient_of(complete.patient),
+        start_time=start_of(complete.start_time),
+    )
 
 
 @contextlib.contextmanager
@@ -155,9 +161,10 @@ def _read_by_content(
         return [read_mat(path, sample_rate, leads, unit, is_hdf5=kind == "MATLAB 7.3")]
     if kind == "table":
         return [read_table(path, sample_rate, leads, unit)]
-    recording = read_clinical(path, kind, leads, unit)
-    agreed_rate(path, recording.sample_rate, sample_rate)
-    return [recording]
+    recordings = read_clinical(path, kind, leads, unit)
+    for recording in recordings:
+        agreed_rate(path, recording.sample_rate, sample_rate)
+    return recordings
 
 
 def _check(path: Union[str, Path], recording: Recording) -> None:

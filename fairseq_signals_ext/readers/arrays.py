@@ -1,17 +1,31 @@
 """Plain arrays: `.npy` and `.mat`. They say little of themselves, so the user says the rest."""
 
+import math
+from dataclasses import replace
 from pathlib import Path
-from typing import Dict, Optional, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 import numpy as np
 
 from fairseq_signals_ext.errors import NotSaidError, UserError
 from fairseq_signals_ext.leads import LEADS, parse_leads
 from fairseq_signals_ext.readers.counts import signal_and_counts
-from fairseq_signals_ext.readers.facts import LEADS_OPTION, RATE_OPTION, UNIT_OPTION, agreed_rate, millivolts, shown
+from fairseq_signals_ext.readers.facts import (
+    LEADS_OPTION,
+    RATE_OPTION,
+    UNIT_OPTION,
+    age_of,
+    agreed_rate,
+    millivolts,
+    patient_of,
+    sex_of,
+    shown,
+)
 from fairseq_signals_ext.readers.matlab import MatFile
 from fairseq_signals_ext.readers.recording import Recording
 from fairseq_signals_ext.readers.sizes import check_values
+
+_CPSC_RATE = 500.0  # Hz
 
 
 def read_npy(
@@ -46,8 +60,11 @@ def read_mat(
     """Read a MATLAB file (version 4 to 7.3) with one matrix of leads x samples or samples x leads.
 
     The matrix is `feats` (ECG-FM's files, in mV or standardised), `val` (the PhysioNet Challenges') or the only matrix
-    that fits the leads. ECG-FM's `curr_sample_rate` is the sample rate; where its file holds `mean` and `std`,
-    `feats` was standardised with them and is turned back as `feats * std + mean`. Nothing but numbers is read.
+    that fits the leads, also in a struct, such as CPSC 2018's `ECG.data`. ECG-FM's `curr_sample_rate` is the sample
+    rate; where its file holds `mean` and `std`, `feats` was standardised with them and is turned back as
+    `feats * std + mean`. CPSC 2018's files (a struct `ECG` of `sex`, `age` and `data`) do not contain their sample
+    rate: 500 Hz, that of all recordings of this collection (doi:10.1166/jmihi.2018.2442), is assumed. `patient_id`,
+    `age` and `sex` beside the matrix are what they say; nothing else is read.
 
     Args:
         path: the file.
@@ -57,7 +74,7 @@ def read_mat(
         is_hdf5: whether it is of version 7.3.
 
     Raises:
-        UserError: as `read_npy`, or the sample rate differs from the file's.
+        UserError: as `read_npy`, the sample rate differs from the file's, or `patient_id` is neither a number nor text.
     """
     with MatFile(path, is_hdf5) as file:
         name = _signal_name(path, file.shapes, len(LEADS if leads is None else parse_leads(leads)))
@@ -66,7 +83,26 @@ def read_mat(
             sample_rate = agreed_rate(path, _number(path, file.read("curr_sample_rate")), sample_rate)
         if name == "feats" and {"mean", "std"} <= set(file.shapes):
             array = _original(path, array, file.read("mean"), file.read("std"))
-    return _recording(path, array, sample_rate, leads, unit)
+        beside = name.rpartition(".")[0]
+        facts = _facts(file, f"{beside}." if beside else "")
+        is_cpsc = name == "ECG.data" and {"ECG.sex", "ECG.age"} <= file.texts | set(file.shapes)
+    if sample_rate is None and is_cpsc:
+        recording = _recording(path, array, _CPSC_RATE, leads, unit)
+        return replace(recording, assumed=(*recording.assumed, "sample_rate"), **facts)
+    return replace(_recording(path, array, sample_rate, leads, unit), **facts)
+
+
+def _facts(file: MatFile, beside: str) -> Dict[str, Any]:
+    """Who was recorded, by what stands beside the signal; what is odd there is unknown, other than an odd patient."""
+    known = {name: beside + name for name in ("age", "sex") if beside + name in file.texts | set(file.shapes)}
+    single = {
+        name: file.written(place) for name, place in known.items() if math.prod(file.shapes.get(place, (1,))) == 1
+    }
+    return {
+        "patient": patient_of(file.written(f"{beside}patient_id")),
+        "age": age_of(single.get("age")),
+        "sex": sex_of(single.get("sex")),
+    }
 
 
 def _recording(

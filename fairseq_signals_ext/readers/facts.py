@@ -1,8 +1,11 @@
-"""What files say about an ECG in many spellings: lead names, units, age, sex."""
+"""What files say about an ECG in many spellings: lead names, units, patient, age, sex, time."""
 
 import functools
+import hashlib
 import math
 import re
+import unicodedata
+from datetime import date, datetime, timedelta
 from typing import Any, Dict, List, Optional, Sequence
 
 from fairseq_signals_ext.errors import NotSaidError, UserError
@@ -12,15 +15,46 @@ _POSITION = {name.lower(): position for position, name in enumerate(LEADS)}
 _POSITION.update({"di": 0, "dii": 1, "diii": 2})  # as Brazilian and Spanish devices write I, II, III
 # "-aVR" is another signal than aVR, so a hyphen is no separator
 _DECORATION = re.compile(r"(?:mdc[\s_]+)?(?:(?:ecg|ekg)[\s_:]+)?(?:lead[\s_:]*)?")
+_CHEST = re.compile(r"(?:(?:ecg|ekg)[\s_:]{1,2})?(?:lead[\s_:]{0,2})?c([1-6])\+?")
+_V1, _FEWEST_LIMB_LEADS = 6, 2
 _MILLIVOLTS = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "nv": 1e-6}
 _WORDS = {"volt": "v", "millivolt": "mv", "microvolt": "uv", "nanovolt": "nv"}
-_SEX = {"f": "female", "female": "female", "m": "male", "male": "male"}
+_SEX = {
+    **dict.fromkeys(("f", "female", "woman", "w", "weiblich", "feminino", "femenino"), "female"),
+    **dict.fromkeys(("m", "male", "man", "männlich", "masculino"), "male"),
+}
 # how a message names what a user can say of a file: from Python, and on the command line
 RATE_OPTION = "sample_rate in Hz, --input-rate"
 UNIT_OPTION = "unit such as uV, --input-unit"
 LEADS_OPTION = "leads, --input-leads"
 _LONGEST = 64  # letters of a lead's name or a unit; so that no file fills the memory with what is kept of names
 _OLDEST = 130  # years; more is a code for "unknown" or a slip
+_AGE = re.compile(r"(>=?|≥|over )? ?([0-9]{1,9}(?:\.[0-9]{0,9})?) ?(\+|[a-zñ]{1,7}\.?)?(?: (?:old|of age))?")
+_YEARS = {
+    **dict.fromkeys(("", "y", "yr", "yrs", "yo", "year", "years", "j", "jahre", "ans", "años", "anos", "a"), 1.0),
+    **dict.fromkeys(("m", "mo", "mos", "mon", "month", "months"), 1 / 12),
+    **dict.fromkeys(("w", "wk", "wks", "week", "weeks"), 7 / 365.25),
+    **dict.fromkeys(("d", "day", "days"), 1 / 365.25),
+}
+_OLDEST_GROUP = 80  # years; "18+" is no age, but "90+" is how ages of the oldest are hidden
+_LONGEST_ID = 200
+# words that stand where a patient's id would be; what is written with spaces or signs is here without them
+_NOBODY_WORDS = """
+anon anonym anonyme anonymes anonymisiert anonymised anonymized anonymous anonymus anonimo anonimizado anónimo
+deidentified pseudonymised pseudonymized redacted removed deleted masked hidden private confidential withheld
+unknown unknwon unk unidentified unspecified undefined undisclosed unassigned unnamed unbekannt desconhecido
+desconocido inconnu sconosciuto onbekend none no not nobody null nil nan nat na notavailable available applicable
+known given provided specified recorded entered missing blank empty default placeholder nn tbd tba test testing
+tester demo dummy example sample patient patientid patienttest testpatient pat pid mrn id ident name noname noid
+nopatient johndoe janedoe other u o unident temp temporary 匿名 不明 未知 аноним неизвестно
+"""
+_NOBODY = frozenset(_NOBODY_WORDS.split())
+_MINUS = re.compile(r"-[0-9]+(?:\.0*)?")  # -1, -99: codes of tables for a missing number
+_RUN = "12345678901234567890"
+_SHORTEST_RUN, _SHORTEST_REPEAT = 5, 6  # 12345 is typed where an id is asked for; 1234 and 9999 may be numbers
+_FIRST_YEAR = 1901  # before are the days with which some clocks begin: 0001, 1600, 1601, 1858, 1899, 1900
+# days with which clocks and formats begin; an ECG may be of such a day, but not of its first second
+_EPOCHS = frozenset(date(*day) for day in ((1904, 1, 1), (1970, 1, 1), (1980, 1, 1), (1980, 1, 6), (1985, 1, 1)))
 
 
 def lead_position(name: str) -> Optional[int]:
@@ -32,10 +66,38 @@ def lead_position(name: str) -> Optional[int]:
 def _lead_position(name: str) -> Optional[int]:
     text = name.strip().lower()
     decoration = _DECORATION.match(text)
-    return _POSITION.get(text[decoration.end() :] if decoration else text)
+    plain = text[decoration.end() :] if decoration else text
+    return _POSITION.get(plain[:-1] if plain.endswith("+") else plain)  # "V1+" is the lead, "V1-" another signal
 
 
-def rows_of_leads(names: Sequence[str], where: object, given: Optional[Sequence[str]] = None) -> Dict[int, int]:
+def _positions(names: Sequence[str]) -> List[Optional[int]]:
+    """Positions of all signals of a file; `C1`, `C2`, ... are the chest leads (IEC 60601) of a file with limb leads.
+
+    Not where a file has V1-V6 as well, or some of them only, such as the `C3` and `C4` of a sleep laboratory's EEG.
+    """
+    positions = [lead_position(name) for name in names]
+    chest = [_chest_position(name) for name in names]
+    found = sorted(position for position in chest if position is not None)
+    known = [position for position in positions if position is not None]
+    is_complete = found == list(range(_V1, _V1 + len(found)))
+    if not found or not is_complete or max(known, default=_V1) >= _V1 or len(known) < _FEWEST_LIMB_LEADS:
+        return positions
+    return [other if position is None else position for position, other in zip(positions, chest)]
+
+
+def _chest_position(name: str) -> Optional[int]:
+    if len(name) > _LONGEST:
+        return None
+    match = _CHEST.fullmatch(name.strip().lower())
+    return _V1 + int(match.group(1)) - 1 if match else None
+
+
+def rows_of_leads(
+    names: Sequence[str],
+    where: object,
+    given: Optional[Sequence[str]] = None,
+    said_as: Optional[Sequence[str]] = None,
+) -> Dict[int, int]:
     """Position in `LEADS` -> row in `names`, in standard order; names that are no standard lead are left out.
 
     Args:
@@ -43,21 +105,22 @@ def rows_of_leads(names: Sequence[str], where: object, given: Optional[Sequence[
         where: the file, with which a message begins.
         given: the user's names of the leads. They name the signals if the file names no lead, one for each signal;
             otherwise they must be the leads that the file has.
+        said_as: the same names as messages may contain them; None: as they are.
 
     Raises:
         UserError: no name is a standard lead, two are the same one, or `given` does not fit.
     """
-    positions = [lead_position(name) for name in names]
+    positions, said_as = _positions(names), names if said_as is None else said_as
     if given is not None:
         positions = _as_given(positions, parse_leads(given), where)
     found: Dict[int, int] = {}
     for row, position in enumerate(positions):
         if position in found:
-            raise UserError(f"{where}: lead {shown(names[row])!r} is there twice; rename or remove one")
+            raise UserError(f"{where}: lead {shown(said_as[row])!r} is there twice; rename or remove one")
         if position is not None:
             found[position] = row
     if not found:
-        listed = ", ".join(shown(name, 20) for name in names[:20]) or "none"
+        listed = ", ".join(shown(name, 20) for name in said_as[:20]) or "none"
         cure = f"name them {', '.join(LEADS)}"
         raise NotSaidError(f"{where}: none of its signals ({listed}) is a standard lead; {cure}", "leads")
     return dict(sorted(found.items()))
@@ -84,18 +147,100 @@ def _millivolts(unit: str) -> Optional[float]:
     return _MILLIVOLTS.get(_WORDS.get(text.rstrip("s"), text))
 
 
+def patient_of(value: Any, numbered: bool = False) -> Optional[str]:
+    """Patient's id from what a file or a table contains; None for an empty or made-up one, as that is nobody.
+
+    Nobody are words such as `ANONYMOUS`, `n/a`, `test`, `X X X X`, marks without a letter or a digit, zeros, negative
+    numbers, and what is typed where an id is asked for: `123456`, `999999`. Many people share each of these, who would
+    be taken for one. The id of somebody is its own text on one line; what is longer than 200 letters is
+    told apart by a hash of the whole at its end.
+
+    Args:
+        value: text, a number (a whole one without a point), or None.
+        numbered: whether it is from a collection that counted its patients itself, where 123456 is one of them.
+    """
+    if value is None or value != value:
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    written = str(value).strip()
+    if _is_nobody(written[: 2 * _LONGEST_ID], numbered):
+        return None
+    if len(written) > _LONGEST_ID:
+        return shown(written, _LONGEST_ID) + hashlib.sha256(written.encode("utf-8", "replace")).hexdigest()
+    return shown(written)
+
+
+def _is_nobody(written: str, numbered: bool) -> bool:
+    if _MINUS.fullmatch(written):
+        return True
+    plain = unicodedata.normalize("NFKC", written).casefold().replace("n/a", "na")
+    parts = "".join(letter if letter.isalnum() else " " for letter in plain).split()
+    joined = "".join(parts)
+    if joined in _NOBODY or all(part in _NOBODY or set(part) in ({"x"}, {"0"}) for part in parts):
+        return True
+    if numbered or not (joined.isascii() and joined.isdigit()):
+        return len(set(joined)) == 1 and len(joined) >= _SHORTEST_REPEAT and joined.isalpha()
+    counted = any(run.startswith(digits) for run in (_RUN, f"0{_RUN}") for digits in (joined, joined[::-1]))
+    if counted and len(joined) >= _SHORTEST_RUN:
+        return True
+    return len(set(joined)) == 1 and len(joined) >= _SHORTEST_REPEAT
+
+
 def sex_of(text: Any) -> Optional[str]:
     """`"female"` or `"male"` from a word or letter in any case; None for anything else."""
-    return _SEX.get(str(text).strip().lower())
+    return _SEX.get(str(text)[:_LONGEST].strip(" .;,\"'\t\r\n").lower())
 
 
 def age_of(value: Any) -> Optional[float]:
-    """Age in years from a number or its text; None if it is none, negative or above 130."""
-    try:
-        age = float(value)
-    except (TypeError, ValueError):
+    """Age in years from a number or a text such as `45`, `069Y`, `6M`, `12 weeks`, `3D`; None if it is none.
+
+    `90+` and `>89` are 90: so the oldest are hidden (HIPAA), and 90 keeps them the oldest, as PTB-XL's 300 does here.
+    Such a limit below 80 is no age. Negative ages and those above 130 are None.
+    """
+    age = _years(value) if isinstance(value, str) else _number(value)
+    return age if age is not None and math.isfinite(age) and 0 <= age <= _OLDEST else None
+
+
+def _years(text: str) -> Optional[float]:
+    match = _AGE.fullmatch(text.strip().lower().replace(",", ".")) if len(text) <= _LONGEST else None
+    if match is None:
+        return _number(text) if len(text) <= _LONGEST else None
+    above, digits, unit = match.group(1), match.group(2), (match.group(3) or "").rstrip(".")
+    if not above and unit != "+":
+        return float(digits) * _YEARS[unit] if unit in _YEARS else None
+    if unit != "+" and _YEARS.get(unit) != 1:
         return None
-    return age if math.isfinite(age) and 0 <= age <= _OLDEST else None
+    age = float(digits) + (above in (">", "over "))
+    return age if age >= _OLDEST_GROUP else None
+
+
+def _number(value: Any) -> Optional[float]:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def start_of(when: Optional[datetime], hidden: Optional[date] = None) -> Optional[datetime]:
+    """When an ECG was taken, without a time zone; None where the date only stands for "unknown".
+
+    That are dates in the future, those before 1901, and the first second of days with which clocks and formats begin,
+    1904-01-01, 1970-01-01, 1980-01-01, 1980-01-06 and 1985-01-01. Of files only: tables of collections whose dates
+    are shifted, as MIMIC's to 2100-2200, are taken as they are, since their order still counts.
+
+    Args:
+        when: what the file contains.
+        hidden: a day that its format writes where the date is hidden, at whatever time: 1985-01-01 in EDF and BDF.
+    """
+    if when is None:
+        return None
+    local = when.replace(tzinfo=None)
+    day = local.date()
+    if day == hidden or (day in _EPOCHS and local == datetime(day.year, day.month, day.day)):
+        return None
+    # a day more, as the clock may be of another time zone
+    return local if day.year >= _FIRST_YEAR and local <= datetime.now() + timedelta(days=1) else None
 
 
 def shown(value: Any, longest: int = 200) -> str:

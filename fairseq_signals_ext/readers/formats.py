@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Optional
 
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.readers.dicom_claims import data_set_start
 from fairseq_signals_ext.readers.facts import shown
+from fairseq_signals_ext.readers.other_files import what_helps
 
-_HEAD = 8192  # bytes; comments and a document type may stand before the root of an XML file
+_BLOCK = 1 << 20  # bytes
+_HEAD = 8192  # bytes
+_XML_HEAD = 1 << 18  # bytes; comments and a document type may stand before the root of an XML file
 _MAGIC = {
     b"\x93NUMPY": "NumPy",
     b"\x89HDF\r\n\x1a\n": "MATLAB 7.3",
@@ -27,6 +31,7 @@ _ROOT = re.compile(r"\s*<(?:[\w.-]+:)?([\w.-]+)")
 _WFDB_LINE = re.compile(r"[\w.-]+(?:/\d+)?\s+\d+(?:\s+\d[\d.e+-]*(?:/\S+)?(?:\s+\d+(?:\s+[\w:./-]+){0,2})?)?")
 _NUMBERS = re.compile(r"[\d.eE+\s-]*")
 _TABLE_LINE = re.compile(r"[^,;\t]*[,;\t].*|#?[\w\s.()\[\]/+-]{1,24}")  # a separator, or one short name or number
+_SEPARATOR, _LONGEST_ROW = re.compile(r"[,;\t]"), 1000
 _SUPPORTED = (
     "give WFDB (the record's .hea file), DICOM, SCP-ECG, GE MUSE, Philips or Mortara XML, HL7 aECG, EDF, ISHNE, "
     "MFER, Kardia JSON, .mat, .npy or a .csv with lead names"
@@ -48,7 +53,12 @@ def format_of(path: Path) -> str:
         raise UserError(f"{path}: cannot be opened ({error.strerror}); check the path and its permissions") from error
     if not head:
         raise UserError(f"{path}: the file is empty; get it again")
-    name = _binary_format(head) or _text_format(path, head)
+    name = _binary_format(head)
+    if name is None:
+        other = what_helps(path, head)
+        if other is not None:
+            raise UserError(f"{path}: {other}")
+        name = _text_format(path, head)
     if name is None:
         raise UserError(f"{path}: this kind of file is not supported; {_SUPPORTED}")
     return name
@@ -58,7 +68,7 @@ def _binary_format(head: bytes) -> Optional[str]:
     for magic, name in _MAGIC.items():
         if head.startswith(magic):
             return name
-    if head[128:132] == b"DICM":
+    if head[128:132] == b"DICM":  # whatever the preamble looks like
         return "DICOM"
     if head.startswith(b"MATLAB"):
         # a v7.3 file is HDF5 behind a block of 512 bytes
@@ -67,7 +77,9 @@ def _binary_format(head: bytes) -> Optional[str]:
         return "MFER"
     if _is_scp(head):
         return "SCP-ECG"
-    return "MATLAB" if _is_matlab_4(head) else None
+    if _is_matlab_4(head):
+        return "MATLAB"
+    return "DICOM" if data_set_start(head) is not None else None
 
 
 def _is_scp(head: bytes) -> bool:
@@ -92,14 +104,35 @@ def _is_matlab_4(head: bytes) -> bool:
 def _text_format(path: Path, head: bytes) -> Optional[str]:
     text = _decoded(head).lstrip("\ufeff \t\r\n")
     if text.startswith("<"):
-        return _xml_format(path, text)
+        with open(path, "rb") as file:
+            return _xml_format(path, _decoded(file.read(_XML_HEAD)).lstrip("\ufeff \t\r\n"))
     if text.startswith("{"):
-        return "Kardia JSON" if '"recordedAt"' in text else None
+        return "Kardia JSON" if _holds(path, head, '"recordedAt"') else None
     lines = [line for line in text.splitlines() if line.strip()]
     remarks_end = next((line for line in lines if not line.startswith("#")), "")
     if is_wfdb_record_line(remarks_end) and not _NUMBERS.fullmatch(remarks_end):
         raise UserError(f"{path}: this is a WFDB header; give it the suffix .hea, with its signal file beside it")
-    return "table" if lines and "\0" not in text and _TABLE_LINE.fullmatch(lines[0]) else None
+    if "\0" in text or not lines:
+        return None
+    return "table" if _TABLE_LINE.fullmatch(lines[0]) or any(map(_is_row, lines)) else None
+
+
+def _is_row(line: str) -> bool:
+    """Whether these are numbers, maybe behind a time, as they stand below remarks of any kind."""
+    cells = _SEPARATOR.split(line[:_LONGEST_ROW])[1:]
+    return any(cell.strip() for cell in cells) and all(_NUMBERS.fullmatch(cell) for cell in cells)
+
+
+def _holds(path: Path, head: bytes, word: str) -> bool:
+    """Whether a word stands anywhere in a text file: keys of JSON may stand behind all samples."""
+    encoding = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}.get(head[:2], "utf-8")
+    sought, before = word.encode(encoding), b""
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            if sought in before + block:
+                return True
+            before = block[-len(sought) :]
+    return False
 
 
 def is_wfdb_record_line(line: str) -> bool:

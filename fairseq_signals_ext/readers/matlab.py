@@ -1,10 +1,10 @@
-"""The numeric matrices in a MATLAB file of version 4 to 7.3; nothing else in it is read."""
+"""The numeric matrices and texts in a MATLAB file of version 4 to 7.3, also in structs; nothing else in it is read."""
 
 import math
 import zlib
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Dict, Optional, Tuple, Type
+from typing import Any, Dict, Iterator, Optional, Set, Tuple, Type
 
 import numpy as np
 
@@ -18,21 +18,33 @@ _MOST_OBJECTS = 1000  # of an HDF5 file; each takes time to look at
 _DEFLATE, _KNOWN_FILTERS = 1, {1, 2, 3}
 _DEFLATE_RATIO = 1100  # deflate makes nothing smaller than 1/1032
 _CHUNK_UNCHECKED = 2**28  # bytes that a chunk may expand to without a look
+_LONGEST_TEXT = 1024  # letters
 
 
 class MatFile:
     """A MATLAB file, opened by `with`.
 
     Attributes:
-        shapes: names and shapes (as MATLAB shows them) of its numeric arrays.
+        shapes: names and shapes (as MATLAB shows them) of its numeric arrays; those in a struct (of size 1 x 1) are
+            called `STRUCT.FIELD`.
+        texts: names of its texts, in the same way.
+        others: names of what is neither, such as cells.
     """
 
     def __init__(self, path: Path, is_hdf5: bool) -> None:
         self.path = path
         self.shapes: Dict[str, Tuple[int, ...]] = {}
+        self.texts: Set[str] = set()
+        self.others: Set[str] = set()
+        self._hdf5_names: Dict[str, str] = {}
         self._hdf5: Any = None
         self._binary: Optional[BinaryMat] = None
         self._is_hdf5 = is_hdf5
+
+    @property
+    def names(self) -> Set[str]:
+        """Of all its variables."""
+        return {*self.shapes, *self.texts, *self.others}
 
     def __enter__(self) -> "MatFile":
         try:
@@ -41,6 +53,7 @@ class MatFile:
             else:
                 self._binary = BinaryMat(self.path)
                 self.shapes = {name: matrix.shape for name, matrix in self._binary.matrices.items()}
+                self.texts, self.others = set(self._binary.texts), self._binary.others
         except ImportError:
             raise
         except Exception as error:  # damaged bytes make Python and h5py raise whatever they have
@@ -57,14 +70,38 @@ class MatFile:
         """One of the arrays named in `shapes`.
 
         Raises:
-            UserError: it cannot be decoded, or it claims more bytes than the file can hold.
+            UserError: there is no such array, it cannot be decoded, or it claims more bytes than the file can hold.
         """
+        if name not in self.shapes:
+            raise self._unreadable(f"it has no matrix {shown(name, 40)!r}")
         try:
             return self._binary.read(name) if self._binary is not None else self._from_hdf5(name)
         except UserError:
             raise
         except Exception as error:  # see __enter__
             raise self._unreadable(error) from error
+
+    def text(self, name: str) -> str:
+        """One of the texts named in `texts`; of several rows, or longer than 1,024 bytes, is a `UserError`."""
+        try:
+            return self._binary.text(name) if self._binary is not None else self._text_from_hdf5(name)
+        except UserError:
+            raise
+        except Exception as error:  # see __enter__
+            raise self._unreadable(error) from error
+
+    def written(self, name: str) -> Any:
+        """A text, or a single number as such; None where there is nothing by this name or what is there is empty.
+
+        Raises:
+            UserError: it is something else, such as several numbers or a cell, or it is damaged.
+        """
+        if name in self.texts:
+            return self.text(name) or None
+        if name in self.others or math.prod(self.shapes.get(name, ())) > 1:
+            raise self._unreadable(f"{shown(name, 40)!r} is neither one number nor one text")
+        values = self.read(name).ravel().tolist() if name in self.shapes else []
+        return values[0] if values else None
 
     def _unreadable(self, reason: object) -> UserError:
         return UserError(f"{self.path}: cannot be read as a MATLAB file ({shown(reason)}); save it again")
@@ -74,24 +111,50 @@ class MatFile:
         import h5py
 
         self._hdf5 = h5py.File(self.path, "r")
-        if len(self._hdf5) > _MOST_OBJECTS:
-            raise ValueError(f"it has more than {_MOST_OBJECTS:,} variables")
-        for name in self._hdf5:
-            if not isinstance(self._hdf5.get(name, getlink=True), h5py.HardLink):
+        for name, data in self._objects():
+            if data.shape is None or data.dtype.kind not in "iuf":
+                self.others.add(name)
+            elif "MATLAB_empty" in data.attrs:  # what it holds is its shape
                 continue
-            data = self._hdf5[name]
-            own = isinstance(data, h5py.Dataset) and not data.external and not data.is_virtual
-            if own and data.shape is not None and data.dtype.kind in "iuf":
+            elif _matlab_class(data) == "char":
+                self.texts.add(name)
+            else:
                 self.shapes[name] = tuple(reversed(data.shape))
+            self._hdf5_names[name] = data.name
+
+    def _objects(self) -> Iterator[Tuple[str, Any]]:
+        """The data sets of this file by name, also those in its groups, which stand for structs."""
+        import h5py
+
+        groups, seen = [("", self._hdf5)], 0
+        while groups:
+            before, group = groups.pop(0)
+            seen += len(group)
+            if seen > _MOST_OBJECTS:
+                raise ValueError(f"it has more than {_MOST_OBJECTS:,} variables")
+            for name in group:
+                if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                    continue
+                data = group[name]
+                if isinstance(data, h5py.Dataset) and not data.external and not data.is_virtual:
+                    yield before + name, data
+                elif isinstance(data, h5py.Group) and not before and not name.startswith("#"):
+                    groups.append((f"{name}.", data))
 
     def _from_hdf5(self, name: str) -> np.ndarray:
-        data = self._hdf5[name]
+        data = self._hdf5[self._hdf5_names[name]]
         stored = int(data.id.get_storage_size())
         if math.prod(data.shape) > _DEFLATE_RATIO * stored:  # the rest would be made up of a fill value
             raise ValueError(f"{shown(name, 40)!r} claims more samples than the file can hold")
         check_claim(self.path, math.prod(data.shape), stored)
         self._check_chunks(data)
         return np.asarray(data[()]).T
+
+    def _text_from_hdf5(self, name: str) -> str:
+        shape = self._hdf5[self._hdf5_names[name]].shape
+        if math.prod(shape) > _LONGEST_TEXT or min(shape, default=1) > 1:
+            raise ValueError(f"{shown(name, 40)!r} is not one short line of text")
+        return "".join(chr(int(code)) for code in self._from_hdf5(name).ravel() if 0 <= code < 2**16)
 
     def _check_chunks(self, data: Any) -> None:
         """HDF5 expands a chunk whatever comes of it, so it is looked at before; large ones are few."""
@@ -114,3 +177,14 @@ class MatFile:
                     raw = expander.unconsumed_tail
                 if left <= 0:
                     raise ValueError(f"a part of {shown(data.name, 40)!r} expands to more than it claims")
+
+
+def _matlab_class(data: Any) -> str:
+    """What MATLAB 7.3 writes beside a data set: `double`, `char`, ...; empty if nothing."""
+    if "MATLAB_class" not in data.attrs:
+        return ""
+    attribute = data.attrs.get_id("MATLAB_class")
+    if attribute.shape not in ((), (1,)) or attribute.dtype.itemsize > _LONGEST_TEXT:
+        return ""
+    value = np.ravel(data.attrs["MATLAB_class"])[0]
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)

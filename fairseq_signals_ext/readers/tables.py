@@ -1,8 +1,9 @@
-"""Text tables (`.csv`, `.tsv`): a column a lead, with or without a time column."""
+"""Text tables (`.csv`, `.tsv`): a column a lead, with or without a time column; and exports of one lead alone."""
 
 import re
+from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Iterator, List, Optional, Sequence
 
 import numpy as np
 
@@ -18,27 +19,19 @@ from fairseq_signals_ext.readers.facts import (
     shown,
 )
 from fairseq_signals_ext.readers.recording import Recording
+from fairseq_signals_ext.readers.single_lead import single_lead_layout
 from fairseq_signals_ext.readers.sizes import check_values
+from fairseq_signals_ext.readers.table_layout import STAMP, Layout, as_shown, cells_of, head_of, layout_of
+from fairseq_signals_ext.readers.table_layout import TIME as _TIME
+from fairseq_signals_ext.readers.table_layout import name_and_unit as _name_and_unit
 
-_LONGEST_NAME = 64  # letters of a column's name that are looked at; what comes after them names no lead and no unit
-_LONGEST_HEADER = 2**20  # letters
 _MOST_COLUMNS = 1000
-_WITH_UNIT = re.compile(r"(.*?)\s*(?:[(\[]\s*(\S+?)\s*[)\]]|[\s_/](\S*(?:v|volts?)))", re.IGNORECASE)
-_TIME_UNIT = "(s|sec|seconds|ms|msec|milliseconds)"
-_TIME = re.compile(
-    rf"(?:time(?:stamp)?|t)(?:[\s_/]*[(\[]?\s*{_TIME_UNIT}\s*[)\]]?)?|{_TIME_UNIT}",
-    re.IGNORECASE,
-)
-_EMPTY_CELL = {mark: re.compile(rf"(?:^|{mark})[ ]*(?:{mark}|\r?\n?$)") for mark in ",;\t"}
+_EMPTY_CELL = {mark: re.compile(rf"(?:^|{mark})[ ]*(?:-[ ]*)?(?:{mark}|\r?\n?$)") for mark in ",;\t"}
 _SECONDS = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": 1e-3, "msec": 1e-3, "milliseconds": 1e-3}
+_COLUMN = re.compile(r"column ([0-9]+)")  # in what numpy says of a cell
+_HALF_A_DAY = 43200.0  # s
+_LAST_DAY = date(9000, 1, 1).toordinal()
 _LIKELY_RATES = (50.0, 10000.0)  # Hz; a factor below 1000, so that of seconds and ms at most one fits
-
-
-class _Layout(NamedTuple):
-    encoding: str
-    separator: str
-    names: List[str]  # of the columns; empty without a header
-    columns: int
 
 
 def read_table(
@@ -46,9 +39,14 @@ def read_table(
 ) -> Recording:
     """Read a table with a row a sample, columns separated by comma, semicolon or tab (with decimal commas as well).
 
-    A header names the leads, in any order and case, each with its unit if it likes (`I (uV)`, `V1 [mV]`, `aVR_mV`).
+    A header names the leads, in any order and case, each with its unit if it likes (`I (uV)`, `V1 [mV]`, `aVR_mV`), or
+    with a line of units under it (PhysioNet's export). Remarks may stand above it; a sample rate in these counts.
     A column `time`, `t`, `time (ms)`, `time_s` ... gives the sample rate; without a unit it is in s or ms, whichever
-    makes the rate one that an ECG can have. Other columns are ignored.
+    makes the rate one that an ECG can have. So does a column of time stamps such as `2024-12-31T23:59:59.004` or
+    `0:00.004`, whose first one is the start. Other columns are ignored. Empty cells and `-` are missing samples (NaN).
+
+    Exports of one lead alone, such as Apple's, are facts (`Sample Rate,512 hertz`, `Lead,Lead I`, `Unit,µV`, in any
+    language) above a column of numbers.
 
     Args:
         path: the file.
@@ -60,24 +58,30 @@ def read_table(
         UserError: a row has a missing, an additional or no numeric value, no column is a lead or two are the same,
             the time steps are not even, or something that has to be given is missing.
     """
-    layout = _layout(path)
+    encoding, lines = head_of(path)
+    layout = single_lead_layout(encoding, lines) or layout_of(encoding, lines)
     if not layout.names and leads is None:
         raise NotSaidError(f"{path}: it has no header with lead names; add one or give them ({LEADS_OPTION})", "leads")
     if layout.columns > _MOST_COLUMNS:
-        columns = f"{layout.columns:,} columns, more than {_MOST_COLUMNS:,}"
-        raise UserError(f"{path}: it has {columns}; keep those of the leads")
+        many = f"{layout.columns:,} columns, more than {_MOST_COLUMNS:,}"
+        raise UserError(f"{path}: it has {many}; keep those of the leads")
     names = layout.names or [""] * layout.columns
-    times = [column for column, name in enumerate(names) if _TIME.fullmatch(name)]
+    times = [column for column, name in enumerate(names) if _TIME.fullmatch(name) or column in layout.stamps]
+    times = [column for column in times if column in layout.stamps] or times
     if len(times) > 1:
         raise UserError(f"{path}: it has {len(times)} time columns; leave one")
-    others = [column for column in range(layout.columns) if column not in times]
+    others = [column for column in range(layout.columns) if column not in times and column not in layout.stamps]
     pairs = [_name_and_unit(names[column]) for column in others]
-    rows = rows_of_leads([name for name, _ in pairs], path, leads)
+    columns = [name for name, _ in pairs]
+    rows = rows_of_leads(columns, path, leads, as_shown(columns))
     values = _numbers(path, layout, [others[row] for row in rows.values()] + times)
     if values.shape[1] == 0:
         raise UserError(f"{path}: it holds no samples; get it again")
     if times:
-        sample_rate = agreed_rate(path, _rate(path, values[-1], names[times[0]]), sample_rate)
+        name = "s" if layout.stamps else names[times[0]]
+        sample_rate = agreed_rate(path, _rate(path, values[-1], name, f"column {times[0] + 1}"), sample_rate)
+    elif layout.said_rate is not None:
+        sample_rate = agreed_rate(path, layout.said_rate, sample_rate)
     if sample_rate is None:
         raise NotSaidError(f"{path}: it has no time column; give its sample rate ({RATE_OPTION})", "sample_rate")
     samples = list(values[: len(rows)])
@@ -91,46 +95,18 @@ def read_table(
         sample_rate=float(sample_rate),
         stored=stored,
         assumed=() if has_units else ("unit",),
+        start_time=layout.start_time or _first_time(lines[layout.skipped :], layout),
     )
 
 
-def _layout(path: Path) -> _Layout:
-    with open(path, "rb") as file:
-        utf_16 = file.read(2) in (b"\xff\xfe", b"\xfe\xff")
-    encoding = "utf-16" if utf_16 else "utf-8-sig"
-    with open(path, encoding=encoding, errors="replace") as file:
-        first = file.readline(_LONGEST_HEADER)
-        while first and not first.strip():
-            first = file.readline(_LONGEST_HEADER)
-    if len(first) == _LONGEST_HEADER:
-        raise UserError(f"{path}: its first line has more than {_LONGEST_HEADER:,} letters; give a row per sample")
-    first = first.strip("\r\n")
-    separator = max("\t;,", key=first.count)
-    cells = [cell.strip().strip("\"'").strip()[:_LONGEST_NAME] for cell in first.lstrip("#").split(separator)]
-    numeric = all(_is_number(cell if separator == "," else cell.replace(",", ".")) for cell in cells)
-    return _Layout(encoding, separator, [] if numeric else cells, len(cells))
-
-
-def _name_and_unit(name: str) -> Tuple[str, Optional[str]]:
-    match = _WITH_UNIT.fullmatch(name)
-    return (match.group(1), match.group(2) or match.group(3)) if match else (name, None)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _numbers(path: Path, layout: _Layout, columns: List[int]) -> np.ndarray:
+def _numbers(path: Path, layout: Layout, columns: List[int]) -> np.ndarray:
     """columns x samples, float64."""
     check_values(path, len(columns) * _lines(path))
+    rows = _Rows(path, layout)
     with open(path, encoding=layout.encoding, errors="replace") as file:
         try:
             return np.loadtxt(
-                _rows(path, file, layout),
+                rows.of(file),
                 delimiter=layout.separator,
                 usecols=columns,
                 comments=None,
@@ -140,7 +116,11 @@ def _numbers(path: Path, layout: _Layout, columns: List[int]) -> np.ndarray:
         except UserError:
             raise
         except ValueError as error:
-            raise UserError(f"{path}: it does not hold numbers throughout ({shown(error)}); correct it") from error
+            # not what stands there instead, which may be about a person
+            where = f"line {rows.number}" + (
+                f", column {found.group(1)}" if (found := _COLUMN.search(str(error))) else ""
+            )
+            raise UserError(f"{path}: it does not hold numbers throughout ({where}); correct it") from error
 
 
 def _lines(path: Path) -> int:
@@ -152,38 +132,95 @@ def _lines(path: Path) -> int:
     return number
 
 
-def _rows(path: Path, lines: Iterator[str], layout: _Layout) -> Iterator[str]:
-    """The lines with values, numbers with decimal points."""
-    at_header = bool(layout.names)
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        if at_header:
-            at_header = False
-            continue
-        found = line.count(layout.separator) + 1
-        if found != layout.columns:
-            raise UserError(f"{path}: line {number} has {found} values, not {layout.columns}; correct it")
-        # an empty cell is a sample that is missing; a comma that does not separate is a decimal one
-        if _EMPTY_CELL[layout.separator].search(line):
-            line = layout.separator.join(cell.strip() or "nan" for cell in line.split(layout.separator))
-        yield line if layout.separator == "," else line.replace(",", ".")
+class _Rows:
+    """The lines with values, numbers with decimal points and stamps as seconds; `number` is that of the last one."""
+
+    def __init__(self, path: Path, layout: Layout):
+        self._path, self._layout = path, layout
+        self.number = 0
+        self._day: Optional[int] = None
+        self._last = 0.0
+
+    def of(self, lines: Iterator[str]) -> Iterator[str]:
+        separator, stamps = self._layout.separator, self._layout.stamps
+        for self.number, line in enumerate(lines, start=1):
+            if self.number <= self._layout.skipped or not line.strip():
+                continue
+            is_quoted = '"' in line or "'" in line
+            cells = cells_of(line, separator) if is_quoted or stamps else None
+            found = line.count(separator) + 1 if cells is None else len(cells)
+            if found != self._layout.columns:
+                raise UserError(
+                    f"{self._path}: line {self.number} has {found} values, not {self._layout.columns}; correct it"
+                )
+            # an empty cell is a sample that is missing; a comma that does not separate is a decimal one
+            if cells is None and _EMPTY_CELL[separator].search(line):
+                cells = line.split(separator)
+            if cells is not None:
+                line = separator.join(self._value(column, cell.strip()) for column, cell in enumerate(cells))
+            yield (line if separator == "," else line.replace(",", ".")).replace("\u2212", "-")
+
+    def _value(self, column: int, cell: str) -> str:
+        if column in self._layout.stamps:
+            return repr(self._seconds(cell))
+        return "nan" if cell in ("", "-") else cell.replace(",", ".")
+
+    def _seconds(self, cell: str) -> float:
+        """From the beginning of the first day; a time of the day that is before the last one is of the next day."""
+        match = STAMP.fullmatch(cell)
+        if match is None:
+            return float("nan")
+        hours, minutes, seconds = (float((text or "0").replace(",", ".")) for text in match.group(4, 5, 6))
+        day = _day_of(match)
+        self._day = day if self._day is None else self._day
+        found = 3600 * hours + 60 * minutes + seconds + (86400 * (day - self._day) if day and self._day else 0)
+        while day is None and found < self._last - _HALF_A_DAY:
+            found += 2 * _HALF_A_DAY
+        self._last = found
+        return found
 
 
-def _rate(path: Path, times: np.ndarray, name: str) -> float:
+def _day_of(match: "re.Match[str]") -> Optional[int]:
+    """Number of the day of a stamp; None where it has none."""
+    year, month, day = match.group(1, 2, 3) if match.group(1) else match.group(9, 8, 7)
+    try:
+        return date(int(year), int(month), int(day)).toordinal() if year else None
+    except ValueError:
+        return None
+
+
+def _first_time(rows: Sequence[str], layout: Layout) -> Optional[datetime]:
+    """That of the first stamp, where it has a day."""
+    row = next((row for row in rows if row.strip()), None)
+    if row is None or not layout.stamps:
+        return None
+    match = STAMP.fullmatch(cells_of(row, layout.separator)[layout.stamps[0]])
+    day = _day_of(match) if match else None
+    if match is None or day is None:
+        return None
+    hours, minutes, seconds = (float((text or "0").replace(",", ".")) for text in match.group(4, 5, 6))
+    start = datetime.fromordinal(day)
+    return start + timedelta(hours=hours, minutes=minutes, seconds=seconds) if day < _LAST_DAY else None
+
+
+def _rate(path: Path, times: np.ndarray, name: str, column: str) -> float:
     """Hz, from even time steps; the nearest whole number if it fits the times as well."""
     steps = np.diff(times)
     if len(times) < 2 or not np.isfinite(times).all() or not steps.min() > 0:
-        raise UserError(f"{path}: the times in column {shown(name)!r} do not increase; correct or remove them")
+        raise UserError(f"{path}: the times in {_column(name, column)} do not increase; correct or remove them")
     usual, step = np.median(steps), (times[-1] - times[0]) / len(steps)
     if np.abs(steps - usual).max() > 0.6 * usual:  # times printed with few digits differ by up to half a step
-        raise UserError(f"{path}: the steps in column {shown(name)!r} are not even; fill its gaps or remove it")
+        raise UserError(f"{path}: the steps in {_column(name, column)} are not even; fill its gaps or remove it")
     seconds = _seconds(path, name, step)
     rate, count = 1 / (step * seconds), np.arange(len(times))
     error, whole_error = (
         np.abs(times - times[0] - count / (hertz * seconds)).max() for hertz in (rate, max(round(rate), 1))
     )
     return float(round(rate)) if rate >= 1 and whole_error <= 2 * error + 1e-9 * times.max() else rate
+
+
+def _column(name: str, place: str) -> str:
+    return f"column {name!r}" if _TIME.fullmatch(name) and name != "s" else place
 
 
 def _seconds(path: Path, name: str, step: float) -> float:

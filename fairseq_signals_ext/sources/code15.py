@@ -13,7 +13,7 @@ from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.readers import Recording
 from fairseq_signals_ext.readers.facts import shown
-from fairseq_signals_ext.sources.record_table import number, read_csv, text
+from fairseq_signals_ext.sources.record_table import number, patient, read_csv
 from fairseq_signals_ext.sources.source import Item, Source, SourceOptions
 
 WHERE = "get exams.csv and exams_part*.zip from doi:10.5281/zenodo.4916206 and unpack them into one folder"
@@ -60,7 +60,7 @@ def _facts(row: Dict[str, Any]) -> Dict[str, Any]:
     further = {name: value for name, value in row.items() if name not in _FIRST_COLUMNS and "Unnamed" not in name}
     return {
         **further,
-        "patient": text(row.get("patient_id")),
+        "patient": patient(row.get("patient_id"), numbered=True),
         "age": number(row.get("age")),
         "sex": _SEX.get(number(row.get("is_male"))),
         "codes": tuple(found),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 from fairseq_signals_ext.readers.wfdb import find_wfdb
-from fairseq_signals_ext.sources.record_table import read_csv, text, texts, time
+from fairseq_signals_ext.sources.record_table import patient, read_csv, text, texts, time
 from fairseq_signals_ext.sources.source import Item, Source, SourceOptions, read_file
 
 DATABASE = ("mimic-iv-ecg/1.0", ("record_list.csv", "machine_measurements.csv"), (".hea", ".dat"))
@@ -43,7 +43,7 @@ def _facts(path: Path, row: Dict[str, Any], measured: Dict[str, Any]) -> Dict[st
     return {
         **further,
         "record_id": text(row["study_id"]),
-        "patient": text(row["subject_id"]),
+        "patient": patient(row["subject_id"], numbered=True),
         "start_time": time(row["ecg_time"], f"{path}: study {row['study_id']}: ecg_time"),
         "statements": texts([value for name, value in measured.items() if name.startswith("report_")]),
     }

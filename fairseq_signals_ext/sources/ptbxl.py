@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.readers.wfdb import find_wfdb
-from fairseq_signals_ext.sources.record_table import number, read_csv, text, texts, time
+from fairseq_signals_ext.sources.record_table import number, patient, read_csv, text, texts, time
 from fairseq_signals_ext.sources.source import Item, Source, SourceOptions, read_file
 
 DATABASE = ("ptb-xl/1.0.3", ("ptbxl_database.csv", "scp_statements.csv"), (".hea", ".dat"))
@@ -53,7 +53,7 @@ def _facts(path: Path, row: Dict[str, Any]) -> Mapping[str, Any]:
     age = number(row["age"])
     known = {
         "record_id": text(row["ecg_id"]),
-        "patient": text(row["patient_id"]),
+        "patient": patient(row["patient_id"], numbered=True),
         "age": _OLDEST if age == _OVER_89 else age,
         "sex": _SEX.get(number(row["sex"])),
         "start_time": time(row["recording_date"], f"{path}: ecg_id {row['ecg_id']}: recording_date"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.readers.facts import age_of, sex_of, shown
+from fairseq_signals_ext.readers.facts import age_of, patient_of, sex_of, shown
 from fairseq_signals_ext.sources.source import Item
 from fairseq_signals_ext.text_tables import UNREADABLE, as_id, separator_of
 
@@ -246,13 +246,19 @@ def _id(value: Any) -> Optional[str]:
     return as_id(written)
 
 
+def patient(value: Any, numbered: bool = False) -> Optional[str]:
+    """Patient's id in a table; None where it is empty or made up, see `patient_of`."""
+    written = text(value)
+    return None if written is None else patient_of(as_id(written), numbered)
+
+
 def _codes(value: Any, where: str) -> Tuple[str, ...]:
     return texts([code for codes in texts(value) for code in _SEPARATOR.split(codes)])
 
 
 _FACTS: Dict[str, Callable[[Any, str], Any]] = {
     "record_id": lambda value, where: _id(value),
-    "patient": lambda value, where: _id(value),
+    "patient": lambda value, where: patient(value),
     "age": lambda value, where: _known(value, age_of, where, "years"),
     "sex": lambda value, where: _known(value, sex_of, where, "female or male"),
     "start_time": time,

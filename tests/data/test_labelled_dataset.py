@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
-from made_up import RATE, write_shards
+from made_up import RATE, open_dataset, write_mat_7_3, write_shards
 
 from fairseq_signals_ext.data.label_table import LabelTable
 from fairseq_signals_ext.data.labelled_dataset import LabelledEcgDataset
@@ -92,14 +92,41 @@ def write_mats(folder, idx, **more):
     (folder / "train.tsv").write_text("\n".join(lines) + "\n")
 
 
-@pytest.mark.parametrize(("patient", "number"), [(7, 7), ("p7", patient_key("p7"))])
+@pytest.mark.parametrize(("patient", "number"), [(7, 7), ("p7", patient_key("p7")), ("7", 7), (7.0, 7)])
 def test_the_patient_of_a_mat_file_is_the_one_that_it_names(tmp_path, patient, number):
     write_mats(tmp_path, [3, 0], patient_id=patient)
     signals = [open_store(read_manifests([tmp_path / "train.tsv"])).read(row) for row in (0, 1)]
-    assert [(signal.idx, signal.patient) for signal in signals] == [(3, number), (0, number)]
+    assert [(signal.idx, signal.patient, signal.pair) for signal in signals] == [(3, number, 3), (0, number, 0)]
 
 
-@pytest.mark.parametrize("more", [{"patient_id": np.nan}, {"patient_id": []}, {"label": "many"}])
+@pytest.mark.parametrize("more", [{}, {"patient_id": "X X X X"}, {"patient_id": 0}, {"patient_id": np.nan}])
+def test_a_mat_file_that_names_nobody_is_a_patient_of_its_own(tmp_path, more):
+    write_mats(tmp_path, [3, 4], **more)
+    data = dataset(tmp_path, table(5))
+    first, second = data.collater([data[0], data[1]])["patient_id"].tolist()
+    assert len({first, second, 3, 4}) == 4  # nor is it the patient whose number is its idx
+
+
+@pytest.mark.parametrize("pairs", ["none", "fixed"])
+def test_patients_are_for_metrics_and_idx_for_pairs(tmp_path, pairs):
+    write_mats(tmp_path, [3, 4], patient_id=9)
+    data = open_dataset(tmp_path, pairs=pairs, segment_seconds=2.5)
+    batch = data.collater([data[index] for index in range(len(data))])
+    assert batch["patient_id"].tolist() == ([9] * 4 if pairs == "none" else [3, 3, 4, 4])
+
+
+def test_a_mat_file_of_version_7_3(tmp_path):
+    feats = np.random.default_rng(0).normal(size=(12, 2500))
+    write_mat_7_3(tmp_path / "0.mat", feats=feats, curr_sample_rate=500.0, idx=3.0, patient_id="p7")
+    (tmp_path / "train.tsv").write_text(".\n0.mat\t2500\n")
+    signal = open_store(read_manifests([tmp_path / "train.tsv"])).read(0)
+    assert (signal.idx, signal.patient, signal.sample_rate) == (3, patient_key("p7"), 500)
+    np.testing.assert_array_equal(signal.counts, feats.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    "more", [{"patient_id": [1, 2]}, {"patient_id": np.array(["p", 3], object)}, {"label": "many"}]
+)
 def test_a_mat_file_with_other_content_is_one_line(tmp_path, more):
     write_mats(tmp_path, [3], **more)
     with pytest.raises(UserError, match=r"3\.mat: not a \.mat file of ECG-FM"):

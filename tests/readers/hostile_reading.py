@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import hostile_parts  # noqa: F401 - more of them
 from fuzz_seeds import Seed
 from hostile import MAKERS
 

@@ -76,7 +76,8 @@ def test_ge_muse(formats):
     recording = read_ecg(path)
     check(recording, with_einthoven(expected))
     assert recording.derived == LIMB
-    assert facts(recording) == ("00000000", datetime(2024, 1, 1, 10, 35, 17), 11, "male", 500)
+    # 00000000 is nobody
+    assert facts(recording) == (None, datetime(2024, 1, 1, 10, 35, 17), 11, "male", 500)
     assert recording.statements[0] == "窦性心律"
 
 
@@ -302,10 +303,31 @@ def test_a_lead_without_a_voltage_is_refused(tmp_path):
 def test_truncated_and_lengthened_edf(tmp_path):
     path, _ = made_up_edf(tmp_path)
     whole = path.read_bytes()
-    for content in (whole[:-1], whole + b"\0\0"):
+    for content, message in ((whole[:-1], "the file is cut short"), (whole + b"\0\0", "its values are in doubt")):
         path.write_bytes(content)
-        with pytest.raises(UserError, match="its values are in doubt"):
+        with pytest.raises(UserError, match=message):
             read_ecg(path)
+
+
+def test_gaps_are_named(cases, tmp_path):
+    """Exporting such a file again does not help."""
+    content = bytearray((cases / "edf" / "e25_date1985.edf").read_bytes())
+    content[196:197] = b"D"
+    at = content.index(b"+9\x14")
+    content[at : at + 3] = b"+99"
+    content[at + 3 : at + 5] = b"\x14\x14"
+    (tmp_path / "m.edf").write_bytes(content)
+    with pytest.raises(UserError, match="there are gaps in it .*; export what lies between the gaps"):
+        read_ecg(tmp_path / "m.edf")
+
+
+def test_offsets_of_unknown_meaning_are_named(formats, tmp_path):
+    first = "<LeadOffsetFirstSample>0</LeadOffsetFirstSample>"
+    path = muse(formats, tmp_path, (first, first.replace("0", "5")))
+    with pytest.raises(
+        UserError, match="its leads have offsets whose meaning is not documented .*; export it in another"
+    ):
+        read_ecg(path)
 
 
 def test_nothing_is_warned_or_printed(formats, tmp_path, capsys):

@@ -17,7 +17,10 @@ XML = {
     "<!DOCTYPE ECG [<!ENTITY a 'b'>]><ECG>": "Mortara XML",
 }
 SCP = struct.pack("<HI HHIBB6s HII", 0, 500, 0, 0, 136, 20, 20, b"SCPECG", 0, 136, 7)
+DTD = "<!ELEMENT RestingECG (MuseInfo)>".join(["<!DOCTYPE RestingECG ["] + [""] * 600 + ["]>"])
 CONTENTS = {
+    f"<!-- {'-x' * 9000} --><AnnotatedECG>".encode(): "HL7 aECG",
+    f"{DTD}<RestingECG>".encode(): "GE MUSE XML",
     b"\0" * 128 + b"DICM": "DICOM",
     SCP: "SCP-ECG",
     b"0       ".ljust(256): "EDF",
@@ -50,7 +53,7 @@ def test_format_by_content(tmp_path, content):
         (b"\x7fELF\0\0", "this kind of file is not supported"),
         (b"\0" * 5000, "this kind of file is not supported"),
         (b"{}", "this kind of file is not supported"),
-        (b"<html>", "XML of the kind <html> is not supported"),
+        (b"<svg>", "XML of the kind <svg> is not supported"),
         (b"<?xml", "XML without a root element is not supported"),
         (b"r 5 500 100\nr.dat 16\n", r"this is a WFDB header; give it the suffix \.hea"),
         (b"A prose text that has no separator in it, at least not before its 24th letter", "none of its signals"),

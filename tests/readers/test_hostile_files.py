@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import hostile
+import hostile_parts  # noqa: F401 - more of them
 import numpy as np
 import pytest
 from fuzz_seeds import wfdb_other
@@ -17,7 +18,7 @@ from fairseq_signals_ext.readers import read_ecg
 LONGEST = 10  # seconds for one file
 MOST = 400  # MB for one file, with all libraries
 # damaged in no way, only unusual
-READ = {"wfdb_remark_of_control_characters"}
+READ = {"wfdb_remark_of_control_characters", "aecg_of_many_series", "aecg_of_many_sets_in_one_series"}
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,16 @@ from fuzz_seeds import aecg, kardia, mortara, muse, philips
 from fairseq_signals_ext import leads, text_tables
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.labelling import events, link_settings
-from fairseq_signals_ext.readers import facts, formats, read_ecg, tables, wfdb, wfdb_header
+from fairseq_signals_ext.readers import (
+    facts,
+    formats,
+    read_ecg,
+    single_lead,
+    table_layout,
+    tables,
+    wfdb,
+    wfdb_header,
+)
 from fairseq_signals_ext.splitting import assigning
 from fairseq_signals_ext.training_curve import _LINE
 
@@ -65,6 +74,10 @@ PARSERS = {
     "formats.is_wfdb_record_line": formats.is_wfdb_record_line,
     "formats._NUMBERS": formats._NUMBERS.fullmatch,
     "formats._TABLE_LINE": formats._TABLE_LINE.fullmatch,
+    "facts.patient_of": facts.patient_of,
+    "table_layout.layout_of": lambda text: table_layout.layout_of("utf-8", [text, "1,2"]),
+    "table_layout.STAMP": table_layout.STAMP.fullmatch,
+    "single_lead": lambda text: single_lead.single_lead_layout("utf-8", [f"a,{text}", "b,mV", "1", "2", "3"]),
     "tables names": lambda text: [tables._TIME.fullmatch(text[:64]), tables._name_and_unit(text[:64])],
     "tables._EMPTY_CELL": tables._EMPTY_CELL[","].search,
     "wfdb._facts": lambda text: wfdb._facts([text]),

@@ -38,7 +38,7 @@ def test_export(export, original, prepare):
     table = found.table
     names = ["2024/ecg1.xml", "2024/ecg2.xml", "2024/ecg3.XML", "original.xml"]
     assert table.index.tolist() == names
-    assert table["patient"].tolist() == ["001", "002", "003", "00000000"]
+    assert table["patient"].tolist() == ["001", "002", "003", None]
     assert table["age"].tolist() == [41, 42, 43, 11]
     assert table["source"].tolist() == ["export"] * 4
     assert set(table["derived_leads"]) == {"III,aVR,aVL,aVF"}
@@ -66,7 +66,7 @@ def test_table(export, prepare, tmp_path):
     table = tmp_path / "known.csv"
     table.write_text("file,patient,codes\necg2.xml,P2,I48.0; I10\noriginal.xml,,\n")
     found = prepare("muse", export, "--table", table).table
-    assert found["patient"].tolist() == ["001", "P2", "003", "00000000"]
+    assert found["patient"].tolist() == ["001", "P2", "003", None]
     assert list(found.loc["2024/ecg2.xml", "codes"]) == ["I48.0", "I10"]
 
 
