@@ -7,6 +7,7 @@ from typing import Optional
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.readers.facts import shown
+from fairseq_signals_ext.readers.wfdb_header import is_record_line
 
 _HEAD = 8192  # bytes; comments and a document type may stand before the root of an XML file
 _MAGIC = {
@@ -23,8 +24,6 @@ _ROOTS = {
 }
 _BEFORE_ROOT = re.compile(r"\s*(?:<!--.*?-->|<\?.*?\?>|<![A-Za-z][^<>\[]*(?:\[[^\]]*\]\s*)?>)", re.DOTALL)
 _ROOT = re.compile(r"\s*<(?:[\w.-]+:)?([\w.-]+)")
-# record name (with segments), number of signals, rate, samples, and what stands for a time and a date
-_WFDB_LINE = re.compile(r"[\w.-]+(?:/\d+)?\s+\d+(?:\s+\d[\d.e+-]*(?:/\S+)?(?:\s+\d+(?:\s+[\w:./-]+){0,2})?)?")
 _NUMBERS = re.compile(r"[\d.eE+\s-]*")
 _TABLE_LINE = re.compile(r"[^,;\t]*[,;\t].*|#?[\w\s.()\[\]/+-]{1,24}")  # a separator, or one short name or number
 _SUPPORTED = (
@@ -97,14 +96,9 @@ def _text_format(path: Path, head: bytes) -> Optional[str]:
         return "Kardia JSON" if '"recordedAt"' in text else None
     lines = [line for line in text.splitlines() if line.strip()]
     remarks_end = next((line for line in lines if not line.startswith("#")), "")
-    if is_wfdb_record_line(remarks_end) and not _NUMBERS.fullmatch(remarks_end):
+    if is_record_line(remarks_end) and not _NUMBERS.fullmatch(remarks_end):
         raise UserError(f"{path}: this is a WFDB header; give it the suffix .hea, with its signal file beside it")
     return "table" if lines and "\0" not in text and _TABLE_LINE.fullmatch(lines[0]) else None
-
-
-def is_wfdb_record_line(line: str) -> bool:
-    """Whether a line may be the first of a WFDB header."""
-    return _WFDB_LINE.fullmatch(line.strip()) is not None
 
 
 def _decoded(head: bytes) -> str:

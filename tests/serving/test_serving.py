@@ -116,7 +116,7 @@ def test_model_and_health(client, checkpoint):
     ("kind", "status", "message"),
     [
         (0, 415, "bad0.dcm: this kind of file is not supported"),
-        (1, 422, "cut0.hea: its file 'cut0.dat' has 400 bytes, but 1250 samples a lead need 30000"),
+        (1, 422, "cut0.hea: its file 'cut0.dat' has 400 bytes, but 1250 samples per lead need 30000"),
         (2, 422, "empty0.csv: the file is empty"),
         (3, 422, "alone0.hea: its file 'alone0.dat' was not sent; send it together with the header"),
     ],

@@ -84,7 +84,7 @@ def test_damaged_flac_is_rejected(tmp_path, prepare, write_record, counts):
     write_record(tmp_path / "records" / "good", counts(0))
     found = prepare("wfdb", tmp_path / "records", status=1)
     assert list(found.rejected) == ["flac.hea"]
-    assert "wfdb cannot read this record" in found.rejected["flac.hea"]
+    assert "its file 'flac_2.dat' cannot be read" in found.rejected["flac.hea"]
 
 
 def test_several_rates(tmp_path, prepare):

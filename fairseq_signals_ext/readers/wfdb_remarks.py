@@ -1,0 +1,100 @@
+"""What the remarks of a WFDB header tell of a patient, in the ways of PhysioNet's collections.
+
+PhysioNet asks for `<age>: 35  <sex>: M  <diagnoses>: (none)`; the Challenges have `Age: 74` on lines of their own, the
+European ST-T Database `Age: 62  Sex: M`, the MIT-BIH databases `69 M 1085 1629 x1`, and INCART `patient 1`.
+"""
+
+import re
+from typing import Any, Dict, Iterator, Optional, Sequence, Tuple
+
+from fairseq_signals_ext.readers.facts import age_of, patient_of, sex_of
+
+_LONGEST = 2000  # letters of a remark that are looked at for a patient, age and sex
+# a name of a value, alone or in <>, maybe with a unit: `Age (years):`, `<subject_id>:`, `sex =`
+_FIELD = re.compile(
+    r"(?<!\w)(?P<open><)?(?P<key>age|sex|gender|patient|subject|participant)(?P<id>[ _-]?(?:id|no\.?|nr\.?|number|#))?"
+    r"(?:[ _]?(?:[(\[][a-z ./]{1,12}[)\]]|(?:in[ _])?years))?(?P<close>>)?[ \t]{0,8}(?P<separator>[:=])?",
+    re.IGNORECASE,
+)
+_OF_WHOM = ("patient", "patient's", "patients", "subject", "subject's", "participant")
+_END = re.compile(r"[;|\t]|  |,\s|<[A-Za-z]")
+_AGE_AND_SEX = re.compile(r"(?P<age>-?\d{1,3})[ \t/,]{1,4}(?P<sex>[MF])(?!\w)", re.IGNORECASE)
+_AGE_AND_SEX_ONLY = re.compile(r"(?P<age>-?\d{1,3})[ \t]{1,4}(?P<sex>[MF])(?:[ \t]+\d.*)?", re.IGNORECASE)
+_NUMBERED = re.compile(
+    r"(?:patient|subject|participant)[ \t_]{0,4}(?:id|no\.?|nr\.?|number)?[ \t_#]{0,4}"
+    r"(?P<number>[a-z]{0,8}[_-]?\d{1,12})(?:[,;:.].*)?",
+    re.IGNORECASE,
+)
+_WORD = re.compile(r"[^\W\d_]+")
+
+
+def facts_of(remarks: Sequence[str]) -> Dict[str, Any]:
+    """Patient, age, sex and codes, as attributes of `Recording`; the first of each kind that is known."""
+    found: Dict[str, Any] = {"patient": None, "age": None, "sex": None}
+    for remark in remarks:
+        for name, value in _told(remark[:_LONGEST].strip()):
+            if found[name] is None:
+                found[name] = value
+    return {**found, "codes": _codes(remarks)}
+
+
+def _told(remark: str) -> Iterator[Tuple[str, Any]]:
+    """Names and values, None where a value is not known."""
+    alone = _AGE_AND_SEX_ONLY.fullmatch(remark)
+    numbered = _NUMBERED.fullmatch(remark)
+    if alone:
+        yield from _both(alone)
+    elif numbered:
+        yield "patient", patient_of(numbered["number"])
+    else:
+        yield from _fields(remark)
+
+
+def _fields(remark: str) -> Iterator[Tuple[str, Any]]:
+    fields = [one for one in _FIELD.finditer(remark) if one["separator"] or (one["open"] and one["close"])]
+    # "predicted age: 50" is of another kind
+    if fields and not _may_begin(remark[: fields[0].start()].strip()):
+        fields = fields[1:]
+    for field, following in zip(fields, [*fields[1:], None]):
+        value = remark[field.end() : None if following is None else following.start()].strip()
+        end = _END.search(value)
+        yield from _values(field["key"].lower(), (value[: end.start()] if end else value).strip(" ,"))
+
+
+def _may_begin(before: str) -> bool:
+    return not before or before[-1] in ",;|" or before.lower() in _OF_WHOM
+
+
+def _values(key: str, value: str) -> Iterator[Tuple[str, Any]]:
+    both = _AGE_AND_SEX.match(value)
+    if key == "age" and both:
+        yield from _both(both)
+    elif key == "age":
+        yield "age", _age(value)
+    elif key in ("sex", "gender"):
+        word = _WORD.match(value)
+        yield "sex", sex_of(word.group()) if word else None
+    else:
+        yield "patient", patient_of(value)
+
+
+def _both(found: "re.Match[str]") -> Iterator[Tuple[str, Any]]:
+    yield "age", age_of(found["age"])
+    yield "sex", sex_of(found["sex"])
+
+
+def _age(value: str) -> Optional[float]:
+    """Of a text that may go on behind the age: `45 years at the time of recording`."""
+    words = value.split()
+    ages = (age_of(" ".join(words[:number])) for number in (len(words), 3, 2, 1) if number <= len(words))
+    return next((age for age in ages if age is not None), None)
+
+
+def _codes(remarks: Sequence[str]) -> Tuple[str, ...]:
+    """Of the first remark such as `Dx: 426783006,164889003`."""
+    for remark in remarks:
+        name, colon, text = remark.partition(":")
+        if colon and name.strip().lower() == "dx":
+            codes = (code.strip() for code in text.split(","))
+            return tuple(code for code in codes if code and code.lower() != "unknown")
+    return ()
