@@ -1,10 +1,9 @@
 """WFDB records: `.hea` with `.dat` or `.mat`, with one segment or several."""
 
 import os
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Dict, Iterable, List, Optional, Sequence, Tuple, Union
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -80,14 +79,18 @@ def _start(time: Optional[datetime]) -> Optional[datetime]:
     return start_of(time, shifted=True)  # as in MIMIC-IV-ECG
 
 
-@dataclass(frozen=True)
-class _Leads:
+class _Leads(NamedTuple):
     """The leads among a record's signals, in standard order."""
 
     positions: Tuple[int, ...]
     sample_rate: float
     physical: Optional[np.ndarray]  # in mV, NaN where invalid; None where `stored` says it all
     stored: Optional[StoredCounts]  # None where segments were joined, whose gains may differ
+
+    def millivolts(self) -> np.ndarray:
+        if self.physical is None and self.stored is not None:
+            return self.stored.millivolts()
+        return np.asarray(self.physical)
 
 
 def _read_leads(file: Path, header: Header, frames: int) -> _Leads:
@@ -160,8 +163,7 @@ def _joined(file: Path, header: Header, segments: Sequence[Tuple[Segment, Header
         end = start + frame * segment.length
         if segment.name in with_leads and segment.length:
             leads = _read_leads(file.parent / f"{segment.name}.hea", with_leads[segment.name], segment.length)
-            signal = leads.stored.millivolts() if leads.physical is None else leads.physical
-            joined[np.searchsorted(positions, leads.positions), start:end] = signal
+            joined[np.searchsorted(positions, leads.positions), start:end] = leads.millivolts()
         start = end
     return _Leads(tuple(positions), rates.pop() * frame, joined, None)
 

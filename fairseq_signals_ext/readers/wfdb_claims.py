@@ -4,12 +4,14 @@ Skews, gaps and samples per frame may claim any size. After these checks memory 
 """
 
 import math
+import os
+import stat
 from pathlib import Path
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.readers.facts import shown
-from fairseq_signals_ext.readers.sizes import check_claim, check_size, check_values
+from fairseq_signals_ext.readers.sizes import check_claim, check_values
 from fairseq_signals_ext.readers.wfdb_header import MOST_SIGNALS, NO_FILE, Header, Segment, Signal, parse_header
 from fairseq_signals_ext.readers.wfdb_samples import COMPRESSED, FORMATS, flac_samples
 
@@ -23,15 +25,14 @@ def read_header(path: Path) -> Header:
     Raises:
         UserError: it is no file, empty, far too long, or no header.
     """
+    size = _size_of(path)
+    if size is None:
+        raise UserError(f"{path}: no such file; give a WFDB header (.hea) that exists")
+    if size > MOST_BYTES:
+        raise UserError(f"{path}: it has {size:,} bytes, too many for a WFDB header; get it again")
     try:
-        size = path.stat().st_size
-        if not path.is_file():
-            raise FileNotFoundError
-        if size > MOST_BYTES:
-            raise UserError(f"{path}: it has {size:,} bytes, too many for a WFDB header; get it again")
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; give a WFDB header (.hea) that exists") from None
+        with open(path, "rb", buffering=0) as file:
+            content = file.read(size)
     except OSError as error:
         raise UserError(f"{path}: cannot be opened ({error.strerror}); check the path and its permissions") from error
     if not content:
@@ -59,7 +60,6 @@ def checked_frames(path: Path, header: Header) -> int:
             check_claim(path, samples, sizes[name])
         elif header.frames is not None:
             _check_length(path, signals[0], frames, samples, sizes[name])
-        check_size(path.parent / name)
     largest = max(signal.skew for signal in header.signals)
     if largest and largest >= frames:
         raise UserError(f"{path}: its skew of {largest} samples is longer than its signals; mend it")
@@ -82,14 +82,20 @@ def _files(path: Path, signals: Sequence[Signal]) -> Dict[str, List[Signal]]:
     return files
 
 
-def _size(path: Path, name: str) -> int:
-    file = path.parent / name
+def _size_of(path: Union[str, Path]) -> Optional[int]:
+    """Bytes of a file; None if there is none. One call of the system, as there are millions of records."""
     try:
-        if file.is_file():
-            return file.stat().st_size
+        found = os.stat(path)
     except (OSError, ValueError):  # a name that can be none
-        pass
-    raise UserError(f"{path}: its file {shown(name, 60)!r} is missing; put it beside the header")
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+
+def _size(path: Path, name: str) -> int:
+    size = _size_of(os.path.join(os.path.dirname(path), name))
+    if size is None:
+        raise UserError(f"{path}: its file {shown(name, 60)!r} is missing; put it beside the header")
+    return size
 
 
 def _check_gains(path: Path, signals: Sequence[Signal]) -> None:
@@ -138,14 +144,15 @@ def checked_segments(path: Path, header: Header) -> List[Tuple[Segment, Header]]
         raise UserError(f"{path}: {layout}; write it as a record of variable layout")
     found: Dict[str, Header] = {}
     held = 0
-    for number, (name, length) in enumerate(segments):
+    for number, segment in enumerate(segments):
+        name = segment.name
         if name == NO_FILE:
             continue
-        layout = is_variable and number == 0
+        is_layout = is_variable and number == 0
         if name not in found:
-            found[name] = _segment(path.parent / f"{name}.hea", layout)
-            held += 0 if layout else _held(path.parent, found[name])
-        _check_segment(path, header, segments[number], found[name], layout)
+            found[name] = _segment(path.parent / f"{name}.hea", is_layout)
+            held += 0 if is_layout else _held(path.parent, found[name])
+        _check_segment(path, header, segment, found[name], is_layout)
     per_frame = max((sum(signal.per_frame for signal in one.signals) for one in found.values()), default=1)
     check_claim(path, total * max(per_frame, header.width), held)
     return [(segment, found[segment.name]) for segment in segments if segment.name != NO_FILE]

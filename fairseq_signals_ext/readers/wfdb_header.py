@@ -133,7 +133,8 @@ def parse_header(content: bytes, where: object) -> Header:
     if record is None:
         raise _no_line(lines[0] if lines else "", where)
     following = lines[1:]
-    segments, signals = None, ()
+    signals: Tuple[Signal, ...] = ()
+    segments: Optional[Tuple[Segment, ...]] = None
     if _has_segments(lines):
         segments = _segments(following, where)
         _check_number(record["name"].rpartition("/")[2], len(segments), "segments", where)
@@ -232,22 +233,20 @@ def _signal(line: str) -> Optional[Signal]:
     kind = _format_of(fields[1]) if len(fields) > 1 and len(fields[0]) <= _LONGEST_NAME else None
     if kind is None:
         return None
+    gain, baseline, units, following = _GAIN, None, "mV", ""
     scale = _scale_of(fields[2]) if len(fields) > 2 else None
-    if scale is None and len(fields) > 2 and not fields[2][0].isalpha():  # a name may come first, a wrong number not
-        return None
-    following = " ".join(fields[2:]) if scale is None else "".join(fields[3:])
-    numbers = None if scale is None else _WHAT_FOLLOWS.match(following)
-    gain, baseline, units = scale or (_GAIN, None, "mV")
-    zero, initial = (None, None) if numbers is None else numbers.group("zero", "initial")
-    return Signal(
-        _beside(fields[0]),
-        *kind,
-        gain=gain,
-        baseline=int(zero or 0) if baseline is None else baseline,
-        units=units,
-        initial=int(initial or 0),
-        name=following if numbers is None else following[numbers.end() :],
-    )
+    if scale is not None:
+        gain, baseline, units = scale
+        following = fields[3] if len(fields) > 3 else ""
+    elif len(fields) > 2:
+        if not fields[2][0].isalpha():  # a wrong number; a name may come so early
+            return None
+        following = " ".join(fields[2:])
+    numbers = _WHAT_FOLLOWS.match(following)
+    zero, initial, end = (numbers[1], numbers[2], numbers.end()) if numbers else (None, None, 0)
+    if baseline is None:
+        baseline = int(zero or 0)
+    return Signal(_beside(fields[0]), *kind, gain, baseline, units, int(initial or 0), following[end:])
 
 
 @functools.lru_cache(maxsize=1000)
@@ -271,7 +270,7 @@ def _scale_of(field: str) -> Optional[Tuple[float, Optional[int], str]]:
 
 def _beside(name: str) -> str:
     """The last part of a name: files lie beside their header, whatever folder they had where it was written."""
-    return _FOLDERS.split(name)[-1] if "/" in name or "\\" in name else name
+    return _FOLDERS.split(name)[-1]
 
 
 def _stem(name: str) -> str:
@@ -298,8 +297,9 @@ def _start_time(text: Optional[str]) -> Optional[datetime]:
     found = _TIME.fullmatch(text) if text else None
     if found is None:
         return None
-    numbers = (int(found[name]) for name in ("year", "month", "day", "hour", "minute", "second"))
+    year, month, day = (int(found[name]) for name in ("year", "month", "day"))
+    hour, minute, second = (int(found[name]) for name in ("hour", "minute", "second"))
     try:
-        return datetime(*numbers, int((found["fraction"] or "").ljust(6, "0")))
+        return datetime(year, month, day, hour, minute, second, int((found["fraction"] or "").ljust(6, "0")))
     except ValueError:  # such as the month 13
         return None

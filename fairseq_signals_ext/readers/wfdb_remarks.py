@@ -25,6 +25,10 @@ _NUMBERED = re.compile(
     r"(?P<number>[a-z]{0,8}[_-]?\d{1,12})(?:[,;:.].*)?",
     re.IGNORECASE,
 )
+# names that stand alone before a colon, what may hide more values behind it, and what tells that a remark may have any
+_ALONE = ("age", "sex", "patient id")
+_MORE = re.compile(r"[:=<]")
+_WORTH = re.compile(r"age|sex|gender|patient|subject|participant|^-?\d", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -40,6 +44,13 @@ def facts_of(remarks: Sequence[str]) -> Dict[str, Any]:
 
 def _told(remark: str) -> Iterator[Tuple[str, Any]]:
     """Names and values, None where a value is not known."""
+    name, _, value = remark.partition(":")
+    name = name.lower()
+    if name in _ALONE and not _MORE.search(value):  # most remarks are so, of millions
+        yield from _values(name, _one(value))
+        return
+    if not _WORTH.search(remark):
+        return
     alone = _AGE_AND_SEX_ONLY.fullmatch(remark)
     numbered = _NUMBERED.fullmatch(remark)
     if alone:
@@ -56,9 +67,15 @@ def _fields(remark: str) -> Iterator[Tuple[str, Any]]:
     if fields and not _may_begin(remark[: fields[0].start()].strip()):
         fields = fields[1:]
     for field, following in zip(fields, [*fields[1:], None]):
-        value = remark[field.end() : None if following is None else following.start()].strip()
-        end = _END.search(value)
-        yield from _values(field["key"].lower(), (value[: end.start()] if end else value).strip(" ,"))
+        value = remark[field.end() : None if following is None else following.start()]
+        yield from _values(field["key"].lower(), _one(value))
+
+
+def _one(value: str) -> str:
+    """Without what follows a value."""
+    value = value.strip()
+    end = _END.search(value)
+    return (value[: end.start()] if end else value).strip(" ,")
 
 
 def _may_begin(before: str) -> bool:

@@ -6,6 +6,7 @@ taken apart here with numpy, and FLAC by `soundfile`, as `wfdb` does.
 
 import contextlib
 import math
+import os
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
 
@@ -47,11 +48,11 @@ def read_counts(path: Path, signals: Sequence[Signal], frames: int) -> Union[np.
     for row, signal in enumerate(signals):
         rows.setdefault(signal.file_name, []).append(row)
     if len(rows) == 1 and all(signal.per_frame == 1 and not signal.skew and signal.fmt != "8" for signal in signals):
-        return np.ascontiguousarray(_in_frames(path, path.parent / signals[0].file_name, signals, frames).T)
+        return np.ascontiguousarray(_in_frames(path, signals[0].file_name, signals, frames).T)
     found: Dict[int, np.ndarray] = {}
     for name, its_rows in rows.items():
         its = [signals[row] for row in its_rows]
-        in_frames = _in_frames(path, path.parent / name, its, frames)
+        in_frames = _in_frames(path, name, its, frames)
         start = 0
         for row, signal in zip(its_rows, its):
             counts = in_frames[:, start : start + signal.per_frame].reshape(-1)
@@ -80,12 +81,12 @@ def _with_skew(counts: np.ndarray, signal: Signal) -> np.ndarray:
     return np.concatenate([counts[late:], end])
 
 
-def _in_frames(header: Path, file: Path, signals: Sequence[Signal], frames: int) -> np.ndarray:
+def _in_frames(header: Path, name: str, signals: Sequence[Signal], frames: int) -> np.ndarray:
     """All samples of a file: frames x samples per frame of all its signals."""
     per_frame = sum(signal.per_frame for signal in signals)
     if signals[0].fmt in COMPRESSED:
-        return _from_flac(header, file, signals, frames)
-    with open(file, "rb") as opened:
+        return _from_flac(header, header.parent / name, signals, frames)
+    with open(os.path.join(os.path.dirname(header), name), "rb", buffering=0) as opened:
         opened.seek(signals[0].offset)
         content = opened.read()
     return _unpacked(content, signals[0].fmt, frames * per_frame).reshape(frames, per_frame)
