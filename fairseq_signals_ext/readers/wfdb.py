@@ -54,7 +54,7 @@ def read_wfdb(path: Union[str, Path]) -> Recording:
     """
     text = os.fspath(path)
     stem = text[: -len(".hea")] if text.endswith(".hea") else text
-    file = Path(stem + ".hea")
+    file = stem + ".hea"
     header = read_header(file)
     if header.segments is None:
         leads, remarks = _read_leads(file, header, checked_frames(file, header)), header.remarks
@@ -93,7 +93,7 @@ class _Leads(NamedTuple):
         return np.asarray(self.physical)
 
 
-def _read_leads(file: Path, header: Header, frames: int) -> _Leads:
+def _read_leads(file: str, header: Header, frames: int) -> _Leads:
     """Of a record without segments, or of one segment."""
     rows, per_frame = _rows_of_leads(file, header)
     scale = np.array([_millivolts(file, header.signals[row], lead) for lead, row in rows.items()])
@@ -114,7 +114,7 @@ def _read_leads(file: Path, header: Header, frames: int) -> _Leads:
     return _Leads(tuple(rows), header.frame_rate * per_frame, physical, StoredCounts(counts, scale / gain, zero))
 
 
-def _rows_of_leads(file: Path, header: Header) -> Tuple[Dict[int, int], int]:
+def _rows_of_leads(file: str, header: Header) -> Tuple[Dict[int, int], int]:
     """Position in `LEADS` -> signal, and how many samples per frame they have."""
     rows = rows_of_leads([signal.name for signal in header.signals], file)
     per_frame = {header.signals[row].per_frame for row in rows.values()}
@@ -123,7 +123,7 @@ def _rows_of_leads(file: Path, header: Header) -> Tuple[Dict[int, int], int]:
     return rows, per_frame.pop()
 
 
-def _different_rates(file: Path) -> UserError:
+def _different_rates(file: str) -> UserError:
     return UserError(f"{file}: its leads have different sample rates; resample them to one rate")
 
 
@@ -134,7 +134,7 @@ def _rows(signals: _Counts, columns: List[int]) -> np.ndarray:
     return np.stack([signals[column] for column in columns])
 
 
-def _millivolts(file: Path, signal: Signal, lead: int) -> float:
+def _millivolts(file: str, signal: Signal, lead: int) -> float:
     """mV in the unit of a lead."""
     factor = millivolts(signal.units)
     if factor is None:
@@ -143,7 +143,7 @@ def _millivolts(file: Path, signal: Signal, lead: int) -> float:
     return factor
 
 
-def _joined(file: Path, header: Header, segments: Sequence[Tuple[Segment, Header]]) -> _Leads:
+def _joined(file: str, header: Header, segments: Sequence[Tuple[Segment, Header]]) -> _Leads:
     """The leads of all segments, one after the other."""
     with_leads = {segment.name: its for segment, its in segments if segment.length and _has_leads(file, its)}
     if not with_leads:  # which is told of the first one
@@ -162,13 +162,15 @@ def _joined(file: Path, header: Header, segments: Sequence[Tuple[Segment, Header
     for segment in everything:
         end = start + frame * segment.length
         if segment.name in with_leads and segment.length:
-            leads = _read_leads(file.parent / f"{segment.name}.hea", with_leads[segment.name], segment.length)
+            leads = _read_leads(
+                os.path.join(os.path.dirname(file), f"{segment.name}.hea"), with_leads[segment.name], segment.length
+            )
             joined[np.searchsorted(positions, leads.positions), start:end] = leads.millivolts()
         start = end
     return _Leads(tuple(positions), rates.pop() * frame, joined, None)
 
 
-def _has_leads(file: Path, header: Header) -> bool:
+def _has_leads(file: str, header: Header) -> bool:
     try:
         rows_of_leads([signal.name for signal in header.signals], file)
     except NotSaidError:

@@ -19,7 +19,7 @@ MOST_BYTES = 2**22  # of a header, which is mostly remarks if it is that long
 _PADDING = 4  # bytes; writers fill up the last group of formats with several samples per group
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Union[str, Path]) -> Header:
     """The header in a file.
 
     Raises:
@@ -40,7 +40,7 @@ def read_header(path: Path) -> Header:
     return parse_header(content, path)
 
 
-def checked_frames(path: Path, header: Header) -> int:
+def checked_frames(path: str, header: Header) -> int:
     """Number of frames of a record without segments, if its files can hold what it claims.
 
     A file may be up to four bytes longer in formats that put several samples into one group of bytes. Files in FLAC
@@ -49,36 +49,39 @@ def checked_frames(path: Path, header: Header) -> int:
     Raises:
         UserError: a file is missing, has another length than the header says, or the header claims too much.
     """
-    _check_gains(path, header.signals)
+    if not math.isfinite(sum([signal.gain for signal in header.signals])):  # other numbers have 15 digits at most
+        raise UserError(f"{path}: a gain in it is too large; mend it")
     files = _files(path, header.signals)
     sizes = {name: _size(path, name) for name in files}
     first = header.signals[0].file_name
     frames = _frames(path, files[first], sizes[first]) if header.frames is None else header.frames
+    total = 0
     for name, signals in files.items():
-        samples = frames * sum(signal.per_frame for signal in signals)
+        samples = frames * sum([signal.per_frame for signal in signals])
+        total += samples
         if signals[0].fmt in COMPRESSED:
             check_claim(path, samples, sizes[name])
-        elif header.frames is not None:
+        elif header.frames is not None or name != first:
             _check_length(path, signals[0], frames, samples, sizes[name])
-    largest = max(signal.skew for signal in header.signals)
+    largest = max([signal.skew for signal in header.signals])
     if largest and largest >= frames:
         raise UserError(f"{path}: its skew of {largest} samples is longer than its signals; mend it")
-    values = frames * sum(signal.per_frame for signal in header.signals)
-    check_values(path, 2 * values if largest else values)
+    check_values(path, 2 * total if largest else total)
     return frames
 
 
-def _files(path: Path, signals: Sequence[Signal]) -> Dict[str, List[Signal]]:
-    """Signals by their file, whose format is one that is known and the same for all of them."""
+def _files(path: str, signals: Sequence[Signal]) -> Dict[str, List[Signal]]:
+    """Signals by their file, whose format is known and the same for all of them."""
     files: Dict[str, List[Signal]] = {}
     for signal in signals:
-        if signal.fmt not in FORMATS and signal.fmt not in COMPRESSED:
+        those = files.setdefault(signal.file_name, [])
+        if not those and signal.fmt not in FORMATS and signal.fmt not in COMPRESSED:
             kind = f"signal format {shown(signal.fmt, 20)!r}"
             raise UserError(f"{path}: {kind} is not known; get the record in another one")
-        files.setdefault(signal.file_name, []).append(signal)
-    for name, those in files.items():
-        if len({(signal.fmt, signal.offset) for signal in those}) > 1:
-            raise UserError(f"{path}: its file {shown(name, 60)!r} has several formats or offsets; correct the header")
+        if those and signal.fmt != those[0].fmt:
+            several = f"its file {shown(signal.file_name, 60)!r} has several formats"
+            raise UserError(f"{path}: {several}; correct the header")
+        those.append(signal)
     return files
 
 
@@ -91,29 +94,23 @@ def _size_of(path: Union[str, Path]) -> Optional[int]:
     return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
-def _size(path: Path, name: str) -> int:
+def _size(path: str, name: str) -> int:
     size = _size_of(os.path.join(os.path.dirname(path), name))
     if size is None:
         raise UserError(f"{path}: its file {shown(name, 60)!r} is missing; put it beside the header")
     return size
 
 
-def _check_gains(path: Path, signals: Sequence[Signal]) -> None:
-    for signal in signals:
-        if not math.isfinite(signal.gain):  # other numbers have 15 digits at most
-            raise UserError(f"{path}: its gain {shown(signal.gain, 30)} is too large; mend it")
-
-
-def _frames(path: Path, signals: Sequence[Signal], size: int) -> int:
+def _frames(path: str, signals: Sequence[Signal], size: int) -> int:
     """How many there are where the header leaves it to the first signal file."""
     if signals[0].fmt in COMPRESSED:
-        return flac_samples(path, path.parent / signals[0].file_name, signals[0].offset) // signals[0].per_frame
+        return flac_samples(path, signals[0].file_name, signals[0].offset) // signals[0].per_frame
     group, bytes_of_it = FORMATS[signals[0].fmt]
     per_frame = sum(signal.per_frame for signal in signals)
     return max(size - signals[0].offset, 0) * group // (bytes_of_it * per_frame)
 
 
-def _check_length(path: Path, signal: Signal, frames: int, samples: int, found: int) -> None:
+def _check_length(path: str, signal: Signal, frames: int, samples: int, found: int) -> None:
     group, bytes_of_it = FORMATS[signal.fmt]
     size = signal.offset + math.ceil(samples * bytes_of_it / group)
     if found != size and not (group > 1 and size < found <= size + _PADDING):
@@ -123,7 +120,7 @@ def _check_length(path: Path, signal: Signal, frames: int, samples: int, found: 
         )
 
 
-def checked_segments(path: Path, header: Header) -> List[Tuple[Segment, Header]]:
+def checked_segments(path: str, header: Header) -> List[Tuple[Segment, Header]]:
     """The segments of a record but its gaps, with their headers, if their files can hold what they claim.
 
     A first segment without samples, which lists the signals, is among them.
@@ -143,23 +140,23 @@ def checked_segments(path: Path, header: Header) -> List[Tuple[Segment, Header]]
         layout = "a gap ('~') needs a first segment of length 0 that lists the signals"
         raise UserError(f"{path}: {layout}; write it as a record of variable layout")
     found: Dict[str, Header] = {}
-    held = 0
+    folder, held = os.path.dirname(path), 0
     for number, segment in enumerate(segments):
         name = segment.name
         if name == NO_FILE:
             continue
         is_layout = is_variable and number == 0
         if name not in found:
-            found[name] = _segment(path.parent / f"{name}.hea", is_layout)
-            held += 0 if is_layout else _held(path.parent, found[name])
+            found[name] = _segment(os.path.join(folder, f"{name}.hea"), is_layout)
+            held += 0 if is_layout else _held(folder, found[name])
         _check_segment(path, header, segment, found[name], is_layout)
     per_frame = max((sum(signal.per_frame for signal in one.signals) for one in found.values()), default=1)
     check_claim(path, total * max(per_frame, header.width), held)
     return [(segment, found[segment.name]) for segment in segments if segment.name != NO_FILE]
 
 
-def _segment(path: Path, layout: bool) -> Header:
-    if not path.is_file():
+def _segment(path: str, layout: bool) -> Header:
+    if _size_of(path) is None:
         raise UserError(f"{path}: no such file, but a segment of a record; put it beside the record")
     header = read_header(path)
     if header.segments is not None:
@@ -167,11 +164,11 @@ def _segment(path: Path, layout: bool) -> Header:
     return header if layout else header._replace(frames=checked_frames(path, header))
 
 
-def _held(folder: Path, header: Header) -> int:
-    return sum((folder / name).stat().st_size for name in {signal.file_name for signal in header.signals})
+def _held(folder: str, header: Header) -> int:
+    return sum(_size_of(os.path.join(folder, name)) or 0 for name in header.files)
 
 
-def _check_segment(path: Path, header: Header, segment: Segment, its: Header, layout: bool) -> None:
+def _check_segment(path: str, header: Header, segment: Segment, its: Header, layout: bool) -> None:
     if not layout and its.frames != segment.length:
         said = f"segment {shown(segment.name, 40)!r} has {its.frames} samples, not {shown(segment.length, 30)}"
         raise UserError(f"{path}: its {said}; mend it")

@@ -230,42 +230,38 @@ def _signals(lines: Sequence[str], where: object) -> Tuple[Signal, ...]:
 
 def _signal(line: str) -> Optional[Signal]:
     fields = line.split(None, 3)
-    kind = _format_of(fields[1]) if len(fields) > 1 and len(fields[0]) <= _LONGEST_NAME else None
-    if kind is None:
+    if len(fields) < 2 or len(fields[0]) > _LONGEST_NAME:
         return None
-    gain, baseline, units, following = _GAIN, None, "mV", ""
-    scale = _scale_of(fields[2]) if len(fields) > 2 else None
-    if scale is not None:
-        gain, baseline, units = scale
-        following = fields[3] if len(fields) > 3 else ""
-    elif len(fields) > 2:
-        if not fields[2][0].isalpha():  # a wrong number; a name may come so early
-            return None
+    described = _description(*fields[:3])
+    following = fields[3] if len(fields) > 3 else ""
+    if described is None:
+        # a name may come where a gain would be, a wrong number not
+        described = _description(*fields[:2]) if len(fields) > 2 and fields[2][0].isalpha() else None
         following = " ".join(fields[2:])
+    if described is None:
+        return None
+    name, fmt, per_frame, skew, offset, gain, baseline, units = described
     numbers = _WHAT_FOLLOWS.match(following)
     zero, initial, end = (numbers[1], numbers[2], numbers.end()) if numbers else (None, None, 0)
     if baseline is None:
         baseline = int(zero or 0)
-    return Signal(_beside(fields[0]), *kind, gain, baseline, units, int(initial or 0), following[end:])
+    return Signal(name, fmt, per_frame, skew, offset, gain, baseline, units, int(initial or 0), following[end:])
 
 
 @functools.lru_cache(maxsize=1000)
-def _format_of(field: str) -> Optional[Tuple[str, int, int, int]]:
-    """Format, samples per frame, skew and offset; a header repeats them in each line."""
-    found = _FORMAT.fullmatch(field)
-    if found is None:
-        return None
-    return found["fmt"], int(found["frame"] or 0) or 1, int(found["skew"] or 0), int(found["offset"] or 0)
+def _description(
+    name: str, kind: str, scale: str = f"{_GAIN}"
+) -> Optional[Tuple[str, str, int, int, int, float, Optional[int], str]]:
+    """The first words of a signal line, which are the same in most lines of a header.
 
-
-@functools.lru_cache(maxsize=1000)
-def _scale_of(field: str) -> Optional[Tuple[float, Optional[int], str]]:
-    """Gain, baseline (None where it is the zero of the converter) and unit."""
-    found = _SCALE.fullmatch(field)
-    if found is None:
+    The baseline is None where it is the zero of the converter.
+    """
+    found, scaled = _FORMAT.fullmatch(kind), _SCALE.fullmatch(scale)
+    if found is None or scaled is None:
         return None
-    baseline = found["baseline"]
-    return float(found["gain"]) or _GAIN, None if baseline is None else int(baseline), found["units"] or "mV"
+    numbers = int(found["frame"] or 0) or 1, int(found["skew"] or 0), int(found["offset"] or 0)
+    baseline = None if scaled["baseline"] is None else int(scaled["baseline"])
+    return _beside(name), found["fmt"], *numbers, float(scaled["gain"]) or _GAIN, baseline, scaled["units"] or "mV"
 
 
 def _beside(name: str) -> str:

@@ -4,8 +4,9 @@ PhysioNet asks for `<age>: 35  <sex>: M  <diagnoses>: (none)`; the Challenges ha
 European ST-T Database `Age: 62  Sex: M`, the MIT-BIH databases `69 M 1085 1629 x1`, and INCART `patient 1`.
 """
 
+import functools
 import re
-from typing import Any, Dict, Iterator, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, Iterator, Optional, Sequence, Tuple
 
 from fairseq_signals_ext.readers.facts import age_of, patient_of, sex_of
 
@@ -27,6 +28,7 @@ _NUMBERED = re.compile(
 )
 # names that stand alone before a colon, what may hide more values behind it, and what tells that a remark may have any
 _ALONE = ("age", "sex", "patient id")
+_OTHERS = ("rx", "hx", "sx")  # treatment, history and symptoms, as the Challenges have them
 _MORE = re.compile(r"[:=<]")
 _WORTH = re.compile(r"age|sex|gender|patient|subject|participant|^-?\d", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]+")
@@ -35,30 +37,35 @@ _WORD = re.compile(r"[^\W\d_]+")
 def facts_of(remarks: Sequence[str]) -> Dict[str, Any]:
     """Patient, age, sex and codes, as attributes of `Recording`; the first of each kind that is known."""
     found: Dict[str, Any] = {"patient": None, "age": None, "sex": None}
+    codes: Tuple[str, ...] = ()
     for remark in remarks:
-        for name, value in _told(remark[:_LONGEST].strip()):
+        name, _, value = remark[:_LONGEST].partition(":")
+        name = name.strip().lower()
+        if name == "dx":
+            codes = codes or _codes(remark)
+            continue
+        if name in _OTHERS:
+            continue
+        told: Iterable[Tuple[str, Any]]
+        if name in _ALONE and not _MORE.search(value):  # most remarks of the millions that there are
+            told = _values(name, _one(value))
+        elif _WORTH.search(remark, 0, _LONGEST):
+            told = _told(remark[:_LONGEST].strip())
+        else:
+            continue
+        for name, value in told:
             if found[name] is None:
                 found[name] = value
-    return {**found, "codes": _codes(remarks)}
+    return {**found, "codes": codes}
 
 
-def _told(remark: str) -> Iterator[Tuple[str, Any]]:
+def _told(remark: str) -> Iterable[Tuple[str, Any]]:
     """Names and values, None where a value is not known."""
-    name, _, value = remark.partition(":")
-    name = name.lower()
-    if name in _ALONE and not _MORE.search(value):  # most remarks are so, of millions
-        yield from _values(name, _one(value))
-        return
-    if not _WORTH.search(remark):
-        return
     alone = _AGE_AND_SEX_ONLY.fullmatch(remark)
-    numbered = _NUMBERED.fullmatch(remark)
     if alone:
-        yield from _both(alone)
-    elif numbered:
-        yield "patient", patient_of(numbered["number"])
-    else:
-        yield from _fields(remark)
+        return _both(alone)
+    numbered = _NUMBERED.fullmatch(remark)
+    return (("patient", patient_of(numbered["number"])),) if numbered else _fields(remark)
 
 
 def _fields(remark: str) -> Iterator[Tuple[str, Any]]:
@@ -82,36 +89,32 @@ def _may_begin(before: str) -> bool:
     return not before or before[-1] in ",;|" or before.lower() in _OF_WHOM
 
 
-def _values(key: str, value: str) -> Iterator[Tuple[str, Any]]:
-    both = _AGE_AND_SEX.match(value)
-    if key == "age" and both:
-        yield from _both(both)
-    elif key == "age":
-        yield "age", _age(value)
-    elif key in ("sex", "gender"):
+@functools.lru_cache(maxsize=1000)
+def _values(key: str, value: str) -> Sequence[Tuple[str, Any]]:
+    if key == "age":
+        both = _AGE_AND_SEX.match(value)
+        return _both(both) if both else (("age", _age(value)),)
+    if key in ("sex", "gender"):
         word = _WORD.match(value)
-        yield "sex", sex_of(word.group()) if word else None
-    else:
-        yield "patient", patient_of(value)
+        return (("sex", sex_of(word.group()) if word else None),)
+    return (("patient", patient_of(value)),)
 
 
-def _both(found: "re.Match[str]") -> Iterator[Tuple[str, Any]]:
-    yield "age", age_of(found["age"])
-    yield "sex", sex_of(found["sex"])
+def _both(found: "re.Match[str]") -> Sequence[Tuple[str, Any]]:
+    return ("age", age_of(found["age"])), ("sex", sex_of(found["sex"]))
 
 
 def _age(value: str) -> Optional[float]:
     """Of a text that may go on behind the age: `45 years at the time of recording`."""
+    age = age_of(value)
+    if age is not None:
+        return age
     words = value.split()
-    ages = (age_of(" ".join(words[:number])) for number in (len(words), 3, 2, 1) if number <= len(words))
+    ages = (age_of(" ".join(words[:number])) for number in (3, 2, 1) if number < len(words))
     return next((age for age in ages if age is not None), None)
 
 
-def _codes(remarks: Sequence[str]) -> Tuple[str, ...]:
-    """Of the first remark such as `Dx: 426783006,164889003`."""
-    for remark in remarks:
-        name, colon, text = remark.partition(":")
-        if colon and name.strip().lower() == "dx":
-            codes = (code.strip() for code in text.split(","))
-            return tuple(code for code in codes if code and code.lower() != "unknown")
-    return ()
+def _codes(remark: str) -> Tuple[str, ...]:
+    """Of a remark such as `Dx: 426783006,164889003`."""
+    codes = [code.strip() for code in remark.partition(":")[2].split(",")]
+    return tuple(code for code in codes if code and code.lower() != "unknown")

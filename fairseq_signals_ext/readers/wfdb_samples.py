@@ -7,7 +7,6 @@ taken apart here with numpy, and FLAC by `soundfile`, as `wfdb` does.
 import contextlib
 import math
 import os
-from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
 
 import numpy as np
@@ -30,7 +29,7 @@ _SUBTYPES = {"PCM_S8": 8, "PCM_16": 16, "PCM_24": 24}
 _AT_A_TIME = 2**20  # samples of FLAC; libsndfile fails with more than 2**24
 
 
-def read_counts(path: Path, signals: Sequence[Signal], frames: int) -> Union[np.ndarray, List[np.ndarray]]:
+def read_counts(path: str, signals: Sequence[Signal], frames: int) -> Union[np.ndarray, List[np.ndarray]]:
     """The counts of each signal: per_frame x frames, in the smallest integer type that holds its format.
 
     Those of one file that are alike are one array, signals x samples.
@@ -81,12 +80,12 @@ def _with_skew(counts: np.ndarray, signal: Signal) -> np.ndarray:
     return np.concatenate([counts[late:], end])
 
 
-def _in_frames(header: Path, name: str, signals: Sequence[Signal], frames: int) -> np.ndarray:
+def _in_frames(header: str, name: str, signals: Sequence[Signal], frames: int) -> np.ndarray:
     """All samples of a file: frames x samples per frame of all its signals."""
     per_frame = sum(signal.per_frame for signal in signals)
     if signals[0].fmt in COMPRESSED:
-        return _from_flac(header, header.parent / name, signals, frames)
-    with open(os.path.join(os.path.dirname(header), name), "rb", buffering=0) as opened:
+        return _from_flac(header, name, signals, frames)
+    with open(_path(header, name), "rb", buffering=0) as opened:
         opened.seek(signals[0].offset)
         content = opened.read()
     return _unpacked(content, signals[0].fmt, frames * per_frame).reshape(frames, per_frame)
@@ -132,51 +131,55 @@ def _of_311(stored: np.ndarray) -> np.ndarray:
     return np.stack([word & 0x3FF, word >> 10 & 0x3FF, word >> 20 & 0x3FF], axis=1)
 
 
-def _from_flac(header: Path, file: Path, signals: Sequence[Signal], frames: int) -> np.ndarray:
+def _from_flac(header: str, name: str, signals: Sequence[Signal], frames: int) -> np.ndarray:
     per_frame = signals[0].per_frame
     if any(signal.per_frame != per_frame for signal in signals):
-        raise _damaged(header, file, "its signals have different numbers of samples per frame")
-    with _opened(header, file) as stream:
+        raise _damaged(header, name, "its signals have different numbers of samples per frame")
+    with _opened(header, name) as stream:
         bits = _SUBTYPES.get(stream.subtype, 32)
         if stream.format != "FLAC" or bits > COMPRESSED[signals[0].fmt] or stream.channels != len(signals):
-            raise _damaged(header, file, f"{shown(stream.format)}, {stream.channels} signals of {bits} bits")
+            raise _damaged(header, name, f"{shown(stream.format)}, {stream.channels} signals of {bits} bits")
         stream.seek(signals[0].offset)
         counts = np.empty((frames * per_frame, len(signals)), np.int32 if bits == 24 else np.int16)
         for start in range(0, len(counts), _AT_A_TIME):
             wanted = counts[start : start + _AT_A_TIME]
             if len(stream.read(out=wanted)) < len(wanted):
-                raise _damaged(header, file, "it ends too soon")
+                raise _damaged(header, name, "it ends too soon")
     if bits != 16:
         counts >>= 8  # soundfile puts smaller numbers into the high bits
     counts = counts.astype(np.int8) if bits == 8 else counts
     return counts.reshape(frames, per_frame, len(signals)).transpose(0, 2, 1).reshape(frames, -1)
 
 
-def flac_samples(header: Path, file: Path, offset: int) -> int:
+def flac_samples(header: str, name: str, offset: int) -> int:
     """Samples per signal that a file in FLAC claims to hold, behind the first `offset`.
 
     Raises:
         UserError: it is damaged.
     """
-    with _opened(header, file) as stream:
+    with _opened(header, name) as stream:
         return max(int(stream.frames) - offset, 0)
 
 
 @contextlib.contextmanager
-def _opened(header: Path, file: Path) -> Iterator[Any]:
+def _opened(header: str, name: str) -> Iterator[Any]:
     """A `soundfile.SoundFile`, whose errors name the header and the file."""
     try:
         import soundfile
     except ImportError as error:
         raise MissingPackageError(f"{header}: {how_to_install('soundfile')}") from error
     try:
-        with soundfile.SoundFile(str(file)) as stream:
+        with soundfile.SoundFile(_path(header, name)) as stream:
             yield stream
     except UserError:
         raise
     except (RuntimeError, OSError, ValueError) as error:  # soundfile's own error is a RuntimeError
-        raise _damaged(header, file, shown(error)) from error
+        raise _damaged(header, name, shown(error)) from error
 
 
-def _damaged(header: Path, file: Path, reason: str) -> UserError:
-    return UserError(f"{header}: its file {shown(file.name, 60)!r} cannot be read ({reason}); get the record again")
+def _path(header: str, name: str) -> str:
+    return os.path.join(os.path.dirname(header), name)
+
+
+def _damaged(header: str, name: str, reason: str) -> UserError:
+    return UserError(f"{header}: its file {shown(name, 60)!r} cannot be read ({reason}); get the record again")
