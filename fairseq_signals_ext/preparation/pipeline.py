@@ -20,8 +20,9 @@ from fairseq_signals_ext.files import PLAN_NAME, check_text, only_one, remove_un
 from fairseq_signals_ext.leads import LEADS, leads_to_mask
 from fairseq_signals_ext.preparation.clusters import BACKENDS, run_jobs
 from fairseq_signals_ext.preparation.counts import Counts, Processing, to_counts
+from fairseq_signals_ext.preparation.gains import gain_of, likely_factor
 from fairseq_signals_ext.preparation.plan import Block, BlockSettings, check_addition, extended, read_plan, write_plan
-from fairseq_signals_ext.preparation.quality import Quality, assess, likely_factor
+from fairseq_signals_ext.preparation.quality import Quality, assess
 from fairseq_signals_ext.preparation.table import TABLE_NAME
 from fairseq_signals_ext.preparation.table_parts import (
     MANIFEST_NAME,
@@ -171,17 +172,21 @@ def _gain_fixes(
     own = [block for block in plan if block.source == source.name]
     if own:
         return own[0].settings.gain_fix
-    found = {name: likely_factor(_sampled_amplitudes(source, items, processing)) for name, items in parts.items()}
+    found = {name: likely_factor(*_sampled(source, items, processing)) for name, items in parts.items()}
     return {name: factor for name, factor in sorted(found.items()) if factor is not None}
 
 
-def _sampled_amplitudes(source: Source, items: Sequence[Item], processing: Processing) -> List[float]:
-    amplitudes = []
+def _sampled(
+    source: Source, items: Sequence[Item], processing: Processing
+) -> Tuple[List[float], List[Optional[float]]]:
+    """Amplitudes and gains of some of the items."""
+    amplitudes, gains = [], []
     for item in items[:: max(1, len(items) // _GAIN_SAMPLE)]:
         with contextlib.suppress(UserError):  # such items will be rejected, with the reason, when their turn comes
-            _, _, quality = _processed(source, BlockSettings(processing, "raw", {}), item)
+            recording, _, quality = _processed(source, BlockSettings(processing, "raw", {}), item)
             amplitudes.append(quality.amplitude_mv)
-    return amplitudes
+            gains.append(gain_of(recording))
+    return amplitudes, gains
 
 
 def _write_blocks(
@@ -291,6 +296,7 @@ def _columns(recording: Recording, stored: Counts, quality: Quality) -> Dict[str
         "constant_leads": names(quality.constant),
         "nan_samples": stored.nan_samples,
         "amplitude_mv": quality.amplitude_mv,
+        "counts_per_mv": gain_of(recording),
         "rounding_error_mv": stored.rounding_error_mv,
         "flags": list(quality.flags),
         "codes": list(recording.codes),
