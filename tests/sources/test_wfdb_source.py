@@ -168,3 +168,34 @@ def test_segments_of_any_name_and_lone_signals(tmp_path, prepare, write_record, 
     assert prepare("wfdb", folder).table.index.tolist() == ["whole.hea"]
     notes = open_source("wfdb", folder).notes
     assert list(notes) == ["1 .dat or .mat files have no header, the first is lone.dat: left out"]
+
+
+@pytest.mark.parametrize("kind", ["wfdb", "files"])
+def test_records_of_archives(tmp_path, prepare, write_record, counts, kind):
+    """The record is named with a suffix and a folder, the date is none, and a master says so too."""
+    folder = tmp_path / "records"
+    for number in (1, 2, 3):
+        write_record(folder / f"s{number}", counts(number))
+    one = folder / "s3.hea"
+    lines = one.read_text().splitlines()
+    first = "WFDB/s3.mat 12 500 2600 05-May-2020 09:49:17"
+    one.write_text("\n".join([first, *(f"WFDB/{line}" for line in lines[1:] if "#" not in line), ""]))
+    (folder / "whole.hea").write_text("a/whole/2 12 500 5200 00:00:00 00/00/0000\nb/s1.hea 2600\nb/s2 2600\n")
+    found = prepare(kind, folder)
+    assert found.table.index.tolist() == ["s3.hea", "whole.hea"]
+    assert found.table["samples"].tolist() == [2600, 5200]
+    assert open_source(kind, folder).notes in ((), [])
+
+
+def test_a_signal_file_of_another_name_is_not_lone(tmp_path, write_record, counts):
+    folder = tmp_path / "records"
+    write_record(folder / "x", counts(1))
+    (folder / "x.dat").rename(folder / "signals.dat")
+    header = folder / "x.hea"
+    header.write_text(header.read_text().replace("x.dat", "signals.dat"))
+    (folder / "copy.hea").write_text(header.read_text())
+    (folder / "copy.dat").write_bytes(b"")  # so that its header would not be looked into
+    header.unlink()
+    assert list(open_source("wfdb", folder).notes) == []
+    assert [item.name for item in open_source("wfdb", folder).items] == ["copy.hea"]
+    assert [item.name for item in open_source("files", folder).items] == ["copy.dat", "copy.hea"]
