@@ -28,12 +28,11 @@ _ALIKE = 0.05  # factors that differ by less cannot be told apart by amplitudes
 
 def gain_of(recording: Recording) -> Optional[float]:
     """Counts per mV in a recording's file; None where its leads have several, or it holds no counts."""
-    if recording.stored is None or not len(recording.stored.scale):
+    if recording.stored is None:
         return None
-    scale = np.abs(recording.stored.scale)
-    if not (np.isfinite(scale).all() and scale.min() > 0 and scale.max() <= scale.min() * (1 + 1e-6)):
-        return None
-    return float(f"{1 / scale[0]:.9g}")
+    scale = {abs(one) for one in recording.stored.scale.tolist()}  # in Python, as numpy takes longer for twelve numbers
+    least, most = min(scale, default=0.0), max(scale, default=0.0)
+    return float(f"{1 / most:.9g}") if 0 < most <= least * (1 + 1e-6) and 0 < 1 / most < math.inf else None
 
 
 def likely_factor(amplitudes_mv: Sequence[float], gains: Sequence[Optional[float]] = ()) -> Optional[float]:

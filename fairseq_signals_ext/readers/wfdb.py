@@ -96,15 +96,19 @@ class _Leads(NamedTuple):
 def _read_leads(file: str, header: Header, frames: int) -> _Leads:
     """Of a record without segments, or of one segment."""
     rows, per_frame = _rows_of_leads(file, header)
-    scale = np.array([_millivolts(file, header.signals[row], lead) for lead, row in rows.items()])
     columns = list(rows.values())
     signals = [header.signals[row] for row in columns]
+    known: Dict[str, float] = {}
+    for lead, signal in zip(rows, signals):
+        if signal.units not in known:
+            known[signal.units] = _millivolts(file, signal, lead)
+    scale = np.array([known[signal.units] for signal in signals])
     every = read_counts(file, header.signals, frames)
     counts = _rows(every, columns)
     gain = np.array([signal.gain for signal in signals], np.float64)
     zero = np.array([signal.baseline for signal in signals], np.float64)
     physical = None
-    if any(signal.fmt != "16" for signal in signals) or counts.min(initial=0) == invalid_count("16"):
+    if {signal.fmt for signal in signals} != {"16"} or counts.min(initial=0) == invalid_count("16"):
         physical = (counts - zero[:, None]) / gain[:, None]
         for row, signal in enumerate(signals):
             marker = invalid_count(signal.fmt)

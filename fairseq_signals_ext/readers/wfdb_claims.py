@@ -49,8 +49,6 @@ def checked_frames(path: str, header: Header) -> int:
     Raises:
         UserError: a file is missing, has another length than the header says, or the header claims too much.
     """
-    if not math.isfinite(sum([signal.gain for signal in header.signals])):  # other numbers have 15 digits at most
-        raise UserError(f"{path}: a gain in it is too large; mend it")
     files = _files(path, header.signals)
     sizes = {name: _size(path, name) for name in files}
     first = header.signals[0].file_name
@@ -74,14 +72,16 @@ def _files(path: str, signals: Sequence[Signal]) -> Dict[str, List[Signal]]:
     """Signals by their file, whose format is known and the same for all of them."""
     files: Dict[str, List[Signal]] = {}
     for signal in signals:
-        those = files.setdefault(signal.file_name, [])
-        if not those and signal.fmt not in FORMATS and signal.fmt not in COMPRESSED:
-            kind = f"signal format {shown(signal.fmt, 20)!r}"
-            raise UserError(f"{path}: {kind} is not known; get the record in another one")
-        if those and signal.fmt != those[0].fmt:
-            several = f"its file {shown(signal.file_name, 60)!r} has several formats"
-            raise UserError(f"{path}: {several}; correct the header")
-        those.append(signal)
+        if signal.file_name not in files:
+            files[signal.file_name] = []
+        files[signal.file_name].append(signal)
+    for name, those in files.items():
+        formats = {signal.fmt for signal in those}
+        if len(formats) > 1:
+            raise UserError(f"{path}: its file {shown(name, 60)!r} has several formats; correct the header")
+        fmt = formats.pop()
+        if fmt not in FORMATS and fmt not in COMPRESSED:
+            raise UserError(f"{path}: signal format {fmt!r} is not known; get the record in another one")
     return files
 
 

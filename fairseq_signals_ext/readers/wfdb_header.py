@@ -6,6 +6,7 @@ here opens a file, and time is in proportion to the header's length.
 """
 
 import functools
+import math
 import re
 from datetime import datetime
 from typing import List, NamedTuple, Optional, Sequence, Tuple
@@ -257,7 +258,7 @@ def _description(
     The baseline is None where it is the zero of the converter.
     """
     found, scaled = _FORMAT.fullmatch(kind), _SCALE.fullmatch(scale)
-    if found is None or scaled is None:
+    if found is None or scaled is None or not math.isfinite(float(scaled["gain"])):
         return None
     numbers = int(found["frame"] or 0) or 1, int(found["skew"] or 0), int(found["offset"] or 0)
     baseline = None if scaled["baseline"] is None else int(scaled["baseline"])
