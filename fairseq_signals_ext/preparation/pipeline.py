@@ -41,6 +41,8 @@ from fairseq_signals_ext.sources import Item, Source
 FILES = (PLAN_NAME, TABLE_NAME, MANIFEST_NAME, REJECTED_NAME)
 # recordings of a part of a source that are looked at to find its gain
 _GAIN_SAMPLE = 100
+# of a patient's id that is no more than a number within a collection, such as INCART's 1 to 32
+_COUNTED_DIGITS = 3
 _FACTS_OF_RECORDING = ("record_id", "patient", "start_time", "age", "sex", "codes", "statements")
 _COLUMNS_OF_THE_FOLDER = set(PART_COLUMNS) - set(_FACTS_OF_RECORDING)
 
@@ -234,7 +236,9 @@ def _add(writer: ShardWriter, source: Source, settings: BlockSettings, item: Ite
     """Add an item to the shard; returns its columns of the table."""
     recording, stored, quality = _processed(source, settings, item)
     patient = recording.patient or f"{source.name} {item.name}"
-    patient = f"{source.name} {patient}" if source.own_patients else patient
+    # a file's own `patient 1` is counted in its collection; a user's table may mean people of several sources
+    counted = "patient" not in item.facts and patient.isdecimal() and len(patient) <= _COUNTED_DIGITS
+    patient = f"{source.name} {patient}" if source.own_patients or counted else patient
     row = {
         "shard": f"shards/{writer.path.name}",
         "row": len(writer),

@@ -1,6 +1,7 @@
 """Folders of WFDB records: compressed and packed formats, segments, several rates."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import wfdb
 
@@ -199,3 +200,15 @@ def test_a_signal_file_of_another_name_is_not_lone(tmp_path, write_record, count
     assert list(open_source("wfdb", folder).notes) == []
     assert [item.name for item in open_source("wfdb", folder).items] == ["copy.hea"]
     assert [item.name for item in open_source("files", folder).items] == ["copy.dat", "copy.hea"]
+
+
+def test_patient_1_of_another_source_is_another_person(tmp_path, prepare, write_record, counts):
+    """As INCART counts its patients; ids of a hospital are the same person wherever they are."""
+    for source in ("one", "other"):
+        for number, remark in enumerate(["# patient 1", "#<age>: 65 <sex>: F", "# patient 1", "# Patient ID: 1331343"]):
+            write_record(tmp_path / source / f"r{number}", counts(number), [remark])
+    one, other = (prepare("wfdb", tmp_path / source).table for source in ("one", "other"))
+    assert one["patient"].tolist() == ["1", None, "1", "1331343"]
+    keys = pd.concat([one[one["source"] == "one"], other[other["source"] == "other"]])["patient_key"].tolist()
+    assert len({*keys}) == 5
+    assert (keys[0], keys[4], keys[3]) == (keys[2], keys[6], keys[7])
