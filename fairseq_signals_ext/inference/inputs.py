@@ -19,7 +19,7 @@ from fairseq_signals_ext.readers import Recording, StoredCounts
 from fairseq_signals_ext.sources import Item, SourceOptions
 from fairseq_signals_ext.sources.files import open_source
 from fairseq_signals_ext.sources.source import read_file
-from fairseq_signals_ext.sources.wfdb import files_of
+from fairseq_signals_ext.sources.wfdb import belonging_to
 
 MANIFEST_SUFFIX = ".tsv"
 # what a prepared folder's table says of a recording, as `Recording` calls it
@@ -216,8 +216,8 @@ def find_inputs(
 
     Args:
         given: ECG files, of any mixture of formats; folders, of which every file below is one; prepared folders;
-            manifests (`.tsv`) of ours or ECG-FM's. A signal file that belongs to a WFDB header that is given too
-            is left out.
+            manifests (`.tsv`) of ours or ECG-FM's. A signal file or a segment of a WFDB header that is given too is
+            left out.
         sample_rate, leads, unit: of files that do not say it, see `read_ecg`.
 
     Raises:
@@ -252,10 +252,8 @@ def _is_there(path: Path) -> bool:
 
 
 def _without_signal_files(paths: Sequence[Path]) -> List[Path]:
-    """Without the files that WFDB headers among them name, as `records/*` gives both."""
-    belonging: Set[Path] = set()
-    if any(path.suffix != ".hea" for path in paths):  # reading all headers of a million records takes long
-        belonging.update(*(files_of(path) for path in paths if path.suffix == ".hea"))
+    """Without the files that WFDB headers among them name: `records/*` gives both, and headers of segments."""
+    belonging = belonging_to(paths)
     return [path for path in paths if not belonging or path.resolve() not in belonging]
 
 

@@ -20,8 +20,9 @@ from fairseq_signals_ext.files import PLAN_NAME, check_text, only_one, remove_un
 from fairseq_signals_ext.leads import LEADS, leads_to_mask
 from fairseq_signals_ext.preparation.clusters import BACKENDS, run_jobs
 from fairseq_signals_ext.preparation.counts import Counts, Processing, to_counts
+from fairseq_signals_ext.preparation.gains import gain_of, likely_factor
 from fairseq_signals_ext.preparation.plan import Block, BlockSettings, check_addition, extended, read_plan, write_plan
-from fairseq_signals_ext.preparation.quality import Quality, assess, likely_factor
+from fairseq_signals_ext.preparation.quality import Quality, assess
 from fairseq_signals_ext.preparation.table import TABLE_NAME
 from fairseq_signals_ext.preparation.table_parts import (
     MANIFEST_NAME,
@@ -40,6 +41,8 @@ from fairseq_signals_ext.sources import Item, Source
 FILES = (PLAN_NAME, TABLE_NAME, MANIFEST_NAME, REJECTED_NAME)
 # recordings of a part of a source that are looked at to find its gain
 _GAIN_SAMPLE = 100
+# of a patient's id that is no more than a number within a collection, such as INCART's 1 to 32
+_COUNTED_DIGITS = 3
 _FACTS_OF_RECORDING = ("record_id", "patient", "start_time", "age", "sex", "codes", "statements")
 _COLUMNS_OF_THE_FOLDER = set(PART_COLUMNS) - set(_FACTS_OF_RECORDING)
 
@@ -171,17 +174,21 @@ def _gain_fixes(
     own = [block for block in plan if block.source == source.name]
     if own:
         return own[0].settings.gain_fix
-    found = {name: likely_factor(_sampled_amplitudes(source, items, processing)) for name, items in parts.items()}
+    found = {name: likely_factor(*_sampled(source, items, processing)) for name, items in parts.items()}
     return {name: factor for name, factor in sorted(found.items()) if factor is not None}
 
 
-def _sampled_amplitudes(source: Source, items: Sequence[Item], processing: Processing) -> List[float]:
-    amplitudes = []
+def _sampled(
+    source: Source, items: Sequence[Item], processing: Processing
+) -> Tuple[List[float], List[Optional[float]]]:
+    """Amplitudes and gains of some of the items."""
+    amplitudes, gains = [], []
     for item in items[:: max(1, len(items) // _GAIN_SAMPLE)]:
         with contextlib.suppress(UserError):  # such items will be rejected, with the reason, when their turn comes
-            _, _, quality = _processed(source, BlockSettings(processing, "raw", {}), item)
+            recording, _, quality = _processed(source, BlockSettings(processing, "raw", {}), item)
             amplitudes.append(quality.amplitude_mv)
-    return amplitudes
+            gains.append(gain_of(recording))
+    return amplitudes, gains
 
 
 def _write_blocks(
@@ -229,7 +236,9 @@ def _add(writer: ShardWriter, source: Source, settings: BlockSettings, item: Ite
     """Add an item to the shard; returns its columns of the table."""
     recording, stored, quality = _processed(source, settings, item)
     patient = recording.patient or f"{source.name} {item.name}"
-    patient = f"{source.name} {patient}" if source.own_patients else patient
+    # a file's own `patient 1` is counted in its collection; a user's table may mean people of several sources
+    counted = "patient" not in item.facts and patient.isdecimal() and len(patient) <= _COUNTED_DIGITS
+    patient = f"{source.name} {patient}" if source.own_patients or counted else patient
     row = {
         "shard": f"shards/{writer.path.name}",
         "row": len(writer),
@@ -291,6 +300,7 @@ def _columns(recording: Recording, stored: Counts, quality: Quality) -> Dict[str
         "constant_leads": names(quality.constant),
         "nan_samples": stored.nan_samples,
         "amplitude_mv": quality.amplitude_mv,
+        "counts_per_mv": gain_of(recording),
         "rounding_error_mv": stored.rounding_error_mv,
         "flags": list(quality.flags),
         "codes": list(recording.codes),

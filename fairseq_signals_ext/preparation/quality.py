@@ -1,7 +1,7 @@
-"""What may be wrong with a recording: flags; and what may be wrong with a whole source: its gain."""
+"""What may be wrong with a recording: flags."""
 
 import statistics
-from typing import NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple, Tuple
 
 import numpy as np
 
@@ -19,13 +19,7 @@ FLAGS = {
     "duplicate": "the same samples as those of an earlier recording",
 }
 FLAT_SECONDS, CLIPPED_SECONDS, CLIPPED_MV = 0.5, 0.02, 1.0
-# median over the leads of largest minus smallest value, in mV: of one recording, and the median over a source
-PLAUSIBLE_RECORDING_MV = (0.1, 10.0)
-PLAUSIBLE_SOURCE_MV = (0.5, 4.0)
-TYPICAL_MV = 1.4
-# errors of gain that occur: units of uV, nV or V, a shifted decimal point, and counts of 4.88 uV (12 bits over
-# 20 mV, as in early copies of the Challenge 2021 sources) taken for counts of 1 uV
-LIKELY_FACTORS = (4.88, 10.0, 100.0, 1000.0, 1e6)
+PLAUSIBLE_RECORDING_MV = (0.1, 10.0)  # median over the leads of largest minus smallest value
 
 
 class Quality(NamedTuple):
@@ -95,19 +89,3 @@ def _longest_run(mask: np.ndarray) -> int:
     """Length of the longest run of True."""
     edges = np.flatnonzero(np.diff(mask.astype(np.int8), prepend=0, append=0))
     return int((edges[1::2] - edges[::2]).max()) if len(edges) else 0
-
-
-def likely_factor(amplitudes_mv: Sequence[float]) -> Optional[float]:
-    """The factor that would make the amplitudes of a source plausible; None where they are.
-
-    Args:
-        amplitudes_mv: `Quality.amplitude_mv` of its recordings.
-    """
-    positive = [amplitude for amplitude in amplitudes_mv if amplitude > 0]
-    if not positive:
-        return None
-    median = float(np.median(positive))
-    if PLAUSIBLE_SOURCE_MV[0] <= median <= PLAUSIBLE_SOURCE_MV[1]:
-        return None
-    factors = [*LIKELY_FACTORS, *(1 / factor for factor in LIKELY_FACTORS)]
-    return min(factors, key=lambda factor: abs(np.log(factor * median / TYPICAL_MV)))

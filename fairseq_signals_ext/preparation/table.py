@@ -34,6 +34,7 @@ COLUMNS = {
     "constant_leads": ("string", "those of them that never change"),
     "nan_samples": ("int64", "samples of all leads that the source marks as invalid, interpolated here"),
     "amplitude_mv": ("float64", "median over the leads of the difference of largest and smallest value"),
+    "counts_per_mv": ("float64", "gain of the source's file, before gain_fix; none where its leads have several"),
     "gain_fix": ("float64", "factor that the amplitudes were multiplied with"),
     "rounding_error_mv": ("float64", "largest error of rounding; 0 where the source's own counts are kept"),
     "flags": ("list<string>", "what may be wrong with it, see quality.FLAGS"),

@@ -11,8 +11,9 @@ import numpy as np
 from fairseq_signals_ext.data.checksums import check, record_of_shard, replacing
 from fairseq_signals_ext.errors import UserError, first_line
 from fairseq_signals_ext.files import atomic
+from fairseq_signals_ext.preparation.gains import FOR_FACTORS, likely_factors
 from fairseq_signals_ext.preparation.plan import Block
-from fairseq_signals_ext.preparation.quality import FLAGS, likely_factor
+from fairseq_signals_ext.preparation.quality import FLAGS
 from fairseq_signals_ext.preparation.table import COLUMNS, TABLE_NAME, manifest_lines
 from fairseq_signals_ext.text_tables import as_cell
 
@@ -104,7 +105,7 @@ def write_tables(out: Path, plan: Sequence[Block]) -> Summary:
     parts = _joined([_read_part(out, block) for block in plan])
     stored = _with_duplicates(parts.filter(pc.is_null(parts["reason"]))).drop_columns(list(_ONLY_IN_PARTS))
     rejected = list(_rejected(parts).values())
-    columns = stored.select(["shard", "row", "samples", "source", "amplitude_mv", "flags"]).to_pandas()
+    columns = stored.select(["shard", "row", "samples", "flags", *FOR_FACTORS]).to_pandas()
     with replacing(out, [TABLE_NAME, MANIFEST_NAME, REJECTED_NAME]) as (table, manifest, rejections):
         pq.write_table(stored, table, row_group_size=100_000)
         manifest.write_bytes("\n".join([".", *manifest_lines(columns), ""]).encode())
@@ -114,7 +115,6 @@ def write_tables(out: Path, plan: Sequence[Block]) -> Summary:
         reason = f"the first, {first['source_file']}: {first['reason']}; when mended, add --retry-rejected"
         raise UserError(f"{out / REJECTED_NAME}: all {count} items were rejected; {reason}")
     flagged = pa.array([flag for flags in columns["flags"] for flag in flags], pa.string()).to_pandas().value_counts()
-    factors = {name: likely_factor(group.tolist()) for name, group in columns.groupby("source")["amplitude_mv"]}
     return Summary(
         recordings=len(columns),
         rejected=len(rejected),
@@ -122,7 +122,7 @@ def write_tables(out: Path, plan: Sequence[Block]) -> Summary:
         hours=float(columns["samples"].sum()) / plan[0].settings.processing.rate / 3600,
         flags={flag: int(flagged[flag]) for flag in FLAGS if flag in flagged},
         rejected_of=dict(Counter(row["collection"] for row in rejected)),
-        likely_factors={str(name): factor for name, factor in sorted(factors.items()) if factor is not None},
+        likely_factors=likely_factors(columns),
     )
 
 
@@ -170,7 +170,7 @@ def _joined(parts: Sequence["pa.Table"]) -> "pa.Table":
     """The parts one after the other; a further column that is text in one of them is text in all."""
     import pyarrow as pa
 
-    types: Dict[str, Any] = {}
+    types: Dict[str, Any] = {name: _type(kind) for name, kind in PART_COLUMNS.items()}  # older parts have fewer
     for part in parts:
         for one in part.schema:
             types[one.name] = one.type if types.get(one.name, one.type) == one.type else pa.string()

@@ -9,6 +9,7 @@ from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.readers.dicom_claims import data_set_start
 from fairseq_signals_ext.readers.facts import shown
 from fairseq_signals_ext.readers.other_files import what_helps
+from fairseq_signals_ext.readers.wfdb_header import is_record_line
 
 _BLOCK = 1 << 20  # bytes
 _HEAD = 8192  # bytes
@@ -27,8 +28,6 @@ _ROOTS = {
 }
 _BEFORE_ROOT = re.compile(r"\s*(?:<!--.*?-->|<\?.*?\?>|<![A-Za-z][^<>\[]*(?:\[[^\]]*\]\s*)?>)", re.DOTALL)
 _ROOT = re.compile(r"\s*<(?:[\w.-]+:)?([\w.-]+)")
-# record name (with segments), number of signals, rate, samples, and what stands for a time and a date
-_WFDB_LINE = re.compile(r"[\w.-]+(?:/\d+)?\s+\d+(?:\s+\d[\d.e+-]*(?:/\S+)?(?:\s+\d+(?:\s+[\w:./-]+){0,2})?)?")
 _NUMBERS = re.compile(r"[\d.eE+\s-]*")
 _TABLE_LINE = re.compile(r"[^,;\t]*[,;\t].*|#?[\w\s.()\[\]/+-]{1,24}")  # a separator, or one short name or number
 _SEPARATOR, _LONGEST_ROW = re.compile(r"[,;\t]"), 1000
@@ -110,7 +109,7 @@ def _text_format(path: Path, head: bytes) -> Optional[str]:
         return "Kardia JSON" if _holds(path, head, '"recordedAt"') else None
     lines = [line for line in text.splitlines() if line.strip()]
     remarks_end = next((line for line in lines if not line.startswith("#")), "")
-    if is_wfdb_record_line(remarks_end) and not _NUMBERS.fullmatch(remarks_end):
+    if is_record_line(remarks_end) and not _NUMBERS.fullmatch(remarks_end):
         raise UserError(f"{path}: this is a WFDB header; give it the suffix .hea, with its signal file beside it")
     if "\0" in text or not lines:
         return None
@@ -133,11 +132,6 @@ def _holds(path: Path, head: bytes, word: str) -> bool:
                 return True
             before = block[-len(sought) :]
     return False
-
-
-def is_wfdb_record_line(line: str) -> bool:
-    """Whether a line may be the first of a WFDB header."""
-    return _WFDB_LINE.fullmatch(line.strip()) is not None
 
 
 def _decoded(head: bytes) -> str:

@@ -1,25 +1,23 @@
-"""WFDB records (`.hea` with `.dat` or `.mat`): plain ones read here, all others with the `wfdb` library."""
+"""WFDB records: `.hea` with `.dat` or `.mat`, with one segment or several."""
 
 import os
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from fairseq_signals_ext.errors import MissingPackageError, UserError
+from fairseq_signals_ext.errors import NotSaidError, UserError
 from fairseq_signals_ext.files import walk_files
 from fairseq_signals_ext.leads import LEADS
-from fairseq_signals_ext.readers.facts import age_of, millivolts, rows_of_leads, sex_of, shown
+from fairseq_signals_ext.readers.facts import millivolts, rows_of_leads, shown, start_of
 from fairseq_signals_ext.readers.recording import Recording, StoredCounts
-from fairseq_signals_ext.readers.sizes import check_size
-from fairseq_signals_ext.readers.wfdb_claims import MOST_BYTES, checked_header
-from fairseq_signals_ext.readers.wfdb_header import parse_plain_header
+from fairseq_signals_ext.readers.wfdb_claims import checked_frames, checked_segments, read_header
+from fairseq_signals_ext.readers.wfdb_header import Header, Segment, Signal
+from fairseq_signals_ext.readers.wfdb_remarks import facts_of
+from fairseq_signals_ext.readers.wfdb_samples import invalid_count, read_counts
 
-# format 16 marks an invalid sample with its smallest number
-_INVALID_16 = -(2**15)
+_Counts = Union[np.ndarray, List[np.ndarray]]
 
 
 def find_wfdb(folder: Union[str, Path], names: Optional[Iterable[str]] = None) -> List[str]:
@@ -44,7 +42,8 @@ def read_wfdb(path: Union[str, Path]) -> Recording:
     """Read one WFDB record.
 
     Leads are found by name in any case and put in standard order; other signals are ignored. Amplitudes become mV.
-    A multi-segment record is joined as `wfdb` does it, its gaps are NaN.
+    Segments are joined lead by lead; gaps, and segments without a lead, are NaN. Checksums and first values of headers
+    are not looked at, as many are wrong.
 
     Args:
         path: the `.hea` file, or the record's path without suffix.
@@ -55,187 +54,129 @@ def read_wfdb(path: Union[str, Path]) -> Recording:
     """
     text = os.fspath(path)
     stem = text[: -len(".hea")] if text.endswith(".hea") else text
-    header = Path(stem + ".hea")
-    signals = _read_plain(header) or _read_with_wfdb(header, stem)
-    positions = rows_of_leads(signals.names, header)
-    factors = _millivolts(header, signals.units, positions)
-    if signals.sample_rate <= 0:
-        raise UserError(f"{header}: its sample rate is {signals.sample_rate}; write it in Hz in the first line")
-    columns = list(positions.values())
-    physical = None if signals.physical is None else _rows(signals.physical, columns) * factors[:, None]
+    file = stem + ".hea"
+    header = read_header(file)
+    if header.segments is None:
+        leads, remarks = _read_leads(file, header, checked_frames(file, header)), header.remarks
+    else:
+        segments = checked_segments(file, header)
+        leads = _joined(file, header, segments)
+        remarks = (*header.remarks, *(remark for _, one in segments[:1] for remark in one.remarks))
+    if leads.sample_rate <= 0:
+        raise UserError(f"{file}: its sample rate is {leads.sample_rate:g}; write it in Hz in the first line")
     return Recording(
         record_id=os.path.basename(stem),
-        physical=physical,
-        leads=tuple(positions),
-        sample_rate=signals.sample_rate,
-        start_time=signals.start_time,
-        stored=_stored_counts(signals, columns, factors),
-        **_facts(signals.comments),
+        physical=leads.physical,
+        leads=leads.positions,
+        sample_rate=leads.sample_rate,
+        start_time=_start(header.start_time),
+        stored=leads.stored,
+        **facts_of(remarks),
     )
 
 
-@dataclass(frozen=True)
-class _Signals:
-    """A record's signals as they stand in its files: in their order, and their units."""
+def _start(time: Optional[datetime]) -> Optional[datetime]:
+    return start_of(time, shifted=True)  # as in MIMIC-IV-ECG
 
-    names: Sequence[str]
-    units: Sequence[str]
+
+class _Leads(NamedTuple):
+    """The leads among a record's signals, in standard order."""
+
+    positions: Tuple[int, ...]
     sample_rate: float
-    physical: Union[None, np.ndarray, List[np.ndarray]]  # NaN where invalid; None where no sample is
-    counts: Union[None, np.ndarray, List[np.ndarray]]  # None where segments with gains of their own were joined
-    gains: Sequence[float]
-    baselines: Sequence[int]
-    start_time: Optional[datetime]
-    comments: Sequence[str]
+    physical: Optional[np.ndarray]  # in mV, NaN where invalid; None where `stored` says it all
+    stored: Optional[StoredCounts]  # None where segments were joined, whose gains may differ
+
+    def millivolts(self) -> np.ndarray:
+        if self.physical is None and self.stored is not None:
+            return self.stored.millivolts()
+        return np.asarray(self.physical)
 
 
-def _read_plain(header: Path) -> Optional[_Signals]:
-    """A record with a plain header; None where `wfdb` has to read it, or to say what is wrong."""
-    try:
-        plain = parse_plain_header(header.read_bytes()) if os.stat(header).st_size <= MOST_BYTES else None
-        if plain is None:
-            return None
-        signals = os.path.join(os.path.dirname(header), plain.file_name)
-        check_size(signals)
-        with open(signals, "rb") as file:
-            content = file.read()
-    except OSError:
-        return None
-    number = len(plain.names)
-    if len(content) != plain.offset + 2 * number * plain.samples:
-        return None
-    counts = np.frombuffer(content, "<i2", offset=plain.offset).reshape(plain.samples, number).T
-    counts = np.ascontiguousarray(counts, np.int16)
+def _read_leads(file: str, header: Header, frames: int) -> _Leads:
+    """Of a record without segments, or of one segment."""
+    rows, per_frame = _rows_of_leads(file, header)
+    columns = list(rows.values())
+    signals = [header.signals[row] for row in columns]
+    known: Dict[str, float] = {}
+    for lead, signal in zip(rows, signals):
+        if signal.units not in known:
+            known[signal.units] = _millivolts(file, signal, lead)
+    scale = np.array([known[signal.units] for signal in signals])
+    every = read_counts(file, header.signals, frames)
+    counts = _rows(every, columns)
+    gain = np.array([signal.gain for signal in signals], np.float64)
+    zero = np.array([signal.baseline for signal in signals], np.float64)
     physical = None
-    if counts.min() == _INVALID_16:
-        physical = (counts - np.array(plain.baselines, np.float64)[:, None]) / np.array(plain.gains)[:, None]
-        physical[counts == _INVALID_16] = np.nan
-    return _Signals(
-        plain.names,
-        plain.units,
-        plain.sample_rate,
-        physical,
-        counts,
-        plain.gains,
-        plain.baselines,
-        plain.start_time,
-        plain.comments,
-    )
+    if {signal.fmt for signal in signals} != {"16"} or counts.min(initial=0) == invalid_count("16"):
+        physical = (counts - zero[:, None]) / gain[:, None]
+        for row, signal in enumerate(signals):
+            marker = invalid_count(signal.fmt)
+            if marker is not None:
+                physical[row, counts[row] == marker] = np.nan
+        physical *= scale[:, None]
+    return _Leads(tuple(rows), header.frame_rate * per_frame, physical, StoredCounts(counts, scale / gain, zero))
 
 
-def _read_with_wfdb(header: Path, stem: str) -> _Signals:
-    record, physical = _read_record(header, stem)
-    names = [name or "" for name in record.sig_name]
-    per_frame = record.samps_per_frame or [1] * len(names)
-    frames = {per_frame[column] for column in rows_of_leads(names, header).values()}
-    joined = record.e_d_signal is None
-    if record.units is None:  # wfdb joins them all the same
-        raise UserError(f"{header}: its segments have signals of one name in different units; write them in one")
-    if len(frames) != 1 or (joined and frames != {1}):
-        raise UserError(f"{header}: its leads have different sample rates; resample them to one rate")
-    return _Signals(
-        names=names,
-        units=_units_as_written(header) or record.units,
-        sample_rate=float(record.fs or 0) * frames.pop(),
-        physical=physical,
-        counts=record.e_d_signal,
-        gains=record.adc_gain or (),
-        baselines=record.baseline or (),
-        start_time=record.base_datetime,
-        comments=record.comments,
-    )
+def _rows_of_leads(file: str, header: Header) -> Tuple[Dict[int, int], int]:
+    """Position in `LEADS` -> signal, and how many samples per frame they have."""
+    rows = rows_of_leads([signal.name for signal in header.signals], file)
+    per_frame = {header.signals[row].per_frame for row in rows.values()}
+    if len(per_frame) > 1:
+        raise _different_rates(file)
+    return rows, per_frame.pop()
 
 
-def _rows(signals: Union[np.ndarray, List[np.ndarray]], columns: List[int]) -> np.ndarray:
+def _different_rates(file: str) -> UserError:
+    return UserError(f"{file}: its leads have different sample rates; resample them to one rate")
+
+
+def _rows(signals: _Counts, columns: List[int]) -> np.ndarray:
     """The signals in these columns as leads x samples, without a copy where they are that already."""
     if isinstance(signals, np.ndarray) and columns == list(range(len(signals))):
         return signals
     return np.stack([signals[column] for column in columns])
 
 
-def _import_wfdb() -> ModuleType:
+def _millivolts(file: str, signal: Signal, lead: int) -> float:
+    """mV in the unit of a lead."""
+    factor = millivolts(signal.units)
+    if factor is None:
+        unit, known = shown(signal.units, 40), "mV, uV, nV or V"
+        raise UserError(f"{file}: lead {LEADS[lead]} has the unit {unit!r}; write {known} in the header")
+    return factor
+
+
+def _joined(file: str, header: Header, segments: Sequence[Tuple[Segment, Header]]) -> _Leads:
+    """The leads of all segments, one after the other."""
+    with_leads = {segment.name: its for segment, its in segments if segment.length and _has_leads(file, its)}
+    if not with_leads:  # which is told of the first one
+        rows_of_leads([signal.name for signal in (segments[0][1] if segments else header).signals], file)
+        raise UserError(f"{file}: its segments hold no samples; get it again")
+    kinds = [_rows_of_leads(file, its) for its in with_leads.values()]
+    rates = {one.rate for one in (header, *with_leads.values()) if one.rate is not None} or {header.frame_rate}
+    per_frame = {number for _, number in kinds}
+    if len(per_frame) != 1 or len(rates) != 1:
+        raise _different_rates(file)
+    frame = per_frame.pop()
+    positions = sorted({position for rows, _ in kinds for position in rows})
+    everything = header.segments or ()
+    joined = np.full((len(positions), frame * sum(segment.length for segment in everything)), np.nan)
+    start = 0
+    for segment in everything:
+        end = start + frame * segment.length
+        if segment.name in with_leads and segment.length:
+            leads = _read_leads(
+                os.path.join(os.path.dirname(file), f"{segment.name}.hea"), with_leads[segment.name], segment.length
+            )
+            joined[np.searchsorted(positions, leads.positions), start:end] = leads.millivolts()
+        start = end
+    return _Leads(tuple(positions), rates.pop() * frame, joined, None)
+
+
+def _has_leads(file: str, header: Header) -> bool:
     try:
-        import wfdb
-    except ImportError as error:
-        cure = "pip install 'fairseq-signals-ext[formats]'"
-        raise MissingPackageError(f"this WFDB file needs wfdb ({error}): {cure}") from error
-    return wfdb
-
-
-def _read_record(header: Path, stem: str) -> Tuple[Any, List[np.ndarray]]:
-    """A `wfdb.Record` and its signals; without `e_d_signal` if it was made of segments, whose gains may differ."""
-    wfdb = _import_wfdb()
-    try:
-        if isinstance(checked_header(wfdb, header), wfdb.MultiRecord):
-            record = wfdb.rdrecord(stem, physical=True)
-            return record, list(record.p_signal.T)
-        record = wfdb.rdrecord(stem, physical=False, smooth_frames=False)
-        return record, record.dac(expanded=True)
-    except UserError:
-        raise
-    except Exception as error:  # wfdb has no common class for what a damaged file makes it raise
-        raise _explained(header, error) from error
-
-
-def _explained(header: Path, error: Exception) -> UserError:
-    if isinstance(error, FileNotFoundError) and error.filename:
-        missing = os.path.basename(os.fspath(error.filename))
-        return UserError(f"{header}: its file {shown(missing)!r} is missing; put it beside the header")
-    reason = f"{type(error).__name__}: {shown(error)}"
-    return UserError(f"{header}: wfdb cannot read this record ({reason}); mend its header or get it again")
-
-
-def _millivolts(header: Path, units: Sequence[str], positions: Dict[int, int]) -> np.ndarray:
-    """mV in the unit of each lead."""
-    factors = []
-    for position, column in positions.items():
-        factor = millivolts(str(units[column]))
-        if factor is None:
-            unit, known = shown(units[column], 40), "mV, uV, nV or V"
-            raise UserError(f"{header}: lead {LEADS[position]} has the unit {unit!r}; write {known} in the header")
-        factors.append(factor)
-    return np.array(factors)
-
-
-def _units_as_written(header: Path) -> Optional[List[str]]:
-    """Units of a header that is not ASCII: wfdb drops such characters, and µV becomes V."""
-    raw = header.read_bytes()
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError:
-        text = raw.decode("latin-1")
-    lines = [line.split() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    if all(field.isascii() for line in lines for field in line):
-        return None
-    if "/" in lines[0][0]:
-        raise UserError(f"{header}: characters that are not ASCII in a header of segments; write it in ASCII")
-    return [line[2].split("/", 1)[1] if len(line) > 2 and "/" in line[2] else "mV" for line in lines[1:]]
-
-
-def _stored_counts(signals: _Signals, columns: List[int], factors: np.ndarray) -> Optional[StoredCounts]:
-    if signals.counts is None:
-        return None
-    counts = _rows(signals.counts, columns)
-    gain = np.array([signals.gains[column] for column in columns], np.float64)
-    zero = np.array([signals.baselines[column] for column in columns], np.float64)
-    return StoredCounts(counts, factors / gain, zero)
-
-
-def _facts(comments: Sequence[str]) -> Dict[str, Any]:
-    """Patient, age, sex and codes from lines such as `Age: 74`."""
-    values: Dict[str, str] = {}
-    for comment in comments:
-        name, colon, value = comment.partition(":")
-        if colon and name.strip():
-            values.setdefault(name.strip().lower(), value.strip())
-    return {
-        "patient": values.get("patient id") or values.get("patient") or None,
-        "age": age_of(values.get("age")),
-        "sex": sex_of(values.get("sex")),
-        "codes": _codes(values.get("dx", "")),
-    }
-
-
-def _codes(text: str) -> Tuple[str, ...]:
-    codes = (code.strip() for code in text.split(","))
-    return tuple(code for code in codes if code and code.lower() != "unknown")
+        rows_of_leads([signal.name for signal in header.signals], file)
+    except NotSaidError:
+        return False
+    return True

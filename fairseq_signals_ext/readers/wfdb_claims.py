@@ -1,197 +1,176 @@
-"""What a WFDB header claims, checked against its signal files and limits before `wfdb` believes it.
+"""What a WFDB header claims, checked against its signal files and limits before memory is taken for it.
 
-`wfdb` reserves memory for whatever a header says (skews, gaps, samples per frame), and its expressions take time with
-the square or cube of a line's length. After these checks both are in proportion to the files.
+Skews, gaps and samples per frame may claim any size. After these checks memory is in proportion to the files.
 """
 
 import math
-import re
+import os
+import stat
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Dict, List, Sequence
+from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.readers.facts import shown
 from fairseq_signals_ext.readers.sizes import check_claim, check_values
+from fairseq_signals_ext.readers.wfdb_header import MOST_SIGNALS, NO_FILE, Header, Segment, Signal, parse_header
+from fairseq_signals_ext.readers.wfdb_samples import COMPRESSED, FORMATS, flac_samples
 
 MOST_BYTES = 2**22  # of a header, which is mostly remarks if it is that long
-_MOST_SIGNALS, _MOST_SEGMENTS = 1000, 2000
-MOST_LINES = 1 + _MOST_SEGMENTS  # of a header, without its remarks
-_LONGEST_LINE = 1000
-# a name without blanks, and a number that follows it: where a line begins so, the expressions of wfdb do not go back
-_BEGINNING = re.compile(r"\S{1,255}[ \t]+\d")
-# format -> samples, and the bytes that hold them
-_BYTES = {
-    **{"8": (1, 1), "80": (1, 1), "16": (1, 2), "61": (1, 2), "160": (1, 2), "24": (1, 3), "32": (1, 4)},
-    **{"212": (2, 3), "310": (3, 4), "311": (3, 4)},
-}
-_COMPRESSED = ("508", "516", "524")
 _PADDING = 4  # bytes; writers fill up the last group of formats with several samples per group
-_LARGEST = 2.0**53  # of a count; beyond it, numbers are no longer exact
 
 
-def check_header_size(header: Path) -> None:
-    """Raise a `UserError` for a header that is no file, empty, or far too long."""
-    if not header.is_file():
-        raise UserError(f"{header}: no such file; give a WFDB header (.hea) that exists")
-    size = header.stat().st_size
-    if not size:
-        raise UserError(f"{header}: the file is empty; get it again")
-    if size > MOST_BYTES:
-        raise UserError(f"{header}: it has {size:,} bytes, too many for a WFDB header; get it again")
-
-
-def checked_header(wfdb: ModuleType, header: Path) -> Any:
-    """The `wfdb.Record` or `wfdb.MultiRecord` that a header describes, without signals, if its claims can be true.
+def read_header(path: Union[str, Path]) -> Header:
+    """The header in a file.
 
     Raises:
-        UserError: it has too many lines or too long ones, or claims what its files cannot hold.
-        Exception: whatever `wfdb` raises where it cannot read it.
+        UserError: it is no file, empty, far too long, or no header.
     """
-    check_header_size(header)
-    lines = _lines(header)
-    return (_checked_segments if _has_segments(lines) else _checked_signals)(wfdb, header, lines)
+    size = _size_of(path)
+    if size is None:
+        raise UserError(f"{path}: no such file; give a WFDB header (.hea) that exists")
+    if size > MOST_BYTES:
+        raise UserError(f"{path}: it has {size:,} bytes, too many for a WFDB header; get it again")
+    try:
+        with open(path, "rb", buffering=0) as file:
+            content = file.read(size)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be opened ({error.strerror}); check the path and its permissions") from error
+    if not content:
+        raise UserError(f"{path}: the file is empty; get it again")
+    return parse_header(content, path)
 
 
-def _has_segments(lines: Sequence[str]) -> bool:
-    return bool(lines) and "/" in lines[0].split()[0]
-
-
-def _checked_signals(wfdb: ModuleType, header: Path, lines: Sequence[str]) -> Any:
-    _check_lines(header, lines, _MOST_SIGNALS, "signals")
-    record = wfdb.rdheader(str(header.with_suffix("")))
-    if record.n_sig != len(lines) - 1 or record.n_sig == 0:
-        follow = f"{shown(record.n_sig, 20)} signals, but {len(lines) - 1} follow"
-        raise UserError(f"{header}: its first line says {follow}; get it again")
-    _check_numbers(header, record)
-    _check_files(header, record)
-    return record
-
-
-def _lines(header: Path) -> List[str]:
-    """Lines that are no remarks, as wfdb reads them."""
-    text = header.read_bytes().decode("ascii", errors="ignore")
-    lines = (line.strip() for line in text.splitlines())
-    return [line for line in lines if line and not line.startswith("#")]
-
-
-def _check_lines(header: Path, lines: Sequence[str], most: int, what: str) -> None:
-    if len(lines) - 1 > most:
-        raise UserError(f"{header}: it has {len(lines) - 1:,} {what}, more than {most:,}; cut it into several records")
-    for line in lines:
-        if len(line) > _LONGEST_LINE or not _BEGINNING.match(line):
-            raise UserError(f"{header}: its line {shown(line, 40)!r} is no line of a WFDB header; mend it")
-
-
-def _check_numbers(header: Path, record: Any) -> None:
-    """Numbers that Python and numpy can calculate with."""
-    numbers = {
-        "sample rate": [record.fs],
-        "number of samples": [record.sig_len],
-        "gain": record.adc_gain,
-        "baseline": record.baseline,
-        "skew": record.skew,
-        "byte offset": record.byte_offset,
-        "number of samples per frame": record.samps_per_frame,
-        "initial value": record.init_value,
-    }
-    for what, values in numbers.items():
-        for value in values:
-            if value is not None and not abs(value) <= _LARGEST:
-                raise UserError(f"{header}: its {what} {shown(value, 30)} is too large; mend it")
-
-
-def _check_files(header: Path, record: Any) -> None:
-    """Raise a `UserError` unless each signal file is as long as the header says, and what it holds fits the memory.
+def checked_frames(path: str, header: Header) -> int:
+    """Number of frames of a record without segments, if its files can hold what it claims.
 
     A file may be up to four bytes longer in formats that put several samples into one group of bytes. Files in FLAC
     are only compared with a limit.
+
+    Raises:
+        UserError: a file is missing, has another length than the header says, or the header claims too much.
     """
-    files = [header.parent / name for name in record.file_name]
-    sizes = {file: file.stat().st_size for file in files}
-    needed: Dict[Path, int] = {}
-    frames = record.sig_len if record.sig_len is not None else _frames(record, files[0], sizes[files[0]])
-    per_frame = [frame or 1 for frame in record.samps_per_frame]
-    for file, fmt, frame in zip(files, record.fmt, per_frame):
-        if fmt not in _BYTES and fmt not in _COMPRESSED:
-            raise UserError(f"{header}: signal format {shown(fmt, 20)!r} is not known; get the record in another one")
-        needed[file] = needed.get(file, 0) + frames * frame
-    for file, fmt, offset in dict(zip(files, zip(files, record.fmt, record.byte_offset))).values():
-        if fmt in _COMPRESSED:
-            check_claim(header, needed[file], sizes[file])
-        elif record.sig_len is not None:
-            _check_length(header, record, file, fmt, needed[file], offset or 0, sizes[file])
-    largest = max(skew or 0 for skew in record.skew)
+    files = _files(path, header.signals)
+    sizes = {name: _size(path, name) for name in files}
+    first = header.signals[0].file_name
+    frames = _frames(path, files[first], sizes[first]) if header.frames is None else header.frames
+    total = 0
+    for name, signals in files.items():
+        samples = frames * sum([signal.per_frame for signal in signals])
+        total += samples
+        if signals[0].fmt in COMPRESSED:
+            check_claim(path, samples, sizes[name])
+        elif header.frames is not None or name != first:
+            _check_length(path, signals[0], frames, samples, sizes[name])
+    largest = max([signal.skew for signal in header.signals])
     if largest and largest >= frames:
-        raise UserError(f"{header}: its skew of {largest} samples is longer than its signals; mend it")
-    check_values(header, 2 * frames * sum(per_frame) if largest else frames * sum(per_frame))
+        raise UserError(f"{path}: its skew of {largest} samples is longer than its signals; mend it")
+    check_values(path, 2 * total if largest else total)
+    return frames
 
 
-def _frames(record: Any, file: Path, size: int) -> int:
-    """How many there are where the header leaves it to the first signal file, as wfdb does it."""
-    samples, bytes_of_them = _BYTES.get(record.fmt[0], (1, 1))
-    of_this = sum(
-        frame or 1 for name, frame in zip(record.file_name, record.samps_per_frame) if name == record.file_name[0]
-    )
-    return max(size - (record.byte_offset[0] or 0), 0) * samples // (bytes_of_them * of_this)
+def _files(path: str, signals: Sequence[Signal]) -> Dict[str, List[Signal]]:
+    """Signals by their file, whose format is known and the same for all of them."""
+    files: Dict[str, List[Signal]] = {}
+    for signal in signals:
+        if signal.file_name not in files:
+            files[signal.file_name] = []
+        files[signal.file_name].append(signal)
+    for name, those in files.items():
+        formats = {signal.fmt for signal in those}
+        if len(formats) > 1:
+            raise UserError(f"{path}: its file {shown(name, 60)!r} has several formats; correct the header")
+        fmt = formats.pop()
+        if fmt not in FORMATS and fmt not in COMPRESSED:
+            raise UserError(f"{path}: signal format {fmt!r} is not known; get the record in another one")
+    return files
 
 
-def _check_length(header: Path, record: Any, file: Path, fmt: str, samples: int, offset: int, found: int) -> None:
-    group, bytes_of_it = _BYTES[fmt]
-    size = offset + math.ceil(samples * bytes_of_it / group)
+def _size_of(path: Union[str, Path]) -> Optional[int]:
+    """Bytes of a file; None if there is none. One call of the system, as there are millions of records."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):  # a name that can be none
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+
+def _size(path: str, name: str) -> int:
+    size = _size_of(os.path.join(os.path.dirname(path), name))
+    if size is None:
+        raise UserError(f"{path}: its file {shown(name, 60)!r} is missing; put it beside the header")
+    return size
+
+
+def _frames(path: str, signals: Sequence[Signal], size: int) -> int:
+    """How many there are where the header leaves it to the first signal file."""
+    if signals[0].fmt in COMPRESSED:
+        return flac_samples(path, signals[0].file_name, signals[0].offset) // signals[0].per_frame
+    group, bytes_of_it = FORMATS[signals[0].fmt]
+    per_frame = sum(signal.per_frame for signal in signals)
+    return max(size - signals[0].offset, 0) * group // (bytes_of_it * per_frame)
+
+
+def _check_length(path: str, signal: Signal, frames: int, samples: int, found: int) -> None:
+    group, bytes_of_it = FORMATS[signal.fmt]
+    size = signal.offset + math.ceil(samples * bytes_of_it / group)
     if found != size and not (group > 1 and size < found <= size + _PADDING):
         raise UserError(
-            f"{header}: its file {shown(file.name, 60)!r} has {found} bytes, but {shown(record.sig_len, 30)} samples "
-            f"a lead need {shown(size, 30)}; get the record again"
+            f"{path}: its file {shown(signal.file_name, 60)!r} has {found} bytes, but {shown(frames, 30)} samples "
+            f"per lead need {shown(size, 30)}; get the record again"
         )
 
 
-def _checked_segments(wfdb: ModuleType, header: Path, lines: Sequence[str]) -> Any:
-    _check_lines(header, lines, _MOST_SEGMENTS, "segments")
-    record = wfdb.rdheader(str(header.with_suffix("")))
-    total = sum(record.seg_len)
-    if record.n_seg != len(lines) - 1 or not 0 < record.n_sig <= _MOST_SIGNALS:
-        raise UserError(f"{header}: its first line does not fit the {len(lines) - 1} segments that follow; mend it")
-    if record.sig_len is not None and record.sig_len != total:
-        claims = f"{shown(record.sig_len, 30)} samples, its segments have {shown(total, 30)}"
-        raise UserError(f"{header}: its first line says {claims}; mend it")
-    if record.layout == "fixed" and "~" in record.seg_name:
+def checked_segments(path: str, header: Header) -> List[Tuple[Segment, Header]]:
+    """The segments of a record but its gaps, with their headers, if their files can hold what they claim.
+
+    A first segment without samples, which lists the signals, is among them.
+
+    Raises:
+        UserError: they do not fit the record or each other, see also `checked_frames`.
+    """
+    segments = header.segments or ()
+    total = sum(segment.length for segment in segments)
+    if not 0 < header.width <= MOST_SIGNALS:
+        raise UserError(f"{path}: its first line does not fit the {len(segments)} segments that follow; mend it")
+    if header.frames is not None and header.frames != total:
+        claims = f"{shown(header.frames, 30)} samples, its segments have {shown(total, 30)}"
+        raise UserError(f"{path}: its first line says {claims}; mend it")
+    is_variable = bool(segments) and segments[0].length == 0
+    if not is_variable and any(segment.name == NO_FILE for segment in segments):
         layout = "a gap ('~') needs a first segment of length 0 that lists the signals"
-        raise UserError(f"{header}: {layout}; write it as a record of variable layout")
-    held = _check_each_segment(wfdb, header, record)
-    check_claim(header, total * record.n_sig, held)
-    return record
-
-
-def _check_each_segment(wfdb: ModuleType, header: Path, record: Any) -> int:
-    """Bytes of all signal files."""
-    checked: Dict[str, Any] = {}
-    held = 0
-    for number, (name, length) in enumerate(zip(record.seg_name, record.seg_len)):
-        if name == "~":
+        raise UserError(f"{path}: {layout}; write it as a record of variable layout")
+    found: Dict[str, Header] = {}
+    folder, held = os.path.dirname(path), 0
+    for number, segment in enumerate(segments):
+        name = segment.name
+        if name == NO_FILE:
             continue
-        layout = number == 0 and record.layout == "variable"
-        segment = checked.get(name)
-        if segment is None:
-            segment = checked[name] = _checked_segment(wfdb, header.parent / f"{name}.hea", layout)
-            if not layout:
-                held += sum((header.parent / file).stat().st_size for file in set(segment.file_name))
-        if not layout and segment.sig_len is not None and segment.sig_len != length:
-            said = f"segment {shown(name, 40)!r} has {segment.sig_len} samples, not {shown(length, 30)}"
-            raise UserError(f"{header}: its {said}; mend it")
-        if layout and len(segment.sig_name or ()) != record.n_sig:
-            raise UserError(f"{header}: its layout {shown(name, 40)!r} has not its {record.n_sig} signals; mend it")
-    return held
+        is_layout = is_variable and number == 0
+        if name not in found:
+            found[name] = _segment(os.path.join(folder, f"{name}.hea"), is_layout)
+            held += 0 if is_layout else _held(folder, found[name])
+        _check_segment(path, header, segment, found[name], is_layout)
+    per_frame = max((sum(signal.per_frame for signal in one.signals) for one in found.values()), default=1)
+    check_claim(path, total * max(per_frame, header.width), held)
+    return [(segment, found[segment.name]) for segment in segments if segment.name != NO_FILE]
 
 
-def _checked_segment(wfdb: ModuleType, header: Path, layout: bool) -> Any:
-    if not header.is_file():
-        raise UserError(f"{header}: no such file, but a segment of a record; put it beside the record")
-    check_header_size(header)
-    lines = _lines(header)
-    if _has_segments(lines):
-        raise UserError(f"{header}: it has segments, but is itself a segment; mend it")
-    if not layout:
-        return _checked_signals(wfdb, header, lines)
-    _check_lines(header, lines, _MOST_SIGNALS, "signals")
-    return wfdb.rdheader(str(header.with_suffix("")))
+def _segment(path: str, layout: bool) -> Header:
+    if _size_of(path) is None:
+        raise UserError(f"{path}: no such file, but a segment of a record; put it beside the record")
+    header = read_header(path)
+    if header.segments is not None:
+        raise UserError(f"{path}: it has segments, but is itself a segment; mend it")
+    return header if layout else header._replace(frames=checked_frames(path, header))
+
+
+def _held(folder: str, header: Header) -> int:
+    return sum(_size_of(os.path.join(folder, name)) or 0 for name in header.files)
+
+
+def _check_segment(path: str, header: Header, segment: Segment, its: Header, layout: bool) -> None:
+    if not layout and its.frames != segment.length:
+        said = f"segment {shown(segment.name, 40)!r} has {its.frames} samples, not {shown(segment.length, 30)}"
+        raise UserError(f"{path}: its {said}; mend it")
+    if layout and len(its.signals) != header.width:
+        raise UserError(f"{path}: its layout {shown(segment.name, 40)!r} has not its {header.width} signals; mend it")

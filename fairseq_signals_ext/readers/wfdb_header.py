@@ -1,108 +1,302 @@
-"""Plain WFDB headers: one segment, one signal file in format 16, in a fraction of the time that `wfdb` takes.
+"""WFDB headers: the one parser of their record line, signal lines, segment lines and remarks.
 
-Reading a header with `wfdb` costs more than everything else that is done to a recording together. Most headers of ECG
-collections look alike, so these are parsed here; for any other header `parse_plain_header` returns None and `wfdb`
-reads it. The format is that of header(5) of the WFDB applications guide.
+The format is that of header(5) of the WFDB applications guide. What archives write beside it is read as well: a record
+name with a suffix or a folder, a date that is none, checksums that are none, and characters that are not ASCII. Nothing
+here opens a file, and time is in proportion to the header's length.
 """
 
+import functools
+import math
 import re
-from dataclasses import dataclass
 from datetime import datetime
-from typing import List, Optional, Tuple
+from typing import List, NamedTuple, Optional, Sequence, Tuple
 
-# every expression is linear in the length of its line: no two neighbours can match the same letters
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.readers.facts import shown
+
+MOST_SIGNALS, MOST_SEGMENTS = 1000, 2000
+MOST_LINES = 1 + MOST_SEGMENTS  # of a header, without its remarks
+NO_FILE = "~"  # in place of a file: a gap between segments, or a signal that is only described
+_LONGEST_LINE, _LONGEST_NAME = 1000, 255
+_GAIN, _RATE = 200.0, 250.0  # what holds where a header has none, or 0
+# every expression is linear in the length of its text: no two neighbours can match the same letters
 _WHOLE = r"\d{1,15}"
-_NUMBER = r"[-+]?(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE][-+]?\d{1,2})?"
+_NUMBER = r"[-+]?(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE][-+]?\d{1,3})?"
 _RECORD_LINE = re.compile(
-    rf"[-\w]+[ \t]+(?P<signals>\d{{1,6}})[ \t]+(?P<rate>\d{{1,15}}(?:\.\d{{0,30}})?)[ \t]+(?P<samples>{_WHOLE})"
-    r"(?:[ \t]+(?P<time>\d{1,2}:\d\d:\d\d(?:\.\d{1,6})?)[ \t]+(?P<date>\d{1,2}/\d{1,2}/\d{4}))?"
-    # dates written in another order are the day of a conversion, and wfdb ignores them as well
-    r"(?:[ \t]+\d{1,2}-[A-Za-z]{3}-\d{4}[ \t]+\d{1,2}:\d\d:\d\d)?[ \t]*"
+    rf"(?P<name>\S{{1,{_LONGEST_NAME}}})[ \t]+(?P<signals>{_WHOLE})"
+    # rate, with the rate and the value of a counter
+    rf"(?:[ \t]+(?P<rate>{_NUMBER})(?:/{_NUMBER})?(?:\({_NUMBER}\))?(?:[ \t]+(?P<samples>{_WHOLE}))?)?"
+    r"(?:[ \t]+(?P<rest>\S.*))?"
 )
-_SIGNAL_LINE = re.compile(
-    rf"(?P<file>[-\w.]+)[ \t]+16(?:x1)?(?:\+(?P<offset>{_WHOLE}))?"
-    rf"[ \t]+(?P<gain>{_NUMBER})(?:\((?P<baseline>-?{_WHOLE})\))?(?:/(?P<units>\w+))?"
-    rf"[ \t]+\d+[ \t]+(?P<zero>-?{_WHOLE})[ \t]+-?\d+[ \t]+-?\d+[ \t]+\d+[ \t]+(?P<name>\w[-\w ]*)"
+# in this order and with slashes; dates that are written in another way are the day of a conversion
+_TIME = re.compile(
+    r"(?P<hour>\d{1,2}):(?P<minute>\d{1,2}):(?P<second>\d{1,2})(?:\.(?P<fraction>\d{1,6})\d{0,12})?[ \t]+"
+    r"(?P<day>\d{1,2})/(?P<month>\d{1,2})/(?P<year>\d{4})(?:[ \t].*)?"
+)
+_FORMAT = re.compile(rf"(?P<fmt>\d{{1,4}})(?:x(?P<frame>{_WHOLE}))?(?::(?P<skew>{_WHOLE}))?(?:\+(?P<offset>{_WHOLE}))?")
+_SCALE = re.compile(rf"(?P<gain>{_NUMBER})(?:\((?P<baseline>[-+]?{_WHOLE})\))?(?:/(?P<units>\S*))?")
+# resolution, zero, initial value, checksum and block size of a signal, as many as there are; its name follows
+_WHAT_FOLLOWS = re.compile(
+    r"(?:\d{1,15}(?:[ \t]+|$)(?:(?P<zero>-?\d{1,15})(?:[ \t]+|$)(?:(?P<initial>[-+]?\d{1,15})(?:[ \t]+|$)"
+    r"(?:(?:[-+]?[\d.]{1,20}|[nN][aA][nN]|[-?])(?:[ \t]+|$)(?:\d{1,15}(?:[ \t]+|$))?)?)?)?)?"
+)
+_SEGMENT_LINE = re.compile(rf"(?P<name>\S{{1,{_LONGEST_NAME}}})[ \t]+(?P<length>{_WHOLE})")
+_FOLDERS = re.compile(r"[/\\]")
+# for a text that may be a header: record name (with segments), number of signals, rate, samples, up to four words
+_LIKE_A_RECORD_LINE = re.compile(
+    r"[\w./\\~-]+\s+\d{1,15}(?:\s+\d[\d.e+-]*(?:/[\d.()+-]+)?(?:\s+\d{1,15}(?:\s+[\w:./-]+){0,4})?)?"
 )
 
 
-@dataclass(frozen=True)
-class PlainHeader:
-    """What a plain header says.
+class Signal(NamedTuple):
+    """A signal line.
 
     Attributes:
-        file_name: of the signal file, beside the header.
-        offset: bytes before the first sample.
-        sample_rate: Hz.
-        samples: per signal.
-        names, units: one a signal, as written.
-        gains: counts a unit.
-        baselines: the count at 0.
-        start_time: None where the header has no date.
-        comments: without their `#`.
+        file_name: of its signal file, beside the header.
+        fmt: the number of its format.
+        per_frame: samples per frame.
+        skew: frames by which it is late.
+        offset: bytes before the file's first sample.
+        gain: counts per unit.
+        baseline: the count at 0.
+        units: as written.
+        initial: the first count, as the header has it.
+        name: as written.
     """
 
     file_name: str
+    fmt: str
+    per_frame: int
+    skew: int
     offset: int
-    sample_rate: float
-    samples: int
-    names: Tuple[str, ...]
-    units: Tuple[str, ...]
-    gains: Tuple[float, ...]
-    baselines: Tuple[int, ...]
+    gain: float
+    baseline: int
+    units: str
+    initial: int
+    name: str
+
+
+class Segment(NamedTuple):
+    """A segment line: the name of its header without suffix, `~` for a gap, and its length in frames."""
+
+    name: str
+    length: int
+
+
+class Header(NamedTuple):
+    """What a header contains.
+
+    Attributes:
+        rate: frames per second (Hz); None where the header does not give it.
+        frames: None where the header does not give them.
+        start_time: None where there is none, or none that is a time.
+        signals: the signals, of a record without segments.
+        segments: the segments; None where the record has none.
+        width: number of signals, as the record line has it.
+        remarks: without their `#`.
+    """
+
+    rate: Optional[float]
+    frames: Optional[int]
     start_time: Optional[datetime]
-    comments: Tuple[str, ...]
+    signals: Tuple[Signal, ...]
+    segments: Optional[Tuple[Segment, ...]]
+    width: int
+    remarks: Tuple[str, ...]
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second (Hz), with what the format has for headers that do not give it."""
+        return _RATE if self.rate is None else self.rate
+
+    @property
+    def files(self) -> Tuple[str, ...]:
+        """Names of the files, beside it, that it needs: signal files, or headers of segments."""
+        if self.segments is None:
+            names = [signal.file_name for signal in self.signals]
+        else:
+            names = [f"{segment.name}.hea" for segment in self.segments if segment.name != NO_FILE]
+        return tuple(dict.fromkeys(name for name in names if name != NO_FILE))
 
 
-def parse_plain_header(content: bytes) -> Optional[PlainHeader]:
-    """The header, or None if it is anything but plain."""
-    try:
-        text = content.decode("ascii")
-    except UnicodeDecodeError:
-        return None
-    lines: List[str] = []
-    comments: List[str] = []
-    for line in text.splitlines():
-        stripped = line.strip()
-        if stripped.startswith("#"):
-            comments.append(stripped.strip("# \t"))
-        elif stripped:
-            lines.append(stripped)
-    record = _RECORD_LINE.fullmatch(lines[0]) if lines else None
-    signals = [_SIGNAL_LINE.fullmatch(line) for line in lines[1:]]
-    if record is None or not signals or len(signals) != int(record["signals"]):
-        return None
-    found = [signal for signal in signals if signal is not None]
-    files = {(signal["file"], signal["offset"]) for signal in found}
-    if len(found) != len(signals) or len(files) != 1:
-        return None
-    gains = tuple(float(signal["gain"]) for signal in found)
-    rate, samples = float(record["rate"]), int(record["samples"])
-    start_time = _start_time(record["date"], record["time"])
-    # wfdb reads 0 as "not known" and puts defaults in its place
-    if 0 in gains or rate == 0 or samples == 0 or (record["date"] and start_time is None):
-        return None
-    return PlainHeader(
-        file_name=found[0]["file"],
-        offset=int(found[0]["offset"] or 0),
-        sample_rate=rate,
-        samples=samples,
-        names=tuple(signal["name"] for signal in found),
-        units=tuple(signal["units"] or "mV" for signal in found),
-        gains=gains,
-        baselines=tuple(int(signal["baseline"] or signal["zero"]) for signal in found),
-        start_time=start_time,
-        comments=tuple(comments),
+def parse_header(content: bytes, where: object) -> Header:
+    """The header of a record.
+
+    Args:
+        content: of its file.
+        where: the file, with which messages begin.
+
+    Raises:
+        UserError: a line is too long or none of a header, there are too many, or not as many as the first one says.
+    """
+    lines, remarks = _lines(content)
+    record = _RECORD_LINE.fullmatch(lines[0]) if lines and len(lines[0]) <= _LONGEST_LINE else None
+    if record is None:
+        raise _no_line(lines[0] if lines else "", where)
+    following = lines[1:]
+    signals: Tuple[Signal, ...] = ()
+    segments: Optional[Tuple[Segment, ...]] = None
+    if _has_segments(lines):
+        segments = _segments(following, where)
+        _check_number(record["name"].rpartition("/")[2], len(segments), "segments", where)
+    else:
+        signals = _signals(following, where)
+        _check_number(record["signals"], len(signals), "signals", where)
+    rate, samples = record["rate"], record["samples"]
+    return Header(
+        rate=None if rate is None else float(rate),
+        frames=int(samples or 0) or None,
+        start_time=_start_time(record["rest"]),
+        signals=signals,
+        segments=segments,
+        width=int(record["signals"]),
+        remarks=tuple(remarks),
     )
 
 
-def _start_time(date: Optional[str], time: Optional[str]) -> Optional[datetime]:
-    if date is None or time is None:
-        return None
-    day, month, year = (int(number) for number in date.split("/"))
-    hour, minute, second = time.split(":")
-    whole, _, fraction = second.partition(".")
+def named_files(content: bytes) -> Tuple[str, ...]:
+    """Names of the files, beside it, that a header names: signal files, or headers of segments.
+
+    As `Header.files`, but only the first word of each line is looked at, so that a header that cannot be read has its
+    files as well. Empty where it is no header.
+    """
+    lines, _ = _lines(content)
+    if not lines or len(lines) > MOST_LINES or not is_record_line(lines[0]):
+        return ()
+    names = {_beside(_first_word(line)) for line in lines[1:] if "\0" not in line} - {NO_FILE}
+    return tuple(sorted(f"{_stem(name)}.hea" for name in names) if _has_segments(lines) else sorted(names))
+
+
+def has_segments(content: bytes) -> bool:
+    """Whether a header is one of a record of segments."""
+    lines, _ = _lines(content)
+    return bool(lines) and _has_segments(lines)
+
+
+def is_record_line(line: str) -> bool:
+    """Whether a line may be the first of a WFDB header."""
+    return len(line) <= _LONGEST_LINE and _LIKE_A_RECORD_LINE.fullmatch(line.strip()) is not None
+
+
+def _lines(content: bytes) -> Tuple[List[str], List[str]]:
+    """Lines that are no remarks, and remarks without what marks them."""
     try:
-        return datetime(year, month, day, int(hour), int(minute), int(whole), int(fraction.ljust(6, "0") or 0))
-    except ValueError:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
+    lines: List[str] = []
+    remarks: List[str] = []
+    for line in text.splitlines():
+        stripped = line.strip()
+        if stripped.startswith("#"):
+            remarks.append(stripped.strip("# \t"))
+        elif stripped:
+            lines.append(stripped)
+    return lines, remarks
+
+
+def _first_word(line: str) -> str:
+    return line[: _LONGEST_NAME + 1].split(None, 1)[0]
+
+
+def _has_segments(lines: Sequence[str]) -> bool:
+    """`a/2` are two segments of `a`, unless lines of signals follow: then 2 is a record in the folder `a`."""
+    stem, _, number = _first_word(lines[0]).rpartition("/")
+    if not (stem and number.isdecimal()):
+        return False
+    return all(len(line[:_LONGEST_LINE].split(None, 3)) < 3 for line in lines[1:])
+
+
+def _segments(lines: Sequence[str], where: object) -> Tuple[Segment, ...]:
+    _check_most(lines, MOST_SEGMENTS, "segments", where)
+    found = []
+    for line in lines:
+        fields = _SEGMENT_LINE.fullmatch(line) if len(line) <= _LONGEST_LINE else None
+        if fields is None:
+            raise _no_line(line, where)
+        found.append(Segment(_stem(_beside(fields["name"])), int(fields["length"])))
+    return tuple(found)
+
+
+def _signals(lines: Sequence[str], where: object) -> Tuple[Signal, ...]:
+    _check_most(lines, MOST_SIGNALS, "signals", where)
+    found = []
+    for line in lines:
+        signal = _signal(line) if len(line) <= _LONGEST_LINE else None
+        if signal is None:
+            raise _no_line(line, where)
+        found.append(signal)
+    return tuple(found)
+
+
+def _signal(line: str) -> Optional[Signal]:
+    fields = line.split(None, 3)
+    if len(fields) < 2 or len(fields[0]) > _LONGEST_NAME:
+        return None
+    described = _description(*fields[:3])
+    following = fields[3] if len(fields) > 3 else ""
+    if described is None:
+        # a name may come where a gain would be, a wrong number not
+        described = _description(*fields[:2]) if len(fields) > 2 and fields[2][0].isalpha() else None
+        following = " ".join(fields[2:])
+    if described is None:
+        return None
+    name, fmt, per_frame, skew, offset, gain, baseline, units = described
+    numbers = _WHAT_FOLLOWS.match(following)
+    zero, initial, end = (numbers[1], numbers[2], numbers.end()) if numbers else (None, None, 0)
+    if baseline is None:
+        baseline = int(zero or 0)
+    return Signal(name, fmt, per_frame, skew, offset, gain, baseline, units, int(initial or 0), following[end:])
+
+
+@functools.lru_cache(maxsize=1000)
+def _description(
+    name: str, kind: str, scale: str = f"{_GAIN}"
+) -> Optional[Tuple[str, str, int, int, int, float, Optional[int], str]]:
+    """The first words of a signal line, which are the same in most lines of a header.
+
+    The baseline is None where it is the zero of the converter.
+    """
+    found, scaled = _FORMAT.fullmatch(kind), _SCALE.fullmatch(scale)
+    if found is None or scaled is None or not math.isfinite(float(scaled["gain"])):
+        return None
+    numbers = int(found["frame"] or 0) or 1, int(found["skew"] or 0), int(found["offset"] or 0)
+    baseline = None if scaled["baseline"] is None else int(scaled["baseline"])
+    return _beside(name), found["fmt"], *numbers, float(scaled["gain"]) or _GAIN, baseline, scaled["units"] or "mV"
+
+
+def _beside(name: str) -> str:
+    """The last part of a name: files lie beside their header, whatever folder they had where it was written."""
+    return _FOLDERS.split(name)[-1]
+
+
+def _stem(name: str) -> str:
+    return name[: -len(".hea")] if name.endswith(".hea") else name
+
+
+def _check_most(lines: Sequence[str], most: int, what: str, where: object) -> None:
+    if len(lines) > most:
+        raise UserError(f"{where}: it has {len(lines):,} {what}, more than {most:,}; cut it into several records")
+
+
+def _check_number(said: str, found: int, what: str, where: object) -> None:
+    if said.lstrip("0") != str(found):  # also of none, which is no record of an ECG
+        raise UserError(
+            f"{where}: its first line says {shown(said, 20)} {what}, but {found} follow; get the header again"
+        )
+
+
+def _no_line(line: str, where: object) -> UserError:
+    return UserError(f"{where}: its line {shown(line, 40)!r} is no line of a WFDB header; mend it")
+
+
+def _start_time(text: Optional[str]) -> Optional[datetime]:
+    found = _TIME.fullmatch(text) if text else None
+    if found is None:
+        return None
+    year, month, day = (int(found[name]) for name in ("year", "month", "day"))
+    hour, minute, second = (int(found[name]) for name in ("hour", "minute", "second"))
+    try:
+        return datetime(year, month, day, hour, minute, second, int((found["fraction"] or "").ljust(6, "0")))
+    except ValueError:  # such as the month 13
         return None

@@ -5,21 +5,21 @@ This runs in a process of its own, see `readers`, so it needs what reading needs
 
 import math
 from pathlib import Path
-from typing import List, NamedTuple, Optional, Set
+from typing import NamedTuple, Optional, Set
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.readers import Recording, read_ecg
 from fairseq_signals_ext.readers.facts import shown
 from fairseq_signals_ext.readers.formats import format_of
 from fairseq_signals_ext.readers.matlab import MatFile
+from fairseq_signals_ext.readers.wfdb_claims import read_header
+from fairseq_signals_ext.readers.wfdb_header import has_segments
 from fairseq_signals_ext.serving.limits import Limits, UploadError
 from fairseq_signals_ext.serving.upload import Upload
 
 # that readers import when they need them, and a process in advance
-MODULES = ("fairseq_signals_ext.readers.clinical", "ecgdatakit.parsing", "pydicom", "h5py", "wfdb")
+MODULES = ("fairseq_signals_ext.readers.clinical", "ecgdatakit.parsing", "pydicom", "h5py", "soundfile")
 _ONE = "send one recording at a time"
-# stands for a gap between segments, or for a signal without a file
-_NO_FILE = "~"
 
 
 class ReadUpload(NamedTuple):
@@ -81,43 +81,27 @@ def main_file(upload: Upload) -> str:
     if not headers:
         raise UploadError(f"upload: {len(names)} files, but no WFDB header (.hea) among them; {_ONE}", 400)
     if len(headers) > 1:
-        headers = [name for name in headers if _has_segments(_header_lines(upload.folder / name))]
+        headers = [name for name in headers if has_segments((upload.folder / name).read_bytes())]
     if len(headers) != 1:
         raise UploadError(f"upload: has the headers of several recordings; {_ONE}", 400)
     return headers[0]
 
 
-def _header_lines(header: Path) -> List[List[str]]:
-    """The words of each line but comments."""
-    lines = header.read_bytes().decode("latin-1").splitlines()
-    return [line.split() for line in lines if line.strip() and not line.strip().startswith("#")]
-
-
-def _has_segments(lines: List[List[str]]) -> bool:
-    return bool(lines) and "/" in lines[0][0]
-
-
 def _check_headers(upload: Upload, main: Path, limits: Limits) -> None:
     """See that all files that headers name were sent, so that no other is opened, and that all that were are needed."""
     needed: Set[str] = set()
-    for header in [upload.folder / name for name in upload.names if name.endswith(".hea")]:
-        lines = _header_lines(header)
-        _check_claim(header, lines, limits)
-        suffix = ".hea" if _has_segments(lines) else ""
-        for name in dict.fromkeys(line[0] for line in lines[1:] if line[0] != _NO_FILE):
-            if name + suffix not in upload.names:
-                cure = "send it together with the header, under this name"
-                raise UploadError(f"{header}: its file {shown(name + suffix, 60)!r} was not sent; {cure}", 422)
-            needed.add(name + suffix)
+    for path in [upload.folder / name for name in upload.names if name.endswith(".hea")]:
+        header = read_header(path)
+        if (header.frames or 0) * header.width > limits.samples:
+            raise _too_many_samples(path, limits)
+        for name in header.files:
+            if name not in upload.names:
+                hint = "send it together with the header, under this name"
+                raise UploadError(f"{path}: its file {shown(name, 60)!r} was not sent; {hint}", 422)
+            needed.add(name)
     for name in upload.names:
         if name not in needed and Path(name).stem != main.stem:
             raise UploadError(f"{upload.folder / name}: does not belong to {main}; {_ONE}", 400)
-
-
-def _check_claim(header: Path, lines: List[List[str]], limits: Limits) -> None:
-    numbers = [int(word) if word.isascii() and word.isdigit() else 0 for word in (lines[0] if lines else [])]
-    if len(numbers) > 3 and numbers[1] * numbers[3] > limits.samples:
-        raise _too_many_samples(header, limits)
 
 
 def _check_kind(path: Path, limits: Limits) -> None:

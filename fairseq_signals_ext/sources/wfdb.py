@@ -1,14 +1,16 @@
 """A folder of WFDB records."""
 
 from pathlib import Path
-from typing import List, Set, Tuple
+from typing import Iterable, List, Set, Tuple
 
 from fairseq_signals_ext.files import walk_files
-from fairseq_signals_ext.readers.formats import is_wfdb_record_line
 from fairseq_signals_ext.readers.wfdb import find_wfdb
-from fairseq_signals_ext.readers.wfdb_claims import MOST_BYTES, MOST_LINES
+from fairseq_signals_ext.readers.wfdb_claims import MOST_BYTES
+from fairseq_signals_ext.readers.wfdb_header import named_files
 from fairseq_signals_ext.sources.record_table import with_table
 from fairseq_signals_ext.sources.source import Item, Source, SourceOptions, read_file
+
+_SIGNALS = (".dat", ".mat")
 
 
 def open_source(folder: Path, options: SourceOptions) -> Source:
@@ -22,19 +24,39 @@ def find_records(folder: Path) -> Tuple[List[str], List[str]]:
     """Names of the headers below a folder that are records by themselves, sorted, and notes on what is left out.
 
     Only headers without a signal file of their own name are looked into for segments, as reading every header of
-    millions takes long.
+    millions takes long; and, where signal files seem to be without one, the headers beside these.
 
     Raises:
         UserError: see `find_wfdb`.
     """
     names = list(walk_files(folder))
     headers = find_wfdb(folder, names)
-    signals = {name[: -len(".dat")]: name for name in names if name.endswith((".dat", ".mat"))}
+    signals = {name.rpartition(".")[0]: name for name in names if name.endswith(_SIGNALS)}
     stems = {name[: -len(".hea")] for name in headers}
-    named = {file for stem in sorted(stems - signals.keys()) for file in files_of(folder / f"{stem}.hea")}
+    named = _files_of_all(folder / f"{stem}.hea" for stem in stems - signals.keys())
     records = [name for name in headers if not named or (folder / name).resolve() not in named]
-    lone = sorted(signals[stem] for stem in signals.keys() - stems if (folder / signals[stem]).resolve() not in named)
+    lone = [signals[stem] for stem in signals.keys() - stems if (folder / signals[stem]).resolve() not in named]
+    folders = {name.rpartition("/")[0] for name in lone}
+    beside = (name for name in headers if lone and name.rpartition("/")[0] in folders)
+    named = _files_of_all(folder / name for name in beside)
+    lone = sorted(name for name in lone if (folder / name).resolve() not in named)
     return records, [f"{len(lone)} .dat or .mat files have no header, the first is {lone[0]}: left out"] if lone else []
+
+
+def belonging_to(paths: Iterable[Path]) -> Set[Path]:
+    """Files among some paths that a WFDB header among them names: its signal files, and headers of its segments.
+
+    As `find_records` does it, headers are only looked into where that can matter.
+    """
+    paths = list(paths)
+    headers = [path for path in paths if path.suffix == ".hea"]
+    if len(headers) == len(paths):
+        headers = [path for path in headers if not any(path.with_suffix(one).exists() for one in _SIGNALS)]
+    return _files_of_all(headers)
+
+
+def _files_of_all(headers: Iterable[Path]) -> Set[Path]:
+    return {file for header in headers for file in files_of(header)}
 
 
 def files_of(header: Path) -> Set[Path]:
@@ -42,13 +64,8 @@ def files_of(header: Path) -> Set[Path]:
     try:
         if header.stat().st_size > MOST_BYTES:  # reading the record will tell
             return set()
-        lines: List[str] = header.read_bytes().decode("latin-1").replace("\0", " ").splitlines()
+        content = header.read_bytes()
     except OSError:  # as well
         return set()
-    lines = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    if not lines or len(lines) > MOST_LINES or not is_wfdb_record_line(lines[0]):
-        return set()
-    names = [line.split()[0] for line in lines]
-    segments = "/" in names[0]
-    found = {(header.parent / (f"{name}.hea" if segments else name)).resolve() for name in {*names[1:]} - {"~"}}
+    found = {(header.parent / name).resolve() for name in named_files(content)}
     return found - {header.resolve()}

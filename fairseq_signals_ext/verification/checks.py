@@ -15,8 +15,9 @@ import numpy as np
 
 from fairseq_signals_ext.data.checksums import check
 from fairseq_signals_ext.errors import UserError, first_line
+from fairseq_signals_ext.preparation.gains import FOR_FACTORS, likely_factors
 from fairseq_signals_ext.preparation.plan import PLAN_NAME, Block, read_plan
-from fairseq_signals_ext.preparation.quality import FLAGS, likely_factor
+from fairseq_signals_ext.preparation.quality import FLAGS
 from fairseq_signals_ext.preparation.table import TABLE_NAME
 from fairseq_signals_ext.preparation.table_parts import REJECTED_NAME
 from fairseq_signals_ext.processes import joblib_settings
@@ -99,10 +100,11 @@ def verify(out: Union[str, Path], jobs: int = 1, quick: bool = False, progress: 
     return findings
 
 
-def read_compact(out: Path, columns: Sequence[str]) -> "pd.DataFrame":
+def read_compact(out: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> "pd.DataFrame":
     """Columns of the table as `read_table` gives them, in a fraction of the memory.
 
-    Texts that repeat are categories, those that do not are kept by Arrow.
+    Texts that repeat are categories, those that do not are kept by Arrow. Optional columns are left out where they are
+    not there, as in folders of earlier versions.
 
     Raises:
         UserError: there is no table, it is damaged, or it lacks a column.
@@ -111,7 +113,7 @@ def read_compact(out: Path, columns: Sequence[str]) -> "pd.DataFrame":
     import pyarrow as pa
 
     kept = {pa.string(): pd.ArrowDtype(pa.string())}
-    return _read(out, columns).to_pandas(types_mapper=kept.get)
+    return _read(out, columns, optional).to_pandas(types_mapper=kept.get)
 
 
 def read_flags(out: Path) -> Tuple[np.ndarray, np.ndarray]:
@@ -127,7 +129,7 @@ def read_flags(out: Path) -> Tuple[np.ndarray, np.ndarray]:
     return rows, pc.list_flatten(flags).to_numpy(zero_copy_only=False)
 
 
-def _read(out: Path, columns: Sequence[str]) -> "pa.Table":
+def _read(out: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> "pa.Table":
     import pyarrow.parquet as pq
 
     path = out / TABLE_NAME
@@ -139,8 +141,9 @@ def _read(out: Path, columns: Sequence[str]) -> "pa.Table":
         missing = [name for name in columns if name not in present]
         if missing:
             raise UserError(f"{path}: no column {missing[0]!r}; {WRITE_TABLE_AGAIN}")
+        columns = [*columns, *(name for name in optional if name in present)]
         file = pq.ParquetFile(path, read_dictionary=[name for name in _REPEATED if name in columns])
-        return file.read(columns=list(columns))
+        return file.read(columns=columns)
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001 - what a damaged one raises is not documented
@@ -267,13 +270,10 @@ def _rejections(out: Path) -> List[str]:
 
 def _gains(out: Path) -> List[str]:
     """Notes on sources whose amplitudes are not plausible."""
-    table = read_compact(out, ["source", "amplitude_mv"])
-    amplitudes = table.groupby("source", observed=True)["amplitude_mv"]
-    factors = {name: likely_factor(group.tolist()) for name, group in amplitudes}
+    factors = likely_factors(read_compact(out, FOR_FACTORS[:-1], FOR_FACTORS[-1:]))
     return [
         f"{name}: its amplitudes are not plausible for an ECG in mV; the likely factor is {factor:g} (--gain-fix)"
-        for name, factor in sorted(factors.items())
-        if factor is not None
+        for name, factor in factors.items()
     ]
 
 

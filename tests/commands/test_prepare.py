@@ -75,7 +75,7 @@ def test_rejected_files_are_told_in_the_last_line(source, tmp_path):
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1] == f"3 file(s) were rejected, see {out / 'rejected.csv'}"
     rejected = pd.read_csv(out / "rejected.csv").set_index("source_file")["reason"]
-    assert "5 bytes, but 100 samples a lead need 2400" in rejected["r1.hea"]
+    assert "5 bytes, but 100 samples per lead need 2400" in rejected["r1.hea"]
     assert "its file 'r2.dat' is missing" in rejected["r2.hea"]
     assert "'not a header' is no line of a WFDB header" in rejected["r3.hea"]
     table = pd.read_parquet(out / "recordings.parquet").set_index("record_id")

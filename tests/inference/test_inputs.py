@@ -42,6 +42,21 @@ def test_files_are_taken_in_their_order_and_signal_files_belong_to_headers(tmp_p
     assert find_inputs([tmp_path / "r1.dat"]).recording(0).record_id == "r1"
 
 
+def test_segments_are_read_with_their_record_only(tmp_path):
+    """Given as `records/*`, as `records/*.hea`, or as the folder."""
+    counts = made_up_counts(np.random.default_rng(0), 600)
+    for name in ("m_1", "m_2", "single"):
+        lines = [f"{name}.dat 16 1000/mV 16 0 0 0 0 {lead}" for lead in LEADS]
+        (tmp_path / f"{name}.hea").write_text("\n".join([f"x/{name}.mat 12 500 600", *lines, ""]))
+        counts.T.astype("<i2").tofile(tmp_path / f"{name}.dat")
+    (tmp_path / "m.hea").write_text("m/2 12 500 1200\nm_1 600\nm_2 600\n")
+    wanted = ["m.hea", "single.hea"]
+    for given in (sorted(tmp_path.iterdir()), sorted(tmp_path.glob("*.hea")), [tmp_path]):
+        inputs = find_inputs(given)
+        assert [os.path.basename(inputs.name(number)) for number in range(len(inputs))] == wanted
+    assert find_inputs([tmp_path / "m_1.hea"]).recording(0).samples == 600
+
+
 def test_a_folder_stands_for_every_file_below_it(tmp_path):
     (tmp_path / "below" / ".hidden").mkdir(parents=True)
     write_wfdb(tmp_path / "below", "r")

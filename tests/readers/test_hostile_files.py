@@ -72,7 +72,7 @@ def test_format_212_has_the_length_that_its_header_says(tmp_path, extra, refused
     if not refused:
         assert read_ecg(tmp_path / "r.hea").samples == 60
         return
-    with pytest.raises(UserError, match=f"{180 + extra} bytes, but 60 samples a lead need 180"):
+    with pytest.raises(UserError, match=f"{180 + extra} bytes, but 60 samples per lead need 180"):
         read_ecg(tmp_path / "r.hea")
 
 

@@ -18,8 +18,8 @@ from fairseq_signals_ext.readers import (
     single_lead,
     table_layout,
     tables,
-    wfdb,
     wfdb_header,
+    wfdb_remarks,
 )
 from fairseq_signals_ext.splitting import assigning
 from fairseq_signals_ext.training_curve import _LINE
@@ -64,6 +64,16 @@ def parsed_leads(text):
         return str(error)
 
 
+def parsed_header(text):
+    found = []
+    for content in (header_text(text), text.encode(), f"r/1 1 500 5\n{text}\n".encode()):
+        try:
+            found.append(wfdb_header.parse_header(content, "r.hea"))
+        except UserError as error:
+            found.append(str(error))
+    return found
+
+
 PARSERS = {
     "leads.parse_leads": parsed_leads,
     "facts.lead_position": facts.lead_position,
@@ -71,7 +81,7 @@ PARSERS = {
     "facts.age_of": facts.age_of,
     "facts.shown": facts.shown,
     "formats._xml_format": xml_kind,
-    "formats.is_wfdb_record_line": formats.is_wfdb_record_line,
+    "wfdb_header.is_record_line": wfdb_header.is_record_line,
     "formats._NUMBERS": formats._NUMBERS.fullmatch,
     "formats._TABLE_LINE": formats._TABLE_LINE.fullmatch,
     "facts.patient_of": facts.patient_of,
@@ -80,8 +90,9 @@ PARSERS = {
     "single_lead": lambda text: single_lead.single_lead_layout("utf-8", [f"a,{text}", "b,mV", "1", "2", "3"]),
     "tables names": lambda text: [tables._TIME.fullmatch(text[:64]), tables._name_and_unit(text[:64])],
     "tables._EMPTY_CELL": tables._EMPTY_CELL[","].search,
-    "wfdb._facts": lambda text: wfdb._facts([text]),
-    "wfdb_header.parse_plain_header": lambda text: wfdb_header.parse_plain_header(header_text(text)),
+    "wfdb_remarks.facts_of": lambda text: wfdb_remarks.facts_of([text, f"Age: {text}", f"Dx: {text}", "age:" * 500]),
+    "wfdb_header.parse_header": parsed_header,
+    "wfdb_header.named_files": lambda text: wfdb_header.named_files(header_text(text)),
     "text_tables.as_id": text_tables.as_id,
     "text_tables.as_cell": text_tables.as_cell,
     "labelling.events._VALUE": events._VALUE.fullmatch,

@@ -101,7 +101,6 @@ def test_micro_sign_is_not_lost(tmp_path, counts, encoding):
 def test_invalid_samples_are_nan(tmp_path, counts):
     counts[5, 0] = -32768
     header = write(tmp_path, counts)
-    # a skew of no samples makes the header one that wfdb reads
     for other in (header, replace(header, "r.dat 16 ", "r.dat 16:0 ")):
         recording = read_wfdb(other)
         assert np.argwhere(np.isnan(recording.signal)).tolist() == [[ROW_OF["V1"], 5]]
@@ -166,10 +165,13 @@ def test_start_time_needs_a_date(tmp_path, counts):
 
 WRONG = {
     "no signal file": (lambda header: header.with_suffix(".dat").unlink(), "its file 'r.dat' is missing"),
-    "truncated": (lambda header: os.truncate(header.with_suffix(".dat"), 333), "has 333 bytes, but 100 samples a lead"),
+    "truncated": (
+        lambda header: os.truncate(header.with_suffix(".dat"), 333),
+        "has 333 bytes, but 100 samples per lead",
+    ),
     "too few samples": (
         lambda header: replace(header, " 500 100", " 500 90"),
-        "1000 bytes, but 90 samples a lead need",
+        "1000 bytes, but 90 samples per lead need",
     ),
     "too many samples": (lambda header: replace(header, " 500 100", " 500 110"), "1000 bytes, but 110 samples"),
     "lines missing": (
@@ -235,10 +237,9 @@ def test_find_wfdb(tmp_path):
     assert find_wfdb(tmp_path) == ["a.hea", "b/10.hea", "b/2.hea"]
 
 
-def test_only_unusual_headers_need_wfdb(tmp_path, counts, monkeypatch):
+def test_no_record_needs_wfdb(tmp_path, counts, monkeypatch):
     header = write(tmp_path, counts)
     monkeypatch.setitem(sys.modules, "wfdb", None)
     assert read_wfdb(header).signal.shape == (4, 100)
     replace(header, "r.dat 16 ", "r.dat 16:0 ")
-    with pytest.raises(UserError, match=r"pip install 'fairseq-signals-ext\[formats\]'"):
-        read_wfdb(header)
+    assert read_wfdb(header).signal.shape == (4, 100)

@@ -25,7 +25,7 @@ REASONS = {
     "formats/single_lead_300hz.edf": "none of its signals",
     "formats/unsupported.xml": "unsupported",
     "text.csv": "none of its signals",
-    "w/short.hea": "bytes, but 2600 samples a lead need",
+    "w/short.hea": "bytes, but 2600 samples per lead need",
 }
 
 

@@ -1,6 +1,7 @@
 """Folders of WFDB records: compressed and packed formats, segments, several rates."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import wfdb
 
@@ -84,7 +85,7 @@ def test_damaged_flac_is_rejected(tmp_path, prepare, write_record, counts):
     write_record(tmp_path / "records" / "good", counts(0))
     found = prepare("wfdb", tmp_path / "records", status=1)
     assert list(found.rejected) == ["flac.hea"]
-    assert "wfdb cannot read this record" in found.rejected["flac.hea"]
+    assert "its file 'flac_2.dat' cannot be read" in found.rejected["flac.hea"]
 
 
 def test_several_rates(tmp_path, prepare):
@@ -168,3 +169,46 @@ def test_segments_of_any_name_and_lone_signals(tmp_path, prepare, write_record, 
     assert prepare("wfdb", folder).table.index.tolist() == ["whole.hea"]
     notes = open_source("wfdb", folder).notes
     assert list(notes) == ["1 .dat or .mat files have no header, the first is lone.dat: left out"]
+
+
+@pytest.mark.parametrize("kind", ["wfdb", "files"])
+def test_records_of_archives(tmp_path, prepare, write_record, counts, kind):
+    """The record is named with a suffix and a folder, the date is none, and a master says so too."""
+    folder = tmp_path / "records"
+    for number in (1, 2, 3):
+        write_record(folder / f"s{number}", counts(number))
+    one = folder / "s3.hea"
+    lines = one.read_text().splitlines()
+    first = "WFDB/s3.mat 12 500 2600 05-May-2020 09:49:17"
+    one.write_text("\n".join([first, *(f"WFDB/{line}" for line in lines[1:] if "#" not in line), ""]))
+    (folder / "whole.hea").write_text("a/whole/2 12 500 5200 00:00:00 00/00/0000\nb/s1.hea 2600\nb/s2 2600\n")
+    found = prepare(kind, folder)
+    assert found.table.index.tolist() == ["s3.hea", "whole.hea"]
+    assert found.table["samples"].tolist() == [2600, 5200]
+    assert open_source(kind, folder).notes in ((), [])
+
+
+def test_a_signal_file_of_another_name_is_not_lone(tmp_path, write_record, counts):
+    folder = tmp_path / "records"
+    write_record(folder / "x", counts(1))
+    (folder / "x.dat").rename(folder / "signals.dat")
+    header = folder / "x.hea"
+    header.write_text(header.read_text().replace("x.dat", "signals.dat"))
+    (folder / "copy.hea").write_text(header.read_text())
+    (folder / "copy.dat").write_bytes(b"")  # so that its header would not be looked into
+    header.unlink()
+    assert list(open_source("wfdb", folder).notes) == []
+    assert [item.name for item in open_source("wfdb", folder).items] == ["copy.hea"]
+    assert [item.name for item in open_source("files", folder).items] == ["copy.dat", "copy.hea"]
+
+
+def test_patient_1_of_another_source_is_another_person(tmp_path, prepare, write_record, counts):
+    """As INCART counts its patients; ids of a hospital are the same person wherever they are."""
+    for source in ("one", "other"):
+        for number, remark in enumerate(["# patient 1", "#<age>: 65 <sex>: F", "# patient 1", "# Patient ID: 1331343"]):
+            write_record(tmp_path / source / f"r{number}", counts(number), [remark])
+    one, other = (prepare("wfdb", tmp_path / source).table for source in ("one", "other"))
+    assert one["patient"].tolist() == ["1", None, "1", "1331343"]
+    keys = pd.concat([one[one["source"] == "one"], other[other["source"] == "other"]])["patient_key"].tolist()
+    assert len({*keys}) == 5
+    assert (keys[0], keys[4], keys[3]) == (keys[2], keys[6], keys[7])

@@ -126,7 +126,7 @@ def set_in_table(folder, at_row, values):
 
 
 # the fixture's one record that is truncated, as `verify` counts rejections by the beginning of their reason
-REJECTED = "records: 1 rejected: its file 'r02.dat' has 12038 bytes, but 502 samples a lead n"
+REJECTED = "records: 1 rejected: its file 'r02.dat' has 12038 bytes, but 502 samples per lead"
 
 
 def test_amplitudes_that_are_not_plausible_are_a_note(out):

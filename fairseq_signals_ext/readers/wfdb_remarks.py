@@ -1,0 +1,120 @@
+"""What the remarks of a WFDB header tell of a patient, in the ways of PhysioNet's collections.
+
+PhysioNet asks for `<age>: 35  <sex>: M  <diagnoses>: (none)`; the Challenges have `Age: 74` on lines of their own, the
+European ST-T Database `Age: 62  Sex: M`, the MIT-BIH databases `69 M 1085 1629 x1`, and INCART `patient 1`.
+"""
+
+import functools
+import re
+from typing import Any, Dict, Iterable, Iterator, Optional, Sequence, Tuple
+
+from fairseq_signals_ext.readers.facts import age_of, patient_of, sex_of
+
+_LONGEST = 2000  # letters of a remark that are looked at for a patient, age and sex
+# a name of a value, alone or in <>, maybe with a unit: `Age (years):`, `<subject_id>:`, `sex =`
+_FIELD = re.compile(
+    r"(?<!\w)(?P<open><)?(?P<key>age|sex|gender|patient|subject|participant)(?P<id>[ _-]?(?:id|no\.?|nr\.?|number|#))?"
+    r"(?:[ _]?(?:[(\[][a-z ./]{1,12}[)\]]|(?:in[ _])?years))?(?P<close>>)?[ \t]{0,8}(?P<separator>[:=])?",
+    re.IGNORECASE,
+)
+_OF_WHOM = ("patient", "patient's", "patients", "subject", "subject's", "participant")
+_END = re.compile(r"[;|\t]|  |,\s|<[A-Za-z]")
+_AGE_AND_SEX = re.compile(r"(?P<age>-?\d{1,3})[ \t/,]{1,4}(?P<sex>[MF])(?!\w)", re.IGNORECASE)
+_AGE_AND_SEX_ONLY = re.compile(r"(?P<age>-?\d{1,3})[ \t]{1,4}(?P<sex>[MF])(?:[ \t]+\d.*)?", re.IGNORECASE)
+_NUMBERED = re.compile(
+    r"(?:patient|subject|participant)[ \t_]{0,4}(?:id|no\.?|nr\.?|number)?[ \t_#]{0,4}"
+    r"(?P<number>[a-z]{0,8}[_-]?\d{1,12})(?:[,;:.].*)?",
+    re.IGNORECASE,
+)
+# names that stand alone before a colon, what may hide more values behind it, and what tells that a remark may have any
+_ALONE = ("age", "sex", "patient id")
+_OTHERS = ("rx", "hx", "sx")  # treatment, history and symptoms, as the Challenges have them
+_MORE = re.compile(r"[:=<]")
+_WORTH = re.compile(r"age|sex|gender|patient|subject|participant|^-?\d", re.IGNORECASE)
+_WORD = re.compile(r"[^\W\d_]+")
+
+
+def facts_of(remarks: Sequence[str]) -> Dict[str, Any]:
+    """Patient, age, sex and codes, as attributes of `Recording`; the first of each kind that is known."""
+    found: Dict[str, Any] = {"patient": None, "age": None, "sex": None}
+    codes: Tuple[str, ...] = ()
+    for remark in remarks:
+        name, _, value = remark[:_LONGEST].partition(":")
+        name = name.strip().lower()
+        if name == "dx":
+            codes = codes or _codes(remark)
+            continue
+        if name in _OTHERS:
+            continue
+        told: Iterable[Tuple[str, Any]]
+        if name in _ALONE and not _MORE.search(value):  # most remarks of the millions that there are
+            told = _values(name, _one(value))
+        elif _WORTH.search(remark, 0, _LONGEST):
+            told = _told(remark[:_LONGEST].strip())
+        else:
+            continue
+        for name, value in told:
+            if found[name] is None:
+                found[name] = value
+    return {**found, "codes": codes}
+
+
+def _told(remark: str) -> Iterable[Tuple[str, Any]]:
+    """Names and values, None where a value is not known."""
+    alone = _AGE_AND_SEX_ONLY.fullmatch(remark)
+    if alone:
+        return _both(alone)
+    numbered = _NUMBERED.fullmatch(remark)
+    return (("patient", patient_of(numbered["number"])),) if numbered else _fields(remark)
+
+
+def _fields(remark: str) -> Iterator[Tuple[str, Any]]:
+    fields = [one for one in _FIELD.finditer(remark) if one["separator"] or (one["open"] and one["close"])]
+    # "predicted age: 50" is of another kind
+    if fields and not _may_begin(remark[: fields[0].start()].strip()):
+        fields = fields[1:]
+    for field, following in zip(fields, [*fields[1:], None]):
+        value = remark[field.end() : None if following is None else following.start()]
+        yield from _values(field["key"].lower(), _one(value))
+
+
+def _one(value: str) -> str:
+    """Without what follows a value."""
+    value = value.strip()
+    end = _END.search(value)
+    return (value[: end.start()] if end else value).strip(" ,")
+
+
+def _may_begin(before: str) -> bool:
+    return not before or before[-1] in ",;|" or before.lower() in _OF_WHOM
+
+
+@functools.lru_cache(maxsize=1000)
+def _values(key: str, value: str) -> Sequence[Tuple[str, Any]]:
+    if key == "age":
+        both = _AGE_AND_SEX.match(value)
+        return _both(both) if both else (("age", _age(value)),)
+    if key in ("sex", "gender"):
+        word = _WORD.match(value)
+        return (("sex", sex_of(word.group()) if word else None),)
+    return (("patient", patient_of(value)),)
+
+
+def _both(found: "re.Match[str]") -> Sequence[Tuple[str, Any]]:
+    return ("age", age_of(found["age"])), ("sex", sex_of(found["sex"]))
+
+
+def _age(value: str) -> Optional[float]:
+    """Of a text that may go on behind the age: `45 years at the time of recording`."""
+    age = age_of(value)
+    if age is not None:
+        return age
+    words = value.split()
+    ages = (age_of(" ".join(words[:number])) for number in (3, 2, 1) if number < len(words))
+    return next((age for age in ages if age is not None), None)
+
+
+def _codes(remark: str) -> Tuple[str, ...]:
+    """Of a remark such as `Dx: 426783006,164889003`."""
+    codes = [code.strip() for code in remark.partition(":")[2].split(",")]
+    return tuple(code for code in codes if code and code.lower() != "unknown")
