@@ -175,6 +175,8 @@ def _check(path: Union[str, Path], recording: Recording) -> None:
         raise UserError(f"{path}: it holds no samples; get it again")
     if recording.stored is None and np.isinf(recording.signal).any():
         raise UserError(f"{path}: it holds infinite values; mark invalid samples as NaN")
+    if recording.physical is not None and np.isnan(recording.physical).all():
+        raise UserError(f"{path}: all its samples are marked as missing, so there is no ECG; leave it out")
     if recording.stored is not None and not recording.stored.is_finite():
         raise UserError(f"{path}: its values would be infinite; correct the scale or the zero of its leads")
     low, high = _RATES

@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.readers.claims import check_claims, check_xli
 from fairseq_signals_ext.readers.counts import signal_and_counts
-from fairseq_signals_ext.readers.facts import age_of, millivolts, rows_of_leads, sex_of, shown
+from fairseq_signals_ext.readers.facts import age_of, millivolts, reason_of, rows_of_leads, sex_of, shown
 from fairseq_signals_ext.readers.recording import Recording
 
 # format -> ecgdatakit's parser; its formats with a guessed scale or lead order (Edan, XLE) are left out
@@ -100,7 +100,7 @@ def _parse(path: Path, kind: str) -> Tuple[Any, List[str]]:
         except (ImportError, UserError):
             raise
         except Exception as error:  # parsers of damaged files raise whatever Python raises
-            reason = shown(str(error).replace(str(path), path.name)) or type(error).__name__
+            reason = reason_of(str(error).replace(str(path), path.name)) or type(error).__name__
             unknown = isinstance(error, UnsupportedFormatError)
             cure = "export it in another format" if unknown else "get the file again"
             raise UserError(f"{path}: cannot be read as {kind} ({reason}); {cure}") from error
@@ -108,7 +108,7 @@ def _parse(path: Path, kind: str) -> Tuple[Any, List[str]]:
     for warning, remark in zip(caught, remarks):
         doubtful = issubclass(warning.category, ChecksumWarning) or _DOUBTFUL.search(remark)
         if doubtful and not _OTHER_SIGNALS.search(remark):
-            raise UserError(f"{path}: its values are in doubt ({shown(remark)}); export the file again")
+            raise UserError(f"{path}: its values are in doubt ({reason_of(remark)}); export the file again")
     return record, remarks
 
 

@@ -111,7 +111,7 @@ class MatFile:
         return values[0] if values else None
 
     def _unreadable(self, reason: object) -> UserError:
-        return UserError(f"{self.path}: cannot be read as a MATLAB file ({shown(reason)}); save it again")
+        return UserError(f"{self.path}: cannot be read as a MATLAB file ({shown(str(reason))}); save it again")
 
     def _open_hdf5(self) -> None:
         """MATLAB 7.3 is HDF5 with the dimensions in reverse; links to other files are not followed."""
