@@ -38,8 +38,8 @@ _YEARS = {
 }
 _OLDEST_GROUP = 80  # years; "18+" is no age, but "90+" is how ages of the oldest are hidden
 _LONGEST_ID = 200
-# what is quoted in an exception, also with marks in it, or without an end
-_QUOTED = re.compile(r"""b?(?:'(?:[^'\\]|\\.?)*(?:'|$)|"(?:[^"\\]|\\.?)*(?:"|$))""")
+# what is quoted in an exception, also with marks in it, or without an end; not the apostrophe within a word
+_QUOTED = re.compile(r"""(?<!\w)b?(?:'(?:[^'\\]|\\.?)*(?:'|$)|"(?:[^"\\]|\\.?)*(?:"|$))""")
 # words that stand where a patient's id would be; what is written with spaces or signs is here without them
 _NOBODY_WORDS = """
 anon anonym anonyme anonymes anonymisiert anonymised anonymized anonymous anonymus anonimo anonimizado anónimo
