@@ -31,9 +31,9 @@ def read_ecg(
     """Read one ECG; the format is told by the file's content.
 
     Supported: WFDB, DICOM, SCP-ECG, GE MUSE XML, Philips Sierra XML, Mortara XML, HL7 aECG, EDF, ISHNE, MFER,
-    Kardia JSON, MATLAB (`.mat`), NumPy (`.npy`) and tables (`.csv`). Leads are found by their names, whatever their
-    order, other signals are ignored, and amplitudes become mV. Limb leads that are missing are computed from I and II
-    and listed in `Recording.derived`.
+    Kardia JSON, MATLAB (`.mat`), NumPy (`.npy`), HDF5 and tables (`.csv`). Leads are found by their names, whatever
+    their order, other signals are ignored, and amplitudes become mV. Limb leads that are missing are computed from I
+    and II and listed in `Recording.derived`.
 
     Args:
         path: the file; for WFDB the `.hea` file, its `.dat` or `.mat` file, or the record's path without suffix.
@@ -104,9 +104,10 @@ def _completed(path: Union[str, Path], recordings: Sequence[Recording], number: 
         complete = with_limb_leads(recording)
         if complete.derived:  # which may be infinite where I and II are not
             _check(path, complete)
+    has_name = complete.record_id != Path(path).stem  # from a table beside it
     return replace(
         complete,
-        record_id=f"{complete.record_id}#{number + 1}" if number else complete.record_id,
+        record_id=f"{complete.record_id}#{number + 1}" if number and not has_name else complete.record_id,
         patient=patient_of(complete.patient),
         start_time=start_of(complete.start_time),
     )
@@ -148,7 +149,7 @@ def _read_wfdb(
 def _read_by_content(
     path: Path, sample_rate: Optional[float], leads: Optional[Sequence[str]], unit: Optional[str]
 ) -> Sequence[Recording]:
-    from fairseq_signals_ext.readers.arrays import read_mat, read_npy
+    from fairseq_signals_ext.readers.arrays import read_hdf5, read_mat, read_npy
     from fairseq_signals_ext.readers.clinical import read_clinical
     from fairseq_signals_ext.readers.facts import agreed_rate
     from fairseq_signals_ext.readers.formats import format_of
@@ -156,9 +157,11 @@ def _read_by_content(
 
     kind = format_of(path)
     if kind == "NumPy":
-        return [read_npy(path, sample_rate, leads, unit)]
-    if kind in ("MATLAB", "MATLAB 7.3"):
-        return [read_mat(path, sample_rate, leads, unit, is_hdf5=kind == "MATLAB 7.3")]
+        return read_npy(path, sample_rate, leads, unit)
+    if kind == "MATLAB 7.3":
+        return read_hdf5(path, sample_rate, leads, unit)
+    if kind == "MATLAB":
+        return [read_mat(path, sample_rate, leads, unit)]
     if kind == "table":
         return [read_table(path, sample_rate, leads, unit)]
     recordings = read_clinical(path, kind, leads, unit)
@@ -173,6 +176,8 @@ def _check(path: Union[str, Path], recording: Recording) -> None:
         raise UserError(f"{path}: it holds no samples; get it again")
     if recording.stored is None and np.isinf(recording.signal).any():
         raise UserError(f"{path}: it holds infinite values; mark invalid samples as NaN")
+    if recording.physical is not None and np.isnan(recording.physical).all():
+        raise UserError(f"{path}: all its samples are marked as missing, so there is no ECG; leave it out")
     if recording.stored is not None and not recording.stored.is_finite():
         raise UserError(f"{path}: its values would be infinite; correct the scale or the zero of its leads")
     low, high = _RATES

@@ -1,14 +1,16 @@
-"""Plain arrays: `.npy` and `.mat`. They say little of themselves, so the user says the rest."""
+"""Plain arrays: `.npy`, `.mat` and HDF5, also of many ECGs. They contain few facts; the user gives the rest."""
 
+import contextlib
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 import numpy as np
 
 from fairseq_signals_ext.errors import NotSaidError, UserError
 from fairseq_signals_ext.leads import LEADS, parse_leads
+from fairseq_signals_ext.readers.batches import Batch
 from fairseq_signals_ext.readers.counts import signal_and_counts
 from fairseq_signals_ext.readers.facts import (
     LEADS_OPTION,
@@ -30,8 +32,11 @@ _CPSC_RATE = 500.0  # Hz
 
 def read_npy(
     path: Path, sample_rate: Optional[float] = None, leads: Optional[Sequence[str]] = None, unit: Optional[str] = None
-) -> Recording:
-    """Read a NumPy file: leads x samples or samples x leads, integers or floats.
+) -> Sequence[Recording]:
+    """Read a NumPy file: leads x samples or samples x leads, integers or floats; or a batch of such arrays.
+
+    A batch is N x leads x samples or N x samples x leads, each of which is read when it is asked for. What is known of
+    them may stand in a table beside it, see `batches.table_beside`.
 
     Args:
         path: the file.
@@ -47,7 +52,43 @@ def read_npy(
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # numpy raises what Python raises on a damaged header
         raise UserError(f"{path}: cannot be read as a NumPy array ({shown(error)}); save it again") from error
-    return _recording(path, array, sample_rate, leads, unit)
+    return _recordings(path, array.shape, lambda part: array[part], (sample_rate, leads, unit))
+
+
+def _recordings(
+    path: Path,
+    shape: Tuple[int, ...],
+    read: Callable[[Any], np.ndarray],
+    said: Tuple[Optional[float], Optional[Sequence[str]], Optional[str]],
+) -> Sequence[Recording]:
+    """The ECGs of an array of two or three dimensions, of which `read` gives the part that is asked for."""
+    if len(shape) != 3:
+        return [_recording(path, read(...), *said)]
+    _samples_first(path, shape[1:], len(parse_leads(said[1])))  # a shape that does not fit is told at once
+    return Batch(path, shape[0], lambda number: _recording(path, read(number), *said))
+
+
+def read_hdf5(
+    path: Path, sample_rate: Optional[float] = None, leads: Optional[Sequence[str]] = None, unit: Optional[str] = None
+) -> Sequence[Recording]:
+    """Read an HDF5 file: a batch, as `read_npy`, if its only array of three dimensions is one; else as `read_mat`.
+
+    Args and Raises: as `read_npy`.
+    """
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(MatFile(path, is_hdf5=True))
+        count = len(LEADS if leads is None else parse_leads(leads))
+        is_single = any(name in ("feats", "val") or _fits(shape, count) for name, shape in file.shapes.items())
+        batches = [name for name, shape in file.shapes.items() if len(shape) == 3]
+        if is_single or file.is_of_matlab or not batches:
+            return [read_mat(path, sample_rate, leads, unit, is_hdf5=True)]
+        if len(batches) > 1:
+            listed = ", ".join(shown(name, 20) for name in batches[:20])
+            raise UserError(f"{path}: {len(batches)} of its arrays have three dimensions ({listed}); leave one")
+        shape = tuple(reversed(file.shapes[batches[0]]))  # HDF5's order, not MATLAB's
+        found = _recordings(path, shape, lambda number: file.part(batches[0], number), (sample_rate, leads, unit))
+        stack.pop_all()  # it stays open while there is a batch
+    return found
 
 
 def read_mat(
@@ -134,13 +175,18 @@ def _recording(
 
 def _leads_first(path: Path, array: np.ndarray, leads: int) -> np.ndarray:
     """leads x samples, by the one dimension that is the number of leads."""
-    shape = " x ".join(str(size) for size in array.shape) or "that of a single number"
-    if array.ndim != 2 or leads not in array.shape:
-        cure = f"give the leads it has ({LEADS_OPTION})"
-        raise NotSaidError(f"{path}: its shape is {shape}, which does not fit {leads} leads; {cure}", "leads")
-    if array.shape[0] == array.shape[1]:
+    return array.T if _samples_first(path, array.shape, leads) else array
+
+
+def _samples_first(path: Path, sizes: Tuple[int, ...], leads: int) -> bool:
+    """Whether an array of this shape is samples x leads."""
+    shape = " x ".join(map(str, sizes)) or "that of a single number"
+    if len(sizes) != 2 or leads not in sizes:
+        hint = f"give the leads it has ({LEADS_OPTION})"
+        raise NotSaidError(f"{path}: its shape is {shape}, which does not fit {leads} leads; {hint}", "leads")
+    if sizes[0] == sizes[1]:
         raise UserError(f"{path}: its shape is {shape}, so leads and samples cannot be told apart; use a .csv file")
-    return array if array.shape[0] == leads else array.T
+    return sizes[0] != leads
 
 
 def _signal_name(path: Path, shapes: Dict[str, Tuple[int, ...]], leads: int) -> str:
@@ -148,12 +194,16 @@ def _signal_name(path: Path, shapes: Dict[str, Tuple[int, ...]], leads: int) -> 
     for name in ("feats", "val"):
         if name in shapes:
             return name
-    fitting = [name for name, shape in shapes.items() if len(shape) == 2 and leads in shape and max(shape) > 1]
+    fitting = [name for name, shape in shapes.items() if _fits(shape, leads)]
     if len(fitting) != 1:
         listed = ", ".join(shown(name, 20) for name in list(shapes)[:20]) or "none"
         fit = f"{len(fitting)} of its matrices ({listed}) fit {leads} leads"
         raise NotSaidError(f"{path}: {fit}; name the one 'val', or give the leads ({LEADS_OPTION})", "leads")
     return fitting[0]
+
+
+def _fits(shape: Tuple[int, ...], leads: int) -> bool:
+    return len(shape) == 2 and leads in shape and max(shape) > 1
 
 
 def _number(path: Path, value: np.ndarray) -> float:

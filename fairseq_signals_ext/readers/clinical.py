@@ -12,7 +12,16 @@ import numpy as np
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.readers.claims import check_claims, check_xli
 from fairseq_signals_ext.readers.counts import signal_and_counts
-from fairseq_signals_ext.readers.facts import age_of, millivolts, patient_of, rows_of_leads, sex_of, shown, start_of
+from fairseq_signals_ext.readers.facts import (
+    age_of,
+    millivolts,
+    patient_of,
+    reason_of,
+    rows_of_leads,
+    sex_of,
+    shown,
+    start_of,
+)
 from fairseq_signals_ext.readers.part_parsers import PART_PARSERS
 from fairseq_signals_ext.readers.parts import Part, Whole, choose, lead_names
 from fairseq_signals_ext.readers.recording import Recording
@@ -57,7 +66,6 @@ _MEANINGS = (
         "export it in another format, such as DICOM",
     ),
 )
-_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 _MISSING = {"ISHNE": -32768.0}  # counts that stand for no sample: where a lead was off (Badilini 1998)
 _HIDDEN_START = {"EDF": date(1985, 1, 1)}  # what EDF+ prescribes where the date is not to be known
 _FIRST_BIRTH = 1901  # a year before it stands for an unknown date of birth
@@ -148,7 +156,7 @@ def _parse(path: Path, kind: str) -> Tuple[Any, List[Part]]:
         except (ImportError, UserError):
             raise
         except Exception as error:  # parsers of damaged files raise whatever Python raises
-            reason = shown(_without_content(str(error).replace(str(path), path.name))) or type(error).__name__
+            reason = reason_of(str(error).replace(str(path), path.name)) or type(error).__name__
             unknown = isinstance(error, UnsupportedFormatError)
             hint = "export it in another format" if unknown else "get the file again"
             raise UserError(f"{path}: cannot be read as {kind} ({reason}); {hint}") from error
@@ -166,12 +174,7 @@ def _refuse_doubtful(path: Path, remarks: Sequence[Tuple[str, Any]]) -> None:
             continue
         known = ((meaning, hint) for words, meaning, hint in _MEANINGS if words.search(remark))
         meaning, hint = next(known, ("its values are in doubt", "export the file again"))
-        raise UserError(f"{path}: {meaning} ({shown(_without_content(remark))}); {hint}")
-
-
-def _without_content(text: str) -> str:
-    """A library's words without what it quotes of the file, which may be anybody's name."""
-    return _QUOTED.sub("'...'", text)
+        raise UserError(f"{path}: {meaning} ({reason_of(remark)}); {hint}")
 
 
 def _refuse_cut_ishne(path: Path, record: Any) -> None:

@@ -5,7 +5,7 @@ import hashlib
 import math
 import re
 import unicodedata
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any, Dict, List, Optional, Sequence
 
 from fairseq_signals_ext.errors import NotSaidError, UserError
@@ -38,6 +38,8 @@ _YEARS = {
 }
 _OLDEST_GROUP = 80  # years; "18+" is no age, but "90+" is how ages of the oldest are hidden
 _LONGEST_ID = 200
+# what is quoted in an exception, also with marks in it, or without an end; not the apostrophe within a word
+_QUOTED = re.compile(r"""(?<!\w)b?(?:'(?:[^'\\]|\\.?)*(?:'|$)|"(?:[^"\\]|\\.?)*(?:"|$))""")
 # words that stand where a patient's id would be; what is written with spaces or signs is here without them
 _NOBODY_WORDS = """
 anon anonym anonyme anonymes anonymisiert anonymised anonymized anonymous anonymus anonimo anonimizado anónimo
@@ -52,7 +54,7 @@ _NOBODY = frozenset(_NOBODY_WORDS.split())
 _MINUS = re.compile(r"-[0-9]+(?:\.0*)?")  # -1, -99: codes of tables for a missing number
 _RUN = "12345678901234567890"
 _SHORTEST_RUN, _SHORTEST_REPEAT = 5, 6  # 12345 is typed where an id is asked for; 1234 and 9999 may be numbers
-_FIRST_YEAR = 1901  # before are the days with which some clocks begin: 0001, 1600, 1601, 1858, 1899, 1900
+_FIRST_YEAR, _LAST_YEAR = 1901, 2299
 # days with which clocks and formats begin; an ECG may be of such a day, but not of its first second
 _EPOCHS = frozenset(date(*day) for day in ((1904, 1, 1), (1970, 1, 1), (1980, 1, 1), (1980, 1, 6), (1985, 1, 1)))
 
@@ -225,9 +227,9 @@ def _number(value: Any) -> Optional[float]:
 def start_of(when: Optional[datetime], hidden: Optional[date] = None) -> Optional[datetime]:
     """When an ECG was taken, without a time zone; None where the date only stands for "unknown".
 
-    That are dates in the future, those before 1901, and the first second of days with which clocks and formats begin,
-    1904-01-01, 1970-01-01, 1980-01-01, 1980-01-06 and 1985-01-01. Of files only: tables of collections whose dates
-    are shifted, as MIMIC's to 2100-2200, are taken as they are, since their order still counts.
+    That are dates before 1901 and after 2299, and the first second of days with which clocks and formats begin,
+    1904-01-01, 1970-01-01, 1980-01-01, 1980-01-06 and 1985-01-01. Dates that a collection has shifted, as MIMIC-IV-ECG
+    to 2100-2200, are kept, since their order still counts.
 
     Args:
         when: what the file contains.
@@ -239,13 +241,19 @@ def start_of(when: Optional[datetime], hidden: Optional[date] = None) -> Optiona
     day = local.date()
     if day == hidden or (day in _EPOCHS and local == datetime(day.year, day.month, day.day)):
         return None
-    # a day more, as the clock may be of another time zone
-    return local if day.year >= _FIRST_YEAR and local <= datetime.now() + timedelta(days=1) else None
+    return local if _FIRST_YEAR <= day.year <= _LAST_YEAR else None
 
 
 def shown(value: Any, longest: int = 200) -> str:
-    """A file's own words on one line, shortened, for a message."""
+    """Technical words on one line, shortened, for a message; of an exception see `reason_of`."""
+    if isinstance(value, BaseException):
+        return reason_of(value, longest)
     return "".join(letter if letter.isprintable() else " " for letter in str(value)[: 2 * longest]).strip()[:longest]
+
+
+def reason_of(error: object, longest: int = 200) -> str:
+    """What a library says of a file, on one line, without what it quotes: that is the file's content, maybe a name."""
+    return shown(_QUOTED.sub("...", str(error)[: 2 * longest]), longest)
 
 
 def agreed_rate(where: object, said: float, given: Optional[float]) -> float:

@@ -33,7 +33,7 @@ _TABLE_LINE = re.compile(r"[^,;\t]*[,;\t].*|#?[\w\s.()\[\]/+-]{1,24}")  # a sepa
 _SEPARATOR, _LONGEST_ROW = re.compile(r"[,;\t]"), 1000
 _SUPPORTED = (
     "give WFDB (the record's .hea file), DICOM, SCP-ECG, GE MUSE, Philips or Mortara XML, HL7 aECG, EDF, ISHNE, "
-    "MFER, Kardia JSON, .mat, .npy or a .csv with lead names"
+    "MFER, Kardia JSON, .mat, .npy, .h5 or a .csv with lead names"
 )
 
 

@@ -1,10 +1,11 @@
 """The numeric matrices and texts in a MATLAB file of version 4 to 7.3, also in structs; nothing else in it is read."""
 
+import itertools
 import math
 import zlib
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Dict, Iterator, Optional, Set, Tuple, Type
+from typing import Any, Dict, Iterator, List, Optional, Set, Tuple, Type
 
 import numpy as np
 
@@ -18,6 +19,7 @@ _MOST_OBJECTS = 1000  # of an HDF5 file; each takes time to look at
 _DEFLATE, _KNOWN_FILTERS = 1, {1, 2, 3}
 _DEFLATE_RATIO = 1100  # deflate makes nothing smaller than 1/1032
 _CHUNK_UNCHECKED = 2**28  # bytes that a chunk may expand to without a look
+_MOST_CHUNKS = 10_000
 _LONGEST_TEXT = 1024  # letters
 
 
@@ -40,6 +42,11 @@ class MatFile:
         self._hdf5: Any = None
         self._binary: Optional[BinaryMat] = None
         self._is_hdf5 = is_hdf5
+
+    @property
+    def is_of_matlab(self) -> bool:
+        """Whether MATLAB, which reverses dimensions, wrote it, and no other program plain HDF5."""
+        return self._hdf5 is None or self._hdf5.userblock_size > 0
 
     @property
     def names(self) -> Set[str]:
@@ -104,7 +111,7 @@ class MatFile:
         return values[0] if values else None
 
     def _unreadable(self, reason: object) -> UserError:
-        return UserError(f"{self.path}: cannot be read as a MATLAB file ({shown(reason)}); save it again")
+        return UserError(f"{self.path}: cannot be read as a MATLAB file ({shown(str(reason))}); save it again")
 
     def _open_hdf5(self) -> None:
         """MATLAB 7.3 is HDF5 with the dimensions in reverse; links to other files are not followed."""
@@ -161,22 +168,61 @@ class MatFile:
         if data.chunks is None:
             return
         expected = math.prod(data.chunks) * data.dtype.itemsize
-        check_claim(self.path, math.prod(data.chunks), int(data.id.get_storage_size()))
+        kinds = self._filters(data, int(data.id.get_storage_size()))
+        chunks = (data.id.get_chunk_info(number) for number in range(data.id.get_num_chunks()))
+        for chunk in chunks if _DEFLATE in kinds else ():
+            _check_chunk(data, chunk, expected)
+
+    def part(self, name: str, number: int) -> np.ndarray:
+        """Part `number` along the first dimension, as HDF5 orders them, of an array in a file of version 7.3.
+
+        Raises:
+            UserError: as `read`.
+        """
+        try:
+            return self._part(self._hdf5[self._hdf5_names[name]], number)
+        except UserError:
+            raise
+        except Exception as error:  # see __enter__
+            raise self._unreadable(error) from error
+
+    def _part(self, data: Any, number: int) -> np.ndarray:
+        stored = int(data.id.get_storage_size())
+        if math.prod(data.shape) > _DEFLATE_RATIO * stored:  # the rest would be made up of a fill value
+            raise ValueError("its array claims more samples than the file can hold")
+        check_claim(self.path, math.prod(data.shape[1:]), stored)
+        if data.chunks is not None:
+            kinds = self._filters(data, stored)
+            steps = [range(0, size, step) for size, step in zip(data.shape[1:], data.chunks[1:])]
+            if math.prod(map(len, steps)) > _MOST_CHUNKS:
+                raise ValueError(f"its array has more than {_MOST_CHUNKS:,} chunks per ECG")
+            expected = math.prod(data.chunks) * data.dtype.itemsize
+            first = number - number % data.chunks[0]
+            for place in itertools.product([first], *steps) if _DEFLATE in kinds else ():
+                _check_chunk(data, data.id.get_chunk_info_by_coord(place), expected)
+        return np.asarray(data[number])
+
+    def _filters(self, data: Any, stored: int) -> List[int]:
+        check_claim(self.path, math.prod(data.chunks), stored)
         filters = data.id.get_create_plist()
         kinds = [filters.get_filter(number)[0] for number in range(filters.get_nfilters())]
         if not set(kinds) <= _KNOWN_FILTERS or len(set(kinds)) != len(kinds):
             raise ValueError(f"{shown(data.name, 40)!r} is compressed in a way that MATLAB does not use")
-        for number in range(data.id.get_num_chunks() if _DEFLATE in kinds else 0):
-            chunk = data.id.get_chunk_info(number)
-            if chunk.size * _DEFLATE_RATIO > _CHUNK_UNCHECKED:
-                _, raw = data.id.read_direct_chunk(chunk.chunk_offset)
-                expander = zlib.decompressobj()
-                left = expected + 64  # a checksum comes with it
-                while left > 0 and not expander.eof and raw:
-                    left -= len(expander.decompress(raw, min(left, 2**20)))
-                    raw = expander.unconsumed_tail
-                if left <= 0:
-                    raise ValueError(f"a part of {shown(data.name, 40)!r} expands to more than it claims")
+        return kinds
+
+
+def _check_chunk(data: Any, chunk: Any, expected: int) -> None:
+    """Raise unless a compressed chunk expands to at most the bytes that are expected."""
+    if chunk.size * _DEFLATE_RATIO <= _CHUNK_UNCHECKED:
+        return
+    _, raw = data.id.read_direct_chunk(chunk.chunk_offset)
+    expander = zlib.decompressobj()
+    left = expected + 64  # a checksum comes with it
+    while left > 0 and not expander.eof and raw:
+        left -= len(expander.decompress(raw, min(left, 2**20)))
+        raw = expander.unconsumed_tail
+    if left <= 0:
+        raise ValueError(f"a part of {shown(data.name, 40)!r} expands to more than it claims")
 
 
 def _matlab_class(data: Any) -> str:

@@ -210,7 +210,10 @@ def _rate(path: Path, times: np.ndarray, name: str, column: str) -> float:
         raise UserError(f"{path}: the times in {_column(name, column)} do not increase; correct or remove them")
     usual, step = np.median(steps), (times[-1] - times[0]) / len(steps)
     if np.abs(steps - usual).max() > 0.6 * usual:  # times printed with few digits differ by up to half a step
-        raise UserError(f"{path}: the steps in {_column(name, column)} are not even; fill its gaps or remove it")
+        odd = int(np.abs(steps - usual).argmax())
+        found = f"{steps[odd]:.6g} from sample {odd + 1} to the next, elsewhere {usual:.6g}"
+        hint = "write a row with empty cells for each sample that is missing, or remove the column and give the rate"
+        raise UserError(f"{path}: the steps in {_column(name, column)} are not even ({found}); {hint}")
     seconds = _seconds(path, name, step)
     rate, count = 1 / (step * seconds), np.arange(len(times))
     error, whole_error = (

@@ -1,7 +1,6 @@
 """WFDB records: `.hea` with `.dat` or `.mat`, with one segment or several."""
 
 import os
-from datetime import datetime
 from pathlib import Path
 from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
@@ -69,14 +68,10 @@ def read_wfdb(path: Union[str, Path]) -> Recording:
         physical=leads.physical,
         leads=leads.positions,
         sample_rate=leads.sample_rate,
-        start_time=_start(header.start_time),
+        start_time=start_of(header.start_time),
         stored=leads.stored,
         **facts_of(remarks),
     )
-
-
-def _start(time: Optional[datetime]) -> Optional[datetime]:
-    return start_of(time, shifted=True)  # as in MIMIC-IV-ECG
 
 
 class _Leads(NamedTuple):

@@ -8,15 +8,20 @@ from pathlib import Path
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.files import PLAN_NAME, walk_files
+from fairseq_signals_ext.readers.batches import table_beside
 from fairseq_signals_ext.sources.record_table import with_table
 from fairseq_signals_ext.sources.source import Item, Source, SourceOptions, read_file
 from fairseq_signals_ext.sources.wfdb import files_of
+
+_BATCHES = (".npy", ".h5", ".hdf5")
 
 
 def open_source(folder: Path, options: SourceOptions) -> Source:
     """All files below the folder, by name, apart from hidden ones, the table, and what a preparation left there."""
     present = [name for name in sorted(walk_files(folder, without=PLAN_NAME)) if not _is_hidden(name)]
     belonging = {file for name in present if name.endswith(".hea") for file in files_of(folder / name)}
+    tables = (table_beside(folder / name) for name in present if name.endswith(_BATCHES))
+    belonging |= {table.resolve() for table in tables if table is not None}
     if options.table is not None:
         belonging.add(options.table.resolve())
     names = [name for name in present if _is_file(folder / name) and (folder / name).resolve() not in belonging]

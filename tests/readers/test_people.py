@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairseq_signals_ext.readers.facts import age_of, patient_of, sex_of, start_of
+from fairseq_signals_ext.readers.facts import age_of, patient_of, reason_of, sex_of, shown, start_of
 
 NOBODY = (
     *("X X X X", "X", "ANONYMOUS", "anonymized", "xxxxxx", "unknown", "none", "n/a", "N/A", "nan", "0", "000000"),
@@ -154,3 +154,13 @@ def test_dates_of_ecgs():
     assert start_of(datetime(1985, 1, 1, 9, 16)) == datetime(1985, 1, 1, 9, 16)
     assert start_of(datetime(1985, 1, 1, 9, 16), hidden=date(1985, 1, 1)) is None
     assert start_of(datetime(2020, 2, 3, 4, tzinfo=timezone.utc)) == datetime(2020, 2, 3, 4)
+
+
+@given(st.text(alphabet="Doe^J'\"\\ 1", min_size=1))
+def test_what_a_library_quotes_is_in_no_message(name):
+    for quote in (repr(name), repr(name.encode()), repr((name, 1))):
+        text = f"could not convert {quote}"
+        assert not set("DJ^") & set(reason_of(text)) and not set("DJ^") & set(shown(ValueError(text)))
+    assert reason_of("not well-formed (invalid token): line 1, column 5") == (
+        "not well-formed (invalid token): line 1, column 5"
+    )

@@ -87,7 +87,10 @@ def test_times_in_whole_milliseconds(tmp_path):
 @pytest.mark.parametrize(
     ("time", "message"),
     [
-        ([0.0, 0.002, 0.004, 0.008, 0.01], "steps in column 'time' are not even"),
+        (
+            [0.0, 0.002, 0.004, 0.008, 0.01],
+            r"steps in column 'time' are not even \(0.004 from sample 3 to the next, elsewhere 0.002\); write a row",
+        ),
         ([0.0, 0.002, 0.002, 0.004, 0.006], "do not increase"),
         ([0.0, 0.002, float("nan"), 0.006, 0.008], "do not increase"),
         ([0.0, 100.0, 200.0, 300.0, 400.0], "neither in s nor in ms"),
@@ -163,3 +166,10 @@ def test_tabs_with_decimal_commas(tmp_path):
     path = tmp_path / "tab.csv"
     path.write_text("I\tV1\n0,5\t1,25\n-0,5\t2,0\n")
     np.testing.assert_array_equal(read_ecg(path, sample_rate=500).signal, [[0.5, -0.5], [1.25, 2.0]])
+
+
+def test_a_file_of_which_each_sample_is_missing(tmp_path):
+    path = tmp_path / "gap.csv"
+    path.write_text("time (s),I,II\n0,,\n0.002,-,nan\n0.004,,\n")
+    with pytest.raises(UserError, match="all its samples are marked as missing, so there is no ECG; leave it out"):
+        read_ecg(path, unit="mV")
