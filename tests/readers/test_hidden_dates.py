@@ -63,14 +63,10 @@ def test_the_free_text_of_a_plain_edf_is_no_id(cases, tmp_path, patient):
             {"AcquisitionDateTime": "19700101000000", "PatientBirthDate": "19610102", "PatientAge": ""},
             ("P-0001", None, None, "female"),
         ),
-        # all dates moved into the future: what is stated stays
-        (
-            {"AcquisitionDateTime": "21500131123456", "PatientBirthDate": "20870102"},
-            ("P-0001", None, 63, "female"),
-        ),
+        # all dates moved alike: their differences are true
         (
             {"AcquisitionDateTime": "21500131123456", "PatientBirthDate": "20870102", "PatientAge": ""},
-            ("P-0001", None, None, "female"),
+            ("P-0001", datetime(2150, 1, 31, 12, 34, 56), 63, "female"),
         ),
         ({"PatientBirthDate": "19000101", "PatientAge": ""}, ("P-0001", KNOWN, None, "female")),
         ({"PatientBirthDate": "19610102", "PatientAge": ""}, ("P-0001", KNOWN, 63, "female")),
@@ -116,6 +112,6 @@ def test_a_message_does_not_quote_what_a_file_contains(cases, tmp_path):
     content = bytearray((cases / "edf" / "e01_std.edf").read_bytes())
     content[244:252] = b"Jane Doe"
     (tmp_path / "m.edf").write_bytes(content)
-    with pytest.raises(UserError, match="cannot be read as EDF .*data record duration '...'") as caught:
+    with pytest.raises(UserError, match="cannot be read as EDF .*data record duration [.]{3}") as caught:
         read_ecg(tmp_path / "m.edf")
     assert "Jane" not in str(caught.value)

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_up_parts import UV, noise, wave, write_dicom
 
+from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.readers import read_ecg
 from fairseq_signals_ext.readers.padding import padding_mask
@@ -89,7 +90,8 @@ def test_single_samples_far_outside_are_padding(tmp_path):
 
 
 def test_a_file_of_nothing_but_padding(tmp_path):
-    assert missing(tmp_path, np.zeros((12, 500), int), 0).all()
+    with pytest.raises(UserError, match="all its samples are marked as missing"):
+        missing(tmp_path, np.zeros((12, 500), int), 0)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
