@@ -56,6 +56,15 @@ def golden_folder(ecg_data: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def cases(ecg_data: Path) -> Path:
+    """Folder with small files that went wrong, beside the recordings."""
+    folder = ecg_data.parent / "cases"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} does not exist: the cases are needed")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def registered() -> None:
     """The plugin's tasks, models and criterions, known to fairseq."""
     fairseq_signals_ext.register()

@@ -48,7 +48,6 @@ def test_embeddings_of_recordings_with_such_names(tmp_path):
              "rows": 1} for row, name in enumerate(names)]  # fmt: skip
     write_csv(tmp_path / "embeddings.csv", columns, iter(rows))
 
-
     np.save(tmp_path / "embeddings.npy", np.zeros((len(names), 2), np.float32))
     _, recordings = _read_npy(tmp_path)
     assert list(recordings["record_id"]) == names

@@ -19,7 +19,7 @@ from fairseq_signals_ext.readers import Recording
 from fairseq_signals_ext.readers.limb_leads import with_limb_leads
 
 _LARGEST_MV = 1e9
-_FLAGS_OF_MILLIVOLTS = ("clipped", "amplitude")
+_FLAGS_OF_MILLIVOLTS = ("clipped", "amplitude", "einthoven")
 # as in torch's layer_norm, with which training normalises a segment
 _EPSILON = 1e-5
 _AT_ONCE = 2**20

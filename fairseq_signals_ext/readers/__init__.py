@@ -95,11 +95,13 @@ def _read(
 
 def _completed(path: Union[str, Path], recordings: Sequence[Recording], number: int) -> Recording:
     """One of a file's ECGs, checked, with limb leads and a name of its own."""
+    from fairseq_signals_ext.readers.ends import without_ends
     from fairseq_signals_ext.readers.limb_leads import with_limb_leads
 
     with _quietly():
         recording = recordings[number]
         _check(path, recording)
+        recording = without_ends(recording)  # first, as a pulse is not the same in leads that follow from others
         complete = with_limb_leads(recording)
         if complete.derived:  # which may be infinite where I and II are not
             _check(path, complete)

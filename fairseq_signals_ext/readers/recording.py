@@ -51,6 +51,8 @@ class Recording:
         stored: the file's own integers for exactly these leads, where it holds integers.
         derived: those of `leads` that the file does not hold and that were computed from I and II.
         assumed: "leads" or "unit", where neither the file nor who read it said these: the twelve in standard order, mV.
+        cut: s that were cut off its start and its end: a calibration pulse or constant padding, see `ends`.
+        number, ecgs: which of the ECGs of its file it is, from 1, and how many these are.
     """
 
     record_id: str
@@ -66,6 +68,9 @@ class Recording:
     stored: Optional[StoredCounts] = None
     derived: Tuple[int, ...] = field(default=())
     assumed: Tuple[str, ...] = field(default=())
+    cut: Tuple[float, float] = (0.0, 0.0)
+    number: int = 1
+    ecgs: int = 1
 
     @functools.cached_property
     def signal(self) -> np.ndarray:

@@ -47,7 +47,6 @@ def trained(data, tmp_path_factory):
     return finetune(data, tmp_path_factory.mktemp("run"), "++checkpoint.best_checkpoint_metric=accuracy")
 
 
-
 def test_a_checkpoint_says_that_its_probabilities_are_of_classes(trained):
     state = saved(trained)["task_state"]
     assert state["activation"] == "softmax" and "thresholds" not in state

@@ -1,6 +1,6 @@
 """Read hostile files, each in a process of its own, and print what came of it, a line of JSON each.
 
-    python tests/readers/hostile_reading.py [name ...]
+python tests/readers/hostile_reading.py [name ...]
 """
 
 import json

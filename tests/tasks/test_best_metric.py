@@ -40,9 +40,7 @@ def weights_file(folder):
 
 def classification(**options):
     codes = [[], ["426783006"], []]
-    return BinaryCrossEntropyWithLogitsCriterion(
-        BinaryCrossEntropyWithLogitsConfig(**options), task(label_codes=codes)
-    )
+    return BinaryCrossEntropyWithLogitsCriterion(BinaryCrossEntropyWithLogitsConfig(**options), task(label_codes=codes))
 
 
 def of_exclusive_classes(**options):
