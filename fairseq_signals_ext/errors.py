@@ -51,6 +51,18 @@ class NotSaidError(UserError):
         self.what = what
 
 
+class OneOfSeveralError(UserError):
+    """One of the ECGs of a file cannot be used; the others may.
+
+    Attributes:
+        ecgs: how many the file contains.
+    """
+
+    def __init__(self, message: str, ecgs: int = 1):
+        super().__init__(message)
+        self.ecgs = ecgs
+
+
 class MissingPackageError(UserError):
     """An optional package is needed; the message says how to install it."""
 

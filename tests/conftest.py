@@ -64,6 +64,26 @@ def cases(ecg_data: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An array of three axes, ECGs x leads x samples in mV at 500 Hz, is a file with several ECGs, of one person."""
+    import numpy as np
+
+    from fairseq_signals_ext import readers
+    from fairseq_signals_ext.sources import source
+
+    read = readers._read_by_content
+
+    def read_batch(path, *said):
+        array = np.load(path) if path.suffix == ".npy" else np.zeros(0)
+        if array.ndim != 3:
+            return read(path, *said)
+        return [readers.Recording(path.stem, signal, tuple(range(array.shape[1])), 500.0) for signal in array]
+
+    monkeypatch.setattr(readers, "_read_by_content", read_batch)
+    monkeypatch.setattr(source, "_OF_STRANGERS", ())
+
+
 @pytest.fixture(scope="session")
 def registered() -> None:
     """The plugin's tasks, models and criterions, known to fairseq."""

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MANIFEST_NAME, REJECTED_NAME = "all.tsv", "rejected.csv"
-# columns that only the parts of the table have: hash of the content, name of the whole source, and why an item was
-# rejected
-_ONLY_IN_PARTS = {"content": "string", "collection": "string", "reason": "string"}
+# columns that only the parts of the table have: hash of the content, name of the whole source, why an item was
+# rejected, and of the first ECG of a file how many this contains, where these are several
+_ONLY_IN_PARTS = {"content": "string", "collection": "string", "reason": "string", "ecgs": "int64"}
 _REJECTED_COLUMNS = ("source", "source_file", "reason")
 # whole numbers above this are no longer exact as float64, so a column with one is text
 _EXACT = 2**53
@@ -102,7 +102,8 @@ def write_tables(out: Path, plan: Sequence[Block]) -> Summary:
     import pyarrow.parquet as pq
 
     parts = _joined([_read_part(out, block) for block in plan])
-    stored = _with_duplicates(parts.filter(pc.is_null(parts["reason"]))).drop_columns(list(_ONLY_IN_PARTS))
+    stored = _with_duplicates(parts.filter(pc.is_null(parts["reason"])))
+    stored = stored.drop_columns([name for name in _ONLY_IN_PARTS if name in stored.column_names])
     rejected = list(_rejected(parts).values())
     columns = stored.select(["shard", "row", "samples", "source", "amplitude_mv", "flags"]).to_pandas()
     with replacing(out, [TABLE_NAME, MANIFEST_NAME, REJECTED_NAME]) as (table, manifest, rejections):
@@ -137,6 +138,18 @@ def rejected_items(out: Path, plan: Sequence[Block], source: str) -> List[str]:
     """Names of the items of a source that no shard holds, of the shards that are complete."""
     parts = [_read_part(out, block) for block in plan if block.source == source and block.is_complete(out)]
     return [name for _, name in _rejected(_joined(parts))] if parts else []
+
+
+def files_with_several(out: Path, plan: Sequence[Block], source: str) -> Dict[str, int]:
+    """Items of a source whose file contains several ECGs, in the order of the plan, and how many it contains."""
+    found: Dict[str, int] = {}
+    for block in plan:
+        if block.source == source:
+            part = _read_part(out, block)
+            if "ecgs" in part.column_names:  # what an earlier version prepared has none
+                rows = zip(part["source_file"].to_pylist(), part["ecgs"].to_pylist())
+                found.update((name, ecgs) for name, ecgs in rows if ecgs is not None)
+    return found
 
 
 def _rejected(parts: "pa.Table") -> Dict[Tuple[str, str], Dict[str, Any]]:

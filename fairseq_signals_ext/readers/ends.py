@@ -42,8 +42,8 @@ def without_ends(recording: Recording) -> Recording:
 
     A pulse is cut where all leads that change at all stand still, step by the same voltage (0.08 to 12 mV, of either
     sign; III, aVR, aVL and aVF may step as they follow from I and II), and stand still again; and so is a plateau
-    alone, of one voltage in all leads. Of fewer than three leads only a complete rectangle is one. Padding is cut where all
-    leads stand still for 0.2 s or more up to the end, and for more than twice as long as anywhere else, or are all
+    alone, of one voltage in all leads. Of fewer than three leads only a complete rectangle is one. Padding is cut where
+    all leads stand still for 0.2 s or more up to the end, and for more than twice as long as anywhere else, or are all
     invalid. A recording of which less than 1 s would be left stays as it is, and so do gaps that are not at an end.
     """
     samples = recording.samples

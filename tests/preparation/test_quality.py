@@ -35,11 +35,11 @@ def nearly_stand_still(counts):
 
 
 def clip(counts):
-    counts[3] = np.clip(counts[3] / np.abs(counts[3]).max() * 4000, -1500, 1500)
+    counts[7] = np.clip(counts[7] / np.abs(counts[7]).max() * 4000, -1500, 1500)
 
 
 def clip_low(counts):  # less than 1 mV off the median: what a low resolution makes as well
-    counts[3] = np.clip(counts[3] / np.abs(counts[3]).max() * 4000, -900, 900)
+    counts[7] = np.clip(counts[7] / np.abs(counts[7]).max() * 4000, -900, 900)
 
 
 def constant_leads(counts):
