@@ -241,7 +241,7 @@ def _item(items: Dict[str, Item], name: str) -> Item:
     numbered = split_number(name)
     if numbered is None or numbered[0] not in items:
         return Item(name)
-    return items[numbered[0]].later(numbered[1])
+    return items[numbered[0]].numbered(numbered[1])
 
 
 def _write_block(
@@ -272,7 +272,7 @@ def _write_block(
 def _ecgs(item: Item, of: Union[Recording, UserError]) -> Optional[int]:
     """How many ECGs the file of an item contains, where it is the first of several."""
     ecgs: int = getattr(of, "ecgs", 1)
-    return ecgs if ecgs > 1 and item.number == 1 else None
+    return ecgs if ecgs > 1 and item.number is None else None
 
 
 def _add(writer: ShardWriter, source: Source, settings: BlockSettings, item: Item, idx: int) -> Dict[str, Any]:
@@ -303,7 +303,7 @@ def _add(writer: ShardWriter, source: Source, settings: BlockSettings, item: Ite
 
 def _of_unknown(source: Source, item: Item) -> str:
     """What stands for the patient of an item where that is not known: another for each, but for ECGs of one person."""
-    is_first = item.number == 1 or not one_person(source.folder / item.file)
+    is_first = item.number is None or not one_person(source.folder / item.file)
     return item.name if is_first else item.file
 
 

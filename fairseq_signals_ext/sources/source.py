@@ -34,7 +34,7 @@ class Item:
             (`record_id`, `patient`, `age`, `codes`, ...), and further columns for the table (numbers, texts or None).
         reading: what is known of its file, as `read_ecg` takes it: `sample_rate` (Hz), `unit`, `leads`.
         defaults: the same, for what its file does not say.
-        number: which of the ECGs of its file it is, from 1.
+        number: which of the ECGs of its file it is, from 1; None: the first, and maybe the only one.
     """
 
     name: str
@@ -42,15 +42,17 @@ class Item:
     facts: Mapping[str, Any] = field(default_factory=dict)
     reading: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    number: int = 1
+    number: Optional[int] = None
 
     @property
     def file(self) -> str:
-        """Its file below the source's folder, as far as its name is that of a later ECG of a file."""
-        return self.name if self.number == 1 else self.name[: -len(f"#{self.number}")]
+        """Its name, without the number of one of several ECGs."""
+        return self.name if self.number is None else self.name[: -len(f"#{self.number}")]
 
-    def later(self, number: int) -> "Item":
-        """Another ECG of the file of which this is the first."""
+    def numbered(self, number: int) -> "Item":
+        """One of the ECGs of the file that this item is."""
+        if number == 1:
+            return dataclasses.replace(self, name=f"{self.name}#1", number=1)
         facts = {name: value for name, value in self.facts.items() if name not in _OF_FIRST}
         if facts.get("record_id") is not None:
             facts["record_id"] = f"{facts['record_id']}#{number}"
@@ -74,7 +76,7 @@ def read_file(folder: Path, item: Item) -> Recording:
     while True:
         try:
             # a text, as paths take long to put together
-            recording = read_ecg(os.path.join(folder, item.file), number=item.number, **said)
+            recording = read_ecg(os.path.join(folder, item.file), number=item.number or 1, **said)
         except NotSaidError as error:
             if error.what in said or error.what not in item.defaults:
                 raise
