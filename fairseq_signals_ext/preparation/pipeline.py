@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple, Union
 
 import numpy as np
 import xxhash
@@ -29,6 +29,7 @@ from fairseq_signals_ext.preparation.table_parts import (
     REJECTED_NAME,
     Summary,
     files_with_several,
+    read_parts,
     rejected_items,
     write_part,
     write_tables,
@@ -37,6 +38,9 @@ from fairseq_signals_ext.readers import Recording
 from fairseq_signals_ext.readers.facts import shown
 from fairseq_signals_ext.sources import Item, Source
 from fairseq_signals_ext.sources.source import one_person, split_number
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # what a preparation writes to the folder itself, where other commands may be writing other files
 FILES = (PLAN_NAME, TABLE_NAME, MANIFEST_NAME, REJECTED_NAME)
@@ -119,33 +123,27 @@ def prepare(
         write_plan(out, plan)
         remove_unfinished(out / "shards")
         _write_blocks(source, items, out, plan, options)
-        plan = _with_later_ecgs(source, items, out, plan, settings, options)
-        return write_tables(out, plan)
+        parts = read_parts(out, plan)
+        longer = extended(plan, source.name, _later_ecgs(source, items, parts), settings, options.shard_size)
+        if len(longer) > len(plan):
+            write_plan(out, longer)
+            _write_blocks(source, items, out, longer, options)
+            parts += read_parts(out, longer[len(plan) :])
+        return write_tables(out, longer, parts)
 
 
-def _with_later_ecgs(
-    source: Source,
-    items: Dict[str, Item],
-    out: Path,
-    plan: List[Block],
-    settings: BlockSettings,
-    options: RunOptions,
-) -> List[Block]:
-    """The plan with the second and further ECGs of files that turned out to contain several, when these are written.
+def _later_ecgs(source: Source, items: Dict[str, Item], parts: Sequence["pa.Table"]) -> List[str]:
+    """Items that are the second and further ECGs of files that turned out to contain several.
 
     They come last, in the order of their files, so that a run which was interrupted at any moment comes to the same.
     """
-    several = files_with_several(out, plan, source.name)
+    several = files_with_several(parts, source.name)
     later = [f"{name}#{number}" for name, ecgs in several.items() for number in range(2, ecgs + 1)]
     clash = next((name for name in later if name in items), None)
     if clash is not None:
         file = source.folder / clash
         raise UserError(f"{file}: is named as the ECG of a file with several; rename it and go on with --resume")
-    longer = extended(plan, source.name, later, settings, options.shard_size)
-    if len(longer) > len(plan):
-        write_plan(out, longer)
-        _write_blocks(source, items, out, longer, options)
-    return longer
+    return later
 
 
 def _to_try_again(out: Path, plan: Sequence[Block], source: str) -> Set[str]:

@@ -84,8 +84,12 @@ def _any_flat(counts: np.ndarray, changing: np.ndarray, run: int) -> bool:
     # such a run holds a whole block of half its length; the exact look is for rows where one seems to stand still
     block = max(1, run // 2)
     blocks = counts[:, : counts.shape[1] // block * block].reshape(len(counts), -1, block)
-    first, *others = (blocks[:, :, at] for at in (0, block // 3, 2 * block // 3, block - 1))
-    still = np.logical_and.reduce([first == other for other in others])
+    first, *others = (blocks[:, :, at] for at in (block // 3, 0, 2 * block // 3, block - 1))
+    still = first == others[0]
+    for other in others[1:]:
+        still &= first == other
+    if not still.any():
+        return False
     candidates = still.any(axis=1) & changing
     return any(_longest_run(np.diff(row) == 0) >= run - 1 for row in counts[candidates])
 
@@ -93,10 +97,15 @@ def _any_flat(counts: np.ndarray, changing: np.ndarray, run: int) -> bool:
 def _any_clipped(counts: np.ndarray, low: np.ndarray, high: np.ndarray, distance: np.ndarray, run: int) -> bool:
     """Whether a row stays at an end of its range for `run` samples, that end `distance` counts off its median."""
     # two neighbours on a grid of half its length belong to such a run; the exact look is for rows that have them
-    grid = counts[:, :: run // 2]
+    grid = np.ascontiguousarray(counts[:, :: run // 2])
+    is_wide = high - low >= distance
     for ends in (low, high):
-        at_end = grid == ends[:, None]
-        candidates = (at_end[:, 1:] & at_end[:, :-1]).any(axis=1) & (high - low >= distance)
+        # of the counts' own type, as numpy would convert all of them
+        at_end = grid == ends.astype(counts.dtype)[:, None]
+        pairs = at_end[:, 1:] & at_end[:, :-1]
+        if not pairs.any():
+            continue
+        candidates = pairs.any(axis=1) & is_wide
         for row, end, needed in zip(counts[candidates], ends[candidates], distance[candidates]):
             if _longest_run(row == end) >= run and abs(end - np.median(row)) >= needed:
                 return True
@@ -143,7 +152,7 @@ def _einthoven_ratio(signal: np.ndarray, laws: np.ndarray) -> float:
     samples = signal.shape[1]
     signal = signal - (signal @ np.full(samples, 1 / samples))[:, None]
     covariance = signal @ signal.T / samples
-    left = max((laws @ covariance * laws).sum(axis=1).tolist())
+    left = max(np.einsum("wl,wl->w", laws @ covariance, laws).tolist())
     if left <= EINTHOVEN_MV**2:
         return 0.0
     return math.sqrt(left / max(covariance.diagonal().tolist()))

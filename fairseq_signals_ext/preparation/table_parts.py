@@ -91,8 +91,11 @@ def _plain(value: Any, number: bool) -> Union[None, float, str]:
     return float(value) if number else str(value)
 
 
-def write_tables(out: Path, plan: Sequence[Block]) -> Summary:
+def write_tables(out: Path, plan: Sequence[Block], parts_of_all: Optional[Sequence["pa.Table"]] = None) -> Summary:
     """Write `recordings.parquet`, `rejected.csv` and `all.tsv` from the parts of all shards.
+
+    Args:
+        parts_of_all: the parts, for who has read them already.
 
     Raises:
         UserError: a part cannot be read, or no recording was usable.
@@ -101,7 +104,7 @@ def write_tables(out: Path, plan: Sequence[Block]) -> Summary:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    parts = _joined([_read_part(out, block) for block in plan])
+    parts = _joined(read_parts(out, plan) if parts_of_all is None else parts_of_all)
     stored = _with_duplicates(parts.filter(pc.is_null(parts["reason"])))
     stored = stored.drop_columns([name for name in _ONLY_IN_PARTS if name in stored.column_names])
     rejected = list(_rejected(parts).values())
@@ -136,19 +139,29 @@ def _write_rejected(path: Path, rejected: Sequence[Mapping[str, Any]]) -> None:
 
 def rejected_items(out: Path, plan: Sequence[Block], source: str) -> List[str]:
     """Names of the items of a source that no shard holds, of the shards that are complete."""
-    parts = [_read_part(out, block) for block in plan if block.source == source and block.is_complete(out)]
+    parts = read_parts(out, [block for block in plan if block.source == source and block.is_complete(out)])
     return [name for _, name in _rejected(_joined(parts))] if parts else []
 
 
-def files_with_several(out: Path, plan: Sequence[Block], source: str) -> Dict[str, int]:
-    """Items of a source whose file contains several ECGs, in the order of the plan, and how many it contains."""
+def read_parts(out: Path, blocks: Sequence[Block]) -> List["pa.Table"]:
+    """The parts of shards that are complete, in their order.
+
+    Raises:
+        UserError: one cannot be read.
+    """
+    return [_read_part(out, block) for block in blocks]
+
+
+def files_with_several(parts: Sequence["pa.Table"], source: str) -> Dict[str, int]:
+    """Items of a source whose file contains several ECGs, in the order of the parts, and how many it contains."""
+    import pyarrow.compute as pc
+
     found: Dict[str, int] = {}
-    for block in plan:
-        if block.source == source:
-            part = _read_part(out, block)
-            if "ecgs" in part.column_names:  # what an earlier version prepared has none
-                rows = zip(part["source_file"].to_pylist(), part["ecgs"].to_pylist())
-                found.update((name, ecgs) for name, ecgs in rows if ecgs is not None)
+    for part in parts:
+        # what an earlier version prepared has no such column
+        if "ecgs" in part.column_names and part["ecgs"].null_count < len(part):
+            own = part.filter(pc.and_(pc.is_valid(part["ecgs"]), pc.equal(part["collection"], source)))
+            found.update(zip(own["source_file"].to_pylist(), own["ecgs"].to_pylist()))
     return found
 
 
