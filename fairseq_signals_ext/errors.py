@@ -3,6 +3,7 @@
 import errno
 import functools
 import os
+import re
 from typing import Any, Callable, Optional, TypeVar
 
 # which extra brings a package that is imported only where it is needed
@@ -31,6 +32,9 @@ PLACE_HINTS = {
     **dict.fromkeys((errno.ENOTDIR, errno.EFBIG, errno.ENAMETOOLONG), "give another place"),
     errno.EIO: "check the disk, or give another place",
 }
+
+# a quotation may have been cut before its end
+_QUOTED = re.compile(r"(?<!\w)'[^']*(?:'|$)|\"[^\"]*(?:\"|$)")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -102,6 +106,11 @@ def how_to_install(package: str) -> Optional[str]:
         if package.split(".")[0] in packages:
             return f"{package} is not installed: pip install 'fairseq-signals-ext[{extra}]'"
     return None
+
+
+def without_quotes(text: str) -> str:
+    """What an unforeseen error says, without what it quotes: this may be of a file, and so of a person."""
+    return _QUOTED.sub("...", text)
 
 
 def first_line(error: BaseException, length: int = 160) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Deque, Dict, Iterator, List, Optional, Sequence, Tuple, 
 import numpy as np
 
 from fairseq_signals_ext.checkpoints.description import Preprocessing
-from fairseq_signals_ext.errors import NO_SPACE, MissingPackageError, PlaceError, UserError
+from fairseq_signals_ext.errors import NO_SPACE, MissingPackageError, PlaceError, UserError, without_quotes
 from fairseq_signals_ext.inference.inputs import Inputs
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
 from fairseq_signals_ext.inference.recordings import RecordingFacts
@@ -139,7 +139,7 @@ def reason_of(error: Exception, name: str) -> str:
         return str(error).replace(f"{name}: ", "", 1)
     if isinstance(error, MemoryError):
         return "too large for the memory of this machine; cut it into pieces"
-    return f"cannot be used ({type(error).__name__}: {shown(error)}); get it again"
+    return f"cannot be used ({type(error).__name__}: {without_quotes(shown(error))}); get it again"
 
 
 def read_all(work: Work, start: int = 0, jobs: int = 0) -> Iterator[Read]:

@@ -15,7 +15,7 @@ import xxhash
 
 from fairseq_signals_ext.data.checksums import CHECKSUMS_NAME
 from fairseq_signals_ext.data.shards import STORAGES, ShardWriter, patient_key
-from fairseq_signals_ext.errors import MissingPackageError, OneOfSeveralError, PlaceError, UserError
+from fairseq_signals_ext.errors import MissingPackageError, OneOfSeveralError, PlaceError, UserError, without_quotes
 from fairseq_signals_ext.files import PLAN_NAME, check_text, only_one, remove_unfinished
 from fairseq_signals_ext.leads import LEADS, leads_to_mask
 from fairseq_signals_ext.preparation.clusters import BACKENDS, run_jobs
@@ -322,7 +322,7 @@ def _processed(source: Source, settings: BlockSettings, item: Item) -> Tuple[Rec
         raise
     except Exception as error:  # noqa: BLE001 - one file must never stop the millions that follow
         is_told = isinstance(error, UserError)
-        reason = str(error) if is_told else f"cannot be used ({type(error).__name__}: {shown(error)})"
+        reason = str(error) if is_told else f"cannot be used ({type(error).__name__}: {without_quotes(shown(error))})"
         if recording is not None and recording.ecgs > 1:
             raise OneOfSeveralError(reason, recording.ecgs) from error
         if is_told:
