@@ -3,6 +3,7 @@
 import errno
 import functools
 import os
+import re
 from typing import Any, Callable, Optional, TypeVar
 
 # which extra brings a package that is imported only where it is needed
@@ -32,6 +33,9 @@ PLACE_HINTS = {
     errno.EIO: "check the disk, or give another place",
 }
 
+# what is quoted in an exception, also with marks in it, or without an end; not the apostrophe within a word
+_QUOTED = re.compile(r"""(?<!\w)b?(?:'(?:[^'\\]|\\.?)*(?:'|$)|"(?:[^"\\]|\\.?)*(?:"|$))""")
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -49,6 +53,18 @@ class NotSaidError(UserError):
     def __init__(self, message: str, what: str = ""):
         super().__init__(message)
         self.what = what
+
+
+class OneOfSeveralError(UserError):
+    """One of the ECGs of a file cannot be used; the others may.
+
+    Attributes:
+        ecgs: how many the file contains.
+    """
+
+    def __init__(self, message: str, ecgs: int = 1):
+        super().__init__(message)
+        self.ecgs = ecgs
 
 
 class MissingPackageError(UserError):
@@ -90,6 +106,11 @@ def how_to_install(package: str) -> Optional[str]:
         if package.split(".")[0] in packages:
             return f"{package} is not installed: pip install 'fairseq-signals-ext[{extra}]'"
     return None
+
+
+def without_quotes(text: str) -> str:
+    """What a library's error says, without what it quotes: that is of a file, maybe a person's name."""
+    return _QUOTED.sub("...", text)
 
 
 def first_line(error: BaseException, length: int = 160) -> str:

@@ -14,10 +14,13 @@ RATE = 500
 
 
 def made_up_counts(rng: np.random.Generator, samples: int, leads: int = 12) -> np.ndarray:
-    """Beats of one heart on all leads with noise: int16, leads x samples."""
+    """Beats of one heart on all leads with noise: int16, leads x samples; of twelve the limb leads agree."""
     time = np.arange(samples) / RATE
     beat = np.exp(-(((time * rng.uniform(0.8, 2.0) + rng.uniform()) % 1 - 0.5) ** 2) / 0.001)
     signal = rng.uniform(-1000, 1000, (leads, 1)) * beat + rng.normal(0, 20, (leads, samples))
+    if leads == 12:
+        one, two = signal[:2]
+        signal[2:6] = two - one, -(one + two) / 2, one - two / 2, two - one / 2
     return signal.round().astype(np.int16)
 
 

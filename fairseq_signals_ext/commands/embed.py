@@ -158,7 +158,7 @@ def _embed(options: argparse.Namespace) -> int:
         _add_all(results, model, inputs, options)
     path = write_embeddings(options.out, results, facts, options.format)
     rejected = results.finish()
-    print(f"{path}: {len(inputs) - rejected} recordings, per {options.per}, {facts['dimension']} dimensions")
+    print(f"{path}: {results.done - rejected} recordings, per {options.per}, {facts['dimension']} dimensions")
     if rejected:
         print(f"{options.out / REJECTED_FILE}: {rejected} rejected")
     return rejected
@@ -197,7 +197,8 @@ def _add_all(results: "Results", model: "LoadedModel", inputs: "Inputs", options
     how = run_arguments.run_options(options)
     first_row = sum(row["rows"] for row in results.rows(TABLE))
     with tqdm(total=len(inputs), initial=results.done, desc="embed", unit="recording", disable=None) as bar:
-        for found in embed_all(model, inputs, options.per, options.layer, how, results.done):
+        for found in embed_all(model, inputs, options.per, options.layer, how, results.done, results.several()):
+            results.note_several(found.number, found.ecgs)
             if isinstance(found, Rejected):
                 results.reject(found.name, found.reason)
             else:

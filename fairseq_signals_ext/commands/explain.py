@@ -218,7 +218,7 @@ class _Explainer:
         from fairseq_signals_ext.explaining.writing import draw_saliency, write_saliency
         from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
 
-        recording, is_standardised = inputs.given(number)
+        recording, is_standardised, _ = inputs.given(number)
         of_model = self._model.preprocessing
         segments = SegmentedRecording.of(recording, of_model, jobs[0].file, is_standardised)
         rows = []

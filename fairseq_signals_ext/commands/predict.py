@@ -10,9 +10,12 @@ Recordings are resampled, their leads ordered by name, standardised and cut as t
 of a recording are used, and aggregated by label as the checkpoint says. Leaves in OUT:
 
   predictions.csv (or .parquet)  a row a recording: record id, file, seconds, sample rate, segments, missing leads (the
-                                 model was given zeros), flags of quality, then for each label its probability, and
-                                 whether that reaches the checkpoint's threshold, if it has any; of classes that exclude
-                                 one another (criterion softmax) the most probable one is positive
+                                 model was given zeros), flags of quality, s of calibration pulse or padding that were
+                                 cut off its start and end, then for each label its probability, and whether that
+                                 reaches the checkpoint's threshold, if it has any; of classes that exclude one another
+                                 (criterion softmax) the most probable one is positive. Of a file that contains several
+                                 ECGs each has a row: FILE is the first, FILE#2 and so on come after all files; one of
+                                 them alone is given as FILE#2
   segments.csv (or .parquet)     with --segments, a row a segment, with its start in s
   rejected.csv                   files that cannot be used, and why
 
@@ -37,6 +40,7 @@ _FORMATS = ("csv", "parquet")
 _RECORDING_COLUMNS = {
     **{"record_id": "string", "file": "string", "seconds": "float64", "sample_rate": "float64"},
     **{"segments": "int64", "missing_leads": "list<string>", "flags": "list<string>"},
+    **{"cut_start": "float64", "cut_end": "float64"},
 }
 _SEGMENT_COLUMNS = {"record_id": "string", "file": "string", "segment": "int64", "start": "float64"}
 
@@ -98,7 +102,8 @@ def predict_into(
     """
     from fairseq_signals_ext.inference.reading_ahead import Rejected
 
-    for found in ensemble.predict_all(inputs, how, results.done):
+    for found in ensemble.predict_all(inputs, how, results.done, results.several()):
+        results.note_several(found.number, found.ecgs)
         if isinstance(found, Rejected):
             results.reject(found.name, found.reason)
         else:

@@ -175,7 +175,7 @@ def _model(options: argparse.Namespace) -> "AnyModel":
 
 def _recording(inputs: "Inputs", number: int) -> "Recording":
     """A recording with all that is known of it."""
-    recording, is_standardised = inputs.given(number)
+    recording, is_standardised, _ = inputs.given(number)
     if is_standardised:
         cure = "give the file that it was made from"
         raise UserError(f"{inputs.name(number)}: is standardised, so it cannot be drawn in mV; {cure}")

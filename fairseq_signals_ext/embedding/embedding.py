@@ -1,7 +1,7 @@
 """Many recordings become vectors, in order, as `LoadedModel.embed` makes them of one."""
 
 from dataclasses import dataclass
-from typing import Iterator, Optional, Union
+from typing import Iterator, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -25,6 +25,7 @@ class Embedded:
             frames of padding.
         frames: rows of each segment, where rows are frames; else 1.
         recording: what is known of it.
+        ecgs: how many ECGs its file contains, where it is the first of these.
     """
 
     number: int
@@ -32,6 +33,7 @@ class Embedded:
     vectors: np.ndarray
     frames: int
     recording: RecordingFacts
+    ecgs: int = 1
 
 
 def embed_all(
@@ -41,6 +43,7 @@ def embed_all(
     layer: Optional[int] = None,
     options: Optional[RunOptions] = None,
     start: int = 0,
+    several: Sequence[Tuple[int, int]] = (),
 ) -> Iterator[Union[Embedded, Rejected]]:
     """Embeddings of many recordings, in order; memory does not grow with their number.
 
@@ -49,6 +52,7 @@ def embed_all(
         per, layer: as `LoadedModel.embed`.
         options: how they are run.
         start: number of the first one.
+        several: see `reading_ahead.Work`, of inputs before that.
 
     Raises:
         UserError: there is no such layer, a frame or layer is asked of an export that only runs, or the model's outputs
@@ -58,7 +62,7 @@ def embed_all(
     options = options or RunOptions()
     with model.divided(options.batches_at_once) as shared:
         runs = [(model.preprocessing, shared.embedder(per, layer))]
-        for ran in run_recordings(runs, Work(inputs, [model.preprocessing]), options, start):
+        for ran in run_recordings(runs, Work(inputs, [model.preprocessing], several), options, start):
             yield ran if isinstance(ran, Rejected) else _embedded(model, ran, per)
 
 
@@ -68,11 +72,11 @@ def _embedded(model: LoadedModel, ran: Ran, per: str) -> Union[Embedded, Rejecte
         vectors = model.embedding_of(ran.outputs[0], read.name, read.facts, per)
         frames = _frames(model, read.segments[model.preprocessing], read.name) if per == "frame" else 1
     except RecordingError as error:
-        return Rejected(read.number, read.name, reason_of(error, read.name))
+        return Rejected(read.number, read.name, reason_of(error, read.name), read.ecgs)
     if per == "frame":
         vectors = vectors[:, :frames]
         frames = vectors.shape[1]
-    return Embedded(read.number, read.name, vectors.reshape(-1, vectors.shape[-1]), frames, read.facts)
+    return Embedded(read.number, read.name, vectors.reshape(-1, vectors.shape[-1]), frames, read.facts, read.ecgs)
 
 
 def _frames(model: LoadedModel, segments: SegmentedRecording, name: str) -> int:

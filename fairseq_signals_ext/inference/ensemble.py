@@ -24,11 +24,13 @@ class Predicted(NamedTuple):
         number: in the inputs.
         name: its file.
         prediction: of it.
+        ecgs: how many ECGs its file contains, where it is the first of these.
     """
 
     number: int
     name: str
     prediction: Prediction
+    ecgs: int = 1
 
 
 class Ensemble:
@@ -98,7 +100,11 @@ class Ensemble:
         return self._prediction(outputs, name, segments[self.preprocessings[0]].facts)
 
     def predict_all(
-        self, inputs: Inputs, options: Optional[RunOptions] = None, start: int = 0
+        self,
+        inputs: Inputs,
+        options: Optional[RunOptions] = None,
+        start: int = 0,
+        several: Sequence[Tuple[int, int]] = (),
     ) -> Iterator[Union[Predicted, Rejected]]:
         """What the models say of many recordings, in order; memory does not grow with their number.
 
@@ -106,6 +112,7 @@ class Ensemble:
             inputs: see `inputs.find_inputs`.
             options: how they are run.
             start: number of the first one.
+            several: see `reading_ahead.Work`, of inputs before that.
 
         Raises:
             UserError: a model's outputs are not finite for any recording.
@@ -115,15 +122,15 @@ class Ensemble:
         with contextlib.ExitStack() as stack:
             models = [stack.enter_context(model.divided(options.batches_at_once)) for model in self.models]
             runs = [(model.preprocessing, model.backend) for model in models]
-            for ran in run_recordings(runs, Work(inputs, self.preprocessings), options, start):
+            for ran in run_recordings(runs, Work(inputs, self.preprocessings, several), options, start):
                 yield ran if isinstance(ran, Rejected) else self._predicted(ran)
 
     def _predicted(self, ran: Ran) -> Union[Predicted, Rejected]:
         read = ran.read
         try:
-            return Predicted(read.number, read.name, self._prediction(ran.outputs, read.name, read.facts))
+            return Predicted(read.number, read.name, self._prediction(ran.outputs, read.name, read.facts), read.ecgs)
         except RecordingError as error:
-            return Rejected(read.number, read.name, reason_of(error, read.name))
+            return Rejected(read.number, read.name, reason_of(error, read.name), read.ecgs)
 
     def _prediction(self, outputs: Sequence[Outputs], name: str, facts: RecordingFacts) -> Prediction:
         of_models = [model.prediction_of(one, name, facts) for model, one in zip(self.models, outputs)]

@@ -5,20 +5,20 @@ import hashlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 import numpy as np
 
 from fairseq_signals_ext.data.manifest import FileManifest, ShardManifest, read_manifests
 from fairseq_signals_ext.data.stores import ShardStore
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.errors import OneOfSeveralError, UserError
 from fairseq_signals_ext.files import is_no_text
 from fairseq_signals_ext.leads import parse_leads
 from fairseq_signals_ext.preparation.table import TABLE_NAME, read_table
 from fairseq_signals_ext.readers import Recording, StoredCounts
 from fairseq_signals_ext.sources import Item, SourceOptions
 from fairseq_signals_ext.sources.files import open_source
-from fairseq_signals_ext.sources.source import read_file
+from fairseq_signals_ext.sources.source import read_file, split_number
 from fairseq_signals_ext.sources.wfdb import belonging_to
 
 MANIFEST_SUFFIX = ".tsv"
@@ -32,10 +32,12 @@ class Given(NamedTuple):
     Attributes:
         recording: its signal, and what its file says.
         is_standardised: its values are in standard deviations of each lead, as in ECG-FM's manifests.
+        ecgs: how many ECGs its file contains, if none of them was asked for: this is the first.
     """
 
     recording: Recording
     is_standardised: bool = False
+    ecgs: int = 1
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,16 @@ class _Files:
     def name(self, number: int) -> str:
         return os.path.join(self.folder, self.items[number].name)
 
-    def read(self, number: int) -> Given:
-        return Given(read_file(Path(self.folder), self.items[number]))
+    def read(self, number: int, ecg: Optional[int] = None) -> Given:
+        item = self.items[number] if ecg is None else self.items[number].numbered(ecg)
+        if item.number is None:
+            recording = read_file(Path(self.folder), item)
+            return Given(recording, ecgs=recording.ecgs)
+        try:
+            return Given(read_file(Path(self.folder), item))
+        except OneOfSeveralError as error:
+            file, name = (os.path.join(self.folder, one) for one in (item.file, item.name))
+            raise UserError(str(error).replace(file, name, 1)) from error
 
     def known(self, number: int) -> Dict[str, Any]:
         return {}
@@ -156,19 +166,26 @@ class Inputs:
         part = int(np.searchsorted(self._starts, number, side="right")) - 1
         return self.parts[part], number - int(self._starts[part])
 
-    def name(self, number: int) -> str:
-        """The file of a recording, as messages and tables name it; in a shard `NNNNN.npy#ROW`."""
-        part, place = self._find(number)
-        return _as_text(part.name(place))
+    def name(self, number: int, ecg: Optional[int] = None) -> str:
+        """The file of a recording, as messages and tables name it; in a shard `NNNNN.npy#ROW`.
 
-    def read(self, number: int) -> Given:
+        Args:
+            ecg: which of several in the file, from 1: `NAME#2`; None: the file.
+        """
+        part, place = self._find(number)
+        return _as_text(part.name(place)) + ("" if ecg is None else f"#{ecg}")
+
+    def read(self, number: int, ecg: Optional[int] = None) -> Given:
         """A recording, from its file alone.
+
+        Args:
+            ecg: which of several in the file, from 1; None: the first.
 
         Raises:
             UserError: it cannot be read.
         """
         part, place = self._find(number)
-        given = part.read(place)
+        given = part.read(place, ecg) if isinstance(part, _Files) else part.read(place)
         record_id = given.recording.record_id
         if not is_no_text(record_id):
             return given
@@ -191,9 +208,14 @@ class Inputs:
         """As `read`, with all that is known of the recording.
 
         Raises:
-            UserError: it cannot be read.
+            UserError: it cannot be read, or it is a file with several ECGs, of which none is asked for.
         """
         given = self.read(number)
+        if given.ecgs > 1:
+            name = self.name(number)
+            raise UserError(
+                f"{name}: it contains {given.ecgs} ECGs; give those that you want as {name}#1, {name}#2, ..."
+            )
         return given._replace(recording=dataclasses.replace(given.recording, **self.known(number)))
 
     def recording(self, number: int) -> Recording:
@@ -217,7 +239,7 @@ def find_inputs(
     Args:
         given: ECG files, of any mixture of formats; folders, of which every file below is one; prepared folders;
             manifests (`.tsv`) of ours or ECG-FM's. A signal file or a segment of a WFDB header that is given too is
-            left out.
+            left out. `FILE#2` is the second ECG of a file that contains several.
         sample_rate, leads, unit: of files that do not say it, see `read_ecg`.
 
     Raises:
@@ -231,7 +253,7 @@ def find_inputs(
     for path in _without_signal_files([Path(one) for one in given]):
         is_file = path.suffix != MANIFEST_SUFFIX and not path.is_dir()
         if is_file:
-            files.append(Item(str(path), defaults=defaults))
+            files.append(_item(path, defaults))
             continue
         if files:
             parts.append(_Files("", files))
@@ -246,8 +268,18 @@ def find_inputs(
     return Inputs(tuple(parts))
 
 
+def _item(path: Path, defaults: Mapping[str, Any]) -> Item:
+    """A file, or one of the ECGs of a file."""
+    numbered = None if path.exists() else split_number(str(path))
+    if numbered is None:
+        return Item(str(path), defaults=defaults)
+    return Item(numbered[0], defaults=defaults).numbered(numbered[1])
+
+
 def _is_there(path: Path) -> bool:
-    """A WFDB record is named without suffix, too."""
+    """A WFDB record is named without suffix, too, and an ECG of several by its number."""
+    numbered = None if path.exists() else split_number(str(path))
+    path = path if numbered is None else Path(numbered[0])
     return path.exists() or path.with_name(f"{path.name}.hea").exists()
 
 

@@ -19,7 +19,7 @@ from fairseq_signals_ext.readers import Recording
 from fairseq_signals_ext.readers.limb_leads import with_limb_leads
 
 _LARGEST_MV = 1e9
-_FLAGS_OF_MILLIVOLTS = ("clipped", "amplitude")
+_FLAGS_OF_MILLIVOLTS = ("clipped", "amplitude", "einthoven")
 # as in torch's layer_norm, with which training normalises a segment
 _EPSILON = 1e-5
 _AT_ONCE = 2**20
@@ -87,6 +87,8 @@ class SegmentedRecording:
             segments=max(1, stored.counts.shape[1] // preprocessing.stride_samples),
             missing_leads=tuple(LEADS[lead] for lead in stored.filled),
             flags=tuple(flag for flag in quality.flags if not (is_standardised and flag in _FLAGS_OF_MILLIVOLTS)),
+            cut_start=recording.cut[0],
+            cut_end=recording.cut[1],
         )
         columns = [preprocessing.leads.index(LEADS[lead]) for lead in stored.leads]
         return cls(stored.counts, gain.astype(np.float32), offset.astype(np.float32), columns, preprocessing, facts)

@@ -5,6 +5,7 @@ Only a fixed number waits, so that memory does not grow with the number of recor
 
 import dataclasses
 import errno
+import functools
 import itertools
 import os
 import signal
@@ -12,7 +13,9 @@ from collections import deque
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Any, Deque, Dict, Iterator, List, Optional, Sequence, Union
+from typing import Any, Deque, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+
+import numpy as np
 
 from fairseq_signals_ext.checkpoints.description import Preprocessing
 from fairseq_signals_ext.errors import NO_SPACE, MissingPackageError, PlaceError, UserError
@@ -38,11 +41,13 @@ class ReadRecording:
         number: in the inputs.
         name: its file, as messages and tables name it.
         segments: for each way of preprocessing that models need.
+        ecgs: how many ECGs its file contains, where it is the first of these.
     """
 
     number: int
     name: str
     segments: Dict[Preprocessing, SegmentedRecording]
+    ecgs: int = 1
 
     @property
     def facts(self) -> RecordingFacts:
@@ -58,11 +63,13 @@ class Rejected:
         number: in the inputs.
         name: its file.
         reason: why, in one line, and what to do.
+        ecgs: how many ECGs its file contains, where it is the first of these.
     """
 
     number: int
     name: str
     reason: str
+    ecgs: int = 1
 
 
 Read = Union[ReadRecording, Rejected]
@@ -75,23 +82,46 @@ class Work:
     Attributes:
         inputs: the recordings.
         preprocessings: of the models, each another.
+        several: those of the inputs whose files are known to contain several ECGs, ascending, and how many. The second
+            and further ones have numbers after all inputs.
     """
 
     inputs: Inputs
     preprocessings: Sequence[Preprocessing]
+    several: Sequence[Tuple[int, int]] = ()
+
+    def __len__(self) -> int:
+        return len(self.inputs) + sum(ecgs - 1 for _, ecgs in self.several)
+
+    @functools.cached_property
+    def _later(self) -> np.ndarray:
+        """Numbers from which the later ECGs of a file on are those of the next."""
+        return len(self.inputs) + np.cumsum([ecgs - 1 for _, ecgs in self.several])
+
+    def _place(self, number: int) -> Tuple[int, ...]:
+        """The number in the inputs, and for a later ECG of its file which it is."""
+        if number < len(self.inputs):
+            return (number,)
+        file = int(np.searchsorted(self._later, number, side="right"))
+        of_input, ecgs = self.several[file]
+        return of_input, ecgs + 1 - int(self._later[file] - number)
+
+    def name(self, number: int) -> str:
+        """What messages and tables call a recording."""
+        return self.inputs.name(*self._place(number))
 
     def read(self, number: int) -> Read:
         """Read a recording; nothing that is wrong with it is raised, apart from a package that is missing."""
-        name = self.inputs.name(number)
+        name, ecgs = self.name(number), 1
         try:
-            recording, is_standardised = self.inputs.read(number)
+            recording, is_standardised, ecgs = self.inputs.read(*self._place(number))
             segments = {
                 preprocessing: SegmentedRecording.of(recording, preprocessing, name, is_standardised)
                 for preprocessing in self.preprocessings
             }
-            return ReadRecording(number, name, segments)
+            return ReadRecording(number, name, segments, ecgs)
         except Exception as error:  # noqa: BLE001 - one file must never stop the millions that follow
-            return Rejected(number, name, reason_of(error, name))
+            return Rejected(number, name, reason_of(error, name), getattr(error, "ecgs", ecgs))
 
 
 def reason_of(error: Exception, name: str) -> str:
@@ -113,19 +143,28 @@ def reason_of(error: Exception, name: str) -> str:
 
 
 def read_all(work: Work, start: int = 0, jobs: int = 0) -> Iterator[Read]:
-    """All recordings from number `start` on, in order.
+    """All recordings from number `start` on, in order; last the second and further ECGs of files with several.
 
     Args:
+        work: knows those with several among the inputs before `start`.
         jobs: processes that read; 0: the caller's own.
 
     Raises:
         MissingPackageError: a format needs a package that is not installed.
     """
-    numbers = range(start, len(work.inputs))
-    found = map(work.read, numbers) if jobs == 0 else _read_in_processes(work, numbers, jobs)
-    for read in found:
+    several = list(work.several)
+    for read in _read_numbers(work, range(start, len(work.inputs)), jobs):
+        if read.ecgs > 1:
+            several.append((read.number, read.ecgs))
         known = work.inputs.known(read.number)
         yield _with_record_id(read, known["record_id"]) if "record_id" in known else read
+    if several:
+        work = dataclasses.replace(work, several=several)
+        yield from _read_numbers(work, range(max(start, len(work.inputs)), len(work)), jobs)
+
+
+def _read_numbers(work: Work, numbers: range, jobs: int) -> Iterator[Read]:
+    return map(work.read, numbers) if jobs == 0 else _read_in_processes(work, numbers, jobs)
 
 
 def _with_record_id(read: Read, record_id: str) -> Read:
@@ -194,7 +233,7 @@ class _Pool:
         except BrokenProcessPool:
             self.start_again()
             reason = "reading it ended the process (out of memory, or a damaged file); get it again, or cut it"
-            return Rejected(number, self._work.inputs.name(number), reason)
+            return Rejected(number, self._work.name(number), reason)
 
     def start_again(self) -> None:
         self.end()

@@ -32,6 +32,7 @@ class RecordingFacts:
         missing_leads: names of leads that the model uses and it lacks; the model was given zeros for them.
         flags: what may be wrong with it, see `preparation.quality.FLAGS`: "short" is shorter than a segment, "filled"
             has missing leads.
+        cut_start, cut_end: s that were cut off its start and end, see `Recording.cut`.
     """
 
     record_id: str
@@ -40,6 +41,15 @@ class RecordingFacts:
     segments: int
     missing_leads: Tuple[str, ...]
     flags: Tuple[str, ...]
+    cut_start: float = 0.0
+    cut_end: float = 0.0
+
+    @property
+    def cut_in_words(self) -> str:
+        """What was cut off, for a person to read; empty for nothing."""
+        ends = [(self.cut_start, "start"), (self.cut_end, "end")]
+        cut = " and ".join(f"{seconds:.4g} s at its {end}" for seconds, end in ends if seconds)
+        return f"Cut off as calibration pulse or padding: {cut}." if cut else ""
 
 
 def recording_of(

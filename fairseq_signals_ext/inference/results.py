@@ -17,7 +17,7 @@ import time
 import zlib
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Type
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Type
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from fairseq_signals_ext.text_tables import as_cell
 
 UNFINISHED = ".unfinished"
 REJECTED_FILE = "rejected.csv"
-_REJECTED = "rejected"
+_REJECTED, _SEVERAL = "rejected", "several"
 _SETTINGS = "settings.json"
 _PART_RECORDINGS, _PART_SECONDS, _PART_BYTES = 1000, 30.0, 2**26
 _ROWS_AT_ONCE = 10_000
@@ -107,6 +107,15 @@ class Results:
     def reject(self, file: str, reason: str) -> None:
         """Note a recording that cannot be used."""
         self.add(_REJECTED, {"file": file, "reason": reason})
+
+    def note_several(self, number: int, ecgs: int) -> None:
+        """Note that the file of a recording contains several ECGs, of which it is the first."""
+        if ecgs > 1:
+            self.add(_SEVERAL, {"number": number, "ecgs": ecgs})
+
+    def several(self) -> List[Tuple[int, int]]:
+        """What `note_several` noted, in order."""
+        return [(row["number"], row["ecgs"]) for row in self.rows(_SEVERAL)]
 
     def count(self) -> None:
         """Call after each recording, when all its rows are added."""

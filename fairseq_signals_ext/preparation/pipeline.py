@@ -8,14 +8,14 @@ import contextlib
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple, Union
 
 import numpy as np
 import xxhash
 
 from fairseq_signals_ext.data.checksums import CHECKSUMS_NAME
 from fairseq_signals_ext.data.shards import STORAGES, ShardWriter, patient_key
-from fairseq_signals_ext.errors import MissingPackageError, PlaceError, UserError
+from fairseq_signals_ext.errors import MissingPackageError, OneOfSeveralError, PlaceError, UserError
 from fairseq_signals_ext.files import PLAN_NAME, check_text, only_one, remove_unfinished
 from fairseq_signals_ext.leads import LEADS, leads_to_mask
 from fairseq_signals_ext.preparation.clusters import BACKENDS, run_jobs
@@ -29,6 +29,8 @@ from fairseq_signals_ext.preparation.table_parts import (
     PART_COLUMNS,
     REJECTED_NAME,
     Summary,
+    files_with_several,
+    read_parts,
     rejected_items,
     write_part,
     write_tables,
@@ -36,6 +38,10 @@ from fairseq_signals_ext.preparation.table_parts import (
 from fairseq_signals_ext.readers import Recording
 from fairseq_signals_ext.readers.facts import shown
 from fairseq_signals_ext.sources import Item, Source
+from fairseq_signals_ext.sources.source import one_person, split_number
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # what a preparation writes to the folder itself, where other commands may be writing other files
 FILES = (PLAN_NAME, TABLE_NAME, MANIFEST_NAME, REJECTED_NAME)
@@ -114,11 +120,33 @@ def prepare(
         settings = BlockSettings(processing, storage, _gain_fixes(source, plan, processing, gain_fix))
         check_addition(out, plan, source.name, settings, options.resume)
         again = _to_try_again(out, plan, source.name) if options.retry_rejected else set()
-        plan = extended(plan, source.name, list(items), settings, options.shard_size, again)
+        # items that are later ECGs of a file are known from the plan alone
+        names = [*items, *sorted(again - items.keys())]
+        plan = extended(plan, source.name, names, settings, options.shard_size, again)
         write_plan(out, plan)
         remove_unfinished(out / "shards")
-        _write_blocks(source, items, out, [block for block in plan if block.source == source.name], options)
-        return write_tables(out, plan)
+        _write_blocks(source, items, out, plan, options)
+        parts = read_parts(out, plan)
+        longer = extended(plan, source.name, _later_ecgs(source, items, parts), settings, options.shard_size)
+        if len(longer) > len(plan):
+            write_plan(out, longer)
+            _write_blocks(source, items, out, longer, options)
+            parts += read_parts(out, longer[len(plan) :])
+        return write_tables(out, longer, parts)
+
+
+def _later_ecgs(source: Source, items: Dict[str, Item], parts: Sequence["pa.Table"]) -> List[str]:
+    """Items that are the second and further ECGs of files that turned out to contain several.
+
+    They come last, in the order of their files, so that a run which was interrupted at any moment comes to the same.
+    """
+    several = files_with_several(parts, source.name)
+    later = [f"{name}#{number}" for name, ecgs in several.items() for number in range(2, ecgs + 1)]
+    clash = next((name for name in later if name in items), None)
+    if clash is not None:
+        file = source.folder / clash
+        raise UserError(f"{file}: is named as the ECG of a file with several; rename it and go on with --resume")
+    return later
 
 
 def _to_try_again(out: Path, plan: Sequence[Block], source: str) -> Set[str]:
@@ -192,20 +220,33 @@ def _sampled(
 
 
 def _write_blocks(
-    source: Source, items: Dict[str, Item], out: Path, blocks: Sequence[Block], options: RunOptions
+    source: Source, items: Dict[str, Item], out: Path, plan: Sequence[Block], options: RunOptions
 ) -> None:
+    blocks = [block for block in plan if block.source == source.name]
     missing = [block for block in blocks if not block.is_complete(out)]
     total = sum(len(block.items) for block in blocks)
     jobs = []
     for block in missing:
-        # what has vanished from the source since it was planned is read like the others, and rejected
-        chosen = [items.get(name, Item(name)) for name in block.items]
+        chosen = [_item(items, name) for name in block.items]
         jobs.append((dataclasses.replace(source, items=chosen), block, out, options.strict))
     from tqdm import tqdm
 
     done = total - sum(len(block.items) for block in missing)
     with tqdm(total=total, initial=done, desc="prepare", unit="item", disable=not options.progress) as bar:
         run_jobs(_write_block, jobs, options.backend, options.jobs, bar.update)
+
+
+def _item(items: Dict[str, Item], name: str) -> Item:
+    """The item of a name in the plan, which may be a later ECG of a file.
+
+    What has vanished from the source since it was planned is read like the others, and rejected.
+    """
+    if name in items:
+        return items[name]
+    numbered = split_number(name)
+    if numbered is None or numbered[0] not in items:
+        return Item(name)
+    return items[numbered[0]].numbered(numbered[1])
 
 
 def _write_block(
@@ -222,7 +263,8 @@ def _write_block(
             except MissingPackageError:
                 raise
             except UserError as error:
-                path = source.folder / item.name
+                path = source.folder / item.file
+                row["ecgs"] = _ecgs(item, error)
                 row["reason"] = str(error).replace(f"{path}: ", "", 1)
                 if strict:
                     raise UserError(f"{path}: {row['reason']}") from error
@@ -232,10 +274,16 @@ def _write_block(
     return len(rows)
 
 
+def _ecgs(item: Item, of: Union[Recording, UserError]) -> Optional[int]:
+    """How many ECGs the file of an item contains, where it is the first of several."""
+    ecgs: int = getattr(of, "ecgs", 1)
+    return ecgs if ecgs > 1 and item.number is None else None
+
+
 def _add(writer: ShardWriter, source: Source, settings: BlockSettings, item: Item, idx: int) -> Dict[str, Any]:
     """Add an item to the shard; returns its columns of the table."""
     recording, stored, quality = _processed(source, settings, item)
-    patient = recording.patient or f"{source.name} {item.name}"
+    patient = recording.patient or f"{source.name} {_of_unknown(source, item)}"
     # a file's own `patient 1` is counted in its collection; a user's table may mean people of several sources
     counted = "patient" not in item.facts and patient.isdecimal() and len(patient) <= _COUNTED_DIGITS
     patient = f"{source.name} {patient}" if source.own_patients or counted else patient
@@ -244,7 +292,8 @@ def _add(writer: ShardWriter, source: Source, settings: BlockSettings, item: Ite
         "row": len(writer),
         "gain_fix": _gain_fix(source, settings, item),
         "patient_key": patient_key(patient),
-        **_columns(recording, stored, quality),
+        "ecgs": _ecgs(item, recording),
+        **_columns(recording, stored, quality, settings.processing.rate),
         **{name: value for name, value in item.facts.items() if name not in _FACTS_OF_RECORDING},
     }
     writer.add(
@@ -259,22 +308,35 @@ def _add(writer: ShardWriter, source: Source, settings: BlockSettings, item: Ite
     return row
 
 
+def _of_unknown(source: Source, item: Item) -> str:
+    """What stands for the patient of an item where that is not known: another for each, but for ECGs of one person."""
+    is_first = item.number is None or not one_person(source.folder / item.file)
+    return item.name if is_first else item.file
+
+
 def _gain_fix(source: Source, settings: BlockSettings, item: Item) -> float:
     return settings.gain_fix.get(item.source or source.name, 1.0)
 
 
 def _processed(source: Source, settings: BlockSettings, item: Item) -> Tuple[Recording, Counts, Quality]:
     """An item as it is, as it will be stored, and what may be wrong with it."""
+    recording = None
     try:
         recording = _with_facts(source.read(source.folder, item), item)
         stored = to_counts(recording, settings.processing, _gain_fix(source, settings, item))
         if len(stored.counts) != len(stored.leads):
             raise ValueError(f"{len(stored.counts)} rows for {len(stored.leads)} leads")
         return recording, stored, assess(stored, settings.processing.rate, settings.processing.min_seconds)
-    except (UserError, ImportError):
+    except ImportError:
         raise
     except Exception as error:  # noqa: BLE001 - one file must never stop the millions that follow
-        raise UserError(f"cannot be used ({type(error).__name__}: {shown(error)})") from error
+        is_told = isinstance(error, UserError)
+        reason = str(error) if is_told else f"cannot be used ({type(error).__name__}: {shown(error)})"
+        if recording is not None and recording.ecgs > 1:
+            raise OneOfSeveralError(reason, recording.ecgs) from error
+        if is_told:
+            raise
+        raise UserError(reason) from error
 
 
 def _with_facts(recording: Recording, item: Item) -> Recording:
@@ -282,7 +344,7 @@ def _with_facts(recording: Recording, item: Item) -> Recording:
     return dataclasses.replace(recording, **known) if known else recording
 
 
-def _columns(recording: Recording, stored: Counts, quality: Quality) -> Dict[str, Any]:
+def _columns(recording: Recording, stored: Counts, quality: Quality, rate: float) -> Dict[str, Any]:
     def names(leads: Sequence[int]) -> str:
         return ",".join(LEADS[lead] for lead in leads)
 
@@ -293,7 +355,11 @@ def _columns(recording: Recording, stored: Counts, quality: Quality) -> Dict[str
         "age": recording.age,
         "sex": recording.sex,
         "sample_rate": recording.sample_rate,
+        "stored_rate": rate,
         "samples": stored.counts.shape[1],
+        "seconds": stored.counts.shape[1] / rate,
+        "cut_start": recording.cut[0],
+        "cut_end": recording.cut[1],
         "leads": names(stored.leads),
         "derived_leads": names(recording.derived),
         "filled_leads": names(stored.filled),

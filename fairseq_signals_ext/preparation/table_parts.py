@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MANIFEST_NAME, REJECTED_NAME = "all.tsv", "rejected.csv"
-# columns that only the parts of the table have: hash of the content, name of the whole source, and why an item was
-# rejected
-_ONLY_IN_PARTS = {"content": "string", "collection": "string", "reason": "string"}
+# columns that only the parts of the table have: hash of the content, name of the whole source, why an item was
+# rejected, and of the first ECG of a file how many this contains, where these are several
+_ONLY_IN_PARTS = {"content": "string", "collection": "string", "reason": "string", "ecgs": "int64"}
 _REJECTED_COLUMNS = ("source", "source_file", "reason")
 # whole numbers above this are no longer exact as float64, so a column with one is text
 _EXACT = 2**53
@@ -92,8 +92,11 @@ def _plain(value: Any, number: bool) -> Union[None, float, str]:
     return float(value) if number else str(value)
 
 
-def write_tables(out: Path, plan: Sequence[Block]) -> Summary:
+def write_tables(out: Path, plan: Sequence[Block], parts_of_all: Optional[Sequence["pa.Table"]] = None) -> Summary:
     """Write `recordings.parquet`, `rejected.csv` and `all.tsv` from the parts of all shards.
+
+    Args:
+        parts_of_all: the parts, for who has read them already.
 
     Raises:
         UserError: a part cannot be read, or no recording was usable.
@@ -102,8 +105,9 @@ def write_tables(out: Path, plan: Sequence[Block]) -> Summary:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    parts = _joined([_read_part(out, block) for block in plan])
-    stored = _with_duplicates(parts.filter(pc.is_null(parts["reason"]))).drop_columns(list(_ONLY_IN_PARTS))
+    parts = _joined(read_parts(out, plan) if parts_of_all is None else parts_of_all)
+    stored = _with_duplicates(parts.filter(pc.is_null(parts["reason"])))
+    stored = stored.drop_columns([name for name in _ONLY_IN_PARTS if name in stored.column_names])
     rejected = list(_rejected(parts).values())
     columns = stored.select(["shard", "row", "samples", "flags", *FOR_FACTORS]).to_pandas()
     with replacing(out, [TABLE_NAME, MANIFEST_NAME, REJECTED_NAME]) as (table, manifest, rejections):
@@ -135,8 +139,30 @@ def _write_rejected(path: Path, rejected: Sequence[Mapping[str, Any]]) -> None:
 
 def rejected_items(out: Path, plan: Sequence[Block], source: str) -> List[str]:
     """Names of the items of a source that no shard holds, of the shards that are complete."""
-    parts = [_read_part(out, block) for block in plan if block.source == source and block.is_complete(out)]
+    parts = read_parts(out, [block for block in plan if block.source == source and block.is_complete(out)])
     return [name for _, name in _rejected(_joined(parts))] if parts else []
+
+
+def read_parts(out: Path, blocks: Sequence[Block]) -> List["pa.Table"]:
+    """The parts of shards that are complete, in their order.
+
+    Raises:
+        UserError: one cannot be read.
+    """
+    return [_read_part(out, block) for block in blocks]
+
+
+def files_with_several(parts: Sequence["pa.Table"], source: str) -> Dict[str, int]:
+    """Items of a source whose file contains several ECGs, in the order of the parts, and how many it contains."""
+    import pyarrow.compute as pc
+
+    found: Dict[str, int] = {}
+    for part in parts:
+        # what an earlier version prepared has no such column
+        if "ecgs" in part.column_names and part["ecgs"].null_count < len(part):
+            own = part.filter(pc.and_(pc.is_valid(part["ecgs"]), pc.equal(part["collection"], source)))
+            found.update(zip(own["source_file"].to_pylist(), own["ecgs"].to_pylist()))
+    return found
 
 
 def _rejected(parts: "pa.Table") -> Dict[Tuple[str, str], Dict[str, Any]]:

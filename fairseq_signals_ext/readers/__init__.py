@@ -6,11 +6,11 @@ import threading
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Iterator, Optional, Sequence, Union
+from typing import Any, Dict, Iterator, Optional, Sequence, Union
 
 import numpy as np
 
-from fairseq_signals_ext.errors import MissingPackageError, UserError, how_to_install
+from fairseq_signals_ext.errors import MissingPackageError, NotSaidError, OneOfSeveralError, UserError, how_to_install
 from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.readers.recording import Recording, StoredCounts
 
@@ -27,19 +27,22 @@ def read_ecg(
     sample_rate: Optional[float] = None,
     leads: Optional[Sequence[str]] = None,
     unit: Optional[str] = None,
+    number: Optional[int] = None,
 ) -> Recording:
     """Read one ECG; the format is told by the file's content.
 
     Supported: WFDB, DICOM, SCP-ECG, GE MUSE XML, Philips Sierra XML, Mortara XML, HL7 aECG, EDF, ISHNE, MFER,
     Kardia JSON, MATLAB (`.mat`), NumPy (`.npy`), HDF5 and tables (`.csv`). Leads are found by their names, whatever
-    their order, other signals are ignored, and amplitudes become mV. Limb leads that are missing are computed from I
-    and II and listed in `Recording.derived`.
+    their order, other signals are ignored, and amplitudes become mV. Calibration pulses and constant padding at the
+    ends are cut off, see `Recording.cut`. Limb leads that are missing are computed from I and II and listed in
+    `Recording.derived`.
 
     Args:
         path: the file; for WFDB the `.hea` file, its `.dat` or `.mat` file, or the record's path without suffix.
         sample_rate: Hz; only for files that do not say it.
         leads: names of the signals in their order; only for files that do not name them.
         unit: `"mV"`, `"uV"`, `"nV"` or `"V"`; only for files that do not say it.
+        number: which of the file's ECGs, from 1; None: the only one. `Recording.ecgs` is how many there are.
 
     Raises:
         UserError: no such file, a kind of file that is not supported, damaged or doubtful content, something that
@@ -48,11 +51,11 @@ def read_ecg(
             memory is taken).
     """
     recordings = _read(path, sample_rate, leads, unit)
-    if len(recordings) > 1:
-        raise UserError(
-            f"{path}: it contains {len(recordings)} ECGs; get them with read_ecgs, or give one file for each"
-        )
-    return _completed(path, recordings, 0)
+    if number is None and len(recordings) > 1:
+        raise UserError(f"{path}: it contains {len(recordings)} ECGs; choose one with its number, from 1")
+    if number is not None and not 1 <= number <= len(recordings):
+        raise UserError(f"{path}: it contains {len(recordings)} ECGs, so none has the number {number}; correct it")
+    return _completed(path, recordings, (number or 1) - 1)
 
 
 def read_ecgs(
@@ -95,22 +98,30 @@ def _read(
 
 def _completed(path: Union[str, Path], recordings: Sequence[Recording], number: int) -> Recording:
     """One of a file's ECGs, checked, with limb leads and a name of its own; what stands for unknown is unknown."""
+    from fairseq_signals_ext.readers.ends import without_ends
     from fairseq_signals_ext.readers.facts import patient_of, start_of
     from fairseq_signals_ext.readers.limb_leads import with_limb_leads
 
-    with _quietly():
-        recording = recordings[number]
-        _check(path, recording)
-        complete = with_limb_leads(recording)
-        if complete.derived:  # which may be infinite where I and II are not
-            _check(path, complete)
-    has_name = complete.record_id != Path(path).stem  # from a table beside it
-    return replace(
-        complete,
-        record_id=f"{complete.record_id}#{number + 1}" if number and not has_name else complete.record_id,
-        patient=patient_of(complete.patient),
-        start_time=start_of(complete.start_time),
-    )
+    several = len(recordings)
+    try:
+        with _quietly():
+            recording = recordings[number]
+            _check(path, recording)
+            recording = without_ends(recording)  # first, as a pulse is not the same in leads that follow from others
+            complete = with_limb_leads(recording)
+            if complete.derived:  # which may be infinite where I and II are not
+                _check(path, complete)
+    except UserError as error:
+        if several == 1 or isinstance(error, NotSaidError):
+            raise
+        reason = str(error).replace(f"{path}: ", "", 1)
+        raise OneOfSeveralError(f"{path}: ECG {number + 1} of {several}: {reason}", several) from error
+    known: Dict[str, Any] = {"patient": patient_of(complete.patient), "start_time": start_of(complete.start_time)}
+    if several > 1:
+        known.update(number=number + 1, ecgs=several)
+        if number and complete.record_id == Path(path).stem:  # a table beside the file may name its ECGs
+            known["record_id"] = f"{complete.record_id}#{number + 1}"
+    return replace(complete, **known)
 
 
 @contextlib.contextmanager

@@ -9,14 +9,13 @@ from typing import Any, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.errors import UserError, without_quotes
 from fairseq_signals_ext.readers.claims import check_claims, check_xli
 from fairseq_signals_ext.readers.counts import signal_and_counts
 from fairseq_signals_ext.readers.facts import (
     age_of,
     millivolts,
     patient_of,
-    reason_of,
     rows_of_leads,
     sex_of,
     shown,
@@ -156,7 +155,7 @@ def _parse(path: Path, kind: str) -> Tuple[Any, List[Part]]:
         except (ImportError, UserError):
             raise
         except Exception as error:  # parsers of damaged files raise whatever Python raises
-            reason = reason_of(str(error).replace(str(path), path.name)) or type(error).__name__
+            reason = shown(without_quotes(str(error).replace(str(path), path.name))) or type(error).__name__
             unknown = isinstance(error, UnsupportedFormatError)
             hint = "export it in another format" if unknown else "get the file again"
             raise UserError(f"{path}: cannot be read as {kind} ({reason}); {hint}") from error
@@ -174,7 +173,7 @@ def _refuse_doubtful(path: Path, remarks: Sequence[Tuple[str, Any]]) -> None:
             continue
         known = ((meaning, hint) for words, meaning, hint in _MEANINGS if words.search(remark))
         meaning, hint = next(known, ("its values are in doubt", "export the file again"))
-        raise UserError(f"{path}: {meaning} ({reason_of(remark)}); {hint}")
+        raise UserError(f"{path}: {meaning} ({shown(without_quotes(remark))}); {hint}")
 
 
 def _refuse_cut_ishne(path: Path, record: Any) -> None:

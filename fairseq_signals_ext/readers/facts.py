@@ -8,7 +8,7 @@ import unicodedata
 from datetime import date, datetime
 from typing import Any, Dict, List, Optional, Sequence
 
-from fairseq_signals_ext.errors import NotSaidError, UserError
+from fairseq_signals_ext.errors import NotSaidError, UserError, without_quotes
 from fairseq_signals_ext.leads import LEADS, parse_leads
 
 _POSITION = {name.lower(): position for position, name in enumerate(LEADS)}
@@ -38,8 +38,6 @@ _YEARS = {
 }
 _OLDEST_GROUP = 80  # years; "18+" is no age, but "90+" is how ages of the oldest are hidden
 _LONGEST_ID = 200
-# what is quoted in an exception, also with marks in it, or without an end; not the apostrophe within a word
-_QUOTED = re.compile(r"""(?<!\w)b?(?:'(?:[^'\\]|\\.?)*(?:'|$)|"(?:[^"\\]|\\.?)*(?:"|$))""")
 # words that stand where a patient's id would be; what is written with spaces or signs is here without them
 _NOBODY_WORDS = """
 anon anonym anonyme anonymes anonymisiert anonymised anonymized anonymous anonymus anonimo anonimizado anónimo
@@ -245,15 +243,10 @@ def start_of(when: Optional[datetime], hidden: Optional[date] = None) -> Optiona
 
 
 def shown(value: Any, longest: int = 200) -> str:
-    """Technical words on one line, shortened, for a message; of an exception see `reason_of`."""
+    """Technical words on one line, shortened, for a message; of an exception without what it quotes."""
     if isinstance(value, BaseException):
-        return reason_of(value, longest)
+        value = without_quotes(str(value)[: 2 * longest])
     return "".join(letter if letter.isprintable() else " " for letter in str(value)[: 2 * longest]).strip()[:longest]
-
-
-def reason_of(error: object, longest: int = 200) -> str:
-    """What a library says of a file, on one line, without what it quotes: that is the file's content, maybe a name."""
-    return shown(_QUOTED.sub("...", str(error)[: 2 * longest]), longest)
 
 
 def agreed_rate(where: object, said: float, given: Optional[float]) -> float:

@@ -11,7 +11,7 @@ from fairseq_signals_ext.readers.recording import Recording, StoredCounts
 _I, _II = 0, 1
 _EXACT = 2.0**53
 # lead -> (a, b, d): the lead is (a I + b II) / d; Einthoven's law and Goldberger's augmented leads
-_WEIGHTS = {2: (-1, 1, 1), 3: (-1, -1, 2), 4: (2, -1, 2), 5: (-1, 2, 2)}
+WEIGHTS = {2: (-1, 1, 1), 3: (-1, -1, 2), 4: (2, -1, 2), 5: (-1, 2, 2)}
 
 
 def with_limb_leads(recording: Recording) -> Recording:
@@ -24,7 +24,7 @@ def with_limb_leads(recording: Recording) -> Recording:
     `signal` holds the rounded values, so that signal and counts agree in either case. The counts of the leads that
     the file holds stay as they are. No counts are kept if the scales differ so much that there are no such integers.
     """
-    missing = tuple(lead for lead in _WEIGHTS if lead not in recording.leads)
+    missing = tuple(lead for lead in WEIGHTS if lead not in recording.leads)
     if not missing or not {_I, _II} <= set(recording.leads):
         return recording
     first, second = recording.leads.index(_I), recording.leads.index(_II)
@@ -32,7 +32,7 @@ def with_limb_leads(recording: Recording) -> Recording:
     if recording.physical is None and stored is not None and stored.scale[first] == stored.scale[second]:
         return _with_derived_counts(recording, stored, (first, second), missing)
     pair = recording.signal[[first, second]]
-    rows = [_combined(pair, lead) for lead in missing]
+    rows = [combined(pair, lead) for lead in missing]
     if stored is not None:
         stored, rows = _derived_counts(stored, (first, second), missing, rows) or (None, rows)
     leads = recording.leads + missing
@@ -56,15 +56,16 @@ def _with_derived_counts(
     rows = dict(zip(recording.leads, zip(stored.counts, stored.scale, stored.zero)))
     for lead in missing:
         derived = smallest_integers(_weighted((one.astype(wide), two.astype(wide)), lead))
-        rows[lead] = (derived, scale / _WEIGHTS[lead][2], _weighted(zeros, lead))
+        rows[lead] = (derived, scale / WEIGHTS[lead][2], _weighted(zeros, lead))
     leads = tuple(sorted(rows))
     counts, scales, zero = zip(*(rows[lead] for lead in leads))
     joined = StoredCounts(np.stack(counts), np.array(scales), np.array(zero))
     return replace(recording, leads=leads, stored=joined, derived=missing)
 
 
-def _combined(pair: np.ndarray, lead: int) -> np.ndarray:
-    a, b, divisor = _WEIGHTS[lead]
+def combined(pair: Any, lead: int) -> Any:
+    """The lead (a key of `WEIGHTS`) that follows from I and II; numbers or arrays, in their unit."""
+    a, b, divisor = WEIGHTS[lead]
     return (a * pair[0] + b * pair[1]) / divisor
 
 
@@ -78,7 +79,7 @@ def _derived_counts(
     scales, zeros = stored.scale[list(pair)], stored.zero[list(pair)]
     if scales[0] == scales[1]:
         counts = np.stack([_weighted(stored.counts[list(pair)].astype(np.int64), lead) for lead in missing])
-        scale = np.array([scales[0] / _WEIGHTS[lead][2] for lead in missing])
+        scale = np.array([scales[0] / WEIGHTS[lead][2] for lead in missing])
         zero = np.array([_weighted(zeros, lead) for lead in missing])
     else:
         step = float(np.abs(scales).min()) / 2
@@ -92,5 +93,5 @@ def _derived_counts(
 
 
 def _weighted(pair: Any, lead: int) -> Any:
-    a, b, _ = _WEIGHTS[lead]
+    a, b, _ = WEIGHTS[lead]
     return a * pair[0] + b * pair[1]

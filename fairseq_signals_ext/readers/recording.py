@@ -52,6 +52,8 @@ class Recording:
         derived: those of `leads` that the file does not hold and that were computed from I and II.
         assumed: "leads", "unit" or "sample_rate", where neither the file nor who read it said these: the twelve in
             standard order, mV, 500 Hz of CPSC 2018's files.
+        cut: s that were cut off its start and its end: a calibration pulse or constant padding, see `ends`.
+        number, ecgs: which of the ECGs of its file it is, from 1, and how many these are.
     """
 
     record_id: str
@@ -67,6 +69,9 @@ class Recording:
     stored: Optional[StoredCounts] = None
     derived: Tuple[int, ...] = field(default=())
     assumed: Tuple[str, ...] = field(default=())
+    cut: Tuple[float, float] = (0.0, 0.0)
+    number: int = 1
+    ecgs: int = 1
 
     @functools.cached_property
     def signal(self) -> np.ndarray:

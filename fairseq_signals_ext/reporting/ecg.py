@@ -38,6 +38,7 @@ def caption(findings: Findings) -> str:
     lines = [_where_it_looked(findings)] if findings.saliency is not None else []
     if (start, end) != (0.0, findings.facts.seconds):
         lines.append(f"Shown: {start:.4g} to {end:.4g} s of {findings.facts.seconds:.4g} s.")
+    lines += [findings.facts.cut_in_words] if findings.facts.cut_in_words else []
     return " ".join(lines)
 
 

@@ -16,6 +16,7 @@ def answer(recording: Recording, prediction: Prediction, model: LoadedModel) -> 
 
     Returns:
         `record_id`, `seconds`, `sample_rate` (Hz), `leads`, `missing_leads` (which the model was given zeros for),
+        `cut` (s of calibration pulse or padding that were cut off its `start` and its `end`),
         `flags`: what may be wrong with it, and what each means; `labels`: for each `name`, `probability` (or `value`,
         of a regression), `threshold` and `positive`, None where the model has no thresholds (of classes that exclude
         one another the most probable is positive); `segments`: for each `start` and `end` (s) and `scores`, one a
@@ -27,6 +28,7 @@ def answer(recording: Recording, prediction: Prediction, model: LoadedModel) -> 
         "sample_rate": recording.sample_rate,
         "leads": [LEADS[lead] for lead in recording.leads],
         "missing_leads": list(prediction.recording.missing_leads),
+        "cut": {"start": prediction.recording.cut_start, "end": prediction.recording.cut_end},
         "flags": {name: FLAGS[name] for name in prediction.recording.flags},
         "labels": _labels(prediction, model),
         "segments": _segments(prediction, model),

@@ -188,10 +188,13 @@ function show(files, content, className) {
 function showAnswer(files, answer) {
   const rate = number(answer.sample_rate, 0);
   const facts = `${number(answer.seconds, 1)} s at ${rate} Hz; leads ${answer.leads.join(', ')}`;
+  const cut = Object.entries(answer.cut).filter(([end, seconds]) => seconds);
+  const cutOff = cut.map(([end, seconds]) => `${number(seconds, 2)} s at its ${end}`).join(' and ');
   const wide = element('div', undefined, 'wide');
   wide.append(table(answer));
   const flags = Object.entries(answer.flags).map(([name, meaning]) => element('p', `Check it: ${name}: ${meaning}.`));
   if (answer.missing_leads.length) flags.push(element('p', `Missing leads: ${answer.missing_leads.join(', ')}.`));
+  if (cutOff) flags.push(element('p', `Cut off as calibration pulse or padding: ${cutOff}.`));
   const report = element('p');
   report.setAttribute('role', 'status');
   report.append(reportButton(files, report));

@@ -58,7 +58,9 @@ def read_upload(upload: Upload, limits: Limits, sample_rate: float) -> ReadUploa
         _check_headers(upload, path, limits)
     else:
         _check_kind(path, limits)
-    recording = read_ecg(path, sample_rate=upload.sample_rate, leads=upload.leads, unit=upload.unit)
+    recording = read_ecg(path, sample_rate=upload.sample_rate, leads=upload.leads, unit=upload.unit, number=1)
+    if recording.ecgs > 1:
+        raise UploadError(f"{path}: contains {recording.ecgs} ECGs; send each as a file of its own", 422)
     seconds = recording.samples / recording.sample_rate
     if seconds > 3600 * limits.hours:
         raise UploadError(f"{path}: lasts {seconds / 3600:.1f} h, more than {limits.hours:g} h; send a part of it", 422)

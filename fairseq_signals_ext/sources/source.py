@@ -1,14 +1,25 @@
 """`Source`: a collection of recordings, and what its own tables say of them."""
 
+import dataclasses
 import math
+import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Mapping, Optional, Sequence
+from typing import Any, Callable, Mapping, Optional, Sequence, Tuple
 
 from fairseq_signals_ext.errors import NotSaidError, UserError
 from fairseq_signals_ext.leads import parse_leads
 from fairseq_signals_ext.readers import Recording, read_ecg
 from fairseq_signals_ext.readers.facts import millivolts
+from fairseq_signals_ext.readers.formats import format_of
+
+# what ends the name of an ECG that is not the first of its file
+_NUMBERED = re.compile(r"(.+)#([1-9]\d{0,8})", re.DOTALL)
+# formats of data sets, in which the ECGs of a file are those of several persons
+_OF_STRANGERS = ("NumPy", "MATLAB", "MATLAB 7.3", "HDF5", "table")
+# what a table knows of a file's first ECG, which is another of a later one
+_OF_FIRST = ("start_time",)
 
 
 @dataclass(frozen=True)
@@ -17,11 +28,13 @@ class Item:
 
     Attributes:
         name: its file below the source's folder, with `#NAME` where a file holds many recordings; unique in the source.
+            Later ECGs of a file that turns out to contain several are `#2`, `#3`, ...
         source: name of the part of the collection that it belongs to; empty: the source's own name.
         facts: what the collection's tables say of it, in place of what the file says: attributes of `Recording`
             (`record_id`, `patient`, `age`, `codes`, ...), and further columns for the table (numbers, texts or None).
         reading: what is known of its file, as `read_ecg` takes it: `sample_rate` (Hz), `unit`, `leads`.
         defaults: the same, for what its file does not say.
+        number: which of the ECGs of its file it is, from 1; None: the first, and maybe the only one.
     """
 
     name: str
@@ -29,14 +42,41 @@ class Item:
     facts: Mapping[str, Any] = field(default_factory=dict)
     reading: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    number: Optional[int] = None
+
+    @property
+    def file(self) -> str:
+        """Its name, without the number of one of several ECGs."""
+        return self.name if self.number is None else self.name[: -len(f"#{self.number}")]
+
+    def numbered(self, number: int) -> "Item":
+        """One of the ECGs of the file that this item is."""
+        if number == 1:
+            return dataclasses.replace(self, name=f"{self.name}#1", number=1)
+        facts = {name: value for name, value in self.facts.items() if name not in _OF_FIRST}
+        if facts.get("record_id") is not None:
+            facts["record_id"] = f"{facts['record_id']}#{number}"
+        return dataclasses.replace(self, name=f"{self.name}#{number}", facts=facts, number=number)
+
+
+def split_number(name: str) -> Optional[Tuple[str, int]]:
+    """The file and the number that `NAME#2` stands for; None for another name."""
+    numbered = _NUMBERED.fullmatch(name)
+    return None if numbered is None else (numbered[1], int(numbered[2]))
+
+
+def one_person(path: Path) -> bool:
+    """Whether several ECGs of one file are of one person where it does not say who that is, by its format."""
+    return format_of(path) not in _OF_STRANGERS
 
 
 def read_file(folder: Path, item: Item) -> Recording:
-    """Read an item that is a file by itself, with what the user says of its rate, unit and leads."""
+    """Read an item that is a file, or one of the ECGs of a file, with what the user says of rate, unit and leads."""
     said = dict(item.reading)
     while True:
         try:
-            recording = read_ecg(folder / item.name, **said)
+            # a text, as paths take long to put together
+            recording = read_ecg(os.path.join(folder, item.file), number=item.number or 1, **said)
         except NotSaidError as error:
             if error.what in said or error.what not in item.defaults:
                 raise

@@ -291,7 +291,7 @@ def test_values_of_a_regression(tmp_path):
     file = write_npy(tmp_path / "x.npy")
     assert predict(checkpoint, file, "--out", tmp_path / "out", *RATE) == 0
     (row,) = rows(tmp_path / "out" / "predictions.csv")
-    assert list(row)[7:] == [f"prediction_{name}" for name in LABELS]
+    assert list(row)[9:] == [f"prediction_{name}" for name in LABELS]
     expected = fairseq_signals_ext.load(checkpoint).predict(file, 500).scores
     np.testing.assert_allclose([float(row[f"prediction_{name}"]) for name in LABELS], expected, rtol=1e-6)
 

@@ -114,7 +114,7 @@ def test_a_manifest_of_ecg_fm(tmp_path):
     inputs = find_inputs([tmp_path / "test.tsv", tmp_path / "pairs.tsv"])
     assert names(inputs) == [str(tmp_path / "a.mat"), str(tmp_path / "b_0.mat")]
     for number, expected in enumerate((feats[:, :500], feats)):
-        recording, is_standardised = inputs.read(number)
+        recording, is_standardised, _ = inputs.read(number)
         assert is_standardised
         np.testing.assert_array_equal(recording.signal, expected)
 

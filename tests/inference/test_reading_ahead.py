@@ -44,6 +44,7 @@ class MadeUpInputs:
         if kind == "kill":
             os._exit(9)
         errors = {"bug": IndexError("out\nof range"), "large": MemoryError(), "missing": MissingPackageError("get it")}
+        errors["quoting"] = ValueError("could not convert string to float: 'Jane Doe'")
         if kind in errors:
             raise errors[kind]
         return Given(plain_recording(made_up_counts(np.random.default_rng(number), 1000) / 1000))
@@ -56,6 +57,7 @@ def outcome(read):
 REASONS = {
     "bad": "it is bad; get it again",
     "bug": "cannot be used (IndexError: out of range); get it again",
+    "quoting": "cannot be used (ValueError: could not convert string to float: ...); get it again",
     "large": "too large for the memory of this machine; cut it into pieces",
 }
 

@@ -340,7 +340,7 @@ def test_table_has_what_the_source_says(tmp_path, records):
     first = rows[0]
     assert (first["record_id"], first["patient"], first["age"], first["sex"]) == ("r0", "p0", 40, "male")
     assert (first["sample_rate"], first["samples"], list(first["codes"])) == (400, 62, ["1", "2"])
-    assert list(first["flags"]) == ["short"]
+    assert list(first["flags"]) == ["short", "einthoven"]
     for row in rows:
         counts, index = load(out, row)
         assert (index["idx"], index["sample_rate"]) == (row["idx"], 500)

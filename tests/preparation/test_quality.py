@@ -10,6 +10,7 @@ from made_up import RATE, made_up_counts, plain_recording, stored_recording
 from fairseq_signals_ext.preparation import quality
 from fairseq_signals_ext.preparation.counts import Processing, to_counts
 from fairseq_signals_ext.preparation.quality import FLAGS, assess
+from fairseq_signals_ext.readers import read_ecg
 
 
 def beats(seconds=10):
@@ -35,11 +36,11 @@ def nearly_stand_still(counts):
 
 
 def clip(counts):
-    counts[3] = np.clip(counts[3] / np.abs(counts[3]).max() * 4000, -1500, 1500)
+    counts[7] = np.clip(counts[7] / np.abs(counts[7]).max() * 4000, -1500, 1500)
 
 
 def clip_low(counts):  # less than 1 mV off the median: what a low resolution makes as well
-    counts[3] = np.clip(counts[3] / np.abs(counts[3]).max() * 4000, -900, 900)
+    counts[7] = np.clip(counts[7] / np.abs(counts[7]).max() * 4000, -900, 900)
 
 
 def constant_leads(counts):
@@ -77,6 +78,82 @@ def test_other_flags():
     assert assessed(plain_recording(signal[:2]), fill_leads=True).flags == ("filled",)
     signal[2, 3] = np.nan
     assert assessed(plain_recording(signal)).flags == ("nan",)
+
+
+def swap(first, second):
+    def swapped(signal):
+        signal[[first, second]] = signal[[second, first]]
+
+    return swapped
+
+
+def scale_each(signal):
+    signal /= np.ptp(signal, axis=1, keepdims=True)
+
+
+def negate_avr(signal):
+    signal[3] *= -1
+
+
+def delay_lead_two(signal):
+    signal[1] = np.roll(signal[1], 10)
+
+
+def round_to_ten_microvolts(signal):
+    signal[:] = np.rint(signal * 100) / 100
+
+
+def smooth(signal):
+    signal[:] = np.apply_along_axis(np.convolve, 1, signal, np.ones(5) / 5, "same")
+
+
+def shift_baselines(signal):
+    signal += np.arange(12)[:, None] / 5
+
+
+def drop_part_of_lead_one(signal):
+    signal[0, 1000:2200] = np.nan
+
+
+def turn_off_lead_three(signal):
+    signal[2] = 0
+
+
+WRONG = [swap(0, 1), swap(1, 2), swap(4, 5), swap(0, 6), scale_each, negate_avr, delay_lead_two]
+HARMLESS = [round_to_ten_microvolts, smooth, shift_baselines, drop_part_of_lead_one, turn_off_lead_three, swap(6, 7)]
+
+
+@pytest.mark.parametrize("change", [*WRONG, *HARMLESS])
+def test_limb_leads_that_do_not_follow_from_i_and_ii_are_flagged(ecg_data, change):
+    headers = sorted(ecg_data.glob("ptbxl/records500/**/*.hea"))[::6]
+    assert len(headers) > 5
+    flagged = []
+    for header in headers:
+        signal = read_ecg(header).signal.copy()
+        change(signal)
+        flagged.append("einthoven" in assessed(plain_recording(signal)).flags)
+    # leads of one height stay as they were when each is scaled for itself
+    assert np.mean(flagged) > 0.7 if change in WRONG else not any(flagged)
+
+
+def test_no_recording_of_the_collections_breaks_einthovens_law(each_kind):
+    headers = sorted(each_kind.rglob("*.hea"))
+    assert len(headers) > 200
+    found = {header: assess(to_counts(read_ecg(header), Processing()), RATE, 5.0).flags for header in headers}
+    assert not [header for header, flags in found.items() if "einthoven" in flags]
+
+
+def test_derived_and_filled_leads_and_those_without_i_or_ii_are_never_flagged():
+    signal = beats() * 0.001
+    for rows in ([0, 1], [1, 2, 3, 4, 5], [0, 2, 3], [6, 7]):
+        leads = {"leads": tuple(rows)}
+        assert "einthoven" not in assessed(plain_recording(signal[rows][::-1], **leads), fill_leads=True).flags
+
+
+@given(arrays(np.int16, (6, 40)), st.sampled_from([1e-6, 0.001, 1.0]), st.sampled_from([1.0, 100.0, 500.0]))
+def test_any_counts_can_be_assessed(counts, scale, rate):
+    stored = to_counts(stored_recording(counts, scale), Processing())
+    assert set(assess(stored, rate, 5.0).flags) <= set(FLAGS)
 
 
 def test_amplitudes_do_not_overflow():

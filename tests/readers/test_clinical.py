@@ -115,13 +115,12 @@ def test_philips(formats):
 
     record = ecgdatakit.FileParser.parse(path, units="mV")
     recording = read_ecg(path)
-    check(recording, {lead.label: lead.samples for lead in record.leads})
-    counts = recording.stored.counts.astype(int)
-    assert counts.shape == (12, 5500)
     # the last 0.4 s are the device's calibration: 0.2 s of 1 mV in every lead, zeros around it
-    assert (counts[:, 5350:5450] == 200).all()
-    assert not counts[:, [*range(5300, 5350), *range(5450, 5500)]].any()
-    ecg = counts[:, :5300]
+    pulse = np.repeat([0, 1, 0], [50, 100, 50])
+    assert all((lead.samples[5300:] == pulse).all() and len(lead.samples) == 5500 for lead in record.leads)
+    check(recording, {lead.label: lead.samples[:5300] for lead in record.leads})
+    ecg = recording.stored.counts.astype(int)
+    assert ecg.shape == (12, 5300)
     assert np.abs(ecg[2] - (ecg[1] - ecg[0])).max() <= 1
     # the halves were rounded by the device, from a III that is itself off by up to one count
     assert np.abs(ecg[3] + (ecg[0] + ecg[1]) / 2).max() <= 1.5
@@ -150,8 +149,10 @@ def test_edf_whose_signal_is_no_lead_by_name(formats):
         read_ecg(path, leads=["I", "II"])
     expected, rate = edf(path)
     recording = read_ecg(path, leads=["I"], unit="mV", sample_rate=300)
-    check(recording, {"I": expected})
     assert recording.sample_rate == rate == 300
+    # a record of 40 s of which the last 10 s are padding
+    assert (expected[9000:] == expected[-1]).all() and recording.cut == (0.0, 10.0)
+    check(recording, {"I": expected[:9000]})
     assert recording.derived == ()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from fuzz_seeds import aecg, kardia, mortara, muse, philips
 
-from fairseq_signals_ext import leads, text_tables
+from fairseq_signals_ext import errors, leads, text_tables
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.labelling import events, link_settings
 from fairseq_signals_ext.readers import (
@@ -85,7 +85,7 @@ PARSERS = {
     "formats._NUMBERS": formats._NUMBERS.fullmatch,
     "formats._TABLE_LINE": formats._TABLE_LINE.fullmatch,
     "facts.patient_of": facts.patient_of,
-    "facts.reason_of": lambda text: facts._QUOTED.sub("", text),
+    "errors.without_quotes": errors.without_quotes,
     "table_layout.layout_of": lambda text: table_layout.layout_of("utf-8", [text, "1,2"]),
     "table_layout.STAMP": table_layout.STAMP.fullmatch,
     "single_lead": lambda text: single_lead.single_lead_layout("utf-8", [f"a,{text}", "b,mV", "1", "2", "3"]),

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairseq_signals_ext.readers.facts import age_of, patient_of, reason_of, sex_of, shown, start_of
+from fairseq_signals_ext.errors import without_quotes
+from fairseq_signals_ext.readers.facts import age_of, patient_of, sex_of, shown, start_of
 
 NOBODY = (
     *("X X X X", "X", "ANONYMOUS", "anonymized", "xxxxxx", "unknown", "none", "n/a", "N/A", "nan", "0", "000000"),
@@ -161,7 +162,7 @@ def test_dates_of_ecgs():
 def test_what_a_library_quotes_is_in_no_message(name):
     for quote in (repr(name), repr(name.encode()), repr((name, 1))):
         text = f"could not convert {quote}"
-        assert not set("DJ^") & set(reason_of(text)) and not set("DJ^") & set(shown(ValueError(text)))
-    assert reason_of("not well-formed (invalid token): line 1, column 5") == (
+        assert not set("DJ^") & set(without_quotes(text)) and not set("DJ^") & set(shown(ValueError(text)))
+    assert without_quotes("not well-formed (invalid token): line 1, column 5") == (
         "not well-formed (invalid token): line 1, column 5"
     )

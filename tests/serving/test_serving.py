@@ -81,6 +81,7 @@ def test_answer_is_the_models(client, model, tmp_path, made):
     assert (answer["record_id"], answer["seconds"], answer["sample_rate"]) == (recording.record_id, 10.0, 500.0)
     assert answer["leads"] == ["I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6"]
     assert answer["missing_leads"] == [] and list(answer["flags"]) == list(expected.recording.flags)
+    assert answer["cut"] == {"start": 0.0, "end": 0.0}
     assert answer["note"].startswith("Research use only")
 
 
