@@ -4,8 +4,9 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 from omegaconf import OmegaConf
 
@@ -65,8 +66,22 @@ def train_command(data: Path, out: Path, *overrides: str, config: str = "tiny", 
 
 def run(command: List[str], **kwargs: Any) -> "subprocess.CompletedProcess[str]":
     """Run to the end; output as text."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    environment = _environment()
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=540, env=environment, **kwargs)
+
+
+def run_measured(command: List[str]) -> "Tuple[subprocess.CompletedProcess[str], int]":
+    """As `run`, with the most memory (kB) that the command, or a process that it waited for, took."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(["timeout", "540", *command], stdout=out, stderr=errors, env=_environment())
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        texts = [file.read() for file in (out, errors) if file.seek(0) == 0]
+    return subprocess.CompletedProcess(command, process.returncode, *texts), usage.ru_maxrss
+
+
+def _environment() -> Dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "2"}
 
 
 def script(name: str, *arguments: Any) -> "subprocess.CompletedProcess[str]":

@@ -76,7 +76,7 @@ def _wfdb(main: str, parts: Dict[str, List[str]], **signals: bytes) -> Seed:
 
 
 def wfdb_plain() -> List[Seed]:
-    """Headers that are parsed here."""
+    """Headers as most collections have them."""
     values = counts(4)
     lines = [f"r 4 500 {_SAMPLES} 12:00:00 01/02/2003"]
     lines += _signal_lines("r.dat", "16", ["I", "II", "V1", "aVF"])
@@ -85,14 +85,17 @@ def wfdb_plain() -> List[Seed]:
 
 
 def wfdb_other() -> List[Seed]:
-    """Headers that the library reads: other formats, segments, several samples a frame, skew."""
+    """Other formats, segments, several samples per frame, skew."""
     made = []
-    for fmt in ("80", "212", "16", "24", "32", "61", "160", "310", "311"):
+    for fmt in ("80", "212", "16", "24", "32", "160", "310", "311", "508", "516", "524"):
         with contextlib.suppress(Exception):  # formats that the library does not write
             made.append(_written(fmt))
     values = counts(2)
     body = values.T.astype("<i2").tobytes()
     leads = ["I", "II"]
+    for name, fmt, content in (("g", "61", values.T.astype(">i2").tobytes()), ("d", "8", bytes(2 * _SAMPLES))):
+        made.append(_wfdb(name, {name: [f"{name} 2 500 {_SAMPLES}", *_signal_lines(f"{name}.dat", fmt, leads)]}))
+        made[-1].files[f"{name}.dat"] = content
     framed = ["f 2 250/500(3) 30", *_signal_lines("f.dat", "16x2", leads)]
     made.append(_wfdb("f", {"f": framed}, f=body))
     skewed = [f"k 2 500 {_SAMPLES}", *_signal_lines("k.dat", "16:2+0", leads)]
@@ -133,7 +136,9 @@ def _npy() -> List[Seed]:
         saved = io.BytesIO()
         np.save(saved, counts().astype(dtype))
         made += _one("r.npy", saved.getvalue(), sample_rate=500, unit="uV")
-    return made
+    saved = io.BytesIO()
+    np.save(saved, np.stack([counts(), counts() + 1]) / 1000)
+    return [*made, *_one("r.npy", saved.getvalue(), **_RATE)]
 
 
 def _mat(variables: Dict[str, Any], **options: Any) -> bytes:
@@ -150,6 +155,8 @@ def _mats() -> List[Seed]:
         *_one("r.mat", _mat({"val": values}), sample_rate=500, unit="uV"),
         *_one("r.mat", _mat({"val": values}, do_compression=True), sample_rate=500, unit="uV"),
         *_one("r.mat", _mat({**feats, "curr_sample_rate": 500})),
+        *_one("r.mat", _mat({**feats, "curr_sample_rate": 500, "patient_id": "p7", "idx": 3}, do_compression=True)),
+        *_one("r.mat", _mat({"ECG": {"sex": "Male", "age": 74, "data": values / 1000}}), **_RATE),
         *_one("r.mat", _mat({"name": "text", "cell": np.array([[1]], object), "val": values / 10}), **_RATE),
     ]
 
@@ -163,12 +170,32 @@ def _mats73() -> List[Seed]:
         with h5py.File(saved, "w") as file:
             file.create_dataset("val", data=counts().T / 100, **options)
             file.create_dataset("curr_sample_rate", data=np.array([[500.0]]))
+            text = file.create_dataset("patient_id", data=np.array([[112], [55]], np.uint16))
+            text.attrs["MATLAB_class"] = np.bytes_("char")
         made += _one("r.mat", saved.getvalue())
+    return made
+
+
+def _hdf5() -> List[Seed]:
+    """Batches of ECGs."""
+    import h5py
+
+    made = []
+    batch = np.stack([counts(), counts() + 1]) / 1000
+    for data, options in ((batch, {"compression": "gzip", "chunks": (1, 12, _SAMPLES)}), (batch.swapaxes(1, 2), {})):
+        saved = io.BytesIO()
+        with h5py.File(saved, "w") as file:
+            file.create_dataset("tracings", data=data, **options)
+        made += _one("r.h5", saved.getvalue(), **_RATE)
     return made
 
 
 def _lines(rows: List[List[str]]) -> str:
     return "\n".join("\t".join(row) for row in rows)
+
+
+def _stamped(rows: str) -> str:
+    return "\n".join(f"'0:00.{2 * number:03d}',{row}" for number, row in enumerate(rows.splitlines()))
 
 
 def _tables() -> List[Seed]:
@@ -180,6 +207,8 @@ def _tables() -> List[Seed]:
         *_one("r.csv", f"I,II,V1\n{rows}\n".encode(), **_RATE),
         *_one("r.csv", f"time (ms)\tI (uV)\tLead II [mV]\tV1_mV\n{_lines(timed)}\n".encode("utf-16")),
         *_one("r.csv", f"#I (uV);aVR (uV);V6 (uV)\n{whole}\n".encode("utf-8-sig"), **_RATE),
+        *_one("r.csv", f"'Elapsed time','I','II','V1'\n'hh:mm:ss.mmm','mV','mV','mV'\n{_stamped(rows)}".encode()),
+        *_one("r.csv", f"device X\nSample rate: 500 Hz\n\nI,II,V1\n{rows}\n".encode()),
         *_one("r.csv", f"{rows}\n".encode(), sample_rate=500, leads=["I", "II", "V1"]),
     ]
 
@@ -343,6 +372,7 @@ _MAKERS: Dict[str, Callable[[], List[Seed]]] = {
     "npy": _npy,
     "mat": _mats,
     "mat73": _mats73,
+    "hdf5": _hdf5,
     "csv": _tables,
     "dicom": _dicom,
     "scp": lambda: [Seed("r.scp", {"r.scp": scp([1, 2])}, mend=mend_scp)],
