@@ -25,6 +25,7 @@ COMPRESSED = {"508": 8, "516": 16, "524": 24}
 # whole numbers as they are stored, and the one that stands for 0
 _WHOLE = {"16": ("<i2", 0), "61": (">i2", 0), "32": ("<i4", 0), "80": ("u1", 2**7), "160": ("<u2", 2**15)}
 _BITS = {**COMPRESSED, "80": 8, "310": 10, "311": 10, "212": 12, "16": 16, "61": 16, "160": 16, "24": 24, "32": 32}
+_FLAC = b"fLaC"  # how a file in FLAC begins
 _SUBTYPES = {"PCM_S8": 8, "PCM_16": 16, "PCM_24": 24}
 _AT_A_TIME = 2**20  # samples of FLAC; libsndfile fails with more than 2**24
 
@@ -139,8 +140,8 @@ def _from_flac(header: str, name: str, signals: Sequence[Signal], frames: int) -
         raise _damaged(header, name, "its signals have different numbers of samples per frame")
     with _opened(header, name) as stream:
         bits = _SUBTYPES.get(stream.subtype, 32)
-        if stream.format != "FLAC" or bits > COMPRESSED[signals[0].fmt] or stream.channels != len(signals):
-            raise _damaged(header, name, f"{shown(stream.format)}, {stream.channels} signals of {bits} bits")
+        if bits > COMPRESSED[signals[0].fmt] or stream.channels != len(signals):
+            raise _damaged(header, name, f"{stream.channels} signals of {bits} bits")
         stream.seek(signals[0].offset)
         counts = np.empty((frames * per_frame, len(signals)), np.int32 if bits == 24 else np.int16)
         for start in range(0, len(counts), _AT_A_TIME):
@@ -171,6 +172,10 @@ def _opened(header: str, name: str) -> Iterator[Any]:
     except ImportError as error:
         raise MissingPackageError(f"{header}: {how_to_install('soundfile')}") from error
     try:
+        with open(_path(header, name), "rb") as file:
+            is_flac = file.read(len(_FLAC)) == _FLAC
+        if not is_flac:  # libsndfile would try other kinds of sound, and print what it thinks of them
+            raise _damaged(header, name, "it is not FLAC")
         with soundfile.SoundFile(_path(header, name)) as stream:
             yield stream
     except UserError:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import soundfile
 import wfdb
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -150,6 +151,17 @@ def test_flac(tmp_path, fmt):
     (tmp_path / "r.hea").write_text(header.replace("r 12 250 300", "r 12 250 301"))
     with pytest.raises(UserError, match=r"its file 'r_1\.dat' cannot be read \(it ends too soon\); get the record"):
         read_ecg(tmp_path / "r.hea")
+
+
+def test_another_kind_of_sound_is_not_flac(tmp_path, capfd):
+    """libsndfile would read it, or print its own messages on the way."""
+    (tmp_path / "r.hea").write_text("r 1 250 30\nr.dat 516 200 16 0 0 0 0 I\n")
+    soundfile.write(tmp_path / "r.dat", np.zeros(30, np.int16), 250, format="WAV")
+    for content in ((tmp_path / "r.dat").read_bytes(), b"\xff\xfb\x90\x64" + bytes(400), b""):
+        (tmp_path / "r.dat").write_bytes(content)
+        with pytest.raises(UserError, match=r"r\.hea: its file 'r\.dat' cannot be read \(it is not FLAC\)"):
+            read_ecg(tmp_path / "r.hea")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_flac_with_several_samples_per_frame(tmp_path):
