@@ -145,6 +145,8 @@ def checked_segments(path: str, header: Header) -> List[Tuple[Segment, Header]]:
         name = segment.name
         if name == NO_FILE:
             continue
+        if not name.isprintable():
+            raise UserError(f"{path}: the name of its segment {number + 1} cannot be shown; correct it")
         is_layout = is_variable and number == 0
         if name not in found:
             found[name] = _segment(os.path.join(folder, f"{name}.hea"), is_layout)

@@ -89,6 +89,7 @@ WRONG = {
     "different frames": ("a 40\nt 40\n", "its leads have different sample rates; resample them to one rate"),
     "no leads": ("p 40\np 40\n", r"none of its signals \(PLETH\) is a standard lead"),
     "missing": ("a 40\nx 40\n", "no such file, but a segment of a record; put it beside the record"),
+    "unprintable": ("a 40\n\x7f 40\n", "the name of its segment 2 cannot be shown; correct it"),
     "of itself": ("a 40\nm 40\n", "it has segments, but is itself a segment; mend it"),
     "unit": ("a 40\nu 40\n", "lead I has the unit 'mmHg'; write mV, uV, nV or V in the header"),
     "length": ("a 40\na 50\n", "its first line says 80 samples, its segments have 90; mend it"),
