@@ -12,7 +12,7 @@ from made_up_parts import UV, noise, wave, write_dicom
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.readers import read_ecg
-from fairseq_signals_ext.readers.padding import padding_mask
+from fairseq_signals_ext.readers.dicom import padding_mask
 
 
 def missing(tmp_path, counts, padding, leads=LEADS):
