@@ -11,7 +11,7 @@ import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from fairseq_signals_ext.errors import UserError, first_line, without_quotes
 from fairseq_signals_ext.readers.facts import shown
@@ -228,14 +228,18 @@ def _object(place: str) -> Format:
 
 
 def all_formats() -> List[Format]:
-    """All formats, ours and other people's, one of each name."""
-    return list({one.name: one for one in reversed(list(_in_order()))}.values())[::-1]
+    """All formats, ours and other people's, in the order in which they are asked; of a name the first."""
+    found: Dict[str, Format] = {}
+    for one in _in_order():
+        found.setdefault(one.name, one)
+    return list(found.values())
 
 
 def supported() -> str:
-    """The formats in words: `A, B or C`."""
-    names = [one.called or one.name for one in all_formats()]
-    return f"{', '.join(names[:-1])} or {names[-1]}"
+    """The formats in words, by their names, such as `DICOM, EDF or a table`."""
+    *formats, table = all_formats()
+    names = [one.called or one.name for one in sorted(formats, key=lambda one: one.name.casefold())]
+    return f"{', '.join(names)} or {table.called}"
 
 
 def belonging_to_files(names: Iterable[str], folder: Path) -> Iterator[Path]:

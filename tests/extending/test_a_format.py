@@ -79,13 +79,15 @@ def test_it_is_listed_where_a_file_is_of_no_format(tmp_path, records, toy):
     assert done.returncode == 1, done.stderr
     rejected = pd.read_csv(out / "rejected.csv").set_index("source_file")["reason"]
     assert sorted(rejected.index) == ["c.toy", "d.toy"]
-    assert "this kind of file is not supported; give WFDB" in rejected["d.toy"] and ", Toy or a" in rejected["d.toy"]
+    assert "this kind of file is not supported; give DICOM, " in rejected["d.toy"] and ", Toy, " in rejected["d.toy"]
     assert pd.read_parquet(out / "recordings.parquet")["source_file"].tolist() == ["a.npy", "b.toy"]
 
 
 def test_a_broken_package_is_one_line(tmp_path, records, broken):
     out = tmp_path / "out"
-    done = command("prepare", "files", records, "--out", out, "--input-rate", RATE, "--input-unit", "uV", beside=[broken])
+    done = command(
+        "prepare", "files", records, "--out", out, "--input-rate", RATE, "--input-unit", "uV", beside=[broken]
+    )
     lines = [line for line in done.stderr.splitlines() if "broken_ecg" in line]
     assert lines == [
         "broken_ecg: fairseq_signals_ext.formats: 'b' cannot be imported "

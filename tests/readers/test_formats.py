@@ -1,6 +1,7 @@
 """Which format a file is, by its content; and what the words in it mean."""
 
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +9,7 @@ from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.readers import read_ecg
 from fairseq_signals_ext.readers.facts import age_of, lead_position, millivolts, rows_of_leads, sex_of
-from fairseq_signals_ext.readers.formats import format_of
+from fairseq_signals_ext.readers.formats import all_formats, format_of, our_formats, supported
 
 XML = {
     '<?xml version="1.0"?>\n<!DOCTYPE RestingECG SYSTEM "restecg.dtd">\n<RestingECG>': "GE MUSE XML",
@@ -67,6 +68,22 @@ def test_what_no_reader_takes(tmp_path, content, message):
         read_ecg(path, sample_rate=500)
     assert str(caught.value).startswith(f"{path}: ")
     assert "; " in str(caught.value)
+
+
+def test_lists_are_those_of_the_formats(tmp_path):
+    """Messages, the README and the page of the service."""
+    from fairseq_signals_ext.serving.page import PAGE
+
+    path = tmp_path / "ecg.dat"
+    path.write_bytes(b"\x7fELF")
+    with pytest.raises(UserError) as caught:
+        read_ecg(path)
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    for text in (str(caught.value), readme, PAGE):
+        assert supported() in text
+    for one in all_formats():
+        assert (one.called or one.name) in supported()
+    assert {one.name for one in our_formats()} | {"table"} == set(CONTENTS.values()) | {"WFDB"}
 
 
 def test_folder_and_missing_file(tmp_path):
