@@ -10,8 +10,9 @@ import logging
 import os
 import re
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
-from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from fairseq_signals_ext.errors import UserError, first_line, without_quotes
 from fairseq_signals_ext.readers.facts import shown
@@ -288,16 +289,23 @@ def _guarded(package: str, one: Format) -> Format:
             _warn_once(package, one.name, type(error).__name__)
             return False
 
-    def read(path: Path, said: Said) -> Sequence[Recording]:
-        try:
-            return one.read(path, said)
-        except (ImportError, MemoryError, UserError):
-            raise
-        except Exception as error:
-            reason = shown(without_quotes(first_line(error)))
-            raise UserError(f"{path}: {package} cannot read it as {one.name} ({reason}); ask its authors") from error
+    def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(path: Path, *more: Any) -> Any:
+            try:
+                found = function(path, *more)
+                return found if isinstance(found, (Integral, Sequence)) else list(found)
+            except (ImportError, MemoryError, UserError):
+                raise
+            except Exception as error:
+                reason = shown(without_quotes(first_line(error)))
+                hint = f"{package} cannot read it as {one.name} ({reason}); ask its authors"
+                raise UserError(f"{path}: {hint}") from error
 
-    return replace(one, sniff=sniff, read=read)
+        return call
+
+    further = {name: getattr(one, name) for name in ("read", "belonging", "largest")}
+    known: Dict[str, Any] = {name: guarded(function) for name, function in further.items() if function is not None}
+    return replace(one, sniff=sniff, **known)
 
 
 @functools.lru_cache(maxsize=None)
