@@ -9,11 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import wfdb
 from made_up import RATE, made_up_counts
+from made_up_wfdb import write_wfdb
 from running import SMALL
-
-from fairseq_signals_ext.leads import LEADS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -29,18 +27,7 @@ def records(tmp_path_factory):
     folder = tmp_path_factory.mktemp("records")
     for number in range(20):
         counts = made_up_counts(np.random.default_rng(number), 10 * RATE)
-        wfdb.wrsamp(
-            f"rec{number:02d}",
-            fs=RATE,
-            units=["mV"] * 12,
-            sig_name=list(LEADS),
-            d_signal=counts.T.astype(np.int64),
-            fmt=["16"] * 12,
-            adc_gain=[1000.0] * 12,
-            baseline=[0] * 12,
-            comments=[f"Dx: {(426177001, 426783006)[number % 2]}"],
-            write_dir=str(folder),
-        )
+        write_wfdb(folder / f"rec{number:02d}", counts, comments=[f"Dx: {(426177001, 426783006)[number % 2]}"])
     return folder
 
 

@@ -23,14 +23,29 @@ from fairseq_signals_ext.preparation.counts import Processing
 from fairseq_signals_ext.preparation.pipeline import RunOptions, prepare
 from fairseq_signals_ext.preparation.resampling import RESAMPLERS
 from fairseq_signals_ext.preparation.table_parts import Summary
-from fairseq_signals_ext.sources import KINDS, SourceOptions, open_source
+from fairseq_signals_ext.sources import Kinds, SourceOptions, find_kind, open_source, our_kinds
+
+_KINDS = "kinds of source:"
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Help that ends in a list of the kinds, other people's as well, which are only looked for when it is printed."""
+
+    def add_text(self, text: Optional[str]) -> None:
+        if text == _KINDS:
+            lines = [f"  {name:13} {find_kind(name).holds}" for name in Kinds()]
+            text = "\n".join([text, *lines])
+        super().add_text(text)
+
+
+def _that_take(what: str) -> str:
+    return ", ".join(name for name, kind in our_kinds().items() if what in kind.takes)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to a parser."""
-    kinds = "\n".join(f"  {name:14}{what}" for name, what in KINDS.items())
-    parser.epilog = f"kinds of source:\n{kinds}"
-    parser.add_argument("kind", metavar="NAME", choices=sorted(KINDS), help="kind of source, see below")
+    parser.formatter_class, parser.epilog = _Help, _KINDS
+    parser.add_argument("kind", metavar="NAME", choices=Kinds(), help="kind of source, see below")
     parser.add_argument("folder", metavar="SOURCE", type=Path, help="folder that holds the recordings")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the results")
     _add_source_arguments(parser.add_argument_group("source"))
@@ -47,13 +62,14 @@ def _add_source_arguments(group: Any) -> None:
         "--table",
         metavar="FILE",
         type=Path,
-        help="files, muse, wfdb: CSV or Parquet with file or record_id, patient, ...",
+        help=f"{_that_take('table')}: CSV or Parquet with file or record_id, patient, ...",
     )
-    group.add_argument("--input-rate", metavar="HZ", type=float, help="files: sample rate where a file does not say it")
-    group.add_argument("--input-unit", metavar="UNIT", help="files: unit such as uV where a file does not say it")
-    group.add_argument(
-        "--input-leads", metavar="LEADS", help="files: leads such as I,II,V1 where a file does not say them"
-    )
+    for option, metavar, name, what, kind in (
+        ("--input-rate", "HZ", "sample_rate", "sample rate where a file does not say it", float),
+        ("--input-unit", "UNIT", "unit", "unit such as uV where a file does not say it", str),
+        ("--input-leads", "LEADS", "leads", "leads such as I,II,V1 where a file does not say them", str),
+    ):
+        group.add_argument(option, metavar=metavar, type=kind, help=f"{_that_take(name)}: {what}")
 
 
 def _add_processing_arguments(group: Any) -> None:

@@ -23,7 +23,6 @@ from fairseq_signals_ext.data.standardising import standardising, to_millivolts
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.leads import LEADS, mask_to_leads
 from fairseq_signals_ext.readers.facts import patient_of, shown
-from fairseq_signals_ext.readers.formats import format_of
 from fairseq_signals_ext.readers.matlab import MatFile
 
 CHECKSUM_CHOICES = ("once", "always", "never")
@@ -306,7 +305,7 @@ def _load_mat(path: Path) -> Dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; check the root that the manifest's first line gives")
     try:
-        with MatFile(path, format_of(path) == "MATLAB 7.3") as file:
+        with MatFile(path) as file:
             feats = np.asarray(file.read("feats"), np.float32)
             sample_rate = float(file.read("curr_sample_rate").ravel()[0])
             idx = None if file.written("idx") is None else int(file.written("idx"))

@@ -1,7 +1,6 @@
 """An ECG file in any supported format -> a `Recording`, or several where the file contains several ECGs."""
 
 import contextlib
-import os
 import threading
 import warnings
 from dataclasses import replace
@@ -11,7 +10,6 @@ from typing import Any, Dict, Iterator, Optional, Sequence, Union
 import numpy as np
 
 from fairseq_signals_ext.errors import MissingPackageError, NotSaidError, OneOfSeveralError, UserError, how_to_install
-from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.readers.recording import Recording, StoredCounts
 
 __all__ = ["Recording", "StoredCounts", "read_ecg", "read_ecgs"]
@@ -31,11 +29,9 @@ def read_ecg(
 ) -> Recording:
     """Read one ECG; the format is told by the file's content.
 
-    Supported: WFDB, DICOM, SCP-ECG, GE MUSE XML, Philips Sierra XML, Mortara XML, HL7 aECG, EDF, ISHNE, MFER,
-    Kardia JSON, MATLAB (`.mat`), NumPy (`.npy`), HDF5 and tables (`.csv`). Leads are found by their names, whatever
-    their order, other signals are ignored, and amplitudes become mV. Calibration pulses and constant padding at the
-    ends are cut off, see `Recording.cut`. Limb leads that are missing are computed from I and II and listed in
-    `Recording.derived`.
+    `formats.supported()` lists the formats. Leads are found by their names, whatever their order, other signals are
+    ignored, and amplitudes become mV. Calibration pulses and constant padding at the ends are cut off, see
+    `Recording.cut`. Limb leads that are missing are computed from I and II and listed in `Recording.derived`.
 
     Args:
         path: the file; for WFDB the `.hea` file, its `.dat` or `.mat` file, or the record's path without suffix.
@@ -80,20 +76,14 @@ def _read(
     path: Union[str, Path], sample_rate: Optional[float], leads: Optional[Sequence[str]], unit: Optional[str]
 ) -> Sequence[Recording]:
     """All ECGs of a file as they are stored; a sequence of many may read each when it is asked for."""
-    text = os.fspath(path)
-    header = _wfdb_header(text)
-    if header is None and os.path.isdir(text):
-        raise UserError(f"{path}: this is a folder; give one file")
-    if header is None and not os.path.exists(text):
-        raise UserError(f"{path}: no such file; check the path")
+    from fairseq_signals_ext.readers.formats import Said, format_of
+
     with _quietly():
         try:
-            if header is not None:
-                return [_read_wfdb(header, sample_rate, leads, unit)]
-            return _read_by_content(Path(text), sample_rate, leads, unit)
+            return format_of(path).read(Path(path), Said(sample_rate, leads, unit))
         except ImportError as error:
-            cure = how_to_install(error.name or "") or f"{error}: pip install 'fairseq-signals-ext[formats]'"
-            raise MissingPackageError(f"{path}: {' '.join(cure.split())}") from error
+            hint = how_to_install(error.name or "") or f"{error}: pip install 'fairseq-signals-ext[formats]'"
+            raise MissingPackageError(f"{path}: {' '.join(hint.split())}") from error
 
 
 def _completed(path: Union[str, Path], recordings: Sequence[Recording], number: int) -> Recording:
@@ -130,55 +120,6 @@ def _quietly() -> Iterator[None]:
     with _ONE_AT_A_TIME, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def _wfdb_header(text: str) -> Optional[str]:
-    """The `.hea` file that a path stands for, if it stands for a WFDB record."""
-    stem, suffix = os.path.splitext(text)
-    if suffix == ".hea":
-        return text
-    if suffix in (".dat", ".mat") and os.path.isfile(stem + ".hea"):
-        return stem + ".hea"
-    return text + ".hea" if not os.path.exists(text) and os.path.isfile(text + ".hea") else None
-
-
-def _read_wfdb(
-    header: str, sample_rate: Optional[float], leads: Optional[Sequence[str]], unit: Optional[str]
-) -> Recording:
-    from fairseq_signals_ext.readers.facts import agreed_rate, rows_of_leads
-    from fairseq_signals_ext.readers.wfdb import read_wfdb
-
-    if unit is not None:
-        raise UserError(f"{header}: a WFDB header says its units; leave the unit out")
-    recording = read_wfdb(header)
-    agreed_rate(header, recording.sample_rate, sample_rate)
-    if leads is not None:
-        rows_of_leads([LEADS[lead] for lead in recording.leads], header, leads)
-    return recording
-
-
-def _read_by_content(
-    path: Path, sample_rate: Optional[float], leads: Optional[Sequence[str]], unit: Optional[str]
-) -> Sequence[Recording]:
-    from fairseq_signals_ext.readers.arrays import read_hdf5, read_mat, read_npy
-    from fairseq_signals_ext.readers.clinical import read_clinical
-    from fairseq_signals_ext.readers.facts import agreed_rate
-    from fairseq_signals_ext.readers.formats import format_of
-    from fairseq_signals_ext.readers.tables import read_table
-
-    kind = format_of(path)
-    if kind == "NumPy":
-        return read_npy(path, sample_rate, leads, unit)
-    if kind == "MATLAB 7.3":
-        return read_hdf5(path, sample_rate, leads, unit)
-    if kind == "MATLAB":
-        return [read_mat(path, sample_rate, leads, unit)]
-    if kind == "table":
-        return [read_table(path, sample_rate, leads, unit)]
-    recordings = read_clinical(path, kind, leads, unit)
-    for recording in recordings:
-        agreed_rate(path, recording.sample_rate, sample_rate)
-    return recordings
 
 
 def _check(path: Union[str, Path], recording: Recording) -> None:

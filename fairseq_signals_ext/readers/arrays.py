@@ -2,16 +2,17 @@
 
 import contextlib
 import math
+import re
+import struct
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 import numpy as np
 
 from fairseq_signals_ext.errors import NotSaidError, UserError
 from fairseq_signals_ext.leads import LEADS, parse_leads
-from fairseq_signals_ext.readers.batches import Batch
-from fairseq_signals_ext.readers.counts import signal_and_counts
+from fairseq_signals_ext.readers.batches import Batch, table_beside
 from fairseq_signals_ext.readers.facts import (
     LEADS_OPTION,
     RATE_OPTION,
@@ -23,16 +24,15 @@ from fairseq_signals_ext.readers.facts import (
     sex_of,
     shown,
 )
-from fairseq_signals_ext.readers.matlab import MatFile
-from fairseq_signals_ext.readers.recording import Recording
+from fairseq_signals_ext.readers.formats import Beginning, Format, Said, starts_with
+from fairseq_signals_ext.readers.matlab import HDF5_MARK, MatFile, is_hdf5
+from fairseq_signals_ext.readers.recording import Recording, signal_and_counts
 from fairseq_signals_ext.readers.sizes import check_values
 
 _CPSC_RATE = 500.0  # Hz
 
 
-def read_npy(
-    path: Path, sample_rate: Optional[float] = None, leads: Optional[Sequence[str]] = None, unit: Optional[str] = None
-) -> Sequence[Recording]:
+def read_npy(path: Path, said: Said) -> Sequence[Recording]:
     """Read a NumPy file: leads x samples or samples x leads, integers or floats; or a batch of such arrays.
 
     A batch is N x leads x samples or N x samples x leads, each of which is read when it is asked for. What is known of
@@ -40,9 +40,8 @@ def read_npy(
 
     Args:
         path: the file.
-        sample_rate: Hz; has to be given.
-        leads: names of the leads in their order; None means the twelve in standard order.
-        unit: a voltage; has to be given for integers, mV is assumed for floats.
+        said: the sample rate, which has to be given; names of the leads in their order, None means the twelve in
+            standard order; and a voltage, which has to be given for integers, while mV is assumed for floats.
 
     Raises:
         UserError: the file is damaged or holds Python objects, its shape does not fit the leads or fits them both
@@ -52,52 +51,41 @@ def read_npy(
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # numpy raises what Python raises on a damaged header
         raise UserError(f"{path}: cannot be read as a NumPy array ({shown(error)}); save it again") from error
-    return _recordings(path, array.shape, lambda part: array[part], (sample_rate, leads, unit))
+    return _recordings(path, array.shape, lambda part: array[part], said)
 
 
 def _recordings(
-    path: Path,
-    shape: Tuple[int, ...],
-    read: Callable[[Any], np.ndarray],
-    said: Tuple[Optional[float], Optional[Sequence[str]], Optional[str]],
+    path: Path, shape: Tuple[int, ...], read: Callable[[Any], np.ndarray], said: Said
 ) -> Sequence[Recording]:
     """The ECGs of an array of two or three dimensions, of which `read` gives the part that is asked for."""
     if len(shape) != 3:
-        return [_recording(path, read(...), *said)]
-    _samples_first(path, shape[1:], len(parse_leads(said[1])))  # a shape that does not fit is told at once
-    return Batch(path, shape[0], lambda number: _recording(path, read(number), *said))
+        return [_recording(path, read(...), said)]
+    _samples_first(path, shape[1:], len(parse_leads(said.leads)))  # a shape that does not fit is told at once
+    return Batch(path, shape[0], lambda number: _recording(path, read(number), said))
 
 
-def read_hdf5(
-    path: Path, sample_rate: Optional[float] = None, leads: Optional[Sequence[str]] = None, unit: Optional[str] = None
-) -> Sequence[Recording]:
+def read_hdf5(path: Path, said: Said) -> Sequence[Recording]:
     """Read an HDF5 file: a batch, as `read_npy`, if its only array of three dimensions is one; else as `read_mat`.
 
     Args and Raises: as `read_npy`.
     """
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(MatFile(path, is_hdf5=True))
-        count = len(LEADS if leads is None else parse_leads(leads))
+        file = stack.enter_context(MatFile(path))
+        count = len(LEADS if said.leads is None else parse_leads(said.leads))
         is_single = any(name in ("feats", "val") or _fits(shape, count) for name, shape in file.shapes.items())
         batches = [name for name, shape in file.shapes.items() if len(shape) == 3]
         if is_single or file.is_of_matlab or not batches:
-            return [read_mat(path, sample_rate, leads, unit, is_hdf5=True)]
+            return read_mat(path, said)
         if len(batches) > 1:
             listed = ", ".join(shown(name, 20) for name in batches[:20])
             raise UserError(f"{path}: {len(batches)} of its arrays have three dimensions ({listed}); leave one")
         shape = tuple(reversed(file.shapes[batches[0]]))  # HDF5's order, not MATLAB's
-        found = _recordings(path, shape, lambda number: file.part(batches[0], number), (sample_rate, leads, unit))
+        found = _recordings(path, shape, lambda number: file.part(batches[0], number), said)
         stack.pop_all()  # it stays open while there is a batch
     return found
 
 
-def read_mat(
-    path: Path,
-    sample_rate: Optional[float] = None,
-    leads: Optional[Sequence[str]] = None,
-    unit: Optional[str] = None,
-    is_hdf5: bool = False,
-) -> Recording:
+def read_mat(path: Path, said: Said) -> Sequence[Recording]:
     """Read a MATLAB file (version 4 to 7.3) with one matrix of leads x samples or samples x leads.
 
     The matrix is `feats` (ECG-FM's files, in mV or standardised), `val` (the PhysioNet Challenges') or the only matrix
@@ -109,28 +97,26 @@ def read_mat(
 
     Args:
         path: the file.
-        sample_rate: Hz; has to be given if the file does not say it.
-        leads: names of the leads in their order; None means the twelve in standard order.
-        unit: a voltage; has to be given for integers, mV is assumed for floats.
-        is_hdf5: whether it is of version 7.3.
+        said: as of `read_npy`; the sample rate has to be given if the file does not contain it.
 
     Raises:
         UserError: as `read_npy`, the sample rate differs from the file's, or `patient_id` is neither a number nor text.
     """
-    with MatFile(path, is_hdf5) as file:
-        name = _signal_name(path, file.shapes, len(LEADS if leads is None else parse_leads(leads)))
+    with MatFile(path) as file:
+        name = _signal_name(path, file.shapes, len(LEADS if said.leads is None else parse_leads(said.leads)))
         array = file.read(name)
         if "curr_sample_rate" in file.shapes:
-            sample_rate = agreed_rate(path, _number(path, file.read("curr_sample_rate")), sample_rate)
+            rate = agreed_rate(path, _number(path, file.read("curr_sample_rate")), said.sample_rate)
+            said = said._replace(sample_rate=rate)
         if name == "feats" and {"mean", "std"} <= set(file.shapes):
             array = _original(path, array, file.read("mean"), file.read("std"))
         beside = name.rpartition(".")[0]
         facts = _facts(file, f"{beside}." if beside else "")
         is_cpsc = name == "ECG.data" and {"ECG.sex", "ECG.age"} <= file.texts | set(file.shapes)
-    if sample_rate is None and is_cpsc:
-        recording = _recording(path, array, _CPSC_RATE, leads, unit)
-        return replace(recording, assumed=(*recording.assumed, "sample_rate"), **facts)
-    return replace(_recording(path, array, sample_rate, leads, unit), **facts)
+    if said.sample_rate is None and is_cpsc:
+        recording = _recording(path, array, said._replace(sample_rate=_CPSC_RATE))
+        return [replace(recording, assumed=(*recording.assumed, "sample_rate"), **facts)]
+    return [replace(_recording(path, array, said), **facts)]
 
 
 def _facts(file: MatFile, beside: str) -> Dict[str, Any]:
@@ -146,9 +132,8 @@ def _facts(file: MatFile, beside: str) -> Dict[str, Any]:
     }
 
 
-def _recording(
-    path: Path, array: np.ndarray, rate: Optional[float], leads: Optional[Sequence[str]], unit: Optional[str]
-) -> Recording:
+def _recording(path: Path, array: np.ndarray, said: Said) -> Recording:
+    rate, leads, unit = said
     positions = parse_leads(leads)
     if array.dtype.kind not in "iuf":
         raise UserError(f"{path}: it holds {shown(array.dtype, 40)}, not real numbers; save integers or floats")
@@ -217,3 +202,45 @@ def _original(path: Path, array: np.ndarray, mean: np.ndarray, std: np.ndarray) 
         raise UserError(f"{path}: its feats, mean and std do not fit each other; save it again")
     check_values(path, array.size)
     return array * std.reshape(-1, 1).astype(np.float64) + mean.reshape(-1, 1)
+
+
+def _tables(path: Path) -> List[Path]:
+    table = table_beside(path)
+    return [] if table is None else [table]
+
+
+def _largest(path: Path) -> int:
+    with MatFile(path) as file:
+        return max(map(math.prod, file.shapes.values()), default=0)
+
+
+def _is_matlab_4(beginning: Beginning) -> bool:
+    """MATLAB 4 has no magic: kind, rows, columns, 0 (real) and the length of the name that follows."""
+    head = beginning.head
+    if len(head) < 20:
+        return False
+    kind, rows, columns, imaginary, length = struct.unpack_from("<5i", head)
+    name = head[20 : 20 + length] if 1 < length <= 64 else b""
+    sizes = rows > 0 and columns > 0
+    return 0 <= kind < 60 and sizes and imaginary in (0, 1) and re.fullmatch(rb"[A-Za-z]\w*\0", name) is not None
+
+
+NUMPY = Format(
+    "NumPy", (".npy",), starts_with(b"\x93NUMPY"), read_npy, "NumPy (.npy)", one_person=False, belonging=_tables
+)
+HDF5 = Format(
+    "MATLAB 7.3",
+    (".h5", ".hdf5"),
+    starts_with(HDF5_MARK),
+    read_hdf5,
+    "HDF5 (.h5)",
+    one_person=False,
+    belonging=_tables,
+    largest=_largest,
+    imports=("h5py",),
+)
+MATLAB_7_3 = replace(HDF5, suffixes=(".mat",), sniff=lambda beginning: is_hdf5(beginning.head), belonging=None)
+MATLAB = Format(
+    "MATLAB", (".mat",), starts_with(b"MATLAB"), read_mat, "MATLAB (.mat)", one_person=False, largest=_largest
+)
+MATLAB_4 = replace(MATLAB, sniff=_is_matlab_4)

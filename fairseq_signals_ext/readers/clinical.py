@@ -1,19 +1,20 @@
 """Files of electrocardiographs and hospitals, read with the `ecgdatakit` library."""
 
+import functools
 import math
 import re
 import warnings
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from fairseq_signals_ext.errors import UserError, without_quotes
-from fairseq_signals_ext.readers.claims import check_claims, check_xli
-from fairseq_signals_ext.readers.counts import signal_and_counts
 from fairseq_signals_ext.readers.facts import (
     age_of,
+    agreed_rate,
     millivolts,
     patient_of,
     rows_of_leads,
@@ -21,23 +22,11 @@ from fairseq_signals_ext.readers.facts import (
     shown,
     start_of,
 )
-from fairseq_signals_ext.readers.part_parsers import PART_PARSERS
+from fairseq_signals_ext.readers.formats import Beginning, Format, Said
 from fairseq_signals_ext.readers.parts import Part, Whole, choose, lead_names
-from fairseq_signals_ext.readers.recording import Recording
+from fairseq_signals_ext.readers.recording import Recording, signal_and_counts
+from fairseq_signals_ext.readers.sizes import check_size
 
-# format -> ecgdatakit's parser; its formats with a guessed scale or lead order (Edan, XLE) are left out
-PARSERS = {
-    "DICOM": "DICOMWaveformParser",
-    "SCP-ECG": "SCPECGParser",
-    "GE MUSE XML": "GEMuseXMLParser",
-    "Philips Sierra XML": "SierraXMLParser",
-    "HL7 aECG": "HL7aECGParser",
-    "Mortara XML": "MortaraEL250Parser",
-    "EDF": "EDFParser",
-    "ISHNE": "ISHNEHolterParser",
-    "MFER": "MFERParser",
-    "Kardia JSON": "AliveCorKardiaParser",
-}
 # what ecgdatakit only warns of, but what puts sample values, their number or their scale in doubt
 _DOUBTFUL = re.compile(
     r"crc|checksum|truncated|incomplete|shorter than the frame|no waveform data|gap|redefine"
@@ -65,15 +54,63 @@ _MEANINGS = (
         "export it in another format, such as DICOM",
     ),
 )
-_MISSING = {"ISHNE": -32768.0}  # counts that stand for no sample: where a lead was off (Badilini 1998)
-_HIDDEN_START = {"EDF": date(1985, 1, 1)}  # what EDF+ prescribes where the date is not to be known
 _FIRST_BIRTH = 1901  # a year before it stands for an unknown date of birth
 
 
-def read_clinical(
-    path: Path, kind: str, leads: Optional[Sequence[str]] = None, unit: Optional[str] = None
-) -> List[Recording]:
-    """Read the ECGs in a file of one of the formats of `PARSERS`, in the order of their times.
+def check_number(what: str, number: int, most: int) -> None:
+    """Raise a `ValueError` if there are more of something than there may be."""
+    if number > most:
+        raise ValueError(f"it has {number:,} {what}, more than {most:,}")
+
+
+def _as_it_is(parser: Any, path: Path) -> Any:
+    return parser()
+
+
+def _nothing(path: Path, *_: Any) -> None:
+    """There is nothing to check."""
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """How `ecgdatakit` decodes the files of a format, and what it leaves to us.
+
+    Attributes:
+        name: of the format.
+        parser: name of its class of `ecgdatakit`.
+        adapt: (that class, file) -> the parser that is used, whose `parts`, if it has some, are all waveforms.
+        check: raises a `ValueError` if a file claims more than it can hold, or has far more parts than an ECG. The
+            library reserves memory for what a file says, or takes memory per element or time with the square of a
+            length, so this comes first. It is linear in the size of the file, and takes a small part of the time that
+            reading takes. Where a file is damaged, the library says what is wrong.
+        copies: what reading takes at most, in sizes of the file (measured with files of nothing but the shortest
+            values).
+        missing: the count that stands for no sample; NaN if there is none.
+        hidden_start: the day that stands for a date that is not to be known.
+        starts_together: whether a part's start is counted from the time that the file gives for all.
+        is_undated: (record of `ecgdatakit`) -> whether its date stands for none.
+        check_record: (file, record of `ecgdatakit`) raises a `UserError` if the file is cut short.
+    """
+
+    name: str
+    parser: str
+    adapt: Callable[[Any, Path], Any] = _as_it_is
+    check: Callable[[Path], None] = _nothing
+    copies: float = 100.0
+    missing: float = math.nan
+    hidden_start: Optional[date] = None
+    starts_together: bool = False
+    is_undated: Callable[[Any], bool] = lambda record: False
+    check_record: Callable[[Path, Any], None] = _nothing
+
+    def format(self, suffixes: Tuple[str, ...], sniff: Callable[[Beginning], bool], *imports: str) -> Format:
+        """The format of files that are decoded so."""
+        needed = ("ecgdatakit.parsing", *imports)
+        return Format(self.name, suffixes, sniff, functools.partial(read_clinical, self), imports=needed)
+
+
+def read_clinical(decoder: Decoder, path: Path, said: Said) -> List[Recording]:
+    """Read the ECGs in a file of a device or a hospital, in the order of their times.
 
     Most files contain one. Of several waveforms, those that are ECGs are told by what they are (`parts.choose`), and
     waveforms of other leads over the same time are joined.
@@ -87,39 +124,36 @@ def read_clinical(
     is an error here; its other warnings are dropped.
 
     Args:
+        decoder: of its format.
         path: the file.
-        kind: its format, a key of `PARSERS`.
-        leads: names for all signals in their order, for a file none of whose signals has a lead's name.
-        unit: a voltage, for a file that gives a scale without one.
+        said: names for all signals in their order, for a file none of whose signals has a lead's name; a voltage, for a
+            file that gives a scale without one; and a sample rate, which must be that of the file.
 
     Raises:
         UserError: the file cannot be decoded or holds doubtful values, has no lead or one twice, a lead has no
-            scale in a voltage, or its leads differ in sample rate, start or length.
+            scale in a voltage, its leads differ in sample rate, start or length, or it has another sample rate.
     """
-    record, parts = _parse(path, kind)
+    record, parts = _parse(path, decoder)
     wholes = choose(path, parts)
     for whole in wholes:
         for part in whole.parts:
             _refuse_doubtful(path, part.remarks)
-    return [_recording(path, kind, record, whole, len(wholes) > 1, leads, unit) for whole in wholes]
+    recordings = [_recording(path, decoder, record, whole, len(wholes) > 1, said) for whole in wholes]
+    for recording in recordings:
+        agreed_rate(path, recording.sample_rate, said.sample_rate)
+    return recordings
 
 
 def _recording(
-    path: Path,
-    kind: str,
-    record: Any,
-    whole: Whole,
-    is_one_of_several: bool,
-    names: Optional[Sequence[str]],
-    unit: Optional[str],
+    path: Path, decoder: Decoder, record: Any, whole: Whole, is_one_of_several: bool, said: Said
 ) -> Recording:
     leads = whole.leads()
-    rows = rows_of_leads(lead_names(leads), path, names)
+    rows = rows_of_leads(lead_names(leads), path, said.leads)
     chosen = [leads[row] for row in rows.values()]
     _check_together(path, chosen)
-    scale, zero = zip(*(_scale_and_zero(path, lead, unit) for lead in chosen))
-    signal, stored = signal_and_counts([_samples(kind, lead) for lead in chosen], scale, zero)
-    start = _start_time(kind, record, whole.parts[0], is_one_of_several)
+    scale, zero = zip(*(_scale_and_zero(path, lead, said.unit) for lead in chosen))
+    signal, stored = signal_and_counts([_samples(decoder, lead) for lead in chosen], scale, zero)
+    start = _start_time(decoder, record, whole.parts[0], is_one_of_several)
     statements = whole.parts[0].statements
     return Recording(
         record_id=path.stem,
@@ -136,18 +170,19 @@ def _recording(
     )
 
 
-def _parse(path: Path, kind: str) -> Tuple[Any, List[Part]]:
+def _parse(path: Path, decoder: Decoder) -> Tuple[Any, List[Part]]:
     """ecgdatakit's record, and the waveforms in the file."""
     from ecgdatakit import FileParser, UnsupportedFormatError
 
-    parser = next(parser for parser in FileParser().parsers if parser.__name__ == PARSERS[kind])
-    reader = PART_PARSERS.get(kind, _with_checked_payload if kind == "Philips Sierra XML" else _as_it_is)(parser, path)
+    parser = next(parser for parser in FileParser().parsers if parser.__name__ == decoder.parser)
+    reader = decoder.adapt(parser, path)
+    check_size(path, decoder.copies)
     try:
-        check_claims(path, kind)
+        decoder.check(path)
     except UserError:
         raise
     except ValueError as error:
-        raise UserError(f"{path}: cannot be read as {kind} ({shown(error)}); get the file again") from error
+        raise UserError(f"{path}: cannot be read as {decoder.name} ({shown(error)}); get the file again") from error
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -158,10 +193,9 @@ def _parse(path: Path, kind: str) -> Tuple[Any, List[Part]]:
             reason = shown(without_quotes(str(error).replace(str(path), path.name))) or type(error).__name__
             unknown = isinstance(error, UnsupportedFormatError)
             hint = "export it in another format" if unknown else "get the file again"
-            raise UserError(f"{path}: cannot be read as {kind} ({reason}); {hint}") from error
+            raise UserError(f"{path}: cannot be read as {decoder.name} ({reason}); {hint}") from error
     _refuse_doubtful(path, [(str(warning.message), warning.category) for warning in caught])
-    if kind == "ISHNE":
-        _refuse_cut_ishne(path, record)
+    decoder.check_record(path, record)
     return record, getattr(reader, "parts", None) or [Part(record.leads)]
 
 
@@ -174,35 +208,6 @@ def _refuse_doubtful(path: Path, remarks: Sequence[Tuple[str, Any]]) -> None:
         known = ((meaning, hint) for words, meaning, hint in _MEANINGS if words.search(remark))
         meaning, hint = next(known, ("its values are in doubt", "export the file again"))
         raise UserError(f"{path}: {meaning} ({shown(without_quotes(remark))}); {hint}")
-
-
-def _refuse_cut_ishne(path: Path, record: Any) -> None:
-    """Nothing but the number of samples in the header tells that a file ends early, at the end of a sample.
-
-    It is a lead's or that of all leads, and some recorders write a nominal one: whole hours, or a round number.
-    """
-    claimed, samples = record.raw_metadata["ecg_size"], record.raw_metadata["samples_per_lead"]
-    total, rate = samples * len(record.leads), record.leads[0].sampling_rate
-    nominal = claimed % (3600 * rate) == 0 or claimed & (claimed + 1) == 0 or claimed & (claimed - 1) == 0
-    if claimed > samples and claimed not in (total, 2 * total) and not nominal:
-        raise UserError(
-            f"{path}: the file is cut short ({samples:,} of {claimed:,} samples); copy or download it again, whole"
-        )
-
-
-def _as_it_is(parser: Any, path: Path) -> Any:
-    return parser()
-
-
-def _with_checked_payload(parser: Any, path: Path) -> Any:
-    """The parser of Philips' files, which looks at what its compressed samples expand to before it expands them."""
-
-    class Checked(parser):
-        def _read_leads(self, parsed: Any, signal_node: Any) -> Any:
-            check_xli(path, parsed)
-            return super()._read_leads(parsed, signal_node)
-
-    return Checked()
 
 
 def _check_together(path: Path, chosen: List[Any]) -> None:
@@ -234,10 +239,10 @@ def _scale_and_zero(path: Path, lead: Any, unit: Optional[str]) -> Tuple[float, 
     return resolution * factor, 0.0 - offset / resolution
 
 
-def _samples(kind: str, lead: Any) -> np.ndarray:
+def _samples(decoder: Decoder, lead: Any) -> np.ndarray:
     """What the file stores, NaN where it marks a sample as missing."""
     samples = np.asarray(lead.samples)
-    missing = samples == _MISSING.get(kind, math.nan)
+    missing = samples == decoder.missing
     return np.where(missing, math.nan, samples) if missing.any() else samples
 
 
@@ -250,13 +255,11 @@ def _sample_rate(record: Any, whole: Whole, rows: List[int]) -> float:
     return float(differing[0]) if len(differing) == 1 else rounded
 
 
-def _start_time(kind: str, record: Any, part: Part, is_one_of_several: bool) -> Optional[datetime]:
+def _start_time(decoder: Decoder, record: Any, part: Part, is_one_of_several: bool) -> Optional[datetime]:
     """Of this part where the file gives it, otherwise what the file gives for all; None where it is hidden."""
     when = part.began if is_one_of_several and part.began else record.recording.date
-    if kind == "EDF" and record.raw_metadata["recording_id"].upper().split()[:2] == ["STARTDATE", "X"]:
-        return None
-    start = start_of(when, _HIDDEN_START.get(kind))
-    return start + timedelta(seconds=part.start or 0) if start and kind == "DICOM" else start
+    start = None if decoder.is_undated(record) else start_of(when, decoder.hidden_start)
+    return start + timedelta(seconds=part.start or 0) if start and decoder.starts_together else start
 
 
 def _age(record: Any, start: Optional[datetime]) -> Optional[float]:
@@ -266,6 +269,12 @@ def _age(record: Any, start: Optional[datetime]) -> Optional[float]:
         computed = when.year - birth.year - ((when.month, when.day) < (birth.month, birth.day))
         return None if age == computed else age_of(age)
     return age_of(age)
+
+
+def with_age(stated: Any, computed: Callable[[], Any], meta: Dict[str, Any]) -> Any:
+    """A patient with the stated age, or with one from dates, and a note of which it is."""
+    meta["age_is_stated"] = stated.age is not None
+    return stated if stated.age is not None else computed()
 
 
 def _statements(pairs: Sequence[Tuple[str, str]]) -> Tuple[str, ...]:

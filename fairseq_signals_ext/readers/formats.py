@@ -1,137 +1,155 @@
-"""Which format an ECG file is, told by its content and never by its name."""
+"""The formats of ECG files: what each is, and which of them a file is, told by its content.
 
+A format is one object, `Format`, in the module that reads it. Formats of other people's packages are found through
+entry points of the group `fairseq_signals_ext.formats`.
+"""
+
+import functools
+import importlib
+import logging
+import os
 import re
-import struct
+from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
-from typing import Optional
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.readers.dicom_claims import data_set_start
+from fairseq_signals_ext.errors import UserError, first_line, without_quotes
 from fairseq_signals_ext.readers.facts import shown
 from fairseq_signals_ext.readers.other_files import what_helps
+from fairseq_signals_ext.readers.recording import Recording
 from fairseq_signals_ext.readers.wfdb_header import is_record_line
 
-_BLOCK = 1 << 20  # bytes
+GROUP = "fairseq_signals_ext.formats"
+
+logger = logging.getLogger(__name__)
+
+# our formats in the order in which they are asked: those with a mark, those without, texts; a table is whatever is left
+_OURS = (
+    "wfdb:WFDB",
+    "arrays:NUMPY",
+    "arrays:HDF5",
+    "holter:EDF",
+    "holter:ISHNE",
+    "dicom:DICOM",
+    "arrays:MATLAB_7_3",
+    "arrays:MATLAB",
+    "mfer:MFER",
+    "scp:SCP_ECG",
+    "arrays:MATLAB_4",
+    "dicom:WITHOUT_PREAMBLE",
+    "markup:MUSE",
+    "markup:PHILIPS",
+    "markup:AECG",
+    "markup:MORTARA",
+    "markup:KARDIA",
+)
+_LAST = "tables:TABLE"
 _HEAD = 8192  # bytes
 _XML_HEAD = 1 << 18  # bytes; comments and a document type may stand before the root of an XML file
-_MAGIC = {
-    b"\x93NUMPY": "NumPy",
-    b"\x89HDF\r\n\x1a\n": "MATLAB 7.3",
-    b"0       ": "EDF",
-    b"ISHNE1.0": "ISHNE",
-}
-_ROOTS = {
-    "restingecg": "GE MUSE XML",
-    "restingecgdata": "Philips Sierra XML",
-    "annotatedecg": "HL7 aECG",
-    "ecg": "Mortara XML",
-}
+_BLOCK = 1 << 20  # bytes
+_BEFORE_TEXT = "\ufeff \t\r\n"
 _BEFORE_ROOT = re.compile(r"\s*(?:<!--.*?-->|<\?.*?\?>|<![A-Za-z][^<>\[]*(?:\[[^\]]*\]\s*)?>)", re.DOTALL)
 _ROOT = re.compile(r"\s*<(?:[\w.-]+:)?([\w.-]+)")
 _NUMBERS = re.compile(r"[\d.eE+\s-]*")
-_TABLE_LINE = re.compile(r"[^,;\t]*[,;\t].*|#?[\w\s.()\[\]/+-]{1,24}")  # a separator, or one short name or number
-_SEPARATOR, _LONGEST_ROW = re.compile(r"[,;\t]"), 1000
-_SUPPORTED = (
-    "give WFDB (the record's .hea file), DICOM, SCP-ECG, GE MUSE, Philips or Mortara XML, HL7 aECG, EDF, ISHNE, "
-    "MFER, Kardia JSON, .mat, .npy, .h5 or a .csv with lead names"
-)
 
 
-def format_of(path: Path) -> str:
-    """Name of the format of a file, such as `"DICOM"`; `"table"` is text with numbers in columns.
+class Said(NamedTuple):
+    """What a user says of a file that does not say it itself.
 
-    A table is only recognised as text with separators or numbers: its header decides whether it is an ECG.
-
-    Raises:
-        UserError: the file is empty, cannot be opened, or is of no supported kind.
+    Attributes:
+        sample_rate: Hz.
+        leads: names of the signals in their order.
+        unit: `"mV"`, `"uV"`, `"nV"` or `"V"`.
     """
-    try:
-        with open(path, "rb") as file:
-            head = file.read(_HEAD)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be opened ({error.strerror}); check the path and its permissions") from error
-    if not head:
-        raise UserError(f"{path}: the file is empty; get it again")
-    name = _binary_format(head)
-    if name is None:
-        other = what_helps(path, head)
-        if other is not None:
-            raise UserError(f"{path}: {other}")
-        name = _text_format(path, head)
-    if name is None:
-        raise UserError(f"{path}: this kind of file is not supported; {_SUPPORTED}")
-    return name
+
+    sample_rate: Optional[float] = None
+    leads: Optional[Sequence[str]] = None
+    unit: Optional[str] = None
 
 
-def _binary_format(head: bytes) -> Optional[str]:
-    for magic, name in _MAGIC.items():
-        if head.startswith(magic):
-            return name
-    if head[128:132] == b"DICM":  # whatever the preamble looks like
-        return "DICOM"
-    if head.startswith(b"MATLAB"):
-        # a v7.3 file is HDF5 behind a block of 512 bytes
-        return "MATLAB 7.3" if head[512:520] == b"\x89HDF\r\n\x1a\n" else "MATLAB"
-    if head[:1] == b"\x40" and head[2:6] == b"MFR ":
-        return "MFER"
-    if _is_scp(head):
-        return "SCP-ECG"
-    if _is_matlab_4(head):
-        return "MATLAB"
-    return "DICOM" if data_set_start(head) is not None else None
+class Beginning:
+    """The beginning of a file, from which formats recognise it; nothing is read before it is asked for.
 
+    Attributes:
+        path: the file, which need not be there: a WFDB record may be named without a suffix.
+    """
 
-def _is_scp(head: bytes) -> bool:
-    """Section 0 comes first, and its first pointer says that it starts at byte 7 (EN 1064, 5.3)."""
-    if len(head) < 32:
+    def __init__(self, path: Union[str, Path]) -> None:
+        self.path = Path(path)
+
+    @functools.cached_property
+    def head(self) -> bytes:
+        """The first 8,192 bytes, or all of a smaller file.
+
+        Raises:
+            UserError: the file cannot be opened, or is empty.
+        """
+        head = self._read(_HEAD)
+        if not head:
+            raise UserError(f"{self.path}: the file is empty; get it again")
+        return head
+
+    @functools.cached_property
+    def other(self) -> Optional[str]:
+        """What the file is, if it is known to be something else than an ECG, and what helps."""
+        return what_helps(self.path, self.head)
+
+    @functools.cached_property
+    def text(self) -> str:
+        """Its first characters without a byte order mark and space; empty if it is known to be something else."""
+        return "" if self.other else _decoded(self.head).lstrip(_BEFORE_TEXT)
+
+    @functools.cached_property
+    def root(self) -> Optional[str]:
+        """Name of the root of an XML file without its namespace, empty if it has none; None if it is no XML."""
+        if not self.text.startswith("<"):
+            return None
+        return _root_of(_decoded(self._read(_XML_HEAD)).lstrip(_BEFORE_TEXT))
+
+    @functools.cached_property
+    def lines(self) -> List[str]:
+        """The lines of `text` that are not empty."""
+        return [line for line in self.text.splitlines() if line.strip()]
+
+    @property
+    def is_wfdb_header(self) -> bool:
+        """Whether it may be the text of a WFDB header, whatever its name."""
+        if self.text.startswith(("<", "{")):
+            return False
+        first = next((line for line in self.lines if not line.startswith("#")), "")
+        return is_record_line(first) and not _NUMBERS.fullmatch(first)
+
+    def contains(self, word: str) -> bool:
+        """Whether a word stands anywhere in a text file; all of it may have to be read."""
+        encoding = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}.get(self.head[:2], "utf-8")
+        sought, before = word.encode(encoding), b""
+        with open(self.path, "rb") as file:
+            while block := file.read(_BLOCK):
+                if sought in before + block:
+                    return True
+                before = block[-len(sought) :]
         return False
-    section, length = struct.unpack_from("<HI", head, 8)
-    pointer, start = struct.unpack_from("<H4xI", head, 22)
-    return section == 0 and length >= 26 and pointer == 0 and start == 7
+
+    def _read(self, size: int) -> bytes:
+        if os.path.isdir(self.path):
+            raise UserError(f"{self.path}: this is a folder; give one file")
+        if not os.path.exists(self.path):
+            raise UserError(f"{self.path}: no such file; check the path")
+        try:
+            with open(self.path, "rb") as file:
+                return file.read(size)
+        except OSError as error:
+            hint = f"cannot be opened ({error.strerror}); check the path and its permissions"
+            raise UserError(f"{self.path}: {hint}") from error
 
 
-def _is_matlab_4(head: bytes) -> bool:
-    """MATLAB 4 has no magic: kind, rows, columns, 0 (real) and the length of the name that follows."""
-    if len(head) < 20:
-        return False
-    kind, rows, columns, imaginary, length = struct.unpack_from("<5i", head)
-    name = head[20 : 20 + length] if 1 < length <= 64 else b""
-    sizes = rows > 0 and columns > 0
-    return 0 <= kind < 60 and sizes and imaginary in (0, 1) and re.fullmatch(rb"[A-Za-z]\w*\0", name) is not None
-
-
-def _text_format(path: Path, head: bytes) -> Optional[str]:
-    text = _decoded(head).lstrip("\ufeff \t\r\n")
-    if text.startswith("<"):
-        with open(path, "rb") as file:
-            return _xml_format(path, _decoded(file.read(_XML_HEAD)).lstrip("\ufeff \t\r\n"))
-    if text.startswith("{"):
-        return "Kardia JSON" if _holds(path, head, '"recordedAt"') else None
-    lines = [line for line in text.splitlines() if line.strip()]
-    remarks_end = next((line for line in lines if not line.startswith("#")), "")
-    if is_record_line(remarks_end) and not _NUMBERS.fullmatch(remarks_end):
-        raise UserError(f"{path}: this is a WFDB header; give it the suffix .hea, with its signal file beside it")
-    if "\0" in text or not lines:
-        return None
-    return "table" if _TABLE_LINE.fullmatch(lines[0]) or any(map(_is_row, lines)) else None
-
-
-def _is_row(line: str) -> bool:
-    """Whether these are numbers, maybe behind a time, as they stand below remarks of any kind."""
-    cells = _SEPARATOR.split(line[:_LONGEST_ROW])[1:]
-    return any(cell.strip() for cell in cells) and all(_NUMBERS.fullmatch(cell) for cell in cells)
-
-
-def _holds(path: Path, head: bytes, word: str) -> bool:
-    """Whether a word stands anywhere in a text file: keys of JSON may stand behind all samples."""
-    encoding = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}.get(head[:2], "utf-8")
-    sought, before = word.encode(encoding), b""
-    with open(path, "rb") as file:
-        while block := file.read(_BLOCK):
-            if sought in before + block:
-                return True
-            before = block[-len(sought) :]
-    return False
+def _root_of(text: str) -> str:
+    at = 0
+    while before := _BEFORE_ROOT.match(text, at):
+        at = before.end()
+    root = _ROOT.match(text, at)
+    return root.group(1) if root else ""
 
 
 def _decoded(head: bytes) -> str:
@@ -139,13 +157,157 @@ def _decoded(head: bytes) -> str:
     return head.decode("utf-16" if utf_16 else "utf-8", errors="replace")
 
 
-def _xml_format(path: Path, text: str) -> str:
-    at = 0
-    while before := _BEFORE_ROOT.match(text, at):
-        at = before.end()
-    root = _ROOT.match(text, at)
-    kind = root.group(1) if root else ""
-    if kind.lower() not in _ROOTS:
-        said = f"XML of the kind <{shown(kind, 40)}>" if kind else "XML without a root element"
-        raise UserError(f"{path}: {said} is not supported; {_SUPPORTED}")
-    return _ROOTS[kind.lower()]
+@dataclass(frozen=True)
+class Format:
+    """A format of ECG files.
+
+    Attributes:
+        name: such as `"DICOM"`; messages and lists contain it.
+        suffixes: usual ones, with the point, in lower case. A file is recognised by its content, so they serve lists,
+            and finding what belongs to a file.
+        sniff: whether a file is of this format, from its beginning; cheap, as it is asked for all files.
+        read: (file, what the user says of it) -> its ECGs in their order; one that is read when it is asked for may
+            stand in a sequence of many. Raises a `UserError` if the file is damaged or doubtful, or something has to
+            be said or differs from what the file says. Lead names are put in order by `facts.rows_of_leads`.
+        called: how lists name it, where its name alone does not tell what to give.
+        one_person: whether several ECGs of a file are of one person where it does not say who that is.
+        belonging: (file) -> files that belong to it and are no ECGs of their own, such as its table; only for files
+            with one of the suffixes.
+        largest: (file) -> the most values that an array in it claims, without reading them.
+        imports: modules that reading imports, for processes that are to be ready.
+    """
+
+    name: str
+    suffixes: Tuple[str, ...]
+    sniff: Callable[[Beginning], bool]
+    read: Callable[[Path, Said], Sequence[Recording]]
+    called: str = ""
+    one_person: bool = True
+    belonging: Optional[Callable[[Path], Iterable[Path]]] = None
+    largest: Optional[Callable[[Path], int]] = None
+    imports: Tuple[str, ...] = ()
+
+
+def starts_with(mark: bytes) -> Callable[[Beginning], bool]:
+    """A `Format.sniff`: whether a file begins with these bytes."""
+    return lambda beginning: beginning.head.startswith(mark)
+
+
+def format_of(path: Union[str, Path]) -> Format:
+    """The format of a file, told by its content; of a WFDB record by the header that is there.
+
+    A table is only recognised as text with separators or numbers: its header decides whether it is an ECG. Other
+    people's formats are asked before it, and after all others.
+
+    Raises:
+        UserError: the file is empty, cannot be opened, or is of no supported kind.
+    """
+    beginning = Beginning(path)
+    for one in _in_order():
+        if one.sniff(beginning):
+            return one
+    raise UserError(f"{path}: {_refusal(beginning)}")
+
+
+def _in_order() -> Iterator[Format]:
+    yield from map(_object, _OURS)  # whose modules are imported when their turn comes
+    yield from _of_others()
+    yield _object(_LAST)
+
+
+@functools.lru_cache(maxsize=None)
+def our_formats() -> Tuple[Format, ...]:
+    """The formats that this package reads, in the order in which they are asked, without the table."""
+    return tuple(map(_object, _OURS))
+
+
+@functools.lru_cache(maxsize=None)
+def _object(place: str) -> Format:
+    module, name = place.split(":")
+    found: Format = getattr(importlib.import_module(f"fairseq_signals_ext.readers.{module}"), name)
+    return found
+
+
+def all_formats() -> List[Format]:
+    """All formats, ours and other people's, in the order in which they are asked; of a name the first."""
+    found: Dict[str, Format] = {}
+    for one in _in_order():
+        found.setdefault(one.name, one)
+    return list(found.values())
+
+
+def supported() -> str:
+    """The formats in words, by their names, such as `DICOM, EDF or a table`."""
+    *formats, table = all_formats()
+    names = [one.called or one.name for one in sorted(formats, key=lambda one: one.name.casefold())]
+    return f"{', '.join(names)} or {table.called}"
+
+
+def belonging_to_files(names: Iterable[str], folder: Path) -> Iterator[Path]:
+    """Files that belong to others, which their formats know by their suffix, and are no ECGs of their own.
+
+    Args:
+        names: of files.
+        folder: that they are below.
+    """
+    known = [(one.suffixes, one.belonging) for one in all_formats() if one.belonging is not None]
+    for name in names:
+        for suffixes, belonging in known:
+            if name.endswith(suffixes):
+                yield from belonging(folder / name)
+
+
+def _refusal(beginning: Beginning) -> str:
+    """What to say of a file that no format takes."""
+    if beginning.other is not None:
+        return beginning.other
+    if beginning.root is not None:
+        kind = shown(beginning.root, 40)
+        what = f"XML of the kind <{kind}>" if kind else "XML without a root element"
+        return f"{what} is not supported; give {supported()}"
+    if beginning.is_wfdb_header:
+        return "this is a WFDB header; give it the suffix .hea, with its signal file beside it"
+    return f"this kind of file is not supported; give {supported()}"
+
+
+@functools.lru_cache(maxsize=None)
+def _of_others() -> Tuple[Format, ...]:
+    from fairseq_signals_ext.plugins import from_others  # which takes some ms, so only where it is needed
+
+    return tuple(_guarded(package, one) for package, one in from_others(GROUP, Format))
+
+
+def _guarded(package: str, one: Format) -> Format:
+    """A format of another package, of which an error that it does not foresee is that of one file."""
+
+    def sniff(beginning: Beginning) -> bool:
+        try:
+            return bool(one.sniff(beginning))
+        except UserError:
+            raise
+        except Exception as error:  # whatever a foreign package raises
+            _warn_once(package, one.name, type(error).__name__)
+            return False
+
+    def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(path: Path, *more: Any) -> Any:
+            try:
+                found = function(path, *more)
+                return found if isinstance(found, (Integral, Sequence)) else list(found)
+            except (ImportError, MemoryError, UserError):
+                raise
+            except Exception as error:
+                reason = shown(without_quotes(first_line(error)))
+                hint = f"{package} cannot read it as {one.name} ({reason}); ask its authors"
+                raise UserError(f"{path}: {hint}") from error
+
+        return call
+
+    further = {name: getattr(one, name) for name in ("read", "belonging", "largest")}
+    known: Dict[str, Any] = {name: guarded(function) for name, function in further.items() if function is not None}
+    return replace(one, sniff=sniff, **known)
+
+
+@functools.lru_cache(maxsize=None)
+def _warn_once(package: str, name: str, error: str) -> None:
+    logger.warning("%s: cannot tell whether a file is %s (%s); update or remove that package", package, name, error)

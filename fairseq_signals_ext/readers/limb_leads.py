@@ -5,8 +5,7 @@ from typing import Any, List, Optional, Tuple
 
 import numpy as np
 
-from fairseq_signals_ext.readers.counts import smallest_integers
-from fairseq_signals_ext.readers.recording import Recording, StoredCounts
+from fairseq_signals_ext.readers.recording import Recording, StoredCounts, smallest_integers
 
 _I, _II = 0, 1
 _EXACT = 2.0**53

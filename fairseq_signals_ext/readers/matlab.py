@@ -21,6 +21,14 @@ _DEFLATE_RATIO = 1100  # deflate makes nothing smaller than 1/1032
 _CHUNK_UNCHECKED = 2**28  # bytes that a chunk may expand to without a look
 _MOST_CHUNKS = 10_000
 _LONGEST_TEXT = 1024  # letters
+HDF5_MARK = b"\x89HDF\r\n\x1a\n"
+_BEFORE_HDF5 = 512  # bytes of MATLAB's own before HDF5
+
+
+def is_hdf5(head: bytes) -> bool:
+    """Whether a file is HDF5, as MATLAB's version 7.3 is behind a block of its own; from its first 520 bytes."""
+    behind = head[_BEFORE_HDF5 : _BEFORE_HDF5 + len(HDF5_MARK)]
+    return head.startswith(HDF5_MARK) or (head.startswith(b"MATLAB") and behind == HDF5_MARK)
 
 
 class MatFile:
@@ -33,7 +41,7 @@ class MatFile:
         others: names of what is neither, such as cells.
     """
 
-    def __init__(self, path: Path, is_hdf5: bool) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         self.shapes: Dict[str, Tuple[int, ...]] = {}
         self.texts: Set[str] = set()
@@ -41,7 +49,6 @@ class MatFile:
         self._hdf5_names: Dict[str, str] = {}
         self._hdf5: Any = None
         self._binary: Optional[BinaryMat] = None
-        self._is_hdf5 = is_hdf5
 
     @property
     def is_of_matlab(self) -> bool:
@@ -55,7 +62,9 @@ class MatFile:
 
     def __enter__(self) -> "MatFile":
         try:
-            if self._is_hdf5:
+            with open(self.path, "rb") as file:
+                head = file.read(_BEFORE_HDF5 + len(HDF5_MARK))
+            if is_hdf5(head):
                 self._open_hdf5()
             else:
                 self._binary = BinaryMat(self.path)

@@ -8,7 +8,6 @@ from typing import Iterator, List, Optional, Sequence
 import numpy as np
 
 from fairseq_signals_ext.errors import NotSaidError, UserError
-from fairseq_signals_ext.readers.counts import signal_and_counts
 from fairseq_signals_ext.readers.facts import (
     LEADS_OPTION,
     RATE_OPTION,
@@ -18,7 +17,8 @@ from fairseq_signals_ext.readers.facts import (
     rows_of_leads,
     shown,
 )
-from fairseq_signals_ext.readers.recording import Recording
+from fairseq_signals_ext.readers.formats import Beginning, Format, Said
+from fairseq_signals_ext.readers.recording import Recording, signal_and_counts
 from fairseq_signals_ext.readers.single_lead import single_lead_layout
 from fairseq_signals_ext.readers.sizes import check_values
 from fairseq_signals_ext.readers.table_layout import STAMP, Layout, as_shown, cells_of, head_of, layout_of
@@ -29,14 +29,15 @@ _MOST_COLUMNS = 1000
 _EMPTY_CELL = {mark: re.compile(rf"(?:^|{mark})[ ]*(?:-[ ]*)?(?:{mark}|\r?\n?$)") for mark in ",;\t"}
 _SECONDS = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": 1e-3, "msec": 1e-3, "milliseconds": 1e-3}
 _COLUMN = re.compile(r"column ([0-9]+)")  # in what numpy says of a cell
+_LINE = re.compile(r"[^,;\t]*[,;\t].*|#?[\w\s.()\[\]/+-]{1,24}")  # a separator, or one short name or number
+_NUMBERS = re.compile(r"[\d.eE+\s-]*")
+_SEPARATOR, _LONGEST_ROW = re.compile(r"[,;\t]"), 1000
 _HALF_A_DAY = 43200.0  # s
 _LAST_DAY = date(9000, 1, 1).toordinal()
 _LIKELY_RATES = (50.0, 10000.0)  # Hz; a factor below 1000, so that of seconds and ms at most one fits
 
 
-def read_table(
-    path: Path, sample_rate: Optional[float] = None, leads: Optional[Sequence[str]] = None, unit: Optional[str] = None
-) -> Recording:
+def read_table(path: Path, said: Said) -> List[Recording]:
     """Read a table with a row a sample, columns separated by comma, semicolon or tab (with decimal commas as well).
 
     A header names the leads, in any order and case, each with its unit if it likes (`I (uV)`, `V1 [mV]`, `aVR_mV`), or
@@ -50,14 +51,18 @@ def read_table(
 
     Args:
         path: the file.
-        sample_rate: Hz, for a table without a time column.
-        leads: names of the columns in their order, for a table without a header.
-        unit: a voltage, for columns that do not say it; mV is assumed if not all values are integers.
+        said: the sample rate, for a table without a time column; names of the columns in their order, for a table
+            without a header; and a voltage, for columns without one, while mV is assumed if not all values are
+            integers.
+
+    Returns:
+        The one recording.
 
     Raises:
         UserError: a row has a missing, an additional or no numeric value, no column is a lead or two are the same,
             the time steps are not even, or something that has to be given is missing.
     """
+    sample_rate, leads, unit = said
     encoding, lines = head_of(path)
     layout = single_lead_layout(encoding, lines) or layout_of(encoding, lines)
     if not layout.names and leads is None:
@@ -88,7 +93,7 @@ def read_table(
     scale = [_millivolts(path, pairs[row][1], unit, samples) for row in rows.values()]
     signal, stored = signal_and_counts(samples, scale, [0.0] * len(scale))
     has_units = unit is not None or all(pairs[row][1] for row in rows.values())
-    return Recording(
+    recording = Recording(
         record_id=path.stem,
         physical=signal,
         leads=tuple(rows),
@@ -97,6 +102,7 @@ def read_table(
         assumed=() if has_units else ("unit",),
         start_time=layout.start_time or _first_time(lines[layout.skipped :], layout),
     )
+    return [recording]
 
 
 def _numbers(path: Path, layout: Layout, columns: List[int]) -> np.ndarray:
@@ -249,3 +255,22 @@ def _millivolts(path: Path, said: Optional[str], given: Optional[str], samples: 
     if factor is None:
         raise UserError(f"{path}: the unit {shown(said or given)!r} is no voltage; write mV, uV, nV or V")
     return factor
+
+
+def _is_table(beginning: Beginning) -> bool:
+    if not beginning.lines or "\0" in beginning.text or beginning.text.startswith(("<", "{")):
+        return False
+    lines = beginning.lines
+    is_likely = _LINE.fullmatch(lines[0]) is not None or any(map(_is_row, lines))
+    return is_likely and not beginning.is_wfdb_header
+
+
+def _is_row(line: str) -> bool:
+    """Whether these are numbers, maybe behind a time, as they stand below remarks of any kind."""
+    cells = _SEPARATOR.split(line[:_LONGEST_ROW])[1:]
+    return any(cell.strip() for cell in cells) and all(_NUMBERS.fullmatch(cell) for cell in cells)
+
+
+TABLE = Format(
+    "table", (".csv", ".tsv", ".txt"), _is_table, read_table, "a table (.csv) with lead names", one_person=False
+)

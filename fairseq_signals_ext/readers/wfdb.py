@@ -2,17 +2,18 @@
 
 import os
 from pathlib import Path
-from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 import numpy as np
 
 from fairseq_signals_ext.errors import NotSaidError, UserError
 from fairseq_signals_ext.files import walk_files
 from fairseq_signals_ext.leads import LEADS
-from fairseq_signals_ext.readers.facts import millivolts, rows_of_leads, shown, start_of
+from fairseq_signals_ext.readers.facts import agreed_rate, millivolts, rows_of_leads, shown, start_of
+from fairseq_signals_ext.readers.formats import Beginning, Format, Said
 from fairseq_signals_ext.readers.recording import Recording, StoredCounts
-from fairseq_signals_ext.readers.wfdb_claims import checked_frames, checked_segments, read_header
-from fairseq_signals_ext.readers.wfdb_header import Header, Segment, Signal
+from fairseq_signals_ext.readers.wfdb_claims import MOST_BYTES, checked_frames, checked_segments, read_header
+from fairseq_signals_ext.readers.wfdb_header import Header, Segment, Signal, named_files
 from fairseq_signals_ext.readers.wfdb_remarks import facts_of
 from fairseq_signals_ext.readers.wfdb_samples import invalid_count, read_counts
 
@@ -175,3 +176,52 @@ def _has_leads(file: str, header: Header) -> bool:
     except NotSaidError:
         return False
     return True
+
+
+def header_of(path: Union[str, Path]) -> Optional[str]:
+    """The `.hea` file that a path stands for, if it stands for a WFDB record."""
+    text = os.fspath(path)
+    stem, suffix = os.path.splitext(text)
+    if suffix == ".hea":
+        return text
+    if suffix in (".dat", ".mat") and os.path.isfile(stem + ".hea"):
+        return stem + ".hea"
+    return text + ".hea" if not os.path.exists(text) and os.path.isfile(text + ".hea") else None
+
+
+def files_of(header: Path) -> Set[Path]:
+    """Files that belong to a WFDB header: its signals, or the headers of its segments."""
+    try:
+        if header.stat().st_size > MOST_BYTES:  # reading the record will tell
+            return set()
+        content = header.read_bytes()
+    except OSError:  # as well
+        return set()
+    found = {(header.parent / name).resolve() for name in named_files(content)}
+    return found - {header.resolve()}
+
+
+def _is_record(beginning: Beginning) -> bool:
+    return header_of(beginning.path) is not None
+
+
+def _read(path: Path, said: Said) -> List[Recording]:
+    header = header_of(path) or os.fspath(path)
+    if said.unit is not None:
+        raise UserError(f"{header}: a WFDB header says its units; leave the unit out")
+    recording = read_wfdb(header)
+    agreed_rate(header, recording.sample_rate, said.sample_rate)
+    if said.leads is not None:
+        rows_of_leads([LEADS[lead] for lead in recording.leads], header, said.leads)
+    return [recording]
+
+
+WFDB = Format(
+    "WFDB",
+    (".hea",),
+    _is_record,
+    _read,
+    "WFDB (.hea together with its .dat or .mat)",
+    belonging=files_of,
+    imports=("soundfile",),
+)

@@ -2,7 +2,9 @@
 
 import base64
 import hashlib
+from html import escape
 
+from fairseq_signals_ext.readers.formats import supported
 from fairseq_signals_ext.serving.answers import NOTE
 
 _STYLE = """
@@ -267,8 +269,7 @@ PAGE = f"""<!DOCTYPE html>
 <div id="drop">
 <label for="files">Drop ECG files here, or choose them</label>
 <p><input id="files" type="file" multiple aria-describedby="kinds"></p>
-<p id="kinds" class="hint">WFDB (.hea together with its .dat or .mat), DICOM, SCP-ECG, MUSE, Philips or Mortara XML,
-HL7 aECG, EDF, ISHNE, MFER, Kardia JSON, .mat, .npy, .csv; several files are taken one after the other.</p>
+<p id="kinds" class="hint">{escape(supported())}; several files are taken one after the other.</p>
 </div>
 <p><input id="anonymous" type="checkbox"> <label for="anonymous" class="choice">Reports say nothing of who the patient
 is</label></p>

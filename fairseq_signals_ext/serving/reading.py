@@ -3,22 +3,20 @@
 This runs in a process of its own, see `readers`, so it needs what reading needs and no more.
 """
 
-import math
 from pathlib import Path
 from typing import NamedTuple, Optional, Set
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.readers import Recording, read_ecg
 from fairseq_signals_ext.readers.facts import shown
-from fairseq_signals_ext.readers.formats import format_of
-from fairseq_signals_ext.readers.matlab import MatFile
+from fairseq_signals_ext.readers.formats import format_of, our_formats
 from fairseq_signals_ext.readers.wfdb_claims import read_header
 from fairseq_signals_ext.readers.wfdb_header import has_segments
 from fairseq_signals_ext.serving.limits import Limits, UploadError
 from fairseq_signals_ext.serving.upload import Upload
 
 # that readers import when they need them, and a process in advance
-MODULES = ("fairseq_signals_ext.readers.clinical", "ecgdatakit.parsing", "pydicom", "h5py", "soundfile")
+MODULES = tuple(dict.fromkeys(module for one in our_formats() for module in one.imports))
 _ONE = "send one recording at a time"
 
 
@@ -108,13 +106,11 @@ def _check_headers(upload: Upload, main: Path, limits: Limits) -> None:
 
 def _check_kind(path: Path, limits: Limits) -> None:
     try:
-        kind = format_of(path)
+        found = format_of(path)
     except UserError as error:
         raise UploadError(str(error), 415 if path.stat().st_size else 422) from None
-    if kind.startswith("MATLAB"):
-        with MatFile(path, is_hdf5=kind == "MATLAB 7.3") as file:
-            if max(map(math.prod, file.shapes.values()), default=0) > limits.samples:
-                raise _too_many_samples(path, limits)
+    if found.largest is not None and found.largest(path) > limits.samples:
+        raise _too_many_samples(path, limits)
 
 
 def _too_many_samples(path: Path, limits: Limits) -> UploadError:

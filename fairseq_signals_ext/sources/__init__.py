@@ -1,32 +1,67 @@
-"""Collections of recordings: which files they have, and what their tables say of them. One module a kind."""
+"""Collections of recordings: which files they have, and what their tables say of them.
 
+A kind of source is one module here that describes itself as `KIND`, or an object of another package, announced as an
+entry point of the group `fairseq_signals_ext.sources`.
+"""
+
+import functools
 import importlib
+import pkgutil
 from pathlib import Path
-from typing import Dict, Optional, Union
+from typing import Dict, Iterator, Optional, Union
 
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.sources.source import Item, Source, SourceOptions
+from fairseq_signals_ext.errors import UserError, first_line, without_quotes
+from fairseq_signals_ext.sources.source import READING, TABLE, Item, Source, SourceKind, SourceOptions
 
-__all__ = ["KINDS", "Item", "Source", "SourceOptions", "open_source"]
+__all__ = ["Item", "Kinds", "Source", "SourceKind", "SourceOptions", "find_kind", "open_source", "our_kinds"]
 
-# kind of source: what its folder holds; the work is in the module of that name
-KINDS: Dict[str, str] = {
-    "code15": "CODE-15%: exams.csv and exams_part*.hdf5",
-    "files": "any mixture of ECG files, recognised by their content",
-    "mimic_iv_ecg": "MIMIC-IV-ECG: record_list.csv, machine_measurements.csv and files/",
-    "muse": "GE MUSE XML files",
-    "physionet2021": "PhysioNet/CinC Challenge 2021: SOURCE/g*/X.hea and .mat, nested or flat",
-    "ptbxl": "PTB-XL: ptbxl_database.csv and records500/ or records100/",
-    "wfdb": "WFDB records (.hea)",
-}
-_WITHOUT_TABLES = ("files", "muse", "wfdb")
+GROUP = "fairseq_signals_ext.sources"
+
+
+@functools.lru_cache(maxsize=None)
+def our_kinds() -> Dict[str, SourceKind]:
+    """The kinds of this package, by name: of each module here that has one."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    modules = (importlib.import_module(f"{__name__}.{name}") for name in names)
+    kinds = (getattr(module, "KIND", None) for module in modules)
+    return {kind.name: kind for kind in kinds if kind is not None}
+
+
+@functools.lru_cache(maxsize=None)
+def _of_others() -> Dict[str, "tuple[str, SourceKind]"]:
+    """Name of a kind -> the package that it is of, and the kind; a name of ours stays ours."""
+    from fairseq_signals_ext.plugins import from_others  # which takes some ms, so only where it is needed
+
+    found = from_others(GROUP, SourceKind)
+    return {kind.name: (package, kind) for package, kind in reversed(found) if kind.name not in our_kinds()}
+
+
+class Kinds:
+    """Names of all kinds, ours and other people's, which are looked for when one is asked for that is not ours."""
+
+    def __contains__(self, name: object) -> bool:
+        return name in our_kinds() or name in _of_others()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted([*our_kinds(), *_of_others()]))
+
+
+def find_kind(name: str) -> SourceKind:
+    """The kind of source of this name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in Kinds():
+        raise UserError(f"{name}: no such kind of source; use one of {', '.join(Kinds())}")
+    return our_kinds()[name] if name in our_kinds() else _of_others()[name][1]
 
 
 def open_source(kind: str, folder: Union[str, Path], options: Optional[SourceOptions] = None) -> Source:
     """The recordings of a folder, in the order in which they will be numbered; nothing is read but tables and names.
 
     Args:
-        kind: one of `KINDS`.
+        kind: name of the kind, one of `Kinds()`.
         folder: that holds the collection.
         options: see `SourceOptions`.
 
@@ -34,14 +69,20 @@ def open_source(kind: str, folder: Union[str, Path], options: Optional[SourceOpt
         UserError: no such kind or folder, options that this kind does not take, a table that is missing or wrong, or no
             recordings.
     """
-    if kind not in KINDS:
-        raise UserError(f"{kind}: no such kind of source; use one of {', '.join(KINDS)}")
+    found = find_kind(kind)
     if not Path(folder).is_dir():
         raise UserError(f"{folder}: no such folder; give the folder that holds the recordings")
     options = options or SourceOptions()
-    if options.table is not None and kind not in _WITHOUT_TABLES:
+    if options.table is not None and TABLE not in found.takes:
         raise UserError(f"{options.table}: {kind} has tables of its own; leave this one out, or prepare it as 'files'")
-    if kind != "files" and (options.sample_rate, options.unit, options.leads) != (None, None, None):
+    if any(getattr(options, name) is not None for name in READING if name not in found.takes):
         raise UserError(f"{folder}: the files of {kind} say their rate, unit and leads; leave these out")
-    module = importlib.import_module(f"fairseq_signals_ext.sources.{kind}")
-    return module.open_source(Path(folder), options)
+    if kind in our_kinds():
+        return found.open(Path(folder), options)
+    try:
+        return found.open(Path(folder), options)
+    except (ImportError, UserError):
+        raise
+    except Exception as error:  # whatever a foreign package raises
+        package, reason = _of_others()[kind][0], f"{type(error).__name__}: {without_quotes(first_line(error))}"
+        raise UserError(f"{folder}: {package} cannot open it as {kind} ({reason}); ask its authors") from error

@@ -14,7 +14,7 @@ from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.readers import Recording
 from fairseq_signals_ext.readers.facts import shown
 from fairseq_signals_ext.sources.record_table import number, patient, read_csv
-from fairseq_signals_ext.sources.source import Item, Source, SourceOptions
+from fairseq_signals_ext.sources.source import Item, Source, SourceKind, SourceOptions
 
 WHERE = "get exams.csv and exams_part*.zip from doi:10.5281/zenodo.4916206 and unpack them into one folder"
 
@@ -102,3 +102,6 @@ def read_exam(folder: Path, item: Item) -> Recording:
         raise UserError(f"{folder / item.name}: all its samples are zero")
     signal = np.ascontiguousarray(tracing[used[0] : used[-1] + 1].T)
     return Recording(exam, signal, tuple(range(len(LEADS))), SAMPLE_RATE)
+
+
+KIND = SourceKind("code15", "CODE-15%: exams.csv and exams_part*.hdf5", open_source, where=WHERE)

@@ -5,7 +5,6 @@ The address is that of `wfdb.set_db_index_url`, so that a mirror can be used.
 
 import contextlib
 import functools
-import importlib
 import posixpath
 import re
 import time
@@ -15,7 +14,7 @@ from typing import Any, Callable, Iterator, Sequence
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.files import atomic
 from fairseq_signals_ext.readers.facts import shown
-from fairseq_signals_ext.sources import KINDS
+from fairseq_signals_ext.sources import find_kind
 
 # wfdb keeps no more open to a server, in order not to overload it
 _CONNECTIONS = 2
@@ -31,7 +30,7 @@ def download(kind: str, folder: Path, rate: float = 500.0) -> None:
     A file that is there and has the size that it has on the server is kept; any other is fetched, and appears whole.
 
     Args:
-        kind: one of `sources.KINDS` with a home on PhysioNet.
+        kind: name of a kind of source with a home on PhysioNet.
         folder: it is made if need be.
         rate: Hz that is wanted, where a collection comes in several.
 
@@ -39,18 +38,14 @@ def download(kind: str, folder: Path, rate: float = 500.0) -> None:
         UserError: the kind has to be got elsewhere, the server cannot be reached, refuses a file or does not have it,
             its lists name files outside the folder, or a file cannot be written.
     """
-    if kind not in KINDS:
-        raise UserError(f"{kind}: no such kind of source; use one of {', '.join(KINDS)}")
-    module = importlib.import_module(f"fairseq_signals_ext.sources.{kind}")
-    if not hasattr(module, "DATABASE"):
-        where = getattr(module, "WHERE", "it stands for files of your own; leave --download out")
-        raise UserError(f"{kind}: cannot be downloaded from here; {where}")
-    database, tables, suffixes = module.DATABASE
-    is_wanted = getattr(module, "is_wanted", lambda record, rate: True)
-    with _told(kind, database, Path(folder)):
-        records = [record for record in _records(database) if is_wanted(record, rate)]
-        files = [*tables, *(record + suffix for record in records for suffix in suffixes)]
-        _fetch_all(database, list(dict.fromkeys(files)), Path(folder))
+    found = find_kind(kind)
+    database = found.database
+    if database is None:
+        raise UserError(f"{kind}: cannot be downloaded from here; {found.where}")
+    with _told(kind, database.name, Path(folder)):
+        records = [record for record in _records(database.name) if database.is_wanted(record, rate)]
+        files = [*database.tables, *(record + suffix for record in records for suffix in database.suffixes)]
+        _fetch_all(database.name, list(dict.fromkeys(files)), Path(folder))
 
 
 def _records(database: str, below: str = "") -> Iterator[str]:

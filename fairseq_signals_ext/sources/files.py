@@ -1,27 +1,22 @@
 """Any mixture of ECG files, recognised by their content, with an optional table of what is known of them.
 
-Every file is an item, so that one which is no ECG is rejected with the reason and nothing is left out in silence; the
-signal files that WFDB headers name belong to these.
+Every file is an item, so that one which is no ECG is rejected with the reason and nothing is left out in silence; what
+formats say that belongs to a file is none, such as the signal files that WFDB headers name.
 """
 
 from pathlib import Path
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.files import PLAN_NAME, walk_files
-from fairseq_signals_ext.readers.batches import table_beside
+from fairseq_signals_ext.readers.formats import belonging_to_files
 from fairseq_signals_ext.sources.record_table import with_table
-from fairseq_signals_ext.sources.source import Item, Source, SourceOptions, read_file
-from fairseq_signals_ext.sources.wfdb import files_of
-
-_BATCHES = (".npy", ".h5", ".hdf5")
+from fairseq_signals_ext.sources.source import READING, TABLE, Item, Source, SourceKind, SourceOptions, read_file
 
 
 def open_source(folder: Path, options: SourceOptions) -> Source:
     """All files below the folder, by name, apart from hidden ones, the table, and what a preparation left there."""
     present = [name for name in sorted(walk_files(folder, without=PLAN_NAME)) if not _is_hidden(name)]
-    belonging = {file for name in present if name.endswith(".hea") for file in files_of(folder / name)}
-    tables = (table_beside(folder / name) for name in present if name.endswith(_BATCHES))
-    belonging |= {table.resolve() for table in tables if table is not None}
+    belonging = {file.resolve() for file in belonging_to_files(present, folder)}
     if options.table is not None:
         belonging.add(options.table.resolve())
     names = [name for name in present if _is_file(folder / name) and (folder / name).resolve() not in belonging]
@@ -40,3 +35,6 @@ def _is_file(path: Path) -> bool:
 
 def _is_hidden(name: str) -> bool:
     return any(part.startswith(".") for part in name.split("/"))
+
+
+KIND = SourceKind("files", "any mixture of ECG files, recognised by their content", open_source, (TABLE, *READING))

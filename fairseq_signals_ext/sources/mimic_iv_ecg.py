@@ -8,9 +8,7 @@ from typing import Any, Dict, List
 
 from fairseq_signals_ext.readers.wfdb import find_wfdb
 from fairseq_signals_ext.sources.record_table import patient, read_csv, text, texts, time
-from fairseq_signals_ext.sources.source import Item, Source, SourceOptions, read_file
-
-DATABASE = ("mimic-iv-ecg/1.0", ("record_list.csv", "machine_measurements.csv"), (".hea", ".dat"))
+from fairseq_signals_ext.sources.source import Database, Item, Source, SourceKind, SourceOptions, read_file
 
 _RECORDS, _MEASUREMENTS = "record_list.csv", "machine_measurements.csv"
 
@@ -47,3 +45,11 @@ def _facts(path: Path, row: Dict[str, Any], measured: Dict[str, Any]) -> Dict[st
         "start_time": time(row["ecg_time"], f"{path}: study {row['study_id']}: ecg_time"),
         "statements": texts([value for name, value in measured.items() if name.startswith("report_")]),
     }
+
+
+KIND = SourceKind(
+    "mimic_iv_ecg",
+    "MIMIC-IV-ECG: record_list.csv, machine_measurements.csv and files/",
+    open_source,
+    database=Database("mimic-iv-ecg/1.0", (_RECORDS, _MEASUREMENTS), (".hea", ".dat")),
+)

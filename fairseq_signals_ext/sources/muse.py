@@ -5,7 +5,7 @@ from pathlib import Path
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.files import walk_files
 from fairseq_signals_ext.sources.record_table import with_table
-from fairseq_signals_ext.sources.source import Item, Source, SourceOptions, read_file
+from fairseq_signals_ext.sources.source import TABLE, Item, Source, SourceKind, SourceOptions, read_file
 
 
 def open_source(folder: Path, options: SourceOptions) -> Source:
@@ -15,3 +15,6 @@ def open_source(folder: Path, options: SourceOptions) -> Source:
         raise UserError(f"{folder}: no .xml file here or below; give the folder that holds the exported ECGs")
     items = with_table([Item(name) for name in names], options.table)
     return Source(options.name or folder.resolve().name, folder, items, read_file)
+
+
+KIND = SourceKind("muse", "GE MUSE XML files", open_source, (TABLE,))

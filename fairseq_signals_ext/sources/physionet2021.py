@@ -8,10 +8,8 @@ import re
 from pathlib import Path
 from typing import List
 
-from fairseq_signals_ext.sources.source import Item, Source, SourceOptions, read_file
+from fairseq_signals_ext.sources.source import Database, Item, Source, SourceKind, SourceOptions, read_file
 from fairseq_signals_ext.sources.wfdb import find_records
-
-DATABASE = ("challenge-2021/1.0.3", (), (".hea", ".mat"))
 
 _GROUP = re.compile(r"g\d+")
 
@@ -26,3 +24,11 @@ def open_source(folder: Path, options: SourceOptions) -> Source:
         part = next((one for one in reversed(folders) if not _GROUP.fullmatch(one)), above.parent.name)
         items.append(Item(name, source=part))
     return Source(options.name or "physionet2021", folder, items, read_file, notes=notes)
+
+
+KIND = SourceKind(
+    "physionet2021",
+    "PhysioNet/CinC Challenge 2021: SOURCE/g*/X.hea and .mat, nested or flat",
+    open_source,
+    database=Database("challenge-2021/1.0.3", (), (".hea", ".mat")),
+)

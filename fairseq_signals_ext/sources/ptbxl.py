@@ -7,9 +7,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.readers.wfdb import find_wfdb
 from fairseq_signals_ext.sources.record_table import number, patient, read_csv, text, texts, time
-from fairseq_signals_ext.sources.source import Item, Source, SourceOptions, read_file
-
-DATABASE = ("ptb-xl/1.0.3", ("ptbxl_database.csv", "scp_statements.csv"), (".hea", ".dat"))
+from fairseq_signals_ext.sources.source import Database, Item, Source, SourceKind, SourceOptions, read_file
 
 _TABLE = "ptbxl_database.csv"
 _FIRST_COLUMNS = (
@@ -21,7 +19,7 @@ _OVER_89, _OLDEST = 300, 90.0
 _SEX: Dict[Optional[float], str] = {0: "male", 1: "female"}
 
 
-def is_wanted(record: str, rate: float) -> bool:
+def _is_wanted(record: str, rate: float) -> bool:
     """Whether a record of the data set is of use for a rate (Hz): each is there at 500 and at 100 Hz."""
     return record.startswith("records100/" if rate <= 100 else "records500/")
 
@@ -74,3 +72,11 @@ def _codes(path: Path, row: Dict[str, Any]) -> Tuple[str, ...]:
             f"{path}: ecg_id {row['ecg_id']}: scp_codes {row['scp_codes']!r:.60} is no list of codes; "
             "get the file again"
         ) from error
+
+
+KIND = SourceKind(
+    "ptbxl",
+    "PTB-XL: ptbxl_database.csv and records500/ or records100/",
+    open_source,
+    database=Database("ptb-xl/1.0.3", (_TABLE, "scp_statements.csv"), (".hea", ".dat"), _is_wanted),
+)

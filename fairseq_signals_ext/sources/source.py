@@ -16,8 +16,8 @@ from fairseq_signals_ext.readers.formats import format_of
 
 # what ends the name of an ECG that is not the first of its file
 _NUMBERED = re.compile(r"(.+)#([1-9]\d{0,8})", re.DOTALL)
-# formats of data sets, in which the ECGs of a file are those of several persons
-_OF_STRANGERS = ("NumPy", "MATLAB", "MATLAB 7.3", "HDF5", "table")
+# attributes of `SourceOptions` that not all kinds of source take
+TABLE, READING = "table", ("sample_rate", "unit", "leads")
 # what a table knows of a file's first ECG, which is another of a later one
 _OF_FIRST = ("start_time",)
 
@@ -67,7 +67,7 @@ def split_number(name: str) -> Optional[Tuple[str, int]]:
 
 def one_person(path: Path) -> bool:
     """Whether several ECGs of one file are of one person where it does not say who that is, by its format."""
-    return format_of(path) not in _OF_STRANGERS
+    return format_of(path).one_person
 
 
 def read_file(folder: Path, item: Item) -> Recording:
@@ -108,6 +108,44 @@ class Source:
     read: Callable[[Path, Item], Recording]
     own_patients: bool = False
     notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Database:
+    """Where PhysioNet has a collection.
+
+    Attributes:
+        name: with its version, as `ptb-xl/1.0.3`.
+        tables: files beside its records.
+        suffixes: of the files of a record.
+        is_wanted: (record, Hz that is wanted) -> whether it is of use, where a collection comes in several rates.
+    """
+
+    name: str
+    tables: Sequence[str]
+    suffixes: Sequence[str]
+    is_wanted: Callable[[str, float], bool] = lambda record, rate: True
+
+
+@dataclass(frozen=True)
+class SourceKind:
+    """A kind of source, as it describes itself.
+
+    Attributes:
+        name: on the command line.
+        holds: what its folder holds, in one line of help.
+        open: (folder, what the user says) -> its recordings, or `UserError`; nothing is read but tables and names.
+        takes: what a user can say, of `TABLE` and `READING`.
+        database: where `--download` gets it; None: it cannot.
+        where: how to get it otherwise, for a message.
+    """
+
+    name: str
+    holds: str
+    open: "Callable[[Path, SourceOptions], Source]"
+    takes: Tuple[str, ...] = ()
+    database: Optional[Database] = None
+    where: str = "it stands for files of your own; leave --download out"
 
 
 @dataclass(frozen=True)

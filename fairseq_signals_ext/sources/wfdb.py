@@ -4,11 +4,9 @@ from pathlib import Path
 from typing import Iterable, List, Set, Tuple
 
 from fairseq_signals_ext.files import walk_files
-from fairseq_signals_ext.readers.wfdb import find_wfdb
-from fairseq_signals_ext.readers.wfdb_claims import MOST_BYTES
-from fairseq_signals_ext.readers.wfdb_header import named_files
+from fairseq_signals_ext.readers.wfdb import files_of, find_wfdb
 from fairseq_signals_ext.sources.record_table import with_table
-from fairseq_signals_ext.sources.source import Item, Source, SourceOptions, read_file
+from fairseq_signals_ext.sources.source import TABLE, Item, Source, SourceKind, SourceOptions, read_file
 
 _SIGNALS = (".dat", ".mat")
 
@@ -59,13 +57,4 @@ def _files_of_all(headers: Iterable[Path]) -> Set[Path]:
     return {file for header in headers for file in files_of(header)}
 
 
-def files_of(header: Path) -> Set[Path]:
-    """Files that belong to a WFDB header: its signals, or the headers of its segments."""
-    try:
-        if header.stat().st_size > MOST_BYTES:  # reading the record will tell
-            return set()
-        content = header.read_bytes()
-    except OSError:  # as well
-        return set()
-    found = {(header.parent / name).resolve() for name in named_files(content)}
-    return found - {header.resolve()}
+KIND = SourceKind("wfdb", "WFDB records (.hea)", open_source, (TABLE,))

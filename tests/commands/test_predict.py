@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from made_up import made_up_counts, write_shards
 from made_up_checkpoints import LABELS, saved_checkpoint
+from made_up_wfdb import write_wfdb
 
 import fairseq_signals_ext
 from fairseq_signals_ext.cli import main
@@ -145,17 +146,12 @@ def test_what_is_said_of_files_is_not_what_would_be_assumed(checkpoint, tmp_path
 
 
 def test_the_same_ecg_in_four_formats(ecg_data, golden_folder, tmp_path):
-    import wfdb
-
     dicom = ecg_data / "formats" / "dicom_12lead_1000hz.dcm"
     recording = read_ecg(dicom)
     signal, rate = recording.signal, recording.sample_rate
     names = ["I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6"]
     write_dicom(tmp_path / "own.dcm", signal, rate, dicom)
-    wfdb.wrsamp(
-        *("ecg", rate, ["mV"] * 12, names[::-1]),
-        **{"p_signal": signal.T[:, ::-1], "fmt": ["16"] * 12, "write_dir": str(tmp_path)},
-    )
+    write_wfdb(tmp_path / "ecg", leads=names[::-1], rate=rate, gain=None, p_signal=signal.T[:, ::-1])
     np.save(tmp_path / "ecg.npy", signal.astype(np.float32))
     pd.DataFrame(signal.T, columns=names).to_csv(tmp_path / "ecg.csv", index=False)
     files = [dicom, *(tmp_path / name for name in ("own.dcm", "ecg.hea", "ecg.npy", "ecg.csv"))]

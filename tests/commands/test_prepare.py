@@ -3,11 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-import wfdb
+from made_up_wfdb import write_wfdb
 from running import script
 
 from fairseq_signals_ext.commands.prepare import main
-from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.readers import read_ecg
 
 
@@ -18,17 +17,7 @@ def write_records(folder, number=10, invalid=()):
         counts = rng.integers(-2000, 2000, (100, 12))
         if record in invalid:
             counts[7, 2] = -32768
-        wfdb.wrsamp(
-            f"r{record}",
-            fs=500,
-            units=["mV"] * 12,
-            sig_name=list(LEADS),
-            d_signal=counts,
-            fmt=["16"] * 12,
-            adc_gain=[1000.0] * 12,
-            baseline=[0] * 12,
-            write_dir=str(folder),
-        )
+        write_wfdb(folder / f"r{record}", counts.T)
     return folder
 
 

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-import wfdb
+from made_up_wfdb import write_wfdb
 from running import script
 
 from fairseq_signals_ext.commands.verify import main
@@ -34,18 +34,8 @@ def write_source(folder, count, leads, rate, seconds):
         signal = (beats(seconds * rate, rate, len(leads)) * 1000 + number).round().astype(int)
         if number == count - 1:
             signal[:, -1] = 0
-        wfdb.wrsamp(
-            f"r{number}",
-            fs=rate,
-            units=["mV"] * len(leads),
-            sig_name=list(leads),
-            d_signal=signal,
-            fmt=["16"] * len(leads),
-            adc_gain=[1000.0] * len(leads),
-            baseline=[0] * len(leads),
-            comments=[f"Patient: p{number // 2}"],
-            write_dir=str(folder),
-        )
+        comments = [f"Patient: p{number // 2}"]
+        write_wfdb(folder / f"r{number}", signal.T, leads, rate=rate, comments=comments)
     names = ["file,record_id", *(f'r{number}.hea,"{HOSTILE}{number}"' for number in range(count))]
     (folder / "names.csv").write_text("\n".join(names) + "\n")
 

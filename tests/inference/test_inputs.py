@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_up import made_up_counts, write_mat, write_shards
+from made_up_wfdb import write_wfdb
 
 from fairseq_signals_ext.commands.prepare import main as prepare_command
 from fairseq_signals_ext.errors import UserError
@@ -15,12 +16,8 @@ from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.readers import read_ecg
 
 
-def write_wfdb(folder, name, seed=0, samples=1000):
-    counts = made_up_counts(np.random.default_rng(seed), samples)
-    counts.T.astype("<i2").tofile(folder / f"{name}.dat")
-    lines = [f"{name} 12 500 {samples}", *(f"{name}.dat 16 1000/mV 16 0 0 0 0 {lead}" for lead in LEADS)]
-    (folder / f"{name}.hea").write_text("\n".join(lines) + "\n")
-    return folder / f"{name}.hea"
+def write_record(folder, name, seed=0, samples=1000):
+    return write_wfdb(folder / name, made_up_counts(np.random.default_rng(seed), samples))
 
 
 def names(inputs):
@@ -30,7 +27,7 @@ def names(inputs):
 def test_files_are_taken_in_their_order_and_signal_files_belong_to_headers(tmp_path):
     """As a shell expands `records/*`."""
     for number in (2, 1):
-        write_wfdb(tmp_path, f"r{number}", number)
+        write_record(tmp_path, f"r{number}", number)
     np.save(tmp_path / "a.npy", made_up_counts(np.random.default_rng(0), 1000))
     given = sorted(tmp_path.iterdir())
     inputs = find_inputs(given, sample_rate=500, unit="uV")
@@ -59,15 +56,15 @@ def test_segments_are_read_with_their_record_only(tmp_path):
 
 def test_a_folder_stands_for_every_file_below_it(tmp_path):
     (tmp_path / "below" / ".hidden").mkdir(parents=True)
-    write_wfdb(tmp_path / "below", "r")
-    write_wfdb(tmp_path / "below" / ".hidden", "h")
+    write_record(tmp_path / "below", "r")
+    write_record(tmp_path / "below" / ".hidden", "h")
     (tmp_path / "notes.txt").write_text("no ECG, and not left out in silence")
     assert names(find_inputs([tmp_path])) == [str(tmp_path / name) for name in ("below/r.hea", "notes.txt")]
 
 
 def test_what_is_said_of_files_holds_where_they_do_not_say_it(tmp_path):
     """The WFDB record says its own rate, and 250 Hz is no contradiction."""
-    write_wfdb(tmp_path, "r")
+    write_record(tmp_path, "r")
     np.save(tmp_path / "two.npy", made_up_counts(np.random.default_rng(0), 1000, 2))
     inputs = find_inputs([tmp_path / "r.hea", tmp_path / "two.npy"], sample_rate=250, leads="II,V1", unit="uV")
     assert [inputs.recording(number).sample_rate for number in (0, 1)] == [500, 250]
@@ -91,7 +88,7 @@ def test_a_prepared_folder_knows_more_than_its_shards(tmp_path):
     source = tmp_path / "source"
     source.mkdir()
     for name in ("first", "second"):
-        write_wfdb(source, name, len(name))
+        write_record(source, name, len(name))
         with open(source / f"{name}.hea", "a") as header:
             header.write(f"#Age: {len(name) * 10}\n#Sex: Female\n")
     pd.DataFrame({"record_id": ["first"], "patient": ["P1"]}).to_csv(tmp_path / "t.csv", index=False)
@@ -141,7 +138,7 @@ def test_names_that_are_no_text(tmp_path):
 
 
 def test_fingerprint_tells_other_lists(tmp_path):
-    files = [write_wfdb(tmp_path, name) for name in "abc"]
+    files = [write_record(tmp_path, name) for name in "abc"]
     assert find_inputs(files).fingerprint() == find_inputs(list(files)).fingerprint()
     others = (files[:2], files[::-1], [*files, files[0]])
     assert len({find_inputs(some).fingerprint() for some in (files, *others)}) == 4

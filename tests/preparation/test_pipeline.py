@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from made_up import plain_recording, stored_recording
+from made_up_wfdb import write_wfdb
 
 from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
 from fairseq_signals_ext.data.shards import index_path, open_shard, patient_key, read_counts
@@ -63,19 +64,8 @@ def contents(folder):
 
 
 def write_record(folder, name, samples=50, **others):
-    folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(samples)
-    wfdb.wrsamp(
-        name,
-        **{"fs": 500, "comments": [], **others},
-        units=["mV"] * 12,
-        sig_name=list(LEADS),
-        d_signal=rng.integers(-2000, 2000, (samples, 12)),
-        fmt=["16"] * 12,
-        adc_gain=[1000.0] * 12,
-        baseline=[0] * 12,
-        write_dir=str(folder),
-    )
+    write_wfdb(folder / name, rng.integers(-2000, 2000, (samples, 12)).T, **others)
 
 
 @pytest.fixture
@@ -85,7 +75,7 @@ def records(tmp_path):
     for number in range(7):
         comments = [f"Patient: p{number // 2}", f"Age: {40 + number}", "Sex: Male", "Dx: 1,2"]
         rate = 500 if number else 400
-        write_record(folder / f"g{number % 2}", f"r{number}", 50 + number, fs=rate, comments=comments)
+        write_record(folder / f"g{number % 2}", f"r{number}", 50 + number, rate=rate, comments=comments)
     broken = folder / "g1" / "r3.dat"
     broken.write_bytes(broken.read_bytes()[:-10])
     return folder

@@ -117,13 +117,12 @@ def wfdb_other() -> List[Seed]:
 
 
 def _written(fmt: str) -> Seed:
-    import wfdb
+    from made_up_wfdb import write_wfdb
 
     big = {"80": 100, "212": 1500, "310": 400, "311": 400}.get(fmt, 900)
     values = np.random.default_rng(0).integers(-big, big, (_SAMPLES, 2))
     with tempfile.TemporaryDirectory() as folder:
-        wfdb.wrsamp("w", 500, ["mV"] * 2, ["I", "II"], d_signal=values, fmt=[fmt] * 2, baseline=[0] * 2,
-                    adc_gain=[200.0] * 2, comments=["Age: 74"], write_dir=folder)  # fmt: skip
+        write_wfdb(Path(folder) / "w", values.T, ["I", "II"], gain=200.0, fmt=fmt, comments=["Age: 74"])
         return Seed("w.hea", {path.name: path.read_bytes() for path in Path(folder).iterdir()})
 
 

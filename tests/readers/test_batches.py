@@ -37,7 +37,7 @@ def test_all_are_read(tmp_path, save, samples_first):
     found = list(read_ecgs(path, sample_rate=500))
     assert [recording.record_id for recording in found] == ["b", "b#2", "b#3", "b#4"]
     np.testing.assert_array_equal([recording.signal for recording in found], SIGNALS)
-    with pytest.raises(UserError, match="it contains 4 ECGs; get them with read_ecgs"):
+    with pytest.raises(UserError, match="it contains 4 ECGs; choose one with its number, from 1"):
         read_ecg(path, sample_rate=500)
 
 

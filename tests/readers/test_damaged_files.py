@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
-import wfdb
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from made_up_wfdb import write_wfdb
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.readers import read_ecg
@@ -214,15 +214,14 @@ def test_many_damaged_arrays_and_tables(made_up, tmp_path, name):
     damage_made_up(made_up, tmp_path, name, 3000)
 
 
-def write_wfdb(folder):
+def write_record(folder):
     counts = np.random.default_rng(0).integers(-3000, 3000, (100, 4))
-    wfdb.wrsamp("damaged", 500, ["mV"] * 4, ["I", "II", "V1", "aVF"], d_signal=counts, fmt=["16"] * 4, baseline=[0] * 4,
-                adc_gain=[200.0] * 4, comments=["Age: 74", "Sex: F"], write_dir=str(folder))  # fmt: skip
-    return folder / "damaged.hea"
+    leads, comments = ["I", "II", "V1", "aVF"], ["Age: 74", "Sex: F"]
+    return write_wfdb(folder / "damaged", counts.T, leads, gain=200.0, comments=comments)
 
 
 def damage_header(tmp_path, examples):
-    header = write_wfdb(tmp_path)
+    header = write_record(tmp_path)
     whole = header.read_bytes()
 
     @fuzz(examples)

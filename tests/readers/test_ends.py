@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import wfdb
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from made_up_wfdb import write_wfdb
 
 from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.readers import Recording, StoredCounts, read_ecg
@@ -146,8 +146,7 @@ def test_counts_and_start_time_follow_what_is_cut():
 def test_leads_with_gains_of_their_own_have_one_pulse_all_the_same(tmp_path):
     gains = [200, 204.8, 1000, 333, 100, 512, 200, 204.8, 1000, 333, 100, 512]
     signal = np.concatenate([noisy(), rectangle()], axis=1)
-    options = {"fmt": ["16"] * 12, "adc_gain": gains, "baseline": list(range(12))}
-    wfdb.wrsamp("a", 500, ["mV"] * 12, list(LEADS), signal.T, write_dir=str(tmp_path), **options)
+    write_wfdb(tmp_path / "a", gain=gains, baseline=range(12), p_signal=signal.T)
     assert read_ecg(tmp_path / "a").cut == (0.0, 0.4)
 
 

@@ -1,6 +1,7 @@
 """Which format a file is, by its content; and what the words in it mean."""
 
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +9,7 @@ from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.readers import read_ecg
 from fairseq_signals_ext.readers.facts import age_of, lead_position, millivolts, rows_of_leads, sex_of
-from fairseq_signals_ext.readers.formats import format_of
+from fairseq_signals_ext.readers.formats import all_formats, format_of, our_formats, supported
 
 XML = {
     '<?xml version="1.0"?>\n<!DOCTYPE RestingECG SYSTEM "restecg.dtd">\n<RestingECG>': "GE MUSE XML",
@@ -33,6 +34,12 @@ CONTENTS = {
     b"MATLAB 7.3".ljust(512) + b"\x89HDF\r\n\x1a\n": "MATLAB 7.3",
     b"\x89HDF\r\n\x1a\n": "MATLAB 7.3",
     b"I,II\n": "table",
+    # of two marks, that which is asked first
+    b"\x93NUMPY".ljust(128) + b"DICM": "NumPy",
+    b"ISHNE1.0".ljust(128) + b"DICM": "ISHNE",
+    b"MATLAB 7.3".ljust(128) + b"DICM".ljust(384) + b"\x89HDF\r\n\x1a\n": "DICOM",
+    struct.pack("<5i4s", 8, 12, 5000, 0, 4, b"val\0") + b"\x08\0\x05\0CS\x02\0AB" * 3: "MATLAB",
+    b'<ECG recordedAt="x,1">': "Mortara XML",
     b"V1\n0.5\n": "table",
     "I\tII\n".encode("utf-16"): "table",
     **{text.encode(encoding): kind for text, kind in XML.items() for encoding in ("utf-8", "utf-16")},
@@ -43,7 +50,7 @@ CONTENTS = {
 def test_format_by_content(tmp_path, content):
     path = tmp_path / "ecg.dat"
     path.write_bytes(content)
-    assert format_of(path) == CONTENTS[content]
+    assert format_of(path).name == CONTENTS[content]
 
 
 @pytest.mark.parametrize(
@@ -53,6 +60,8 @@ def test_format_by_content(tmp_path, content):
         (b"\x7fELF\0\0", "this kind of file is not supported"),
         (b"\0" * 5000, "this kind of file is not supported"),
         (b"{}", "this kind of file is not supported"),
+        (b"<!doctype html><RestingECG>", "this is a web page, not what it links to"),
+        (b"PK\x03\x04,1,2\n1,2,3\n", "this is a zip archive"),
         (b"<svg>", "XML of the kind <svg> is not supported"),
         (b"<?xml", "XML without a root element is not supported"),
         (b"r 5 500 100\nr.dat 16\n", r"this is a WFDB header; give it the suffix \.hea"),
@@ -67,6 +76,22 @@ def test_what_no_reader_takes(tmp_path, content, message):
         read_ecg(path, sample_rate=500)
     assert str(caught.value).startswith(f"{path}: ")
     assert "; " in str(caught.value)
+
+
+def test_lists_are_those_of_the_formats(tmp_path):
+    """Messages, the README and the page of the service."""
+    from fairseq_signals_ext.serving.page import PAGE
+
+    path = tmp_path / "ecg.dat"
+    path.write_bytes(b"\x7fELF")
+    with pytest.raises(UserError) as caught:
+        read_ecg(path)
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    for text in (str(caught.value), readme, PAGE):
+        assert supported() in text
+    for one in all_formats():
+        assert (one.called or one.name) in supported()
+    assert {one.name for one in our_formats()} | {"table"} == set(CONTENTS.values()) | {"WFDB"}
 
 
 def test_folder_and_missing_file(tmp_path):

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import wfdb
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up_wfdb import write_wfdb
 
 from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.readers import Recording, StoredCounts, read_ecg
@@ -107,8 +107,7 @@ def test_invalid_samples_stay_invalid():
 
 def test_wfdb_records_get_them_too(tmp_path):
     counts = np.random.default_rng(0).integers(-3000, 3000, (50, 3))
-    wfdb.wrsamp("r", 500, ["mV"] * 3, ["V1", "II", "I"], d_signal=counts, fmt=["16"] * 3, adc_gain=[200.0] * 3,
-                baseline=[7] * 3, write_dir=str(tmp_path))  # fmt: skip
+    write_wfdb(tmp_path / "r", counts.T, ["V1", "II", "I"], gain=200.0, baseline=7)
     recording = read_ecg(tmp_path / "r.hea")
     assert [LEADS[lead] for lead in recording.leads] == [*LEADS[:6], "V1"]
     np.testing.assert_allclose(row(recording, "I"), (counts[:, 2] - 7) / 200, atol=1e-12)

@@ -2,7 +2,6 @@
 about twice the time."""
 
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,13 +49,6 @@ def header_text(text):
     return f"r 1 500 5\n{text}\n#{text}\n".encode("ascii", "replace")
 
 
-def xml_kind(text):
-    try:
-        formats._xml_format(Path("r.xml"), "<" + text)
-    except UserError as error:
-        return str(error)
-
-
 def parsed_leads(text):
     try:
         return leads.parse_leads(text)
@@ -80,10 +72,10 @@ PARSERS = {
     "facts.millivolts": facts.millivolts,
     "facts.age_of": facts.age_of,
     "facts.shown": facts.shown,
-    "formats._xml_format": xml_kind,
+    "formats._root_of": lambda text: facts.shown(formats._root_of("<" + text), 40),
     "wfdb_header.is_record_line": wfdb_header.is_record_line,
     "formats._NUMBERS": formats._NUMBERS.fullmatch,
-    "formats._TABLE_LINE": formats._TABLE_LINE.fullmatch,
+    "tables._LINE": tables._LINE.fullmatch,
     "facts.patient_of": facts.patient_of,
     "errors.without_quotes": errors.without_quotes,
     "table_layout.layout_of": lambda text: table_layout.layout_of("utf-8", [text, "1,2"]),

@@ -33,7 +33,7 @@ SAVERS = [save_5, save_5_compressed, save_7_3]
 
 
 def opened(path, save):
-    return MatFile(path, is_hdf5=save is save_7_3)
+    return MatFile(path)
 
 
 @pytest.mark.parametrize("save", SAVERS)
@@ -48,7 +48,7 @@ def test_text(tmp_path, save, text):
 
 def test_text_of_version_4(tmp_path):
     scipy.io.savemat(tmp_path / "r.mat", {"who": "p7", "signal": SIGNAL}, format="4")
-    with MatFile(tmp_path / "r.mat", is_hdf5=False) as file:
+    with MatFile(tmp_path / "r.mat") as file:
         assert (file.written("who"), file.shapes) == ("p7", {"signal": (12, 400)})
 
 

@@ -12,15 +12,19 @@ from made_up_parts import UV, noise, wave, write_dicom
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.readers import read_ecg
-from fairseq_signals_ext.readers.padding import padding_mask
+from fairseq_signals_ext.readers.dicom import padding_mask
 
 
 def missing(tmp_path, counts, padding, leads=LEADS):
     one = wave(1, leads)
     path = write_dicom(tmp_path / "m.dcm", [type(one)(counts.astype(np.int16), leads, padding=padding)])
     recording = read_ecg(path)
-    found = np.isnan(recording.signal)
-    np.testing.assert_allclose(recording.signal[~found], (counts * UV / 1000)[~found], atol=1e-9)
+    first, last = (round(seconds * recording.sample_rate) for seconds in recording.cut)
+    found = np.ones(counts.shape, bool)  # padding at the ends is cut off
+    found[:, first : counts.shape[1] - last] = np.isnan(recording.signal)
+    signal = np.full(counts.shape, np.nan)
+    signal[:, first : counts.shape[1] - last] = recording.signal
+    np.testing.assert_allclose(signal[~found], (counts * UV / 1000)[~found], atol=1e-9)
     return found
 
 

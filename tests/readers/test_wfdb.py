@@ -7,6 +7,7 @@ from datetime import datetime
 import numpy as np
 import pytest
 import wfdb
+from made_up_wfdb import write_wfdb
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.leads import LEADS
@@ -17,22 +18,9 @@ NAMES = ["V1", "AVF", "ii", "I", "resp"]  # not in standard order, in several ca
 ROW_OF = {"I": 0, "II": 1, "aVF": 2, "V1": 3}
 
 
-def write(folder, counts, names=None, comments=(), units="mV", gain=200.0, baseline=0, name="r", **others):
+def write(folder, counts, names=None, units="mV", gain=200.0, baseline=0, name="r", **others):
     names = names or NAMES[: counts.shape[1]]
-    wfdb.wrsamp(
-        name,
-        fs=500,
-        units=[units] * len(names),
-        sig_name=names,
-        d_signal=counts,
-        fmt=["16"] * len(names),
-        adc_gain=[gain] * len(names),
-        baseline=[baseline] * len(names),
-        comments=list(comments),
-        write_dir=str(folder),
-        **others,
-    )
-    return folder / f"{name}.hea"
+    return write_wfdb(folder / name, counts.T, names, unit=units, gain=gain, baseline=baseline, **others)
 
 
 @pytest.fixture
@@ -108,17 +96,7 @@ def test_invalid_samples_are_nan(tmp_path, counts):
 
 
 def test_counts_beyond_int16(tmp_path):
-    wfdb.wrsamp(
-        "r",
-        fs=500,
-        units=["mV"],
-        sig_name=["I"],
-        d_signal=np.array([[0], [40000], [-70000]]),
-        fmt=["32"],
-        adc_gain=[1000.0],
-        baseline=[0],
-        write_dir=str(tmp_path),
-    )
+    write_wfdb(tmp_path / "r", [[0, 40000, -70000]], ["I"], fmt="32")
     assert read_wfdb(tmp_path / "r.hea").stored.counts.tolist() == [[0, 40000, -70000]]
     np.testing.assert_allclose(read_wfdb(tmp_path / "r.hea").signal, [[0, 40, -70]])
 

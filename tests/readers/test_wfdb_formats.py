@@ -6,6 +6,7 @@ import soundfile
 import wfdb
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up_wfdb import write_wfdb
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.leads import LEADS
@@ -139,8 +140,7 @@ def test_any_arrangement(tmp_path_factory, fmt, number, frames, per_frame, skew,
 def test_flac(tmp_path, fmt):
     counts = random_samples(FLAC[fmt], 12, 300)
     counts[3, 9] = -(2 ** (FLAC[fmt] - 1))
-    wfdb.wrsamp("r", 250, ["uV"] * 12, [*LEADS], d_signal=counts.T, fmt=[fmt] * 12, adc_gain=[200.0] * 12,
-                baseline=[7] * 12, write_dir=str(tmp_path))  # fmt: skip
+    write_wfdb(tmp_path / "r", counts, rate=250, unit="uV", gain=200.0, baseline=7, fmt=fmt)
     recording, reference = read_ecg(tmp_path / "r.hea"), wfdb.rdrecord(str(tmp_path / "r"))
     np.testing.assert_array_equal(recording.stored.counts, counts)
     np.testing.assert_allclose(recording.signal, reference.p_signal.T / 1000, rtol=1e-12, atol=1e-15)
@@ -166,8 +166,8 @@ def test_another_kind_of_sound_is_not_flac(tmp_path, capfd):
 
 def test_flac_with_several_samples_per_frame(tmp_path):
     counts = random_samples(16, 4, 300)
-    wfdb.wrsamp("r", 250, ["mV"] * 4, [*LEADS[:4]], e_d_signal=[*counts], samps_per_frame=[3] * 4, fmt=["516"] * 4,
-                adc_gain=[200.0] * 4, baseline=[0] * 4, write_dir=str(tmp_path))  # fmt: skip
+    frames = {"samps_per_frame": [3] * 4}
+    write_wfdb(tmp_path / "r", counts, LEADS[:4], rate=250, gain=200.0, fmt="516", **frames)
     recording = read_ecg(tmp_path / "r.hea")
     np.testing.assert_array_equal(recording.stored.counts[:4], counts)
     assert recording.sample_rate == 750

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-import wfdb
+from made_up_wfdb import write_wfdb
 
 from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.sources import open_source
@@ -14,19 +14,8 @@ FLAC = {"508": ("80", 127), "516": ("16", 2**15 - 1), "524": ("24", 2**23 - 1)}
 
 
 def write(folder, name, counts, fmt, **more):
-    folder.mkdir(parents=True, exist_ok=True)
-    wfdb.wrsamp(
-        name,
-        fs=500,
-        units=["uV"] * 12,
-        sig_name=list(LEADS),
-        d_signal=counts.T.astype(np.int64),
-        fmt=[fmt] * 12,
-        adc_gain=[0.2 * (1 + lead) for lead in range(12)],
-        baseline=[3 - lead for lead in range(12)],
-        write_dir=str(folder),
-        **more,
-    )
+    scale = {"gain": [0.2 * (1 + lead) for lead in range(12)], "baseline": [3 - lead for lead in range(12)]}
+    write_wfdb(folder / name, counts, unit="uV", fmt=fmt, **scale, **more)
 
 
 def random_counts(largest, seed=0):
@@ -94,18 +83,7 @@ def test_several_rates(tmp_path, prepare):
     rng = np.random.default_rng(0)
     for name, frames in (("same", [2, 2]), ("different", [2, 1])):
         signals = [rng.integers(-900, 900, 1300 * frame) for frame in frames]
-        wfdb.wrsamp(
-            name,
-            fs=250,
-            units=["mV"] * 2,
-            sig_name=["I", "V1"],
-            e_d_signal=signals,
-            samps_per_frame=frames,
-            fmt=["16"] * 2,
-            adc_gain=[1000.0] * 2,
-            baseline=[0] * 2,
-            write_dir=str(folder),
-        )
+        write_wfdb(folder / name, signals, ["I", "V1"], rate=250, samps_per_frame=frames)
         if name == "same":
             expected = signals
     found = prepare("wfdb", folder, status=1)

@@ -1,7 +1,7 @@
 """The recordings in the verification's report are those of the shards, with what is special about their leads."""
 
 import numpy as np
-import wfdb
+from made_up_wfdb import write_wfdb
 
 from fairseq_signals_ext.preparation.counts import Processing
 from fairseq_signals_ext.preparation.pipeline import RunOptions, prepare
@@ -13,18 +13,7 @@ from fairseq_signals_ext.verification.checks import verify
 def test_leads_that_were_filled_are_not_drawn_and_others_have_their_note(tmp_path, monkeypatch):
     counts = np.random.default_rng(0).integers(-900, 900, (6000, 3))
     counts[:, 2] = 5
-    (tmp_path / "records").mkdir()
-    wfdb.wrsamp(
-        "r0",
-        fs=500,
-        units=["mV"] * 3,
-        sig_name=["II", "I", "V1"],
-        d_signal=counts,
-        fmt=["16"] * 3,
-        adc_gain=[1000.0] * 3,
-        baseline=[0] * 3,
-        write_dir=str(tmp_path / "records"),
-    )
+    write_wfdb(tmp_path / "records" / "r0", counts.T, ["II", "I", "V1"])
     source = open_source("wfdb", tmp_path / "records", SourceOptions())
     prepare(source, tmp_path / "out", Processing(fill_leads=True), options=RunOptions(progress=False))
     drawn = []

@@ -9,14 +9,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import wfdb
+from made_up_wfdb import write_wfdb
 
 from fairseq_signals_ext.data.checksums import record_folder
 from fairseq_signals_ext.data.shards import index_path, open_shard, read_counts
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.labelling.files import write_labels
 from fairseq_signals_ext.labelling.labels import Labels
-from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.preparation.pipeline import RunOptions, prepare
 from fairseq_signals_ext.preparation.plan import extended, read_plan, write_plan
 from fairseq_signals_ext.sources import SourceOptions, open_source
@@ -34,18 +33,7 @@ def write_records(folder, seed=0):
     rng = np.random.default_rng(seed)
     signals = [rng.integers(-2000, 2000, (500 + number, 12)) for number in range(RECORDS - 1)]
     for number, signal in enumerate([*signals, signals[0]]):
-        wfdb.wrsamp(
-            f"r{number:02d}",
-            fs=500,
-            units=["mV"] * 12,
-            sig_name=list(LEADS),
-            d_signal=signal,
-            fmt=["16"] * 12,
-            adc_gain=[1000.0] * 12,
-            baseline=[0] * 12,
-            comments=[f"Patient: p{number // 2}"],
-            write_dir=str(folder),
-        )
+        write_wfdb(folder / f"r{number:02d}", signal.T, comments=[f"Patient: p{number // 2}"])
     shutil.copy(folder / "r02.dat", folder / "r02.whole")
     broken = folder / "r02.dat"
     broken.write_bytes(broken.read_bytes()[:-10])

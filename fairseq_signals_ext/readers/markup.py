@@ -1,113 +1,54 @@
-"""ecgdatakit's parsers of formats whose files may hold several waveforms, made to read each of them.
+"""XML and JSON of devices and hospitals, decoded by `ecgdatakit`: GE MUSE, Philips, HL7 aECG, Mortara, Kardia.
 
-ecgdatakit reads the first one that is not called a median beat. Each class here overrides the method that reads one.
+ecgdatakit reads the first waveform that is not called a median beat. The parsers of GE's and HL7's files are made to
+read each of them.
 """
 
+import base64
+import binascii
 import contextlib
-import io
-import itertools
+import struct
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 from xml.etree.ElementTree import Element, SubElement
 
 import numpy as np
 
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.readers.facts import lead_position
-from fairseq_signals_ext.readers.padding import padding_mask
+from fairseq_signals_ext.readers.clinical import Decoder, check_number, with_age
+from fairseq_signals_ext.readers.formats import Beginning
 from fairseq_signals_ext.readers.parts import Part, choose, only_beats, says_beat
+from fairseq_signals_ext.readers.sizes import check_claim
 
 _ORIGINAL_SERIES = ("", "RHYTHM")
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 _LONGEST_OFFSET = 1e9  # s
-_DOMINANT_BEAT = 9  # MFER's type of a waveform that is an averaged beat
+_MOST_ELEMENTS = 300_000  # tags and attributes of an XML file, brackets of a JSON file
+_CODES = 1 << 10  # of Philips' LZW
 
 
-def dicom_parts(parser: Any, path: Path) -> Any:
-    """The parser of DICOM files, also of those without a preamble, with a part for each multiplex group."""
-
-    class Parts(parser):
-        def parse(self, file: Path) -> Any:
-            self.parts: List[Part] = []
-            data = _read_dicom(file)
-            _refuse_without_waveform(path, data)
-            return self._parse_dataset(data, file)
-
-        def _read_patient(self, data: Any, acquired: Optional[datetime], meta: Dict[str, Any]) -> Any:
-            stated = super()._read_patient(data, None, meta)
-            return _with_age(stated, lambda: super(Parts, self)._read_patient(data, acquired, meta), meta)
-
-        def _read_group(self, group: Any, index: int, little_endian: bool) -> Any:
-            padding = _taken_padding(group, little_endian)
-            read = super()._read_group(group, index, little_endian)
-            if read is None:
-                return None
-            leads, rate = read["leads"], read["sampling_frequency"]
-            if padding is not None:
-                _mark(leads, padding, rate)
-            words = f"{read['label']} {group.get('WaveformOriginality') or ''}"
-            original = "DERIVED" not in str(group.get("WaveformOriginality") or "").upper()
-            self.parts.append(Part(leads, rate, _group_start(group), words=words, original=original))
-            return read
-
-    return Parts()
+def _has_root(name: str) -> Callable[[Beginning], bool]:
+    return lambda beginning: (beginning.root or "").lower() == name
 
 
-def _read_dicom(path: Path) -> Any:
-    import pydicom
+def _is_kardia(beginning: Beginning) -> bool:
+    return beginning.text.startswith("{") and beginning.contains('"recordedAt"')
 
+
+def _check_json(path: Path) -> None:
     content = path.read_bytes()
-    mark = 4 if content.startswith(b"DICM") else 0  # which belongs behind a preamble
-    return pydicom.dcmread(io.BytesIO(content[mark:] if mark else content), force=True)
+    check_number("brackets", content.count(b"[") + content.count(b"{"), _MOST_ELEMENTS)
 
 
-def _with_age(stated: Any, computed: Callable[[], Any], meta: Dict[str, Any]) -> Any:
-    """A patient with the stated age, or with one from dates, and a note of which it is."""
-    meta["age_is_stated"] = stated.age is not None
-    return stated if stated.age is not None else computed()
+def _check_markup(path: Path) -> None:
+    content = path.read_bytes()
+    # each byte of the signs is the same in all encodings that a header can be recognised in
+    check_number("elements and attributes", content.count(b"<") + content.count(b"="), _MOST_ELEMENTS)
+    if b"<!ATTLIST" in content.replace(b"\0", b""):  # given to each element anew, however long
+        raise ValueError("declarations of attributes are not allowed")
 
 
-def _group_start(group: Any) -> Optional[float]:
-    """s after the acquisition began."""
-    with contextlib.suppress(TypeError, ValueError):
-        offset = float(group.get("MultiplexGroupTimeOffset")) / 1000
-        return offset if abs(offset) < _LONGEST_OFFSET else None
-    return None
-
-
-def _taken_padding(group: Any, little_endian: bool) -> Optional[float]:
-    """The value for missing samples, taken out of a group: ecgdatakit would find it in the signal as well."""
-    value, kind = group.get("WaveformPaddingValue"), str(group.get("WaveformSampleInterpretation") or "SS").upper()
-    size = int(group.get("WaveformBitsAllocated") or 0) // 8
-    if not isinstance(value, (bytes, bytearray)) or not 0 < size <= len(value) or kind in ("MB", "AB"):
-        return None
-    del group.WaveformPaddingValue
-    return float(int.from_bytes(value[:size], "little" if little_endian else "big", signed=kind.startswith("S")))
-
-
-def _mark(leads: List[Any], padding: float, sample_rate: float) -> None:
-    mask = padding_mask(np.stack([lead.samples for lead in leads]), padding, sample_rate)
-    for lead, missing in zip(leads, mask):
-        lead.samples[missing] = np.nan
-
-
-def _refuse_without_waveform(path: Path, data: Any) -> None:
-    """DICOM also holds documents and pictures."""
-    if data.get("WaveformSequence"):
-        return
-    hint = "export the ECG as a DICOM waveform, not as a report"
-    if "EncapsulatedDocument" in data:
-        is_pdf = "pdf" in str(data.get("MIMETypeOfEncapsulatedDocument") or "").lower()
-        raise UserError(f"{path}: this DICOM file contains a {'PDF' if is_pdf else 'document'}, not samples; {hint}")
-    if "PixelData" in data or "Rows" in data:
-        raise UserError(f"{path}: this DICOM file contains a picture, not samples; {hint}")
-    if "DirectoryRecordSequence" in data:
-        raise UserError(f"{path}: this DICOMDIR is a list of other files; give those files")
-    raise UserError(f"{path}: this DICOM file contains no waveform; {hint}")
-
-
-def muse_parts(parser: Any, path: Path) -> Any:
+def _muse_parts(parser: Any, path: Path) -> Any:
     """The parser of GE's files, with a part for each waveform."""
 
     class Parts(parser):
@@ -117,7 +58,7 @@ def muse_parts(parser: Any, path: Path) -> Any:
 
         def _read_patient(self, demography: Any, acquired: Optional[datetime], meta: Dict[str, Any]) -> Any:
             stated = super()._read_patient(demography, None, meta)
-            return _with_age(stated, lambda: super(Parts, self)._read_patient(demography, acquired, meta), meta)
+            return with_age(stated, lambda: super(Parts, self)._read_patient(demography, acquired, meta), meta)
 
         def _read_waveforms(self, root: Element, record: Any, file: Path) -> Tuple[List[Any], List[Any]]:
             self.parts = [self._part(waveform, record, file) for waveform in root.findall("Waveform")]
@@ -143,7 +84,7 @@ def muse_parts(parser: Any, path: Path) -> Any:
     return Parts()
 
 
-def aecg_parts(parser: Any, path: Path) -> Any:
+def _aecg_parts(parser: Any, path: Path) -> Any:
     """The parser of HL7 aECG, with a part for each set of sequences in each series."""
 
     class Parts(parser):
@@ -244,28 +185,78 @@ def _alone(sequences: Element) -> Element:
     return series
 
 
-def mfer_parts(parser: Any, path: Path) -> Any:
-    """The parser of MFER, with a part for all frames of the same channels, sample rates and scales that follow."""
-    found: List[Part] = []  # as ecgdatakit parses with a copy of its parser
-
-    class Parts(parser):
-        parts = found
-        _frames: List[Dict[str, Any]]
-
-        def _build_leads(self) -> None:
-            rhythm = [frame for frame in self._frames if frame["wfm"] != _DOMINANT_BEAT]
-            runs = [list(run) for _, run in itertools.groupby(rhythm, self._frame_key)]
-            if self._frames and not runs:
-                raise only_beats(path)
-            for frames in runs:
-                leads, rates = self._frames_to_leads(frames)
-                rows = [row for row, lead in enumerate(leads) if lead_position(lead.label) is not None] or [0]
-                if leads:  # further signals may have other rates
-                    found.append(Part(leads, rates[rows[0]]))
-            self._frames = runs[0] if runs else []  # so that it warns of nothing that is read here
-            super()._build_leads()
-
-    return Parts()
+# --- Philips: base64 of LZW with codes of 10 bits, in which 1 kB can stand for 600 kB ---
 
 
-PART_PARSERS = {"DICOM": dicom_parts, "GE MUSE XML": muse_parts, "HL7 aECG": aecg_parts, "MFER": mfer_parts}
+def _with_checked_payload(parser: Any, path: Path) -> Any:
+    """The parser of Philips' files, which looks at what its compressed samples expand to before it expands them."""
+
+    class Checked(parser):
+        def _read_leads(self, parsed: Any, signal_node: Any) -> Any:
+            _check_xli(path, parsed)
+            return super()._read_leads(parsed, signal_node)
+
+    return Checked()
+
+
+def _check_xli(path: Path, element: Any) -> None:
+    """Refuse a Philips file whose compressed samples expand to far more than the file is large.
+
+    Args:
+        element: that holds the samples, as `xmltodict` gives it.
+
+    Raises:
+        UserError: they do.
+    """
+    expanded = 0
+    for text in _texts(element):
+        # samples in digits, or damaged ones, are left to the reader
+        with contextlib.suppress(binascii.Error, ValueError):
+            raw = base64.b64decode("".join(text.split()), validate=True)
+            expanded += sum(_expanded(chunk) for chunk in _chunks(raw))
+    check_claim(path, expanded // 2, path.stat().st_size)
+
+
+def _texts(element: Any) -> Iterator[str]:
+    if isinstance(element, str):
+        yield element
+    elif isinstance(element, (dict, list)):
+        for part in element.values() if isinstance(element, dict) else element:
+            yield from _texts(part)
+
+
+def _chunks(raw: bytes) -> Iterator[bytes]:
+    """What may be the leads of an XLI payload."""
+    at = 0
+    while at + 8 <= len(raw):
+        size = struct.unpack_from("<i", raw, at)[0]
+        if not 0 < size <= len(raw) - at - 8:
+            return
+        yield raw[at + 8 : at + 8 + size]
+        at += 8 + size
+
+
+def _expanded(chunk: bytes) -> int:
+    """Bytes that a chunk of LZW codes expands to, from the lengths of its strings alone."""
+    bits = np.unpackbits(np.frombuffer(chunk, np.uint8))
+    codes = bits[: len(bits) // 10 * 10].reshape(-1, 10) @ (1 << np.arange(9, -1, -1))
+    lengths: List[int] = [1] * 256
+    total = previous = 0
+    for code in codes.tolist():
+        if code > _CODES - 2 or (code >= len(lengths) and not previous):
+            break
+        length = lengths[code] if code < len(lengths) else previous + 1
+        if previous and len(lengths) < _CODES - 1:
+            lengths.append(previous + 1)
+        total, previous = total + length, length
+    return total
+
+
+_XML = (".xml",)
+MUSE = Decoder("GE MUSE XML", "GEMuseXMLParser", _muse_parts, _check_markup).format(_XML, _has_root("restingecg"))
+PHILIPS = Decoder("Philips Sierra XML", "SierraXMLParser", _with_checked_payload, _check_markup).format(
+    _XML, _has_root("restingecgdata")
+)
+AECG = Decoder("HL7 aECG", "HL7aECGParser", _aecg_parts, _check_markup).format(_XML, _has_root("annotatedecg"))
+MORTARA = Decoder("Mortara XML", "MortaraEL250Parser", check=_check_markup, copies=125.0).format(_XML, _has_root("ecg"))
+KARDIA = Decoder("Kardia JSON", "AliveCorKardiaParser", check=_check_json).format((".json",), _is_kardia)

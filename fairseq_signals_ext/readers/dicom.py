@@ -1,8 +1,22 @@
-"""The elements of a DICOM file, gone through without reading values: lengths, number, depth and channels."""
+"""DICOM, decoded by `ecgdatakit` with a part for each multiplex group.
 
+Its elements are gone through first, without reading values: their lengths, number, depth and channels.
+"""
+
+import contextlib
+import io
 import struct
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
-from typing import Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
+
+import numpy as np
+
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.readers.clinical import Decoder, with_age
+from fairseq_signals_ext.readers.formats import Beginning
+from fairseq_signals_ext.readers.parts import Part
 
 _MOST_ELEMENTS = 50_000  # an ECG has some thousand
 _DEEPEST = 16
@@ -14,13 +28,19 @@ _ITEM, _END_OF_ITEM, _END_OF_SEQUENCE = (0xFFFE, 0xE000), (0xFFFE, 0xE00D), (0xF
 _LONG = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 _BIG_ENDIAN = b"1.2.840.10008.1.2.2"
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
-HEAD = 8192  # bytes that tell whether it is DICOM
+_HEAD = 8192  # bytes that tell whether it is DICOM
 _FIRST_GROUPS = (2, 8)  # of the file itself, and of what it identifies: every data set begins with one of these
 _ELEMENTS_SEEN = 3
 _LONGEST_SEEN = 4096  # bytes of an element with which a data set begins
+_LONGEST_OFFSET = 1e9  # s
+# padding, told from signal that happens to have the same value
+_LEADS_AT_ONCE = 3  # fewer leads meet at a value of the signal by chance
+_SHORTEST_RUN = 0.04  # s
+_LONGER = 2  # than the signal stays at any other value nearby
+_NEARBY = 5  # counts
 
 
-def check_dicom(path: Path) -> None:
+def _check_dicom(path: Path) -> None:
     """Refuse a file whose elements are longer than it, or too many, too deep, or for too many channels.
 
     Raises:
@@ -29,11 +49,11 @@ def check_dicom(path: Path) -> None:
     _Walk(path.read_bytes()).all()
 
 
-def data_set_start(head: bytes) -> Optional[int]:
+def _data_set_start(head: bytes) -> Optional[int]:
     """Where the elements of a DICOM file begin: behind its preamble, its mark, or at once; None if it is no such file.
 
     Args:
-        head: its first bytes, `HEAD` of a longer file.
+        head: its first bytes, `_HEAD` of a longer file.
     """
     if head[128:132] == b"DICM":
         return 132
@@ -41,6 +61,14 @@ def data_set_start(head: bytes) -> Optional[int]:
         return 4
     ways = (("<", True), ("<", False), (">", True))  # big-endian ones always say their types
     return 0 if any(_begins(head, order, explicit) for order, explicit in ways) else None
+
+
+def _has_mark(beginning: Beginning) -> bool:
+    return beginning.head[128:132] == b"DICM"  # whatever the preamble looks like
+
+
+def _is_data_set(beginning: Beginning) -> bool:
+    return _data_set_start(beginning.head) is not None
 
 
 def _begins(head: bytes, order: str, explicit: bool) -> bool:
@@ -72,7 +100,7 @@ class _Walk:
         self._left = _MOST_ELEMENTS
 
     def all(self) -> None:
-        at, syntax = data_set_start(self._content[:HEAD]) or 0, b""
+        at, syntax = _data_set_start(self._content[:_HEAD]) or 0, b""
         # the first group is always little-endian and says its types
         while at + 8 <= len(self._content) and struct.unpack_from("<H", self._content, at)[0] == 2:
             tag, _, start, length = self._element(at, "<", True)
@@ -175,3 +203,133 @@ def _kind(tag: Tuple[int, int]) -> bytes:
 
     number = tag[0] << 16 | tag[1]
     return dictionary_VR(number).encode() if dictionary_has_tag(number) else b""
+
+
+def _dicom_parts(parser: Any, path: Path) -> Any:
+    """The parser of DICOM files, also of those without a preamble, with a part for each multiplex group."""
+
+    class Parts(parser):
+        def parse(self, file: Path) -> Any:
+            self.parts: List[Part] = []
+            data = _read_dicom(file)
+            _refuse_without_waveform(path, data)
+            return self._parse_dataset(data, file)
+
+        def _read_patient(self, data: Any, acquired: Optional[datetime], meta: Dict[str, Any]) -> Any:
+            stated = super()._read_patient(data, None, meta)
+            return with_age(stated, lambda: super(Parts, self)._read_patient(data, acquired, meta), meta)
+
+        def _read_group(self, group: Any, index: int, little_endian: bool) -> Any:
+            padding = _taken_padding(group, little_endian)
+            read = super()._read_group(group, index, little_endian)
+            if read is None:
+                return None
+            leads, rate = read["leads"], read["sampling_frequency"]
+            if padding is not None:
+                _mark(leads, padding, rate)
+            words = f"{read['label']} {group.get('WaveformOriginality') or ''}"
+            original = "DERIVED" not in str(group.get("WaveformOriginality") or "").upper()
+            self.parts.append(Part(leads, rate, _group_start(group), words=words, original=original))
+            return read
+
+    return Parts()
+
+
+def _read_dicom(path: Path) -> Any:
+    import pydicom
+
+    content = path.read_bytes()
+    mark = 4 if content.startswith(b"DICM") else 0  # which belongs behind a preamble
+    return pydicom.dcmread(io.BytesIO(content[mark:] if mark else content), force=True)
+
+
+def _group_start(group: Any) -> Optional[float]:
+    """s after the acquisition began."""
+    with contextlib.suppress(TypeError, ValueError):
+        offset = float(group.get("MultiplexGroupTimeOffset")) / 1000
+        return offset if abs(offset) < _LONGEST_OFFSET else None
+    return None
+
+
+def _taken_padding(group: Any, little_endian: bool) -> Optional[float]:
+    """The value for missing samples, taken out of a group: ecgdatakit would find it in the signal as well."""
+    value, kind = group.get("WaveformPaddingValue"), str(group.get("WaveformSampleInterpretation") or "SS").upper()
+    size = int(group.get("WaveformBitsAllocated") or 0) // 8
+    if not isinstance(value, (bytes, bytearray)) or not 0 < size <= len(value) or kind in ("MB", "AB"):
+        return None
+    del group.WaveformPaddingValue
+    return float(int.from_bytes(value[:size], "little" if little_endian else "big", signed=kind.startswith("S")))
+
+
+def _mark(leads: List[Any], padding: float, sample_rate: float) -> None:
+    mask = padding_mask(np.stack([lead.samples for lead in leads]), padding, sample_rate)
+    for lead, missing in zip(leads, mask):
+        lead.samples[missing] = np.nan
+
+
+def _refuse_without_waveform(path: Path, data: Any) -> None:
+    """DICOM also holds documents and pictures."""
+    if data.get("WaveformSequence"):
+        return
+    hint = "export the ECG as a DICOM waveform, not as a report"
+    if "EncapsulatedDocument" in data:
+        is_pdf = "pdf" in str(data.get("MIMETypeOfEncapsulatedDocument") or "").lower()
+        raise UserError(f"{path}: this DICOM file contains a {'PDF' if is_pdf else 'document'}, not samples; {hint}")
+    if "PixelData" in data or "Rows" in data:
+        raise UserError(f"{path}: this DICOM file contains a picture, not samples; {hint}")
+    if "DirectoryRecordSequence" in data:
+        raise UserError(f"{path}: this DICOMDIR is a list of other files; give those files")
+    raise UserError(f"{path}: this DICOM file contains no waveform; {hint}")
+
+
+def padding_mask(counts: np.ndarray, marker: float, sample_rate: float) -> np.ndarray:
+    """Which samples are padding, in a file that gives a value for it.
+
+    A marker far outside of the signal marks wherever it stands. One within the signal's range is passed by the signal
+    itself, so it marks only where all leads (three at least) have it at once, or where one lead has it for longer than
+    the signal stays at any value nearby, 0.04 s at least.
+
+    Args:
+        counts: leads x samples, as the file stores them.
+        marker: the value.
+        sample_rate: Hz.
+
+    Returns:
+        leads x samples, bool.
+    """
+    marked = counts == marker
+    if not marked.any():
+        return marked
+    rest = counts[~marked]
+    rest = rest[np.isfinite(rest)]
+    if rest.size == 0:
+        return marked
+    low, high = float(rest.min()), float(rest.max())
+    if max(low - marker, marker - high) > high - low:
+        return marked
+    found = np.zeros_like(marked)
+    if len(counts) >= _LEADS_AT_ONCE:
+        found |= marked.all(axis=0)
+    for row, lead in zip(found, counts):
+        nearby = (_longest_run(lead == marker + step) for step in range(-_NEARBY, _NEARBY + 1) if step)
+        least = max(_SHORTEST_RUN * sample_rate, _LONGER * max(nearby))
+        for start, end in _runs(lead == marker):
+            if end - start > least:
+                row[start:end] = True
+    return found
+
+
+def _runs(where: np.ndarray) -> np.ndarray:
+    """Start and end of each run of True, a row each."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], where, [False]))))
+    return edges.reshape(-1, 2)
+
+
+def _longest_run(where: np.ndarray) -> int:
+    runs = _runs(where)
+    return int((runs[:, 1] - runs[:, 0]).max()) if len(runs) else 0
+
+
+_DECODER = Decoder("DICOM", "DICOMWaveformParser", _dicom_parts, _check_dicom, starts_together=True)
+DICOM = _DECODER.format((".dcm",), _has_mark, "pydicom")
+WITHOUT_PREAMBLE = replace(DICOM, sniff=_is_data_set)  # asked later, as less tells it

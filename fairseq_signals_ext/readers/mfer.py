@@ -1,7 +1,13 @@
-"""The definitions of an MFER file, gone through without reading samples: their number, depth and channels."""
+"""MFER, decoded by `ecgdatakit`; its definitions are gone through first: their number, depth and channels."""
 
+import itertools
 from pathlib import Path
-from typing import Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
+
+from fairseq_signals_ext.readers.clinical import Decoder
+from fairseq_signals_ext.readers.facts import lead_position
+from fairseq_signals_ext.readers.formats import Beginning
+from fairseq_signals_ext.readers.parts import Part, only_beats
 
 _MOST_DEFINITIONS = 100_000
 _MOST_CHANNELS = 256
@@ -9,10 +15,15 @@ _MOST_PIECES = 100_000  # channels of all frames of samples together
 _DEEPEST = 4  # definitions within one another
 _MOST_WITHOUT_LENGTH = 20  # each is gone through again for each that it is within
 _LONGEST_NUMBER = 4  # bytes, of a channel
+_DOMINANT_BEAT = 9  # type of a waveform that is an averaged beat
 _BYTE_ORDER, _CHANNELS, _WAVE, _OF_CHANNEL, _GROUP, _END = 0x01, 0x05, 0x1E, 0x3F, 0x67, 0x80
 
 
-def check_mfer(path: Path) -> None:
+def _is_mfer(beginning: Beginning) -> bool:
+    return beginning.head[:1] == b"\x40" and beginning.head[2:6] == b"MFR "
+
+
+def _check_mfer(path: Path) -> None:
     """Refuse a file of too many definitions or channels, or with definitions too deep in one another.
 
     Raises:
@@ -83,3 +94,30 @@ class _Walk:
             self._without_length += 1
             return None, at + 1
         return int.from_bytes(self._content[at + 1 : at + 1 + count], "big"), at + 1 + count
+
+
+def _mfer_parts(parser: Any, path: Path) -> Any:
+    """The parser of MFER, with a part for all frames of the same channels, sample rates and scales that follow."""
+    found: List[Part] = []  # as ecgdatakit parses with a copy of its parser
+
+    class Parts(parser):
+        parts = found
+        _frames: List[Dict[str, Any]]
+
+        def _build_leads(self) -> None:
+            rhythm = [frame for frame in self._frames if frame["wfm"] != _DOMINANT_BEAT]
+            runs = [list(run) for _, run in itertools.groupby(rhythm, self._frame_key)]
+            if self._frames and not runs:
+                raise only_beats(path)
+            for frames in runs:
+                leads, rates = self._frames_to_leads(frames)
+                rows = [row for row, lead in enumerate(leads) if lead_position(lead.label) is not None] or [0]
+                if leads:  # further signals may have other rates
+                    found.append(Part(leads, rates[rows[0]]))
+            self._frames = runs[0] if runs else []  # so that it warns of nothing that is read here
+            super()._build_leads()
+
+    return Parts()
+
+
+MFER = Decoder("MFER", "MFERParser", _mfer_parts, _check_mfer).format((".mwf", ".mfr"), _is_mfer)
