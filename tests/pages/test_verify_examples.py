@@ -1,0 +1,39 @@
+"""The recordings in the verification's report are those of the shards, with what is special about their leads."""
+
+import numpy as np
+import wfdb
+
+from fairseq_signals_ext.pages import verify_page
+from fairseq_signals_ext.preparation.counts import Processing
+from fairseq_signals_ext.preparation.pipeline import RunOptions, prepare
+from fairseq_signals_ext.sources import SourceOptions, open_source
+from fairseq_signals_ext.verification.checks import verify
+
+
+def test_leads_that_were_filled_are_not_drawn_and_others_have_their_note(tmp_path, monkeypatch):
+    counts = np.random.default_rng(0).integers(-900, 900, (6000, 3))
+    counts[:, 2] = 5
+    (tmp_path / "records").mkdir()
+    wfdb.wrsamp(
+        "r0",
+        fs=500,
+        units=["mV"] * 3,
+        sig_name=["II", "I", "V1"],
+        d_signal=counts,
+        fmt=["16"] * 3,
+        adc_gain=[1000.0] * 3,
+        baseline=[0] * 3,
+        write_dir=str(tmp_path / "records"),
+    )
+    source = open_source("wfdb", tmp_path / "records", SourceOptions())
+    prepare(source, tmp_path / "out", Processing(fill_leads=True), options=RunOptions(progress=False))
+    drawn = []
+    monkeypatch.setattr(
+        verify_page, "printed_ecg", lambda recording, notes: drawn.append((recording, notes)) or "data:,"
+    )
+    verify_page.write_verify_page(verify(tmp_path / "out", progress=False), tmp_path / "verify.html")
+    ((recording, notes),) = drawn
+    assert recording.leads == (0, 1, 2, 3, 4, 5, 6) and recording.derived == (2, 3, 4, 5)
+    assert notes == {"V1": "constant"} and recording.sample_rate == 500
+    np.testing.assert_allclose(recording.signal[[1, 0, 6]], counts[:5000].T / 1000, atol=1e-9)
+    assert '<img src="data:,"' in (tmp_path / "verify.html").read_text()
