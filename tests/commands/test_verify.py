@@ -16,7 +16,7 @@ from fairseq_signals_ext.preparation.pipeline import RunOptions, prepare
 from fairseq_signals_ext.sources import SourceOptions, open_source
 from fairseq_signals_ext.verification.checks import Findings
 
-HOSTILE = "<script>alert('x')</script>"
+HOSTILE = "<script>alert('x')</script>{{ 7 * 7 }}\" onerror=\"alert(1)"
 # records, leads, Hz in the source, seconds
 SOURCES = {"a $x^$ & <b>": (4, LEADS, 500, 10), "few leads": (4, ("I", "II", "V1"), 250, 30)}
 
@@ -46,7 +46,8 @@ def write_source(folder, count, leads, rate, seconds):
             comments=[f"Patient: p{number // 2}"],
             write_dir=str(folder),
         )
-    names = ["file,record_id", *(f'r{number}.hea,"{HOSTILE}{number}"' for number in range(count))]
+    quoted = HOSTILE.replace('"', '""')
+    names = ["file,record_id", *(f'r{number}.hea,"{quoted}{number}"' for number in range(count))]
     (folder / "names.csv").write_text("\n".join(names) + "\n")
 
 
@@ -162,8 +163,10 @@ def test_the_report_needs_nothing_else(report):
 
 
 def test_what_comes_from_files_is_escaped(report):
-    assert HOSTILE not in report and "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;2" in report
+    escaped = "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;{{ 7 * 7 }}&#34; onerror=&#34;alert(1)2"
+    assert HOSTILE not in report and escaped in report
     page = Page(report)
+    assert not any(name.startswith("on") for name, _ in page.attributes)
     assert f"a $x^$ & <b>: {HOSTILE}2 (r2.hea, idx 2)" in page.text
     assert page.text.count("a $x^$ & <b>") >= 3 and page.tags.count("b") == 7, "only the totals are bold"
 

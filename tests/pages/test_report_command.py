@@ -86,6 +86,19 @@ def test_ensemble_index_and_saliency(checkpoint, tmp_path):
     assert "known1.npy" in page and "known2.npy" in page and page.count("known0.npy") == 1
 
 
+def test_the_model_of_an_index_is_checked_once_for_all_pages(checkpoint, tmp_path, monkeypatch):
+    from fairseq_signals_ext.embedding import neighbours
+
+    files = [npy(tmp_path / f"known{seed}.npy", seed=seed) for seed in range(3)]
+    where = ["--device", "cpu", "--input-rate", "500", "--input-unit", "uV"]
+    assert main(["embed", str(checkpoint), *files, "--out", str(tmp_path / "index"), *where]) == 0
+    facts, asked = neighbours.model_facts, []
+    monkeypatch.setattr(neighbours, "model_facts", lambda *of: asked.append(of) or facts(*of))
+    arguments = ["--saliency", "none", "--index", tmp_path / "index"]
+    assert report(checkpoint, *files, "--out", tmp_path / "out", *arguments) == 0
+    assert len(asked) == 1 and len(list((tmp_path / "out").glob("*.html"))) == 3
+
+
 def test_prepared_folders_are_read_and_standardised_files_rejected(checkpoint, tmp_path):
     write_shards(tmp_path / "data", [2000], split="all")
     write_mat(tmp_path / "mat" / "a.mat", np.random.default_rng(0).normal(size=(12, 2500)), 0)

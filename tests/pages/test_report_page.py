@@ -190,7 +190,7 @@ def test_gradient_is_drawn_as_means_that_can_be_seen(made_up_model, recording, o
     assert f">saliency {least:.3g}</text>" in html and f">{least + largest:.3g}</text>" in html, "the ends of the key"
 
 
-HOSTILE = "<script>alert(1)</script>\"'&\x00\udc80"
+HOSTILE = "<script>alert(1)</script>{{ 7 * 7 }}{% raw %}\"'&\x00\udc80"
 
 
 def test_texts_from_files_are_escaped(saying, recording, options):
@@ -199,7 +199,8 @@ def test_texts_from_files_are_escaped(saying, recording, options):
     html = report_html(model, given, name=HOSTILE, options=options())
     tags = [tag for tag, _ in Parsed(html).elements]
     assert "script" not in tags and tags.count("main") == 1 and tags.count("table") == 1
-    assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 6 and "\x00" not in html
+    assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;{{ 7 * 7 }}{% raw %}") >= 6 and "\x00" not in html
+    assert Parsed(html).text.count(f"{HOSTILE[:-2]}") >= 6, "a reader sees what the files contain"
     html.encode()
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import os
 import re
 from html.parser import HTMLParser
@@ -47,7 +48,8 @@ def test_several_files_chosen(page, served, tmp_path):
     kinds = {heading: kind for heading, kind, _ in results}
     assert kinds == {"A0001.dat, A0001.hea": "answered", "B <i>.csv": "answered", "bad.dcm": "failed"}
     assert (
-        "none of its signals (nothing) is a standard lead" in dict((name, text) for name, _, text in results)["bad.dcm"]
+        "none of its signals (column 1) is a standard lead"
+        in dict((name, text) for name, _, text in results)["bad.dcm"]
     )
     answer = httpx.post(f"{served.address}predict", files=[("f", (name, pair[name])) for name in pair]).json()
     rows = page.value(
@@ -146,6 +148,37 @@ def test_nothing_of_a_page_from_elsewhere_runs(page):
     assert page.value("window.ran === undefined")
     assert page.value("fetch('http://127.0.0.2:9/').then(() => 'sent', error => 'blocked')") == "blocked"
     assert [one for one in page.messages if "Content Security Policy" in str(one)]
+
+
+HOSTILE = '<img src=x onerror="window.ran = 1"><script>window.ran = 1</script>{{ 7 * 7 }}${7 * 7}\'&'
+
+
+def test_names_are_texts_and_nothing_in_them_runs(page, tmp_path):
+    """Of files, which the sender chose, and of labels and leads, which the model's file has."""
+    name = HOSTILE.replace("/", ":") + ".csv"
+    page.choose("#files", written(tmp_path, csv_file(name=name)))
+    assert answered(page, 1)[0][:2] == [name, "answered"]
+    label = {"name": HOSTILE, "probability": 0.5, "threshold": None, "positive": None}
+    answer = {
+        **{"labels": [label], "segments": [{}], "note": HOSTILE, "sample_rate": 500, "seconds": 1, "leads": [HOSTILE]},
+        **{"missing_leads": [HOSTILE], "cut": {}, "flags": {HOSTILE: HOSTILE}},
+    }
+    page.value(f"showAnswer([new File([], 'x')], {json.dumps(answer)})")
+    shown = "document.querySelector('article')"
+    assert page.value(f"{shown}.querySelector('tbody th').textContent") == HOSTILE
+    assert page.value(f"{shown}.textContent.split({json.dumps(HOSTILE)}).length") == 1 + 6
+    assert page.value("document.querySelectorAll('article img, article script').length") == 0
+    # a bar of a label without a threshold has no tick
+    assert page.value(f"[{shown}.querySelectorAll('.bar i').length, {shown}.querySelectorAll('.bar b').length]") == [
+        1,
+        0,
+    ]
+    assert page.value("window.ran === undefined") and page.messages == []
+
+
+def test_texts_of_the_service_are_escaped():
+    html, _ = drop_page(HOSTILE, HOSTILE)
+    assert HOSTILE not in html and html.count("&lt;script&gt;window.ran = 1&lt;/script&gt;{{ 7 * 7 }}") == 2
 
 
 def test_page_is_whole():
