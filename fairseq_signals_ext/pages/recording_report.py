@@ -11,8 +11,6 @@ import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict
 
-from markupsafe import Markup
-
 from fairseq_signals_ext.pages.rendering import render_page, write_page
 from fairseq_signals_ext.pages.report_ecg import caption, draw, quality_lines
 from fairseq_signals_ext.pages.report_facts import model_terms, neighbour_table, patient_terms, statements_line
@@ -91,6 +89,8 @@ def report_page(findings: ReportFindings) -> str:
 
 
 def _ecg_values(findings: ReportFindings, figure: "Figure") -> Dict[str, Any]:
+    from markupsafe import Markup
+
     return {"picture": Markup(svg_text(figure)), "caption": caption(findings), "quality": quality_lines(findings)}
 
 

@@ -7,15 +7,15 @@ are taken out of it; an unknown name is an error. `docs/extending_pages.md` has 
 
 import functools
 from pathlib import Path
-from typing import Any, Optional
-
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from typing import TYPE_CHECKING, Any, Optional
 
 from fairseq_signals_ext.errors import PlaceError
 from fairseq_signals_ext.files import atomic
 from fairseq_signals_ext.pages.text import cleaned, visible
 from fairseq_signals_ext.palette import css_variables
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _TEMPLATES = Path(__file__).with_name("templates")
 
@@ -36,9 +36,9 @@ def render_page(template: str, templates: Optional[Path] = None, **values: Any) 
 
 def source_of(name: str, templates: Optional[Path] = None) -> str:
     """The text of a style sheet or script beside the templates, as it stands in a page."""
-    loader = _environment(templates).loader
-    assert loader is not None
-    return loader.get_source(_environment(templates), name)[0]
+    environment = _environment(templates)
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0]
 
 
 def write_page(path: Path, page: str) -> None:
@@ -56,7 +56,10 @@ def write_page(path: Path, page: str) -> None:
 
 
 @functools.lru_cache(maxsize=8)
-def _environment(templates: Optional[Path]) -> Environment:
+def _environment(templates: Optional[Path]) -> "Environment":
+    from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
     folders = [folder for folder in (templates, _TEMPLATES) if folder is not None]
     environment = Environment(
         loader=ChoiceLoader([FileSystemLoader(folder) for folder in folders]),
@@ -74,4 +77,5 @@ def _environment(templates: Optional[Path]) -> Environment:
 
 
 def _shown(value: Any) -> Any:
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    """A value as it is escaped next, which markup is not."""
+    return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value

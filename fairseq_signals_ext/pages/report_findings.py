@@ -52,13 +52,13 @@ class ReportOptions:
         if self.saliency is not None:
             how = self.map_options
             if self.label is not None and how.is_attention:
-                cure = "leave the label out, or use gradient"
-                raise UserError(f"label {self.label!r}: {self.saliency} is the same for all labels; {cure}")
+                hint = "leave the label out, or use gradient"
+                raise UserError(f"label {self.label!r}: {self.saliency} is the same for all labels; {hint}")
         if self.neighbours < 1:
             raise UserError(f"{self.neighbours} neighbours: ask for at least 1")
         if self.index is not None and self.index.per != "recording":
-            cure = "embed again with --per recording"
-            raise UserError(f"{self.index.embeddings.folder}: has a vector a {self.index.per}; {cure}")
+            hint = "embed again with --per recording"
+            raise UserError(f"{self.index.embeddings.folder}: has a vector per {self.index.per}; {hint}")
 
     @property
     def map_options(self) -> MapOptions:

@@ -189,7 +189,7 @@ def _distributions(
             f"Heart rate in lead II, estimated from up to {looked_at} recordings of each source, evenly spread.",
             distributions(
                 {name: np.array(found) for name, found in rates.items()},
-                Axis("beats a minute", np.linspace(20, 220, 41), (40, 80, 120, 160, 200)),
+                Axis("beats per minute", np.linspace(20, 220, 41), (40, 80, 120, 160, 200)),
             ),
         ),
     ]

@@ -1,6 +1,8 @@
 """Pages from templates: what is in a value stays a text, what is missing is an error, and nothing hides in Python."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import jinja2
@@ -81,6 +83,31 @@ def test_colours_have_one_place():
     assert not [
         path for path in PACKAGE.rglob("*.py") if path not in free and re.search("#[0-9a-f]{6}", path.read_text())
     ]
+
+
+@pytest.mark.parametrize("ink", ["ink", "muted", "mark_ink", "warning"])
+@pytest.mark.parametrize("paper", ["paper", "note_paper", "good_paper", "error_paper", "focus_paper", "panel"])
+def test_inks_can_be_read_on_papers(ink, paper):
+    def luminance(colour):
+        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    light, dark = luminance(getattr(PALETTE, paper)), luminance(getattr(PALETTE, ink))
+    assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+def test_the_package_is_importable_without_jinja2():
+    """So that a bare installation shows every command's help."""
+    code = (
+        "import sys; sys.modules['jinja2'] = sys.modules['markupsafe'] = None\n"
+        "import fairseq_signals_ext.pages.recording_report, fairseq_signals_ext.pages.verify_page\n"
+        "from fairseq_signals_ext.pages.rendering import render_page\n"
+        "try: render_page('verify.html.j2')\n"
+        "except ModuleNotFoundError as error: print(error.name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "jinja2\n"
 
 
 def test_no_markup_is_written_in_python():

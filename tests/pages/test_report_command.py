@@ -49,14 +49,14 @@ def test_one_bad_file_stops_nothing(checkpoint, tmp_path, capsys):
 def test_nothing_that_goes_wrong_with_a_file_stops_the_rest(checkpoint, tmp_path, monkeypatch):
     from fairseq_signals_ext.pages import rendering
 
-    write = rendering.write_page
+    atomic = rendering.atomic
 
-    def failing(path, page):
+    def failing(path):
         if path.name == "a.html":
             raise ZeroDivisionError("of nothing")
-        write(path, page)
+        return atomic(path)
 
-    monkeypatch.setattr(rendering, "write_page", failing)
+    monkeypatch.setattr(rendering, "atomic", failing)
     files = [npy(tmp_path / f"{name}.npy") for name in "ab"]
     assert report(checkpoint, *files, "--out", tmp_path / "out", "--saliency", "none") == 1
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["b.html", "rejected.csv"]

@@ -176,6 +176,18 @@ def test_names_are_texts_and_nothing_in_them_runs(page, tmp_path):
     assert page.value("window.ran === undefined") and page.messages == []
 
 
+def test_narrow_windows_do_not_scroll_sideways(page, tmp_path):
+    page.choose("#files", written(tmp_path, csv_file(name="x" * 90 + ".csv")))
+    answered(page, 1)
+    for width in (1280, 390):
+        page.call("Emulation.setDeviceMetricsOverride", width=width, height=844, deviceScaleFactor=1, mobile=False)
+        assert page.value("document.documentElement.scrollWidth") == width
+    table = "(table => [table.scrollWidth, table.clientWidth])(document.querySelector('.wide'))"
+    scrolled, seen = page.value(table)
+    page.call("Emulation.clearDeviceMetricsOverride")
+    assert scrolled == seen, "the decision is seen on a phone"
+
+
 def test_texts_of_the_service_are_escaped():
     html, _ = drop_page(HOSTILE, HOSTILE)
     assert HOSTILE not in html and html.count("&lt;script&gt;window.ran = 1&lt;/script&gt;{{ 7 * 7 }}") == 2
