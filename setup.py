@@ -13,6 +13,7 @@ FORMATS = [
     "filelock",
     "h5py",
     "iterative-stratification",
+    "jinja2",
     "joblib",
     "loky",
     "matplotlib",
@@ -39,9 +40,9 @@ TRAIN = [
 ONNX = ["onnxruntime"]
 EXPORT = [*TRAIN, *ONNX, "onnx", "onnxscript"]
 HUB = ["huggingface_hub"]
-REPORT = ["matplotlib", "pandas", "pyarrow", "scikit-learn", "scipy"]
+REPORT = ["jinja2", "matplotlib", "pandas", "pyarrow", "scikit-learn", "scipy"]
 EMBED, EXPLAIN = ["umap-learn"], ["captum", "neurokit2"]
-SERVE = ["fastapi", "python-multipart", "uvicorn"]
+SERVE = ["fastapi", "jinja2", "python-multipart", "uvicorn"]
 DASK, RAY = ["distributed"], ["ray"]
 DEMO = [*EXPORT, *EXPLAIN, *FORMATS, *REPORT]
 DEV = [*DEMO, *DASK, *EMBED, *HUB, *SERVE, "httpx", "hypothesis", "mypy", "pypdf", "pytest", "pytest-xdist", "ruff"]
@@ -55,7 +56,7 @@ setup(
     license="MIT",
     python_requires=">=3.8",
     packages=find_packages(include=["fairseq_signals_ext", "fairseq_signals_ext.*"]),
-    package_data={"fairseq_signals_ext": ["labelling/maps/*.csv"]},
+    package_data={"fairseq_signals_ext": ["labelling/maps/*.csv", "pages/templates/*"]},
     # reading exports and making plots need neither torch nor fairseq, so these are extras
     install_requires=["numpy"],
     extras_require={

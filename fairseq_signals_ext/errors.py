@@ -14,7 +14,7 @@ _EXTRAS = {
     ),
     "dask": ("dask", "distributed"),
     "ray": ("ray",),
-    "report": ("matplotlib",),
+    "report": ("jinja2", "markupsafe", "matplotlib"),
     "train": ("fairseq", "safetensors", "torch"),
     "onnx": ("onnxruntime",),
     "export": ("onnx", "onnxscript"),

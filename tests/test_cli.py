@@ -61,7 +61,9 @@ def test_wrong_interpreter(monkeypatch, version, message):
         require_fairseq(version)
 
 
-@pytest.mark.parametrize("package, extra", [("joblib", "formats"), ("matplotlib.figure", "report"), ("torch", "train")])
+@pytest.mark.parametrize(
+    "package, extra", [("joblib", "formats"), ("matplotlib.figure", "report"), ("jinja2", "report"), ("torch", "train")]
+)
 def test_missing_optional_package(package, extra):
     @exits_on_user_error
     def command():

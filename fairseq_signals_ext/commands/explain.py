@@ -215,8 +215,9 @@ class _Explainer:
         from tqdm import tqdm
 
         from fairseq_signals_ext.explaining.saliency import explain_segments
-        from fairseq_signals_ext.explaining.writing import draw_saliency, write_saliency
+        from fairseq_signals_ext.explaining.writing import write_saliency
         from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
+        from fairseq_signals_ext.pages.saliency_picture import draw_saliency
 
         recording, is_standardised, _ = inputs.given(number)
         of_model = self._model.preprocessing

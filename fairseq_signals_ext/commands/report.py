@@ -33,9 +33,8 @@ from fairseq_signals_ext.files import only_one
 if TYPE_CHECKING:
     from fairseq_signals_ext.inference.inputs import Inputs
     from fairseq_signals_ext.inference.results import Results
+    from fairseq_signals_ext.pages.report_findings import AnyModel, ReportOptions
     from fairseq_signals_ext.readers import Recording
-    from fairseq_signals_ext.reporting.findings import AnyModel
-    from fairseq_signals_ext.reporting.report import ReportOptions
 
 _NO_SALIENCY = "none"
 
@@ -78,7 +77,7 @@ def _report(options: argparse.Namespace) -> int:
     # a name in letters that the picture's font lacks is drawn by the browser, which has them
     warnings.filterwarnings("ignore", message=r"Glyph \d+")
     from fairseq_signals_ext.inference.results import REJECTED_FILE, Results, check_results
-    from fairseq_signals_ext.reporting.findings import check_options
+    from fairseq_signals_ext.pages.report_findings import check_options
 
     check_results(options.out, [], options.resume, options.overwrite)
     inputs = run_arguments.inputs_of(options)
@@ -114,13 +113,16 @@ def _report_into(
     from tqdm import tqdm
 
     from fairseq_signals_ext.inference.reading_ahead import reason_of
-    from fairseq_signals_ext.reporting.report import write_report
+    from fairseq_signals_ext.pages.recording_report import report_page
+    from fairseq_signals_ext.pages.rendering import write_page
+    from fairseq_signals_ext.pages.report_findings import find
 
     left = range(results.done, len(inputs))
     for number in tqdm(left, total=len(inputs), initial=results.done, desc="report", unit="recording", disable=None):
         name = inputs.name(number)
         try:
-            write_report(model, _recording(inputs, number), paths[number], name=name, options=shown)
+            # the options were checked once for all, which of an index means to ask the model
+            write_page(paths[number], report_page(find(model, _recording(inputs, number), name, shown)))
         except Exception as error:  # noqa: BLE001 - one file must not stop those that follow
             results.reject(name, reason_of(error, name))
             # none of an earlier run
@@ -143,8 +145,8 @@ def _paths(inputs: "Inputs", options: argparse.Namespace) -> List[Path]:
 
 
 def _report_options(options: argparse.Namespace) -> "ReportOptions":
-    from fairseq_signals_ext.reporting.calibration import read_calibration
-    from fairseq_signals_ext.reporting.report import ReportOptions
+    from fairseq_signals_ext.pages.calibration import read_calibration
+    from fairseq_signals_ext.pages.report_findings import ReportOptions
 
     index = None
     if options.index is not None:

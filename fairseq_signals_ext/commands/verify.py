@@ -56,10 +56,10 @@ def run(args: argparse.Namespace) -> int:
         findings = verify(args.folder, args.jobs, args.quick)
         print(_summary(findings))
         if not args.no_report:
-            from fairseq_signals_ext.verification.report import write_report
+            from fairseq_signals_ext.pages.verify_page import write_verify_page
 
             report = args.out or args.folder / "verify.html"
-            write_report(findings, report)
+            write_verify_page(findings, report)
             print(f"report: {report}")
     except KeyboardInterrupt:
         print("interrupted; nothing was changed", file=sys.stderr)

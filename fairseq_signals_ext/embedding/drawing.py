@@ -8,8 +8,8 @@ from typing import Any, List, NamedTuple, Optional, Sequence
 import numpy as np
 
 from fairseq_signals_ext.evaluation.plots import save_png
+from fairseq_signals_ext.palette import PALETTE, PLOT_STYLE
 
-_INK, _FAINT, _ACCENT = "#26323c", "#9aa5ad", "#2a6f97"
 _OTHER_COLOUR, _UNKNOWN_COLOUR = "#89939a", "#d3d8db"
 # Paul Tol's "muted", made for all kinds of colour vision (personal.sron.nl/~pault), and a tenth
 _CATEGORIES = (
@@ -19,8 +19,7 @@ _CATEGORIES = (
 _NUMBERS = "viridis"
 _OTHER, _UNKNOWN = "other", "unknown"
 _WIDEST_NAME = 26
-# names of labels come from outside: a $ in one is no mathematics
-_STYLE = {"text.parse_math": False, "font.size": 8, "text.color": _INK, "axes.edgecolor": _FAINT, "axes.linewidth": 0.6}
+_STYLE = {**PLOT_STYLE, "font.size": 8, "axes.linewidth": 0.6}
 
 
 class Colouring(NamedTuple):
@@ -56,7 +55,7 @@ def draw_map(points: np.ndarray, method: str, path: Path, colouring: Optional[Co
         _draw_points(figure, axes, points, colouring)
         by = f", coloured by {textwrap.shorten(colouring.name, 60, placeholder='…')}" if colouring else ""
         figure.text(0.03, 0.945, f"Embeddings of ECGs{by}", fontsize=11, fontweight="bold")
-        figure.text(0.03, 0.905, _explanation(len(points), method), color="#5b6871")
+        figure.text(0.03, 0.905, _explanation(len(points), method), color=PALETTE.muted)
         save_png(figure, path)
 
 
@@ -73,7 +72,7 @@ def _draw_points(figure: Any, axes: Any, points: np.ndarray, colouring: Optional
     order = np.random.default_rng(0).permutation(len(points))
     points = points[order]
     if colouring is None:
-        _scatter(axes, points, len(points), color=_ACCENT)
+        _scatter(axes, points, len(points), color=PALETTE.accent)
         return
     values = colouring.values[order].astype(str)
     is_known = values != ""

@@ -8,26 +8,15 @@ import numpy as np
 
 from fairseq_signals_ext.evaluation.text import lacking, with_interval
 from fairseq_signals_ext.files import atomic
+from fairseq_signals_ext.palette import PALETTE, PLOT_STYLE
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from fairseq_signals_ext.evaluation.predictions import Predictions
 
-_INK, _ACCENT, _MARK, _FAINT = "#26323c", "#2a6f97", "#c8553d", "#9aa5ad"
-# names of labels come from outside: a $ in one is no mathematics
-_STYLE = {
-    "text.parse_math": False,
-    "font.size": 7,
-    "text.color": _INK,
-    "axes.edgecolor": _FAINT,
-    "axes.linewidth": 0.6,
-    "axes.labelcolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "xtick.labelsize": 6.5,
-    "ytick.labelsize": 6.5,
-}
+_INK, _ACCENT, _MARK, _FAINT = PALETTE.ink, PALETTE.accent, PALETTE.mark, PALETTE.faint
+_STYLE = {**PLOT_STYLE, "font.size": 7, "axes.linewidth": 0.6, "xtick.labelsize": 6.5, "ytick.labelsize": 6.5}
 _MOST_PANELS = 80
 # with so many panels at most: how many stand beside each other, and how wide one is (inches)
 _LAYOUTS = ((1, 1, 3.6), (4, 2, 2.6), (9, 3, 2.2), (20, 5, 1.8), (42, 6, 1.6), (_MOST_PANELS, 8, 1.5))
@@ -107,7 +96,7 @@ def _draw_panel(plot: _Plot, axes: Any, scores: np.ndarray, targets: np.ndarray,
     if not missing:
         return plot.draw(axes, scores, targets, row)
     axes.text(0.5, 0.5, f"undefined:\n{missing}", transform=axes.transAxes, ha="center", va="center", color=_FAINT)
-    axes.set_facecolor("#f6f7f8")
+    axes.set_facecolor(PALETTE.panel)
     if plot.ticks is None:
         axes.set(xticks=(), yticks=())
     return " "
@@ -144,7 +133,7 @@ def _write_around(figure: Any, heading: str, explanation: str, axes: Tuple[str, 
     width, height = figure.get_size_inches()
     middle = _MARGIN["bottom"] + (height - _MARGIN["bottom"] - _MARGIN["top"]) / 2
     figure.text(0.12 / width, 1 - 0.12 / height, heading, fontsize=10, fontweight="bold", va="top")
-    figure.text(0.12 / width, 1 - 0.35 / height, explanation, fontsize=7, va="top", color="#5b6871")
+    figure.text(0.12 / width, 1 - 0.35 / height, explanation, fontsize=7, va="top", color=PALETTE.muted)
     figure.text(_MARGIN["left"] / width, 0.1 / height, axes[0], fontsize=8)
     figure.text(0.12 / width, middle / height, axes[1], fontsize=8, rotation=90, va="center")
 

@@ -13,15 +13,16 @@ from starlette.responses import Response
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.inference.model import LoadedModel, Prediction
-from fairseq_signals_ext.reporting.findings import Findings, check_options, find
-from fairseq_signals_ext.reporting.page import CONTENT_SECURITY_POLICY as REPORT_POLICY
-from fairseq_signals_ext.reporting.report import ReportOptions, report_page
-from fairseq_signals_ext.serving.answers import answer, model_facts
+from fairseq_signals_ext.pages.drop_page import drop_page
+from fairseq_signals_ext.pages.recording_report import CONTENT_SECURITY_POLICY as REPORT_POLICY
+from fairseq_signals_ext.pages.recording_report import report_page
+from fairseq_signals_ext.pages.report_findings import ReportFindings, ReportOptions, check_options, find
+from fairseq_signals_ext.readers.formats import supported
+from fairseq_signals_ext.serving.answers import NOTE, answer, model_facts
 from fairseq_signals_ext.serving.bodies import Bodies
 from fairseq_signals_ext.serving.folders import upload_folder
 from fairseq_signals_ext.serving.guard import Guard, Hosts
 from fairseq_signals_ext.serving.limits import Limits, UploadError
-from fairseq_signals_ext.serving.page import CONTENT_SECURITY_POLICY, PAGE
 from fairseq_signals_ext.serving.reading import ReadUpload, read_short_upload, read_upload
 from fairseq_signals_ext.serving.refusals import refusal_of
 from fairseq_signals_ext.serving.upload import Upload
@@ -94,7 +95,8 @@ class Service:
 
     async def page(self) -> HTMLResponse:
         """`GET /`: the page on which one drops files."""
-        return HTMLResponse(PAGE, headers={"content-security-policy": CONTENT_SECURITY_POLICY})
+        page = drop_page(NOTE, supported())
+        return HTMLResponse(page.html, headers={"content-security-policy": page.policy})
 
     def _predict(self, model: LoadedModel, _: Upload, found: ReadUpload) -> Prediction:
         return model.predict(found.recording)
@@ -102,7 +104,7 @@ class Service:
     def _told(self, found: ReadUpload, prediction: Prediction) -> Response:
         return JSONResponse(answer(found.recording, prediction, self._model))
 
-    def _find(self, model: LoadedModel, upload: Upload, found: ReadUpload) -> Findings:
+    def _find(self, model: LoadedModel, upload: Upload, found: ReadUpload) -> ReportFindings:
         hours, most = found.recording.samples / found.recording.sample_rate / 3600, self._limits.report_hours
         if hours > most:
             hint = "send a part of it, or ask /predict"
@@ -110,7 +112,7 @@ class Service:
         options = dataclasses.replace(self._report_options, anonymous=upload.anonymous)
         return find(model, found.recording, found.name, options)
 
-    def _reported(self, _: ReadUpload, findings: Findings) -> Response:
+    def _reported(self, _: ReadUpload, findings: ReportFindings) -> Response:
         return HTMLResponse(report_page(findings), headers={"content-security-policy": _REPORT_POLICY})
 
     async def _answer(self, request: Request, fields: Sequence[str], way: Way[Any]) -> Response:

@@ -200,7 +200,7 @@ def test_nothing_that_goes_wrong_with_a_file_stops_the_rest(folder, tmp_path, mo
 
 def test_maps_of_leads_are_drawn_as_means_over_40_ms():
     from fairseq_signals_ext.explaining.saliency import Saliency
-    from fairseq_signals_ext.explaining.writing import drawn_values, smoothed
+    from fairseq_signals_ext.pages.saliency_picture import drawn_values, smoothed
 
     values = np.zeros((12, 2000), np.float32)
     values[1, 1000] = -1

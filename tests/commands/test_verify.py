@@ -11,12 +11,12 @@ from running import script
 
 from fairseq_signals_ext.commands.verify import main
 from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.pages.verify_page import write_verify_page
 from fairseq_signals_ext.preparation.pipeline import RunOptions, prepare
 from fairseq_signals_ext.sources import SourceOptions, open_source
 from fairseq_signals_ext.verification.checks import Findings
-from fairseq_signals_ext.verification.report import write_report
 
-HOSTILE = "<script>alert('x')</script>"
+HOSTILE = "<script>alert('x')</script>{{ 7 * 7 }}\" onerror=\"alert(1)"
 # records, leads, Hz in the source, seconds
 SOURCES = {"a $x^$ & <b>": (4, LEADS, 500, 10), "few leads": (4, ("I", "II", "V1"), 250, 30)}
 
@@ -36,7 +36,8 @@ def write_source(folder, count, leads, rate, seconds):
             signal[:, -1] = 0
         comments = [f"Patient: p{number // 2}"]
         write_wfdb(folder / f"r{number}", signal.T, leads, rate=rate, comments=comments)
-    names = ["file,record_id", *(f'r{number}.hea,"{HOSTILE}{number}"' for number in range(count))]
+    quoted = HOSTILE.replace('"', '""')
+    names = ["file,record_id", *(f'r{number}.hea,"{quoted}{number}"' for number in range(count))]
     (folder / "names.csv").write_text("\n".join(names) + "\n")
 
 
@@ -152,8 +153,10 @@ def test_the_report_needs_nothing_else(report):
 
 
 def test_what_comes_from_files_is_escaped(report):
-    assert HOSTILE not in report and "&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt;2" in report
+    escaped = "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;{{ 7 * 7 }}&#34; onerror=&#34;alert(1)2"
+    assert HOSTILE not in report and escaped in report
     page = Page(report)
+    assert not any(name.startswith("on") for name, _ in page.attributes)
     assert f"a $x^$ & <b>: {HOSTILE}2 (r2.hea, idx 2)" in page.text
     assert page.text.count("a $x^$ & <b>") >= 3 and page.tags.count("b") == 7, "only the totals are bold"
 
@@ -177,7 +180,7 @@ def test_leads_and_flags_of_the_report(report):
     assert re.match(r".*? few leads (· ){2}(100 ){4}(· ){6}", derived)
     assert re.match(r".*? few leads (· ){6}25 (· ){5}", constant)
     flags = text.split("Flags, % of recordings")[1]
-    assert re.match(r".*? few leads · 25 · · · · · · constant a lead never changes", flags)
+    assert re.match(r".*? few leads · 25 · · · · · · · constant a lead never changes", flags)
 
 
 def test_the_same_folder_gives_the_same_bytes(report, good, tmp_path):
@@ -190,5 +193,5 @@ def test_a_report_that_cannot_be_written_leaves_nothing(out, monkeypatch):
     before = sorted(out.rglob("*"))
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(ValueError, match="No space left on device; give another --out"):
-        write_report(findings, out / "verify.html")
+        write_verify_page(findings, out / "verify.html")
     assert sorted(out.rglob("*")) == before

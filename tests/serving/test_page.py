@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import os
 import re
 from html.parser import HTMLParser
@@ -11,7 +12,7 @@ import httpx
 import pytest
 from made_up_uploads import csv_file, npy_file, wfdb_files
 
-from fairseq_signals_ext.serving.page import CONTENT_SECURITY_POLICY, PAGE
+from fairseq_signals_ext.pages.drop_page import drop_page
 
 
 @pytest.fixture()
@@ -47,7 +48,8 @@ def test_several_files_chosen(page, served, tmp_path):
     kinds = {heading: kind for heading, kind, _ in results}
     assert kinds == {"A0001.dat, A0001.hea": "answered", "B <i>.csv": "answered", "bad.dcm": "failed"}
     assert (
-        "none of its signals (nothing) is a standard lead" in dict((name, text) for name, _, text in results)["bad.dcm"]
+        "none of its signals (column 1) is a standard lead"
+        in dict((name, text) for name, _, text in results)["bad.dcm"]
     )
     answer = httpx.post(f"{served.address}predict", files=[("f", (name, pair[name])) for name in pair]).json()
     rows = page.value(
@@ -148,13 +150,57 @@ def test_nothing_of_a_page_from_elsewhere_runs(page):
     assert [one for one in page.messages if "Content Security Policy" in str(one)]
 
 
+HOSTILE = '<img src=x onerror="window.ran = 1"><script>window.ran = 1</script>{{ 7 * 7 }}${7 * 7}\'&'
+
+
+def test_names_are_texts_and_nothing_in_them_runs(page, tmp_path):
+    """Of files, which the sender chose, and of labels and leads, which the model's file has."""
+    name = HOSTILE.replace("/", ":") + ".csv"
+    page.choose("#files", written(tmp_path, csv_file(name=name)))
+    assert answered(page, 1)[0][:2] == [name, "answered"]
+    label = {"name": HOSTILE, "probability": 0.5, "threshold": None, "positive": None}
+    answer = {
+        **{"labels": [label], "segments": [{}], "note": HOSTILE, "sample_rate": 500, "seconds": 1, "leads": [HOSTILE]},
+        **{"missing_leads": [HOSTILE], "cut": {}, "flags": {HOSTILE: HOSTILE}},
+    }
+    page.value(f"showAnswer([new File([], 'x')], {json.dumps(answer)})")
+    shown = "document.querySelector('article')"
+    assert page.value(f"{shown}.querySelector('tbody th').textContent") == HOSTILE
+    assert page.value(f"{shown}.textContent.split({json.dumps(HOSTILE)}).length") == 1 + 6
+    assert page.value("document.querySelectorAll('article img, article script').length") == 0
+    # a bar of a label without a threshold has no tick
+    assert page.value(f"[{shown}.querySelectorAll('.bar i').length, {shown}.querySelectorAll('.bar b').length]") == [
+        1,
+        0,
+    ]
+    assert page.value("window.ran === undefined") and page.messages == []
+
+
+def test_narrow_windows_do_not_scroll_sideways(page, tmp_path):
+    page.choose("#files", written(tmp_path, csv_file(name="x" * 90 + ".csv")))
+    answered(page, 1)
+    for width in (1280, 390):
+        page.call("Emulation.setDeviceMetricsOverride", width=width, height=844, deviceScaleFactor=1, mobile=False)
+        assert page.value("document.documentElement.scrollWidth") == width
+    table = "(table => [table.scrollWidth, table.clientWidth])(document.querySelector('.wide'))"
+    scrolled, seen = page.value(table)
+    page.call("Emulation.clearDeviceMetricsOverride")
+    assert scrolled == seen, "the decision is seen on a phone"
+
+
+def test_texts_of_the_service_are_escaped():
+    html, _ = drop_page(HOSTILE, HOSTILE)
+    assert HOSTILE not in html and html.count("&lt;script&gt;window.ran = 1&lt;/script&gt;{{ 7 * 7 }}") == 2
+
+
 def test_page_is_whole():
     """Its script is the one that the policy allows, and it names no other address."""
-    (script,) = re.findall("<script>(.*?)</script>", PAGE, re.DOTALL)
+    page, policy = drop_page("a note", "formats")
+    (script,) = re.findall("<script>(.*?)</script>", page, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    assert f"script-src 'sha256-{digest}';" in CONTENT_SECURITY_POLICY and PAGE.count("<style>") == 1
-    assert "//" not in re.sub(r"^\s*//.*$", "", PAGE, flags=re.MULTILINE)
-    assert CONTENT_SECURITY_POLICY.count("unsafe") == CONTENT_SECURITY_POLICY.count("style-src 'unsafe-inline'") == 1
+    assert f"script-src 'sha256-{digest}';" in policy and page.count("<style>") == 1
+    assert "//" not in re.sub(r"^\s*//.*$", "", page, flags=re.MULTILINE)
+    assert policy.count("unsafe") == policy.count("style-src 'unsafe-inline'") == 1
     targets, ids = [], []
 
     class Reader(HTMLParser):
@@ -162,5 +208,5 @@ def test_page_is_whole():
             targets.extend(value for name, value in attributes if name in ("for", "aria-describedby"))
             ids.extend(value for name, value in attributes if name == "id")
 
-    Reader().feed(PAGE)
+    Reader().feed(page)
     assert targets and set(targets) <= set(ids) and len(set(ids)) == len(ids)

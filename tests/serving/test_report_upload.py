@@ -9,9 +9,10 @@ from fastapi.testclient import TestClient
 from made_up_uploads import bad_files, csv_file, npy_file, parts, wfdb_files
 
 from fairseq_signals_ext.inference.model import LoadedModel
+from fairseq_signals_ext.pages import recording_report as report
+from fairseq_signals_ext.pages.recording_report import report_html
+from fairseq_signals_ext.pages.report_findings import ReportOptions
 from fairseq_signals_ext.readers import read_ecg
-from fairseq_signals_ext.reporting import report
-from fairseq_signals_ext.reporting.report import ReportOptions, report_html
 from fairseq_signals_ext.serving.app import make_app
 from fairseq_signals_ext.serving.folders import PREFIX
 from fairseq_signals_ext.serving.guard import hosts_of

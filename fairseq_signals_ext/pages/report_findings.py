@@ -1,0 +1,199 @@
+"""What a report shows and what it says of a recording, before it is a page."""
+
+import dataclasses
+import datetime
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Tuple, Union
+
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.explaining.saliency import ATTENTION, MapOptions, Saliency, explain_segments, way_to_look
+from fairseq_signals_ext.inference.ensemble import Ensemble
+from fairseq_signals_ext.inference.model import LoadedModel, Prediction
+from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
+from fairseq_signals_ext.inference.recordings import RecordingFacts
+from fairseq_signals_ext.pages.calibration import Calibration
+from fairseq_signals_ext.readers import Recording
+
+if TYPE_CHECKING:
+    from fairseq_signals_ext.embedding.neighbours import NeighbourIndex
+
+AnyModel = Union[Ensemble, LoadedModel]
+
+
+@dataclass(frozen=True, eq=False)
+class ReportOptions:
+    """What a report shows.
+
+    Attributes:
+        anonymous: nothing that tells who the patient is: no patient id, age, sex, time, record id, file, statements.
+        saliency: method of the map under the traces, see `explaining.saliency.MapOptions`; None: no map.
+        layer: of attention and rollout; None: the last.
+        label: whose score the map is of, for methods other than these two; None: the most probable label of those that
+            reach their threshold, of all if none does.
+        index: known recordings, embedded by the same model (of an ensemble by its first), a vector each.
+        neighbours: how many of them are shown.
+        calibration: how good the scores were in an evaluation.
+        date: of the report; None: today.
+
+    Raises:
+        UserError: an option cannot be used.
+    """
+
+    anonymous: bool = False
+    saliency: Optional[str] = ATTENTION
+    layer: Optional[int] = None
+    label: Optional[str] = None
+    index: Optional["NeighbourIndex"] = None
+    neighbours: int = 5
+    calibration: Optional[Calibration] = None
+    date: Optional[datetime.date] = None
+
+    def __post_init__(self) -> None:
+        if self.saliency is not None:
+            how = self.map_options
+            if self.label is not None and how.is_attention:
+                hint = "leave the label out, or use gradient"
+                raise UserError(f"label {self.label!r}: {self.saliency} is the same for all labels; {hint}")
+        if self.neighbours < 1:
+            raise UserError(f"{self.neighbours} neighbours: ask for at least 1")
+        if self.index is not None and self.index.per != "recording":
+            hint = "embed again with --per recording"
+            raise UserError(f"{self.index.embeddings.folder}: has a vector per {self.index.per}; {hint}")
+
+    @property
+    def map_options(self) -> MapOptions:
+        """How the map is made, if one is wanted."""
+        return MapOptions(self.saliency or ATTENTION, self.layer)
+
+
+class Neighbour(NamedTuple):
+    """A known recording that is near.
+
+    Attributes:
+        distance: of the embeddings, by the index's metric.
+        record_id, file: empty where they are not to be shown.
+    """
+
+    distance: float
+    record_id: str
+    file: str
+
+
+@dataclass(frozen=True, eq=False)
+class ReportFindings:
+    """What a report says of a recording.
+
+    Attributes:
+        recording: as it is shown; an anonymous one knows nothing of its patient.
+        name: of its file; empty if it is not to be shown.
+        options: of the report.
+        facts: its length, missing leads and flags of quality.
+        models: at least one.
+        prediction: None of a model without labels.
+        thresholds: of its labels; None where there are none.
+        saliency: None if none was asked for.
+        neighbours: nearest first; None if there is no index.
+    """
+
+    recording: Recording
+    name: str
+    options: ReportOptions
+    facts: RecordingFacts
+    models: Tuple[LoadedModel, ...]
+    prediction: Optional[Prediction]
+    thresholds: Optional[Tuple[float, ...]]
+    saliency: Optional[Saliency]
+    neighbours: Optional[List[Neighbour]]
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether scores are values, not probabilities."""
+        return self.models[0].description.kind == "regression"
+
+
+def check_options(model: AnyModel, options: ReportOptions) -> None:
+    """See that a model can do what is asked of it, before recordings are read.
+
+    Raises:
+        UserError: it is an export that only runs and a saliency is wanted, it lacks the label or layer, or the index or
+            the evaluation is of another model.
+    """
+    first = model.models[0] if isinstance(model, Ensemble) else model
+    if options.calibration is not None:
+        options.calibration.check_fits(first.description.kind, first.label_names, first.source)
+    if options.index is not None:
+        options.index.check_model(first)
+    if options.saliency is None:
+        return
+    if first.label_names or options.map_options.is_attention:
+        label = options.label or next(iter(first.label_names), None)
+        way_to_look(first, label, options.map_options)
+    else:
+        raise UserError(f"{first.source}: has no labels for {options.saliency}; use attention, rollout or none")
+
+
+def find(model: AnyModel, recording: Recording, name: str, options: ReportOptions) -> ReportFindings:
+    """Ask the model, or models, all that a report says.
+
+    Raises:
+        UserError: the recording or an option cannot be used with the model.
+    """
+    # nothing of the patient can get into the page from what does not know of it
+    shown = _without_patient(recording) if options.anonymous else recording
+    models = model.models if isinstance(model, Ensemble) else (model,)
+    first = models[0]
+    segments = SegmentedRecording.of(shown, first.preprocessing)
+    prediction = model.predict(shown) if first.label_names else None
+    return ReportFindings(
+        recording=shown,
+        name="" if options.anonymous else name,
+        options=options,
+        facts=segments.facts,
+        models=models,
+        prediction=prediction,
+        thresholds=model.thresholds,
+        saliency=_saliency(first, segments, prediction, options),
+        neighbours=_neighbours(first, recording, name, options),
+    )
+
+
+def _without_patient(recording: Recording) -> Recording:
+    nothing: Dict[str, Any] = {"patient": None, "start_time": None, "age": None, "sex": None, "statements": ()}
+    return dataclasses.replace(recording, record_id="recording", codes=(), **nothing)
+
+
+def _saliency(
+    model: LoadedModel, segments: SegmentedRecording, prediction: Optional[Prediction], options: ReportOptions
+) -> Optional[Saliency]:
+    """Of several models that of the first, for the label that all together are most certain of."""
+    if options.saliency is None:
+        return None
+    label = options.label
+    if label is None and prediction is not None and not options.map_options.is_attention:
+        label = _most_certain(prediction, model.description.kind == "regression")
+    return explain_segments(model, segments, label, options.map_options)
+
+
+def _most_certain(prediction: Prediction, is_regression: bool) -> str:
+    if is_regression:
+        return prediction.label_names[0]
+    reached = 0 if prediction.positive is None else prediction.positive
+    # no probability is above 1, so those that reach their threshold are ahead
+    return prediction.label_names[int((prediction.scores + 2 * reached).argmax())]
+
+
+def _neighbours(
+    model: LoadedModel, recording: Recording, name: str, options: ReportOptions
+) -> Optional[List[Neighbour]]:
+    """The recording itself, which may be known, is left out."""
+    from fairseq_signals_ext.embedding.neighbours import KnownRecording
+
+    index = options.index
+    if index is None:
+        return None
+    own = [KnownRecording(recording.record_id, name)]
+    distances, rows = index.query(model.embed(recording, layer=index.layer), options.neighbours, own)
+    is_there = rows[0] >= 0
+    known = index.facts(rows[0][is_there])
+    shown = [("", "") if options.anonymous else (str(one.record_id), str(one.file)) for one in known]
+    return [Neighbour(float(distance), *names) for distance, names in zip(distances[0][is_there], shown)]

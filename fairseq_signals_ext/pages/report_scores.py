@@ -1,0 +1,145 @@
+"""What a model says of a recording, as tables of labels that stand beside each other."""
+
+import math
+from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+from fairseq_signals_ext.pages.report_findings import ReportFindings
+
+THRESHOLD = "Threshold"
+_NO_LABELS = "This model was only pretrained: it has no labels, so it says nothing of what this ECG shows."
+_NOT_CALIBRATED = (
+    "Probabilities are the model's own, not calibrated: a training that weighs positives (pos_weight) makes them too "
+    "high. They order recordings; they are no risks."
+)
+POSITIVE = "▲ positive"
+
+
+class Score(NamedTuple):
+    """A row.
+
+    Attributes:
+        label: its name.
+        value: probability, or value of a regression.
+        threshold: None where there is none.
+        positive: whether it is reached.
+        measures: of an evaluation, as text.
+    """
+
+    label: str
+    value: float
+    threshold: Optional[float]
+    positive: bool
+    measures: Tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The label with the mark of a positive one."""
+        return f"{self.label} {POSITIVE}" if self.positive else self.label
+
+
+def scores_of(findings: ReportFindings) -> List[Score]:
+    """Rows, the most probable label first; of a regression in the model's order; none without labels."""
+    prediction, calibration = findings.prediction, findings.options.calibration
+    if prediction is None:
+        return []
+    labels = prediction.label_names
+    thresholds: Sequence[Optional[float]] = findings.thresholds or [None] * len(labels)
+    positive = [False] * len(labels) if prediction.positive is None else prediction.positive.tolist()
+    unknown = ("-",) * (0 if calibration is None else len(calibration.measures))
+    measures = [unknown if calibration is None else calibration.labels.get(label, unknown) for label in labels]
+    rows = list(map(Score, labels, prediction.scores.tolist(), thresholds, positive, measures))
+    return rows if findings.is_regression else sorted(rows, key=lambda row: -row.value)
+
+
+def header_of(findings: ReportFindings) -> List[str]:
+    """Of each table."""
+    calibration = findings.options.calibration
+    measures = () if calibration is None else calibration.measures
+    score = "Value" if findings.is_regression else "Probability"
+    return ["Label", score, *([THRESHOLD] if findings.thresholds else []), *measures]
+
+
+class ScoreTables(NamedTuple):
+    """Tables that stand beside each other.
+
+    Attributes:
+        place: "screen" or "paper", where alone they are shown; empty: on both.
+        parts: captions and rows.
+    """
+
+    place: str
+    parts: Sequence[Tuple[str, Sequence[Score]]]
+
+
+def score_tables(findings: ReportFindings, tables: int, printed_rows: int) -> List[ScoreTables]:
+    """All labels; on paper as many as have room.
+
+    Args:
+        tables: that they are divided into, from left to right.
+        printed_rows: of each table on paper.
+    """
+    rows, printed = scores_of(findings), tables * printed_rows
+    if printed >= len(rows):
+        return [ScoreTables("", _parts(rows, tables))] if rows else []
+    chosen = sorted(rows, key=lambda row: not row.positive)[:printed]
+    on_paper = [row for row in rows if row in chosen]
+    return [ScoreTables("screen", _parts(rows, tables)), ScoreTables("paper", _parts(on_paper, tables))]
+
+
+def _parts(rows: Sequence[Score], tables: int) -> List[Tuple[str, Sequence[Score]]]:
+    size = math.ceil(len(rows) / tables)
+    parts = [(first, rows[first : first + size]) for first in range(0, len(rows), size)]
+    return [(f"Labels {first + 1} to {first + len(part)} of {len(rows)}", part) for first, part in parts]
+
+
+def printed_note(labels: int, printed: int) -> str:
+    """What is not on paper; empty if all labels are."""
+    if printed >= labels:
+        return ""
+    return f"On paper {printed} of {labels} labels, those that are positive and the most probable; all on a screen."
+
+
+def score_notes(findings: ReportFindings) -> Iterator[str]:
+    """How to read the scores, in sentences."""
+    calibration = findings.options.calibration
+    if findings.prediction is None:
+        yield _NO_LABELS
+        return
+    if not findings.is_regression:
+        yield _on_thresholds(findings)
+    yield _on_segments(findings)
+    if len(findings.models) > 1:
+        yield f"Scores are means over {len(findings.models)} models."
+    if not findings.models[0].description.names_are_known:
+        yield "The checkpoint does not hold the names of its labels."
+    if not findings.is_regression:
+        yield _NOT_CALIBRATED
+    if calibration is not None:
+        yield f"{', '.join(calibration.measures)}: {calibration.about}. {calibration.meaning}"
+
+
+def _on_thresholds(findings: ReportFindings) -> str:
+    if findings.models[0].description.is_exclusive:
+        return f"{POSITIVE}: the most probable label; a recording has exactly one of them."
+    if findings.thresholds is None:
+        return "The model has no thresholds, so no label is called positive."
+    rules = dict.fromkeys(model.description.threshold_rule or "chosen in a way not said" for model in findings.models)
+    means = ", means over the models" if len(findings.models) > 1 else ""
+    return f"{POSITIVE}: the probability reaches the threshold, the line on its bar ({', '.join(rules)}{means})."
+
+
+def _on_segments(findings: ReportFindings) -> str:
+    """How scores of segments become those of the recording."""
+    model, number = findings.models[0], findings.facts.segments
+    inputs = model.preprocessing
+    seconds, stride = (samples / model.sample_rate for samples in (inputs.segment_samples, inputs.stride_samples))
+    pieces = f"of {seconds:g} s" if seconds == stride else f"({seconds:g} s of every {stride:g} s)"
+    if number == 1:
+        return f"One segment {pieces} was looked at."
+    ways = dict(zip(model.label_names, model.description.aggregation))
+    largest = [label for label, way in ways.items() if way == "max"]
+    if len(largest) == len(ways):
+        how = "the largest of theirs"
+    else:
+        how = "the mean of theirs" + (f", for {', '.join(largest)} the largest" if largest else "")
+    return f"{number} segments {pieces} were looked at; a label's score is {how}."

@@ -1,0 +1,71 @@
+"""Saliency as colour under a trace: few rectangles, whatever the sample rate."""
+
+from typing import Dict, List, NamedTuple, Tuple
+
+import numpy as np
+
+from fairseq_signals_ext.pages.excerpt import Excerpt
+from fairseq_signals_ext.pages.rows import MM_A_SECOND, Cell
+
+# of colour, from none to full
+LEVELS = 16
+UNKNOWN = -1
+_BAND_SECONDS = 0.01
+
+
+class Band(NamedTuple):
+    """A rectangle under a trace.
+
+    Attributes:
+        left, right: mm from the left end of the paper.
+        level: 1 to `LEVELS`, or `UNKNOWN`.
+    """
+
+    left: float
+    right: float
+    level: int
+
+
+def bands(excerpt: Excerpt, cell: Cell, least: float, maximum: float) -> List[Band]:
+    """The bands of one box, from left to right; where there is next to no saliency there is none.
+
+    A band shows the highest value of 10 ms, or one sample if that is longer, and lies around its samples, from half a
+    sample before the first to half a sample after the last. Neighbours of one level are one band.
+
+    Args:
+        least, maximum: of the whole recording; colour is none at the least, and full at the maximum above that.
+    """
+    if excerpt.saliency is None or cell.lead not in excerpt.leads:
+        return []
+    samples = excerpt.samples_between(cell.start, cell.start + cell.seconds)
+    values = excerpt.saliency[excerpt.leads.index(cell.lead), samples]
+    if not len(values):
+        return []
+    size = int(np.ceil(_BAND_SECONDS * excerpt.sample_rate))
+    levels = _levels(np.fmax.reduceat(values, np.arange(0, len(values), size)), least, maximum)
+    firsts = np.flatnonzero(np.diff(levels, prepend=levels[0] + 1))
+    edges = np.append(samples.start + size * firsts, samples.start + len(values)) - 0.5
+    times = np.clip(excerpt.seconds_at(edges) - cell.start, 0, cell.seconds) + cell.left
+    positions = (MM_A_SECOND * times).tolist()
+    found = zip(positions, positions[1:], levels[firsts].tolist())
+    return [Band(*band) for band in found if band[2] and band[1] > band[0]]
+
+
+def _levels(values: np.ndarray, least: float, maximum: float) -> np.ndarray:
+    levels = np.full(len(values), UNKNOWN)
+    known = ~np.isnan(values)
+    levels[known] = np.round(LEVELS * (values[known] - least) / maximum) if maximum > 0 else 0
+    return levels
+
+
+def by_level(found: Dict[Tuple[float, float], List[Band]]) -> Dict[int, np.ndarray]:
+    """Corners of all bands of a level: bands x 4 x 2 (mm), by level.
+
+    Args:
+        found: bands by the lower and upper edge of their row.
+    """
+    corners: Dict[int, List[List[Tuple[float, float]]]] = {}
+    for (low, high), row in found.items():
+        for left, right, level in row:
+            corners.setdefault(level, []).append([(left, low), (right, low), (right, high), (left, high)])
+    return {level: np.array(rectangles) for level, rectangles in sorted(corners.items())}

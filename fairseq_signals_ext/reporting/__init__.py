@@ -1,1 +1,0 @@
-"""One page on a recording, for a cardiologist to look at."""
