@@ -2,12 +2,16 @@
 
     python benchmarks/inference.py [--models tiny 4-layer] [--seconds 10] [--rounds 5] [--memory 5000]
                                    [--device cpu] [--bf16] [--jobs 0] [--data FOLDER] [--out FILE.md]
+    python benchmarks/inference.py --before ../other-checkout [--models tiny] [--rounds 5]
 
 Both sides take turns in one run, on the same 10 s recordings of 12 leads at 500 Hz. End to end is what `predict` does:
 WFDB files are read, checked, standardised, cut, run, aggregated, and a row is written for each. Alone, the same network
 gets the same segments as arrays that are ready, in batches of the same size: first one call after the other with all
 threads, then as many calls at once as predict makes. End to end is compared with the faster of the two. Files are in
 the page cache. Memory is that of the process after the first 500 of 5,000 recordings and at the end.
+
+With --before, predict and evaluate as commands are compared with those of another checkout: two processes that have
+imported everything take turns, with a model of the first of --models.
 
 `tiny` has the sizes of examples/ecg_fm/pretraining/tiny.yaml, `4-layer` and `base` ECG-FM's with 4 and 12 layers.
 """
@@ -25,6 +29,7 @@ from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 import torch
+from inference_commits import compare
 from loading import hand_over, machine, memory_of
 from preparation import write_records
 
@@ -185,14 +190,20 @@ def main() -> None:
     parser.add_argument("--bf16", action="store_true", help="matrix products in bfloat16")
     parser.add_argument("--jobs", type=int, default=0, help="processes that read (default 0: a thread)")
     parser.add_argument("--data", type=Path, help="folder of WFDB records; default: made-up ones")
+    parser.add_argument("--before", type=Path, help="compare the commands with those of this checkout")
     parser.add_argument("--out", type=Path, help="write the table to this file as well")
     args = parser.parse_args()
     logging.disable(logging.INFO)
     with tempfile.TemporaryDirectory() as name:
         if args.data is None:
             write_records(Path(name), args.recordings)
-        files = sorted((args.data or Path(name)).rglob("*.hea"))
-        hand_over(report(files, args), args.out)
+        records = args.data or Path(name)
+        if args.before is not None:
+            with tempfile.TemporaryDirectory() as made:
+                rows = compare(args.before, records, MODELS[args.models[0]], args.rounds, Path(made))
+            hand_over([machine(), "", *rows], args.out)
+            return
+        hand_over(report(sorted(records.rglob("*.hea")), args), args.out)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,10 @@ _SECONDS_UNTIL_WORKERS_END = 15
 _SECONDS_TO_WRITE_A_NUMBER = 0.2
 
 
+class BusyError(UserError):
+    """Another process is writing to a folder."""
+
+
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an exception, else is gone.
@@ -204,7 +208,7 @@ def _locked(path: Path, target: Path) -> Iterator[None]:
             lock.acquire(timeout=_SECONDS_UNTIL_WORKERS_END if _is_gone(_holder(path)) else 0)
     except Timeout:
         told = f" (process {_holder(path)})" if _holder(path) else ""
-        raise UserError(f"{target}: another run is writing to this folder{told}; wait for it to end") from None
+        raise BusyError(f"{target}: another run is writing to this folder{told}; wait for it to end") from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise PlaceError(error.errno, error.strerror, os.fspath(path)) from error

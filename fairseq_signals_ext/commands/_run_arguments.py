@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
+from fairseq_signals_ext.commands._parts import add_parts
 from fairseq_signals_ext.inference.inputs import Inputs, find_inputs
 from fairseq_signals_ext.inference.running import RunOptions
 
@@ -39,7 +40,11 @@ def add_model(parser: argparse.ArgumentParser, is_needed: bool = True) -> None:
         metavar="FILE",
         help="label_def.csv, or ecg-fm, if the checkpoint does not hold its label names",
     )
-    group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+    group.add_argument(
+        "--device",
+        default="auto",
+        help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)",
+    )
     group.add_argument("--threads", metavar="N", type=int, help="on a CPU (default: one a core)")
     group.add_argument("--bf16", action="store_true", help="bfloat16: faster on a GPU, scores differ by about 0.01")
 
@@ -49,6 +54,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("run")
     group.add_argument("--batch-size", metavar="N", type=int, default=32, help="segments in a batch (default 32)")
     group.add_argument("--jobs", metavar="N", type=int, default=0, help="processes that read (default 0: a thread)")
+    add_parts(group)
     add_restart(group)
 
 

@@ -22,24 +22,22 @@ or that of any layer (--layer). Leaves in OUT:
 
 With --from, map and neighbours are of embeddings that are there already, and no model runs; a map in another colour
 uses the places of its map.csv again. UMAP takes one thread, so that it gives the same map each time. The exit status is
-1 if something was rejected. A run that was interrupted goes on with --resume.
+1 if something was rejected. A run that was interrupted goes on with --resume, and can be done in parts as predict's.
 """
 
 import argparse
 import dataclasses
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Mapping
+from typing import Any, Dict, Iterator, List, Mapping
 
 from fairseq_signals_ext.commands import _run_arguments as run_arguments
+from fairseq_signals_ext.commands._parts import Job, run_job
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.files import check_free, only_one
 from fairseq_signals_ext.inference.model import EMBEDDED
-
-if TYPE_CHECKING:
-    from fairseq_signals_ext.inference.inputs import Inputs
-    from fairseq_signals_ext.inference.model import LoadedModel
-    from fairseq_signals_ext.inference.results import Results
+from fairseq_signals_ext.inference.parts import Part, SomeInputs
+from fairseq_signals_ext.inference.results import REJECTED_FILE, Kept, Results
 
 _FORMATS = ("npy", "parquet")
 _NEIGHBOURS_FILE = "neighbours.csv"
@@ -89,26 +87,15 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: the model, an input, a table or an index cannot be used, or results are there already.
     """
-    # before fairseq is imported, which would show everything
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     _check(options)
+    if options.known is None:
+        return run_job(Embedding, options)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options.out = options.out or options.known
     with only_one(options.out):
-        return _run(options)
-
-
-def _run(options: argparse.Namespace) -> int:
-    if options.known is None:
-        rejected = _embed(options)
-    else:
-        rejected = 0
         _prepare_out(options)
-    folder = options.known or options.out
-    if options.umap:
-        _draw(options, folder)
-    if options.index is not None:
-        _write_neighbours(options, folder)
-    return 1 if rejected else 0
+        _make_of_vectors(options, options.known)
+    return 0
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -139,29 +126,81 @@ def _prepare_out(options: argparse.Namespace) -> None:
     check_free(options.out, asked, options.overwrite)
 
 
-def _embed(options: argparse.Namespace) -> int:
-    """Run the model and write its embeddings; returns the number of recordings that were rejected."""
-    from fairseq_signals_ext.embedding.folder import ARRAY_FILE, FACTS_FILE, PARQUET_FILE, TABLE_FILE, model_facts
-    from fairseq_signals_ext.embedding.map import MAP_PICTURE, MAP_TABLE
-    from fairseq_signals_ext.embedding.writing import write_embeddings
-    from fairseq_signals_ext.inference.loading import load_model
-    from fairseq_signals_ext.inference.results import REJECTED_FILE, Results
+class Embedding(Job):
+    """The embeddings of many recordings, and what is made of them."""
 
-    inputs = run_arguments.inputs_of(options)
-    model = load_model(options.checkpoint, **run_arguments.model_options(options))
-    facts = model_facts(model, options.per, options.layer)
-    _check_later_steps(options, facts, len(inputs))
-    files = [ARRAY_FILE, TABLE_FILE, PARQUET_FILE, FACTS_FILE, MAP_PICTURE, MAP_TABLE, _NEIGHBOURS_FILE, REJECTED_FILE]
-    settings = _settings(options, inputs)
-    # what it is given last is there for reading when it is left
-    with Results(options.out, files, settings, options.resume, options.overwrite) as results:
-        _add_all(results, model, inputs, options)
-    path = write_embeddings(options.out, results, facts, options.format)
-    rejected = results.finish()
-    print(f"{path}: {results.done - rejected} recordings, per {options.per}, {facts['dimension']} dimensions")
-    if rejected:
-        print(f"{options.out / REJECTED_FILE}: {rejected} rejected")
-    return rejected
+    name = "embed"
+
+    def __init__(self, options: argparse.Namespace):
+        from fairseq_signals_ext.embedding.folder import model_facts
+        from fairseq_signals_ext.inference.loading import load_model
+
+        self._options = options
+        self._inputs, self._how = run_arguments.inputs_of(options), run_arguments.run_options(options)
+        self._model = load_model(options.checkpoint, **run_arguments.model_options(options))
+        self._facts = model_facts(self._model, options.per, options.layer)
+        _check_later_steps(options, self._facts, len(self._inputs))
+
+    @staticmethod
+    def files(options: argparse.Namespace) -> List[str]:
+        """Vectors and tables of all formats, map and neighbours."""
+        from fairseq_signals_ext.embedding.folder import ARRAY_FILE, FACTS_FILE, PARQUET_FILE, TABLE_FILE
+        from fairseq_signals_ext.embedding.map import MAP_PICTURE, MAP_TABLE
+
+        vectors = [ARRAY_FILE, TABLE_FILE, PARQUET_FILE, FACTS_FILE]
+        return [*vectors, MAP_PICTURE, MAP_TABLE, _NEIGHBOURS_FILE, REJECTED_FILE]
+
+    def settings(self) -> Dict[str, Any]:
+        """What the rows depend on."""
+        names = ("labels", "bf16", "per", "layer", "input_rate", "input_unit", "input_leads")
+        return {
+            "checkpoint": run_arguments.identity([self._options.checkpoint]),
+            "list of recordings": self._inputs.fingerprint(),
+            **{name: getattr(self._options, name) for name in names},
+        }
+
+    def inputs(self, part: Part) -> int:
+        """How many recordings a part has."""
+        return len(part.range_of(len(self._inputs)))
+
+    def fill(self, results: Results, part: Part) -> Iterator[None]:
+        """Add vectors, and a row per recording."""
+        from fairseq_signals_ext.embedding.embedding import embed_all
+        from fairseq_signals_ext.embedding.writing import TABLE
+        from fairseq_signals_ext.inference.reading_ahead import Rejected
+
+        options, inputs = self._options, SomeInputs(self._inputs, part.range_of(len(self._inputs)))
+        of_what = (options.per, options.layer)
+        for found in embed_all(self._model, inputs, *of_what, self._how, results.done, results.several()):
+            results.note_several(found.number, found.ecgs)
+            if isinstance(found, Rejected):
+                results.reject(found.name, found.reason)
+            else:
+                rows = {"rows": len(found.vectors), "frames": found.frames}
+                results.add(TABLE, {"file": found.name, **dataclasses.asdict(found.recording), **rows})
+                results.add_array(found.vectors)
+            results.count(found.ends_batch)
+            yield
+
+    def finish(self, results: Kept) -> int:
+        """Write vectors and table, and what is made of them."""
+        from fairseq_signals_ext.embedding.writing import write_embeddings
+
+        options = self._options
+        path, recordings = write_embeddings(options.out, results, self._facts, options.format)
+        rejected = results.finish()
+        print(f"{path}: {recordings} recordings, per {options.per}, {self._facts['dimension']} dimensions")
+        if rejected:
+            print(f"{options.out / REJECTED_FILE}: {rejected} rejected")
+        _make_of_vectors(options, options.out)
+        return 1 if rejected else 0
+
+
+def _make_of_vectors(options: argparse.Namespace, folder: Path) -> None:
+    if options.umap:
+        _draw(options, folder)
+    if options.index is not None:
+        _write_neighbours(options, folder)
 
 
 def _check_later_steps(options: argparse.Namespace, facts: Mapping[str, Any], recordings: int) -> None:
@@ -174,40 +213,6 @@ def _check_later_steps(options: argparse.Namespace, facts: Mapping[str, Any], re
     # an index that this very run makes is not there yet
     if options.index is not None and options.index.resolve() != options.out.resolve():
         open_index(options.index).check_facts(facts)
-
-
-def _settings(options: argparse.Namespace, inputs: "Inputs") -> Dict[str, Any]:
-    """What the vectors depend on, so that a run goes on only with the same."""
-    names = ("labels", "bf16", "per", "layer", "input_rate", "input_unit", "input_leads")
-    return {
-        "checkpoint": run_arguments.identity([options.checkpoint]),
-        "list of recordings": inputs.fingerprint(),
-        **{name: getattr(options, name) for name in names},
-    }
-
-
-def _add_all(results: "Results", model: "LoadedModel", inputs: "Inputs", options: argparse.Namespace) -> None:
-    """Embed the recordings that are not done yet."""
-    from tqdm import tqdm
-
-    from fairseq_signals_ext.embedding.embedding import embed_all
-    from fairseq_signals_ext.embedding.writing import TABLE
-    from fairseq_signals_ext.inference.reading_ahead import Rejected
-
-    how = run_arguments.run_options(options)
-    first_row = sum(row["rows"] for row in results.rows(TABLE))
-    with tqdm(total=len(inputs), initial=results.done, desc="embed", unit="recording", disable=None) as bar:
-        for found in embed_all(model, inputs, options.per, options.layer, how, results.done, results.several()):
-            results.note_several(found.number, found.ecgs)
-            if isinstance(found, Rejected):
-                results.reject(found.name, found.reason)
-            else:
-                rows = {"first_row": first_row, "rows": len(found.vectors), "frames": found.frames}
-                results.add(TABLE, {"file": found.name, **dataclasses.asdict(found.recording), **rows})
-                results.add_array(found.vectors)
-                first_row += len(found.vectors)
-            results.count()
-            bar.update()
 
 
 def _draw(options: argparse.Namespace, folder: Path) -> None:

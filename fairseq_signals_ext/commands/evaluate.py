@@ -12,25 +12,39 @@ OUT; for several subsets in OUT/SUBSET, for several checkpoints in OUT/NAME, wit
 With --ensemble all checkpoints are one model, whose scores are the means of theirs, as of predict --ensemble:
   fairseq-signals-ext evaluate --ensemble seed1.pt seed2.pt --data DIR/splits/S --subset test --out evaluation
 
+CKPT is a checkpoint or an export. Parts, several devices and clusters are as for predict; a part that was interrupted
+is run again, and goes on.
+
 Segments are evaluated as they are, and aggregated to recordings. Without --thresholds, those with the best F1 on the
 subset valid are used, if there is a manifest of it and it is not what is evaluated; otherwise 0.5. If they are asked
 to be chosen on what is evaluated, the results say so.
 """
 
 import argparse
+import functools
 import logging
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
+import numpy as np
+
+from fairseq_signals_ext.commands import _run_arguments as run_arguments
 from fairseq_signals_ext.commands._entry import run_command
+from fairseq_signals_ext.commands._parts import Job, add_parts, is_divided, run_job
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.files import check_folder_name, check_free, only_one, remove_unfinished
+from fairseq_signals_ext.files import check_folder_name, only_one, remove_unfinished
+from fairseq_signals_ext.inference.parts import Part, SomeInputs
+from fairseq_signals_ext.inference.results import Kept, Results, check_results
 
 if TYPE_CHECKING:
-    from fairseq_signals_ext.evaluation.evaluating import Evaluation, EvaluationSettings, Thresholds
+    from fairseq_signals_ext.evaluation.evaluating import Evaluation as OneEvaluation
+    from fairseq_signals_ext.evaluation.evaluating import EvaluationSettings, Thresholds
     from fairseq_signals_ext.evaluation.predictions import Predictions
+    from fairseq_signals_ext.inference.model import LoadedModel
+    from fairseq_signals_ext.inference.running import RunOptions
+    from fairseq_signals_ext.inference.subsets import Subset
 
 _FIXED = "0.5"
 
@@ -66,8 +80,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--names", metavar="NAME", nargs="+", help="of the checkpoints (default: from their paths)")
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
     parser.add_argument("--batch-size", metavar="N", type=int, default=64, help="segments (default 64)")
-    parser.add_argument("--num-workers", metavar="N", type=int, default=1, help="that load data (default 1)")
-    parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
+    parser.add_argument(
+        *("--num-workers", "--jobs"),
+        metavar="N",
+        dest="jobs",
+        type=int,
+        default=0,
+        help="processes that read (default 0: a thread); with --backend, parts of the run",
+    )
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+    parser.add_argument("--cpu", action="store_true", help="as --device cpu")
+    add_parts(parser.add_argument_group("parts of a run"))
     _add_metric_arguments(parser.add_argument_group("metrics"))
 
 
@@ -100,54 +123,170 @@ def run(args: argparse.Namespace) -> int:
         UserError: options that do not go together, results that are there already, or what `predict_subset` and
             `evaluate` raise.
     """
-    with only_one(args.out):
-        return _evaluate(args)
-
-
-def _evaluate(args: argparse.Namespace) -> int:
-    from fairseq_signals_ext.evaluation import comparison, report
-
     # first, as importing fairseq would have every library log all it does to the terminal
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("fairseq_signals_ext").setLevel(logging.INFO)
     # of fairseq's use of torch; nothing that a user can change
     warnings.filterwarnings("ignore", module=r"torch\.(nn\.utils\.weight_norm|utils\.data)")
-    models = _models(args)
-    names, subsets = _names(args, models), _subsets(args)
-    folders = _folders(args.out, names, subsets)
-    for folder in folders.values():
-        remove_unfinished(folder)
-        check_free(folder, report.FILES, args.overwrite)
-    if len(names) > 1:
-        check_free(args.out, comparison.FILES, args.overwrite)
-    settings, choice = _settings(args), _threshold_choice(args)
-    found: Dict[str, Dict[str, "Evaluation"]] = {subset: {} for subset in subsets}
-    for name, checkpoints in zip(names, models):
-        model = _Model(checkpoints, args)
-        for subset in subsets:
-            evaluation = model.evaluate(subset, settings, choice)
-            report.write_evaluation(evaluation, folders[name, subset])
-            print(f"{model.name}\n{report.as_text(evaluation)}\nresults: {folders[name, subset]}\n")
-            found[subset][name] = evaluation
-    if len(names) > 1:
-        tables = {subset: comparison.compare(evaluations) for subset, evaluations in found.items()}
-        comparison.write_comparison(tables, settings, args.out)
-        print(f"{comparison.as_text(tables, settings)}\nresults: {args.out}")
-    return 0
+    args.device = "cpu" if args.cpu else args.device
+    if is_divided(args):
+        args.resume = not args.overwrite  # a part that was interrupted is run again, and goes on
+        return run_job(Evaluation, args)
+    with only_one(args.out):
+        job = Evaluation(args)
+        check_results(args.out, Evaluation.files(args), False, args.overwrite)
+        return job.run()
+
+
+# of a model's number and a subset, what it says of the segments
+Predict = Callable[[int, str], "Predictions"]
+
+
+class Evaluation(Job):
+    """What models say of subsets, and how good it is."""
+
+    name = "evaluate"
+
+    def __init__(self, options: argparse.Namespace):
+        self._options = options
+        self._groups, self._subsets = _models(options), _subsets(options)
+        self._names = _names(options, self._groups)
+        self._sources = [str(path) for paths in self._groups for path in paths]
+        self._folders = _folders(options.out, self._names, self._subsets)
+        self._settings, self._choice = _settings(options), _threshold_choice(options)
+        self._label_file = None if options.label_file is None else str(options.label_file)
+
+    @staticmethod
+    def files(options: argparse.Namespace) -> List[str]:
+        """Of each model and subset, and of the comparison."""
+        from fairseq_signals_ext.evaluation import comparison, report
+
+        names = _names(options, _models(options))
+        folders = _folders(Path(), names, _subsets(options)).values()
+        compared = comparison.FILES if len(names) > 1 else ()
+        return [*(str(folder / file) for folder in folders for file in report.FILES), *compared]
+
+    def settings(self) -> Dict[str, Any]:
+        """What the scores depend on."""
+        fingerprints = [[number, name, subset.fingerprint()] for number, name, subset in self._work]
+        sources = run_arguments.identity(self._sources)
+        return {"checkpoints": sources, "recordings": fingerprints, "label file": self._label_file}
+
+    @functools.cached_property
+    def _loaded(self) -> List["LoadedModel"]:
+        return [self._load(source) for source in self._sources]
+
+    def _load(self, source: str) -> "LoadedModel":
+        from fairseq_signals_ext.inference.loading import load_model
+
+        return load_model(source, device=self._options.device)
+
+    @property
+    def _how(self) -> "RunOptions":
+        from fairseq_signals_ext.inference.running import RunOptions
+
+        return RunOptions(self._options.batch_size, self._options.jobs)
+
+    @functools.cached_property
+    def _work(self) -> List[Tuple[int, str, "Subset"]]:
+        """Number of a model, and a subset that it is run over."""
+        from fairseq_signals_ext.inference.subsets import Subset
+
+        work = []
+        for number, model in enumerate(self._loaded):
+            model.check_predicts()
+            chooses = model.description.kind == "classification" and not model.description.is_exclusive
+            chosen_on = [self._choice.subset] if chooses and self._choice.subset is not None else []
+            for name in dict.fromkeys([*self._subsets, *chosen_on]):
+                work.append((number, name, Subset(model, self._options.data, name, self._label_file)))
+        return work
+
+    def inputs(self, part: Part) -> int:
+        """How many recordings a part has, of all models and subsets."""
+        return sum(len(part.range_of(len(subset))) for _, _, subset in self._work)
+
+    def fill(self, results: Results, part: Part) -> Iterator[None]:
+        """Add a row of each recording: what is known of it, and the scores of its segments."""
+        from fairseq_signals_ext.inference.subsets import say_of_segments
+
+        left_out = results.done
+        for number, name, subset in self._work:
+            some = SomeInputs(subset, part.range_of(len(subset)))
+            start = min(left_out, len(some))
+            left_out -= start
+            for said in say_of_segments(self._loaded[number], some, self._how, start):
+                known = {**said.known._asdict(), "target": said.known.target.tolist()}
+                results.add(f"{number} {name}", {**known, "scores": said.scores.tolist()})
+                results.count(said.ends_batch)
+                yield
+
+    def finish(self, results: Kept) -> int:
+        """Evaluate what was predicted."""
+        from fairseq_signals_ext.inference.subsets import Known
+
+        subsets = {(number, name): subset for number, name, subset in self._work}
+
+        def predict(number: int, name: str) -> "Predictions":
+            rows = list(results.rows(f"{number} {name}"))
+            known = [Known(row["idx"], row["patient"], np.array(row["target"], np.float64)) for row in rows]
+            return subsets[number, name].predictions(known, [np.array(row["scores"], np.float64) for row in rows])
+
+        status = self.evaluate(predict)
+        results.clean()
+        return status
+
+    def run(self) -> int:
+        """Predict and evaluate at once; returns the exit status."""
+        from fairseq_signals_ext.inference import subsets
+
+        loaded: Dict[int, "LoadedModel"] = {}
+
+        def predict(number: int, name: str) -> "Predictions":
+            if number not in loaded:
+                if self._options.ensemble is None:
+                    loaded.clear()  # one model in memory is enough
+                loaded[number] = self._load(self._sources[number])
+            subset = subsets.Subset(loaded[number], self._options.data, name, self._label_file)
+            return subsets.predict_subset(loaded[number], subset, self._how)
+
+        return self.evaluate(predict)
+
+    def evaluate(self, predict: Predict) -> int:
+        """Evaluate, write and print; returns the exit status."""
+        from fairseq_signals_ext.evaluation import comparison, report
+
+        for folder in self._folders.values():
+            remove_unfinished(folder)
+        found: Dict[str, Dict[str, "OneEvaluation"]] = {subset: {} for subset in self._subsets}
+        first = 0
+        for name, checkpoints in zip(self._names, self._groups):
+            numbers = range(first, first + len(checkpoints))
+            first = numbers.stop
+            model = _Model(", ".join(map(str, checkpoints)), numbers, predict, self._options)
+            for subset in self._subsets:
+                evaluation = model.evaluate(subset, self._settings, self._choice)
+                report.write_evaluation(evaluation, self._folders[name, subset])
+                print(f"{model.name}\n{report.as_text(evaluation)}\nresults: {self._folders[name, subset]}\n")
+                found[subset][name] = evaluation
+        if len(self._names) > 1:
+            tables = {subset: comparison.compare(evaluations) for subset, evaluations in found.items()}
+            comparison.write_comparison(tables, self._settings, self._options.out)
+            print(f"{comparison.as_text(tables, self._settings)}\nresults: {self._options.out}")
+        return 0
 
 
 class _Model:
-    """A checkpoint, or several whose scores' means are taken, and what it says of subsets, each predicted once."""
+    """A checkpoint, or several whose scores' means are taken, and what it says of subsets, each predicted once.
 
-    def __init__(self, checkpoints: Sequence[Path], args: argparse.Namespace):
-        from fairseq_signals_ext.inference.predicting_subsets import PredictOptions
+    Args:
+        name: of its checkpoints.
+        numbers: of its checkpoints, for `predict`.
+    """
 
-        label_file = None if args.label_file is None else str(args.label_file)
-        self.name = ", ".join(map(str, checkpoints))
-        self._checkpoints, self._data = checkpoints, args.data
-        self._options = PredictOptions(
-            batch_size=args.batch_size, num_workers=args.num_workers, label_file=label_file, cpu=args.cpu
-        )
+    def __init__(self, name: str, numbers: Sequence[int], predict: Predict, options: argparse.Namespace):
+        self.name, self._numbers, self._predict = name, numbers, predict
+        self._label_file = None if options.label_file is None else str(options.label_file)
+        self._data = options.data
         self._predicted: Dict[str, List["Predictions"]] = {}
 
     def segments(self, subset: str) -> "Predictions":
@@ -166,19 +305,18 @@ class _Model:
     def _of_each(self, subset: str) -> List["Predictions"]:
         """Predictions of a subset's segments by each checkpoint."""
         from fairseq_signals_ext.evaluation.report import with_record_ids
-        from fairseq_signals_ext.inference.predicting_subsets import predict_subset
 
         if subset not in self._predicted:
-            found = [predict_subset(path, self._data, subset, self._options) for path in self._checkpoints]
+            found = [self._predict(number, subset) for number in self._numbers]
             self._predicted[subset] = [with_record_ids(one, self._data) for one in found]
         return self._predicted[subset]
 
-    def evaluate(self, subset: str, settings: "EvaluationSettings", choice: "_ThresholdChoice") -> "Evaluation":
+    def evaluate(self, subset: str, settings: "EvaluationSettings", choice: "_ThresholdChoice") -> "OneEvaluation":
         """The evaluation of a subset."""
         from fairseq_signals_ext.evaluation.evaluating import evaluate
 
         segments, thresholds = self.segments(subset), None
-        label_file = self._options.label_file or segments.label_file
+        label_file = self._label_file or segments.label_file
         about = {"checkpoint": self.name, "subset": subset, "label_file": label_file}
         if segments.kind == "classification":
             thresholds = self._thresholds(subset, settings, choice)
@@ -242,14 +380,14 @@ def _folders(out: Path, names: Sequence[str], subsets: Sequence[str]) -> Dict[Tu
 def _settings(args: argparse.Namespace) -> "EvaluationSettings":
     from fairseq_signals_ext.evaluation.evaluating import EvaluationSettings
 
-    for option, fits, wanted in (
-        ("resamples", args.resamples >= 1, "1 or more"),
-        ("confidence", 0 < args.confidence < 1, "a number between 0 and 1, such as 0.95"),
-        ("batch_size", args.batch_size >= 1, "1 or more"),
-        ("num_workers", args.num_workers >= 0, "0 or more"),
+    for option, value, fits, wanted in (
+        ("resamples", args.resamples, args.resamples >= 1, "1 or more"),
+        ("confidence", args.confidence, 0 < args.confidence < 1, "a number between 0 and 1, such as 0.95"),
+        ("batch-size", args.batch_size, args.batch_size >= 1, "1 or more"),
+        ("num-workers", args.jobs, args.jobs >= 0, "0 or more"),
     ):
         if not fits:
-            raise UserError(f"--{option.replace('_', '-')} {getattr(args, option)}: give {wanted}")
+            raise UserError(f"--{option} {value}: give {wanted}")
     return EvaluationSettings(
         aggregation=args.aggregate,
         label_aggregation=dict(map(_label_and_way, args.aggregate_label or ())),

@@ -20,20 +20,25 @@ of a recording are used, and aggregated by label as the checkpoint says. Leaves 
   rejected.csv                   files that cannot be used, and why
 
 The exit status is 1 if something was rejected. A run that was interrupted goes on with --resume.
+
+A run can be done in parts by any scheduler, such as a slurm array or make -j: --part 1/16 to --part 16/16 with the same
+other options and OUT. Each part goes on with --resume, too. The one that is done last merges them: the files are, byte
+for byte, those of one run, and its exit status is that of the run. --device cuda:0,cuda:1 divides a run among the GPUs
+of this machine, --backend dask or ray with --jobs 16 among the workers of a cluster that is there.
 """
 
 import argparse
-import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Iterator
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List
 
 from fairseq_signals_ext.commands import _run_arguments as run_arguments
-from fairseq_signals_ext.files import only_one
+from fairseq_signals_ext.commands._parts import Job, run_job
+from fairseq_signals_ext.inference.inputs import Recordings
+from fairseq_signals_ext.inference.parts import Part, SomeInputs
+from fairseq_signals_ext.inference.results import REJECTED_FILE, Kept, Results
 
 if TYPE_CHECKING:
     from fairseq_signals_ext.inference.ensemble import Ensemble, Predicted
-    from fairseq_signals_ext.inference.inputs import Inputs
-    from fairseq_signals_ext.inference.results import Results
     from fairseq_signals_ext.inference.running import RunOptions
 
 _FORMATS = ("csv", "parquet")
@@ -69,31 +74,62 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: a model or input cannot be used, or results are there already.
     """
-    with only_one(options.out):
-        return _predict(options)
+    return run_job(Prediction, options)
 
 
-def _predict(options: argparse.Namespace) -> int:
-    # before fairseq is imported, which would show everything
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    from tqdm import tqdm
+class Prediction(Job):
+    """The scores of many recordings."""
 
-    from fairseq_signals_ext.inference.results import REJECTED_FILE, Results, check_results
+    name = "predict"
 
-    inputs, how = run_arguments.inputs_of(options), run_arguments.run_options(options)
-    files = [*(f"{table}.{suffix}" for table in ("predictions", "segments") for suffix in _FORMATS), REJECTED_FILE]
-    check_results(options.out, files, options.resume, options.overwrite)
-    ensemble = _ensemble(options)
-    settings = _settings(options, inputs)
-    with Results(options.out, files, settings, options.resume, options.overwrite) as results:
-        with tqdm(total=len(inputs), initial=results.done, desc="predict", unit="recording", disable=None) as bar:
-            for _ in predict_into(results, ensemble, inputs, how, options.segments):
-                bar.update()
-        return _finish(results, ensemble, options)
+    def __init__(self, options: argparse.Namespace):
+        self._options = options
+        self._inputs, self._how = run_arguments.inputs_of(options), run_arguments.run_options(options)
+        self._ensemble = _ensemble(options)
+
+    @staticmethod
+    def files(options: argparse.Namespace) -> List[str]:
+        """Tables of all formats."""
+        tables = ("predictions", "segments")
+        return [*(f"{table}.{suffix}" for table in tables for suffix in _FORMATS), REJECTED_FILE]
+
+    def settings(self) -> Dict[str, Any]:
+        """What the rows depend on."""
+        names = ("labels", "bf16", "aggregate", "segments", *run_arguments.SAID)
+        return {
+            "checkpoint": run_arguments.identity([self._options.checkpoint, *self._options.ensemble]),
+            "list of recordings": self._inputs.fingerprint(),
+            **{name: getattr(self._options, name) for name in names},
+        }
+
+    def inputs(self, part: Part) -> int:
+        """How many recordings a part has."""
+        return len(part.range_of(len(self._inputs)))
+
+    def fill(self, results: Results, part: Part) -> Iterator[None]:
+        """Add rows of recordings."""
+        inputs = SomeInputs(self._inputs, part.range_of(len(self._inputs)))
+        return predict_into(results, self._ensemble, inputs, self._how, self._options.segments)
+
+    def finish(self, results: Kept) -> int:
+        """Write the tables."""
+        options, ensemble = self._options, self._ensemble
+        labels = ensemble.label_names
+        scores = {f"{_what(ensemble)}_{name}": "float64" for name in labels}
+        decisions = {f"positive_{name}": "bool" for name in labels if ensemble.decides}
+        if options.segments:
+            results.write_table(f"segments.{options.format}", "segments", {**_SEGMENT_COLUMNS, **scores})
+        name = f"predictions.{options.format}"
+        number = results.write_table(name, "predictions", {**_RECORDING_COLUMNS, **scores, **decisions})
+        rejected = results.finish()
+        print(f"{options.out / name}: {number} recordings")
+        if rejected:
+            print(f"{options.out / REJECTED_FILE}: {rejected} rejected")
+        return 1 if rejected else 0
 
 
 def predict_into(
-    results: "Results", ensemble: "Ensemble", inputs: "Inputs", how: "RunOptions", segments: bool = False
+    results: Results, ensemble: "Ensemble", inputs: Recordings, how: "RunOptions", segments: bool = False
 ) -> Iterator[None]:
     """Add what models say of recordings to results, from where these end; gives one item a recording.
 
@@ -108,26 +144,8 @@ def predict_into(
             results.reject(found.name, found.reason)
         else:
             _add_rows(results, found, ensemble, segments)
-        results.count()
+        results.count(found.ends_batch)
         yield
-
-
-def _finish(results: "Results", ensemble: "Ensemble", options: argparse.Namespace) -> int:
-    """Write what the user sees, and say it; returns the exit status."""
-    from fairseq_signals_ext.inference.results import REJECTED_FILE
-
-    labels = ensemble.label_names
-    scores = {f"{_what(ensemble)}_{name}": "float64" for name in labels}
-    decisions = {f"positive_{name}": "bool" for name in labels if ensemble.decides}
-    if options.segments:
-        results.write_table(f"segments.{options.format}", "segments", {**_SEGMENT_COLUMNS, **scores})
-    name = f"predictions.{options.format}"
-    number = results.write_table(name, "predictions", {**_RECORDING_COLUMNS, **scores, **decisions})
-    rejected = results.finish()
-    print(f"{options.out / name}: {number} recordings")
-    if rejected:
-        print(f"{options.out / REJECTED_FILE}: {rejected} rejected")
-    return 1 if rejected else 0
 
 
 def _ensemble(options: argparse.Namespace) -> "Ensemble":
@@ -139,22 +157,12 @@ def _ensemble(options: argparse.Namespace) -> "Ensemble":
     return Ensemble([model.aggregating(options.aggregate) for model in ensemble.models])
 
 
-def _settings(options: argparse.Namespace, inputs: Any) -> Dict[str, Any]:
-    """What the rows depend on, so that a run goes on only with the same."""
-    names = ("labels", "bf16", "aggregate", "segments", *run_arguments.SAID)
-    return {
-        "checkpoint": run_arguments.identity([options.checkpoint, *options.ensemble]),
-        "list of recordings": inputs.fingerprint(),
-        **{name: getattr(options, name) for name in names},
-    }
-
-
 def _what(ensemble: "Ensemble") -> str:
     """How columns of scores are called, as in `evaluate`."""
     return "probability" if ensemble.kind == "classification" else "prediction"
 
 
-def _add_rows(results: "Results", found: "Predicted", ensemble: "Ensemble", segments: bool) -> None:
+def _add_rows(results: Results, found: "Predicted", ensemble: "Ensemble", segments: bool) -> None:
     prediction = found.prediction
     columns = [f"{_what(ensemble)}_{name}" for name in ensemble.label_names]
     row = {"file": found.name, **vars(prediction.recording)}

@@ -8,6 +8,7 @@ import torch
 from fairseq_signals_ext.data.augmentations import Augmentation, RandomLeadsMasking, build_augmentations
 from fairseq_signals_ext.data.randomness import LEAD_MASKS, item_draws
 from fairseq_signals_ext.data.segments import Item, SegmentSettings
+from fairseq_signals_ext.data.standardising import Columns, columns_of, write_input
 from fairseq_signals_ext.data.stores import coefficients
 from fairseq_signals_ext.data.time_masks import MaskSettings, mask_channels, mask_frames
 from fairseq_signals_ext.errors import UserError
@@ -18,9 +19,8 @@ Leads = Tuple[int, ...]
 class _Plan(NamedTuple):
     """What to do with recordings that have certain leads."""
 
-    stored: List[int]  # rows of the recording that are wanted
-    columns: List[int]  # where in the model's input they go
-    whole: bool  # the recording's rows are the model's input as they are
+    stored: Columns  # rows of the recording that are wanted
+    columns: Columns  # where in the model's input they go
     augmentations: List[Augmentation]
 
 
@@ -101,33 +101,22 @@ class Collater:
     def _standardised(self, items: List[Item]) -> torch.Tensor:
         # numpy's large arrays lie in huge pages, where torch's cost a page fault every 4 kB
         array = np.empty((sum(item.segments for item in items), len(self.leads), self.segment_samples), np.float32)
-        for item, rows in _rows_of(items):
-            self._copy(item, array[rows])
         coefficients = self._coefficients(items)
         if self._masks_leads_early:
             # a lead whose gain and offset are zero is zero, and these are cheaper to mask than its samples
             self._mask_leads(items, coefficients)
-        source = torch.from_numpy(array)
-        source.mul_(torch.from_numpy(coefficients[..., :1])).add_(torch.from_numpy(coefficients[..., 1:]))
         for item, rows in _rows_of(items):
-            if self.settings.normalize:
-                columns = self._plan(item.signal.leads).columns
-                block = source[rows, columns, : item.samples]
-                source[rows, columns, : item.samples] = torch.nn.functional.layer_norm(block, block.shape[1:])
-            if item.samples < self.segment_samples:
-                source[rows, :, item.samples :] = 0
-        return source
+            plan = self._plan(item.signal.leads)
+            gain, offset = np.moveaxis(coefficients[rows][:, plan.columns], -1, 0)
+            write_input(
+                array[rows], self._counts(item)[:, plan.stored], gain, offset, plan.columns, self.settings.normalize
+            )
+        return torch.from_numpy(array)
 
-    def _copy(self, item: Item, rows: np.ndarray) -> None:
-        """Counts of an item's segments into `rows`, segments x leads x samples."""
+    def _counts(self, item: Item) -> np.ndarray:
+        """Of an item's segments: segments x leads that are stored x samples."""
         counts = item.signal.counts[:, item.start : item.start + item.segments * item.samples]
-        counts = counts.reshape(len(counts), item.segments, item.samples).transpose(1, 0, 2)
-        plan = self._plan(item.signal.leads)
-        if plan.whole:
-            rows[:, :, : item.samples] = counts
-        else:
-            rows[:] = 0
-            rows[:, plan.columns, : item.samples] = counts[:, plan.stored]
+        return counts.reshape(len(counts), item.segments, item.samples).transpose(1, 0, 2)
 
     def _coefficients(self, items: List[Item]) -> np.ndarray:
         """Gain and offset, float32, N x leads x 2, that turn counts into the model's input; zero for absent leads."""
@@ -145,8 +134,7 @@ class Collater:
         for item, rows in [(items[0], slice(None))] if alike else _rows_of(items):
             plan = self._plan(item.signal.leads)
             masking: Any = plan.augmentations[0]
-            columns = slice(None) if plan.whole else plan.columns
-            coefficients[rows, columns] *= ~masking.masked(draws[rows])[..., None]
+            coefficients[rows, plan.columns] *= ~masking.masked(draws[rows])[..., None]
 
     def _augment(self, items: List[Item], source: np.ndarray) -> None:
         """Apply the augmentations, apart from one that `_mask_leads` has done, to each segment of the batch."""
@@ -157,10 +145,10 @@ class Collater:
                 return
             generator = item.generator()
             for segment in source[rows, :, : item.samples]:
-                chosen = segment if plan.whole else segment[plan.columns]
+                chosen = segment[plan.columns]
                 for augment in augmentations:
                     augment(chosen, generator)
-                if not plan.whole:
+                if not isinstance(plan.columns, slice):  # whose rows are the segment's own
                     segment[plan.columns] = chosen
 
     def _plan(self, stored: Leads) -> _Plan:
@@ -169,9 +157,8 @@ class Collater:
             present = tuple(lead for lead in self.settings.leads if lead in stored)
             options = self.settings.augmentations
             self._plans[stored] = _Plan(
-                stored=[stored.index(lead) for lead in present],
-                columns=[self.leads.index(lead) for lead in present],
-                whole=stored == present == self.leads,
+                stored=columns_of([stored.index(lead) for lead in present], len(stored)),
+                columns=columns_of([self.leads.index(lead) for lead in present], len(self.leads)),
                 augmentations=build_augmentations(options, present, self.sample_rate) if self.training else [],
             )
         return self._plans[stored]

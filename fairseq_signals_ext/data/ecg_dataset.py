@@ -10,7 +10,7 @@ from fairseq.data import FairseqDataset
 from fairseq_signals_ext.data.batch_order import cut_blocks, shuffle_in_windows, window_bytes
 from fairseq_signals_ext.data.collating import Collater
 from fairseq_signals_ext.data.randomness import PAIR_START, SEGMENT_CHOICE, item_draws
-from fairseq_signals_ext.data.segments import PAIR_CHOICES, SEGMENT_CHOICES, Item, SegmentSettings
+from fairseq_signals_ext.data.segments import PAIR_CHOICES, SEGMENT_CHOICES, Item, SegmentSettings, whole_pieces
 from fairseq_signals_ext.data.shared_batches import SharedBatches
 from fairseq_signals_ext.data.stores import ShardStore, Store, check_leads, check_sample_rate
 from fairseq_signals_ext.data.time_masks import MaskSettings
@@ -82,11 +82,8 @@ class EcgDataset(FairseqDataset):
     def _cut(self) -> Tuple[np.ndarray, np.ndarray]:
         """Recording and first sample of each item; what is too short is dropped and counted in the log."""
         samples, stride = self.store.samples, self._stride
-        items = samples // (stride * self.segments)
-        if self.settings.pad and self.settings.pairs == "none":
-            items = np.maximum(items, samples > 0)
-        if self.settings.min_sample_size:
-            items = np.where(samples >= self.settings.min_sample_size, items, 0)
+        pads = self.settings.pad and self.settings.pairs == "none"
+        items = whole_pieces(samples, stride * self.segments, pads, self.settings.min_sample_size)
         if self._draws_segment:
             items = np.minimum(items, 1)
         kept = int(np.count_nonzero(items))

@@ -6,10 +6,9 @@ import numpy as np
 import torch
 
 from fairseq_signals_ext.data.ecg_dataset import EcgDataset
-from fairseq_signals_ext.data.label_table import NOT_EXCLUSIVE, LabelTable, are_classes, are_exclusive, meaning_of
+from fairseq_signals_ext.data.label_table import LabelTable
+from fairseq_signals_ext.data.model_labels import KnownLabels
 from fairseq_signals_ext.data.segments import Item
-from fairseq_signals_ext.data.stores import Signal
-from fairseq_signals_ext.errors import UserError
 
 
 class LabelledEcgDataset(EcgDataset):
@@ -33,21 +32,11 @@ class LabelledEcgDataset(EcgDataset):
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
-        self.labels = labels
-        self.num_labels = num_labels
-        self.classes = classes
-        self.exclusive = exclusive
+        self.labels = KnownLabels(labels, num_labels, classes, exclusive)
 
     def known(self) -> np.ndarray:
-        """Labels of all recordings: float64, recordings x L; reads each `.mat` file, but no shard.
-
-        Raises:
-            UserError: a recording has no label.
-        """
-        if self.labels is not None and self.store.idx is not None:
-            return self.labels.rows(self.store.idx)
-        signals = [self.store.read(number) for number in range(len(self.store))]
-        return self._labels(signals)
+        """Labels of all recordings, see `KnownLabels.of_store`."""
+        return self.labels.of_store(self.store)
 
     def collater(self, items: List[Item]) -> Dict[str, Any]:
         """A batch of `EcgDataset` with `idx` (int64, N) and `label` (float64, N x L; NaN where not known).
@@ -61,26 +50,5 @@ class LabelledEcgDataset(EcgDataset):
         if items:
             signals = [item.signal for item in items]
             batch["idx"] = torch.tensor([signal.idx for signal in signals])
-            batch["label"] = torch.from_numpy(self._labels(signals))
+            batch["label"] = torch.from_numpy(self.labels.of(signals))
         return batch
-
-    def _labels(self, signals: List[Signal]) -> np.ndarray:
-        if self.labels is None:
-            return np.array([self._stored(signal) for signal in signals])
-        for signal in signals:
-            if signal.idx < 0:
-                raise UserError(f"{signal.name}: does not say its idx, the row of its label; make it again with idx")
-        return self.labels.rows(np.array([signal.idx for signal in signals]))
-
-    def _stored(self, signal: Signal) -> np.ndarray:
-        label, name = signal.label, signal.name
-        if label is None:
-            raise UserError(f"{name}: no label; set task.label_file (fairseq-validate: --label-file) to a y.npy")
-        if len(label) != self.num_labels:
-            raise UserError(f"{name}: {len(label)} labels where model.num_labels={self.num_labels}; set one right")
-        if self.classes and not are_classes(label).all():
-            cure = meaning_of(label[~are_classes(label)][0], label) or "see task ecg_regression"
-            raise UserError(f"{name}: label {label.tolist()} is not of 0, 1 and NaN; {cure}")
-        if self.exclusive and not are_exclusive(label[np.newaxis]).all():
-            raise UserError(f"{name}: label {label.tolist()}: {NOT_EXCLUSIVE}")
-        return label

@@ -66,3 +66,17 @@ class Item(NamedTuple):
     def generator(self) -> np.random.Generator:
         """The item's randomness in this epoch, from its start."""
         return item_generator(self.seed, self.epoch, self.number)
+
+
+def whole_pieces(samples: np.ndarray, length: int, pad: bool, shortest: Optional[int] = None) -> np.ndarray:
+    """How many pieces of `length` samples recordings have; int, 0 where a recording is dropped.
+
+    Args:
+        samples: int, of each recording.
+        pad: a recording that is shorter than a piece has one.
+        shortest: recordings with fewer samples are dropped; None: none.
+    """
+    pieces = samples // length
+    if pad:
+        pieces = np.maximum(pieces, samples > 0)
+    return np.where(samples >= shortest, pieces, 0) if shortest else pieces

@@ -1,8 +1,16 @@
-"""From counts to standardised values: one gain and one offset a lead, the same in training and in use."""
+"""From counts to a model's input: one gain and one offset per lead, the same in training and in use.
 
-from typing import Tuple
+Needs numpy only.
+"""
+
+from typing import List, Tuple, Union
 
 import numpy as np
+
+# as in torch's layer_norm
+_EPSILON = 1e-5
+# rows of a model's input; a slice for all in their order
+Columns = Union[slice, List[int]]
 
 
 def standardising(
@@ -24,3 +32,37 @@ def standardising(
 def to_millivolts(scale: np.ndarray, zero: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     """Gain and offset: `counts * gain + offset` are mV."""
     return scale, -zero * scale
+
+
+def columns_of(leads: List[int], rows: int) -> Columns:
+    """Where leads go in an input of so many rows, so that `write_input` can write in place where that is possible."""
+    return slice(None) if leads == list(range(rows)) else leads
+
+
+def write_input(
+    into: np.ndarray, counts: np.ndarray, gain: np.ndarray, offset: np.ndarray, columns: Columns, as_whole: bool
+) -> None:
+    """Write one segment, or several of one length, where a batch has room for it; what has no counts becomes zero.
+
+    Args:
+        into: float32, (segments x) leads x samples, of any content.
+        counts: (segments x) leads x samples, of the leads in `columns`; fewer samples are filled up at the end.
+        gain, offset: float32, (segments x) leads: `counts * gain + offset` is the input.
+        columns: rows of `into` that the leads go to.
+        as_whole: normalise each segment as a whole afterwards, over its leads and samples.
+    """
+    samples = counts.shape[-1]
+    in_place = isinstance(columns, slice)
+    if not in_place or samples < into.shape[-1]:
+        into[...] = 0
+    # a slice is written in place
+    values = into[..., :samples] if in_place else np.empty(counts.shape, np.float32)
+    # numpy converts faster than it multiplies numbers of two kinds
+    values[...] = counts
+    values *= gain[..., None]
+    values += offset[..., None]
+    if as_whole:
+        both = {"axis": (-2, -1), "keepdims": True, "dtype": np.float64}
+        values[...] = (values - values.mean(**both)) / np.sqrt(values.var(**both) + _EPSILON)
+    if not in_place:
+        into[..., columns, :samples] = values

@@ -6,10 +6,10 @@ from typing import Iterator, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from fairseq_signals_ext.conv_layers import frames_of
-from fairseq_signals_ext.inference.inputs import Inputs
+from fairseq_signals_ext.inference.inputs import Recordings
 from fairseq_signals_ext.inference.model import LoadedModel
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
-from fairseq_signals_ext.inference.reading_ahead import Rejected, Work, reason_of
+from fairseq_signals_ext.inference.reading_ahead import Rejected, Work
 from fairseq_signals_ext.inference.recordings import RecordingError, RecordingFacts
 from fairseq_signals_ext.inference.running import Ran, RunOptions, run_recordings
 
@@ -26,6 +26,7 @@ class Embedded:
         frames: rows of each segment, where rows are frames; else 1.
         recording: what is known of it.
         ecgs: how many ECGs its file contains, where it is the first of these.
+        ends_batch: see `inference.running.Ran`.
     """
 
     number: int
@@ -34,11 +35,12 @@ class Embedded:
     frames: int
     recording: RecordingFacts
     ecgs: int = 1
+    ends_batch: bool = True
 
 
 def embed_all(
     model: LoadedModel,
-    inputs: Inputs,
+    inputs: Recordings,
     per: str = "recording",
     layer: Optional[int] = None,
     options: Optional[RunOptions] = None,
@@ -72,11 +74,12 @@ def _embedded(model: LoadedModel, ran: Ran, per: str) -> Union[Embedded, Rejecte
         vectors = model.embedding_of(ran.outputs[0], read.name, read.facts, per)
         frames = _frames(model, read.segments[model.preprocessing], read.name) if per == "frame" else 1
     except RecordingError as error:
-        return Rejected(read.number, read.name, reason_of(error, read.name), read.ecgs)
+        return ran.rejected(error)
     if per == "frame":
         vectors = vectors[:, :frames]
         frames = vectors.shape[1]
-    return Embedded(read.number, read.name, vectors.reshape(-1, vectors.shape[-1]), frames, read.facts, read.ecgs)
+    rows = vectors.reshape(-1, vectors.shape[-1])
+    return Embedded(read.number, read.name, rows, frames, read.facts, read.ecgs, ran.ends_batch)
 
 
 def _frames(model: LoadedModel, segments: SegmentedRecording, name: str) -> int:

@@ -17,40 +17,47 @@ from fairseq_signals_ext.embedding.folder import (
     VERSION,
 )
 from fairseq_signals_ext.files import atomic
-from fairseq_signals_ext.inference.results import Results
+from fairseq_signals_ext.inference.results import Kept, write_csv
 
 # of recordings, in a run's parts
 TABLE = "embeddings"
 _GROUP_BYTES = 2**25
 
 
-def write_embeddings(out: Path, results: Results, facts: Mapping[str, Any], array: str) -> Path:
+def write_embeddings(out: Path, results: Kept, facts: Mapping[str, Any], array: str) -> Tuple[Path, int]:
     """Write what a run made, when all recordings are done and before `results.finish`.
 
     Args:
         out: folder of the results.
-        results: with a row a recording in `TABLE`: `COLUMNS`, and `frames` where there is a vector a frame.
+        results: with a row per recording in `TABLE`: `COLUMNS` but for `first_row`, and `frames`.
         facts: `folder.model_facts`.
         array: "npy" or "parquet".
 
     Returns:
-        The file with the vectors.
+        The file with the vectors, and the number of recordings.
     """
     if array == "npy":
         path = out / ARRAY_FILE
         rows = _write_npy(path, results, facts["dimension"])
         frames = {"frames": "int64"} if facts["per"] == "frame" else {}
-        recordings = results.write_table(TABLE_FILE, TABLE, {**COLUMNS, **frames})
+        recordings = write_csv(out / TABLE_FILE, {**COLUMNS, **frames}, _with_first_rows(results.rows(TABLE)))
     else:
         path = out / PARQUET_FILE
         rows, recordings = _write_parquet(path, results, facts)
     run = {"format": FORMAT, "version": VERSION, "array": array, "recordings": recordings, "rows": rows}
     with atomic(out / FACTS_FILE) as temporary:
         temporary.write_text(json.dumps({**run, **facts}, indent=2) + "\n", encoding="utf-8")
-    return path
+    return path, recordings
 
 
-def _write_npy(path: Path, results: Results, dimension: int) -> int:
+def _with_first_rows(rows: Iterator[Dict[str, Any]]) -> Iterator[Dict[str, Any]]:
+    first_row = 0
+    for row in rows:
+        yield {**row, "first_row": first_row}
+        first_row += row["rows"]
+
+
+def _write_npy(path: Path, results: Kept, dimension: int) -> int:
     rows = sum(len(part) for part in results.arrays())
     header = {"descr": "<f4", "fortran_order": False, "shape": (rows, dimension)}
     with atomic(path) as temporary, open(temporary, "wb") as file:
@@ -60,7 +67,7 @@ def _write_npy(path: Path, results: Results, dimension: int) -> int:
     return rows
 
 
-def _write_parquet(path: Path, results: Results, facts: Mapping[str, Any]) -> Tuple[int, int]:
+def _write_parquet(path: Path, results: Kept, facts: Mapping[str, Any]) -> Tuple[int, int]:
     """A row a vector; returns the number of vectors and of recordings."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -103,7 +110,7 @@ def _schema(per: str, dimension: int) -> Any:
     return pa.schema([*fields, ("embedding", pa.list_(pa.float32(), dimension))])
 
 
-def _facts_of_vectors(results: Results, facts: Mapping[str, Any]) -> Iterator[Dict[str, Any]]:
+def _facts_of_vectors(results: Kept, facts: Mapping[str, Any]) -> Iterator[Dict[str, Any]]:
     """For each vector what is known of its recording, and where in that it begins (s)."""
     for number, row in enumerate(results.rows(TABLE)):
         for vector in range(row["rows"]):

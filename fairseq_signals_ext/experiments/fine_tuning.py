@@ -222,7 +222,8 @@ def scores_of(run: FineTuning, subset: str) -> Predictions:
     Raises:
         UserError, SystemExit: see `predict_subset`.
     """
-    from fairseq_signals_ext.inference.predicting_subsets import PredictOptions, predict_subset
+    from fairseq_signals_ext.inference.loading import load_model
+    from fairseq_signals_ext.inference.subsets import Subset, predict_subset
 
     source = json.dumps(_checksums([run.checkpoint, *find_manifests(run.data, subset), *_label_files(run.label_file)]))
     kept = run.out / f"scores_{subset}.npz"
@@ -232,8 +233,8 @@ def scores_of(run: FineTuning, subset: str) -> Predictions:
                 arrays = {name: file[name] for name in _ARRAYS}
                 names = tuple(file["label_names"].tolist())
                 return Predictions(**arrays, label_names=names, kind=str(file["kind"]))
-    options = PredictOptions(label_file=str(run.labels), progress=False)
-    found = to_recordings(predict_subset(run.checkpoint, run.data, subset, options))
+    model = load_model(run.checkpoint, device="auto")
+    found = to_recordings(predict_subset(model, Subset(model, run.data, subset, str(run.labels))))
     content: Dict[str, Any] = {name: getattr(found, name) for name in _ARRAYS}
     content.update(source=np.array(source), label_names=np.array(found.label_names, str), kind=np.array(found.kind))
     with atomic(kept) as temporary, open(temporary, "wb") as file:

@@ -8,11 +8,11 @@ import numpy as np
 from fairseq_signals_ext.checkpoints.comparing import check_ensemble
 from fairseq_signals_ext.checkpoints.description import Preprocessing
 from fairseq_signals_ext.inference.backends import Outputs
-from fairseq_signals_ext.inference.inputs import Inputs
+from fairseq_signals_ext.inference.inputs import Recordings
 from fairseq_signals_ext.inference.loading import is_export, load_model
 from fairseq_signals_ext.inference.model import LoadedModel, Prediction, positive_of
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
-from fairseq_signals_ext.inference.reading_ahead import Rejected, Work, reason_of
+from fairseq_signals_ext.inference.reading_ahead import Rejected, Work
 from fairseq_signals_ext.inference.recordings import AnyRecording, Leads, RecordingError, RecordingFacts, recording_of
 from fairseq_signals_ext.inference.running import Ran, RunOptions, run_recordings, run_segments
 
@@ -25,12 +25,14 @@ class Predicted(NamedTuple):
         name: its file.
         prediction: of it.
         ecgs: how many ECGs its file contains, where it is the first of these.
+        ends_batch: see `running.Ran`.
     """
 
     number: int
     name: str
     prediction: Prediction
     ecgs: int = 1
+    ends_batch: bool = True
 
 
 class Ensemble:
@@ -101,7 +103,7 @@ class Ensemble:
 
     def predict_all(
         self,
-        inputs: Inputs,
+        inputs: Recordings,
         options: Optional[RunOptions] = None,
         start: int = 0,
         several: Sequence[Tuple[int, int]] = (),
@@ -128,9 +130,10 @@ class Ensemble:
     def _predicted(self, ran: Ran) -> Union[Predicted, Rejected]:
         read = ran.read
         try:
-            return Predicted(read.number, read.name, self._prediction(ran.outputs, read.name, read.facts), read.ecgs)
+            prediction = self._prediction(ran.outputs, read.name, read.facts)
         except RecordingError as error:
-            return Rejected(read.number, read.name, reason_of(error, read.name), read.ecgs)
+            return ran.rejected(error)
+        return Predicted(read.number, read.name, prediction, read.ecgs, ran.ends_batch)
 
     def _prediction(self, outputs: Sequence[Outputs], name: str, facts: RecordingFacts) -> Prediction:
         of_models = [model.prediction_of(one, name, facts) for model, one in zip(self.models, outputs)]

@@ -5,14 +5,16 @@ import hashlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Protocol, Sequence, Set, Tuple, Union
 
 import numpy as np
 
+from fairseq_signals_ext.checkpoints.description import Preprocessing
 from fairseq_signals_ext.data.manifest import FileManifest, ShardManifest, read_manifests
 from fairseq_signals_ext.data.stores import ShardStore
 from fairseq_signals_ext.errors import OneOfSeveralError, UserError
 from fairseq_signals_ext.files import is_no_text
+from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
 from fairseq_signals_ext.leads import parse_leads
 from fairseq_signals_ext.preparation.table import TABLE_NAME, read_table
 from fairseq_signals_ext.readers import Recording, StoredCounts
@@ -24,6 +26,21 @@ from fairseq_signals_ext.sources.wfdb import belonging_to
 MANIFEST_SUFFIX = ".tsv"
 # what a prepared folder's table says of a recording, as `Recording` calls it
 _KNOWN = ("record_id", "patient", "start_time", "age", "sex")
+
+
+class Recordings(Protocol):
+    """What models can be run over: `Inputs`, some of them, or the recordings of a subset."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, number: int, ecg: Optional[int] = None) -> str:
+        """See `Inputs.name`."""
+
+    def read(self, number: int, ecg: Optional[int] = None) -> Any:
+        """A `Given`, or what has its `ecgs`, `beside` and `segmented`."""
+
+    def known(self, number: int) -> Dict[str, Any]:
+        """See `Inputs.known`."""
 
 
 class Given(NamedTuple):
@@ -38,6 +55,22 @@ class Given(NamedTuple):
     recording: Recording
     is_standardised: bool = False
     ecgs: int = 1
+
+    @property
+    def beside(self) -> None:
+        """What was read beside the signal: nothing."""
+        return None
+
+    def segmented(self, preprocessing: Preprocessing, name: str) -> SegmentedRecording:
+        """Its segments.
+
+        Args:
+            name: what messages call it.
+
+        Raises:
+            UserError: see `SegmentedRecording.of`.
+        """
+        return SegmentedRecording.of(self.recording, preprocessing, name, self.is_standardised)
 
 
 @dataclass(frozen=True)

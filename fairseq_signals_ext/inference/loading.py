@@ -2,7 +2,7 @@
 
 import contextlib
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, Mapping, NamedTuple, Optional
 
 from fairseq_signals_ext.checkpoints.description import CONFIG_FILE, ModelDescription, check_weights, read_description
 from fairseq_signals_ext.checkpoints.ecg_fm_folder import checkpoint_of
@@ -86,13 +86,14 @@ def _from_checkpoint(path: Path, source: str, labels: Optional[str], how: _How) 
 
     checkpoint = read_checkpoint(path)
     description = describe(checkpoint, labels)
-    return LoadedModel(description, _built(checkpoint, description, how), source)
+    return LoadedModel(description, _built(checkpoint, description, how), source, checkpoint.task_config)
 
 
 def _from_export(folder: Path, source: str, how: _How) -> LoadedModel:
     description, weights = read_description(folder)
     check_weights(folder, weights)
     backend: Any
+    task_options: Mapping[str, Any] = {}
     if weights.suffix == ".onnx":
         if how.bf16:
             raise UserError(f"{source}: an ONNX model has its own arithmetic; leave bf16 out, or use the checkpoint")
@@ -105,10 +106,11 @@ def _from_export(folder: Path, source: str, how: _How) -> LoadedModel:
     elif weights.suffix == ".safetensors":
         from fairseq_signals_ext.checkpoints.safetensors_folder import read_safetensors
 
-        backend = _built(read_safetensors(folder), description, how)
+        checkpoint = read_safetensors(folder)
+        backend, task_options = _built(checkpoint, description, how), checkpoint.task_config
     else:
         raise UserError(f"{folder / CONFIG_FILE}: weights {weights.name!r} are of no known kind; export again")
-    return LoadedModel(description, backend, source)
+    return LoadedModel(description, backend, source, task_options)
 
 
 def _built(checkpoint: Any, description: ModelDescription, how: _How) -> TorchBackend:

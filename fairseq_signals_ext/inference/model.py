@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple
 
 import numpy as np
 
@@ -57,14 +57,22 @@ class LoadedModel:
         description: of the model.
         backend: runs it, see `backends`.
         source: where it is from, for messages.
+        task_options: of the training, by name, where they are known.
 
     Attributes:
-        description, source: as given.
+        description, source, task_options: as given.
     """
 
-    def __init__(self, description: ModelDescription, backend: Callable[..., Outputs], source: str):
+    def __init__(
+        self,
+        description: ModelDescription,
+        backend: Callable[..., Outputs],
+        source: str,
+        task_options: Optional[Mapping[str, Any]] = None,
+    ):
         self.description = description
         self.source = source
+        self.task_options = task_options or {}
         self._backend = backend
 
     @property
@@ -142,7 +150,7 @@ class LoadedModel:
             yield self
             return
         with divide(calls) as backend:
-            yield LoadedModel(self.description, backend, self.source)
+            yield LoadedModel(self.description, backend, self.source, self.task_options)
 
     def check_predicts(self) -> None:
         """Raise a `UserError` if the model was only pretrained."""
@@ -162,7 +170,7 @@ class LoadedModel:
             cure = "name its labels with labels='ecg-fm', --labels ecg-fm, if they are these"
             raise UserError(f"{self.source}: has none of ECG-FM's labels; {cure}, or aggregate by mean or max")
         description = dataclasses.replace(self.description, aggregation=ways_of(self.label_names, how))
-        return LoadedModel(description, self._backend, self.source)
+        return LoadedModel(description, self._backend, self.source, self.task_options)
 
     def prediction_of(self, outputs: Outputs, name: str, facts: RecordingFacts) -> Prediction:
         """What the backend's outputs for the segments of a recording say.

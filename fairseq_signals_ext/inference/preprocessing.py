@@ -4,12 +4,13 @@ Needs numpy only.
 """
 
 from dataclasses import dataclass
-from typing import AbstractSet, List, Tuple
+from typing import AbstractSet, List, Sequence, Tuple
 
 import numpy as np
 
 from fairseq_signals_ext.checkpoints.description import Preprocessing
-from fairseq_signals_ext.data.standardising import standardising, to_millivolts
+from fairseq_signals_ext.data.standardising import columns_of, standardising, to_millivolts, write_input
+from fairseq_signals_ext.data.stores import Signal, coefficients
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.inference.recordings import RecordingFacts
 from fairseq_signals_ext.leads import LEADS
@@ -20,8 +21,6 @@ from fairseq_signals_ext.readers.limb_leads import with_limb_leads
 
 _LARGEST_MV = 1e9
 _FLAGS_OF_MILLIVOLTS = ("clipped", "amplitude", "einthoven")
-# as in torch's layer_norm, with which training normalises a segment
-_EPSILON = 1e-5
 _AT_ONCE = 2**20
 
 
@@ -90,8 +89,42 @@ class SegmentedRecording:
             cut_start=recording.cut[0],
             cut_end=recording.cut[1],
         )
-        columns = [preprocessing.leads.index(LEADS[lead]) for lead in stored.leads]
-        return cls(stored.counts, gain.astype(np.float32), offset.astype(np.float32), columns, preprocessing, facts)
+        return cls._of(stored.counts, stored.leads, gain, offset, preprocessing, facts)
+
+    @classmethod
+    def of_stored(cls, signal: Signal, preprocessing: Preprocessing, record_id: str) -> "SegmentedRecording":
+        """A recording as training reads it: at the model's rate, standardised by what is stored beside it.
+
+        It is taken as it is, also without any signal; `evaluate` needs it so.
+        """
+        rows = [row for row, lead in enumerate(signal.leads) if LEADS[lead] in preprocessing.loaded_leads]
+        leads = [signal.leads[row] for row in rows]
+        both = coefficients([signal], standardised=preprocessing.standardization == "lead")
+        gain, offset = (values[0, leads] for values in both)
+        counts = signal.counts if len(rows) == len(signal.leads) else signal.counts[rows]
+        samples, there = counts.shape[1], {LEADS[lead] for lead in leads}
+        facts = RecordingFacts(
+            record_id=record_id,
+            seconds=samples / signal.sample_rate,
+            sample_rate=signal.sample_rate,
+            segments=max(1, samples // preprocessing.stride_samples),
+            missing_leads=tuple(lead for lead in preprocessing.loaded_leads if lead not in there),
+            flags=(),
+        )
+        return cls._of(counts, leads, gain, offset, preprocessing, facts)
+
+    @classmethod
+    def _of(
+        cls,
+        counts: np.ndarray,
+        leads: Sequence[int],
+        gain: np.ndarray,
+        offset: np.ndarray,
+        preprocessing: Preprocessing,
+        facts: RecordingFacts,
+    ) -> "SegmentedRecording":
+        columns = [preprocessing.leads.index(LEADS[lead]) for lead in leads]
+        return cls(counts, gain.astype(np.float32), offset.astype(np.float32), columns, preprocessing, facts)
 
     def __len__(self) -> int:
         return self.facts.segments
@@ -113,23 +146,12 @@ class SegmentedRecording:
             padding: bool, samples.
         """
         inputs = self.preprocessing
-        samples = min(inputs.segment_samples, self.counts.shape[1])
         first = number * inputs.stride_samples
-        if len(self.columns) < len(source) or samples < source.shape[1]:
-            source[:] = 0
-        # a slice where that will do is written in place
-        is_whole = self.columns == list(range(len(source)))
-        values = source[:, :samples] if is_whole else np.empty((len(self.columns), samples), np.float32)
-        # numpy converts faster than it multiplies numbers of two kinds
-        values[:] = self.counts[:, first : first + samples]
-        values *= self.gain[:, None]
-        values += self.offset[:, None]
-        if inputs.standardization == "segment":
-            values[:] = (values - values.mean(dtype=np.float64)) / np.sqrt(values.var(dtype=np.float64) + _EPSILON)
-        if not is_whole:
-            source[self.columns, :samples] = values
-        padding[:samples] = False
-        padding[samples:] = True
+        counts = self.counts[:, first : first + inputs.segment_samples]
+        columns = columns_of(self.columns, len(source))
+        write_input(source, counts, self.gain, self.offset, columns, inputs.standardization == "segment")
+        padding[: counts.shape[1]] = False
+        padding[counts.shape[1] :] = True
 
 
 def _stored(recording: Recording, preprocessing: Preprocessing, name: str) -> Tuple[Counts, Quality]:

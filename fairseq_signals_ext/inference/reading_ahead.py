@@ -19,7 +19,7 @@ import numpy as np
 
 from fairseq_signals_ext.checkpoints.description import Preprocessing
 from fairseq_signals_ext.errors import NO_SPACE, MissingPackageError, PlaceError, UserError
-from fairseq_signals_ext.inference.inputs import Inputs
+from fairseq_signals_ext.inference.inputs import Recordings
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
 from fairseq_signals_ext.inference.recordings import RecordingFacts
 from fairseq_signals_ext.processes import end_with
@@ -27,6 +27,8 @@ from fairseq_signals_ext.readers.facts import shown
 
 # there is no room for results, or this process has too many files open
 _NOT_ITS_FAULT = (*NO_SPACE, errno.EROFS, errno.EMFILE, errno.ENFILE)
+# inputs whose recordings may share batches; parts of a run begin at a multiple
+GROUP = 64
 # recordings that go to another process together, and their size from which on no more do
 _CHUNK, _CHUNK_BYTES = 16, 2**25
 # such chunks that wait, beyond one a process
@@ -42,12 +44,16 @@ class ReadRecording:
         name: its file, as messages and tables name it.
         segments: for each way of preprocessing that models need.
         ecgs: how many ECGs its file contains, where it is the first of these.
+        group: see `Work.group`.
+        beside: what was read beside its signal.
     """
 
     number: int
     name: str
     segments: Dict[Preprocessing, SegmentedRecording]
     ecgs: int = 1
+    group: Tuple[int, int] = (0, 0)
+    beside: Any = None
 
     @property
     def facts(self) -> RecordingFacts:
@@ -64,12 +70,16 @@ class Rejected:
         name: its file.
         reason: why, in one line, and what to do.
         ecgs: how many ECGs its file contains, where it is the first of these.
+        group: see `Work.group`.
+        ends_batch: see `running.Ran`.
     """
 
     number: int
     name: str
     reason: str
     ecgs: int = 1
+    group: Tuple[int, int] = (0, 0)
+    ends_batch: bool = True
 
 
 Read = Union[ReadRecording, Rejected]
@@ -86,7 +96,7 @@ class Work:
             and further ones have numbers after all inputs.
     """
 
-    inputs: Inputs
+    inputs: Recordings
     preprocessings: Sequence[Preprocessing]
     several: Sequence[Tuple[int, int]] = ()
 
@@ -106,6 +116,14 @@ class Work:
         of_input, ecgs = self.several[file]
         return of_input, ecgs + 1 - int(self._later[file] - number)
 
+    def group(self, number: int) -> Tuple[int, int]:
+        """Recordings share a batch only with those of their group, so that parts of a run have its batches.
+
+        Outputs differ in their last digits with what else is in a batch. A group is some inputs that follow each other,
+        or all later ECGs of these.
+        """
+        return int(number >= len(self.inputs)), self._place(number)[0] // GROUP
+
     def name(self, number: int) -> str:
         """What messages and tables call a recording."""
         return self.inputs.name(*self._place(number))
@@ -114,14 +132,13 @@ class Work:
         """Read a recording; nothing that is wrong with it is raised, apart from a package that is missing."""
         name, ecgs = self.name(number), 1
         try:
-            recording, is_standardised, ecgs = self.inputs.read(*self._place(number))
-            segments = {
-                preprocessing: SegmentedRecording.of(recording, preprocessing, name, is_standardised)
-                for preprocessing in self.preprocessings
-            }
-            return ReadRecording(number, name, segments, ecgs)
+            given = self.inputs.read(*self._place(number))
+            ecgs = given.ecgs
+            segments = {one: given.segmented(one, name) for one in self.preprocessings}
+            return ReadRecording(number, name, segments, ecgs, self.group(number), given.beside)
         except Exception as error:  # noqa: BLE001 - one file must never stop the millions that follow
-            return Rejected(number, name, reason_of(error, name), getattr(error, "ecgs", ecgs))
+            ecgs = getattr(error, "ecgs", ecgs)
+            return Rejected(number, name, reason_of(error, name), ecgs, self.group(number))
 
 
 def reason_of(error: Exception, name: str) -> str:
@@ -233,7 +250,7 @@ class _Pool:
         except BrokenProcessPool:
             self.start_again()
             reason = "reading it ended the process (out of memory, or a damaged file); get it again, or cut it"
-            return Rejected(number, self._work.name(number), reason)
+            return Rejected(number, self._work.name(number), reason, group=self._work.group(number))
 
     def start_again(self) -> None:
         self.end()

@@ -29,6 +29,7 @@ UNFINISHED = ".unfinished"
 REJECTED_FILE = "rejected.csv"
 _REJECTED, _SEVERAL = "rejected", "several"
 _SETTINGS = "settings.json"
+_WHOLE = ""
 _PART_RECORDINGS, _PART_SECONDS, _PART_BYTES = 1000, 30.0, 2**26
 _ROWS_AT_ONCE = 10_000
 _PIECE_BYTES = 2**20
@@ -49,7 +50,67 @@ class _Rows:
         self.of_this = []
 
 
-class Results:
+class Kept:
+    """Rows and arrays of a run, in parts on the disk, of which the files are made that a user sees.
+
+    Args:
+        out: folder of the results.
+        folder: what is removed at the end.
+        files: names of those that a finished run leaves in `out`.
+    """
+
+    def __init__(self, out: Path, folder: Path, files: Sequence[str]):
+        self._out, self._folder = out, folder
+        # what a run has replaced by the end is another file, also in the same place
+        self._earlier = {path: path.stat().st_ino for path in (out / name for name in files) if path.exists()}
+
+    def _parts(self) -> Sequence[Path]:
+        """Files with rows, in order."""
+        raise NotImplementedError
+
+    def several(self) -> List[Tuple[int, int]]:
+        """What `note_several` noted, in order."""
+        return [(row["number"], row["ecgs"]) for row in self.rows(_SEVERAL)]
+
+    def rows(self, table: str) -> Iterator[Dict[str, Any]]:
+        """All rows of a table, in order."""
+        for part in self._parts():
+            with open(part, encoding="utf-8") as file:
+                for line in file:
+                    name, row = json.loads(line)
+                    if name == table:  # the last line is of none
+                        yield row
+
+    def arrays(self) -> Iterator[np.ndarray]:
+        """All rows of the array, in order, some at a time; memory-mapped."""
+        for part in self._parts():
+            array = part.with_suffix(".npy")
+            if array.exists():
+                yield np.load(array, mmap_mode="r")
+
+    def finish(self) -> int:
+        """Write `rejected.csv` when all other files are written; returns the number rejected.
+
+        Files of an earlier run that this one has not written are removed, and the parts.
+        """
+        rejected = self.write_table(REJECTED_FILE, _REJECTED, {"file": "string", "reason": "string"})
+        self.clean()
+        return rejected
+
+    def clean(self) -> None:
+        """Remove files of an earlier run that this one has not written, and the parts."""
+        for path, number in self._earlier.items():
+            if path.exists() and path.stat().st_ino == number:
+                path.unlink()
+        shutil.rmtree(self._folder)
+
+    def write_table(self, name: str, table: str, columns: Columns) -> int:
+        """Write a table as `OUT/NAME`, CSV or Parquet by its suffix; returns the number of its rows."""
+        write = write_parquet if name.endswith(".parquet") else write_csv
+        return write(self._out / name, columns, self.rows(table))
+
+
+class Results(Kept):
     """The rows of a run, which is a context: when it is left, also by an exception, what is done is kept.
 
     Args:
@@ -58,9 +119,12 @@ class Results:
         settings: all that the rows depend on, plain values.
         resume: go on with the parts that are there.
         overwrite: replace results that are there, finished or not.
+        part: folder of its own for one of several that do the run together, see `parts`; None: it does all.
+        inputs: their number, after which a file with rows ends; None: it does not matter.
 
     Attributes:
         done: number of recordings that the parts hold, from the first on.
+        settings: as given, as JSON has them.
 
     Raises:
         UserError: there are results already, parts of an unfinished run, or parts of another run.
@@ -73,17 +137,20 @@ class Results:
         settings: Mapping[str, Any],
         resume: bool = False,
         overwrite: bool = False,
+        part: Optional[str] = None,
+        inputs: Optional[int] = None,
     ):
-        self._out, self._folder = out, out / UNFINISHED
-        # what a run has replaced by the end is another file, also in the same place
-        self._earlier = {path: path.stat().st_ino for path in (out / name for name in files) if path.exists()}
-        check_results(out, files, resume, overwrite)
+        folder = out / UNFINISHED if part is None else out / UNFINISHED / part
+        super().__init__(out, folder, files)
+        check_results(out, files, resume, overwrite, part)
         if not resume and self._folder.exists():
             shutil.rmtree(self._folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         remove_unfinished(self._folder)
-        _agree(self._folder / _SETTINGS, settings)
+        self.settings = json.loads(json.dumps(settings))
+        _agree(self._folder / _SETTINGS, self.settings, out)
         self.done = self._start = _checked(self._parts())
+        self._waiting, self._inputs = 0, inputs
         self._lines, self._arrays = _Rows(), _Rows()
         self._written = time.monotonic()
 
@@ -113,53 +180,28 @@ class Results:
         if ecgs > 1:
             self.add(_SEVERAL, {"number": number, "ecgs": ecgs})
 
-    def several(self) -> List[Tuple[int, int]]:
-        """What `note_several` noted, in order."""
-        return [(row["number"], row["ecgs"]) for row in self.rows(_SEVERAL)]
+    def count(self, ends_batch: bool = True) -> None:
+        """Call after each recording, when all its rows are added.
 
-    def count(self) -> None:
-        """Call after each recording, when all its rows are added."""
-        self.done += 1
+        Args:
+            ends_batch: a run may go on after it; others are kept with the next that does.
+        """
+        self._waiting += 1
+        if not ends_batch:
+            return
+        self.done, self._waiting = self.done + self._waiting, 0
         self._lines.count()
         self._arrays.count()
         is_large = sum(array.nbytes for array in self._arrays.counted) > _PART_BYTES
         is_due = time.monotonic() - self._written > _PART_SECONDS
-        if is_due or is_large or self.done - self._start >= _PART_RECORDINGS:
+        is_full = self.done - self._start >= _PART_RECORDINGS or self.done == self._inputs
+        if is_due or is_large or is_full:
             self._write_part()
 
-    def rows(self, table: str) -> Iterator[Dict[str, Any]]:
-        """All rows of a table, in order."""
-        for part in self._parts():
-            with open(part, encoding="utf-8") as file:
-                for line in file:
-                    name, row = json.loads(line)
-                    if name == table:  # the last line is of none
-                        yield row
-
-    def arrays(self) -> Iterator[np.ndarray]:
-        """All rows of the array, in order, some at a time; memory-mapped."""
-        for part in self._parts():
-            array = part.with_suffix(".npy")
-            if array.exists():
-                yield np.load(array, mmap_mode="r")
-
-    def finish(self) -> int:
-        """Write `rejected.csv` when all other files are written; returns the number rejected.
-
-        Files of an earlier run that this one has not written are removed, and the parts.
-        """
-        rejected = self.write_table(REJECTED_FILE, _REJECTED, {"file": "string", "reason": "string"})
-        for path, number in self._earlier.items():
-            if path.exists() and path.stat().st_ino == number:
-                path.unlink()
-        shutil.rmtree(self._folder)
-        return rejected
-
     def write_table(self, name: str, table: str, columns: Columns) -> int:
-        """Write a table as `OUT/NAME`, CSV or Parquet by its suffix; returns the number of its rows."""
+        """As `Kept.write_table`, also of rows that are not on the disk yet."""
         self._write_part()
-        write = write_parquet if name.endswith(".parquet") else write_csv
-        return write(self._out / name, columns, self.rows(table))
+        return super().write_table(name, table, columns)
 
     def _parts(self) -> List[Path]:
         # numbers in the names are of one length
@@ -211,22 +253,34 @@ def _checksum(path: Path) -> Optional[int]:
     return checksum
 
 
-def check_results(out: Path, files: Sequence[str], resume: bool, overwrite: bool) -> None:
+def check_results(out: Path, files: Sequence[str], resume: bool, overwrite: bool, part: Optional[str] = None) -> None:
     """See that a run may leave its results in a folder, before it begins; see `Results`.
 
     Raises:
         UserError: there are results already, or parts of an unfinished run.
     """
-    is_unfinished = (out / UNFINISHED / _SETTINGS).exists()
+    begun = _begun(out)
+    if begun and (part is None) != (begun == [_WHOLE]) and not overwrite:
+        told = "in one part" if begun == [_WHOLE] else "in several parts"
+        raise UserError(f"{out}: has an unfinished run {told}; go on with it so, or remove {out / UNFINISHED} first")
+    numbers = {name.split("-of-")[-1] for name in begun} | {part.split("-of-")[-1] if part else _WHOLE}
+    if part is not None and len(numbers) > 1:
+        raise UserError(f"{out}: has an unfinished run in another number of parts; remove {out / UNFINISHED} first")
+    is_unfinished = (part or _WHOLE) in begun
     if is_unfinished and not (resume or overwrite):
         raise UserError(f"{out}: has an unfinished run; go on with --resume, or begin again with --overwrite")
     if not (is_unfinished and resume):  # else what is there was made of its parts, and will be again
         check_free(out, files, overwrite)
 
 
-def _agree(path: Path, settings: Mapping[str, Any]) -> None:
+def _begun(out: Path) -> List[str]:
+    """Folders of the parts of a run that were begun; `_WHOLE` of a run that is not divided."""
+    found = (out / UNFINISHED).glob(f"*/{_SETTINGS}")
+    return ([_WHOLE] if (out / UNFINISHED / _SETTINGS).exists() else []) + sorted(path.parent.name for path in found)
+
+
+def _agree(path: Path, ours: Mapping[str, Any], out: Path) -> None:
     """See that what is there is of the same run, or note which it is."""
-    ours = json.loads(json.dumps(settings))
     if not path.exists():
         with atomic(path) as temporary:
             temporary.write_text(json.dumps(ours, indent=2), encoding="utf-8")
@@ -238,8 +292,7 @@ def _agree(path: Path, settings: Mapping[str, Any]) -> None:
     differing = [name for name in ours if theirs.get(name) != ours[name]]
     if differing:
         raise UserError(
-            f"{path.parent.parent}: its unfinished run was with another {differing[0]}; give the same, or begin again "
-            "with --overwrite"
+            f"{out}: its unfinished run was with another {differing[0]}; give the same, or begin again with --overwrite"
         )
 
 

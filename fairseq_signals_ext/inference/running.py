@@ -5,6 +5,7 @@ does an output on what else is in its batch. On a CPU several batches run at onc
 so nothing waits for the slowest of many threads, and recordings are read meanwhile.
 """
 
+import dataclasses
 import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +18,7 @@ from fairseq_signals_ext.checkpoints.description import Preprocessing
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.inference.backends import Outputs
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
-from fairseq_signals_ext.inference.reading_ahead import ReadRecording, Rejected, Work, read_all
+from fairseq_signals_ext.inference.reading_ahead import ReadRecording, Rejected, Work, read_all, reason_of
 
 BATCH_SIZE = 32
 _MOST_AT_ONCE = 4
@@ -66,10 +67,18 @@ class Ran:
     Attributes:
         read: the recording.
         outputs: for each network its outputs, arrays with a row a segment.
+        ends_batch: no later recording shares a batch with it, so that a run which goes on after it has the same batches
+            as an unbroken one.
     """
 
     read: ReadRecording
     outputs: Tuple[Outputs, ...]
+    ends_batch: bool = True
+
+    def rejected(self, error: UserError) -> Rejected:
+        """The recording as one that cannot be used."""
+        read = self.read
+        return Rejected(read.number, read.name, reason_of(error, read.name), read.ecgs, read.group, self.ends_batch)
 
 
 def run_segments(
@@ -106,12 +115,13 @@ def run_recordings(
     for batch, of_pieces in _in_order(lambda batch: (batch, _run_batch(runs, batch)), batches, options.batches_at_once):
         for piece, output in zip(batch, of_pieces):
             if isinstance(piece.read, Rejected):
-                yield piece.read
+                yield dataclasses.replace(piece.read, ends_batch=piece is batch[-1])
                 continue
             outputs.append(output)
             if piece.is_last:
                 # those of a network are tuples of arrays, of which each piece has some rows
-                yield Ran(piece.read, tuple(tuple(map(np.concatenate, zip(*parts))) for parts in zip(*outputs)))
+                joined = tuple(tuple(map(np.concatenate, zip(*parts))) for parts in zip(*outputs))
+                yield Ran(piece.read, joined, piece is batch[-1])
                 outputs = []
 
 
@@ -135,7 +145,8 @@ def _batches(found: Iterator[Union[ReadRecording, Rejected]], size: int) -> Iter
     batch: List[_Piece] = []
     room = size
     for piece in _pieces(found, size):
-        if piece.stop - piece.start > room or len(batch) >= size:
+        is_of_another = bool(batch) and piece.read.group != batch[-1].read.group
+        if is_of_another or piece.stop - piece.start > room or len(batch) >= size:
             yield batch
             batch, room = [], size
         batch.append(piece)

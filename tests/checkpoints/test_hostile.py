@@ -16,7 +16,7 @@ from fairseq_signals_ext.checkpoints.config_files import read_config
 from fairseq_signals_ext.checkpoints.inspecting import inspect_model
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.exporting.export import export
-from fairseq_signals_ext.inference.predicting_subsets import load_classifier
+from fairseq_signals_ext.inference.ensemble import load_ensemble
 
 _LONGEST = 10  # seconds, on a busy machine; a file takes some 0.1
 _MOST_MEMORY = 1_000_000  # kB beside what the first, good one took
@@ -57,7 +57,7 @@ def _convert(path):
 BUILDERS = {
     "load": fairseq_signals_ext.load,
     "export": lambda path: export(path, "safetensors", path.parent / "export"),
-    "evaluate": load_classifier,
+    "evaluate": lambda path: load_ensemble([path]),
     "fairseq": _ensemble,
     "fairseq for our task": lambda path: _ensemble(path, task="ecg_classification"),
     "model_path": _as_model_path,

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +14,7 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from fairseq_signals_ext.commands.evaluate import main
 from fairseq_signals_ext.evaluation.aggregation import ECG_FM_AGGREGATION
 from fairseq_signals_ext.evaluation.predictions import Predictions
-from fairseq_signals_ext.inference import predicting_subsets
+from fairseq_signals_ext.inference import loading, subsets
 
 LABELS = ("AF", "SR")
 FAST = ("--resamples", 20)
@@ -23,7 +25,11 @@ def predicted(monkeypatch):
     """Made-up predictions in place of a model's; holds what was asked for."""
     asked = []
 
-    def predict_subset(checkpoint, data, subset, options):
+    def predict_subset(model, given, how):
+        checkpoint, (subset, label_file) = Path(model.source), given
+        options = SimpleNamespace(
+            batch_size=how.batch_size, num_workers=how.jobs, cpu=model.device == "cpu", label_file=label_file
+        )
         asked.append((checkpoint.name, subset, options))
         rng = np.random.default_rng([len(subset), *subset.encode()])
         targets = (rng.random((40, 2)) < 0.4).astype(float)
@@ -35,7 +41,9 @@ def predicted(monkeypatch):
         used = options.label_file or "labels/of the checkpoint"
         return Predictions(scores, known, idx, idx // 2, LABELS, kind=kind, label_file=used)
 
-    monkeypatch.setattr(predicting_subsets, "predict_subset", predict_subset)
+    monkeypatch.setattr(loading, "load_model", lambda source, device: SimpleNamespace(source=source, device=device))
+    monkeypatch.setattr(subsets, "Subset", lambda model, data, subset, label_file: (subset, label_file))
+    monkeypatch.setattr(subsets, "predict_subset", predict_subset)
     return asked
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fairseq_batches import validated
 from made_up import made_up_counts, plain_recording, stored_recording, write_label_file
 from made_up_checkpoints import LABELS, saved_checkpoint
 
@@ -25,7 +26,6 @@ from fairseq_signals_ext.exporting.export import export
 from fairseq_signals_ext.exporting.to_torchscript import write_torchscript
 from fairseq_signals_ext.inference.model import LoadedModel
 from fairseq_signals_ext.inference.network import build_network
-from fairseq_signals_ext.inference.predicting_subsets import PredictOptions, predict_subset
 from fairseq_signals_ext.inference.preprocessing import segments_of
 from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.readers import read_ecg
@@ -60,9 +60,8 @@ def test_same_scores_as_validation(ecg_data, golden_folder, tmp_path):
     values = np.random.default_rng(0).integers(0, 2, (table.index.max() + 1, 17))
     labels = write_label_file(tmp_path / "labels", values)
     checkpoint = golden_folder / "tiny_finetuned.pt"
-    options = PredictOptions(num_workers=0, label_file=str(labels), cpu=True, progress=False)
     segments = replace(
-        predict_subset(checkpoint, tmp_path, "test", options),
+        validated(checkpoint, tmp_path, "test", labels),
         label_names=fairseq_signals_ext.load(checkpoint, labels="ecg-fm").label_names,
     )
     expected = to_recordings(segments, "ecg-fm")

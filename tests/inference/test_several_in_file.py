@@ -63,8 +63,8 @@ def test_an_interrupted_run_goes_on_to_the_same(checkpoint, files, tmp_path, sto
     assert run("predict", checkpoint, *files, "--out", tmp_path / "whole") == 0
     count, calls = results.Results.count, iter(range(1, 10))
 
-    def interrupted(self):
-        count(self)
+    def interrupted(self, *arguments):
+        count(self, *arguments)
         if next(calls) == stop:
             raise KeyboardInterrupt
 

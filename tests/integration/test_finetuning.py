@@ -12,7 +12,8 @@ from running import error_line, logged, run, weights
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from fairseq_signals_ext.evaluation.aggregation import to_recordings
-from fairseq_signals_ext.inference.predicting_subsets import PredictOptions, predict_subset
+from fairseq_signals_ext.inference.loading import load_model
+from fairseq_signals_ext.inference.subsets import Subset, predict_subset
 from fairseq_signals_ext.leads import LEADS
 
 
@@ -70,7 +71,8 @@ def test_checkpoint_says_what_it_is_good_for(finetuned, data):
     assert state["leads"] == list(LEADS)
     assert (state["sample_rate"], state["segment_samples"]) == (500.0, 2500)
     assert state["threshold_rule"] == "f1 on valid"
-    predictions = to_recordings(predict_subset(checkpoint_of(finetuned), data, "valid", PredictOptions(cpu=True)))
+    model = load_model(checkpoint_of(finetuned))
+    predictions = to_recordings(predict_subset(model, Subset(model, data, "valid")))
     for label, threshold in enumerate(state["thresholds"]):
         known = ~np.isnan(predictions.targets[:, label])
         score, target = predictions.scores[known, label], predictions.targets[known, label]

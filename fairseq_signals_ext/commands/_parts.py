@@ -1,0 +1,193 @@
+"""How a command does its work: in one run, as one part of a run, or in parts by several devices or a cluster."""
+
+import argparse
+import copy
+import logging
+import shutil
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Callable, Iterator, List, Mapping, Optional, Sequence, Tuple, Type
+
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.files import BusyError, only_one
+from fairseq_signals_ext.inference.parts import Merged, Part, are_all_done, note_done
+from fairseq_signals_ext.inference.results import UNFINISHED, Kept, Results, check_results
+from fairseq_signals_ext.preparation.clusters import BACKENDS, run_jobs
+
+WHOLE = Part(1, 1)
+
+
+class Job(ABC):
+    """What a command does for many recordings.
+
+    Args:
+        options: of the command; `out`, `resume`, `overwrite` and those of `add_parts` are used here.
+
+    Attributes:
+        name: of the command.
+    """
+
+    name: str
+
+    @abstractmethod
+    def __init__(self, options: argparse.Namespace):
+        """Open the recordings and the models."""
+
+    @staticmethod
+    @abstractmethod
+    def files(options: argparse.Namespace) -> Sequence[str]:
+        """Names of the files that a finished run may leave in `out`."""
+
+    @abstractmethod
+    def settings(self) -> Mapping[str, Any]:
+        """All that the rows depend on, plain values."""
+
+    @abstractmethod
+    def inputs(self, part: Part) -> int:
+        """How many recordings a part has."""
+
+    @abstractmethod
+    def fill(self, results: Results, part: Part) -> Iterator[None]:
+        """Add what is not yet in the results of a part; gives one item per recording."""
+
+    @abstractmethod
+    def finish(self, results: Kept) -> int:
+        """Make the files that a user sees, and say it; returns the exit status."""
+
+
+def add_parts(group: Any) -> None:
+    """What of a run is done, and where."""
+    group.add_argument(
+        "--part",
+        metavar="N/OF",
+        help="do one part of the run, such as 3/16; the one that is done last merges the parts",
+    )
+    group.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default="processes",
+        help="dask, ray: an existing cluster does the run, in as many parts as --jobs (default processes)",
+    )
+
+
+def is_divided(options: argparse.Namespace) -> bool:
+    """Whether a run is one part of several, or done in parts."""
+    return options.part is not None or _is_done_elsewhere(options)
+
+
+def _is_done_elsewhere(options: argparse.Namespace) -> bool:
+    return "," in options.device or options.backend != BACKENDS[0]
+
+
+def run_job(kind: Type[Job], options: argparse.Namespace) -> int:
+    """Do a command's work as its options ask for it; returns the exit status.
+
+    Raises:
+        UserError: options do not go together, or what the job raises.
+    """
+    # before fairseq is imported, which would show everything
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    if options.part is not None:
+        return _run_part(kind, options)
+    if _is_done_elsewhere(options):
+        with only_one(options.out):
+            return _run_divided(kind, options)
+    with only_one(options.out):
+        check_results(options.out, kind.files(options), options.resume, options.overwrite)
+        job = kind(options)
+        with _results(job, options, WHOLE, None) as results:
+            _fill(job, results, WHOLE)
+        return job.finish(results)
+
+
+def _run_part(kind: Type[Job], options: argparse.Namespace) -> int:
+    part = Part.of(options.part)
+    if _is_done_elsewhere(options):
+        raise UserError(
+            f"--part {options.part}: is done by one device here; leave --backend out, and name one --device"
+        )
+    if options.overwrite:
+        raise UserError(f"--overwrite: a part would replace the others; remove {options.out} before the first part")
+    job = _do_part(kind, options, part)
+    if not are_all_done(options.out, part.total):
+        print(f"{options.out}: part {part} is done")
+        return 0
+    try:
+        with only_one(options.out):
+            # another part may have seen it as well
+            if are_all_done(options.out, part.total):
+                return job.finish(Merged(options.out, kind.files(options), part.total))
+    except BusyError:
+        pass
+    print(f"{options.out}: part {part} is done; another one merges them")
+    return 0
+
+
+def _do_part(kind: Type[Job], options: argparse.Namespace, part: Part) -> Job:
+    with only_one(options.out / UNFINISHED / part.folder, beside=True):
+        check_results(options.out, kind.files(options), options.resume, options.overwrite, part.folder)
+        job = kind(options)
+        with _results(job, options, part, part.folder) as results:
+            _fill(job, results, part)
+        note_done(options.out, part, results, job.inputs(part))
+    return job
+
+
+def _run_divided(kind: Type[Job], options: argparse.Namespace) -> int:
+    """Have the parts done by processes or a cluster, and merge them."""
+    from tqdm import tqdm
+
+    files, devices = kind.files(options), options.device.split(",")
+    on_cluster = options.backend != BACKENDS[0]
+    if on_cluster:
+        _check_for_cluster(options, devices)
+    total = options.jobs if on_cluster else len(devices)
+    begun = (options.out / UNFINISHED).exists() and not options.resume
+    check_results(options.out, files, options.resume, options.overwrite, Part(1, total).folder)
+    if begun:
+        shutil.rmtree(options.out / UNFINISHED)
+    readers = 0 if on_cluster else options.jobs // total
+    jobs: List[Tuple[Any, ...]] = []
+    for number, part in enumerate(Part(1, total).all):
+        changed = {"device": devices[number % len(devices)], "jobs": readers, "resume": options.resume}
+        of_part = argparse.Namespace(**{**vars(options), **changed, "out": Path(options.out).resolve()})
+        jobs.append((kind, of_part, part))
+    with tqdm(total=total, desc=kind.name, unit="part", disable=None) as bar:
+        run_jobs(_do_part_elsewhere, jobs, options.backend, total, bar.update)
+    here = copy.copy(options)
+    here.device = "cpu"  # nothing is run here any more
+    return kind(here).finish(Merged(options.out, files, total))
+
+
+def _check_for_cluster(options: argparse.Namespace, devices: Sequence[str]) -> None:
+    if len(devices) > 1 or options.jobs < 1:
+        raise UserError(f"--backend {options.backend}: give one --device, and with --jobs in how many parts it is done")
+    for value in vars(options).values():
+        for path in value if isinstance(value, list) else [value]:
+            if isinstance(path, (str, Path)) and Path(path).exists() and not Path(path).is_absolute():
+                raise UserError(f"{path}: give its whole path, as the workers of a cluster run in other folders")
+
+
+def _do_part_elsewhere(
+    kind: Type[Job], options: argparse.Namespace, part: Part, advance: Optional[Callable[[int], Any]] = None
+) -> int:
+    """A part as a job of `run_jobs`."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    _do_part(kind, options, part)
+    if advance is not None:
+        advance(1)
+    return 1
+
+
+def _results(job: Job, options: argparse.Namespace, part: Part, folder: Optional[str]) -> Results:
+    files, restart = job.files(options), (options.resume, options.overwrite)
+    return Results(options.out, files, job.settings(), *restart, folder, job.inputs(part))
+
+
+def _fill(job: Job, results: Results, part: Part) -> None:
+    from tqdm import tqdm
+
+    total = job.inputs(part)
+    with tqdm(total=total, initial=results.done, desc=job.name, unit="recording", disable=None) as bar:
+        for _ in job.fill(results, part):
+            bar.update()

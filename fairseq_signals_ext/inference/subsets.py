@@ -1,0 +1,249 @@
+"""What a model says of a manifest's segments, beside what is known of them: what `evaluate` measures.
+
+Segments are those that validation has while the model is trained: cut and standardised by what is stored with the
+recordings, also where there is no signal; recordings that training drops are left out.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+
+from fairseq_signals_ext.checkpoints.description import Preprocessing
+from fairseq_signals_ext.data.label_table import (
+    LabelTable,
+    check_classes,
+    check_same_folder,
+    one_class_labels,
+    read_labels,
+)
+from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
+from fairseq_signals_ext.data.model_labels import KnownLabels, check_labels, labels_by_name
+from fairseq_signals_ext.data.segments import whole_pieces
+from fairseq_signals_ext.data.stores import ShardStore, Signal, Store, check_leads, check_sample_rate, open_store
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.evaluation.aggregation import AGGREGATIONS, ways_of
+from fairseq_signals_ext.evaluation.predictions import Predictions
+from fairseq_signals_ext.inference.inputs import Recordings
+from fairseq_signals_ext.inference.model import LoadedModel
+from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
+from fairseq_signals_ext.inference.reading_ahead import Rejected, Work
+from fairseq_signals_ext.inference.running import RunOptions, run_recordings
+from fairseq_signals_ext.leads import LEADS
+
+logger = logging.getLogger(__name__)
+
+
+class Known(NamedTuple):
+    """What is known of a recording.
+
+    Attributes:
+        idx: its row in a label file.
+        patient: number that stands for the patient.
+        target: float64, L; NaN where not known.
+    """
+
+    idx: int
+    patient: int
+    target: np.ndarray
+
+
+@dataclass(frozen=True)
+class StoredRecording:
+    """A recording as a store has it; see `inputs.Given`.
+
+    Attributes:
+        signal: its counts, and how they are standardised.
+        beside: what is known of it.
+        ecgs: of a file with several; here it is one.
+    """
+
+    signal: Signal
+    beside: Known
+    ecgs: int = 1
+
+    def segmented(self, preprocessing: Preprocessing, name: str) -> SegmentedRecording:
+        """Its segments, as training has them."""
+        return SegmentedRecording.of_stored(self.signal, preprocessing, f"idx {self.signal.idx}")
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a model says of a recording's segments.
+
+    Attributes:
+        number: in the subset.
+        known: of the recording.
+        scores: float64, segments x L: probabilities, or values of a regression in the label's unit.
+        ends_batch: see `running.Ran`.
+    """
+
+    number: int
+    known: Known
+    scores: np.ndarray
+    ends_batch: bool = True
+
+
+class Subset:
+    """The recordings of a manifest with their labels, as a model is given them; can go to other processes.
+
+    Args:
+        model: of a task with labels.
+        data: folder with the manifest.
+        name: the manifest is `NAME.tsv`, or a set of pieces.
+        label_file: labels; None: those of the model's training, or those that `.mat` files hold.
+
+    Attributes:
+        label_names: of the model, or of the file where the model does not know them.
+        label_file: the one that was read; None: labels are in the `.mat` files.
+
+    Raises:
+        UserError: manifest or labels cannot be used, or do not fit the model; or no recording is long enough.
+    """
+
+    def __init__(self, model: LoadedModel, data: Path, name: str, label_file: Optional[str] = None):
+        model.check_predicts()
+        self._description, options = model.description, model.task_options
+        paths = find_manifests(data, name)
+        self._path = paths[0]
+        # each recording is read once, so what was checked need not be remembered
+        self._store: Store = open_store(read_manifests(paths), "always")
+        table = self._labels(label_file or options.get("label_file"))
+        self.label_names = table.names if table else self._description.label_names
+        self.label_file = str(table.path) if table else None
+        number, kind = len(self._description.label_names), self._description.kind
+        self._known = KnownLabels(table, number, kind == "classification", self._description.is_exclusive)
+        self._look_at_labels()
+        pads_leads, self._pads = options.get("enable_padding_leads", True), options.get("enable_padding", True)
+        inputs = self._description.preprocessing
+        self._needed = () if pads_leads else tuple(LEADS.index(lead) for lead in inputs.loaded_leads)
+        self._kept = self._cut(options.get("min_sample_size"))
+
+    def _labels(self, label_file: Optional[str]) -> Optional[LabelTable]:
+        if not label_file:
+            if self._store.idx is not None:
+                raise UserError(f"{self._path}: no labels for these recordings; give --label-file")
+            return None
+        table, description = read_labels(label_file), self._description
+        known = description.label_names if description.names_are_known else None
+        table = table if known is None else labels_by_name(table, known)
+        check_labels(table, len(description.label_names), known, is_loaded=True)
+        if isinstance(self._store, ShardStore):
+            check_same_folder(table, self._store.manifest.shards[0])
+        return table
+
+    def _look_at_labels(self) -> None:
+        """Check labels before the model runs, and say what they lack; those of .mat files are seen when read."""
+        table, idx = self._known.table, self._store.idx
+        if table is None or idx is None:
+            return
+        values = self._known.of_store(self._store)
+        labelled = int((~np.isnan(values)).any(axis=1).sum())
+        logger.info(f"{self._path}: {labelled} of {len(values)} recordings have a known label")
+        if not self._known.classes:
+            return
+        check_classes(table, values, idx, self._known.exclusive)
+        undefined = one_class_labels(table, values)
+        if undefined:
+            logger.warning(
+                f"{self._path}: {len(undefined)} of {len(table.names)} labels have one class only here, their AUROC "
+                f"and AUPRC are undefined and left out of means: {', '.join(undefined)}"
+            )
+
+    def _cut(self, shortest: Optional[int]) -> np.ndarray:
+        """Positions, in the manifest, of the recordings that are long enough."""
+        inputs, samples = self._description.preprocessing, self._store.samples
+        segments = whole_pieces(samples, inputs.stride_samples, self._pads, shortest)
+        kept = np.flatnonzero(segments)
+        seconds = inputs.stride_samples / inputs.sample_rate
+        logger.info(
+            f"{self._path}: {int(segments.sum())} segments of {seconds:g} s from {len(kept)} recordings; "
+            f"{len(samples) - len(kept)} of {len(samples)} recordings dropped as shorter than {seconds:g} s"
+        )
+        if not len(kept):
+            raise UserError(
+                f"{self._path}: none of {len(samples)} recordings has {seconds:g} s at {inputs.sample_rate:g} Hz; "
+                "give longer recordings"
+            )
+        return kept
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def name(self, number: int, ecg: Optional[int] = None) -> str:
+        """How messages call a recording."""
+        return self._store.name(self._kept[number])
+
+    def read(self, number: int, ecg: Optional[int] = None) -> StoredRecording:
+        """A recording.
+
+        Raises:
+            UserError: it cannot be read, has another sample rate, lacks a lead or a label.
+        """
+        signal = self._store.read(self._kept[number])
+        check_sample_rate(signal, self._description.preprocessing.sample_rate)
+        check_leads(signal, self._needed)
+        return StoredRecording(signal, Known(signal.idx, signal.patient, self._known.of([signal])[0]))
+
+    def known(self, number: int) -> Dict[str, Any]:
+        """Nothing more: it is read with the recording."""
+        return {}
+
+    def fingerprint(self) -> str:
+        """The same for the same recordings in the same order."""
+        return self._store.fingerprint().hex()
+
+    def predictions(self, known: Sequence[Known], scores: List[np.ndarray]) -> Predictions:
+        """What a model said of all segments.
+
+        Args:
+            known: of each recording.
+            scores: of each recording: segments x L.
+        """
+        segments = [len(one) for one in scores]
+        return Predictions(
+            scores=np.concatenate(scores),
+            targets=np.repeat([one.target for one in known], segments, axis=0),
+            idx=np.repeat(np.array([one.idx for one in known], np.int64), segments),
+            patient=np.repeat(np.array([one.patient for one in known], np.int64), segments),
+            label_names=self.label_names,
+            kind=self._description.kind,
+            aggregation=_aggregation(self._description.label_names, self._description.aggregation),
+            exclusive=self._description.is_exclusive,
+            label_file=self.label_file,
+        )
+
+
+def _aggregation(label_names: Tuple[str, ...], ways: Tuple[str, ...]) -> str:
+    """The name of how a model's segments become recordings."""
+    for how in AGGREGATIONS:
+        if ways_of(label_names, how) == ways:
+            return how
+    raise UserError("the model aggregates segments by ways that have no name here; say how with --aggregate")
+
+
+def say_of_segments(model: LoadedModel, subset: Recordings, how: RunOptions, start: int = 0) -> Iterator[Said]:
+    """What a model says of each recording's segments, in order, from number `start` on.
+
+    Args:
+        subset: a `Subset`, or a part of one.
+
+    Raises:
+        UserError: a recording cannot be used, or the model's outputs are not finite.
+    """
+    with model.divided(how.batches_at_once) as shared:
+        work = Work(subset, [model.preprocessing])
+        for ran in run_recordings([(model.preprocessing, shared.backend)], work, how, start):
+            if isinstance(ran, Rejected):
+                raise UserError(ran.reason if ran.name in ran.reason else f"{ran.name}: {ran.reason}")
+            read = ran.read
+            prediction = model.prediction_of(ran.outputs[0], read.name, read.facts)
+            yield Said(read.number, read.beside, prediction.segment_scores, ran.ends_batch)
+
+
+def predict_subset(model: LoadedModel, subset: Subset, how: Optional[RunOptions] = None) -> Predictions:
+    """Scores and targets of all segments of a subset; see `say_of_segments`."""
+    said = list(say_of_segments(model, subset, how or RunOptions()))
+    return subset.predictions([one.known for one in said], [one.scores for one in said])
