@@ -243,8 +243,8 @@ def start_of(when: Optional[datetime], hidden: Optional[date] = None) -> Optiona
 
 
 def shown(value: Any, longest: int = 200) -> str:
-    """Technical words on one line, shortened, for a message; of an exception without what it quotes."""
-    if isinstance(value, BaseException):
+    """Technical words on one line, shortened, for a message; of a library's exception without what it quotes."""
+    if isinstance(value, BaseException) and not isinstance(value, UserError):
         value = without_quotes(str(value)[: 2 * longest])
     return "".join(letter if letter.isprintable() else " " for letter in str(value)[: 2 * longest]).strip()[:longest]
 

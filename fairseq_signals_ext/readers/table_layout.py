@@ -110,8 +110,8 @@ def _separator(lines: Sequence[str], used: List[int]) -> str:
         found = next((place for place, number in enumerate(used) if is_row(cells_of(lines[number], mark), mark)), None)
         if found is not None and lines[used[found]].count(mark):
             above = lines[used[found - 1]].strip("#\"' ") if found else ""
-            is_one_column = lead_position(name_and_unit(above[:LONGEST_NAME])[0]) is not None or millivolts(above)
-            return "\t" if is_one_column else mark  # one column with decimal commas
+            is_name = lead_position(name_and_unit(above[:LONGEST_NAME])[0]) is not None or millivolts(above)
+            return "\t" if is_name and mark not in above else mark  # one column with decimal commas
     return max("\t;,", key=lines[used[0]].count)
 
 

@@ -42,6 +42,16 @@ def test_a_line_of_units(tmp_path, separator, unit):
     assert recording.assumed == ()
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("form", ["{}_mV", "{} (mV)", "{}", "Lead {} [mV]"])
+def test_two_leads_with_their_units(tmp_path, separator, form):
+    names = separator.join(form.format(lead) for lead in ("I", "II"))
+    rows = [f"{value / 10:.1f}{separator}{-value / 10:.1f}" for value in range(60)]
+    (tmp_path / "a.csv").write_text("\n".join([names, *rows]))
+    recording = read_ecg(tmp_path / "a.csv", sample_rate=500)
+    np.testing.assert_allclose(recording.signal[:2], np.arange(60) / 10 * np.array([[1], [-1]]), atol=1e-12)
+
+
 def test_minus_signs_of_missing_samples_and_times_since_the_beginning(tmp_path):
     lines = ["'Elapsed time','I','II'", "'hh:mm:ss.mmm','mV','mV'"]
     lines += [f"'0:{number / 250:06.3f}',{'-' if number == 3 else number / 10},-0.5" for number in range(50)]
