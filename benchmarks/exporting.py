@@ -26,9 +26,9 @@ import numpy as np
 from loading import hand_over, machine
 from training import write_recordings
 
-from fairseq_signals_ext import processes
+from fairseq_signals_ext import configs_dir, processes
 
-CONFIGS = Path(__file__).parents[1] / "examples" / "ecg_fm" / "fine_tuning"
+CONFIGS = Path(configs_dir("fine_tuning"))
 FORMATS = ("safetensors", "torchscript", "onnx", "ecg-fm")
 
 

@@ -9,7 +9,7 @@ gets the same segments as arrays that are ready, in batches of the same size: fi
 threads, then as many calls at once as predict makes. End to end is compared with the faster of the two. Files are in
 the page cache. Memory is that of the process after the first 500 of 5,000 recordings and at the end.
 
-`tiny` has the sizes of examples/ecg_fm/pretraining/tiny.yaml, `4-layer` and `base` ECG-FM's with 4 and 12 layers.
+`tiny` has the sizes of configs/pretraining/tiny.yaml, `4-layer` and `base` ECG-FM's with 4 and 12 layers.
 """
 
 import argparse

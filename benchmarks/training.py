@@ -28,9 +28,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import fairseq_signals_ext
+from fairseq_signals_ext import configs_dir
 from fairseq_signals_ext.data.shards import ShardWriter
 
-CONFIGS = Path(__file__).parents[1] / "examples" / "ecg_fm" / "pretraining"
+CONFIGS = Path(configs_dir("pretraining"))
 ON_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if ON_GPU else "cpu")
 RATE, SAMPLES, LEADS = 500, 5000, 12

@@ -28,6 +28,7 @@ from typing import Any, Dict, List
 from loading import hand_over, machine
 from tqdm import tqdm
 
+from fairseq_signals_ext import configs_dir
 from fairseq_signals_ext.commands import label, prepare, split
 from fairseq_signals_ext.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.evaluation.predictions import Predictions
@@ -36,7 +37,7 @@ from fairseq_signals_ext.experiments.fine_tuning import FineTuning, as_override,
 from fairseq_signals_ext.experiments.seeds import METRICS, SeedComparison, compare_seeds
 from fairseq_signals_ext.files import atomic
 
-CONFIGS = Path(__file__).resolve().parents[1] / "examples" / "ecg_fm"
+CONFIGS = Path(configs_dir())
 LABELLED, UNLABELLED = "cinc2021", "code15_wfdb"
 FRACTIONS, MIN_COUNT = ("0.5", "0.15", "0.35"), "10"
 STARTS = ("pretrained", "random")

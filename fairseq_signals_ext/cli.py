@@ -10,7 +10,8 @@ from fairseq_signals_ext.commands._entry import run_command
 from fairseq_signals_ext.errors import exits_on_user_error
 
 _EXAMPLES = """examples:
-  fairseq-hydra-train ... common.user_dir=$(fairseq-signals-ext user-dir)
+  fairseq-hydra-train --config-dir $(fairseq-signals-ext configs pretraining) --config-name tiny \\
+      common.user_dir=$(fairseq-signals-ext user-dir) task.data=$PWD/data/splits/random
   fairseq-signals-ext prepare wfdb path/to/records --out data
   fairseq-signals-ext split data --name random
   fairseq-signals-ext label data --name cinc2021 --codes cinc2021
@@ -53,6 +54,9 @@ def _parser(chosen: Optional[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=fairseq_signals_ext.__version__)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
     subparsers.add_parser("user-dir", help="print the plugin's folder, for fairseq's common.user_dir or --user-dir")
+    configs = subparsers.add_parser("configs", help="print the folder of the configs, for hydra's --config-dir")
+    kinds = ("pretraining", "fine_tuning", "labels")
+    configs.add_argument("kind", nargs="?", choices=kinds, help="one of the folders in it")
     for name, summary in _COMMANDS.items():
         if name != chosen:  # only the command that runs is imported
             subparsers.add_parser(name, help=summary, add_help=False)
@@ -81,6 +85,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
         return 2
     if options.command == "user-dir":
         print(fairseq_signals_ext.user_dir())
+        return 0
+    if options.command == "configs":
+        print(fairseq_signals_ext.configs_dir(options.kind or ""))
         return 0
     return run_command(options.run, options)
 

@@ -26,7 +26,7 @@ examples:
       --patient-column subject_id --time-column charttime --value-column lvef --window -7d 7d \\
       --choose nearest --threshold "<= 50" "<= 40" --label-names le_50 le_40
   python manifests/label.py link DIR --name troponin --events labevents.csv.gz \\
-      --config examples/ecg_fm/labels/troponin_mimic_iv.yaml
+      --config $(fairseq-signals-ext configs labels)/troponin_mimic_iv.yaml
 
 Leaves labels.csv, y.npy, label_def.csv, pos_weight.txt and label.json in DIR/labels/NAME.
 code maps: """ + "\n           ".join(f"{name}: {what}" for name, what in CODE_MAPS.items())

@@ -32,7 +32,7 @@ class FineTuning:
     """One fine-tuning of an experiment.
 
     Attributes:
-        config_dir, config_name: of hydra, such as `examples/ecg_fm/fine_tuning` and `tiny`.
+        config_dir, config_name: of hydra, such as `configs_dir("fine_tuning")` and `tiny`.
         data: folder with the manifests.
         train_subset: the manifest to train on, such as `train_5`.
         label_file: labels.

@@ -285,7 +285,7 @@ class EcgClassificationTask(EcgPretrainingTask):
         # with fp16, bf16 and amp fairseq wraps the optimizer
         inner = getattr(optimizer, "fp32_optimizer", getattr(optimizer, "wrapped_optimizer", optimizer))
         if self._model.cfg.layer_decay != 1 and not isinstance(inner, FairseqCompositeOptimizer):
-            cure = "use optimizer composite, as in examples/ecg_fm/fine_tuning/mode/layer_decay.yaml"
+            cure = "use optimizer composite, as in $(fairseq-signals-ext configs)/fine_tuning/mode/layer_decay.yaml"
             raise SystemExit(f"error: model.layer_decay={self._model.cfg.layer_decay:g} has no effect here; {cure}")
         exits_on_user_error(check_can_freeze)(model, optimizer)
         return super().train_step(sample, model, criterion, optimizer, update_num, *args, **kwargs)

@@ -2,17 +2,19 @@
 
 import json
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from running import ROOT, script
+from running import script
 
+from fairseq_signals_ext import configs_dir
 from fairseq_signals_ext.commands.label import main
 
-CONFIGS = ROOT / "examples" / "ecg_fm" / "labels"
+CONFIGS = Path(configs_dir("labels"))
 SCHEMA = pa.schema(
     {
         "idx": pa.int64(),
