@@ -31,7 +31,7 @@ from tqdm import tqdm
 from training_comparison import FAST, STOCK, SWITCHES
 
 from fairseq_signals_ext import configs_dir
-from fairseq_signals_ext.commands import prepare, split
+from fairseq_signals_ext.cli import main as command_line
 from fairseq_signals_ext.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.experiments.fine_tuning import as_override, run_once, train_command
 from fairseq_signals_ext.training_curve import read_log
@@ -70,9 +70,11 @@ def prepare_data(source: Path, data: Path) -> Path:
     """The folder with manifests to train on, which is made unless it is there."""
     manifests = data / "splits" / "random"
     if not (manifests / "train.tsv").is_file():
-        for command, arguments in ((prepare, ["wfdb", source, "--out", data, "--resume"]), (split, [data, "--name"])):
-            arguments = [*arguments, manifests.name] if command is split else arguments
-            if command.main([str(argument) for argument in arguments]):
+        for command in (
+            ("prepare", "wfdb", source, "--out", data, "--resume"),
+            ("split", data, "--name", manifests.name),
+        ):
+            if command_line([str(argument) for argument in command]):
                 raise UserError(f"{data}: some recordings were rejected; see rejected.csv")
     return manifests
 

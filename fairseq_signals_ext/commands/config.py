@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 from typing import Optional
 
+from fairseq_signals_ext.checkpoints.config_conversion import convert_config, list_changes, to_yaml
+from fairseq_signals_ext.checkpoints.config_files import read_config
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.files import atomic
 
@@ -39,9 +41,6 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: see `read_config` and `convert_config`; or the file cannot be written.
     """
-    from fairseq_signals_ext.checkpoints.config_conversion import convert_config, list_changes, to_yaml
-    from fairseq_signals_ext.checkpoints.config_files import read_config
-
     _check_out(options.out, options.overwrite, options.config)
     converted = convert_config(read_config(options.config), str(options.config))
     text, changes = to_yaml(converted.sections, options.config.name), list_changes(converted.changes)

@@ -1,4 +1,4 @@
-"""What is known of recordings: the `y.npy` of `label.py`, or of ECG-FM, with the `label_def.csv` beside it."""
+"""What is known of recordings: the `y.npy` of `label`, or of ECG-FM, with the `label_def.csv` beside it."""
 
 import json
 import math
@@ -65,7 +65,7 @@ class LabelTable:
         if len(outside):
             raise UserError(
                 f"{self.path}: has {len(self)} rows, but there is a recording with idx {outside[0]}; "
-                f"the label file is of other recordings, or older than they are: make it again (manifests/label.py)"
+                f"the label file is of other recordings, or older: make it again (fairseq-signals-ext label)"
             )
         values = np.asarray(self.values[idx], np.float64)
         if self.columns is None:
@@ -94,7 +94,7 @@ def read_labels(path: Union[str, Path]) -> LabelTable:
     file = Path(path)
     file = file / "y.npy" if file.is_dir() else file
     if not file.is_file():
-        raise UserError(f"{file}: no such label file; make one with manifests/label.py, or mend task.label_file")
+        raise UserError(f"{file}: no such label file; make one with fairseq-signals-ext label, or mend task.label_file")
     check(file)
     values = _open(file)
     names, codes = _definition(file.with_name("label_def.csv"), values.shape[1])
@@ -103,11 +103,13 @@ def read_labels(path: Union[str, Path]) -> LabelTable:
 
 def _open(file: Path) -> np.ndarray:
     if file.suffix == ".csv":
-        raise UserError(f"{file}: is a text table; give the y.npy beside it, or make one (manifests/label.py --table)")
+        raise UserError(
+            f"{file}: is a text table; give the y.npy beside it, or make one (fairseq-signals-ext label --table)"
+        )
     try:
         values = np.load(file, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # noqa: BLE001 - a .npy header is Python, and numpy passes on what its parser raises
-        cure = "give the y.npy that manifests/label.py leaves"
+        cure = "give the y.npy that fairseq-signals-ext label leaves"
         raise UserError(f"{file}: not a label file ({first_line(error)}); {cure}") from None
     values = values[:, None] if values.ndim == 1 else values
     if values.ndim != 2 or not values.size or values.dtype.kind not in "biuf":
@@ -150,7 +152,7 @@ def read_label_definition(path: Path) -> Tuple[List[str], List[List[str]]]:
 
 
 def read_weights(weights: Union[str, Path, Sequence[float]], labels: int, option: str) -> List[float]:
-    """Weights of labels: a list of numbers, or a file with one, such as the `pos_weight.txt` of `label.py`.
+    """Weights of labels: a list of numbers, or a file with one, such as the `pos_weight.txt` of `label`.
 
     Raises:
         UserError: no such file, not what was written, or not a positive number for each label.
@@ -162,7 +164,9 @@ def read_weights(weights: Union[str, Path, Sequence[float]], labels: int, option
         try:
             numbers = json.loads(Path(weights).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise UserError(f"{told}: {error}; give a file such as pos_weight.txt of manifests/label.py") from None
+            raise UserError(
+                f"{told}: {error}; give a file such as pos_weight.txt of fairseq-signals-ext label"
+            ) from None
     if isinstance(numbers, (int, float)) or not all(_is_positive(number) for number in numbers):
         raise UserError(f"{told}: not a list of positive numbers, one a label, such as [12.3,4.5]")
     if len(numbers) != labels:
@@ -193,7 +197,7 @@ def check_same_folder(table: LabelTable, shard: Path) -> None:
     if rows is not None and len(table) > rows:
         raise UserError(
             f"{table.path}: has {len(table)} rows, but {recordings} has idx 0 to {rows - 1}; "
-            f"the label file is of other recordings: make it again (manifests/label.py)"
+            f"the label file is of other recordings: make it again (fairseq-signals-ext label)"
         )
 
 

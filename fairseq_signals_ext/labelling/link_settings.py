@@ -56,7 +56,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class LinkSettings:
-    """How events are linked to ECGs; see the help of `manifests/label.py`.
+    """How events are linked to ECGs; see the help of `fairseq-signals-ext label`.
 
     Attributes:
         patient_column, time_column, value_column: of the table of events.

@@ -10,7 +10,7 @@ from fairseq_signals_ext.data.label_table import are_classes, read_label_definit
 from fairseq_signals_ext.errors import UserError, first_line
 from fairseq_signals_ext.verification.manifests import Checked
 
-_LABEL_AGAIN = "make the labels again with manifests/label.py --overwrite"
+_LABEL_AGAIN = "make the labels again with fairseq-signals-ext label --overwrite"
 _RELATIVE = 2.0**-22
 _ROWS = 1 << 16  # that are looked at together
 

@@ -9,12 +9,17 @@ import pytest
 import wfdb
 from running import script
 
-from fairseq_signals_ext.commands.verify import main
+from fairseq_signals_ext import cli
 from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.preparation.pipeline import RunOptions, prepare
 from fairseq_signals_ext.sources import SourceOptions, open_source
 from fairseq_signals_ext.verification.checks import Findings
 from fairseq_signals_ext.verification.report import write_report
+
+
+def main(arguments):
+    return cli.main(["verify", *arguments])
+
 
 HOSTILE = "<script>alert('x')</script>"
 # records, leads, Hz in the source, seconds
@@ -148,7 +153,7 @@ def test_a_users_mistake_is_one_line(out, arguments):
 
 
 def test_a_folder_that_was_never_prepared(tmp_path):
-    with pytest.raises(SystemExit, match=r"plan.jsonl: no such file, or no shards in it; run manifests/prepare.py"):
+    with pytest.raises(SystemExit, match=r"plan.jsonl: no such file, or no shards in it; run fairseq-signals-ext"):
         main([str(tmp_path)])
 
 

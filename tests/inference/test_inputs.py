@@ -8,11 +8,15 @@ import pandas as pd
 import pytest
 from made_up import made_up_counts, write_mat, write_shards
 
-from fairseq_signals_ext.commands.prepare import main as prepare_command
+from fairseq_signals_ext import cli
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.inference.inputs import find_inputs
 from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.readers import read_ecg
+
+
+def prepare_command(arguments):
+    return cli.main(["prepare", *arguments])
 
 
 def write_wfdb(folder, name, seed=0, samples=1000):

@@ -430,7 +430,7 @@ def test_a_patient_in_two_subsets(apart):
     move_recording(apart, "own", "test.tsv", "valid.tsv", 7)
     assert only_problem(apart) == (
         "splits/own: patient 'p3' is in valid and in test (and 0 more patients); "
-        "make the split again with manifests/split.py --overwrite"
+        "make the split again with fairseq-signals-ext split --overwrite"
     )
 
 
@@ -539,7 +539,7 @@ def test_what_is_left_of_a_run_that_was_stopped_is_a_note(out):
 
 
 def test_what_is_no_prepared_folder(out, tmp_path):
-    with pytest.raises(UserError, match="run manifests/prepare.py first"):
+    with pytest.raises(UserError, match="run fairseq-signals-ext prepare first"):
         verify(tmp_path / "none", progress=False)
     with pytest.raises(UserError, match="jobs 0: give at least 1"):
         verify(out, jobs=0, progress=False)
@@ -551,7 +551,7 @@ def test_what_is_no_prepared_folder(out, tmp_path):
     with pytest.raises(UserError, match=r"recordings.parquet: no column 'source_file'; prepare again"):
         verify(out, progress=False)
     (out / "recordings.parquet").unlink()
-    with pytest.raises(UserError, match=r"recordings.parquet: no such file; run manifests/prepare.py first"):
+    with pytest.raises(UserError, match=r"recordings.parquet: no such file; run fairseq-signals-ext prepare first"):
         verify(out, progress=False)
 
 
