@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Dict
 
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.files import check_folder_name, only_one
+from fairseq_signals_ext.files import check_folder_name, named_folder, only_one
 from fairseq_signals_ext.labelling.code_maps import CODE_MAPS, read_code_map
-from fairseq_signals_ext.labelling.files import labels_folder, write_labels
+from fairseq_signals_ext.labelling.files import write_labels
 from fairseq_signals_ext.labelling.from_codes import labels_from_codes
 from fairseq_signals_ext.labelling.from_events import labels_from_events
 from fairseq_signals_ext.labelling.from_table import KEYS, labels_from_table
@@ -128,7 +128,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _label(options: argparse.Namespace, way: str) -> int:
-    labels_folder(options.folder, options.name, options.overwrite)  # whether the name is free, before the work
+    # whether the name is free, before the work
+    named_folder(options.folder / "labels", options.name, options.overwrite)
     labels = {"--codes": _from_codes, "--table": _from_table, "link": _from_events}[way](options)
     if options.min_count is not None:
         labels = drop_rare(labels, options.min_count)

@@ -12,6 +12,8 @@ from fairseq_signals_ext.data.checksums import check
 from fairseq_signals_ext.errors import UserError, first_line
 from fairseq_signals_ext.files import PLAN_NAME
 
+# of a labels folder
+VALUES_FILE, DEFINITION_FILE = "y.npy", "label_def.csv"
 _SHOWN = 5
 # numbers up to this may be indices of classes
 _MOST_CLASSES = 49
@@ -53,7 +55,7 @@ class LabelTable:
         return {**self.__dict__, "values": None}
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
-        self.__dict__.update(state, values=_open(state["path"]))
+        self.__dict__.update(state, values=open_values(state["path"]))
 
     def rows(self, idx: np.ndarray) -> np.ndarray:
         """Labels of recordings: float64, n x L.
@@ -83,6 +85,12 @@ class LabelTable:
         return LabelTable(self.path, self.values, names, codes, columns)
 
 
+def label_files(path: Path) -> Tuple[Path, Path]:
+    """The `y.npy` of a labels folder, or the one that is given, and the `label_def.csv` beside it, if they exist."""
+    values = path / VALUES_FILE if path.is_dir() else path
+    return values, values.with_name(DEFINITION_FILE)
+
+
 def read_labels(path: Union[str, Path]) -> LabelTable:
     """The table in a `y.npy`, or in the folder that it is in.
 
@@ -91,17 +99,21 @@ def read_labels(path: Union[str, Path]) -> LabelTable:
     Raises:
         UserError: no such file, not what was written, not numbers, or the definition is of another number of labels.
     """
-    file = Path(path)
-    file = file / "y.npy" if file.is_dir() else file
+    file, definition = label_files(Path(path))
     if not file.is_file():
         raise UserError(f"{file}: no such label file; make one with fairseq-signals-ext label, or mend task.label_file")
     check(file)
-    values = _open(file)
-    names, codes = _definition(file.with_name("label_def.csv"), values.shape[1])
+    values = open_values(file)
+    names, codes = _definition(definition, values.shape[1])
     return LabelTable(file, values, names, codes)
 
 
-def _open(file: Path) -> np.ndarray:
+def open_values(file: Path) -> np.ndarray:
+    """The values in a `y.npy`: recordings x labels, memory-mapped; nothing is compared with the `label_def.csv`.
+
+    Raises:
+        UserError: not what was written, or not numbers.
+    """
     if file.suffix == ".csv":
         raise UserError(
             f"{file}: is a text table; give the y.npy beside it, or make one (fairseq-signals-ext label --table)"
@@ -135,7 +147,7 @@ def read_label_definition(path: Path) -> Tuple[List[str], List[List[str]]]:
     """
     import pandas as pd
 
-    path = path / "label_def.csv" if path.is_dir() else path
+    path = path / DEFINITION_FILE if path.is_dir() else path
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a label_def.csv, whose column 'name' names the labels")
     check(path)
