@@ -44,7 +44,21 @@ EMBED, EXPLAIN = ["umap-learn"], ["captum", "neurokit2"]
 SERVE = ["fastapi", "python-multipart", "uvicorn"]
 DASK, RAY = ["distributed"], ["ray"]
 DEMO = [*EXPORT, *EXPLAIN, *FORMATS, *REPORT]
-DEV = [*DEMO, *DASK, *EMBED, *HUB, *SERVE, "httpx", "hypothesis", "mypy", "pypdf", "pytest", "pytest-xdist", "ruff"]
+DEV = [
+    *DEMO,
+    *DASK,
+    *EMBED,
+    *HUB,
+    *SERVE,
+    "httpx",
+    "hypothesis",
+    "import-linter",
+    "mypy",
+    "pypdf",
+    "pytest",
+    "pytest-xdist",
+    "ruff",
+]
 
 setup(
     name="fairseq-signals-ext",

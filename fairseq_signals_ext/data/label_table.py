@@ -14,6 +14,7 @@ from fairseq_signals_ext.files import PLAN_NAME
 
 # of a labels folder
 VALUES_FILE, DEFINITION_FILE = "y.npy", "label_def.csv"
+_ANOTHER = "give the y.npy that fairseq-signals-ext label leaves"
 _SHOWN = 5
 # numbers up to this may be indices of classes
 _MOST_CLASSES = 49
@@ -121,11 +122,11 @@ def open_values(file: Path) -> np.ndarray:
     try:
         values = np.load(file, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # noqa: BLE001 - a .npy header is Python, and numpy passes on what its parser raises
-        cure = "give the y.npy that fairseq-signals-ext label leaves"
-        raise UserError(f"{file}: not a label file ({first_line(error)}); {cure}") from None
+        raise UserError(f"{file}: not a label file ({first_line(error)}); {_ANOTHER}") from None
     values = values[:, None] if values.ndim == 1 else values
     if values.ndim != 2 or not values.size or values.dtype.kind not in "biuf":
-        raise UserError(f"{file}: holds {values.dtype} of shape {values.shape}, not numbers, recordings x labels")
+        what = f"holds {values.dtype} of shape {values.shape}, not numbers, recordings x labels"
+        raise UserError(f"{file}: {what}; {_ANOTHER}")
     return values
 
 

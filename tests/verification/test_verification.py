@@ -504,8 +504,8 @@ def test_the_same_content_in_two_subsets(apart):
     [
         (np.zeros((RECORDS - 1, 2)), "has 10 rows, but idx goes to 10; make the labels again"),
         (np.zeros((RECORDS, 3)), "has 3 columns, but label_def.csv has 2 labels"),
-        (np.zeros(()), "has 0 rows, but idx goes to 10"),
-        (None, "cannot be read ("),
+        (np.zeros(()), "holds float64 of shape (), not numbers, recordings x labels"),
+        (None, "not a label file ("),
     ],
 )
 def test_wrong_labels(out, y, message):
