@@ -26,17 +26,14 @@ from pathlib import Path
 from typing import Dict, Iterator, List, NamedTuple
 
 import numpy as np
-from loading import hand_over, machine
+from _shared import CONFIGS, FAST, STOCK, SWITCHES, hand_over, machine
 from tqdm import tqdm
-from training_comparison import FAST, STOCK, SWITCHES
 
-from fairseq_signals_ext import configs_dir
 from fairseq_signals_ext.cli import main as command_line
 from fairseq_signals_ext.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.experiments.fine_tuning import as_override, run_once, train_command
 from fairseq_signals_ext.training_curve import read_log
 
-CONFIGS = Path(configs_dir("pretraining"))
 EVERY, WIDTHS = 10, (10, 50, 100)  # updates that a logged mean is of, and those that means are compared over
 SHOWN = (10, 50, 100, 200, 300)
 QUANTITIES = ("loss", "loss_0", "loss_1", "loss_2", "loss_3")

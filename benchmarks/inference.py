@@ -25,8 +25,7 @@ from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 import torch
-from loading import hand_over, machine, memory_of
-from preparation import write_records
+from _shared import hand_over, machine, memory_of, write_records
 
 from fairseq_signals_ext.checkpoints.description import ModelDescription
 from fairseq_signals_ext.commands.predict import predict_into

@@ -25,7 +25,7 @@ import warnings
 from pathlib import Path
 from typing import Any, Dict, List
 
-from loading import hand_over, machine
+from _shared import hand_over, machine
 from tqdm import tqdm
 
 from fairseq_signals_ext import configs_dir
