@@ -45,7 +45,21 @@ EMBED, EXPLAIN = ["umap-learn"], ["captum", "neurokit2"]
 SERVE = ["fastapi", "jinja2", "python-multipart", "uvicorn"]
 DASK, RAY = ["distributed"], ["ray"]
 DEMO = [*EXPORT, *EXPLAIN, *FORMATS, *REPORT]
-DEV = [*DEMO, *DASK, *EMBED, *HUB, *SERVE, "httpx", "hypothesis", "mypy", "pypdf", "pytest", "pytest-xdist", "ruff"]
+DEV = [
+    *DEMO,
+    *DASK,
+    *EMBED,
+    *HUB,
+    *SERVE,
+    "httpx",
+    "hypothesis",
+    "import-linter",
+    "mypy",
+    "pypdf",
+    "pytest",
+    "pytest-xdist",
+    "ruff",
+]
 
 setup(
     name="fairseq-signals-ext",
@@ -56,7 +70,7 @@ setup(
     license="MIT",
     python_requires=">=3.8",
     packages=find_packages(include=["fairseq_signals_ext", "fairseq_signals_ext.*"]),
-    package_data={"fairseq_signals_ext": ["labelling/maps/*.csv", "pages/templates/*"]},
+    package_data={"fairseq_signals_ext": ["configs/**/*.yaml", "labelling/maps/*.csv", "pages/templates/*"]},
     # reading exports and making plots need neither torch nor fairseq, so these are extras
     install_requires=["numpy"],
     extras_require={

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import List, Tuple
 
 import numpy as np
-from loading import hand_over, machine
+from _shared import hand_over, machine
 from sklearn.metrics import average_precision_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 

@@ -23,12 +23,11 @@ from pathlib import Path
 from typing import Any, Callable, List, NamedTuple, Optional
 
 import numpy as np
-from loading import hand_over, machine
-from training import write_recordings
+from _shared import hand_over, machine, noise, write_shards
 
-from fairseq_signals_ext import processes
+from fairseq_signals_ext import configs_dir, processes
 
-CONFIGS = Path(__file__).parents[1] / "examples" / "ecg_fm" / "fine_tuning"
+CONFIGS = Path(configs_dir("fine_tuning"))
 FORMATS = ("safetensors", "torchscript", "onnx", "ecg-fm")
 
 
@@ -81,7 +80,7 @@ def fine_tune(pretrained: Path, folder: Path) -> Path:
 
     data = folder / "data"
     (data / "labels").mkdir(parents=True)
-    write_recordings(data, recordings=4)
+    write_shards(data, 4, noise())
     np.save(data / "labels" / "y.npy", np.arange(4 * 17).reshape(4, 17) % 3 % 2)
     command = [Path(sys.executable).with_name("fairseq-hydra-train"), "--config-dir", CONFIGS]
     command += ["--config-name", "ecg_interpretation", f"task.data={data}", f"task.label_file={data / 'labels'}"]

@@ -26,16 +26,14 @@ from pathlib import Path
 from typing import Dict, Iterator, List, NamedTuple
 
 import numpy as np
-from loading import hand_over, machine
+from _shared import CONFIGS, FAST, STOCK, SWITCHES, hand_over, machine
 from tqdm import tqdm
-from training_comparison import FAST, STOCK, SWITCHES
 
-from fairseq_signals_ext.commands import prepare, split
+from fairseq_signals_ext.cli import main as command_line
 from fairseq_signals_ext.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.experiments.fine_tuning import as_override, run_once, train_command
 from fairseq_signals_ext.training_curve import read_log
 
-CONFIGS = Path(__file__).resolve().parents[1] / "examples" / "ecg_fm" / "pretraining"
 EVERY, WIDTHS = 10, (10, 50, 100)  # updates that a logged mean is of, and those that means are compared over
 SHOWN = (10, 50, 100, 200, 300)
 QUANTITIES = ("loss", "loss_0", "loss_1", "loss_2", "loss_3")
@@ -69,9 +67,11 @@ def prepare_data(source: Path, data: Path) -> Path:
     """The folder with manifests to train on, which is made unless it is there."""
     manifests = data / "splits" / "random"
     if not (manifests / "train.tsv").is_file():
-        for command, arguments in ((prepare, ["wfdb", source, "--out", data, "--resume"]), (split, [data, "--name"])):
-            arguments = [*arguments, manifests.name] if command is split else arguments
-            if command.main([str(argument) for argument in arguments]):
+        for command in (
+            ("prepare", "wfdb", source, "--out", data, "--resume"),
+            ("split", data, "--name", manifests.name),
+        ):
+            if command_line([str(argument) for argument in command]):
                 raise UserError(f"{data}: some recordings were rejected; see rejected.csv")
     return manifests
 

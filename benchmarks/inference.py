@@ -13,7 +13,7 @@ the page cache. Memory is that of the process after the first 500 of 5,000 recor
 With --before, predict and evaluate as commands are compared with those of another checkout: two processes that have
 imported everything take turns, with a model of the first of --models.
 
-`tiny` has the sizes of examples/ecg_fm/pretraining/tiny.yaml, `4-layer` and `base` ECG-FM's with 4 and 12 layers.
+`tiny` has the sizes of configs/pretraining/tiny.yaml, `4-layer` and `base` ECG-FM's with 4 and 12 layers.
 """
 
 import argparse
@@ -29,9 +29,8 @@ from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 import torch
+from _shared import hand_over, machine, memory_of, write_records
 from inference_commits import compare
-from loading import hand_over, machine, memory_of
-from preparation import write_records
 
 from fairseq_signals_ext.checkpoints.description import ModelDescription
 from fairseq_signals_ext.commands.predict import predict_into

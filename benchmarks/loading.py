@@ -16,67 +16,65 @@ The third part, whole batches as training gets them, is in `training_batches.py`
 
 import argparse
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import zlib
 from pathlib import Path
-from typing import Any, Callable, List, Optional, Tuple
+from typing import Any, Callable, List, Tuple
 
 import numpy as np
 import scipy.io
 import torch
+from _shared import (
+    LEADS,
+    RATE,
+    SAMPLES,
+    SEGMENT,
+    hand_over,
+    machine,
+    memory_of,
+    noise,
+    write_collection,
+    write_shards,
+)
 from tqdm import tqdm
+from training_batches import measure_collections, measure_reading, measure_workers
 
+import fairseq_signals_ext
 from fairseq_signals_ext import processes
 from fairseq_signals_ext.data.augmentations import AugmentationSettings
 from fairseq_signals_ext.data.ecg_dataset import EcgDataset
 from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
 from fairseq_signals_ext.data.segments import SegmentSettings
-from fairseq_signals_ext.data.shards import INDEX_DTYPE, ShardWriter, index_path
 from fairseq_signals_ext.data.stores import open_store
 
-RATE, SEGMENT, LEADS, BATCH_PAIRS = 500, 2500, 12, 64
+BATCH_PAIRS = 64
 RLM = AugmentationSettings(perturbation_mode=("random_leads_masking",))
 
 
-def write_recordings(folder: Path, recordings: int) -> None:
-    """The same noise, 10 s a recording, as shards and as one `.mat` file a segment."""
-    rng = np.random.default_rng(0)
-    (folder / "mat").mkdir()
-    lines = [".\n"]
-    with ShardWriter(folder / "shards" / "00000.npy") as writer:
-        for idx in tqdm(range(recordings), desc="writing", unit="recording", leave=False):
-            counts = rng.normal(0, 200, (LEADS, 2 * SEGMENT)).astype(np.int16)
-            writer.add(
-                counts,
-                leads=range(LEADS),
-                scale=np.full(LEADS, 0.001),
-                zero=np.zeros(LEADS),
-                sample_rate=RATE,
-                idx=idx,
-                patient=str(idx),
-            )
-            lines.append(f"shards/00000.npy\t{idx}\t{2 * SEGMENT}\n")
-            mean, std = counts.mean(axis=1, keepdims=True), counts.std(axis=1, keepdims=True)
-            standardised = (counts - mean) / std
-            for number in (0, 1):
-                content = {
-                    "feats": standardised[:, number * SEGMENT : (number + 1) * SEGMENT],
-                    "org_sample_rate": RATE,
-                    "curr_sample_rate": RATE,
-                    "org_sample_size": 2 * SEGMENT,
-                    "curr_sample_size": SEGMENT,
-                    "idx": idx,
-                    "mean": mean,
-                    "std": std,
-                    "segment_i": number,
-                }
-                scipy.io.savemat(folder / "mat" / f"{idx}_{number}.mat", content)
-    (folder / "train.tsv").write_text("".join(lines))
+def write_mat(folder: Path, recordings: int) -> None:
+    """The recordings of `noise`, as one `.mat` file a segment."""
+    counts_of = noise()
+    folder.mkdir()
+    for idx in tqdm(range(recordings), desc="writing .mat", unit="recording", leave=False):
+        counts = counts_of(idx)
+        mean, std = counts.mean(axis=1, keepdims=True), counts.std(axis=1, keepdims=True)
+        standardised = (counts - mean) / std
+        for number in (0, 1):
+            content = {
+                "feats": standardised[:, number * SEGMENT : (number + 1) * SEGMENT],
+                "org_sample_rate": RATE,
+                "curr_sample_rate": RATE,
+                "org_sample_size": SAMPLES,
+                "curr_sample_size": SEGMENT,
+                "idx": idx,
+                "mean": mean,
+                "std": std,
+                "segment_i": number,
+            }
+            scipy.io.savemat(folder / f"{idx}_{number}.mat", content)
 
 
 def open_dataset(folder: Path) -> EcgDataset:
@@ -119,7 +117,8 @@ def compare(recordings: int, rounds: int) -> List[str]:
     """Rows of the table of rates."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_recordings(folder, recordings)
+        write_shards(folder, recordings, noise(), below="shards/")
+        write_mat(folder / "mat", recordings)
         sizes = {kind: sum(file.stat().st_size for file in (folder / kind).iterdir()) for kind in ("shards", "mat")}
         dataset = open_dataset(folder)
         ours, theirs, first = [], [], rate_of(lambda: load_from_shards(dataset))
@@ -138,33 +137,6 @@ def compare(recordings: int, rounds: int) -> List[str]:
         f"| shards, first epoch (checksums compared) | {first:,.0f} | | |",
         f"| **ratio** | **{shards / mat:.1f}** (first epoch {first / mat:.1f}) | | |",
     ]
-
-
-def write_collection(folder: Path, recordings: int, shard_size: int) -> None:
-    """Index and manifest of a large collection; the waveforms are holes, so few that the page cache can hold them."""
-    block = LEADS * 2 * SEGMENT
-    crc = zlib.crc32(bytes(2 * block))
-    with open(folder / "train.tsv", "w", encoding="utf-8") as manifest:
-        manifest.write(".\n")
-        for number, first in enumerate(tqdm(range(0, recordings, shard_size), desc="made-up index", leave=False)):
-            rows = min(shard_size, recordings - first)
-            index = np.zeros(rows, INDEX_DTYPE)
-            index["idx"], index["patient"] = np.arange(first, first + rows), np.arange(first, first + rows)
-            index["offset"], index["samples"] = np.arange(rows) % 8 * block, 2 * SEGMENT
-            index["sample_rate"], index["leads"], index["crc"] = RATE, (1 << LEADS) - 1, crc
-            path = folder / f"{number:05d}.npy"
-            np.save(index_path(path), index)
-            with open(path, "wb") as file:
-                header = {"descr": "<i2", "fortran_order": False, "shape": (8 * block,)}
-                np.lib.format.write_array_header_1_0(file, header)
-                file.truncate(file.tell() + 8 * block * 2)
-            manifest.write("".join(f"{path.name}\t{row}\t{2 * SEGMENT}\n" for row in range(rows)))
-
-
-def memory_of(pid: int, kind: str) -> float:
-    """MB of a process: `Rss` (resident) or `Private_Dirty` (its own alone)."""
-    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
-        return sum(int(line.split()[1]) for line in file if line.startswith(kind + ":")) / 1000
 
 
 def measure_opening(folder: Path) -> Tuple[float, float, float, List[float]]:
@@ -206,31 +178,9 @@ def open_collection(recordings: int) -> List[str]:
     ]
 
 
-def hand_over(rows: List[str], out: Optional[Path]) -> None:
-    """Print a report, and write it to a file if there is one."""
-    text = "\n".join(rows) + "\n"
-    print(text)
-    if out:
-        out.write_text(text, encoding="utf-8")
-
-
-def machine() -> str:
-    """One line on where this was measured."""
-    processor = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            processor = line.split(":", 1)[1].strip()
-            break
-    return f"{processor}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"
-
-
 def measure_training(options: Any) -> List[str]:
     """Rows of the tables of `training_batches.py` that are asked for."""
-    import fairseq_signals_ext
-
     fairseq_signals_ext.register()
-    from training_batches import measure_collections, measure_reading, measure_workers
-
     rows = []
     if options.batches:
         rows += ["", *measure_workers(options.batches, options.rounds)]

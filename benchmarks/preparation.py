@@ -16,7 +16,6 @@ as a training does.
 """
 
 import argparse
-import logging
 import shutil
 import statistics
 import tempfile
@@ -26,44 +25,13 @@ from typing import Callable, Dict, List
 
 import numpy as np
 import scipy.io
-import torch
 import wfdb
-from loading import BATCH_PAIRS, hand_over, load_from_shards, machine, open_dataset
+from _shared import SEGMENT, hand_over, machine, quiet, write_records
+from loading import BATCH_PAIRS, load_from_shards, open_dataset
 from tqdm import tqdm
 
-from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.preparation.pipeline import RunOptions, prepare
 from fairseq_signals_ext.sources import open_source
-
-RATE, SECONDS, SEGMENT = 500, 10, 2500
-
-
-def quiet() -> None:
-    """One thread; and no log, as importing fairseq lets every library write one to the terminal."""
-    torch.set_num_threads(1)
-    logging.disable(logging.INFO)
-
-
-def write_records(folder: Path, recordings: int, rate: int = RATE) -> None:
-    """Made-up WFDB records: a wave that repeats every second, wander and noise, as smooth as an ECG is."""
-    rng = np.random.default_rng(0)
-    times = np.arange(SECONDS * rate) / rate
-    for number in tqdm(range(recordings), desc="writing records", leave=False):
-        beat = np.exp(-(((times * rng.uniform(0.8, 2.0)) % 1 - 0.5) ** 2) / 0.001)
-        wander = 50 * np.sin(2 * np.pi * rng.uniform(0.1, 0.4) * times)
-        counts = rng.uniform(-1000, 1000, (len(LEADS), 1)) * beat + wander + rng.normal(0, 5, (len(LEADS), len(times)))
-        wfdb.wrsamp(
-            f"r{number:05d}",
-            fs=rate,
-            units=["mV"] * len(LEADS),
-            sig_name=list(LEADS),
-            d_signal=counts.T.round().astype(np.int64),
-            fmt=["16"] * len(LEADS),
-            adc_gain=[1000.0] * len(LEADS),
-            baseline=[0] * len(LEADS),
-            comments=["Age: 60", "Sex: Female", "Dx: 426783006"],
-            write_dir=str(folder),
-        )
 
 
 def as_ecg_fm(source: Path, out: Path) -> int:

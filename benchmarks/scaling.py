@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Tuple
 
 import pandas as pd
-from loading import hand_over, machine
-from preparation import quiet, write_records
+from _shared import hand_over, machine, quiet, write_records
 from tqdm import tqdm
 
 from fairseq_signals_ext import processes

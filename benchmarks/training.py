@@ -17,87 +17,28 @@ import gc
 import os
 import resource
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any, Dict, Iterator, List
 
-import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from _shared import (
+    ON_GPU,
+    compose_config,
+    count_flops,
+    hand_over,
+    machine,
+    measured_peak,
+    noise,
+    seconds_of,
+    synchronise,
+    write_shards,
+)
+from training_command import compare_commands
+from training_comparison import compare
 
 import fairseq_signals_ext
-from fairseq_signals_ext.data.shards import ShardWriter
-
-CONFIGS = Path(__file__).parents[1] / "examples" / "ecg_fm" / "pretraining"
-ON_GPU = torch.cuda.is_available()
-DEVICE = torch.device("cuda" if ON_GPU else "cpu")
-RATE, SAMPLES, LEADS = 500, 5000, 12
-
-
-def write_recordings(folder: Path, recordings: int) -> None:
-    """Noise, 10 s a recording."""
-    rng = np.random.default_rng(0)
-    lines = [".\n"]
-    with ShardWriter(folder / "00000.npy") as writer:
-        for idx in range(recordings):
-            counts = rng.normal(0, 200, (LEADS, SAMPLES)).astype(np.int16)
-            ones = np.full(LEADS, 0.001)
-            writer.add(
-                counts, leads=range(LEADS), scale=ones, zero=0 * ones, sample_rate=RATE, idx=idx, patient=str(idx)
-            )
-            lines.append(f"00000.npy\t{idx}\t{SAMPLES}\n")
-    (folder / "train.tsv").write_text("".join(lines))
-
-
-def compose_config(folder: Path, pairs: int, precision: str, overrides: List[str], name: str = "ecg_fm") -> Any:
-    """A config, by default `ecg_fm.yaml`, as `fairseq-hydra-train` would see it."""
-    from fairseq.dataclass.initialize import add_defaults, hydra_init
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
-
-    hydra_init(name)
-    with initialize_config_dir(str(CONFIGS), version_base="1.1"):
-        config = compose(
-            name,
-            [
-                f"task.data={folder}",
-                f"dataset.batch_size={pairs}",
-                "dataset.num_workers=1",
-                "distributed_training.distributed_world_size=1",
-                f"common.bf16={str(precision == 'bf16').lower()}",
-                f"common.cpu={str(not ON_GPU).lower()}",
-                "common.log_format=none",
-                *overrides,
-            ],
-        )
-    add_defaults(config)
-    return OmegaConf.create(OmegaConf.to_container(config, resolve=True, enum_to_str=True))
-
-
-def synchronise() -> None:
-    """Wait for the GPU, if there is one."""
-    if ON_GPU:
-        torch.cuda.synchronize()
-
-
-def seconds_of(function: Callable[[], Any]) -> float:
-    """Time of one call, the GPU's work included."""
-    synchronise()
-    start = time.perf_counter()
-    function()
-    synchronise()
-    return time.perf_counter() - start
-
-
-def measured_peak(precision: str) -> float:
-    """TFLOP/s of a large matrix product."""
-    size = 8192 if ON_GPU else 2048
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    a, b = (torch.randn(size, size, device=DEVICE, dtype=dtype) for _ in range(2))
-    torch.mm(a, b)
-    return 2 * size**3 / min(seconds_of(lambda: torch.mm(a, b)) for _ in range(5)) / 1e12
 
 
 class Clock:
@@ -159,13 +100,6 @@ def time_components(trainer: Any, model: Any, samples: List[Any]) -> Dict[str, f
     return clock.seconds
 
 
-def count_flops(trainer: Any, samples: List[Any]) -> float:
-    """Operations of one update, forward and backward."""
-    with FlopCounterMode(display=False) as counter:
-        trainer.train_step(samples)
-    return float(counter.get_total_flops())
-
-
 def peak_memory() -> float:
     """GB: of the GPU, or of this process."""
     if ON_GPU:
@@ -179,7 +113,7 @@ def measure(pairs: int, updates: int, precision: str, overrides: List[str]) -> L
     from fairseq.trainer import Trainer
 
     with tempfile.TemporaryDirectory() as name:
-        write_recordings(Path(name), pairs * (updates + 4))
+        write_shards(Path(name), pairs * (updates + 4), noise())
         config = compose_config(Path(name), pairs, precision, overrides)
         task = tasks.setup_task(config.task)
         model = task.build_model(config.model)
@@ -244,17 +178,10 @@ def main() -> None:
     """Measure and print; with --out also write."""
     options = parse()
     fairseq_signals_ext.register()
-    sys.path.insert(0, str(Path(__file__).parent))
-    from loading import hand_over, machine
-
     device = torch.cuda.get_device_name() if ON_GPU else f"CPU, {torch.get_num_threads()} threads"
     if options.compare:
-        from training_comparison import compare
-
         rows = ["", *compare(options)]
     elif options.through_command:
-        from training_command import compare_commands
-
         rows = ["", *compare_commands(options)]
     else:
         rows = measure_each(options)

@@ -28,31 +28,14 @@ from typing import Any, Dict, Iterator, List, Tuple
 
 import numpy as np
 import torch
-from loading import LEADS, RATE, SEGMENT, write_collection
+from _shared import LEADS, SAMPLES, beats, compose_config, write_collection, write_shards
 from tqdm import tqdm
 
 import fairseq_signals_ext
 from fairseq_signals_ext import processes
-from fairseq_signals_ext.data.shards import ShardWriter
 
 PAIRS = 171
-BYTES = LEADS * 2 * SEGMENT * 2  # of a recording
-
-
-def write_ecgs(folder: Path, recordings: int, storage: str = "raw") -> None:
-    """Shards of 512 recordings of 10 s: beats with noise, 64 that repeat."""
-    rng = np.random.default_rng(0)
-    beat = np.exp(-((np.arange(2 * SEGMENT) / RATE % 0.8 - 0.4) ** 2) / 0.001)
-    made_up = rng.uniform(-1000, 1000, (64, LEADS, 1)) * beat + rng.normal(0, 10, (64, LEADS, 2 * SEGMENT))
-    facts: Dict[str, Any] = {"leads": range(LEADS), "scale": np.full(LEADS, 0.001), "zero": np.zeros(LEADS)}
-    with open(folder / "train.tsv", "w", encoding="utf-8") as manifest:
-        manifest.write(".\n")
-        for first in tqdm(range(0, recordings, 512), desc=f"writing {storage}", unit="shard", leave=False):
-            name = f"{first // 512:05d}.npy"
-            with ShardWriter(folder / name, storage) as writer:
-                for idx in range(first, min(first + 512, recordings)):
-                    writer.add(made_up[idx % 64].astype(np.int16), **facts, sample_rate=RATE, idx=idx, patient=str(idx))
-                    manifest.write(f"{name}\t{idx - first}\t{2 * SEGMENT}\n")
+BYTES = LEADS * SAMPLES * 2  # of a recording
 
 
 def training_batches(folder: Path, workers: int, *overrides: str) -> Any:
@@ -60,7 +43,6 @@ def training_batches(folder: Path, workers: int, *overrides: str) -> Any:
     from fairseq import tasks
     from fairseq.models import MODEL_DATACLASS_REGISTRY
     from omegaconf import OmegaConf
-    from training import compose_config
 
     from fairseq_signals_ext.data.time_masks import MaskSettings
 
@@ -109,7 +91,7 @@ def measure_workers(batches: int, rounds: int) -> List[str]:
         for storage in ("raw", "flac"):
             folder = Path(name) / storage
             folder.mkdir()
-            write_ecgs(folder, PAIRS * batches, storage)
+            write_shards(folder, PAIRS * batches, beats(), storage)
             for workers in (0, 1, 2):
                 sources[f"{storage}, workers: {workers}"] = epochs(training_batches(folder, workers))
             windows = training_batches(folder, 0, "++task.shuffle_window_gb=0.05")
@@ -186,7 +168,7 @@ def measure_reading(gigabytes: float) -> List[str]:
     rows = [f"| an epoch, {memory / 1e9:.2f} GB for batches and page cache | GB read | s |", "| --- | --- | --- |"]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_ecgs(folder, int(gigabytes * 1e9 / BYTES))
+        write_shards(folder, int(gigabytes * 1e9 / BYTES), beats())
         os.sync()
         size = sum(path.stat().st_size for path in folder.glob("*.npy")) / 1e9
         for label, overrides in (

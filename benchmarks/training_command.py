@@ -16,9 +16,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Dict, List, Tuple
 
+from _shared import CONFIGS, FAST, ON_GPU, STOCK, noise, write_shards
 from tqdm import tqdm
-from training import CONFIGS, ON_GPU, write_recordings
-from training_comparison import FAST, STOCK
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.experiments.fine_tuning import as_override, run_once, train_command
@@ -37,7 +36,7 @@ def paths() -> Dict[str, List[str]]:
 
 def write_data(folder: Path, items: int) -> None:
     """Shards, and a manifest of so many items, all of them full pairs."""
-    write_recordings(folder, min(items, RECORDINGS))
+    write_shards(folder, min(items, RECORDINGS), noise())
     manifest = folder / "train.tsv"
     root, *lines = manifest.read_text(encoding="utf-8").splitlines()
     lines = (lines * (items // len(lines) + 1))[:items]

@@ -26,20 +26,22 @@ from unittest import mock
 
 import numpy as np
 import torch
+from _shared import (
+    FAST,
+    ON_GPU,
+    STOCK,
+    SWITCHES,
+    compose_config,
+    count_flops,
+    measured_peak,
+    noise,
+    seconds_of,
+    write_shards,
+)
 from host_syncs import HostSyncs, warned_syncs
 from tqdm import tqdm
-from training import ON_GPU, compose_config, count_flops, measured_peak, seconds_of, write_recordings
 
-STOCK, AGAIN, ALL = "stock", "stock again", "all switches"
-SWITCHES: Dict[str, List[str]] = {
-    "compile": ["++model.compile=true"],
-    "fused_qkv": ["++model.fused_qkv=true"],
-    "fft_pos_conv": ["++model.fft_pos_conv=true"],
-    "fused_contrast": ["++model.fused_contrast=true"],
-    "fused_adam": ["optimizer._name=fused_adam"],
-    "bf16_autocast": ["++model.bf16_autocast=true"],
-}
-FAST = [override for overrides in SWITCHES.values() for override in overrides]
+AGAIN, ALL = "stock again", "all switches"
 SAME_WORK = "++model.encoder_layerdrop=0"
 WARM_UP = 4  # updates before those that are timed: what is new is compiled in the first three
 PAPER_SEGMENTS = 240 * 1_405_625  # of the paper's run
@@ -213,7 +215,7 @@ def run(name: str, pairs: int, rounds: int, overrides: List[str], checkpointing:
     built: Dict[str, Arrangement] = {}
     batches: List[Any] = []
     with tempfile.TemporaryDirectory() as folder:
-        write_recordings(Path(folder), pairs * (WARM_UP + rounds))
+        write_shards(Path(folder), pairs * (WARM_UP + rounds), noise())
         for title, switches in tqdm(arrangements(checkpointing).items(), desc="warming up", leave=False):
             config = compose_config(Path(folder), pairs, "fp32", [SAME_WORK, *overrides, *switches], name)
             built[title] = Arrangement(config)

@@ -25,10 +25,11 @@ import warnings
 from pathlib import Path
 from typing import Any, Dict, List
 
-from loading import hand_over, machine
+from _shared import hand_over, machine
 from tqdm import tqdm
 
-from fairseq_signals_ext.commands import label, prepare, split
+from fairseq_signals_ext import configs_dir
+from fairseq_signals_ext.cli import main as command_line
 from fairseq_signals_ext.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.evaluation.predictions import Predictions
 from fairseq_signals_ext.evaluation.text import with_interval
@@ -36,7 +37,7 @@ from fairseq_signals_ext.experiments.fine_tuning import FineTuning, as_override,
 from fairseq_signals_ext.experiments.seeds import METRICS, SeedComparison, compare_seeds
 from fairseq_signals_ext.files import atomic
 
-CONFIGS = Path(__file__).resolve().parents[1] / "examples" / "ecg_fm"
+CONFIGS = Path(configs_dir())
 LABELLED, UNLABELLED = "cinc2021", "code15_wfdb"
 FRACTIONS, MIN_COUNT = ("0.5", "0.15", "0.35"), "10"
 STARTS = ("pretrained", "random")
@@ -59,18 +60,18 @@ def prepare_data(source: Path, data: Path) -> None:
     if manifest.is_file():
         return
     for kind, name in (("physionet2021", LABELLED), ("wfdb", UNLABELLED)):
-        _do(prepare, kind, source / name, "--out", data, "--rate", "500", "--resume")
+        _do("prepare", kind, source / name, "--out", data, "--rate", "500", "--resume")
     only = ("--where", "source", "!=", UNLABELLED)
-    _do(split, data, "--name", "labelled", *only, "--fractions", *FRACTIONS, "--seed", "1", "--overwrite")
+    _do("split", data, "--name", "labelled", *only, "--fractions", *FRACTIONS, "--seed", "1", "--overwrite")
     train = data / "splits" / "labelled" / "train.tsv"
     options = ("--codes", "cinc2021", "--min-count", MIN_COUNT, "--train-manifest", train, "--overwrite")
-    _do(label, data, "--name", "codes", *options)
+    _do("label", data, "--name", "codes", *options)
     write_pretraining_manifest(data, manifest)
 
 
-def _do(command: Any, *arguments: object) -> None:
-    if command.main([str(argument) for argument in arguments]):
-        raise UserError(f"{command.__name__}: some recordings were rejected; see rejected.csv")
+def _do(command: str, *arguments: object) -> None:
+    if command_line([command, *map(str, arguments)]):
+        raise UserError(f"{command}: some recordings were rejected; see rejected.csv")
 
 
 def write_pretraining_manifest(data: Path, path: Path) -> None:

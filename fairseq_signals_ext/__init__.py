@@ -15,6 +15,16 @@ def user_dir() -> str:
     return os.path.dirname(os.path.abspath(__file__))
 
 
+def configs_dir(kind: str = "") -> str:
+    """The folder of the configs that come with the package.
+
+    Args:
+        kind: "pretraining" or "fine_tuning", for `--config-dir` of `fairseq-hydra-train`; "labels", for `--config` of
+            `fairseq-signals-ext label link`; nothing for the folder that has all three.
+    """
+    return os.path.join(user_dir(), "configs", kind) if kind else os.path.join(user_dir(), "configs")
+
+
 def register() -> None:
     """Make fairseq know the plugin's models, criterions and tasks.
 

@@ -2,15 +2,17 @@
 
 import argparse
 import importlib
+import re
 import sys
-from typing import List, Optional
+from typing import List, NamedTuple, Optional, Tuple
 
 import fairseq_signals_ext
 from fairseq_signals_ext.commands._entry import run_command
 from fairseq_signals_ext.errors import exits_on_user_error
 
 _EXAMPLES = """examples:
-  fairseq-hydra-train ... common.user_dir=$(fairseq-signals-ext user-dir)
+  fairseq-hydra-train --config-dir $(fairseq-signals-ext configs pretraining) --config-name tiny \\
+      common.user_dir=$(fairseq-signals-ext user-dir) task.data=$PWD/data/splits/random
   fairseq-signals-ext prepare wfdb path/to/records --out data
   fairseq-signals-ext split data --name random
   fairseq-signals-ext label data --name cinc2021 --codes cinc2021
@@ -24,23 +26,45 @@ _EXAMPLES = """examples:
   fairseq-signals-ext config convert ECGFM.yaml --out ours.yaml
 """
 
-# name of the subcommand: one line on it; its arguments and work are in commands/NAME.py
-_COMMANDS = {
-    "prepare": "turn the recordings of a source into shards, a table and a manifest",
-    "split": "divide prepared recordings into training, validation and test set",
-    "label": "give prepared recordings labels, from codes, a table or events",
-    "verify": "check a prepared folder, and draw what is in it",
-    "evaluate": "say how good fine-tuned models are, with intervals and pictures",
-    "predict": "say what models see in ECGs, from files of any format",
-    "embed": "turn ECGs into vectors, find their nearest neighbours, and draw a map of them",
-    "explain": "say where in ECGs a model looked, with pictures",
-    "report": "make a page on each ECG: the ECG, what a model says of it, and where it looked",
-    "serve": "answer uploaded ECGs on this machine: a page to drop files on, and /predict for programs",
-    "curve": "draw the loss curve of a training",
-    "inspect": "say what is in a checkpoint or an export",
-    "export": "give a model to people without fairseq, or to ECG-FM's own tools",
-    "config": "turn a config of ECG-FM's framework into one for fairseq-hydra-train",
+
+class Command(NamedTuple):
+    """A subcommand, whose arguments and work are in commands/NAME.py.
+
+    Attributes:
+        summary: one line on it.
+        extras: of the installation, without which it does not work.
+    """
+
+    summary: str
+    extras: Tuple[str, ...]
+
+
+COMMANDS = {
+    "prepare": Command("turn the recordings of a source into shards, a table and a manifest", ("formats",)),
+    "split": Command("divide prepared recordings into training, validation and test set", ("formats",)),
+    "label": Command("give prepared recordings labels, from codes, a table or events", ("formats",)),
+    "verify": Command("check a prepared folder, and draw what is in it", ("formats", "report")),
+    "evaluate": Command(
+        "say how good fine-tuned models are, with intervals and pictures", ("formats", "train", "report")
+    ),
+    "predict": Command("say what models see in ECGs, from files of any format", ("formats",)),
+    "embed": Command("turn ECGs into vectors, find their nearest neighbours, and draw a map of them", ("formats",)),
+    "explain": Command("say where in ECGs a model looked, with pictures", ("formats", "report")),
+    "report": Command(
+        "make a page on each ECG: the ECG, what a model says of it, and where it looked", ("formats", "report")
+    ),
+    "serve": Command(
+        "answer uploaded ECGs on this machine: a page to drop files on, and /predict for programs",
+        ("formats", "report", "serve"),
+    ),
+    "curve": Command("draw the loss curve of a training", ("report",)),
+    "inspect": Command("say what is in a checkpoint or an export", ("train",)),
+    "export": Command("give a model to people without fairseq, or to ECG-FM's own tools", ("export", "train")),
+    "config": Command("turn a config of ECG-FM's framework into one for fairseq-hydra-train", ("train", "formats")),
 }
+
+# a time before another, such as -7d: argparse takes it for an option, unless a space is in it
+_BEFORE = re.compile(r"-(\d+\.?\d*|\.\d+)[a-z]+")
 
 
 def _parser(chosen: Optional[str]) -> argparse.ArgumentParser:
@@ -53,14 +77,17 @@ def _parser(chosen: Optional[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=fairseq_signals_ext.__version__)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
     subparsers.add_parser("user-dir", help="print the plugin's folder, for fairseq's common.user_dir or --user-dir")
-    for name, summary in _COMMANDS.items():
+    configs = subparsers.add_parser("configs", help="print the folder of the configs, for hydra's --config-dir")
+    kinds = ("pretraining", "fine_tuning", "labels")
+    configs.add_argument("kind", nargs="?", choices=kinds, help="one of the folders in it")
+    for name, command in COMMANDS.items():
         if name != chosen:  # only the command that runs is imported
-            subparsers.add_parser(name, help=summary, add_help=False)
+            subparsers.add_parser(name, help=command.summary, add_help=False)
             continue
         module = importlib.import_module(f"fairseq_signals_ext.commands.{name}")
         subparser = subparsers.add_parser(
             name,
-            help=summary,
+            help=command.summary,
             description=module.__doc__,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
@@ -75,14 +102,17 @@ def main(arguments: Optional[List[str]] = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
     parser = _parser(chosen)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args([f" {one}" if _BEFORE.fullmatch(one) else one for one in arguments])
     if options.command is None:
         parser.print_help()
         return 2
     if options.command == "user-dir":
         print(fairseq_signals_ext.user_dir())
         return 0
-    return run_command(options.run, options)
+    if options.command == "configs":
+        print(fairseq_signals_ext.configs_dir(options.kind or ""))
+        return 0
+    return run_command(options.run, options, COMMANDS[options.command].extras)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
 import errno
 import functools
+import importlib.util
 import os
 import re
-from typing import Any, Callable, Optional, TypeVar
+from typing import Any, Callable, Optional, Sequence, TypeVar
 
 # which extra brings a package that is imported only where it is needed
 _EXTRAS = {
@@ -100,12 +101,28 @@ def _known(file: str) -> str:
     return (folder or os.curdir) if name.startswith(".") and name.endswith((".tmp", ".lock")) else file
 
 
-def how_to_install(package: str) -> Optional[str]:
-    """One line on what to install for a package that is missing; None if no extra of ours brings it."""
-    for extra, packages in _EXTRAS.items():
-        if package.split(".")[0] in packages:
-            return f"{package} is not installed: pip install 'fairseq-signals-ext[{extra}]'"
-    return None
+def how_to_install(package: str, extras: Sequence[str] = ()) -> Optional[str]:
+    """One line on what to install for a package that is missing; None if no extra of ours brings it.
+
+    Args:
+        package: as it is imported.
+        extras: what else is needed; of these all packages that are missing are named, too.
+    """
+    its_own = next((extra for extra, packages in _EXTRAS.items() if package.split(".")[0] in packages), None)
+    if its_own is None:
+        return None
+    lacking = {extra: [name for name in _EXTRAS[extra] if not _is_installed(name)] for extra in extras}
+    lacking[its_own] = list(dict.fromkeys([package, *lacking.get(its_own, ())]))
+    *others, last = dict.fromkeys(name for names in lacking.values() for name in sorted(names))
+    named = f"{', '.join(others)} and {last} are" if others else f"{last} is"
+    return f"{named} not installed: pip install 'fairseq-signals-ext[{','.join(filter(lacking.get, lacking))}]'"
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def without_quotes(text: str) -> str:

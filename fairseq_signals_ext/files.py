@@ -253,6 +253,19 @@ def check_free(folder: Path, names: Iterable[str], overwrite: bool) -> None:
         raise UserError(f"{folder / present[0]}: exists already; give another --out, or replace it with --overwrite")
 
 
+def named_folder(parent: Path, name: str, overwrite: bool) -> Path:
+    """The folder of results that a user has named.
+
+    Raises:
+        UserError: it is there already, unless `overwrite`, or this is not the name of a folder.
+    """
+    check_folder_name(name)
+    folder = parent / name
+    if folder.exists() and not overwrite:
+        raise UserError(f"{folder}: exists already; choose another --name, or replace it with --overwrite")
+    return folder
+
+
 def safe_name(text: str, default: str = "recording") -> str:
     """A name for a file or folder of ours from any text, such as a label's.
 

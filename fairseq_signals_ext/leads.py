@@ -8,7 +8,6 @@ from fairseq_signals_ext.errors import UserError
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 LIMB_LEADS = LEADS[:6]
-CHEST_LEADS = LEADS[6:]
 
 _INDEX: Dict[str, int] = {name.lower(): index for index, name in enumerate(LEADS)}
 _INDEX.update({str(index): index for index in range(len(LEADS))})

@@ -2,7 +2,7 @@
 
 import sys
 
-from fairseq_signals_ext.commands.split import main
+from fairseq_signals_ext.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["split", *sys.argv[1:]]))

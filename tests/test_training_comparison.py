@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
+import _shared  # noqa: E402
 import fast_learning  # noqa: E402
 import training_command  # noqa: E402
 import training_comparison  # noqa: E402
@@ -117,16 +118,16 @@ def test_rows_of_the_comparison():
 
 def test_all_switches_is_each_of_them():
     found = training_comparison.arrangements(checkpointing=True)
-    alone = [override for name in training_comparison.SWITCHES for override in found[name]]
+    alone = [override for name in _shared.SWITCHES for override in found[name]]
     assert found["stock"] == []
     assert found["all switches"] == alone
     assert "++model.checkpoint_activations=true" not in alone
 
 
 def test_all_switches_is_the_fast_config():
-    config = OmegaConf.load(training_command.CONFIGS / "ecg_fm_fast.yaml")
+    config = OmegaConf.load(_shared.CONFIGS / "ecg_fm_fast.yaml")
     switches = [f"++model.{key}={str(value).lower()}" for key, value in config.model.items()]
-    assert sorted([*switches, f"optimizer._name={config.optimizer._name}"]) == sorted(training_comparison.FAST)
+    assert sorted([*switches, f"optimizer._name={config.optimizer._name}"]) == sorted(_shared.FAST)
 
 
 def test_rate_of_a_log():

@@ -26,7 +26,7 @@ python manifests/verify.py "$OUT/data"
 
 echo "== Pretraining; a run that was stopped goes on"
 # shellcheck disable=SC2086
-fairseq-hydra-train --config-dir "$PWD/examples/ecg_fm/pretraining" --config-name tiny \
+fairseq-hydra-train --config-dir "$(fairseq-signals-ext configs pretraining)" --config-name tiny \
     task.data="$OUT/data/splits/random" common.user_dir="$(fairseq-signals-ext user-dir)" \
     hydra.run.dir="$OUT/pretrain" checkpoint.save_dir="$OUT/pretrain/checkpoints" ${TRAIN_ARGS:-}
 
@@ -36,7 +36,7 @@ echo "== Labels from the records' diagnostic codes"
 if python manifests/label.py "$OUT/data" --name rhythm --codes cinc2021 --min-count 10 --overwrite \
     --train-manifest "$OUT/data/splits/random/train.tsv"; then
     echo "== Fine-tuning"
-    fairseq-hydra-train --config-dir "$PWD/examples/ecg_fm/fine_tuning" --config-name tiny \
+    fairseq-hydra-train --config-dir "$(fairseq-signals-ext configs fine_tuning)" --config-name tiny \
         task.data="$OUT/data/splits/random" task.label_file="$OUT/data/labels/rhythm" \
         criterion.pos_weight="$OUT/data/labels/rhythm/pos_weight.txt" \
         model.model_path="$OUT/pretrain/checkpoints/checkpoint_best.pt" \

@@ -7,6 +7,7 @@ from typing import Any, Dict, Optional, Tuple
 from fairseq_signals_ext.checkpoints.description import ModelDescription, Preprocessing
 from fairseq_signals_ext.checkpoints.parameter_names import is_ecg_fm
 from fairseq_signals_ext.checkpoints.reading import Checkpoint
+from fairseq_signals_ext.data.label_table import DEFINITION_FILE, read_label_definition
 from fairseq_signals_ext.errors import UserError, first_line
 from fairseq_signals_ext.evaluation.aggregation import ECG_FM_AGGREGATION, ways_of
 from fairseq_signals_ext.leads import LEADS, parse_leads
@@ -156,15 +157,13 @@ def _label_names(checkpoint: Checkpoint, labels: Optional[str]) -> Tuple[Tuple[s
 
 def _usual_place_of_names(path: Path) -> Optional[str]:
     """Where the names of a checkpoint's labels are if it does not hold them; None if nowhere."""
-    beside = path.parent / "label_def.csv"
+    beside = path.parent / DEFINITION_FILE
     if beside.is_file():
         return str(beside)
     return "ecg-fm" if path.name == _PUBLISHED_CLASSIFIER else None
 
 
 def _names_of(path: Path) -> Tuple[str, ...]:
-    from fairseq_signals_ext.data.label_table import read_label_definition
-
     return tuple(read_label_definition(path)[0])
 
 

@@ -1,8 +1,9 @@
 """Parameter names of ECG-FM's checkpoints and of ours, and what differs between a checkpoint and a model."""
 
-from typing import Dict, Mapping, Optional
+from typing import TYPE_CHECKING, Dict, Mapping, Optional
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _THEIR_POSITION = "conv_pos.pos_conv."
 _OUR_POSITION = "encoder.pos_conv."
@@ -13,7 +14,7 @@ _WEIGHT_NORM = {
 }
 
 
-def rename_ecg_fm_parameters(state: Dict[str, Tensor], own: Mapping[str, Tensor], prefix: str = "") -> None:
+def rename_ecg_fm_parameters(state: Dict[str, "Tensor"], own: Mapping[str, "Tensor"], prefix: str = "") -> None:
     """Rename, in place, what ECG-FM or another torch calls otherwise than the model does.
 
     Args:
@@ -31,12 +32,12 @@ def rename_ecg_fm_parameters(state: Dict[str, Tensor], own: Mapping[str, Tensor]
         _rename(state, prefix + position + other, prefix + position + wanted)
 
 
-def _rename(state: Dict[str, Tensor], old: str, new: str) -> None:
+def _rename(state: Dict[str, "Tensor"], old: str, new: str) -> None:
     if old in state and new not in state:  # a file that has both is of no model, and will be refused for it
         state[new] = state.pop(old)
 
 
-def to_ecg_fm_names(state: Mapping[str, Tensor], prefix: str = "") -> Dict[str, Tensor]:
+def to_ecg_fm_names(state: Mapping[str, "Tensor"], prefix: str = "") -> Dict[str, "Tensor"]:
     """The same parameters by the names that ECG-FM gives them, and its way to store weight norm.
 
     Args:
@@ -53,12 +54,12 @@ def to_ecg_fm_names(state: Mapping[str, Tensor], prefix: str = "") -> Dict[str, 
     return renamed
 
 
-def is_ecg_fm(state: Mapping[str, Tensor]) -> bool:
+def is_ecg_fm(state: Mapping[str, "Tensor"]) -> bool:
     """Whether parameters have the names of ECG-FM's own framework."""
     return any(_THEIR_POSITION in key for key in state)
 
 
-def difference_of_parameters(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Optional[str]:
+def difference_of_parameters(state: Mapping[str, "Tensor"], own: Mapping[str, "Tensor"]) -> Optional[str]:
     """One line on the first parameters that are missing, unknown or of another shape; None if all agree."""
     missing = [key for key in own if key not in state]
     unknown = [key for key in state if key not in own]

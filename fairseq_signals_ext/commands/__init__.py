@@ -1,1 +1,1 @@
-"""Commands: each module has `add_arguments(parser)`, `run(args) -> int` and `main(argv) -> int`."""
+"""Commands: each module has `add_arguments(parser)` and `run(options) -> int`; its import takes no optional package."""

@@ -3,25 +3,32 @@
 import argparse
 import contextlib
 import io
+import logging
 import signal
 import sys
 import threading
+import warnings
 from pathlib import Path
 from types import FrameType
-from typing import Callable, Iterator, Optional
+from typing import Callable, Iterator, Optional, Sequence
 
-from fairseq_signals_ext.errors import NO_SPACE, PlaceError, UserError, exits_on_user_error
+from fairseq_signals_ext.errors import NO_SPACE, PlaceError, UserError, exits_on_user_error, how_to_install
 from fairseq_signals_ext.files import NOT_IN_THIS_LOCALE
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 @exits_on_user_error
-def run_command(run: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
+def run_command(
+    run: Callable[[argparse.Namespace], int], options: argparse.Namespace, extras: Sequence[str] = ()
+) -> int:
     """Run a command; returns the exit status.
 
     Letters that the terminal does not know are escaped. A command that is asked to end does so as after Ctrl-C: what is
     done is kept, and nothing half-written is left.
+
+    Args:
+        extras: of the installation, without which the command does not work.
 
     Raises:
         SystemExit: a user's mistake, in one line.
@@ -30,6 +37,7 @@ def run_command(run: Callable[[argparse.Namespace], int], options: argparse.Name
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    _quiet_fairseq()
     _check_locale(options)
     resumes = hasattr(options, "resume")
     try:
@@ -38,6 +46,11 @@ def run_command(run: Callable[[argparse.Namespace], int], options: argparse.Name
     except KeyboardInterrupt as error:
         print(f"\ninterrupted{'; go on with --resume' if resumes else ''}", file=sys.stderr)
         return 128 + (error.args[0] if error.args else signal.SIGINT)
+    except ModuleNotFoundError as error:
+        missing = how_to_install(error.name or "", [*extras, *_extras_of_model(options)])
+        if missing is None:
+            raise
+        raise UserError(missing) from error
     except UnicodeEncodeError as error:
         # the only such text are names of files
         raise UserError(f"{error.object}: {NOT_IN_THIS_LOCALE}") from error
@@ -47,6 +60,20 @@ def run_command(run: Callable[[argparse.Namespace], int], options: argparse.Name
             raise
         is_full = place.errno in NO_SPACE and resumes
         raise UserError(place.with_hint("free some and go on with --resume") if is_full else str(place)) from error
+
+
+def _quiet_fairseq() -> None:
+    """Show warnings only, and none of the weight norm in fairseq's models.
+
+    This must come before fairseq is imported: its tasks for speech would set up logging, at level DEBUG.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    warnings.filterwarnings("ignore", module=r"torch\.nn\.utils\.weight_norm")
+
+
+def _extras_of_model(options: argparse.Namespace) -> Sequence[str]:
+    """What the model that a command runs needs; an export tells only when it is read."""
+    return ["train"] if str(getattr(options, "checkpoint", "")).endswith(".pt") else []
 
 
 def _check_locale(options: argparse.Namespace) -> None:

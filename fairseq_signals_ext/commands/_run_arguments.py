@@ -81,6 +81,19 @@ def run_options(options: argparse.Namespace) -> RunOptions:
     return RunOptions(options.batch_size, options.jobs, at_once)
 
 
+def settings_of(options: argparse.Namespace, inputs: Inputs, names: Sequence[str]) -> Dict[str, Any]:
+    """What the results of a run depend on, so that it goes on with --resume only with the same.
+
+    Args:
+        names: of the command's own options that count, beside models, inputs and how these are read.
+    """
+    return {
+        "checkpoint": identity([options.checkpoint, *getattr(options, "ensemble", ())]),
+        "list of recordings": inputs.fingerprint(),
+        **{name: getattr(options, name) for name in (*names, "labels", "bf16", *SAID)},
+    }
+
+
 def identity(sources: Sequence[str]) -> List[Any]:
     """Which models a run is with: names, and size and time of files."""
     found = []

@@ -15,8 +15,10 @@ import sys
 from pathlib import Path
 from typing import Optional
 
+from fairseq_signals_ext.checkpoints.config_conversion import convert_config, list_changes, to_yaml
+from fairseq_signals_ext.checkpoints.config_files import read_config
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.files import atomic
+from fairseq_signals_ext.files import atomic, check_free
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,9 +41,6 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: see `read_config` and `convert_config`; or the file cannot be written.
     """
-    from fairseq_signals_ext.checkpoints.config_conversion import convert_config, list_changes, to_yaml
-    from fairseq_signals_ext.checkpoints.config_files import read_config
-
     _check_out(options.out, options.overwrite, options.config)
     converted = convert_config(read_config(options.config), str(options.config))
     text, changes = to_yaml(converted.sections, options.config.name), list_changes(converted.changes)
@@ -67,5 +66,4 @@ def _check_out(out: Optional[Path], overwrite: bool, source: Path) -> None:
         raise UserError(f"{above}: is a file, not a folder; give another --out")
     if out.exists() and source.exists() and out.samefile(source):
         raise UserError(f"{out}: is what is converted; give another --out")
-    if out.exists() and not overwrite:
-        raise UserError(f"{out}: exists; give --overwrite to replace it, or another --out")
+    check_free(out.parent, [out.name], overwrite)

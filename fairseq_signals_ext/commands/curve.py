@@ -7,6 +7,8 @@ example:
 import argparse
 from pathlib import Path
 
+from fairseq_signals_ext.training_curve import draw_curve, read_log
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
@@ -16,8 +18,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Draw, and say where."""
-    from fairseq_signals_ext.training_curve import draw_curve, read_log
-
     draw_curve(read_log(options.log), options.out)
     print(options.out)
     return 0

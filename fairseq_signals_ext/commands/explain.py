@@ -22,24 +22,27 @@ shows what the model computes, not what is wrong with the heart. For research on
 
 import argparse
 import functools
-import logging
 import os
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
+import fairseq_signals_ext
 from fairseq_signals_ext.commands import _run_arguments as run_arguments
 from fairseq_signals_ext.commands._output_names import distinct_names, stem_of
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.explaining.occlusion import occlude_segments
+from fairseq_signals_ext.explaining.saliency import OCCLUSION, MapOptions, Saliency, explain_segments, way_to_look
+from fairseq_signals_ext.explaining.sanity import check_segments, with_random_weights
+from fairseq_signals_ext.explaining.scores import score_of
+from fairseq_signals_ext.explaining.writing import write_occlusions, write_saliency
 from fairseq_signals_ext.files import check_free, only_one
-
-if TYPE_CHECKING:
-    from fairseq_signals_ext.explaining.saliency import MapOptions, Saliency
-    from fairseq_signals_ext.inference.inputs import Inputs
-    from fairseq_signals_ext.inference.model import LoadedModel
-    from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
-    from fairseq_signals_ext.inference.results import Results
+from fairseq_signals_ext.inference.inputs import Inputs
+from fairseq_signals_ext.inference.model import LoadedModel
+from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
+from fairseq_signals_ext.inference.reading_ahead import reason_of
+from fairseq_signals_ext.inference.results import REJECTED_FILE, Results, check_results
+from fairseq_signals_ext.pages.saliency_picture import draw_saliency
 
 _TABLE, _ROWS = "explanations.csv", "explanations"
 
@@ -70,57 +73,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--picture", choices=("svg", "png", "none"), default="svg", help="(default svg)")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Explain, write and print; returns the exit status.
 
     Raises:
         UserError: the model or the options cannot be used, or results are there already.
     """
-    with only_one(args.out):
-        return _explain(args)
+    with only_one(options.out):
+        return _explain(options)
 
 
-def _explain(args: argparse.Namespace) -> int:
-    # before fairseq is imported, which would show everything
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    warnings.filterwarnings("ignore", module=r"torch\.nn\.utils\.weight_norm")
-    import fairseq_signals_ext
-    from fairseq_signals_ext.explaining.saliency import MapOptions
-    from fairseq_signals_ext.inference.results import REJECTED_FILE, Results, check_results
-
-    options = MapOptions(args.method, args.layer, args.steps, args.window)
-    inputs = run_arguments.inputs_of(args)
-    check_results(args.out, [_TABLE, REJECTED_FILE], args.resume, args.overwrite)
-    jobs = _jobs(inputs, args)
-    model = fairseq_signals_ext.load(args.checkpoint, **run_arguments.model_options(args))
-    _check(model, args.label, options)
-    explainer = _Explainer(model, options, args)
-    settings = _settings(args, inputs)
-    with Results(args.out, [_TABLE, REJECTED_FILE], settings, args.resume, args.overwrite) as results:
+def _explain(options: argparse.Namespace) -> int:
+    how = MapOptions(options.method, options.layer, options.steps, options.window)
+    inputs = run_arguments.inputs_of(options)
+    check_results(options.out, [_TABLE, REJECTED_FILE], options.resume, options.overwrite)
+    jobs = _jobs(inputs, options)
+    model = fairseq_signals_ext.load(options.checkpoint, **run_arguments.model_options(options))
+    _check(model, options.label, how)
+    explainer = _Explainer(model, how, options)
+    settings = _settings(options, inputs)
+    with Results(options.out, [_TABLE, REJECTED_FILE], settings, options.resume, options.overwrite) as results:
         _explain_into(results, explainer, inputs, jobs)
         number = results.write_table(_TABLE, _ROWS, explainer.columns)
         rejected = results.finish()
-    print(f"{number} explained, {rejected} recordings rejected: {args.out}")
+    print(f"{number} explained, {rejected} recordings rejected: {options.out}")
     return 1 if rejected else 0
 
 
-def _settings(args: argparse.Namespace, inputs: "Inputs") -> Dict[str, Any]:
+def _settings(options: argparse.Namespace, inputs: Inputs) -> Dict[str, Any]:
     """What the results depend on, so that a run goes on only with the same."""
-    names = ("method", "layer", "label", "steps", "window", "sanity_check", "picture", "labels", "bf16")
-    return {
-        "checkpoint": run_arguments.identity([args.checkpoint]),
-        "list of recordings": inputs.fingerprint(),
-        **{name: getattr(args, name) for name in (*names, *run_arguments.SAID)},
-    }
+    names = ("method", "layer", "label", "steps", "window", "sanity_check", "picture")
+    return run_arguments.settings_of(options, inputs, names)
 
 
-def _explain_into(
-    results: "Results", explainer: "_Explainer", inputs: "Inputs", jobs: Sequence[Sequence["_Job"]]
-) -> None:
+def _explain_into(results: Results, explainer: "_Explainer", inputs: Inputs, jobs: Sequence[Sequence["_Job"]]) -> None:
     """Make the maps of all recordings that are not done yet."""
     from tqdm import tqdm
-
-    from fairseq_signals_ext.inference.reading_ahead import reason_of
 
     left = range(results.done, len(inputs))
     for number in tqdm(left, total=len(inputs), initial=results.done, desc="explain", unit="recording", disable=None):
@@ -154,44 +142,42 @@ class _Job:
         return self.stem.with_name(self.stem.name + ending)
 
 
-def _jobs(inputs: "Inputs", args: argparse.Namespace) -> List[List[_Job]]:
+def _jobs(inputs: Inputs, options: argparse.Namespace) -> List[List[_Job]]:
     """The maps of each recording; a `UserError` if results are there already."""
-    labels: Sequence[Optional[str]] = list(dict.fromkeys(args.label or [None]))
+    labels: Sequence[Optional[str]] = list(dict.fromkeys(options.label or [None]))
     files = [inputs.name(number) for number in range(len(inputs))]
     wanted = [name if len(labels) == 1 else f"{name}-{label}" for name in map(stem_of, files) for label in labels]
     stems = iter(distinct_names(wanted))
-    jobs = [[_Job(file, label, args.out / next(stems)) for label in labels] for file in files]
-    names = [job.path(ending).name for of_input in jobs for job in of_input for ending in _endings(args)]
-    if not args.resume:
-        check_free(args.out, names, args.overwrite)
+    jobs = [[_Job(file, label, options.out / next(stems)) for label in labels] for file in files]
+    names = [job.path(ending).name for of_input in jobs for job in of_input for ending in _endings(options)]
+    if not options.resume:
+        check_free(options.out, names, options.overwrite)
     return jobs
 
 
-def _endings(args: argparse.Namespace) -> Iterator[str]:
+def _endings(options: argparse.Namespace) -> Iterator[str]:
     """Of the files of a map."""
     yield ".npz"
-    if args.picture != "none":
-        yield f".{args.picture}"
-    if args.method == "occlusion":
+    if options.picture != "none":
+        yield f".{options.picture}"
+    if options.method == "occlusion":
         yield "-occlusion.csv"
 
 
-def _check(model: "LoadedModel", labels: Optional[Sequence[str]], options: "MapOptions") -> None:
+def _check(model: LoadedModel, labels: Optional[Sequence[str]], how: MapOptions) -> None:
     """See that the model can be explained so, before the recordings are read."""
-    from fairseq_signals_ext.explaining.saliency import way_to_look
-
-    if labels and options.is_attention:
+    if labels and how.is_attention:
         cure = "leave it out, or use --method gradient"
-        raise UserError(f"--label {labels[0]}: {options.method} is the same for all labels; {cure}")
+        raise UserError(f"--label {labels[0]}: {how.method} is the same for all labels; {cure}")
     for label in labels or (*model.label_names[:1], None)[:1]:
-        way_to_look(model, label, options)
+        way_to_look(model, label, how)
 
 
 class _Explainer:
     """Makes the maps of a recording and their files."""
 
-    def __init__(self, model: "LoadedModel", options: "MapOptions", args: argparse.Namespace):
-        self._model, self._options, self._args = model, options, args
+    def __init__(self, model: LoadedModel, how: MapOptions, options: argparse.Namespace):
+        self._model, self._how, self._options = model, how, options
         self._score = "value" if model.description.kind == "regression" else "probability"
 
     @property
@@ -204,57 +190,43 @@ class _Explainer:
         }
 
     @functools.cached_property
-    def _random(self) -> "LoadedModel":
+    def _random(self) -> LoadedModel:
         """The same model with random weights; made once, as a large one takes seconds."""
-        from fairseq_signals_ext.explaining.sanity import with_random_weights
-
         return with_random_weights(self._model)
 
-    def rows(self, inputs: "Inputs", number: int, jobs: Sequence[_Job]) -> List[Dict[str, Any]]:
+    def rows(self, inputs: Inputs, number: int, jobs: Sequence[_Job]) -> List[Dict[str, Any]]:
         """Make and write the maps of a recording; a row of the table for each."""
         from tqdm import tqdm
-
-        from fairseq_signals_ext.explaining.saliency import explain_segments
-        from fairseq_signals_ext.explaining.writing import write_saliency
-        from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
-        from fairseq_signals_ext.pages.saliency_picture import draw_saliency
 
         recording, is_standardised, _ = inputs.given(number)
         of_model = self._model.preprocessing
         segments = SegmentedRecording.of(recording, of_model, jobs[0].file, is_standardised)
         rows = []
         for job in jobs:
-            saliency = explain_segments(self._model, segments, job.label, self._options)
+            saliency = explain_segments(self._model, segments, job.label, self._how)
             row = self._row(job, recording.record_id, segments, saliency)
             write_saliency(saliency, job.path(".npz"))
-            if self._args.picture != "none":
+            if self._options.picture != "none":
                 title = " | ".join((recording.record_id, *self._label(row), saliency.method))
-                draw_saliency(saliency, recording, job.path(f".{self._args.picture}"), title)
+                draw_saliency(saliency, recording, job.path(f".{self._options.picture}"), title)
             tqdm.write(f"{job.path('.npz')}: {self._told(row)}")
             rows.append(row)
         return rows
 
-    def _row(self, job: _Job, record_id: str, segments: "SegmentedRecording", saliency: "Saliency") -> Dict[str, Any]:
+    def _row(self, job: _Job, record_id: str, segments: SegmentedRecording, saliency: Saliency) -> Dict[str, Any]:
         lead, second = saliency.peak
         row: Dict[str, Any] = {"file": job.file, "record_id": record_id, "label": saliency.label or ""}
         row.update({self._score: None, "method": saliency.method, "seconds": second, "lead": lead})
         row.update({"sanity_check": None, "note": ""})
         if saliency.label is not None:
             row.update(self._occluded(job, segments, saliency.label))
-        if self._args.sanity_check:
-            from fairseq_signals_ext.explaining.sanity import check_segments
-
-            row["sanity_check"] = check_segments(self._random, segments, saliency, self._options)
+        if self._options.sanity_check:
+            row["sanity_check"] = check_segments(self._random, segments, saliency, self._how)
         return {**row, "saliency": os.fsencode(job.path(".npz").name).decode("utf-8")}
 
-    def _occluded(self, job: _Job, segments: "SegmentedRecording", label: str) -> Dict[str, Any]:
+    def _occluded(self, job: _Job, segments: SegmentedRecording, label: str) -> Dict[str, Any]:
         """The label's score, and of occlusion the note of its table, which is written."""
-        from fairseq_signals_ext.explaining.occlusion import occlude_segments
-        from fairseq_signals_ext.explaining.saliency import OCCLUSION
-        from fairseq_signals_ext.explaining.scores import score_of
-        from fairseq_signals_ext.explaining.writing import write_occlusions
-
-        if self._options.method != OCCLUSION:
+        if self._how.method != OCCLUSION:
             return {self._score: score_of(self._model, segments, label)}
         occlusions = occlude_segments(self._model, segments, label)
         write_occlusions(occlusions, job.path("-occlusion.csv"), self._score)

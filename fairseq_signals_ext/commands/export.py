@@ -10,8 +10,6 @@ printed, and above 1e-4 nothing is written. A regression's are in standard devia
 """
 
 import argparse
-import logging
-import warnings
 from pathlib import Path
 
 
@@ -36,9 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Export, and say what was written and how close it is."""
-    # before fairseq is imported, which would show everything
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    warnings.filterwarnings("ignore", module=r"torch\.nn\.utils\.weight_norm")
+    # which imports torch
     from fairseq_signals_ext.exporting.export import export
 
     result = export(options.checkpoint, options.to, options.out, options.labels, options.overwrite)

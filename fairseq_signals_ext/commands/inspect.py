@@ -15,6 +15,8 @@ import textwrap
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence
 
+from fairseq_signals_ext.checkpoints.inspecting import inspect_model
+
 _WIDTH = 110
 _NAME_WIDTH = 26
 # facts that have several of their own, each of which gets its line
@@ -33,8 +35,6 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: see `inspect_model`.
     """
-    from fairseq_signals_ext.checkpoints.inspecting import inspect_model
-
     facts = inspect_model(options.model)
     print(json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False) if options.json else as_text(facts))
     return 0

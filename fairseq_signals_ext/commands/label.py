@@ -1,16 +1,14 @@
 """`label`: labels for prepared recordings, from diagnostic codes, a table, or events around the ECG."""
 
 import argparse
-import re
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict
 
-from fairseq_signals_ext.commands._entry import run_command
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.files import check_folder_name, only_one
+from fairseq_signals_ext.files import check_folder_name, named_folder, only_one
 from fairseq_signals_ext.labelling.code_maps import CODE_MAPS, read_code_map
-from fairseq_signals_ext.labelling.files import labels_folder, write_labels
+from fairseq_signals_ext.labelling.files import write_labels
 from fairseq_signals_ext.labelling.from_codes import labels_from_codes
 from fairseq_signals_ext.labelling.from_events import labels_from_events
 from fairseq_signals_ext.labelling.from_table import KEYS, labels_from_table
@@ -19,14 +17,14 @@ from fairseq_signals_ext.labelling.link_settings import CHOICES, LinkSettings, r
 
 _EXAMPLES = """\
 examples:
-  python manifests/label.py DIR --name challenge --codes cinc2021 --min-count 100
-  python manifests/label.py DIR --name superclasses --codes ptbxl-super --sources ptb-xl
-  python manifests/label.py DIR --name outcome --table outcomes.csv --on record_id --columns death_30d
-  python manifests/label.py link DIR --name lvef --events echo.csv \\
+  fairseq-signals-ext label DIR --name challenge --codes cinc2021 --min-count 100
+  fairseq-signals-ext label DIR --name superclasses --codes ptbxl-super --sources ptb-xl
+  fairseq-signals-ext label DIR --name outcome --table outcomes.csv --on record_id --columns death_30d
+  fairseq-signals-ext label link DIR --name lvef --events echo.csv \\
       --patient-column subject_id --time-column charttime --value-column lvef --window -7d 7d \\
       --choose nearest --threshold "<= 50" "<= 40" --label-names le_50 le_40
-  python manifests/label.py link DIR --name troponin --events labevents.csv.gz \\
-      --config examples/ecg_fm/labels/troponin_mimic_iv.yaml
+  fairseq-signals-ext label link DIR --name troponin --events labevents.csv.gz \\
+      --config $(fairseq-signals-ext configs labels)/troponin_mimic_iv.yaml
 
 Leaves labels.csv, y.npy, label_def.csv, pos_weight.txt and label.json in DIR/labels/NAME.
 code maps: """ + "\n           ".join(f"{name}: {what}" for name, what in CODE_MAPS.items())
@@ -44,8 +42,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = "Label prepared recordings from their codes, from a table, or (link) from events around them."
     parser.epilog = _EXAMPLES
-    # argparse takes what looks like a negative number for a value; -7d shall be one too
-    parser._negative_number_matcher = re.compile(r"^-\d+(\.\d*)?([a-z]+)?$|^-\.\d+$")
     parser.usage = "%(prog)s [link] DIR --name NAME (--codes MAP | --table FILE | --events FILE) [options]"
     parser.add_argument("folder", metavar="DIR", nargs="+", help="prepared folder; after link: label from --events")
     parser.add_argument("--name", metavar="NAME", required=True, help="of the labels: DIR/labels/NAME")
@@ -92,6 +88,7 @@ def _add_link_arguments(group: "argparse._ArgumentGroup") -> None:
         "--window",
         metavar=("FROM", "TO"),
         nargs=2,
+        type=str.strip,
         help="after the ECG's start, with s, min, h, d or w; both ends belong to it (default -7d 7d)",
     )
     group.add_argument("--choose", choices=CHOICES, help="which of several events counts (default nearest)")
@@ -113,80 +110,83 @@ def _add_link_arguments(group: "argparse._ArgumentGroup") -> None:
     )
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Make the labels, write them, and print what they are; returns the exit status.
 
     Raises:
         UserError: options that do not go together; see also `labels_from_codes`, `labels_from_table` and
             `labels_from_events`.
     """
-    is_link = len(args.folder) == 2 and args.folder[0] == "link"
-    if len(args.folder) > 1 and not is_link:
-        raise UserError(f"{' '.join(args.folder)}: give one prepared folder, or link and one prepared folder")
-    args.folder = Path(args.folder[-1])
-    way = _way(args, is_link)
-    check_folder_name(args.name)
-    with only_one(args.folder / "labels" / args.name, beside=True):
-        return _label(args, way)
+    is_link = len(options.folder) == 2 and options.folder[0] == "link"
+    if len(options.folder) > 1 and not is_link:
+        raise UserError(f"{' '.join(options.folder)}: give one prepared folder, or link and one prepared folder")
+    options.folder = Path(options.folder[-1])
+    way = _way(options, is_link)
+    check_folder_name(options.name)
+    with only_one(options.folder / "labels" / options.name, beside=True):
+        return _label(options, way)
 
 
-def _label(args: argparse.Namespace, way: str) -> int:
-    labels_folder(args.folder, args.name, args.overwrite)  # whether the name is free, before the work
-    labels = {"--codes": _from_codes, "--table": _from_table, "link": _from_events}[way](args)
-    if args.min_count is not None:
-        labels = drop_rare(labels, args.min_count)
-    folder = write_labels(args.folder, args.name, labels, overwrite=args.overwrite, train_manifest=args.train_manifest)
+def _label(options: argparse.Namespace, way: str) -> int:
+    # whether the name is free, before the work
+    named_folder(options.folder / "labels", options.name, options.overwrite)
+    labels = {"--codes": _from_codes, "--table": _from_table, "link": _from_events}[way](options)
+    if options.min_count is not None:
+        labels = drop_rare(labels, options.min_count)
+    folder = write_labels(
+        options.folder, options.name, labels, overwrite=options.overwrite, train_manifest=options.train_manifest
+    )
     _report(folder, labels)
     return 0
 
 
-def _way(args: argparse.Namespace, is_link: bool) -> str:
+def _way(options: argparse.Namespace, is_link: bool) -> str:
     """Which way to label was asked for; `UserError` if none, several, or with options of another."""
-    chosen = {"--codes": args.codes is not None, "--table": args.table is not None, "link": is_link}
+    chosen = {"--codes": options.codes is not None, "--table": options.table is not None, "link": is_link}
     ways = [way for way, is_chosen in chosen.items() if is_chosen]
     if len(ways) != 1:
         raise UserError(
             f"{' and '.join(ways) or 'nothing to label from'}: give one of --codes, --table, or link --events"
         )
-    options = {option for names in _OPTIONS.values() for option in names}
-    for option in sorted(options.difference(_OPTIONS[ways[0]])):
-        if getattr(args, option) is not None:
+    known = {option for names in _OPTIONS.values() for option in names}
+    for option in sorted(known.difference(_OPTIONS[ways[0]])):
+        if getattr(options, option) is not None:
             spelled = "--threshold" if option == "thresholds" else f"--{option.replace('_', '-')}"
             homes = " or ".join(way for way, names in _OPTIONS.items() if option in names)
             raise UserError(f"{spelled}: goes with {homes}, not with {ways[0]}; leave it out")
-    if args.regression and args.min_count is not None:
+    if options.regression and options.min_count is not None:
         raise UserError("--min-count: numbers to predict have no positives; leave it out with --regression")
     return ways[0]
 
 
-def _from_codes(args: argparse.Namespace) -> Labels:
+def _from_codes(options: argparse.Namespace) -> Labels:
     return labels_from_codes(
-        args.folder,
-        read_code_map(args.codes),
-        sources=args.sources,
-        min_likelihood=args.min_likelihood or 0.0,
-        no_codes_are_negative=bool(args.no_codes_are_negative),
+        options.folder,
+        read_code_map(options.codes),
+        sources=options.sources,
+        min_likelihood=options.min_likelihood or 0.0,
+        no_codes_are_negative=bool(options.no_codes_are_negative),
     )
 
 
-def _from_table(args: argparse.Namespace) -> Labels:
+def _from_table(options: argparse.Namespace) -> Labels:
     return labels_from_table(
-        args.folder,
-        args.table,
-        on=args.on,
-        columns=args.columns,
-        sources=args.sources,
-        regression=bool(args.regression),
+        options.folder,
+        options.table,
+        on=options.on,
+        columns=options.columns,
+        sources=options.sources,
+        regression=bool(options.regression),
     )
 
 
-def _from_events(args: argparse.Namespace) -> Labels:
-    if args.events is None:
+def _from_events(options: argparse.Namespace) -> Labels:
+    if options.events is None:
         raise UserError("link: give the table of events with --events")
     given: Dict[str, Any] = {
-        option: getattr(args, option)
+        option: getattr(options, option)
         for option in _OPTIONS["link"]
-        if option not in ("events", "config") and getattr(args, option) is not None
+        if option not in ("events", "config") and getattr(options, option) is not None
     }
     for option in ("window", "thresholds", "label_names"):
         if option in given:
@@ -195,7 +195,9 @@ def _from_events(args: argparse.Namespace) -> Labels:
         given["filter"] = {column: tuple(values) for column, *values in given["filter"]}
         if not all(given["filter"].values()):
             raise UserError("--filter: give a column and the values that it may have")
-    return labels_from_events(args.folder, args.events, read_link_settings(args.config, given), args.sources)
+    return labels_from_events(
+        options.folder, options.events, read_link_settings(options.config, given), options.sources
+    )
 
 
 def _report(folder: Path, labels: Labels) -> None:
@@ -212,10 +214,3 @@ def _report(folder: Path, labels: Labels) -> None:
     for name, positives, known in zip(labels.names, labels.positives, labels.known):
         percent = f"{100 * positives / known:7.2f}" if known else "      -"
         print(f"{name:{width}}  {positives:9d}  {known:5d}  {percent}")
-
-
-def main(argv: Optional[List[str]] = None) -> int:
-    """Entry point; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="label")
-    add_arguments(parser)
-    return run_command(run, parser.parse_args(argv))

@@ -1,10 +1,10 @@
 """Store the recordings of a source once, as shards with a table and a manifest.
 
 examples:
-  python manifests/prepare.py physionet2021 /data/challenge-2021/training --out data --jobs 8
-  python manifests/prepare.py ptbxl /data/ptb-xl --out data                      # beside the first, in the same folder
-  python manifests/prepare.py files /data/hospital --table patients.csv --out hospital --rate 500 --resample polyphase
-  python manifests/prepare.py wfdb /data/records --out data --resume             # go on; add records that are new
+  fairseq-signals-ext prepare physionet2021 /data/challenge-2021/training --out data --jobs 8
+  fairseq-signals-ext prepare ptbxl /data/ptb-xl --out data                      # beside the first, in the same folder
+  fairseq-signals-ext prepare files /data/hospital --table patients.csv --out hospital --rate 500 --resample polyphase
+  fairseq-signals-ext prepare wfdb /data/records --out data --resume             # go on; add records that are new
 
 Leaves DIR/shards, DIR/recordings.parquet, DIR/rejected.csv and DIR/all.tsv. The exit status is 1 if a file was
 rejected.
@@ -15,7 +15,6 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Union
 
-from fairseq_signals_ext.commands._entry import run_command
 from fairseq_signals_ext.data.shards import STORAGES
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.preparation.clusters import BACKENDS
@@ -24,6 +23,7 @@ from fairseq_signals_ext.preparation.pipeline import RunOptions, prepare
 from fairseq_signals_ext.preparation.resampling import RESAMPLERS
 from fairseq_signals_ext.preparation.table_parts import Summary
 from fairseq_signals_ext.sources import Kinds, SourceOptions, find_kind, open_source, our_kinds
+from fairseq_signals_ext.sources.download import download
 
 _KINDS = "kinds of source:"
 
@@ -102,49 +102,47 @@ def _add_run_arguments(group: Any) -> None:
     group.add_argument("--strict", action="store_true", help="stop at the first file that cannot be used")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Prepare; returns the exit status: 1 if a file was rejected, 130 if interrupted.
 
     Raises:
         UserError: see `download`, `open_source` and `prepare`.
     """
     try:
-        if args.download:
-            from fairseq_signals_ext.sources.download import download
-
-            download(args.kind, args.folder, args.rate)
-        source = open_source(args.kind, args.folder, _source_options(args))
+        if options.download:
+            download(options.kind, options.folder, options.rate)
+        source = open_source(options.kind, options.folder, _source_options(options))
         for note in source.notes:
-            print(f"note: {args.folder}: {note}", file=sys.stderr)
+            print(f"note: {options.folder}: {note}", file=sys.stderr)
         summary = prepare(
             source,
-            args.out,
-            Processing(args.rate, args.resample, args.fill_leads, args.min_seconds),
+            options.out,
+            Processing(options.rate, options.resample, options.fill_leads, options.min_seconds),
             RunOptions(
-                shard_size=args.shard_size,
-                jobs=args.jobs,
-                backend=args.backend,
-                resume=args.resume or args.retry_rejected,
-                retry_rejected=args.retry_rejected,
-                strict=args.strict,
+                shard_size=options.shard_size,
+                jobs=options.jobs,
+                backend=options.backend,
+                resume=options.resume or options.retry_rejected,
+                retry_rejected=options.retry_rejected,
+                strict=options.strict,
             ),
-            storage=args.storage,
-            gain_fix=_gain_fix(args.gain_fix),
+            storage=options.storage,
+            gain_fix=_gain_fix(options.gain_fix),
         )
     except KeyboardInterrupt:
         print("interrupted; go on with --resume", file=sys.stderr)
         return 130
-    return _report(args.out, summary, summary.rejected_of.get(source.name, 0))
+    return _report(options.out, summary, summary.rejected_of.get(source.name, 0))
 
 
-def _source_options(args: argparse.Namespace) -> SourceOptions:
+def _source_options(options: argparse.Namespace) -> SourceOptions:
     return SourceOptions(
-        name=args.source,
-        rate=args.rate,
-        table=args.table,
-        sample_rate=args.input_rate,
-        unit=args.input_unit,
-        leads=args.input_leads,
+        name=options.source,
+        rate=options.rate,
+        table=options.table,
+        sample_rate=options.input_rate,
+        unit=options.input_unit,
+        leads=options.input_leads,
     )
 
 
@@ -173,12 +171,3 @@ def _report(out: Path, summary: Summary, rejected: int) -> int:
     if rejected:
         print(f"{rejected} file(s) were rejected, see {out / 'rejected.csv'}")
     return 1 if rejected else 0
-
-
-def main(argv: Optional[List[str]] = None) -> int:
-    """Entry point; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_arguments(parser)
-    return run_command(run, parser.parse_args(argv))

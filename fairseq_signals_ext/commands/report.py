@@ -20,21 +20,25 @@ For research use only; not a medical device.
 """
 
 import argparse
-import logging
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, Sequence
+from typing import Any, Dict, List, Sequence
 
 from fairseq_signals_ext.commands import _run_arguments as run_arguments
 from fairseq_signals_ext.commands._output_names import distinct_names, stem_of
+from fairseq_signals_ext.embedding.neighbours import open_index
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.files import only_one
-
-if TYPE_CHECKING:
-    from fairseq_signals_ext.inference.inputs import Inputs
-    from fairseq_signals_ext.inference.results import Results
-    from fairseq_signals_ext.pages.report_findings import AnyModel, ReportOptions
-    from fairseq_signals_ext.readers import Recording
+from fairseq_signals_ext.files import check_free, only_one
+from fairseq_signals_ext.inference.ensemble import load_ensemble
+from fairseq_signals_ext.inference.inputs import Inputs
+from fairseq_signals_ext.inference.loading import load_model
+from fairseq_signals_ext.inference.reading_ahead import reason_of
+from fairseq_signals_ext.inference.results import REJECTED_FILE, Results, check_results
+from fairseq_signals_ext.pages.calibration import read_calibration
+from fairseq_signals_ext.pages.recording_report import report_page
+from fairseq_signals_ext.pages.rendering import write_page
+from fairseq_signals_ext.pages.report_findings import AnyModel, ReportOptions, check_options, find
+from fairseq_signals_ext.readers import Recording
 
 _NO_SALIENCY = "none"
 
@@ -71,14 +75,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    # before fairseq is imported, which would show everything
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    warnings.filterwarnings("ignore", module=r"torch\.nn\.utils\.weight_norm")
     # a name in letters that the picture's font lacks is drawn by the browser, which has them
     warnings.filterwarnings("ignore", message=r"Glyph \d+")
-    from fairseq_signals_ext.inference.results import REJECTED_FILE, Results, check_results
-    from fairseq_signals_ext.pages.report_findings import check_options
-
     check_results(options.out, [], options.resume, options.overwrite)
     inputs = run_arguments.inputs_of(options)
     paths = _paths(inputs, options)
@@ -95,27 +93,18 @@ def _report(options: argparse.Namespace) -> int:
     return 1 if rejected else 0
 
 
-def _settings(options: argparse.Namespace, inputs: "Inputs") -> Dict[str, Any]:
+def _settings(options: argparse.Namespace, inputs: Inputs) -> Dict[str, Any]:
     """What the pages depend on, so that a run goes on only with the same."""
-    names = ("anonymous", "saliency", "layer", "label", "neighbours", "labels", "bf16")
-    return {
-        "checkpoint": run_arguments.identity([options.checkpoint, *options.ensemble]),
-        "list of recordings": inputs.fingerprint(),
-        **{name: getattr(options, name) for name in (*names, *run_arguments.SAID)},
-        **{name: str(getattr(options, name)) for name in ("index", "calibration")},
-    }
+    names = ("anonymous", "saliency", "layer", "label", "neighbours")
+    files = {name: str(getattr(options, name)) for name in ("index", "calibration")}
+    return {**run_arguments.settings_of(options, inputs, names), **files}
 
 
 def _report_into(
-    results: "Results", model: "AnyModel", inputs: "Inputs", paths: Sequence[Path], shown: "ReportOptions"
+    results: Results, model: AnyModel, inputs: Inputs, paths: Sequence[Path], shown: ReportOptions
 ) -> None:
     """Make the pages of all recordings that are not done yet."""
     from tqdm import tqdm
-
-    from fairseq_signals_ext.inference.reading_ahead import reason_of
-    from fairseq_signals_ext.pages.recording_report import report_page
-    from fairseq_signals_ext.pages.rendering import write_page
-    from fairseq_signals_ext.pages.report_findings import find
 
     left = range(results.done, len(inputs))
     for number in tqdm(left, total=len(inputs), initial=results.done, desc="report", unit="recording", disable=None):
@@ -130,10 +119,8 @@ def _report_into(
         results.count()
 
 
-def _paths(inputs: "Inputs", options: argparse.Namespace) -> List[Path]:
+def _paths(inputs: Inputs, options: argparse.Namespace) -> List[Path]:
     """The page of each recording; a `UserError` if one is there already."""
-    from fairseq_signals_ext.files import check_free
-
     if options.anonymous:
         names = [f"report-{number}" for number in range(1, len(inputs) + 1)]
     else:
@@ -144,38 +131,27 @@ def _paths(inputs: "Inputs", options: argparse.Namespace) -> List[Path]:
     return [options.out / file for file in files]
 
 
-def _report_options(options: argparse.Namespace) -> "ReportOptions":
-    from fairseq_signals_ext.pages.calibration import read_calibration
-    from fairseq_signals_ext.pages.report_findings import ReportOptions
-
-    index = None
-    if options.index is not None:
-        from fairseq_signals_ext.embedding.neighbours import open_index
-
-        index = open_index(options.index)
+def _report_options(options: argparse.Namespace) -> ReportOptions:
     return ReportOptions(
         anonymous=options.anonymous,
         saliency=None if options.saliency == _NO_SALIENCY else options.saliency,
         layer=options.layer,
         label=options.label,
-        index=index,
+        index=None if options.index is None else open_index(options.index),
         neighbours=options.neighbours,
         calibration=None if options.calibration is None else read_calibration(options.calibration),
     )
 
 
-def _model(options: argparse.Namespace) -> "AnyModel":
+def _model(options: argparse.Namespace) -> AnyModel:
     """A model that was only pretrained stays alone."""
-    from fairseq_signals_ext.inference.ensemble import load_ensemble
-    from fairseq_signals_ext.inference.loading import load_model
-
     how = run_arguments.model_options(options)
     if options.ensemble:
         return load_ensemble([options.checkpoint, *options.ensemble], **how)
     return load_model(options.checkpoint, **how)
 
 
-def _recording(inputs: "Inputs", number: int) -> "Recording":
+def _recording(inputs: Inputs, number: int) -> Recording:
     """A recording with all that is known of it."""
     recording, is_standardised, _ = inputs.given(number)
     if is_standardised:

@@ -28,8 +28,11 @@ import warnings
 from types import FrameType
 from typing import Any, Iterator, Optional
 
+import fairseq_signals_ext
 from fairseq_signals_ext.commands import _run_arguments as run_arguments
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.serving.folders import remove_left_folders
+from fairseq_signals_ext.serving.limits import Limits
 
 _WAITING = 2048  # connections that the system holds for us
 # what is in work has 2 s of them, and what is not answered then is refused
@@ -50,20 +53,14 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: the model cannot be used, the address cannot be listened at, or there is nowhere to keep uploads.
     """
-    # before fairseq is imported, which would show everything
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    warnings.filterwarnings("ignore", module=r"torch\.nn\.utils\.weight_norm")
     # a report's letters that the picture's font lacks are drawn by the browser, which has them
     warnings.filterwarnings("ignore", message=r"Glyph \d+")
     # before the model is loaded; starlette would miss the first only when something is uploaded
     import python_multipart  # noqa: F401
     import uvicorn  # noqa: F401
 
-    import fairseq_signals_ext
     from fairseq_signals_ext.serving.app import make_app
-    from fairseq_signals_ext.serving.folders import remove_left_folders
     from fairseq_signals_ext.serving.guard import hosts_of, is_local
-    from fairseq_signals_ext.serving.limits import Limits
 
     if not 1e-3 <= options.max_upload_mb <= 1e5:
         raise UserError(f"--max-upload-mb {options.max_upload_mb:g}: give 0.001 to 100000")

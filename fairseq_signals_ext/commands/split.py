@@ -2,22 +2,21 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, List, Optional
 
-from fairseq_signals_ext.commands._entry import run_command
 from fairseq_signals_ext.files import check_folder_name, only_one
-
-if TYPE_CHECKING:
-    from fairseq_signals_ext.splitting.split import SplitSettings, SplitSummary
+from fairseq_signals_ext.preparation.quality import FLAGS
+from fairseq_signals_ext.splitting.filtering import Filters
+from fairseq_signals_ext.splitting.settings import SplitSettings
+from fairseq_signals_ext.splitting.split import SplitSummary, split_recordings
 
 _EXAMPLES = """\
 examples:
-  python manifests/split.py data --name random --by patient --fractions 0.8 0.1 0.1
-  python manifests/split.py data --name future --by patient-time --cuts 2019-01-01 2020-01-01 --crossing drop
-  python manifests/split.py data --name folds --by column --column strat_fold --train 1-8 --valid 9 --test 10
-  python manifests/split.py data --name few --stratify data/labels/scp --subsets 1 5 10 25 50
-  python manifests/split.py data --name cv --kfold 5
-  python manifests/split.py data --name adults --where age ">=" 18 --without-flags nan flat --needs-leads I,II,V1
+  fairseq-signals-ext split data --name random --by patient --fractions 0.8 0.1 0.1
+  fairseq-signals-ext split data --name future --by patient-time --cuts 2019-01-01 2020-01-01 --crossing drop
+  fairseq-signals-ext split data --name folds --by column --column strat_fold --train 1-8 --valid 9 --test 10
+  fairseq-signals-ext split data --name few --stratify data/labels/scp --subsets 1 5 10 25 50
+  fairseq-signals-ext split data --name cv --kfold 5
+  fairseq-signals-ext split data --name adults --where age ">=" 18 --without-flags nan flat --needs-leads I,II,V1
 
 Leaves DIR/splits/NAME/{train,valid,test}.tsv, with --kfold fold-0/{train,valid}.tsv and so on, with --subsets also
 train_1.tsv, train_5.tsv, ..., and split.json with the settings and counts. A manifest of more than --manifest-lines
@@ -85,8 +84,6 @@ def _add_results(group: "argparse._ArgumentGroup") -> None:
 
 
 def _add_filters(group: "argparse._ArgumentGroup") -> None:
-    from fairseq_signals_ext.preparation.quality import FLAGS
-
     group.add_argument(
         "--without-flags", metavar="FLAG", nargs="+", default=[], help=f"none of these: {', '.join(FLAGS)}"
     )
@@ -103,51 +100,46 @@ def _add_filters(group: "argparse._ArgumentGroup") -> None:
     )
 
 
-def _settings(args: argparse.Namespace) -> "SplitSettings":
-    from fairseq_signals_ext.splitting.filtering import Filters
-    from fairseq_signals_ext.splitting.split import SplitSettings
-
-    values = (args.train, args.valid, args.test)
+def _settings(options: argparse.Namespace) -> SplitSettings:
+    values = (options.train, options.valid, options.test)
     return SplitSettings(
-        name=args.name,
-        by=args.by,
-        fractions=args.fractions,
-        seed=args.seed,
-        cuts=args.cuts,
-        crossing=args.crossing,
-        column=args.column,
+        name=options.name,
+        by=options.by,
+        fractions=options.fractions,
+        seed=options.seed,
+        cuts=options.cuts,
+        crossing=options.crossing,
+        column=options.column,
         values=values if any(values) else (),
-        allow_shared_patients=args.allow_shared_patients,
-        stratify=args.stratify,
-        kfold=args.kfold,
-        subsets=args.subsets,
+        allow_shared_patients=options.allow_shared_patients,
+        stratify=options.stratify,
+        kfold=options.kfold,
+        subsets=options.subsets,
         filters=Filters(
-            without_flags=tuple(args.without_flags),
-            with_leads=args.with_leads,
-            needs_leads=args.needs_leads,
-            min_seconds=args.min_seconds,
-            where=tuple((column, operation, value) for column, operation, value in args.where),
+            without_flags=tuple(options.without_flags),
+            with_leads=options.with_leads,
+            needs_leads=options.needs_leads,
+            min_seconds=options.min_seconds,
+            where=tuple((column, operation, value) for column, operation, value in options.where),
         ),
-        manifest_lines=args.manifest_lines,
+        manifest_lines=options.manifest_lines,
     )
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Split, and print how much is where; returns the exit status 0.
 
     Raises:
         UserError: see `split_recordings`.
     """
-    from fairseq_signals_ext.splitting.split import split_recordings
-
-    settings = _settings(args)
-    check_folder_name(args.name)
-    with only_one(args.folder / "splits" / args.name, beside=True):
-        print(counts_table(split_recordings(args.folder, settings, args.overwrite)))
+    settings = _settings(options)
+    check_folder_name(options.name)
+    with only_one(options.folder / "splits" / options.name, beside=True):
+        print(counts_table(split_recordings(options.folder, settings, options.overwrite)))
     return 0
 
 
-def counts_table(summary: "SplitSummary") -> str:
+def counts_table(summary: SplitSummary) -> str:
     """The sizes of a split's subsets, and what was left out, as text for a terminal."""
     notes = summary.notes
     width = max(map(len, [*summary.subsets, "subset"]))
@@ -161,10 +153,3 @@ def counts_table(summary: "SplitSummary") -> str:
     if notes["shared_patients"]:
         lines.append(f"patients in more than one of these subsets: {notes['shared_patients']}")
     return "\n".join(lines)
-
-
-def main(argv: Optional[List[str]] = None) -> int:
-    """Entry point; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="split")
-    add_arguments(parser)
-    return run_command(run, parser.parse_args(argv))

@@ -1,9 +1,9 @@
 """Check that a prepared folder is whole and fits together, and draw what is in it.
 
 examples:
-  python manifests/verify.py data --jobs 8
-  python manifests/verify.py data --quick --no-report        # all but the counts themselves; seconds
-  python manifests/verify.py data/splits/s --update-checksums   # a manifest was edited, and is meant to be so
+  fairseq-signals-ext verify data --jobs 8
+  fairseq-signals-ext verify data --quick --no-report        # all but the counts themselves; seconds
+  fairseq-signals-ext verify data/splits/s --update-checksums   # a manifest was edited, and is meant to be so
 
 Prints a summary and what is wrong, and leaves DIR/verify.html. The exit status is 1 if anything is wrong.
 """
@@ -11,14 +11,12 @@ Prints a summary and what is wrong, and leaves DIR/verify.html. The exit status 
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, List, Optional
 
-from fairseq_signals_ext.commands._entry import run_command
 from fairseq_signals_ext.data.checksums import UPDATE_OPTION
 from fairseq_signals_ext.files import PLAN_NAME
-
-if TYPE_CHECKING:
-    from fairseq_signals_ext.verification.checks import Findings
+from fairseq_signals_ext.pages.verify_page import write_verify_page
+from fairseq_signals_ext.verification.checks import Findings, verify
+from fairseq_signals_ext.verification.checksums import update_checksums
 
 _MOST_LINES = 50
 
@@ -40,25 +38,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-report", action="store_true", help="only print")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Verify, print and write the report; returns the exit status: 1 if anything is wrong, 130 if interrupted.
 
     Raises:
         UserError: see `verify` and `update_checksums`.
     """
-    from fairseq_signals_ext.verification.checks import verify
-
     try:
-        if args.update_checksums:
-            print(_updated(args.folder))
-            if not (args.folder / PLAN_NAME).is_file():
+        if options.update_checksums:
+            print(_updated(options.folder))
+            if not (options.folder / PLAN_NAME).is_file():
                 return 0
-        findings = verify(args.folder, args.jobs, args.quick)
+        findings = verify(options.folder, options.jobs, options.quick)
         print(_summary(findings))
-        if not args.no_report:
-            from fairseq_signals_ext.pages.verify_page import write_verify_page
-
-            report = args.out or args.folder / "verify.html"
+        if not options.no_report:
+            report = options.out or options.folder / "verify.html"
             write_verify_page(findings, report)
             print(f"report: {report}")
     except KeyboardInterrupt:
@@ -68,14 +62,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _updated(folder: Path) -> str:
-    from fairseq_signals_ext.verification.checksums import update_checksums
-
     lines = update_checksums(folder)
     more = [f"and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES else []
     return "\n".join([*lines[:_MOST_LINES], *more, f"{folder}: {len(lines)} checksum(s) changed"])
 
 
-def _summary(findings: "Findings") -> str:
+def _summary(findings: Findings) -> str:
     size = f"{findings.recordings} recordings, {findings.hours:.2f} h, {findings.shards} shard(s)"
     lines = [f"{findings.out}: {size}, {findings.manifests} manifest(s), {findings.labels} set(s) of labels"]
     lines += findings.problems[:_MOST_LINES]
@@ -86,12 +78,3 @@ def _summary(findings: "Findings") -> str:
         lines.append(f"and {len(findings.notes) - _MOST_LINES} more notes")
     lines.append(f"wrong: {len(findings.problems)}" if findings.problems else "all is well")
     return "\n".join(lines)
-
-
-def main(argv: Optional[List[str]] = None) -> int:
-    """Entry point; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_arguments(parser)
-    return run_command(run, parser.parse_args(argv))

@@ -29,7 +29,7 @@ class BinaryCrossEntropyWithLogitsConfig(ClassificationConfig):
 
     pos_weight: Any = field(
         default=None,
-        metadata={"help": "weight of positives, a number a label: a list, or the pos_weight.txt of label.py"},
+        metadata={"help": "weight of positives, a number a label: a list, or the pos_weight.txt of the label command"},
     )
     loss: ChoiceEnum(["cross_entropy", "focal", "asymmetric"]) = field(  # type: ignore[valid-type]
         default="cross_entropy", metadata={"help": "focal: arXiv 1708.02002; asymmetric: arXiv 2009.14119"}

@@ -21,8 +21,8 @@ UPDATE_OPTION = "--update-checksums"
 # by the command that wrote a file: how to have it again
 _AGAIN = {
     "prepare": "prepare again with --resume, which writes it anew",
-    "split": "make the split again with manifests/split.py --overwrite",
-    "label": "make the labels again with manifests/label.py --overwrite",
+    "split": "make the split again with fairseq-signals-ext split --overwrite",
+    "label": "make the labels again with fairseq-signals-ext label --overwrite",
 }
 _COPY_AGAIN = "copy it again"
 _CHUNK = 1 << 20

@@ -1,4 +1,4 @@
-"""What is known of recordings: the `y.npy` of `label.py`, or of ECG-FM, with the `label_def.csv` beside it."""
+"""What is known of recordings: the `y.npy` of `label`, or of ECG-FM, with the `label_def.csv` beside it."""
 
 import json
 import math
@@ -12,6 +12,9 @@ from fairseq_signals_ext.data.checksums import check
 from fairseq_signals_ext.errors import UserError, first_line
 from fairseq_signals_ext.files import PLAN_NAME
 
+# of a labels folder
+VALUES_FILE, DEFINITION_FILE = "y.npy", "label_def.csv"
+_ANOTHER = "give the y.npy that fairseq-signals-ext label leaves"
 _SHOWN = 5
 # numbers up to this may be indices of classes
 _MOST_CLASSES = 49
@@ -53,7 +56,7 @@ class LabelTable:
         return {**self.__dict__, "values": None}
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
-        self.__dict__.update(state, values=_open(state["path"]))
+        self.__dict__.update(state, values=open_values(state["path"]))
 
     def rows(self, idx: np.ndarray) -> np.ndarray:
         """Labels of recordings: float64, n x L.
@@ -65,7 +68,7 @@ class LabelTable:
         if len(outside):
             raise UserError(
                 f"{self.path}: has {len(self)} rows, but there is a recording with idx {outside[0]}; "
-                f"the label file is of other recordings, or older than they are: make it again (manifests/label.py)"
+                f"the label file is of other recordings, or older: make it again (fairseq-signals-ext label)"
             )
         values = np.asarray(self.values[idx], np.float64)
         if self.columns is None:
@@ -83,6 +86,12 @@ class LabelTable:
         return LabelTable(self.path, self.values, names, codes, columns)
 
 
+def label_files(path: Path) -> Tuple[Path, Path]:
+    """The `y.npy` of a labels folder, or the one that is given, and the `label_def.csv` beside it, if they exist."""
+    values = path / VALUES_FILE if path.is_dir() else path
+    return values, values.with_name(DEFINITION_FILE)
+
+
 def read_labels(path: Union[str, Path]) -> LabelTable:
     """The table in a `y.npy`, or in the folder that it is in.
 
@@ -91,27 +100,33 @@ def read_labels(path: Union[str, Path]) -> LabelTable:
     Raises:
         UserError: no such file, not what was written, not numbers, or the definition is of another number of labels.
     """
-    file = Path(path)
-    file = file / "y.npy" if file.is_dir() else file
+    file, definition = label_files(Path(path))
     if not file.is_file():
-        raise UserError(f"{file}: no such label file; make one with manifests/label.py, or mend task.label_file")
+        raise UserError(f"{file}: no such label file; make one with fairseq-signals-ext label, or mend task.label_file")
     check(file)
-    values = _open(file)
-    names, codes = _definition(file.with_name("label_def.csv"), values.shape[1])
+    values = open_values(file)
+    names, codes = _definition(definition, values.shape[1])
     return LabelTable(file, values, names, codes)
 
 
-def _open(file: Path) -> np.ndarray:
+def open_values(file: Path) -> np.ndarray:
+    """The values in a `y.npy`: recordings x labels, memory-mapped; nothing is compared with the `label_def.csv`.
+
+    Raises:
+        UserError: not what was written, or not numbers.
+    """
     if file.suffix == ".csv":
-        raise UserError(f"{file}: is a text table; give the y.npy beside it, or make one (manifests/label.py --table)")
+        raise UserError(
+            f"{file}: is a text table; give the y.npy beside it, or make one (fairseq-signals-ext label --table)"
+        )
     try:
         values = np.load(file, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # noqa: BLE001 - a .npy header is Python, and numpy passes on what its parser raises
-        cure = "give the y.npy that manifests/label.py leaves"
-        raise UserError(f"{file}: not a label file ({first_line(error)}); {cure}") from None
+        raise UserError(f"{file}: not a label file ({first_line(error)}); {_ANOTHER}") from None
     values = values[:, None] if values.ndim == 1 else values
     if values.ndim != 2 or not values.size or values.dtype.kind not in "biuf":
-        raise UserError(f"{file}: holds {values.dtype} of shape {values.shape}, not numbers, recordings x labels")
+        what = f"holds {values.dtype} of shape {values.shape}, not numbers, recordings x labels"
+        raise UserError(f"{file}: {what}; {_ANOTHER}")
     return values
 
 
@@ -133,7 +148,7 @@ def read_label_definition(path: Path) -> Tuple[List[str], List[List[str]]]:
     """
     import pandas as pd
 
-    path = path / "label_def.csv" if path.is_dir() else path
+    path = path / DEFINITION_FILE if path.is_dir() else path
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a label_def.csv, whose column 'name' names the labels")
     check(path)
@@ -150,7 +165,7 @@ def read_label_definition(path: Path) -> Tuple[List[str], List[List[str]]]:
 
 
 def read_weights(weights: Union[str, Path, Sequence[float]], labels: int, option: str) -> List[float]:
-    """Weights of labels: a list of numbers, or a file with one, such as the `pos_weight.txt` of `label.py`.
+    """Weights of labels: a list of numbers, or a file with one, such as the `pos_weight.txt` of `label`.
 
     Raises:
         UserError: no such file, not what was written, or not a positive number for each label.
@@ -162,7 +177,9 @@ def read_weights(weights: Union[str, Path, Sequence[float]], labels: int, option
         try:
             numbers = json.loads(Path(weights).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise UserError(f"{told}: {error}; give a file such as pos_weight.txt of manifests/label.py") from None
+            raise UserError(
+                f"{told}: {error}; give a file such as pos_weight.txt of fairseq-signals-ext label"
+            ) from None
     if isinstance(numbers, (int, float)) or not all(_is_positive(number) for number in numbers):
         raise UserError(f"{told}: not a list of positive numbers, one a label, such as [12.3,4.5]")
     if len(numbers) != labels:
@@ -193,7 +210,7 @@ def check_same_folder(table: LabelTable, shard: Path) -> None:
     if rows is not None and len(table) > rows:
         raise UserError(
             f"{table.path}: has {len(table)} rows, but {recordings} has idx 0 to {rows - 1}; "
-            f"the label file is of other recordings: make it again (manifests/label.py)"
+            f"the label file is of other recordings: make it again (fairseq-signals-ext label)"
         )
 
 

@@ -355,5 +355,5 @@ def check_leads(signal: Signal, wanted: Sequence[int]) -> None:
         raise UserError(
             f"{signal.name}: no lead {', '.join(missing)}; "
             f"fill it with zeros (++task.enable_padding_leads=true), choose ++task.leads_to_load, or leave such "
-            f"recordings out (manifests/split.py --needs-leads)"
+            f"recordings out (fairseq-signals-ext split --needs-leads)"
         )

@@ -15,6 +15,7 @@ import numpy as np
 
 import fairseq_signals_ext
 from fairseq_signals_ext import processes
+from fairseq_signals_ext.data.label_table import label_files
 from fairseq_signals_ext.data.manifest import find_manifests
 from fairseq_signals_ext.errors import MissingPackageError, UserError, how_to_install
 from fairseq_signals_ext.evaluation.aggregation import to_recordings
@@ -32,7 +33,7 @@ class FineTuning:
     """One fine-tuning of an experiment.
 
     Attributes:
-        config_dir, config_name: of hydra, such as `examples/ecg_fm/fine_tuning` and `tiny`.
+        config_dir, config_name: of hydra, such as `configs_dir("fine_tuning")` and `tiny`.
         data: folder with the manifests.
         train_subset: the manifest to train on, such as `train_5`.
         label_file: labels.
@@ -97,7 +98,7 @@ class FineTuning:
     @property
     def labels(self) -> Path:
         """The `y.npy`."""
-        return _label_files(self.label_file)[0]
+        return label_files(self.label_file)[0]
 
     @property
     def checkpoint(self) -> Path:
@@ -107,8 +108,7 @@ class FineTuning:
 
 def _label_files(label_file: Path) -> List[Path]:
     """The `y.npy`, and the `label_def.csv` beside it if there is one."""
-    values = label_file / "y.npy" if label_file.is_dir() else label_file
-    definition = values.with_name("label_def.csv")
+    values, definition = label_files(label_file)
     return [values, definition] if definition.is_file() else [values]
 
 

@@ -18,13 +18,12 @@ from fairseq_signals_ext.checkpoints.ecg_fm import to_ecg_fm, write_ecg_fm
 from fairseq_signals_ext.checkpoints.ecg_fm_folder import checkpoint_of
 from fairseq_signals_ext.checkpoints.reading import Checkpoint, read_checkpoint
 from fairseq_signals_ext.checkpoints.safetensors_folder import read_safetensors
+from fairseq_signals_ext.data.label_table import DEFINITION_FILE
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.exporting import to_onnx, to_safetensors, to_torchscript, verifying
 from fairseq_signals_ext.exporting.folders import check_replaceable
 from fairseq_signals_ext.files import atomic_folder, check_text, only_one
 from fairseq_signals_ext.inference.network import EcgNetwork, build_model, build_network
-
-LABELS_FILE = "label_def.csv"
 
 
 @dataclass(frozen=True)
@@ -103,9 +102,9 @@ def _model_name(source: Path) -> str:
 def _names(to: str, name: str) -> Tuple[str, ...]:
     """Names that the files of an export may have."""
     if to == "ecg-fm":
-        return f"{name}.pt", f"{name}.yaml", LABELS_FILE
+        return f"{name}.pt", f"{name}.yaml", DEFINITION_FILE
     weights = {module.WEIGHTS for module in (to_onnx, to_safetensors, to_torchscript)}
-    return (*weights, f"{to_onnx.WEIGHTS}.data", CONFIG_FILE, LABELS_FILE)
+    return (*weights, f"{to_onnx.WEIGHTS}.data", CONFIG_FILE, DEFINITION_FILE)
 
 
 def _read(source: Path) -> Checkpoint:
@@ -138,7 +137,7 @@ def _write_labels(description: ModelDescription, folder: Path) -> None:
     columns = {"name": description.label_names, "aggregation": description.aggregation}
     if description.thresholds is not None:
         columns["threshold"] = tuple(f"{threshold:.6g}" for threshold in description.thresholds)
-    with open(folder / LABELS_FILE, "w", encoding="utf-8", newline="") as file:
+    with open(folder / DEFINITION_FILE, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(zip(*columns.values()))

@@ -8,29 +8,17 @@ from typing import TYPE_CHECKING, List, Optional, Union
 import numpy as np
 
 from fairseq_signals_ext.data.checksums import CHECKSUMS_NAME, record_files
+from fairseq_signals_ext.data.label_table import DEFINITION_FILE, VALUES_FILE
 from fairseq_signals_ext.data.manifest import ShardManifest, find_manifests, read_manifests
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.files import atomic_folder, check_folder_name
+from fairseq_signals_ext.files import atomic_folder, named_folder
 from fairseq_signals_ext.labelling.labels import Labels
 from fairseq_signals_ext.preparation.table import read_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_FILES = ("labels.csv", "y.npy", "label_def.csv", "pos_weight.txt", "values.csv", "label.json")
-
-
-def labels_folder(out: Union[str, Path], name: str, overwrite: bool = False) -> Path:
-    """`out/labels/name`, not there yet unless `overwrite`.
-
-    Raises:
-        UserError: the name is taken, or not the name of a folder.
-    """
-    check_folder_name(name)
-    folder = Path(out) / "labels" / name
-    if folder.exists() and not overwrite:
-        raise UserError(f"{folder}: exists already; choose another --name, or replace it with --overwrite")
-    return folder
+_FILES = ("labels.csv", VALUES_FILE, DEFINITION_FILE, "pos_weight.txt", "values.csv", "label.json")
 
 
 def write_labels(
@@ -61,7 +49,7 @@ def write_labels(
         UserError: the name is taken, two labels have one name, no label of any recording is known, or the manifest is
             not of this folder.
     """
-    folder = labels_folder(out, name, overwrite)
+    folder = named_folder(Path(out) / "labels", name, overwrite)
     if len({"idx", *labels.names}) <= len(labels.names):
         raise UserError(f"labels {', '.join(labels.names)}: give each a name of its own, other than idx")
     if not labels.known.any():
@@ -80,8 +68,8 @@ def _write_files(
     folder: Path, labels: Labels, weighted: np.ndarray, train_manifest: Optional[Union[str, Path]]
 ) -> None:
     _write_table(folder / "labels.csv", _known_table(labels))
-    _write_y(folder / "y.npy", labels)
-    _write_table(folder / "label_def.csv", _definition(labels))
+    _write_y(folder / VALUES_FILE, labels)
+    _write_table(folder / DEFINITION_FILE, _definition(labels))
     if not labels.regression:
         weights = ",".join(f"{weight:.6g}" for weight in _pos_weights(labels, weighted))
         _write_text(folder / "pos_weight.txt", f"[{weights}]\n")

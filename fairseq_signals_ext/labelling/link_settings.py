@@ -56,7 +56,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class LinkSettings:
-    """How events are linked to ECGs; see the help of `manifests/label.py`.
+    """How events are linked to ECGs; see the help of `fairseq-signals-ext label`.
 
     Attributes:
         patient_column, time_column, value_column: of the table of events.
@@ -179,7 +179,9 @@ def _checked(path: Path, key: str, value: Any) -> Any:
         return _texts(path, key, value)
     if key in ("patient_column", "time_column", "value_column", "choose", "timezone") and isinstance(value, str):
         return value
-    raise UserError(f"{path}: {key}: {value!r} is of the wrong kind; see the examples in examples/ecg_fm/labels")
+    raise UserError(
+        f"{path}: {key}: {value!r} is of the wrong kind; see the examples in $(fairseq-signals-ext configs labels)"
+    )
 
 
 def _texts(path: Path, key: str, value: Any) -> Tuple[str, ...]:

@@ -52,7 +52,7 @@ class EcgTransformerClassifierConfig(EcgWav2Vec2Config):
         default=1.0,
         metadata={
             "help": "multiply the learning rate by this for each layer below the head (needs optimizer composite, "
-            "see examples/ecg_fm/fine_tuning/mode/layer_decay.yaml)"
+            "see $(fairseq-signals-ext configs)/fine_tuning/mode/layer_decay.yaml)"
         },
     )
     pooling: ChoiceEnum(["mean", "attention"]) = field(  # type: ignore[valid-type]

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple, Union
 
 import numpy as np
-import xxhash
 
 from fairseq_signals_ext.data.checksums import CHECKSUMS_NAME
 from fairseq_signals_ext.data.shards import STORAGES, ShardWriter, patient_key
@@ -380,4 +379,6 @@ def _content(stored: Counts, quality: Quality) -> Optional[str]:
     if len(quality.constant) + len(stored.filled) == len(stored.leads):
         return None
     counts = np.ascontiguousarray(stored.counts, "<i2")
+    import xxhash
+
     return f"{leads_to_mask(stored.leads):03x}{xxhash.xxh3_128_hexdigest(counts.data)}"

@@ -64,7 +64,7 @@ def read_table(out: Union[str, Path], columns: Optional[Sequence[str]] = None) -
 
     path = Path(out) / TABLE_NAME
     if not path.is_file():
-        raise UserError(f"{path}: no such file; run manifests/prepare.py first")
+        raise UserError(f"{path}: no such file; run fairseq-signals-ext prepare first")
     check(path)
     try:
         present = pq.read_schema(path).names
@@ -75,7 +75,7 @@ def read_table(out: Union[str, Path], columns: Optional[Sequence[str]] = None) -
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001 - what a damaged one raises is not documented
-        cure = "run manifests/prepare.py again with --resume"
+        cure = "run fairseq-signals-ext prepare again with --resume"
         raise UserError(f"{path}: cannot be read ({first_line(error)}); {cure}") from error
 
 

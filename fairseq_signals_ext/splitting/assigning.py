@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Sequence
 
 import numpy as np
 
-from fairseq_signals_ext.data.label_table import check_classes
-from fairseq_signals_ext.data.label_table import read_labels as read_label_table
+from fairseq_signals_ext.data.label_table import check_classes, read_labels
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.splitting.filtering import parse_number, refuse_lists
 
@@ -121,11 +120,11 @@ def stratified_parts(
     return part_of_unit[unit]
 
 
-def read_labels(folder: Path, idx: np.ndarray) -> np.ndarray:
+def stratifying_labels(folder: Path, idx: np.ndarray) -> np.ndarray:
     """Labels to stratify by: whether positive, and for labels with unknown values whether known.
 
     Args:
-        folder: `labels/NAME` of a prepared folder, see `label_table.read_labels`.
+        folder: `labels/NAME` of a prepared folder, see `read_labels`.
         idx: of the recordings.
 
     Returns:
@@ -134,7 +133,7 @@ def read_labels(folder: Path, idx: np.ndarray) -> np.ndarray:
     Raises:
         UserError: a file is missing or damaged, does not belong to these recordings, or has values that are no classes.
     """
-    table = read_label_table(folder)
+    table = read_labels(folder)
     values = table.rows(idx)
     check_classes(table, values, idx)
     unknown = np.isnan(values)

@@ -15,7 +15,7 @@ import numpy as np
 
 from fairseq_signals_ext.data.checksums import record_folder
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.files import atomic_folder
+from fairseq_signals_ext.files import atomic_folder, named_folder
 from fairseq_signals_ext.preparation.table import TABLE_NAME, manifest_lines, read_table
 from fairseq_signals_ext.splitting import assigning
 from fairseq_signals_ext.splitting.assigning import Groups
@@ -102,8 +102,9 @@ def split_recordings(out: Union[str, Path], settings: SplitSettings, overwrite: 
     """
     out = Path(out)
     settings.check()
-    folder = out / "splits" / settings.name
-    _check_folder(folder, overwrite)
+    folder = named_folder(out / "splits", settings.name, overwrite)
+    if folder.exists() and not (folder / _SETTINGS_NAME).is_file():
+        raise UserError(f"{folder}: holds no {_SETTINGS_NAME}, so it was not made here; delete it yourself")
     split = _begin(out, settings)
     if settings.kfold:
         split.selection.require_some(out)
@@ -116,14 +117,6 @@ def split_recordings(out: Union[str, Path], settings: SplitSettings, overwrite: 
     summary = _summary(split, folder, part, folders)
     _write(summary, split, folders)
     return summary
-
-
-def _check_folder(folder: Path, overwrite: bool) -> None:
-    if folder.exists():
-        if not overwrite:
-            raise UserError(f"{folder}: exists already; choose another name, or replace it with --overwrite")
-        if not (folder / _SETTINGS_NAME).is_file():
-            raise UserError(f"{folder}: holds no {_SETTINGS_NAME}, so it was not made here; delete it yourself")
 
 
 def _begin(out: Path, settings: SplitSettings) -> _Split:
@@ -154,7 +147,7 @@ def _by_chance(split: _Split, rows: np.ndarray, fractions: Sequence[float], stre
     unit, seed = split.unit[rows], (split.settings.seed, stream)
     if split.settings.stratify is None:
         return assigning.random_parts(unit, fractions, seed)
-    labels = assigning.read_labels(split.settings.stratify, split.table["idx"].to_numpy()[rows])
+    labels = assigning.stratifying_labels(split.settings.stratify, split.table["idx"].to_numpy()[rows])
     return assigning.stratified_parts(unit, labels, fractions, seed)
 
 

@@ -59,7 +59,7 @@ class EcgClassificationConfig(EcgPretrainingConfig):
     label_file: Optional[str] = field(
         default=None,
         metadata={
-            "help": "labels, a row for each recording's idx: the y.npy (or its folder) of label.py or of ECG-FM; "
+            "help": "labels, a row for each recording's idx: the y.npy (or its folder) of the label command or ECG-FM; "
             "default: the label that a .mat file holds"
         },
     )
@@ -217,7 +217,7 @@ class EcgClassificationTask(EcgPretrainingTask):
             if isinstance(store, ShardStore):
                 check_same_folder(self.labels, store.manifest.shards[0])
         elif store.idx is not None:
-            cure = "set task.label_file (fairseq-validate: --label-file) to what manifests/label.py leaves"
+            cure = "set task.label_file (fairseq-validate: --label-file) to what fairseq-signals-ext label leaves"
             raise UserError(f"{path}: no labels for these recordings; {cure}")
         dataset = LabelledEcgDataset(
             store,
@@ -285,7 +285,7 @@ class EcgClassificationTask(EcgPretrainingTask):
         # with fp16, bf16 and amp fairseq wraps the optimizer
         inner = getattr(optimizer, "fp32_optimizer", getattr(optimizer, "wrapped_optimizer", optimizer))
         if self._model.cfg.layer_decay != 1 and not isinstance(inner, FairseqCompositeOptimizer):
-            cure = "use optimizer composite, as in examples/ecg_fm/fine_tuning/mode/layer_decay.yaml"
+            cure = "use optimizer composite, as in $(fairseq-signals-ext configs)/fine_tuning/mode/layer_decay.yaml"
             raise SystemExit(f"error: model.layer_decay={self._model.cfg.layer_decay:g} has no effect here; {cure}")
         exits_on_user_error(check_can_freeze)(model, optimizer)
         return super().train_step(sample, model, criterion, optimizer, update_num, *args, **kwargs)

@@ -78,7 +78,7 @@ def verify(out: Union[str, Path], jobs: int = 1, quick: bool = False, progress: 
         raise UserError("jobs 0: give at least 1 (-1: one a core)")
     plan = read_plan(out)
     if not plan:
-        raise UserError(f"{out / PLAN_NAME}: no such file, or no shards in it; run manifests/prepare.py first")
+        raise UserError(f"{out / PLAN_NAME}: no such file, or no shards in it; run fairseq-signals-ext prepare first")
     table = read_compact(out, list(dict.fromkeys((*SHARD_COLUMNS, *MANIFEST_COLUMNS))))
     if table.empty:
         raise UserError(f"{out / TABLE_NAME}: has no recordings; see rejected.csv, mend that and prepare again")
@@ -134,7 +134,7 @@ def _read(out: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> "p
 
     path = out / TABLE_NAME
     if not path.is_file():
-        raise UserError(f"{path}: no such file; run manifests/prepare.py first")
+        raise UserError(f"{path}: no such file; run fairseq-signals-ext prepare first")
     check(path)
     try:
         present = pq.read_schema(path).names

@@ -6,11 +6,11 @@ from typing import List, Tuple
 import numpy as np
 
 from fairseq_signals_ext.data.checksums import check
-from fairseq_signals_ext.data.label_table import are_classes, read_label_definition
+from fairseq_signals_ext.data.label_table import are_classes, label_files, open_values, read_label_definition
 from fairseq_signals_ext.errors import UserError, first_line
 from fairseq_signals_ext.verification.manifests import Checked
 
-_LABEL_AGAIN = "make the labels again with manifests/label.py --overwrite"
+_LABEL_AGAIN = "make the labels again with fairseq-signals-ext label --overwrite"
 _RELATIVE = 2.0**-22
 _ROWS = 1 << 16  # that are looked at together
 
@@ -32,11 +32,12 @@ def check_labels(out: Path, last_idx: int) -> Checked:
 
 
 def _check_folder(folder: Path, last_idx: int) -> List[str]:
-    path, definition = folder / "y.npy", folder / "label_def.csv"
+    path, definition = label_files(folder)
     try:
-        y = _load(path)
-        if y.ndim != 2 or len(y) <= last_idx:
-            return [f"{path}: has {len(y) if y.ndim else 0} rows, but idx goes to {last_idx}; {_LABEL_AGAIN}"]
+        check(path)
+        y = open_values(path)
+        if len(y) <= last_idx:
+            return [f"{path}: has {len(y)} rows, but idx goes to {last_idx}; {_LABEL_AGAIN}"]
         if not definition.is_file():
             return []
         names = read_label_definition(definition)[0]
@@ -46,14 +47,6 @@ def _check_folder(folder: Path, last_idx: int) -> List[str]:
         return [f"{path}: has {y.shape[1]} columns, but {definition.name} has {len(names)} labels; {_LABEL_AGAIN}"]
     problems = _check_classes(path, y, names) if (folder / "pos_weight.txt").is_file() else []
     return problems or (_check_table(folder, y, names) if (folder / "label.json").is_file() else [])
-
-
-def _load(path: Path) -> np.ndarray:
-    check(path)
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # noqa: BLE001 - of a damaged header numpy passes on what Python's parser raises
-        raise UserError(f"{path}: cannot be read ({first_line(error)}); {_LABEL_AGAIN}") from None
 
 
 def _check_classes(path: Path, y: np.ndarray, names: List[str]) -> List[str]:

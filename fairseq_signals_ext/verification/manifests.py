@@ -21,7 +21,7 @@ MANIFEST_COLUMNS = ("idx", "source_file", "patient", "patient_key", "duplicate_o
 _PIECE = re.compile(r"-\d+-of-\d+$")
 # strategies that do not keep a patient's recordings together, and so say what the user wanted
 _STRATEGIES_THAT_SHARE = ("random", "time")
-_SPLIT_AGAIN = "make the split again with manifests/split.py --overwrite"
+_SPLIT_AGAIN = "make the split again with fairseq-signals-ext split --overwrite"
 _NOTHING_SAID: Dict[str, Any] = {"by": None, "shared": False, "sizes": {}}
 
 

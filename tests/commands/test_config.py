@@ -44,7 +44,7 @@ def test_without_out_both_are_printed(source, tmp_path, capsys):
 def test_a_file_is_replaced_only_if_asked(source, tmp_path):
     out = tmp_path / "ours.yaml"
     out.write_text("mine")
-    with pytest.raises(SystemExit, match=r"error: .*ours\.yaml: exists; give --overwrite"):
+    with pytest.raises(SystemExit, match=r"error: .*ours\.yaml: exists already; give another --out, or replace"):
         convert(source, "--out", out)
     assert out.read_text() == "mine"
     assert convert(source, "--out", out, "--overwrite") == 0

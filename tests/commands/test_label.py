@@ -2,17 +2,23 @@
 
 import json
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from running import ROOT, script
+from running import script
 
-from fairseq_signals_ext.commands.label import main
+from fairseq_signals_ext import cli, configs_dir
 
-CONFIGS = ROOT / "examples" / "ecg_fm" / "labels"
+
+def main(arguments):
+    return cli.main(["label", *arguments])
+
+
+CONFIGS = Path(configs_dir("labels"))
 SCHEMA = pa.schema(
     {
         "idx": pa.int64(),
@@ -90,8 +96,8 @@ def test_help_has_examples(capsys):
         main(["--help"])
     assert stopped.value.code == 0
     text = capsys.readouterr().out
-    assert "python manifests/label.py DIR --name challenge --codes cinc2021" in text
-    assert "python manifests/label.py link DIR --name lvef" in text
+    assert "fairseq-signals-ext label DIR --name challenge --codes cinc2021" in text
+    assert "fairseq-signals-ext label link DIR --name lvef" in text
     assert "the 6 abnormalities of CODE-15%\n" in text
 
 
@@ -194,16 +200,11 @@ def test_example_of_abnormal_troponin(folder, tmp_path):
 
 
 def test_through_the_console_command(folder, tmp_path, monkeypatch):
-    """The parent's parser passes `-7d` on, too."""
-    import argparse
-
-    from fairseq_signals_ext.commands import label
-
-    parser = argparse.ArgumentParser()
-    label.add_arguments(parser.add_subparsers(dest="command").add_parser("label"))
-    arguments = ["label", "link", str(folder), "--name", "l", "--window", "-0.5h", "30min", "--events", "x"]
-    parsed = parser.parse_args(arguments)
-    assert parsed.window == ["-0.5h", "30min"] and parsed.folder == ["link", str(folder)]
+    """A time such as `-7d` is a value, not an option."""
+    parsed = []
+    monkeypatch.setattr("fairseq_signals_ext.commands.label.run", lambda options: parsed.append(options) or 0)
+    assert main(["link", str(folder), "--name", "l", "--window", "-0.5h", "30min", "--events", "x"]) == 0
+    assert parsed[0].window == ["-0.5h", "30min"] and parsed[0].folder == ["link", str(folder)]
 
 
 @pytest.mark.parametrize(
@@ -258,4 +259,4 @@ def test_name_that_is_taken(folder, capsys):
 def test_folders_that_are_none(folder, tmp_path, capsys):
     assert "give one prepared folder" in fails(capsys, folder, folder, "--name", "l", "--codes", "code15")
     message = fails(capsys, tmp_path / "absent", "--name", "l", "--codes", "code15")
-    assert "recordings.parquet: no such file; run manifests/prepare.py first" in message
+    assert "recordings.parquet: no such file; run fairseq-signals-ext prepare first" in message

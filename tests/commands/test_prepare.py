@@ -6,8 +6,12 @@ import pytest
 from made_up_wfdb import write_wfdb
 from running import script
 
-from fairseq_signals_ext.commands.prepare import main
+from fairseq_signals_ext import cli
 from fairseq_signals_ext.readers import read_ecg
+
+
+def main(arguments):
+    return cli.main(["prepare", *arguments])
 
 
 def write_records(folder, number=10, invalid=()):
@@ -51,7 +55,7 @@ def test_the_four_commands(source, tmp_path):
 def test_help_has_an_example():
     done = script("manifests/prepare.py", "--help")
     assert done.returncode == 0
-    assert "python manifests/prepare.py physionet2021 /data" in done.stdout
+    assert "fairseq-signals-ext prepare physionet2021 /data" in done.stdout
 
 
 def test_rejected_files_are_told_in_the_last_line(source, tmp_path):

@@ -5,7 +5,11 @@ import pytest
 from made_up_tables import members, times, write_table
 from running import script
 
-from fairseq_signals_ext.commands.split import main
+from fairseq_signals_ext import cli
+
+
+def main(arguments):
+    return cli.main(["split", *arguments])
 
 
 def write_folder(folder):
@@ -42,7 +46,7 @@ def test_split_prints_a_table_of_counts(tmp_path):
 def test_help_has_examples():
     done = script("manifests/split.py", "--help")
     assert done.returncode == 0
-    assert "python manifests/split.py data --name random --by patient --fractions 0.8 0.1 0.1" in done.stdout
+    assert "fairseq-signals-ext split data --name random --by patient --fractions 0.8 0.1 0.1" in done.stdout
     assert "in % of it" in done.stdout
 
 
@@ -188,7 +192,7 @@ def test_folder_that_is_not_prepared(tmp_path):
     done = script("manifests/split.py", tmp_path / "nowhere", "--name", "s")
     assert done.returncode == 1
     path = tmp_path / "nowhere" / "recordings.parquet"
-    assert done.stderr.splitlines() == [f"error: {path}: no such file; run manifests/prepare.py first"]
+    assert done.stderr.splitlines() == [f"error: {path}: no such file; run fairseq-signals-ext prepare first"]
 
 
 def test_idx_that_occurs_twice(tmp_path):

@@ -9,12 +9,17 @@ import pytest
 from made_up_wfdb import write_wfdb
 from running import script
 
-from fairseq_signals_ext.commands.verify import main
+from fairseq_signals_ext import cli
 from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.pages.verify_page import write_verify_page
 from fairseq_signals_ext.preparation.pipeline import RunOptions, prepare
 from fairseq_signals_ext.sources import SourceOptions, open_source
 from fairseq_signals_ext.verification.checks import Findings
+
+
+def main(arguments):
+    return cli.main(["verify", *arguments])
+
 
 HOSTILE = "<script>alert('x')</script>{{ 7 * 7 }}\" onerror=\"alert(1)"
 # records, leads, Hz in the source, seconds
@@ -139,7 +144,7 @@ def test_a_users_mistake_is_one_line(out, arguments):
 
 
 def test_a_folder_that_was_never_prepared(tmp_path):
-    with pytest.raises(SystemExit, match=r"plan.jsonl: no such file, or no shards in it; run manifests/prepare.py"):
+    with pytest.raises(SystemExit, match=r"plan.jsonl: no such file, or no shards in it; run fairseq-signals-ext"):
         main([str(tmp_path)])
 
 

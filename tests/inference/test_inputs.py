@@ -9,11 +9,15 @@ import pytest
 from made_up import made_up_counts, write_mat, write_shards
 from made_up_wfdb import write_wfdb
 
-from fairseq_signals_ext.commands.prepare import main as prepare_command
+from fairseq_signals_ext import cli
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.inference.inputs import find_inputs
 from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.readers import read_ecg
+
+
+def prepare_command(arguments):
+    return cli.main(["prepare", *arguments])
 
 
 def write_record(folder, name, seed=0, samples=1000):

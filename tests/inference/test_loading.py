@@ -17,9 +17,9 @@ from made_up import made_up_counts, plain_recording, stored_recording, write_lab
 from made_up_checkpoints import LABELS, saved_checkpoint
 
 import fairseq_signals_ext
+from fairseq_signals_ext import cli
 from fairseq_signals_ext.checkpoints.description import ModelDescription, Preprocessing, write_description
 from fairseq_signals_ext.checkpoints.reading import read_checkpoint
-from fairseq_signals_ext.commands.prepare import main as prepare_command
 from fairseq_signals_ext.errors import MissingPackageError, UserError
 from fairseq_signals_ext.evaluation.aggregation import to_recordings
 from fairseq_signals_ext.exporting.export import export
@@ -29,6 +29,11 @@ from fairseq_signals_ext.inference.network import build_network
 from fairseq_signals_ext.inference.preprocessing import segments_of
 from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.readers import read_ecg
+
+
+def prepare_command(arguments):
+    return cli.main(["prepare", *arguments])
+
 
 FORMATS = ("safetensors", "torchscript", "onnx")
 

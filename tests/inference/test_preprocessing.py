@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from made_up import plain_recording, stored_recording
 
+from fairseq_signals_ext import cli
 from fairseq_signals_ext.checkpoints.description import Preprocessing
-from fairseq_signals_ext.commands.prepare import main as prepare_command
 from fairseq_signals_ext.data.label_table import LabelTable
 from fairseq_signals_ext.data.labelled_dataset import LabelledEcgDataset
 from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
@@ -27,6 +27,11 @@ from fairseq_signals_ext.preparation.pipeline import RunOptions, prepare
 from fairseq_signals_ext.readers import read_ecg
 from fairseq_signals_ext.readers.limb_leads import with_limb_leads
 from fairseq_signals_ext.sources import Item, Source
+
+
+def prepare_command(arguments):
+    return cli.main(["prepare", *arguments])
+
 
 ALL = tuple(range(12))
 

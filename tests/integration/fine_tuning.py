@@ -5,9 +5,11 @@ from typing import Any, List
 
 import numpy as np
 from made_up import write_label_file, write_shards
-from running import BIN, EXAMPLES, SMALL, run, train, train_command, user_dir
+from running import BIN, SMALL, run, train, train_command, user_dir
 
-CONFIGS = EXAMPLES / "fine_tuning"
+from fairseq_signals_ext import configs_dir
+
+CONFIGS = Path(configs_dir("fine_tuning"))
 # what is left of SMALL when the pretrained file gives the architecture
 SMALL_RUN = [option for option in SMALL if not option.startswith("++model.")]
 
@@ -29,7 +31,7 @@ def write_pretrained(data: Path, out: Path) -> Path:
 
 
 def finetune_command(data: Path, out: Path, pretrained: Any, *overrides: str, config: str = "tiny") -> List[str]:
-    """`fairseq-hydra-train` with a config of `examples/ecg_fm/fine_tuning`."""
+    """`fairseq-hydra-train` with a config of `configs/fine_tuning`."""
     options = [f"task.label_file={data / 'labels'}", f"model.model_path={pretrained}", *SMALL_RUN, *overrides]
     return train_command(data, out, *options, config=config, configs=CONFIGS)
 

@@ -10,9 +10,10 @@ from typing import Any, Dict, List, Tuple
 
 from omegaconf import OmegaConf
 
+from fairseq_signals_ext import configs_dir
+
 ROOT = Path(__file__).resolve().parents[2]
-EXAMPLES = ROOT / "examples" / "ecg_fm"
-CONFIGS = EXAMPLES / "pretraining"
+CONFIGS = Path(configs_dir("pretraining"))
 BIN = Path(sys.executable).parent
 
 # overrides that make any of the configs a matter of seconds

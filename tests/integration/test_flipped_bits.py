@@ -15,7 +15,8 @@ from made_up import made_up_counts, stored_recording
 from made_up_checkpoints import LABELS, made_up_checkpoint
 from omegaconf import OmegaConf
 
-from fairseq_signals_ext.commands import evaluate, verify
+from fairseq_signals_ext.cli import main
+from fairseq_signals_ext.commands import evaluate
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.labelling.files import write_labels
 from fairseq_signals_ext.labelling.labels import Labels
@@ -104,7 +105,7 @@ def checkpoint(registered, tmp_path_factory):
 
 def run_verify(out, checkpoint):
     """The lines that name something wrong; exits with one if there is nothing to look at."""
-    if verify.main([str(out), "--no-report"]):
+    if main(["verify", str(out), "--no-report"]):
         raise SystemExit("error: wrong")
 
 
@@ -257,7 +258,7 @@ def test_a_change_that_is_meant_is_accepted(out, checkpoint, capsys):
     manifest.write_text("".join(manifest.read_text().splitlines(keepends=True)[:-1]))
     line = line_of("training", out, checkpoint, capsys)
     command = line.split("fairseq-signals-ext verify ")[1].split()
-    assert verify.main(command) == 0
+    assert main(["verify", *command]) == 0
     assert "train.tsv: " in capsys.readouterr().out
     assert line_of("training", out, checkpoint, capsys) == ""
     assert "train.tsv: has 11 recordings, but split.json says 12" in line_of("verify", out, checkpoint, capsys)
@@ -276,7 +277,7 @@ def test_what_an_older_version_prepared_is_read(out, checkpoint, capsys):
     prepare(made_up_source(out, "more"), out, options=RunOptions(shard_size=SHARD_SIZE, progress=False))
     assert line_of("training", out, checkpoint, capsys) == ""
     assert "3 shard(s), 3 folder(s)" in notes_on_checksums(out)[0], "those of the new source have checksums"
-    verify.main([str(out), "--no-report", "--update-checksums"])
+    main(["verify", str(out), "--no-report", "--update-checksums"])
     assert notes_on_checksums(out) == []
     check_noticed_after_flip(out, "shards/00001.index.npy", EVALUATE, checkpoint, capsys)
 

@@ -14,7 +14,7 @@ from fine_tuning import SMALL_RUN, write_labelled, write_pretrained
 from running import ROOT, error_line, script
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-SCRIPT = "examples/ecg_fm/label_efficiency/run.py"
+SCRIPT = "examples/label_efficiency/run.py"
 RUNS = ["train_50-pretrained-1", "train_50-random-1", "train-pretrained-1", "train-random-1"]
 RESULTS = ["label_efficiency.csv", "label_efficiency_means.csv", "label_efficiency.png", "label_efficiency.svg"]
 

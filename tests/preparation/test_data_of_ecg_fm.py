@@ -5,12 +5,17 @@ import pandas as pd
 import pytest
 import scipy.io
 
-from fairseq_signals_ext.commands.prepare import main
+from fairseq_signals_ext import cli
 from fairseq_signals_ext.data.ecg_dataset import EcgDataset
 from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
 from fairseq_signals_ext.data.segments import SegmentSettings
 from fairseq_signals_ext.data.shards import open_shard
 from fairseq_signals_ext.data.stores import coefficients, open_store
+
+
+def main(arguments):
+    return cli.main(["prepare", *arguments])
+
 
 LARGEST_DIFFERENCE = 0.002  # standard deviations
 

@@ -9,8 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fairseq_signals_ext.commands.prepare import main
+from fairseq_signals_ext import cli
 from fairseq_signals_ext.leads import LEADS
+
+
+def main(arguments):
+    return cli.main(["prepare", *arguments])
 
 
 class Prepared(NamedTuple):

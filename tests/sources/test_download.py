@@ -12,9 +12,14 @@ from pathlib import Path
 import pytest
 import wfdb
 
-from fairseq_signals_ext.commands.prepare import main
+from fairseq_signals_ext import cli
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.sources.download import download
+
+
+def main(arguments):
+    return cli.main(["prepare", *arguments])
+
 
 ROOT = Path(__file__).resolve().parents[2]
 MIMIC = "mimic-iv-ecg/1.0"
@@ -293,9 +298,9 @@ def test_interrupted(mimic, server, tmp_path):
     server.seconds = 0.1
     script = (
         # a shell's background jobs, and so their tests, ignore Ctrl-C
-        "import signal, sys, wfdb; from fairseq_signals_ext.commands.prepare import main;"
+        "import signal, sys, wfdb; from fairseq_signals_ext.cli import main;"
         "signal.signal(signal.SIGINT, signal.default_int_handler);"
-        f"wfdb.set_db_index_url({server.url!r}); sys.exit(main(sys.argv[1:]))"
+        f"wfdb.set_db_index_url({server.url!r}); sys.exit(main(['prepare', *sys.argv[1:]]))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", script, "mimic_iv_ecg", str(folder), "--out", str(tmp_path / "out"), "--download"],

@@ -1,6 +1,7 @@
 """Splits: nobody is in two subsets, everybody is somewhere or counted, and the same question has the same answer."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -282,7 +283,7 @@ def test_split_is_replaced_only_if_asked(tmp_path):
     split(tmp_path, table, subsets=[50])
     before = contents(tmp_path)
     asked = SplitSettings("s", fractions=(0.5, 0.5, 0.0))
-    with pytest.raises(UserError, match="s: exists already; choose another name, or replace it with --overwrite"):
+    with pytest.raises(UserError, match="s: exists already; choose another --name, or replace it with --overwrite"):
         split_recordings(tmp_path, asked)
     assert contents(tmp_path) == before
     split_recordings(tmp_path, asked, overwrite=True)
@@ -305,3 +306,25 @@ def test_failed_writing_leaves_what_was_there(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         split_recordings(tmp_path, SplitSettings("s", seed=2), overwrite=True)
     assert contents(tmp_path) == before and [path.name for path in (tmp_path / "splits").iterdir()] == ["s"]
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_the_earlier_split_stays_where_a_rename_fails(tmp_path, monkeypatch, failing):
+    """The disk may refuse to move the old split away, or the new one to its place."""
+    write_table(tmp_path, 20)
+    split_recordings(tmp_path, SplitSettings(name="s", by="random", seed=1))
+    before = contents(tmp_path / "splits" / "s")
+    rename, calls = Path.rename, []
+
+    def sometimes(path, target):
+        calls.append(path)
+        if len(calls) == failing:
+            raise OSError("disk")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", sometimes)
+    with pytest.raises(OSError, match="disk"):
+        split_recordings(tmp_path, SplitSettings(name="s", by="random", seed=2), overwrite=True)
+    assert len(calls) >= failing
+    assert contents(tmp_path / "splits" / "s") == before
+    assert [path.name for path in (tmp_path / "splits").iterdir()] == ["s"]

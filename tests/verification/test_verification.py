@@ -418,7 +418,7 @@ def test_a_patient_in_two_subsets(apart):
     move_recording(apart, "own", "test.tsv", "valid.tsv", 7)
     assert only_problem(apart) == (
         "splits/own: patient 'p3' is in valid and in test (and 0 more patients); "
-        "make the split again with manifests/split.py --overwrite"
+        "make the split again with fairseq-signals-ext split --overwrite"
     )
 
 
@@ -492,8 +492,8 @@ def test_the_same_content_in_two_subsets(apart):
     [
         (np.zeros((RECORDS - 1, 2)), "has 10 rows, but idx goes to 10; make the labels again"),
         (np.zeros((RECORDS, 3)), "has 3 columns, but label_def.csv has 2 labels"),
-        (np.zeros(()), "has 0 rows, but idx goes to 10"),
-        (None, "cannot be read ("),
+        (np.zeros(()), "holds float64 of shape (), not numbers, recordings x labels"),
+        (None, "not a label file ("),
     ],
 )
 def test_wrong_labels(out, y, message):
@@ -527,7 +527,7 @@ def test_what_is_left_of_a_run_that_was_stopped_is_a_note(out):
 
 
 def test_what_is_no_prepared_folder(out, tmp_path):
-    with pytest.raises(UserError, match="run manifests/prepare.py first"):
+    with pytest.raises(UserError, match="run fairseq-signals-ext prepare first"):
         verify(tmp_path / "none", progress=False)
     with pytest.raises(UserError, match="jobs 0: give at least 1"):
         verify(out, jobs=0, progress=False)
@@ -539,7 +539,7 @@ def test_what_is_no_prepared_folder(out, tmp_path):
     with pytest.raises(UserError, match=r"recordings.parquet: no column 'source_file'; prepare again"):
         verify(out, progress=False)
     (out / "recordings.parquet").unlink()
-    with pytest.raises(UserError, match=r"recordings.parquet: no such file; run manifests/prepare.py first"):
+    with pytest.raises(UserError, match=r"recordings.parquet: no such file; run fairseq-signals-ext prepare first"):
         verify(out, progress=False)
 
 

@@ -4,10 +4,10 @@ Fine-tunes on a growing part of the training set, from pretrained and from rando
 fairseq-hydra-train, and evaluates each on the same recordings.
 
 examples:
-  python manifests/split.py DIR --name S --subsets 1 5 10 25 50           # leaves train_1.tsv, train_5.tsv, ...
-  python examples/ecg_fm/label_efficiency/run.py --data DIR/splits/S --labels DIR/labels/L \\
+  fairseq-signals-ext split DIR --name S --subsets 1 5 10 25 50           # leaves train_1.tsv, train_5.tsv, ...
+  python examples/label_efficiency/run.py --data DIR/splits/S --labels DIR/labels/L \\
       --pretrained run/checkpoints/checkpoint_best.pt --config-name tiny --out efficiency
-  python examples/ecg_fm/label_efficiency/run.py --data DIR/splits/S --labels DIR/labels/L --pretrained ecg_fm.pt \\
+  python examples/label_efficiency/run.py --data DIR/splits/S --labels DIR/labels/L --pretrained ecg_fm.pt \\
       --config-name ecg_interpretation --random-override mode=random_start --fractions 1 10 100 --seeds 1 2 3 4 5 \\
       --override dataset.batch_size=64 optimization.max_epoch=50 --out efficiency
 
@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
+from fairseq_signals_ext import configs_dir
 from fairseq_signals_ext.data.label_table import LabelTable, read_labels
 from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
 from fairseq_signals_ext.data.stores import Store, open_store
@@ -42,7 +43,7 @@ from fairseq_signals_ext.files import atomic
 if TYPE_CHECKING:
     import pandas as pd
 
-CONFIGS = Path(__file__).resolve().parents[1] / "fine_tuning"
+CONFIGS = Path(configs_dir("fine_tuning"))
 STARTS = ("pretrained", "random")
 # columns of a comparison of seeds, and what they are called here after the metric's name
 MEAN = {"mean": "", "low": "_low", "high": "_high", "spread": "_spread"}
@@ -67,7 +68,9 @@ def parse(argv: Optional[List[str]]) -> argparse.Namespace:
     parser.add_argument("--labels", metavar="DIR", type=Path, required=True, help="labels that label.py left")
     parser.add_argument("--pretrained", metavar="CKPT", type=Path, required=True, help="pretrained checkpoint")
     parser.add_argument("--out", metavar="OUT", type=Path, required=True, help="folder for runs and results")
-    parser.add_argument("--config-dir", metavar="DIR", type=Path, default=CONFIGS, help="(default: fine_tuning here)")
+    parser.add_argument(
+        "--config-dir", metavar="DIR", type=Path, default=CONFIGS, help="(default: fine_tuning of the package)"
+    )
     parser.add_argument("--config-name", metavar="NAME", default="tiny", help="in the config dir (default tiny)")
     parser.add_argument(
         "--fractions",
@@ -121,8 +124,8 @@ def count_recordings(options: argparse.Namespace) -> Dict[float, Tuple[str, int]
             found[fraction] = name, _labelled(open_store(read_manifests(manifests)), labels)
     if missing:
         folder = shlex.quote(str(options.data.resolve().parents[1]))
-        command = f"manifests/split.py {folder} --name {options.data.name} --subsets {' '.join(missing)}"
-        cure = f"make them with the split's own options and these: python {command} --overwrite"
+        command = f"fairseq-signals-ext split {folder} --name {options.data.name} --subsets {' '.join(missing)}"
+        cure = f"make them with the split's own options and these: {command} --overwrite"
         raise UserError(f"{options.data}: no train_{missing[0]}.tsv, a part of the training set; {cure}")
     return found
 

@@ -1,0 +1,87 @@
+"""`pip install fairseq-signals-ext` without extras: each command shows its help, and says all that it lacks at once."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+import fairseq_signals_ext
+from fairseq_signals_ext.cli import COMMANDS
+
+# hides all packages but numpy, as if they were not installed
+HIDING = """
+import sys
+there = {*sys.stdlib_module_names, "fairseq_signals_ext", "numpy"}
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] not in there and not name.startswith(("_", "sitecustomize", "usercustomize")):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Hidden())
+"""
+FORMATS = ["filelock", "joblib", "pandas", "pyarrow", "tqdm", "wfdb", "xxhash"]
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """Run the command there."""
+    folder = tmp_path_factory.mktemp("bare")
+    (folder / "sitecustomize.py").write_text(HIDING)
+    clone = os.path.dirname(fairseq_signals_ext.user_dir())
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), clone])}
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "fairseq_signals_ext", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+    return run
+
+
+def test_packages_are_hidden(bare, tmp_path):
+    assert bare("--help").returncode == 0
+    assert bare("user-dir").stdout.strip() == fairseq_signals_ext.user_dir()
+    assert bare("configs", "labels").stdout.strip() == fairseq_signals_ext.configs_dir("labels")
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_help(bare, command):
+    done = bare(command, "--help")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"usage: fairseq-signals-ext {command}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "packages", "extras"),
+    [
+        (["prepare", "wfdb", "{here}", "--out", "{here}/out"], FORMATS, "formats"),
+        (["split", "{here}", "--name", "s"], FORMATS, "formats"),
+        (["label", "{here}", "--name", "l", "--codes", "cinc2021"], FORMATS, "formats"),
+        (["predict", "a.pt", "b.hea", "--out", "{here}/out"], [*FORMATS, "fairseq", "torch"], "formats,train"),
+        (["predict", "model", "b.hea", "--out", "{here}/out"], FORMATS, "formats"),
+        (
+            ["explain", "a.pt", "b.hea", "--out", "{here}/out"],
+            [*FORMATS, "torch", "matplotlib"],
+            "formats,report,train",
+        ),
+        (["report", "a.pt", "b.hea", "--out", "{here}/out"], [*FORMATS, "torch", "matplotlib"], "formats,report,train"),
+        (["serve", "a.pt"], ["fastapi", "uvicorn", "pandas", "torch"], "formats,report,serve,train"),
+        (["export", "a.pt", "--to", "onnx"], ["onnx", "onnxscript", "torch", "fairseq"], "export,train"),
+        (["curve", "{here}"], ["matplotlib"], "report"),
+        (["inspect", "{here}/a.pt"], ["torch", "safetensors"], "train"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_all_that_is_missing_is_said_at_once(bare, tmp_path, arguments, packages, extras):
+    (tmp_path / "hydra_train.log").write_text(
+        '[2026-01-01 00:00:00,000][train_inner][INFO] - {"loss": "1", "num_updates": "1"}\n'
+    )
+    (tmp_path / "r.hea").write_text("r 12 500 5000\n")
+    (tmp_path / "a.pt").write_bytes(b"PK\x03\x04")
+    done = bare(*(argument.format(here=tmp_path) for argument in arguments))
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    found = re.fullmatch(r"error: (.*) (?:is|are) not installed: pip install 'fairseq-signals-ext\[(.*)\]'", line)
+    assert found is not None, line
+    assert set(packages) <= set(re.split(r", | and ", found[1])), line
+    assert found[2] == extras
