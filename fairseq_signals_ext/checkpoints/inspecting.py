@@ -1,6 +1,5 @@
 """What is in a checkpoint or an export, as plain values: nothing is built, and tensors stay in their file."""
 
-import math
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
@@ -10,6 +9,7 @@ from fairseq_signals_ext.checkpoints.ecg_fm_folder import checkpoint_of
 from fairseq_signals_ext.checkpoints.reading import Checkpoint, read_checkpoint
 from fairseq_signals_ext.conv_layers import ConvLayer, frames_of, parse_conv_layers, samples_per_frame
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.files import as_json
 
 Facts = Dict[str, Any]
 
@@ -62,7 +62,7 @@ def inspect_model(path: Path) -> Dict[str, Facts]:
     """
     path = checkpoint_of(path)
     facts = _of_export(path) if path.is_dir() else _of_checkpoint(read_checkpoint(path, to_build=False))
-    return {section: values for section, values in _plain(facts).items() if values}
+    return {section: values for section, values in as_json(facts).items() if values}
 
 
 def _of_checkpoint(checkpoint: Checkpoint) -> Dict[str, Facts]:
@@ -277,16 +277,3 @@ def _tensors(value: Any) -> Iterator[Any]:
     elif isinstance(value, (list, tuple)):
         for inner in value:
             yield from _tensors(inner)
-
-
-def _plain(value: Any) -> Any:
-    """The same as JSON has it; a number that is not finite is None, what JSON has no kind for is its text."""
-    if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
-    if hasattr(value, "tolist"):  # a tensor, or a number of numpy
-        return _plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, (bool, int, str)) else str(value)

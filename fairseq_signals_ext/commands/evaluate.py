@@ -23,15 +23,21 @@ to be chosen on what is evaluated, the results say so.
 import argparse
 import functools
 import logging
-import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from fairseq_signals_ext.commands import _run_arguments as run_arguments
 from fairseq_signals_ext.commands._entry import run_command
+from fairseq_signals_ext.commands._metric_arguments import (
+    FIXED,
+    ThresholdChoice,
+    add_metric_arguments,
+    evaluation_settings,
+    threshold_choice,
+)
 from fairseq_signals_ext.commands._parts import Job, add_parts, is_divided, run_job
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.files import check_folder_name, only_one, remove_unfinished
@@ -45,22 +51,6 @@ if TYPE_CHECKING:
     from fairseq_signals_ext.inference.model import LoadedModel
     from fairseq_signals_ext.inference.running import RunOptions
     from fairseq_signals_ext.inference.subsets import Subset
-
-_FIXED = "0.5"
-
-
-class _ThresholdChoice(NamedTuple):
-    """How thresholds come about.
-
-    Attributes:
-        rule: how they are chosen, or a number.
-        subset: on which they are chosen; None if the rule is a number.
-        asked: by the user.
-    """
-
-    rule: str
-    subset: Optional[str]
-    asked: bool
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,29 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     parser.add_argument("--cpu", action="store_true", help="as --device cpu")
     add_parts(parser.add_argument_group("parts of a run"))
-    _add_metric_arguments(parser.add_argument_group("metrics"))
-
-
-def _add_metric_arguments(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument(
-        "--aggregate",
-        choices=("mean", "max", "ecg-fm"),
-        help="segments to recordings; ecg-fm: max for some labels as in its tutorial, mean for others (default: the "
-        "checkpoint's task.aggregate)",
-    )
-    group.add_argument(
-        "--aggregate-label", metavar="LABEL=HOW", nargs="+", action="extend", help="mean or max for one label"
-    )
-    group.add_argument(
-        "--thresholds", metavar="RULE", help="0.5, f1, youden, sensitivity=0.9 or specificity=0.9 (default f1)"
-    )
-    group.add_argument("--thresholds-from", metavar="NAME", help="subset that they are chosen on (default valid)")
-    group.add_argument("--resamples", metavar="N", type=int, default=1000, help="of patients, bootstrap (default 1000)")
-    group.add_argument("--confidence", metavar="P", type=float, default=0.95, help="of the intervals (default 0.95)")
-    group.add_argument("--seed", metavar="N", type=int, default=1, help="of the bootstrap (default 1)")
-    group.add_argument(
-        "--cinc-weights", metavar="CSV", type=Path, help="weight matrix of the CinC 2021 Challenge, for its score"
-    )
+    add_metric_arguments(parser.add_argument_group("metrics"))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -153,7 +121,7 @@ class Evaluation(Job):
         self._names = _names(options, self._groups)
         self._sources = [str(path) for paths in self._groups for path in paths]
         self._folders = _folders(options.out, self._names, self._subsets)
-        self._settings, self._choice = _settings(options), _threshold_choice(options)
+        self._settings, self._choice = evaluation_settings(options), threshold_choice(options)
         self._label_file = None if options.label_file is None else str(options.label_file)
 
     @staticmethod
@@ -291,14 +259,14 @@ class _Model:
 
     def segments(self, subset: str) -> "Predictions":
         """Predictions of a subset's segments."""
-        from fairseq_signals_ext.evaluation.ensembling import mean_of
+        from fairseq_signals_ext.evaluation.predictions import mean_of
 
         return mean_of(self._of_each(subset))
 
     def recordings(self, subset: str, settings: "EvaluationSettings") -> "Predictions":
         """Predictions of a subset's recordings: the mean of those that each checkpoint's segments give."""
-        from fairseq_signals_ext.evaluation.ensembling import mean_of
         from fairseq_signals_ext.evaluation.evaluating import aggregate
+        from fairseq_signals_ext.evaluation.predictions import mean_of
 
         return mean_of([aggregate(segments, settings) for segments in self._of_each(subset)])
 
@@ -311,7 +279,7 @@ class _Model:
             self._predicted[subset] = [with_record_ids(one, self._data) for one in found]
         return self._predicted[subset]
 
-    def evaluate(self, subset: str, settings: "EvaluationSettings", choice: "_ThresholdChoice") -> "OneEvaluation":
+    def evaluate(self, subset: str, settings: "EvaluationSettings", choice: "ThresholdChoice") -> "OneEvaluation":
         """The evaluation of a subset."""
         from fairseq_signals_ext.evaluation.evaluating import evaluate
 
@@ -325,7 +293,7 @@ class _Model:
         return evaluate(segments, about, settings, thresholds, self.recordings(subset, settings))
 
     def _thresholds(
-        self, subset: str, settings: "EvaluationSettings", choice: "_ThresholdChoice"
+        self, subset: str, settings: "EvaluationSettings", choice: "ThresholdChoice"
     ) -> Optional["Thresholds"]:
         from fairseq_signals_ext.evaluation.evaluating import Thresholds
         from fairseq_signals_ext.evaluation.thresholds import choose_thresholds
@@ -337,7 +305,7 @@ class _Model:
             return None
         rule, source = choice.rule, choice.subset
         if source == subset and not choice.asked:  # by default, never on what is evaluated
-            rule, source = _FIXED, None
+            rule, source = FIXED, None
         values, one_class = choose_thresholds(self.recordings(source or subset, settings), rule)
         return Thresholds(values, rule, source, tuple(one_class))
 
@@ -375,65 +343,6 @@ def _folders(out: Path, names: Sequence[str], subsets: Sequence[str]) -> Dict[Tu
         for name in names
         for subset in subsets
     }
-
-
-def _settings(args: argparse.Namespace) -> "EvaluationSettings":
-    from fairseq_signals_ext.evaluation.evaluating import EvaluationSettings
-
-    for option, value, fits, wanted in (
-        ("resamples", args.resamples, args.resamples >= 1, "1 or more"),
-        ("confidence", args.confidence, 0 < args.confidence < 1, "a number between 0 and 1, such as 0.95"),
-        ("batch-size", args.batch_size, args.batch_size >= 1, "1 or more"),
-        ("num-workers", args.jobs, args.jobs >= 0, "0 or more"),
-    ):
-        if not fits:
-            raise UserError(f"--{option} {value}: give {wanted}")
-    return EvaluationSettings(
-        aggregation=args.aggregate,
-        label_aggregation=dict(map(_label_and_way, args.aggregate_label or ())),
-        resamples=args.resamples,
-        confidence=args.confidence,
-        seed=args.seed,
-        cinc_weights=args.cinc_weights,
-        label_codes=() if args.cinc_weights is None else _label_codes(args),
-        progress=sys.stderr.isatty(),
-    )
-
-
-def _label_codes(args: argparse.Namespace) -> Sequence[Sequence[str]]:
-    """Codes of the labels; a `UserError` if the Challenge score cannot be had, before the work."""
-    from fairseq_signals_ext.data.label_table import read_labels
-    from fairseq_signals_ext.evaluation.cinc2021 import load_weights, match_labels, normal_class
-
-    if args.label_file is None:
-        raise UserError("--cinc-weights: needs --label-file, whose label_def.csv has the codes of the labels")
-    labels, (classes, _) = read_labels(args.label_file), load_weights(args.cinc_weights)
-    members = match_labels(labels.names, labels.codes, classes)
-    normal_class([name for name, found in zip(classes, members) if found])
-    return labels.codes
-
-
-def _label_and_way(text: str) -> Tuple[str, str]:
-    label, _, way = text.rpartition("=")
-    if not label or way not in ("mean", "max"):
-        raise UserError(f"--aggregate-label {text}: give LABEL=mean or LABEL=max")
-    return label, way
-
-
-def _threshold_choice(args: argparse.Namespace) -> _ThresholdChoice:
-    from fairseq_signals_ext.evaluation.thresholds import parse_rule
-
-    rule, subset = args.thresholds, args.thresholds_from
-    if rule is not None and parse_rule(rule) is None:
-        if subset is not None:
-            raise UserError(f"--thresholds-from {subset}: the threshold {rule} is not chosen on data; leave one out")
-        return _ThresholdChoice(rule, None, asked=True)
-    if subset is None and not (any(args.data.glob("valid.tsv")) or any(args.data.glob("valid-*-of-*.tsv"))):
-        if rule is not None:
-            cure = "name a subset with --thresholds-from, or give a number"
-            raise UserError(f"--thresholds {rule}: {args.data} has no valid.tsv to choose them on; {cure}")
-        return _ThresholdChoice(_FIXED, None, asked=False)
-    return _ThresholdChoice(rule or "f1", subset or "valid", asked=rule is not None or subset is not None)
 
 
 def main(argv: Optional[List[str]] = None) -> int:

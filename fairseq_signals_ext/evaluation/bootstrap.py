@@ -29,10 +29,10 @@ from typing import TYPE_CHECKING, Callable, Dict, Iterator, Optional, Sequence, 
 import numpy as np
 
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.evaluation.decisions import called
 from fairseq_signals_ext.evaluation.metrics import threshold_metrics, thresholds_of
 from fairseq_signals_ext.evaluation.predictions import Predictions, matched
 from fairseq_signals_ext.evaluation.ranking import rank, weighted_auprc, weighted_auroc
+from fairseq_signals_ext.evaluation.thresholds import called
 
 if TYPE_CHECKING:
     import pandas as pd

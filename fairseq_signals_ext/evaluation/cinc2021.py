@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Iterable, List, NamedTuple, Optional, Sequence
 import numpy as np
 
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.evaluation.decisions import called
 from fairseq_signals_ext.evaluation.metrics import thresholds_of
 from fairseq_signals_ext.evaluation.predictions import Predictions
+from fairseq_signals_ext.evaluation.thresholds import called
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -31,7 +31,7 @@ class Thresholds:
     """Above which score each label is called positive.
 
     Attributes:
-        values: float64, L; NaN where labels exclude one another, see `decisions.called`.
+        values: float64, L; NaN where labels exclude one another, see `thresholds.called`.
         rule: how they were chosen, see `thresholds.choose_thresholds`.
         subset: on which they were chosen; None if the rule is a number.
         one_class: labels that have one class only there, and so the threshold 0.5.

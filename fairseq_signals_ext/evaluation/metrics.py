@@ -3,7 +3,7 @@
 Throughout, `scores` and `targets` are float64, N items x L labels; targets are 1, 0, or NaN where unknown, and unknown
 ones take no part. A metric that needs both classes (positives and negatives) is NaN for a label without: undefined, and
 left out of means, never counted as 0. An item is called positive if its score is not below the label's threshold, see
-`decisions.called`.
+`thresholds.called`.
 """
 
 from typing import TYPE_CHECKING, Any, Callable, Dict, Optional
@@ -12,9 +12,9 @@ import numpy as np
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.evaluation.calibration import brier, expected_calibration_error
-from fairseq_signals_ext.evaluation.decisions import called
 from fairseq_signals_ext.evaluation.predictions import Predictions
 from fairseq_signals_ext.evaluation.ranking import operating_points
+from fairseq_signals_ext.evaluation.thresholds import called
 
 if TYPE_CHECKING:
     import pandas as pd

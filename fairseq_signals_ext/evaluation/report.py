@@ -3,13 +3,10 @@
 import dataclasses
 import importlib.metadata
 import json
-import math
 import platform
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List
-
-import numpy as np
 
 import fairseq_signals_ext
 from fairseq_signals_ext.errors import UserError
@@ -17,7 +14,7 @@ from fairseq_signals_ext.evaluation.evaluating import WITH_INTERVAL, Evaluation
 from fairseq_signals_ext.evaluation.plots import draw_plots
 from fairseq_signals_ext.evaluation.predictions import Predictions
 from fairseq_signals_ext.evaluation.text import SIGNIFICANT, WIDTH, aligned, with_interval
-from fairseq_signals_ext.files import atomic_files
+from fairseq_signals_ext.files import as_json, atomic_files
 from fairseq_signals_ext.preparation.table import TABLE_NAME, read_table
 
 if TYPE_CHECKING:
@@ -67,7 +64,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
     * `segments.parquet`: a row a segment, if a recording has several.
     * pictures, see `draw_plots`.
     """
-    text = json.dumps(_strict(_facts(evaluation)), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(as_json(_facts(evaluation)), indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_files(folder, FILES) as new:
         evaluation.per_label.to_csv(new / "per_label.csv", index=False, lineterminator="\n")
         prediction_table(evaluation.recordings).to_parquet(new / "predictions.parquet", index=False)
@@ -133,17 +130,6 @@ def _versions() -> Dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
-
-
-def _strict(value: Any) -> Any:
-    """The same with None for what JSON has no number for."""
-    if isinstance(value, dict):
-        return {key: _strict(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_strict(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def as_text(evaluation: Evaluation) -> str:

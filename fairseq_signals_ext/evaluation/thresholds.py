@@ -1,4 +1,4 @@
-"""Above which score a label is called positive: chosen on one subset, used on another."""
+"""Above which score a label is called positive: chosen on one subset, used on another; and which labels are."""
 
 from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
@@ -103,3 +103,16 @@ def _fraction(text: str) -> Optional[float]:
     except ValueError:
         return None
     return value if 0 <= value <= 1 else None
+
+
+def called(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """Whether each score is called positive: bool, N x L.
+
+    Args:
+        scores: float64, N x L.
+        thresholds: float64, L: a score that is not below its own is positive; all NaN: the labels are classes that
+            exclude one another, and the most probable one is.
+    """
+    if np.isnan(thresholds).all():
+        return np.arange(scores.shape[1]) == scores.argmax(axis=1)[:, np.newaxis]
+    return scores >= thresholds

@@ -42,10 +42,14 @@ def chosen_label(model: LoadedModel, segments: SegmentedRecording) -> str:
     _check_has_labels(model)
     if model.description.kind == "regression":
         return model.label_names[0]
-    prediction = _predict(model, segments)
-    reached = prediction.scores >= 0.5 if prediction.positive is None else prediction.positive
+    return most_certain(_predict(model, segments))
+
+
+def most_certain(prediction: Prediction) -> str:
+    """The most probable label of those that reach their threshold, of all if none does."""
+    reached = 0 if prediction.positive is None else prediction.positive
     # no probability is above 1, so those that reach their threshold are ahead
-    return model.label_names[int((prediction.scores + 2 * reached).argmax())]
+    return prediction.label_names[int((prediction.scores + 2 * reached).argmax())]
 
 
 def _check_has_labels(model: LoadedModel) -> None:

@@ -15,7 +15,7 @@ from fairseq_signals_ext.checkpoints.description import ModelDescription, Prepro
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.evaluation.activations import PROBABILITIES
 from fairseq_signals_ext.evaluation.aggregation import ECG_FM_AGGREGATION, ways_of
-from fairseq_signals_ext.evaluation.decisions import called
+from fairseq_signals_ext.evaluation.thresholds import called
 from fairseq_signals_ext.inference.backends import Outputs
 from fairseq_signals_ext.inference.hub import PREFIX
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording

@@ -23,6 +23,7 @@ import numpy as np
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.files import atomic, check_free, remove_unfinished
+from fairseq_signals_ext.preparation.table_parts import arrow_type
 from fairseq_signals_ext.text_tables import as_cell
 
 UNFINISHED = ".unfinished"
@@ -327,8 +328,7 @@ def write_parquet(path: Path, columns: Columns, rows: Iterator[Mapping[str, Any]
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    types = {"list<string>": pa.list_(pa.string())}
-    schema = pa.schema([(name, types.get(kind) or pa.type_for_alias(kind)) for name, kind in columns.items()])
+    schema = pa.schema([(name, arrow_type(kind)) for name, kind in columns.items()])
     number = 0
     with atomic(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for chunk in _chunks(rows):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Tuple, 
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.explaining.saliency import ATTENTION, MapOptions, Saliency, explain_segments, way_to_look
+from fairseq_signals_ext.explaining.scores import most_certain
 from fairseq_signals_ext.inference.ensemble import Ensemble
 from fairseq_signals_ext.inference.model import LoadedModel, Prediction
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
@@ -170,16 +171,9 @@ def _saliency(
         return None
     label = options.label
     if label is None and prediction is not None and not options.map_options.is_attention:
-        label = _most_certain(prediction, model.description.kind == "regression")
+        is_regression = model.description.kind == "regression"
+        label = prediction.label_names[0] if is_regression else most_certain(prediction)
     return explain_segments(model, segments, label, options.map_options)
-
-
-def _most_certain(prediction: Prediction, is_regression: bool) -> str:
-    if is_regression:
-        return prediction.label_names[0]
-    reached = 0 if prediction.positive is None else prediction.positive
-    # no probability is above 1, so those that reach their threshold are ahead
-    return prediction.label_names[int((prediction.scores + 2 * reached).argmax())]
 
 
 def _neighbours(

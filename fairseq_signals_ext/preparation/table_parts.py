@@ -60,7 +60,7 @@ def write_part(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    fields = [pa.field(name, _type(kind)) for name, kind in PART_COLUMNS.items()]
+    fields = [pa.field(name, arrow_type(kind)) for name, kind in PART_COLUMNS.items()]
     further = sorted({name for row in rows for name in row} - set(PART_COLUMNS))
     numbers = {name for name in further if all(_is_number(row.get(name)) for row in rows)}
     fields += [pa.field(name, pa.float64() if name in numbers else pa.string()) for name in further]
@@ -73,7 +73,8 @@ def write_part(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         pq.write_table(pa.Table.from_pylist(content, pa.schema(fields)), temporary)
 
 
-def _type(kind: str) -> "pa.DataType":
+def arrow_type(kind: str) -> "pa.DataType":
+    """The type of a column, by its name, such as "float64" or "list<string>"."""
     import pyarrow as pa
 
     special = {"list<string>": pa.list_(pa.string()), "timestamp[us]": pa.timestamp("us")}
@@ -196,7 +197,7 @@ def _joined(parts: Sequence["pa.Table"]) -> "pa.Table":
     """The parts one after the other; a further column that is text in one of them is text in all."""
     import pyarrow as pa
 
-    types: Dict[str, Any] = {name: _type(kind) for name, kind in PART_COLUMNS.items()}  # older parts have fewer
+    types: Dict[str, Any] = {name: arrow_type(kind) for name, kind in PART_COLUMNS.items()}  # older parts have fewer
     for part in parts:
         for one in part.schema:
             types[one.name] = one.type if types.get(one.name, one.type) == one.type else pa.string()
