@@ -2,13 +2,13 @@
 
 import math
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Mapping, Optional
 
 from fairseq_signals_ext.checkpoints.describing import describe
 from fairseq_signals_ext.checkpoints.description import ModelDescription, read_description, read_training
 from fairseq_signals_ext.checkpoints.ecg_fm_folder import checkpoint_of
 from fairseq_signals_ext.checkpoints.reading import Checkpoint, read_checkpoint
-from fairseq_signals_ext.conv_layers import ConvLayer, frames_of, parse_conv_layers, samples_per_frame
+from fairseq_signals_ext.conv_layers import frames_of, parse_conv_layers, receptive_field, samples_per_frame
 from fairseq_signals_ext.errors import UserError
 
 Facts = Dict[str, Any]
@@ -21,7 +21,7 @@ _PARTS = {
     "transformer": ("encoder.",),
     "quantizer": ("quantizer.", "input_quantizer.", "project_q.", "project_inp."),
     "mask": ("mask_emb",),
-    "pretraining heads": ("final_proj.", "target_glu.", "reconstruction_head."),
+    "pretraining heads": ("final_proj.", "target_glu.", "reconstruction_head.", "heads."),
     "head": ("proj.", "pooling."),
 }
 # sizes by their names in a model's config
@@ -117,7 +117,7 @@ def _frames(conv_layers: Optional[str], rate: Optional[float], samples: Optional
     if conv_layers is None:
         return {}
     layers = parse_conv_layers(conv_layers)
-    hop, field = samples_per_frame(layers), _receptive_field(layers)
+    hop, field = samples_per_frame(layers), receptive_field(layers)
     return {
         "samples_per_frame": hop,
         "receptive_field_samples": field,
@@ -125,11 +125,6 @@ def _frames(conv_layers: Optional[str], rate: Optional[float], samples: Optional
         "frames_per_second": rate / hop if rate else None,
         "frames_per_segment": frames_of(samples, layers) if samples else None,
     }
-
-
-def _receptive_field(layers: Sequence[ConvLayer]) -> int:
-    """Samples that one frame sees."""
-    return 1 + sum((kernel - 1) * samples_per_frame(layers[:number]) for number, (_, kernel, _) in enumerate(layers))
 
 
 def _parameters(parameters: Mapping[str, Any]) -> Facts:

@@ -18,6 +18,7 @@ from fairseq_signals_ext.checkpoints.plain_configs import check_links, check_pla
 from fairseq_signals_ext.checkpoints.sizes import check_limits, check_model, check_task, check_updates
 from fairseq_signals_ext.checkpoints.tensors import check_tensors
 from fairseq_signals_ext.errors import UserError, first_line
+from fairseq_signals_ext.extensions import import_installed
 
 # options of a model's config that decide which parameters its encoder has, and what it computes
 ARCHITECTURE = (
@@ -98,6 +99,7 @@ def read_checkpoint(path: Path, cure: str = "give another file", to_build: bool 
             (these are not made), of fairseq's audio wav2vec 2.0, with values or sizes that no model has, or `to_build`
             and it names something else than ours.
     """
+    import_installed()
     state = read_safely(path, cure)
     problem = _what_is_wrong(state)
     if problem:

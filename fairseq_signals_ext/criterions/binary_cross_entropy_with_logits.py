@@ -6,15 +6,14 @@ from typing import Any, Dict, List, Optional
 import numpy as np
 import torch
 import torch.nn.functional as F
-from fairseq.criterions import register_criterion
 from fairseq.dataclass import ChoiceEnum
 from fairseq.logging import metrics
 from torch import Tensor
 
-from fairseq_signals_ext.criterions.better import Better
 from fairseq_signals_ext.criterions.classification import ClassificationConfig, ClassificationCriterion, vector
 from fairseq_signals_ext.criterions.label_criterion import LabelCriterion, total
 from fairseq_signals_ext.criterions.losses import asymmetric_loss, focal_loss
+from fairseq_signals_ext.criterions.objective import Better, register_objective
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.evaluation.aggregation import to_recordings
 from fairseq_signals_ext.evaluation.cinc2021 import check_scored, score_predictions
@@ -47,7 +46,7 @@ class BinaryCrossEntropyWithLogitsConfig(ClassificationConfig):
     weights_file: Optional[str] = field(default=None, metadata={"help": "the Challenge's weights.csv"})
 
 
-@register_criterion("binary_cross_entropy_with_logits", dataclass=BinaryCrossEntropyWithLogitsConfig)
+@register_objective("binary_cross_entropy_with_logits", dataclass=BinaryCrossEntropyWithLogitsConfig)
 class BinaryCrossEntropyWithLogitsCriterion(ClassificationCriterion):
     """Logged: of segments `loss` (bits a known label), `accuracy`, `exact_match`, `f1` (labels pooled, at `threshold`);
     of validation sets also those of `ClassificationCriterion`, and `cinc_score`.

@@ -7,11 +7,11 @@ from fairseq.criterions import FairseqCriterion
 from fairseq.logging import metrics
 from torch import Tensor
 
-from fairseq_signals_ext.criterions.better import Better
+from fairseq_signals_ext.criterions.objective import Better, Objective
 from fairseq_signals_ext.evaluation.predictions import Predictions
 
 
-class LabelCriterion(FairseqCriterion):
+class LabelCriterion(Objective, FairseqCriterion):
     """Sum of the losses of all known labels; fairseq divides by their number.
 
     A subclass gives `kind`, `losses`, `scores`, `metric_names` and `validation_metrics`.

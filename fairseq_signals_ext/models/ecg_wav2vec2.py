@@ -25,11 +25,11 @@ from fairseq_signals_ext.models.contrast import (
     similarities_by_place,
     targets_at,
 )
+from fairseq_signals_ext.models.encoder import Encoder
 from fairseq_signals_ext.models.pooling import mean_over_frames
 from fairseq_signals_ext.models.positional_convolution import FftConv1d
 from fairseq_signals_ext.models.quantizer import Fp32Quantizer, MatrixQuantizer
 from fairseq_signals_ext.models.self_attention import FusedSelfAttention
-from fairseq_signals_ext.models.strict_loading import LoadsStrictly
 
 # options for negatives that are no masked frames of the same segment, or are changed after they were drawn
 _NOT_OF_THE_SEGMENT = ("cross_sample_negatives", "negatives_from_everywhere")
@@ -108,7 +108,7 @@ class EcgFeatureExtractor(ConvFeatureExtractionModel):
 
 
 @register_model("ecg_wav2vec2", dataclass=EcgWav2Vec2Config)
-class EcgWav2Vec2Model(LoadsStrictly, Wav2Vec2Model):
+class EcgWav2Vec2Model(Encoder, Wav2Vec2Model):
     """wav2vec 2.0 for ECGs of `in_d` leads.
 
     Shapes: B segments, L leads, S samples, T frames, E = `encoder_embed_dim`, F features of the last convolution,

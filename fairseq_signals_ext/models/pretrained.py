@@ -10,9 +10,10 @@ from fairseq_signals_ext.checkpoints.parameter_names import difference_of_parame
 from fairseq_signals_ext.checkpoints.reading import ARCHITECTURE, Checkpoint
 from fairseq_signals_ext.conv_layers import parse_conv_layers
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.models.encoder import HEADS
 
 # parts of a pretraining model that an encoder does without
-_NOT_ENCODER = ("quantizer.", "project_q.", "final_proj.", "target_glu.", "reconstruction_head.")
+_NOT_ENCODER = ("quantizer.", "project_q.", "final_proj.", "target_glu.", "reconstruction_head.", HEADS)
 # options of `ARCHITECTURE` that matter only where the input is quantized
 _OF_QUANTIZER = ("latent_vars", "latent_groups", "latent_dim", "quantizer_depth", "quantizer_factor")
 _CLASSIFIER = "encoder.encoder."

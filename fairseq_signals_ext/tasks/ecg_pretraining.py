@@ -11,18 +11,18 @@ from typing import Any, Dict, List, Optional, Tuple
 import fairseq
 import numpy as np
 import torch
-import torch.distributed as dist
 from fairseq.data import data_utils
 from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import FairseqTask, register_task
 from omegaconf import II, MISSING, OmegaConf
 
 import fairseq_signals_ext
+import fairseq_signals_ext.criterions.wav2vec2_with_cmsc  # noqa: F401
 
 # importing registers them: fairseq's user-dir mechanism imports tasks and models by itself, criterions not
 import fairseq_signals_ext.optimizers.fused_adam  # noqa: F401
 from fairseq_signals_ext.checkpoints.allowed import check_names
-from fairseq_signals_ext.criterions.wav2vec2_with_cmsc import Wav2Vec2WithCmscCriterion
+from fairseq_signals_ext.criterions.objective import Objective, pairs_needed
 from fairseq_signals_ext.data.augmentations import AugmentationSettings
 from fairseq_signals_ext.data.collating import first_segments
 from fairseq_signals_ext.data.ecg_dataset import EcgDataset
@@ -47,6 +47,7 @@ from fairseq_signals_ext.tasks._run_state import Run
 from fairseq_signals_ext.tasks._saving import mend_saving_of_checkpoints
 from fairseq_signals_ext.tasks._sharding import is_sharded
 from fairseq_signals_ext.tasks._starting import RESETS, StartingPoint, check_fits, starting_point
+from fairseq_signals_ext.training_curve import log_page
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,8 @@ class EcgPretrainingConfig(FairseqDataclass):
         default=None,
         metadata={
             "help": "none: single segments; fixed: segments 0-1, 2-3, ... of a recording; "
-            "random: two adjacent windows, drawn anew each epoch; default: fixed with a CMSC criterion, else none"
+            "random: two adjacent windows, drawn anew each epoch; all: all segments of a recording; "
+            "default: what the criterion needs"
         },
     )
     criterion_name: str = II("criterion._name")
@@ -173,7 +175,7 @@ class EcgPretrainingTask(FairseqTask):
 
     def _settings(self) -> SegmentSettings:
         cfg = self.cfg
-        pairs = cfg.pairs or ("fixed" if "cmsc" in str(cfg.criterion_name) else "none")
+        pairs = cfg.pairs or pairs_needed(str(cfg.criterion_name))
         saved = self.state.state_dict.get("sample_rate") if self._is_loaded else None
         return SegmentSettings(
             sample_rate=cfg.sample_rate or saved,
@@ -213,9 +215,7 @@ class EcgPretrainingTask(FairseqTask):
         if not from_checkpoint:
             resolve_paths(self.cfg, cfg)
             self.run.begin(all_options(self.cfg), starting_point(self.cfg))
-        model = self._make_model(cfg, from_checkpoint)
-        self.run.is_built()
-        return model
+        return self._make_model(cfg, from_checkpoint)
 
     def _make_model(self, cfg: Any, from_checkpoint: bool) -> Any:
         if not (from_checkpoint or Path(self.cfg.data).is_dir()):
@@ -240,12 +240,10 @@ class EcgPretrainingTask(FairseqTask):
     def _start_from(self, start: StartingPoint, model: Any) -> None:
         """See that the model can load what fairseq's trainer will give it."""
         check_fits(start.checkpoint, model)
-        if start.goes_on and not self.cfg.reset_optimizer:
-            check_optimizer_state(start.checkpoint, model, RESETS)
 
     @exits_on_user_error
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
-        """The criterion; one that reconstructs gives the model the layer that this needs."""
+        """The criterion, which is given what it declares to need; see `criterions.objective`."""
         if self._is_loaded:
             _check_name("criterion", cfg)
         with in_one_line("the checkpoint's criterion") if self._is_loaded else contextlib.nullcontext():
@@ -254,16 +252,30 @@ class EcgPretrainingTask(FairseqTask):
         options = self.run.options
         if options is not None and not options.dataset.disable_validation:
             choose_direction(options, criterion, self._model)
-        if getattr(criterion, "reconstruction_weight", 0) > 0:
-            if is_sharded(self._model):
-                raise UserError("criterion.reconstruction_weight > 0 is not possible with ddp_backend=fully_sharded")
-            self.keep_original = True
-            self._model.add_reconstruction_head()
+        if isinstance(criterion, Objective):
+            self._meet_needs(criterion)
+        start = self.run.start
+        if start is not None and start.goes_on and not self.cfg.reset_optimizer:
+            check_optimizer_state(start.checkpoint, self._model, RESETS)
+        self.run.is_built()
         return criterion
 
     def _check_criterion(self, criterion: Any) -> None:
-        if isinstance(criterion, Wav2Vec2WithCmscCriterion) and self._settings().pairs == "none":
-            raise UserError("wav2vec2_with_cmsc needs pairs of segments: set task.pairs to fixed or random")
+        name, pairs = self.cfg.criterion_name, self._settings().pairs
+        if getattr(criterion, "needs_pairs", False) and pairs not in ("fixed", "random"):
+            raise UserError(f"{name} needs pairs of segments: set task.pairs to fixed or random")
+        if getattr(criterion, "needs_recordings", False) and pairs != "all":
+            raise UserError(f"{name} needs all segments of a recording: set task.pairs=all")
+
+    def _meet_needs(self, objective: Objective) -> None:
+        """Give the objective what it needs of batches and of the model, and say what can be drawn of it."""
+        if objective.needs_head and is_sharded(self._model):
+            name = self.cfg.criterion_name
+            raise UserError(f"{name} adds a layer to the model, not possible with ddp_backend=fully_sharded")
+        self.keep_original = objective.needs_signal
+        objective.add_head(self._model)
+        if self.run.options is not None:
+            log_page(objective.curve)
 
     @exits_on_user_error
     def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, **kwargs: Any) -> None:
@@ -312,8 +324,9 @@ class EcgPretrainingTask(FairseqTask):
         """As fairseq's, but with windows the batches stay in the dataset's order, which is random already."""
         if "fork" in multiprocessing.get_all_start_methods() and dataset.dataset.training:
             dataset.dataset.share_batches(kwargs.get("num_workers", 0))
-        if dataset.dataset.training and kwargs.get("max_sentences") == 1:
-            exits_on_user_error(self._check_pairs)()
+        items = kwargs.get("max_sentences")
+        if dataset.dataset.training and items and isinstance(self._criterion, Objective):
+            exits_on_user_error(self._criterion.check_items)(items)
         iterator = super().get_batch_iterator(dataset, *args, **kwargs)
         if self.cfg.shuffle_window_gb is not None:
             iterator.disable_shuffling = True
@@ -322,17 +335,6 @@ class EcgPretrainingTask(FairseqTask):
         if dataset.dataset.training and run.options is not None and run.start is not None and run.start.goes_on:
             keep_position(iterator, dataset.dataset, run.start, run.options)
         return iterator
-
-    def _check_pairs(self) -> None:
-        """See that batches of one pair, if it is one, are not all that CMSC has."""
-        criterion = self._criterion
-        if not isinstance(criterion, Wav2Vec2WithCmscCriterion) or not criterion.cmsc_weight:
-            return
-        if not (criterion.cmsc_gather and dist.is_initialized() and dist.get_world_size() > 1):
-            raise UserError(
-                "dataset.batch_size=1: CMSC compares the pairs of a batch with one another; use 2 or more, or on "
-                "several GPUs criterion.cmsc_gather=true"
-            )
 
     def _inputs_of(self, dataset: EcgDataset) -> Dict[str, Any]:
         """What is trained on, and with which versions: plain values, kept in checkpoints as the task's state."""
