@@ -192,7 +192,7 @@ class _Explainer:
 
     def __init__(self, model: "LoadedModel", options: "MapOptions", args: argparse.Namespace):
         self._model, self._options, self._args = model, options, args
-        self._score = "value" if model.description.kind == "regression" else "probability"
+        self._score = model.description.of_kind.shown_as
 
     @property
     def columns(self) -> Dict[str, str]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from fairseq_signals_ext.criterions.label_criterion import LabelCriterion, total
 from fairseq_signals_ext.criterions.objective import Better, register_objective
 from fairseq_signals_ext.evaluation.aggregation import to_recordings
+from fairseq_signals_ext.evaluation.kinds import REGRESSION as REGRESSION_KIND
 from fairseq_signals_ext.evaluation.metrics import macro
 from fairseq_signals_ext.evaluation.predictions import Predictions
 from fairseq_signals_ext.evaluation.regression import label_metrics
@@ -38,7 +39,7 @@ class RegressionCriterion(LabelCriterion):
     means over labels.
     """
 
-    kind = "regression"
+    kind = REGRESSION_KIND.name
     curve = REGRESSION
 
     def __init__(self, cfg: RegressionConfig, task: Any):

@@ -44,7 +44,7 @@ class EcgNetwork(nn.Module):
         self.encoder = body.encoder
         if self.has_output:
             self.pooling, self.proj = model.pooling, model.proj
-        self.is_scaled = description.kind == "regression"
+        self.is_scaled = description.of_kind.is_scaled
         if self.is_scaled:
             self.register_buffer("target_mean", torch.tensor(description.target_mean))
             self.register_buffer("target_std", torch.tensor(description.target_std))

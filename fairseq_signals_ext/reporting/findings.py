@@ -58,7 +58,7 @@ class Findings:
     @property
     def is_regression(self) -> bool:
         """Whether scores are values, not probabilities."""
-        return self.models[0].description.kind == "regression"
+        return not self.models[0].description.of_kind.has_classes
 
 
 def check_options(model: AnyModel, options: ReportOptions) -> None:
@@ -120,7 +120,7 @@ def _saliency(
         return None
     label = options.label
     if label is None and prediction is not None and not options.map_options.is_attention:
-        label = _most_certain(prediction, model.description.kind == "regression")
+        label = _most_certain(prediction, not model.description.of_kind.has_classes)
     return explain_segments(model, segments, label, options.map_options)
 
 

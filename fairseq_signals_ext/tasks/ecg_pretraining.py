@@ -6,7 +6,7 @@ import math
 import multiprocessing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple, Type, TypeVar
 
 import fairseq
 import numpy as np
@@ -21,7 +21,8 @@ import fairseq_signals_ext.criterions.wav2vec2_with_cmsc  # noqa: F401
 
 # importing registers them: fairseq's user-dir mechanism imports tasks and models by itself, criterions not
 import fairseq_signals_ext.optimizers.fused_adam  # noqa: F401
-from fairseq_signals_ext.checkpoints.allowed import check_names
+from fairseq_signals_ext.checkpoints.allowed import allow, check_names
+from fairseq_signals_ext.checkpoints.describing import KINDS_BY_TASK
 from fairseq_signals_ext.criterions.objective import Objective, pairs_needed
 from fairseq_signals_ext.data.augmentations import AugmentationSettings
 from fairseq_signals_ext.data.collating import first_segments
@@ -31,6 +32,7 @@ from fairseq_signals_ext.data.segments import SegmentSettings
 from fairseq_signals_ext.data.stores import Store, open_store
 from fairseq_signals_ext.data.time_masks import MaskSettings
 from fairseq_signals_ext.errors import UserError, exits_on_user_error
+from fairseq_signals_ext.evaluation.kinds import PRETRAINING
 from fairseq_signals_ext.leads import LEADS, parse_leads
 from fairseq_signals_ext.models.compiling import compile_parts, without_compiling
 from fairseq_signals_ext.tasks._averaging import check_average
@@ -50,6 +52,8 @@ from fairseq_signals_ext.tasks._starting import RESETS, StartingPoint, check_fit
 from fairseq_signals_ext.training_curve import log_page
 
 logger = logging.getLogger(__name__)
+
+_Task = TypeVar("_Task", bound=Type[Any])
 
 mend_loading_of_checkpoints()
 mend_saving_of_checkpoints()
@@ -148,11 +152,29 @@ class EcgPretrainingConfig(FairseqDataclass):
     )
 
 
-@register_task("ecg_pretraining", dataclass=EcgPretrainingConfig)
+def register_ecg_task(name: str, dataclass: Type[FairseqDataclass]) -> Callable[[_Task], _Task]:
+    """fairseq's `register_task` for tasks on ECGs, and leave for checkpoints to name the task.
+
+    Args:
+        name: for `task._name`.
+        dataclass: of its options.
+    """
+
+    def register(task: _Task) -> _Task:
+        register_task(name, dataclass=dataclass)(task)
+        allow("task", name)
+        KINDS_BY_TASK[name] = task.kind
+        return task
+
+    return register
+
+
+@register_ecg_task("ecg_pretraining", dataclass=EcgPretrainingConfig)
 class EcgPretrainingTask(FairseqTask):
     """Pretraining on segments, or on CMSC's pairs of adjacent segments."""
 
     cfg: EcgPretrainingConfig
+    kind = PRETRAINING.name
 
     def __init__(self, cfg: EcgPretrainingConfig, **kwargs: Any):
         super().__init__(cfg, **kwargs)
