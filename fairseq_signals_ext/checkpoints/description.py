@@ -12,8 +12,8 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Type
 
+from fairseq_signals_ext.checkpoints.architecture import geometry_of
 from fairseq_signals_ext.checkpoints.plain_configs import check_plain
-from fairseq_signals_ext.conv_layers import frames_of, parse_conv_layers
 from fairseq_signals_ext.errors import UserError, first_line
 from fairseq_signals_ext.evaluation.kinds import KINDS, Kind, kind_of
 from fairseq_signals_ext.leads import LEADS
@@ -172,14 +172,12 @@ class ModelDescription:
 
     def _check_frames(self) -> None:
         """See that a segment gives frames, and not so many that nothing could hold their attention."""
-        if self.architecture.get("conv_feature_layers") is None:
+        geometry = geometry_of(self.architecture)
+        if geometry is None:
             return
-        layers = parse_conv_layers(self.architecture["conv_feature_layers"])
-        frames = frames_of(self.preprocessing.segment_samples, layers)
+        frames = geometry.frames(self.preprocessing.segment_samples)
         if not 0 < frames <= _MOST_FRAMES:
-            told = (
-                f"segment_samples {self.preprocessing.segment_samples}: {max(0, frames):,} frames by the convolutions"
-            )
+            told = f"segment_samples {self.preprocessing.segment_samples}: {max(0, frames):,} frames by the encoder"
             raise UserError(f"{told}; use a length of 1 to {_MOST_FRAMES:,} frames")
 
     def _check_names(self) -> None:

@@ -47,7 +47,7 @@ def outputs_of_model(model: Any, description: ModelDescription) -> Outputs:
     for source, padding in probes(description):
         with torch.no_grad():
             if description.output_name is None:
-                result = model.extract_features(source, padding)
+                result = model.encode(source, padding)
                 outputs = [mean_over_frames(result["x"], result["padding_mask"])]
             else:
                 result = model(source, padding)

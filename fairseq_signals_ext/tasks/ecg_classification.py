@@ -149,8 +149,6 @@ class EcgClassificationTask(EcgPretrainingTask):
         if pretrained is not None:
             self._seen = Seen.by(pretrained)
             model.load_pretrained(pretrained)
-        if not model.cfg.apply_mask:
-            self.masks = None
         return model
 
     def _complete(self, cfg: Any) -> Optional[Checkpoint]:

@@ -22,6 +22,7 @@ import fairseq_signals_ext.criterions.wav2vec2_with_cmsc  # noqa: F401
 # importing registers them: fairseq's user-dir mechanism imports tasks and models by itself, criterions not
 import fairseq_signals_ext.optimizers.fused_adam  # noqa: F401
 from fairseq_signals_ext.checkpoints.allowed import allow, check_names
+from fairseq_signals_ext.checkpoints.architecture import encoder_config
 from fairseq_signals_ext.checkpoints.describing import KINDS_BY_TASK
 from fairseq_signals_ext.criterions.objective import Objective, pairs_needed
 from fairseq_signals_ext.data.augmentations import AugmentationSettings
@@ -247,15 +248,16 @@ class EcgPretrainingTask(FairseqTask):
         check_average(self.run.options, self.run.start)
         model = super().build_model(cfg, from_checkpoint)
         leads = 12 if self.cfg.enable_padding_leads else len(self._settings().leads)
-        if getattr(model.cfg, "in_d", leads) != leads:
+        taken = encoder_config(model.cfg).get("in_d", leads)
+        if taken != leads:
             raise UserError(
-                f"model.in_d={model.cfg.in_d}, but the task gives {leads} leads; set model.in_d={leads}, "
+                f"model.in_d={taken}, but the task gives {leads} leads; set model.in_d={leads}, "
                 f"or task.leads_to_load and task.enable_padding_leads to match"
             )
         if self.run.start is not None:
             self._seen = Seen.by(self.run.start.checkpoint)
             self._start_from(self.run.start, model)
-        self.masks = MaskSettings.from_model_config(model.cfg)
+        self.masks = model.mask_settings()
         self._model = model
         return model
 
