@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fairseq_signals_ext.checkpoints.reading import Checkpoint, read_checkpoint
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config, EcgWav2Vec2Model
-from fairseq_signals_ext.models.encoder import build_encoder
+from fairseq_signals_ext.models.encoder import LoadsStrictly, build_encoder
 from fairseq_signals_ext.models.pooling import AttentionPooling, MeanPooling
 from fairseq_signals_ext.models.pretrained import (
     encoder_in,
@@ -24,7 +24,6 @@ from fairseq_signals_ext.models.pretrained import (
     parameters_of_encoder,
     take_architecture,
 )
-from fairseq_signals_ext.models.strict_loading import LoadsStrictly
 
 logger = logging.getLogger(__name__)
 

@@ -27,10 +27,8 @@ from fairseq_signals_ext.models.contrast import (
     targets_at,
 )
 from fairseq_signals_ext.models.encoder import Encoder, register_encoder
+from fairseq_signals_ext.models.faster_parts import FftConv1d, Fp32Quantizer, FusedSelfAttention, MatrixQuantizer
 from fairseq_signals_ext.models.pooling import mean_over_frames
-from fairseq_signals_ext.models.positional_convolution import FftConv1d
-from fairseq_signals_ext.models.quantizer import Fp32Quantizer, MatrixQuantizer
-from fairseq_signals_ext.models.self_attention import FusedSelfAttention
 from fairseq_signals_ext.models.wav2vec2_in_use import Wav2Vec2InUse
 
 # options for negatives that are no masked frames of the same segment, or are changed after they were drawn

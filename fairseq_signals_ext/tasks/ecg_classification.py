@@ -29,6 +29,7 @@ from fairseq_signals_ext.data.label_table import (
 )
 from fairseq_signals_ext.data.labelled_dataset import LabelledEcgDataset
 from fairseq_signals_ext.data.segments import SEGMENT_CHOICES, SegmentSettings
+from fairseq_signals_ext.data.shared_batches import exit_if_error
 from fairseq_signals_ext.data.stores import ShardStore, Store
 from fairseq_signals_ext.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.evaluation.aggregation import AGGREGATIONS, to_recordings
@@ -37,14 +38,14 @@ from fairseq_signals_ext.evaluation.predictions import Predictions
 from fairseq_signals_ext.evaluation.thresholds import choose_thresholds
 from fairseq_signals_ext.models.ecg_classifier import resolve_config, take_over_architecture
 from fairseq_signals_ext.tasks._best_metric import check_defined
-from fairseq_signals_ext.tasks._errors_as_samples import exit_if_error
+from fairseq_signals_ext.tasks._config import EcgPretrainingConfig
 from fairseq_signals_ext.tasks._freezing import check_can_freeze, expect_missing_gradients, step_without
 from fairseq_signals_ext.tasks._label_names import check_labels, labels_by_name
 from fairseq_signals_ext.tasks._mismatch import Seen
 from fairseq_signals_ext.tasks._options import all_options
 from fairseq_signals_ext.tasks._predictions import PredictionCollector
 from fairseq_signals_ext.tasks._starting import StartingPoint
-from fairseq_signals_ext.tasks.ecg_pretraining import EcgPretrainingConfig, EcgPretrainingTask, register_ecg_task
+from fairseq_signals_ext.tasks.ecg_pretraining import EcgPretrainingTask, register_ecg_task
 
 logger = logging.getLogger(__name__)
 

@@ -4,52 +4,44 @@ import contextlib
 import logging
 import math
 import multiprocessing
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple, Type, TypeVar
+from typing import Any, Callable, Dict, Optional, Type, TypeVar
 
-import fairseq
 import numpy as np
-import torch
 from fairseq.data import data_utils
 from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import FairseqTask, register_task
-from omegaconf import II, MISSING, OmegaConf
-
-import fairseq_signals_ext
-import fairseq_signals_ext.criterions.wav2vec2_with_cmsc  # noqa: F401
+from omegaconf import OmegaConf
 
 # importing registers them: fairseq's user-dir mechanism imports tasks and models by itself, criterions not
+import fairseq_signals_ext.criterions.wav2vec2_with_cmsc
 import fairseq_signals_ext.optimizers.fused_adam  # noqa: F401
 from fairseq_signals_ext.checkpoints.allowed import allow, check_names
 from fairseq_signals_ext.checkpoints.architecture import encoder_config
 from fairseq_signals_ext.checkpoints.describing import KINDS_BY_TASK
 from fairseq_signals_ext.criterions.objective import Objective, pairs_needed
-from fairseq_signals_ext.data.augmentations import AugmentationSettings
 from fairseq_signals_ext.data.collating import first_segments
 from fairseq_signals_ext.data.ecg_dataset import EcgDataset
 from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
 from fairseq_signals_ext.data.segments import SegmentSettings
+from fairseq_signals_ext.data.shared_batches import ErrorsAsSamples, exit_if_error
 from fairseq_signals_ext.data.stores import Store, open_store
 from fairseq_signals_ext.data.time_masks import MaskSettings
 from fairseq_signals_ext.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.evaluation.kinds import PRETRAINING
-from fairseq_signals_ext.leads import LEADS, parse_leads
 from fairseq_signals_ext.models.compiling import compile_parts, without_compiling
-from fairseq_signals_ext.tasks._averaging import check_average
 from fairseq_signals_ext.tasks._best_metric import choose_direction
+from fairseq_signals_ext.tasks._config import EcgPretrainingConfig, segment_settings
 from fairseq_signals_ext.tasks._ensembles import mend_loading_of_ensembles
-from fairseq_signals_ext.tasks._errors_as_samples import ErrorsAsSamples, exit_if_error
 from fairseq_signals_ext.tasks._freezing import check_optimizer_state
-from fairseq_signals_ext.tasks._gradients import send_gradients_in_bf16
 from fairseq_signals_ext.tasks._loading import in_one_line, mend_loading_of_checkpoints
-from fairseq_signals_ext.tasks._mismatch import Seen, check_same_inputs
+from fairseq_signals_ext.tasks._mismatch import Seen, check_same_inputs, inputs_of
 from fairseq_signals_ext.tasks._options import all_options, resolve_paths
+from fairseq_signals_ext.tasks._parallel import is_sharded, send_gradients_in_bf16
 from fairseq_signals_ext.tasks._position import keep_position
 from fairseq_signals_ext.tasks._run_state import Run
 from fairseq_signals_ext.tasks._saving import mend_saving_of_checkpoints
-from fairseq_signals_ext.tasks._sharding import is_sharded
-from fairseq_signals_ext.tasks._starting import RESETS, StartingPoint, check_fits, starting_point
+from fairseq_signals_ext.tasks._starting import RESETS, StartingPoint, check_average, check_fits, starting_point
 from fairseq_signals_ext.training_curve import log_page
 
 logger = logging.getLogger(__name__)
@@ -59,98 +51,6 @@ _Task = TypeVar("_Task", bound=Type[Any])
 mend_loading_of_checkpoints()
 mend_saving_of_checkpoints()
 mend_loading_of_ensembles()
-
-
-@dataclass
-class EcgPretrainingConfig(FairseqDataclass):
-    """Options of the task."""
-
-    data: str = field(default=MISSING, metadata={"help": "folder with the manifests, SPLIT.tsv"})
-    leads_to_load: Any = field(
-        default=None, metadata={"help": "leads to load, such as 'I,II,V1' or [0, 1, 6]; default all twelve"}
-    )
-    sample_rate: Optional[float] = field(
-        default=None, metadata={"help": "sample rate in Hz that recordings must have; default: that of the first"}
-    )
-    segment_seconds: float = field(default=5.0, metadata={"help": "length of a segment in s"})
-    pairs: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "none: single segments; fixed: segments 0-1, 2-3, ... of a recording; "
-            "random: two adjacent windows, drawn anew each epoch; all: all segments of a recording; "
-            "default: what the criterion needs"
-        },
-    )
-    criterion_name: str = II("criterion._name")
-    normalize: bool = field(
-        default=False,
-        metadata={"help": "normalise each segment as a whole, instead of each lead over its recording"},
-    )
-    enable_padding: bool = field(
-        default=False, metadata={"help": "keep recordings shorter than a segment, padded with zeros"}
-    )
-    enable_padding_leads: bool = field(
-        default=False, metadata={"help": "give the model all 12 leads, zeros for those not loaded or absent"}
-    )
-    max_sample_size: Optional[int] = field(default=None, metadata={"help": "use no more samples of a segment"})
-    min_sample_size: Optional[int] = field(default=None, metadata={"help": "leave out recordings with fewer samples"})
-    checksum: str = field(
-        default="once",
-        metadata={"help": "compare checksums of a recording and of its shard's index when read: once, always or never"},
-    )
-    allow_mismatch: bool = field(
-        default=False,
-        metadata={
-            "help": "train on data of another sample rate, order of leads or standardisation than the pretrained "
-            "model's, whose features then mean something else"
-        },
-    )
-    rebuild_batches: bool = field(default=True, metadata={"help": "compose the batches anew in each epoch"})
-    bf16_gradients: bool = field(
-        default=False,
-        metadata={"help": "send gradients between GPUs in bf16, half the bytes of fp32; with ddp_backend=pytorch_ddp"},
-    )
-    shuffle_window_gb: Optional[float] = field(
-        default=None,
-        metadata={
-            "help": "for data larger than memory: shuffle so many GB of the shards together, one such window after the "
-            "other, each a random choice of blocks of all shards, read ahead in large pieces; at most half of the "
-            "memory that is free for the page cache; default: shuffle all items together"
-        },
-    )
-    seed: int = II("common.seed")
-    save_dir: str = II("checkpoint.save_dir")
-    restore_file: str = II("checkpoint.restore_file")
-    finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
-    continue_once: Optional[str] = II("checkpoint.continue_once")
-    reset_optimizer: bool = II("checkpoint.reset_optimizer")
-    train_subset: str = II("dataset.train_subset")
-
-    perturbation_mode: Optional[List[str]] = field(
-        default=None,
-        metadata={
-            "help": "augmentations in order: random_leads_masking, powerline_noise, emg_noise, baseline_shift, "
-            "baseline_wander"
-        },
-    )
-    p: List[float] = field(
-        default_factory=lambda: [1.0], metadata={"help": "probability of each augmentation, or one for all"}
-    )
-    max_amplitude: float = field(default=0.1, metadata={"help": "largest amplitude of noise, shift and wander"})
-    min_amplitude: float = field(default=0.0, metadata={"help": "smallest amplitude of noise, shift and wander"})
-    dependency: bool = field(
-        default=True, metadata={"help": "let noise of III, aVR, aVL and aVF follow from that of I and II"}
-    )
-    shift_ratio: float = field(default=0.2, metadata={"help": "baseline_shift: shifted part of a segment"})
-    num_segment: int = field(default=1, metadata={"help": "baseline_shift: number of shifted stretches"})
-    max_freq: float = field(default=0.2, metadata={"help": "baseline_wander: highest frequency in Hz"})
-    min_freq: float = field(default=0.01, metadata={"help": "baseline_wander: lowest frequency in Hz"})
-    k: int = field(default=3, metadata={"help": "baseline_wander: number of cosines"})
-    mask_leads_selection: str = field(default="random", metadata={"help": "random_leads_masking: random, conditional"})
-    mask_leads_prob: float = field(default=0.5, metadata={"help": "random: probability that a lead is masked"})
-    mask_leads_condition: Tuple[int, int] = field(
-        default=(4, 5), metadata={"help": "conditional: how many limb and chest leads are masked"}
-    )
 
 
 def register_ecg_task(name: str, dataclass: Type[FairseqDataclass]) -> Callable[[_Task], _Task]:
@@ -197,35 +97,8 @@ class EcgPretrainingTask(FairseqTask):
         return cls(cfg, **kwargs)
 
     def _settings(self) -> SegmentSettings:
-        cfg = self.cfg
-        pairs = cfg.pairs or pairs_needed(str(cfg.criterion_name))
         saved = self.state.state_dict.get("sample_rate") if self._is_loaded else None
-        return SegmentSettings(
-            sample_rate=cfg.sample_rate or saved,
-            segment_seconds=cfg.segment_seconds,
-            max_sample_size=cfg.max_sample_size,
-            min_sample_size=cfg.min_sample_size,
-            leads=tuple(parse_leads(cfg.leads_to_load)),
-            pad=cfg.enable_padding,
-            pad_leads=cfg.enable_padding_leads,
-            normalize=cfg.normalize,
-            pairs=pairs,
-            augmentations=AugmentationSettings(
-                perturbation_mode=tuple(cfg.perturbation_mode or ()),
-                p=tuple(cfg.p),
-                max_amplitude=cfg.max_amplitude,
-                min_amplitude=cfg.min_amplitude,
-                dependency=cfg.dependency,
-                shift_ratio=cfg.shift_ratio,
-                num_segment=cfg.num_segment,
-                max_freq=cfg.max_freq,
-                min_freq=cfg.min_freq,
-                k=cfg.k,
-                mask_leads_selection=cfg.mask_leads_selection,
-                mask_leads_prob=cfg.mask_leads_prob,
-                mask_leads_condition=(*cfg.mask_leads_condition,),
-            ),
-        )
+        return segment_settings(self.cfg, self.cfg.pairs or pairs_needed(str(self.cfg.criterion_name)), saved)
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """The model; its masking options are what the task's collater will follow."""
@@ -316,7 +189,7 @@ class EcgPretrainingTask(FairseqTask):
         if not self._is_loaded:
             self._compare(dataset, paths[0])
         if training:
-            self.state.merge_state_dict(self._inputs_of(dataset))
+            self.state.merge_state_dict(inputs_of(dataset))
             self._shuffle_in_windows(dataset)
         elif self._chooses_best(split):
             self._look_at_validation(dataset, paths[0])
@@ -324,7 +197,7 @@ class EcgPretrainingTask(FairseqTask):
 
     def _compare(self, dataset: EcgDataset, path: Path) -> None:
         """Compare a data set with what the model has learned from, or with the one that was compared with that."""
-        here = Seen.of(path, self._inputs_of(dataset))
+        here = Seen.of(path, inputs_of(dataset))
         check_same_inputs(self._seen, here, self.cfg.allow_mismatch)
         self._seen = here  # so that a difference is told once
 
@@ -359,21 +232,6 @@ class EcgPretrainingTask(FairseqTask):
         if dataset.dataset.training and run.options is not None and run.start is not None and run.start.goes_on:
             keep_position(iterator, dataset.dataset, run.start, run.options)
         return iterator
-
-    def _inputs_of(self, dataset: EcgDataset) -> Dict[str, Any]:
-        """What is trained on, and with which versions: plain values, kept in checkpoints as the task's state."""
-        settings = dataset.settings
-        return {
-            "sample_rate": float(dataset.sample_rate),
-            "leads": [LEADS[lead] for lead in settings.leads_of_model],
-            "loaded_leads": [LEADS[lead] for lead in settings.leads],
-            "segment_samples": int(dataset.segment_samples),
-            "stride_samples": int(round(settings.segment_seconds * dataset.sample_rate)),
-            "standardization": "segment" if settings.normalize else "lead",
-            "package_version": fairseq_signals_ext.__version__,
-            "torch_version": str(torch.__version__),
-            "fairseq_version": str(getattr(fairseq, "__version__", "")),
-        }
 
     def _dataset(self, store: Store, path: Path, training: bool) -> EcgDataset:
         return EcgDataset(
