@@ -30,7 +30,7 @@ class Objective:
     Attributes:
         needs_pairs: an item of a batch is two adjacent segments of a recording: `task.pairs` is "fixed" unless it is
             given, and "none" is refused.
-        needs_recordings: an item is all segments of a recording, in order: `task.pairs` is "all".
+        needs_recordings: an item is all segments of a recording, in order: `task.pairs` is "recording".
         curve: what the command `curve` draws of a training: parts of the loss, and what is reached.
     """
 
@@ -82,5 +82,5 @@ def pairs_needed(name: str) -> str:
     """What `task.pairs` is for a registered criterion, unless it is given."""
     criterion = REGISTRIES["criterion"]["registry"].get(name)
     if getattr(criterion, "needs_recordings", False):
-        return "all"
+        return "recording"
     return "fixed" if getattr(criterion, "needs_pairs", False) else "none"

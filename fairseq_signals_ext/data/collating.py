@@ -99,7 +99,7 @@ class Collater:
 
     def _numbers(self, ids: Any, segment: Any) -> Any:
         """A number of its own for each segment of the data set, which decides its randomness."""
-        return ids * (_MOST_SEGMENTS if self.settings.pairs == "all" else 2) + segment
+        return ids * (_MOST_SEGMENTS if self.settings.pairs == "recording" else 2) + segment
 
     def _patient(self, item: Item) -> int:
         return item.signal.patient if self.settings.pairs == "none" else item.signal.pair

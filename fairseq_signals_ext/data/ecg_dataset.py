@@ -74,8 +74,10 @@ class EcgDataset(FairseqDataset):
         check_sample_rate(first, self.sample_rate)
         whole = int(round(settings.segment_seconds * self.sample_rate))
         self.segment_samples = min(whole, settings.max_sample_size or whole)
-        self._takes_all = settings.pairs == "all"
-        self.segments = {"none": 1, "all": max(1, int(store.samples.max()) // whole)}.get(settings.pairs, 2)
+        self._takes_all = settings.pairs == "recording"
+        self.segments = 1 if settings.pairs == "none" else 2
+        if self._takes_all:
+            self.segments = max(1, int(store.samples.max()) // whole)
         self._stride = whole
         self._draws_segment = training and settings.pairs == "none" and settings.segment == "random"
         self._recording, self._start = self._cut()

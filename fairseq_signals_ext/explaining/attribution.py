@@ -37,7 +37,7 @@ def gradient_map(model: LoadedModel, label: str, method: str, steps: int) -> Cal
     from captum.attr import Saliency as Gradient
 
     network, position = model.network, label_position(model, label)
-    if network.input_quantizer is not None:
+    if not network.is_smooth:
         cure = "use the method attention or occlusion"
         raise UserError(f"{model.source}: its input is quantized, which has no gradient; {cure}")
 

@@ -63,6 +63,11 @@ class EcgNetwork(nn.Module):
         return int(self.encoder.layers)
 
     @property
+    def is_smooth(self) -> bool:
+        """Whether gradients explain what it says."""
+        return bool(self.encoder.is_smooth)
+
+    @property
     def geometry(self) -> Geometry:
         """How frames lie over samples."""
         return self.encoder.geometry

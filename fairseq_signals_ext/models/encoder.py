@@ -101,6 +101,11 @@ class Encoder(LoadsStrictly):
         raise UserError("layers of this kind give no attention weights; use another way to explain")
 
     @property
+    def is_smooth(self) -> bool:
+        """Whether frames follow the input with gradients that explain them; not through a choice of codewords."""
+        return True
+
+    @property
     def geometry(self) -> Geometry:
         """How frames lie over samples."""
         found = self.architecture.geometry(dict(self.cfg))
@@ -123,7 +128,7 @@ class Encoder(LoadsStrictly):
         return {"x": x, "padding_mask": None if padding_mask is None else padding}
 
     def for_use(self) -> nn.Module:
-        """A module with `frames`, `attention`, `layers` and `geometry` as here, with nothing of training around it."""
+        """A module with `frames`, `attention`, `layers`, `is_smooth`, `geometry` as here, without what trains it."""
         module: Any = self
         return module
 

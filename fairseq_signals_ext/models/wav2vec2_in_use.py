@@ -34,6 +34,11 @@ class Wav2Vec2InUse(nn.Module):
         self.encoder = model.encoder
 
     @property
+    def is_smooth(self) -> bool:
+        """Whether the input is not quantized."""
+        return self.input_quantizer is None
+
+    @property
     def layers(self) -> int:
         """Number of transformer layers."""
         return len(self.encoder.layers)

@@ -27,7 +27,7 @@ class EcgPretrainingConfig(FairseqDataclass):
         default=None,
         metadata={
             "help": "none: single segments; fixed: segments 0-1, 2-3, ... of a recording; "
-            "random: two adjacent windows, drawn anew each epoch; all: all segments of a recording; "
+            "random: two adjacent windows, drawn anew each epoch; recording: all segments of one; "
             "default: what the criterion needs"
         },
     )

@@ -161,8 +161,8 @@ class EcgPretrainingTask(FairseqTask):
         name, pairs = self.cfg.criterion_name, self._settings().pairs
         if getattr(criterion, "needs_pairs", False) and pairs not in ("fixed", "random"):
             raise UserError(f"{name} needs pairs of segments: set task.pairs to fixed or random")
-        if getattr(criterion, "needs_recordings", False) and pairs != "all":
-            raise UserError(f"{name} needs all segments of a recording: set task.pairs=all")
+        if getattr(criterion, "needs_recordings", False) and pairs != "recording":
+            raise UserError(f"{name} needs all segments of a recording: set task.pairs=recording")
 
     def _meet_needs(self, objective: Objective) -> None:
         """Give the objective what it needs of batches and of the model, and say what can be drawn of it."""
