@@ -26,7 +26,7 @@ def configs_dir(kind: str = "") -> str:
 
 
 def register() -> None:
-    """Make fairseq know the plugin's models, criterions and tasks.
+    """Make fairseq know the plugin's models, criterions and tasks, and those of installed extensions.
 
     Needed, once, before fairseq is used from Python; on the command line fairseq's user-dir does the same. Calling it
     again, before or after the user-dir, is harmless.
@@ -34,12 +34,14 @@ def register() -> None:
     Raises:
         UserError: fairseq is not installed, or there is none for this Python.
     """
+    from fairseq_signals_ext.extensions import import_installed
     from fairseq_signals_ext.requirements import require_fairseq
 
     require_fairseq()
     modules = ("models.ecg_wav2vec2", "models.ecg_classifier")
     for module in (*modules, "tasks.ecg_pretraining", "tasks.ecg_classification", "tasks.ecg_regression"):
         importlib.import_module(f"{__name__}.{module}")
+    import_installed()
 
 
 def load(

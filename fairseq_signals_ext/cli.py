@@ -9,6 +9,8 @@ from typing import List, NamedTuple, Optional, Tuple
 import fairseq_signals_ext
 from fairseq_signals_ext.commands._entry import run_command
 from fairseq_signals_ext.errors import exits_on_user_error
+from fairseq_signals_ext.extensions import import_user_dir
+from fairseq_signals_ext.requirements import quiet_fairseq
 
 _EXAMPLES = """examples:
   fairseq-hydra-train --config-dir $(fairseq-signals-ext configs pretraining) --config-name tiny \\
@@ -75,6 +77,7 @@ def _parser(chosen: Optional[str]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=fairseq_signals_ext.__version__)
+    parser.add_argument("--user-dir", metavar="DIR", help="also use what a folder of yours registers, as of fairseq")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
     subparsers.add_parser("user-dir", help="print the plugin's folder, for fairseq's common.user_dir or --user-dir")
     configs = subparsers.add_parser("configs", help="print the folder of the configs, for hydra's --config-dir")
@@ -96,10 +99,23 @@ def _parser(chosen: Optional[str]) -> argparse.ArgumentParser:
     return parser
 
 
+def _with_user_dir(arguments: List[str]) -> List[str]:
+    """Import the folder in `--user-dir`, wherever it stands, before any command is looked at; gives the others."""
+    if not any(argument.partition("=")[0] == "--user-dir" for argument in arguments):
+        return arguments
+    parser = argparse.ArgumentParser(prog="fairseq-signals-ext", add_help=False, allow_abbrev=False)
+    parser.add_argument("--user-dir")
+    found, others = parser.parse_known_args(arguments)
+    with quiet_fairseq():
+        import_user_dir(found.user_dir)
+    return others
+
+
 @exits_on_user_error
 def main(arguments: Optional[List[str]] = None) -> int:
     """Run the command; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = _with_user_dir(arguments)
     chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
     parser = _parser(chosen)
     options = parser.parse_args([f" {one}" if _BEFORE.fullmatch(one) else one for one in arguments])

@@ -1,6 +1,10 @@
-"""The stack of convolutions before the transformer: its text form, and how samples become frames."""
+"""The stack of convolutions before the transformer: its text form, and how samples become frames.
+
+`Geometry` says the same of any encoder.
+"""
 
 import ast
+from dataclasses import dataclass
 from typing import Any, List, Sequence, Tuple
 
 from fairseq_signals_ext.errors import UserError
@@ -75,3 +79,28 @@ def receptive_field(layers: Sequence[ConvLayer]) -> int:
         field += (kernel - 1) * hop
         hop *= stride
     return field
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How frames lie over samples: frame t is made of `field` samples from `t * hop - before` on.
+
+    Attributes:
+        hop: samples from the start of one frame to the start of the next.
+        field: samples that a frame is made of.
+        before, after: zeros that the encoder adds to a segment, in samples.
+    """
+
+    hop: int
+    field: int
+    before: int = 0
+    after: int = 0
+
+    @classmethod
+    def of_convolutions(cls, layers: Sequence[ConvLayer]) -> "Geometry":
+        """That of a stack of convolutions without padding."""
+        return cls(samples_per_frame(layers), receptive_field(layers))
+
+    def frames(self, samples: Any) -> Any:
+        """Number of frames that `samples` samples give; an int, or an integer array or tensor, for the same."""
+        return (samples + self.before + self.after - self.field) // self.hop + 1

@@ -1,10 +1,11 @@
 """The course of a training, read from fairseq's log and drawn."""
 
 import json
+import logging
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.files import atomic
@@ -12,20 +13,88 @@ from fairseq_signals_ext.files import atomic
 # fairseq's lines with numbers: while training, at the end of an epoch, and of validation
 _LINE = re.compile(r"\[(train_inner|train|valid[^\[\]]*)\]\[INFO\] - (\{.*\})\s*$")
 
-_PARTS = {
-    "loss_0": "contrastive (InfoNCE)",
-    "loss_1": "codebook diversity",
-    "loss_2": "feature penalty",
-    "loss_3": "CMSC",
-}
+_PAGE = re.compile(r"\[curve\]\[INFO\] - (\{.*\})\s*$")
+_MOST_CURVES = 20
+_logger = logging.getLogger("curve")
+
+
+@dataclass(frozen=True)
+class CurvePage:
+    """What is drawn of a training: the loss with its parts above, and below what it is for.
+
+    Attributes:
+        title: of the picture.
+        loss: its name and unit.
+        parts: names of the logged parts of the loss, each with what it is in words.
+        results: names of what else is logged, each with what it is in words.
+        result: name and unit of these.
+        scale: that they are multiplied by.
+        top: of their axis; None: as high as they are.
+        is_log: the loss is drawn on a logarithmic scale.
+    """
+
+    title: str
+    loss: str
+    parts: Mapping[str, str]
+    results: Mapping[str, str]
+    result: str
+    scale: float = 1.0
+    top: Optional[float] = None
+    is_log: bool = False
+
+
+PRETRAINING = CurvePage(
+    title="Pretraining",
+    loss="loss (bits a masked frame)",
+    parts={
+        "loss_0": "contrastive (InfoNCE)",
+        "loss_1": "codebook diversity",
+        "loss_2": "feature penalty",
+        "loss_3": "CMSC",
+    },
+    results={"accuracy": "masked frame", "cmsc_accuracy": "CMSC retrieval"},
+    result="accuracy (%)",
+    scale=100.0,
+    is_log=True,
+)
+REGRESSION = CurvePage(
+    title="Regression",
+    loss="loss (of standardised labels)",
+    parts={},
+    results={"mae": "mean absolute error", "rmse": "root mean squared error"},
+    result="error (unit of the label)",
+)
+CLASSIFICATION = CurvePage(
+    title="Fine-tuning",
+    loss="loss (bits a label)",
+    parts={},
+    results={"auroc": "AUROC", "auprc": "AUPRC", "f1": "F1"},
+    result="macro average (F1: pooled)",
+    top=1.02,
+)
+# of logs from before trainings named their page: what is logged of the first, while training, and of the others
+_OLDER = (("loss_0", PRETRAINING), ("mae", REGRESSION))
+
+
+def log_page(page: CurvePage) -> None:
+    """Leave in a training's log what is to be drawn of it."""
+    _logger.info(json.dumps(asdict(page)))
 
 
 @dataclass
 class Curves:
-    """Values by update: `train` and `valid` map a quantity's name to {update: value}."""
+    """Values by update: `train` and `valid` map a quantity's name to {update: value}; `named` is what the log names."""
 
     train: Dict[str, Dict[int, float]] = field(default_factory=dict)
     valid: Dict[str, Dict[int, float]] = field(default_factory=dict)
+    named: Optional[CurvePage] = None
+
+    @property
+    def page(self) -> CurvePage:
+        """What to draw: what the training named, else what its numbers are of."""
+        if self.named is not None:
+            return self.named
+        return next((page for key, page in _OLDER if key in self.train or key in self.valid), CLASSIFICATION)
 
 
 def read_log(log: Path) -> Curves:
@@ -44,10 +113,25 @@ def read_log(log: Path) -> Curves:
         match = _LINE.search(line)
         if match:
             _add(curves, match.group(1), json.loads(match.group(2)))
+        elif "[curve]" in line:
+            curves.named = _page_in(line) or curves.named
     if not curves.train:
         cure = "train with common.log_format=json and a common.log_interval below the number of updates"
         raise UserError(f"{path}: no numbers of a training in this log; {cure}")
     return curves
+
+
+def _page_in(line: str) -> Optional[CurvePage]:
+    """What a line of the log names; None if it is another line."""
+    found = _PAGE.search(line)
+    try:
+        page = CurvePage(**json.loads(found.group(1))) if found else None
+    except (ValueError, TypeError):
+        return None
+    if page is None or not all(isinstance(names, dict) for names in (page.parts, page.results)):
+        return None
+    shown = [dict(list(names.items())[:_MOST_CURVES]) for names in (page.parts, page.results)]
+    return replace(page, parts=shown[0], results=shown[1])
 
 
 def _add(curves: Curves, kind: str, entry: Dict[str, Any]) -> None:
@@ -73,19 +157,13 @@ def draw_curve(curves: Curves, out: Path) -> None:
 
     figure = Figure(figsize=(9, 6.75), layout="constrained")
     losses, results = figure.subplots(2, 1, sharex=True)
-    _draw(losses, curves, [("loss", "total"), *((key, name) for key, name in _PARTS.items())], scale=1.0)
-    if "loss_0" in curves.train:
-        losses.set(ylabel="loss (bits a masked frame)", yscale="log", title="Pretraining (dashed: validation)")
-        _draw(results, curves, [("accuracy", "masked frame"), ("cmsc_accuracy", "CMSC retrieval")], scale=100.0)
-        results.set(ylabel="accuracy (%)", ylim=(0, None))
-    elif "mae" in curves.valid:
-        losses.set(ylabel="loss (of standardised labels)", title="Regression (dashed: validation)")
-        _draw(results, curves, [("mae", "mean absolute error"), ("rmse", "root mean squared error")], scale=1.0)
-        results.set(ylabel="error (unit of the label)", ylim=(0, None))
-    else:
-        losses.set(ylabel="loss (bits a label)", title="Fine-tuning (dashed: validation)")
-        _draw(results, curves, [("auroc", "AUROC"), ("auprc", "AUPRC"), ("f1", "F1")], scale=1.0)
-        results.set(ylabel="macro average (F1: pooled)", ylim=(0, 1.02))
+    page = curves.page
+    _draw(losses, curves, [("loss", "total"), *page.parts.items()], scale=1.0)
+    losses.set(ylabel=page.loss, title=f"{page.title} (dashed: validation)")
+    if page.is_log:
+        losses.set_yscale("log")
+    _draw(results, curves, list(page.results.items()), scale=page.scale)
+    results.set(ylabel=page.result, ylim=(0, page.top))
     results.set_xlabel("update")
     for axes in (losses, results):
         axes.grid(True, color="0.9")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from fairseq_signals_ext.checkpoints.allowed import EVALUATED, LONGEST_EXPRESSION, NAMES, PLAIN_LINK, check_names
+from fairseq_signals_ext.checkpoints.architecture import WAV2VEC2
 from fairseq_signals_ext.checkpoints.config_differences import (
     LOST_REASONS,
     NEUTRAL,
@@ -20,7 +21,7 @@ from fairseq_signals_ext.checkpoints.config_differences import (
 from fairseq_signals_ext.checkpoints.config_files import Sections
 from fairseq_signals_ext.checkpoints.config_schema import Schema
 from fairseq_signals_ext.checkpoints.plain_configs import check_links, check_plain, resolve_links
-from fairseq_signals_ext.checkpoints.reading import ARCHITECTURE, with_own_architecture
+from fairseq_signals_ext.checkpoints.reading import with_own_architecture
 from fairseq_signals_ext.conv_layers import parse_conv_layers
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.requirements import quiet_fairseq
@@ -178,7 +179,7 @@ def _take_architecture(options: Dict[str, Any], model: Mapping[str, Any]) -> Lis
     """Set, in place, the architecture of the pretrained model that a classifier was built from, kept as `args`."""
     own = with_own_architecture(model)
     changes = []
-    for option in ARCHITECTURE:
+    for option in WAV2VEC2.options:
         if own.get(option) != model.get(option):
             key, reason = f"model.{option}", f"-> {_short(own[option])}, as in model.args"
             options[key] = own[option]

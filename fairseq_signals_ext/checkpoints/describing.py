@@ -10,6 +10,7 @@ from fairseq_signals_ext.checkpoints.reading import Checkpoint
 from fairseq_signals_ext.data.label_table import DEFINITION_FILE, read_label_definition
 from fairseq_signals_ext.errors import UserError, first_line
 from fairseq_signals_ext.evaluation.aggregation import ECG_FM_AGGREGATION, ways_of
+from fairseq_signals_ext.evaluation.kinds import CLASSIFICATION, PRETRAINING, REGRESSION, kind_of
 from fairseq_signals_ext.leads import LEADS, parse_leads
 
 logger = logging.getLogger(__name__)
@@ -20,11 +21,11 @@ ECG_FM_SAMPLE_RATE = 500.0
 _PUBLISHED_CLASSIFIER = "mimic_iv_ecg_finetuned.pt"
 # what ECG-FM's framework can do to inputs and this package does not
 _UNKNOWN_INPUTS = ("filter", "mean_path", "std_path")
-# what the models of each of our tasks are
-KINDS_BY_TASK = {
-    "ecg_pretraining": "pretraining",
-    "ecg_classification": "classification",
-    "ecg_regression": "regression",
+# what the models of each task are; those of other people are added as they are registered
+KINDS_BY_TASK: Dict[str, str] = {
+    "ecg_pretraining": PRETRAINING.name,
+    "ecg_classification": CLASSIFICATION.name,
+    "ecg_regression": REGRESSION.name,
 }
 
 
@@ -67,8 +68,8 @@ def _described(checkpoint: Checkpoint, kind: str, labels: Optional[str]) -> Mode
         inputs = preprocessing_of(checkpoint)
     except UserError as error:
         raise UserError(f"{checkpoint.path}: {error}") from None
-    names, known = ((), True) if kind == "pretraining" else _label_names(checkpoint, labels)
-    chosen = kind == "classification"
+    names, known = ((), True) if not kind_of(kind).has_labels else _label_names(checkpoint, labels)
+    chosen = kind_of(kind).has_classes
     return ModelDescription(
         kind=kind,
         architecture=_without_places(checkpoint.model_config),

@@ -12,12 +12,12 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Type
 
+from fairseq_signals_ext.checkpoints.architecture import geometry_of
 from fairseq_signals_ext.checkpoints.plain_configs import check_plain
-from fairseq_signals_ext.conv_layers import frames_of, parse_conv_layers
 from fairseq_signals_ext.errors import UserError, first_line
+from fairseq_signals_ext.evaluation.kinds import KINDS, Kind, kind_of
 from fairseq_signals_ext.leads import LEADS
 
-KINDS = ("classification", "regression", "pretraining")
 STANDARDIZATIONS = ("lead", "segment")
 AGGREGATION_WAYS = ("mean", "max")
 ACTIVATIONS = ("sigmoid", "softmax")
@@ -88,7 +88,7 @@ class ModelDescription:
     """A model as its user sees it.
 
     Attributes:
-        kind: "classification", "regression", or "pretraining" (no labels, embeddings only).
+        kind: name of what its outputs are, see `evaluation.kinds`; "pretraining": embeddings only.
         architecture: the model's config, plain values.
         preprocessing: how a recording becomes its input.
         label_names: of its outputs.
@@ -117,9 +117,14 @@ class ModelDescription:
     provenance: Dict[str, Any] = field(default_factory=dict)
 
     @property
+    def of_kind(self) -> Kind:
+        """What its outputs are."""
+        return kind_of(self.kind)
+
+    @property
     def output_name(self) -> Optional[str]:
         """Name of an export's output: "logits", or "values" of a regression, in its unit; None without labels."""
-        return {"classification": "logits", "regression": "values"}.get(self.kind)
+        return self.of_kind.output_name
 
     @property
     def output_names(self) -> List[str]:
@@ -129,7 +134,7 @@ class ModelDescription:
     @property
     def is_exclusive(self) -> bool:
         """Whether a recording has exactly one of the labels."""
-        return self.kind == "classification" and self.activation == "softmax"
+        return self.of_kind.has_classes and self.activation == "softmax"
 
     def check(self) -> None:
         """See that it is consistent.
@@ -140,7 +145,7 @@ class ModelDescription:
         """
         if self.kind not in KINDS:
             raise UserError(f"kind {self.kind!r}: use one of {', '.join(KINDS)}")
-        if self.kind != "classification" and self.thresholds is not None:
+        if not self.of_kind.has_classes and self.thresholds is not None:
             raise UserError(f"thresholds: a model of kind {self.kind!r} has none; use null")
         if self.activation not in ACTIVATIONS:
             raise UserError(f"activation {self.activation!r}: use one of {', '.join(ACTIVATIONS)}")
@@ -154,7 +159,7 @@ class ModelDescription:
         lists: Dict[str, Any] = {"aggregation": self.aggregation}
         if self.thresholds is not None:
             lists["thresholds"] = _checked_each("thresholds", self.thresholds, Real, "use a list of numbers, or null")
-        if self.kind == "regression":
+        if self.of_kind.is_scaled:
             for name in ("target_mean", "target_std"):
                 lists[name] = _checked_each(name, getattr(self, name), Real, "use a list of numbers")
         ways = f"use a list of {' or '.join(AGGREGATION_WAYS)}"
@@ -167,14 +172,12 @@ class ModelDescription:
 
     def _check_frames(self) -> None:
         """See that a segment gives frames, and not so many that nothing could hold their attention."""
-        if self.architecture.get("conv_feature_layers") is None:
+        geometry = geometry_of(self.architecture)
+        if geometry is None:
             return
-        layers = parse_conv_layers(self.architecture["conv_feature_layers"])
-        frames = frames_of(self.preprocessing.segment_samples, layers)
+        frames = geometry.frames(self.preprocessing.segment_samples)
         if not 0 < frames <= _MOST_FRAMES:
-            told = (
-                f"segment_samples {self.preprocessing.segment_samples}: {max(0, frames):,} frames by the convolutions"
-            )
+            told = f"segment_samples {self.preprocessing.segment_samples}: {max(0, frames):,} frames by the encoder"
             raise UserError(f"{told}; use a length of 1 to {_MOST_FRAMES:,} frames")
 
     def _check_names(self) -> None:

@@ -56,6 +56,8 @@ _CRITERIONS = {
     "wav2vec2_with_cmsc": "cmsc_weights eps infonce log_keys loss_weights temp",
     "binary_cross_entropy_with_logits": "pos_weight report_auc threshold weight",
 }
+# options of its criterions that are called otherwise here
+_FLAGS = {"wav2vec2_with_cmsc": {"all_gather": "cmsc_gather"}}
 _CRITERION_CLASSES = {
     "wav2vec2_with_cmsc": "Wav2Vec2WithCMSCCriterion",
     "binary_cross_entropy_with_logits": "BinaryCrossEntropyWithLogitsCriterion",
@@ -145,8 +147,8 @@ def _config(checkpoint: Checkpoint, inputs: Preprocessing) -> Dict[str, Any]:
     if model["_name"] == "ecg_transformer_classifier":
         # else the framework looks for the pretrained file; a fine-tuned model of its own has no vector for masks
         config["model"].update(model_path=None, no_pretrained_weights=True, apply_mask=False)
-    if criterion == "wav2vec2_with_cmsc":
-        config["criterion"]["all_gather"] = bool(ours["criterion"].get("cmsc_gather"))
+    for theirs, own in _FLAGS.get(criterion, {}).items():
+        config["criterion"][theirs] = bool(ours["criterion"].get(own))
     leads = config["task"].get("leads_to_load")
     config["task"].update(
         leads_to_load=None if leads is None else str(parse_leads(leads)),

@@ -1,43 +1,23 @@
 """What is in a checkpoint or an export, as plain values: nothing is built, and tensors stay in their file."""
 
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Mapping, Optional
 
+from fairseq_signals_ext.checkpoints.architecture import ENCODER, architecture_of, encoder_config, geometry_of
 from fairseq_signals_ext.checkpoints.describing import describe
 from fairseq_signals_ext.checkpoints.description import ModelDescription, read_description, read_training
 from fairseq_signals_ext.checkpoints.ecg_fm_folder import checkpoint_of
 from fairseq_signals_ext.checkpoints.reading import Checkpoint, read_checkpoint
-from fairseq_signals_ext.conv_layers import ConvLayer, frames_of, parse_conv_layers, samples_per_frame
+from fairseq_signals_ext.conv_layers import Geometry
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.files import as_json
 
 Facts = Dict[str, Any]
 
-# parts of a model, by how the names of their parameters start; the first that fits counts
-_PARTS = {
-    "convolutions": ("feature_extractor.",),
-    "projection": ("post_extract_proj.", "layer_norm."),
-    "positional convolution": ("encoder.pos_conv.", "conv_pos."),
-    "transformer": ("encoder.",),
-    "quantizer": ("quantizer.", "input_quantizer.", "project_q.", "project_inp."),
-    "mask": ("mask_emb",),
-    "pretraining heads": ("final_proj.", "target_glu.", "reconstruction_head."),
-    "head": ("proj.", "pooling."),
-}
-# sizes by their names in a model's config
-_SIZES = {
-    "leads": "in_d",
-    "convolutions": "conv_feature_layers",
-    "layers": "encoder_layers",
-    "dimensions": "encoder_embed_dim",
-    "feed_forward_dimensions": "encoder_ffn_embed_dim",
-    "heads": "encoder_attention_heads",
-    "norm_first": "layer_norm_first",
-    "positional_kernel": "conv_pos",
-    "positional_groups": "conv_pos_groups",
-    "labels": "num_labels",
-    "pooling": "pooling",
-}
+# parts that no encoder is, by how the names of their parameters start
+_PARTS = {"pretraining heads": ("heads.",), "head": ("proj.", "pooling.")}
+# sizes of a classifier by their names in its config
+_SIZES = {"labels": "num_labels", "pooling": "pooling"}
 _QUANTIZER_SIZES = {"codebooks": "latent_groups", "codes_per_codebook": "latent_vars", "target_dimensions": "final_dim"}
 _NOISE = ("min_amplitude", "max_amplitude")
 _AUGMENTATION_OPTIONS = {
@@ -75,7 +55,7 @@ def _of_checkpoint(checkpoint: Checkpoint) -> Dict[str, Facts]:
     return {
         "file": {"name": checkpoint.path.name, "format": "checkpoint", "bytes": checkpoint.path.stat().st_size},
         "model": {**_kind(description, checkpoint.model_config), "note": note},
-        "parameters": _parameters(checkpoint.parameters),
+        "parameters": _parameters(checkpoint.parameters, checkpoint.model_config),
         **(_usage(description) if description else {}),
         "training": _training(checkpoint.config),
         "progress": _progress(checkpoint),
@@ -103,42 +83,41 @@ def _of_export(folder: Path) -> Dict[str, Facts]:
 def _kind(description: Optional[ModelDescription], config: Mapping[str, Any]) -> Facts:
     rate = description.preprocessing.sample_rate if description else None
     samples = description.preprocessing.segment_samples if description else None
+    encoder = encoder_config(config)
+    own = architecture_of(config).sizes or {option: option for option in architecture_of(config).options}
     sizes = {**_SIZES, **(_QUANTIZER_SIZES if config.get("quantize_targets") and not config.get("num_labels") else {})}
     return {
         "kind": description.kind if description else "unknown",
         "name": config.get("_name"),
+        "encoder": encoder.get("_name") if encoder is not config else None,
+        **{name: encoder.get(option) for name, option in own.items()},
         **{name: config.get(option) for name, option in sizes.items()},
-        **_frames(config.get("conv_feature_layers"), rate, samples),
+        **_frames(geometry_of(config), rate, samples),
     }
 
 
-def _frames(conv_layers: Optional[str], rate: Optional[float], samples: Optional[int]) -> Facts:
-    """What the convolutions make of samples: lengths in samples, and in the unit that a name says."""
-    if conv_layers is None:
+def _frames(geometry: Optional[Geometry], rate: Optional[float], samples: Optional[int]) -> Facts:
+    """What the encoder makes of samples: lengths in samples, and in the unit that a name says."""
+    if geometry is None:
         return {}
-    layers = parse_conv_layers(conv_layers)
-    hop, field = samples_per_frame(layers), _receptive_field(layers)
+    hop, field = geometry.hop, geometry.field
     return {
         "samples_per_frame": hop,
         "receptive_field_samples": field,
         "receptive_field_ms": field / rate * 1000 if rate else None,
         "frames_per_second": rate / hop if rate else None,
-        "frames_per_segment": frames_of(samples, layers) if samples else None,
+        "frames_per_segment": geometry.frames(samples) if samples else None,
     }
 
 
-def _receptive_field(layers: Sequence[ConvLayer]) -> int:
-    """Samples that one frame sees."""
-    return 1 + sum((kernel - 1) * samples_per_frame(layers[:number]) for number, (_, kernel, _) in enumerate(layers))
-
-
-def _parameters(parameters: Mapping[str, Any]) -> Facts:
-    """Numbers of parameters in all, by part and by dtype."""
-    parts, dtypes = dict.fromkeys((*_PARTS, "other"), 0), {}  # type: ignore[var-annotated]
-    in_classifier = any(name.startswith("encoder.encoder.") for name in parameters)
+def _parameters(parameters: Mapping[str, Any], config: Mapping[str, Any]) -> Facts:
+    """Numbers of parameters in all, by part and by dtype; the first part that fits counts."""
+    starts_of = [*architecture_of(config).parts.items(), *_PARTS.items()]
+    parts, dtypes = dict.fromkeys((*(part for part, _ in starts_of), "other"), 0), {}  # type: ignore[var-annotated]
+    in_classifier = config.get(ENCODER) or any(name.startswith("encoder.encoder.") for name in parameters)
     for name, tensor in parameters.items():
         own = name[len("encoder.") :] if in_classifier and name.startswith("encoder.") else name
-        part = next((part for part, starts in _PARTS.items() if own.startswith(starts)), "other")
+        part = next((part for part, starts in starts_of if own.startswith(starts)), "other")
         dtype = str(tensor.dtype).replace("torch.", "")
         parts[part] += tensor.numel()
         dtypes[dtype] = dtypes.get(dtype, 0) + tensor.numel()

@@ -12,21 +12,14 @@ from typing import Any, ContextManager, Dict, Mapping, Optional
 import numpy as np
 
 from fairseq_signals_ext.checkpoints.allowed import NAMES, NAMES_OF_ECG_FM, check_names
+from fairseq_signals_ext.checkpoints.architecture import WAV2VEC2, check_encoder
 from fairseq_signals_ext.checkpoints.file_kinds import what_is_wrong_with
 from fairseq_signals_ext.checkpoints.parameter_names import is_ecg_fm
 from fairseq_signals_ext.checkpoints.plain_configs import check_links, check_plain
-from fairseq_signals_ext.checkpoints.sizes import check_limits, check_model, check_task, check_updates
+from fairseq_signals_ext.checkpoints.sizes import check_limits, check_task, check_updates
 from fairseq_signals_ext.checkpoints.tensors import check_tensors
 from fairseq_signals_ext.errors import UserError, first_line
-
-# options of a model's config that decide which parameters its encoder has, and what it computes
-ARCHITECTURE = (
-    *("in_d", "extractor_mode", "conv_feature_layers", "conv_bias"),
-    *("encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim", "encoder_attention_heads", "activation_fn"),
-    *("layer_type", "layer_norm_first", "attn_type", "pos_enc_type", "depthwise_conv_kernel_size"),
-    *("conv_pos", "conv_pos_groups", "pos_conv_depth", "required_seq_len_multiple"),
-    *("quantize_input", "latent_vars", "latent_groups", "latent_dim", "quantizer_depth", "quantizer_factor"),
-)
+from fairseq_signals_ext.extensions import import_installed
 
 # of a config, what is read or built here
 _SECTIONS = (
@@ -98,6 +91,7 @@ def read_checkpoint(path: Path, cure: str = "give another file", to_build: bool 
             (these are not made), of fairseq's audio wav2vec 2.0, with values or sizes that no model has, or `to_build`
             and it names something else than ours.
     """
+    import_installed()
     state = read_safely(path, cure)
     problem = _what_is_wrong(state)
     if problem:
@@ -134,9 +128,10 @@ def _check(checkpoint: Checkpoint, to_build: bool) -> None:
     if to_build:
         check_links(checkpoint.config)
         check_names(_by_our_names(checkpoint).config)
-    if str(_by_our_names(checkpoint).config["model"].get("_name")) in NAMES["model"]:
+    name = str(_by_our_names(checkpoint).config["model"].get("_name"))
+    if name in NAMES["model"]:
         size = checkpoint.path.stat().st_size if checkpoint.path.is_file() else _size_of(checkpoint)
-        check_model(model, checkpoint.parameters, size)
+        check_encoder({**model, "_name": name}, checkpoint.parameters, size)
 
 
 def _check_kinds(state: Mapping[str, Any]) -> None:
@@ -176,7 +171,7 @@ def with_own_architecture(model: Mapping[str, Any]) -> Dict[str, Any]:
     ECG-FM's fine-tuned models are built from their pretrained file: what counts is its config, kept as `args`.
     """
     pretrained = (model.get("args") or {}).get("model") if isinstance(model.get("args"), Mapping) else None
-    taken = {key: pretrained[key] for key in ARCHITECTURE if key in pretrained} if pretrained else {}
+    taken = {key: pretrained[key] for key in WAV2VEC2.options if key in pretrained} if pretrained else {}
     return {key: value for key, value in {**model, **taken}.items() if key != "args"}
 
 

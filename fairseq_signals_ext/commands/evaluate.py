@@ -286,7 +286,7 @@ class _Model:
         segments, thresholds = self.segments(subset), None
         label_file = self._label_file or segments.label_file
         about = {"checkpoint": self.name, "subset": subset, "label_file": label_file}
-        if segments.kind == "classification":
+        if segments.of_kind.has_classes:
             thresholds = self._thresholds(subset, settings, choice)
         elif choice.asked:
             raise UserError(f"--thresholds: {self.name} predicts numbers, not classes; leave it out")

@@ -178,7 +178,7 @@ class _Explainer:
 
     def __init__(self, model: LoadedModel, how: MapOptions, options: argparse.Namespace):
         self._model, self._how, self._options = model, how, options
-        self._score = "value" if model.description.kind == "regression" else "probability"
+        self._score = model.description.of_kind.shown_as
 
     @property
     def columns(self) -> Dict[str, str]:

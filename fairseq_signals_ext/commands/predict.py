@@ -159,7 +159,7 @@ def _ensemble(options: argparse.Namespace) -> "Ensemble":
 
 def _what(ensemble: "Ensemble") -> str:
     """How columns of scores are called, as in `evaluate`."""
-    return "probability" if ensemble.kind == "classification" else "prediction"
+    return ensemble.models[0].description.of_kind.score_name
 
 
 def _add_rows(results: Results, found: "Predicted", ensemble: "Ensemble", segments: bool) -> None:

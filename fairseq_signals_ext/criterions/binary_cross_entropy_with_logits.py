@@ -6,20 +6,19 @@ from typing import Any, Dict, List, Optional
 import numpy as np
 import torch
 import torch.nn.functional as F
-from fairseq.criterions import register_criterion
 from fairseq.dataclass import ChoiceEnum
 from fairseq.logging import metrics
 from torch import Tensor
 
-from fairseq_signals_ext.criterions.better import Better
 from fairseq_signals_ext.criterions.classification import ClassificationConfig, ClassificationCriterion, vector
 from fairseq_signals_ext.criterions.label_criterion import LabelCriterion, total
-from fairseq_signals_ext.criterions.losses import asymmetric_loss, focal_loss
+from fairseq_signals_ext.criterions.objective import Better, register_objective
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.evaluation.aggregation import to_recordings
 from fairseq_signals_ext.evaluation.cinc2021 import check_scored, score_predictions
 from fairseq_signals_ext.evaluation.predictions import Predictions
 
+_SMALLEST = 1e-8
 _COUNTS = ("correct", "count", "exact", "items", "tp", "fp", "fn")
 
 
@@ -47,7 +46,7 @@ class BinaryCrossEntropyWithLogitsConfig(ClassificationConfig):
     weights_file: Optional[str] = field(default=None, metadata={"help": "the Challenge's weights.csv"})
 
 
-@register_criterion("binary_cross_entropy_with_logits", dataclass=BinaryCrossEntropyWithLogitsConfig)
+@register_objective("binary_cross_entropy_with_logits", dataclass=BinaryCrossEntropyWithLogitsConfig)
 class BinaryCrossEntropyWithLogitsCriterion(ClassificationCriterion):
     """Logged: of segments `loss` (bits a known label), `accuracy`, `exact_match`, `f1` (labels pooled, at `threshold`);
     of validation sets also those of `ClassificationCriterion`, and `cinc_score`.
@@ -129,3 +128,38 @@ class BinaryCrossEntropyWithLogitsCriterion(ClassificationCriterion):
 def _f1(meters: Any) -> float:
     tp, errors = meters["_tp"].sum, meters["_fp"].sum + meters["_fn"].sum
     return round(float(2 * tp / (2 * tp + errors)), 5) if tp + errors else float("nan")
+
+
+def focal_loss(logits: Tensor, targets: Tensor, gamma: float, pos_weight: Optional[Tensor] = None) -> Tensor:
+    """Cross entropy times (1 - p) ** gamma, p being the probability of what is true (Lin et al., arXiv 1708.02002).
+
+    Args:
+        logits, targets: float, of one shape; targets are 0 or 1.
+        gamma: 0 gives plain cross entropy.
+        pos_weight: weight of positives, broadcast against `logits`.
+    """
+    # the slope of x ** gamma is infinite at 0 for gamma below 1
+    entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    loss = entropy * (1 - torch.exp(-entropy)).clamp(min=_SMALLEST) ** gamma
+    return loss if pos_weight is None else loss * torch.where(targets == 1, pos_weight, torch.ones_like(pos_weight))
+
+
+def asymmetric_loss(
+    logits: Tensor,
+    targets: Tensor,
+    gamma_pos: float,
+    gamma_neg: float,
+    clip: float,
+    pos_weight: Optional[Tensor] = None,
+) -> Tensor:
+    """Focal loss with a gamma for positives and one for negatives, whose probability is lowered by `clip`.
+
+    Source: Ridnik et al., arXiv 2009.14119. Arguments as of `focal_loss`.
+    """
+    positive = F.logsigmoid(logits) * torch.sigmoid(-logits).clamp(min=_SMALLEST) ** gamma_pos
+    if pos_weight is not None:
+        positive = positive * pos_weight
+    probability = (torch.sigmoid(logits) - clip).clamp(min=0)
+    # with no clip the logarithm of a sigmoid is exact also where the probability rounds to 1
+    log_negative = torch.log1p(-probability) if clip > 0 else F.logsigmoid(-logits)
+    return -torch.where(targets == 1, positive, log_negative * probability.clamp(min=_SMALLEST) ** gamma_neg)

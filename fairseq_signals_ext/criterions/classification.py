@@ -8,12 +8,14 @@ import torch
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from torch import Tensor
 
-from fairseq_signals_ext.criterions.better import Better
 from fairseq_signals_ext.criterions.label_criterion import LabelCriterion
+from fairseq_signals_ext.criterions.objective import Better
 from fairseq_signals_ext.evaluation.activations import tensor_probabilities
 from fairseq_signals_ext.evaluation.aggregation import to_recordings
+from fairseq_signals_ext.evaluation.kinds import CLASSIFICATION as CLASSIFICATION_KIND
 from fairseq_signals_ext.evaluation.metrics import auprc, auroc, macro, micro_auprc, micro_auroc
 from fairseq_signals_ext.evaluation.predictions import Predictions
+from fairseq_signals_ext.training_curve import CLASSIFICATION
 
 
 @dataclass
@@ -36,8 +38,9 @@ class ClassificationCriterion(LabelCriterion):
         activation: of `ModelDescription`: how logits become probabilities.
     """
 
-    kind = "classification"
+    kind = CLASSIFICATION_KIND.name
     activation = "sigmoid"
+    curve = CLASSIFICATION
 
     def __init__(self, cfg: Any, task: Any):
         super().__init__(task)

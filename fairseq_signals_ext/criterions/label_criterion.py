@@ -5,19 +5,20 @@ from typing import Any, Dict, List, Mapping, Tuple
 
 from fairseq.criterions import FairseqCriterion
 from fairseq.logging import metrics
+from fairseq.registry import REGISTRIES
 from torch import Tensor
 
-from fairseq_signals_ext.criterions.better import Better
+from fairseq_signals_ext.criterions.objective import Better, Objective
 from fairseq_signals_ext.evaluation.predictions import Predictions
 
 
-class LabelCriterion(FairseqCriterion):
+class LabelCriterion(Objective, FairseqCriterion):
     """Sum of the losses of all known labels; fairseq divides by their number.
 
     A subclass gives `kind`, `losses`, `scores`, `metric_names` and `validation_metrics`.
 
     Attributes:
-        kind: of the tasks that it is for, "classification" or "regression".
+        kind: name of that of the tasks that it is for, see `evaluation.kinds`.
         SUMMED: what `reduce_metrics` logs, of segments, and which values are better.
     """
 
@@ -92,6 +93,12 @@ class LabelCriterion(FairseqCriterion):
     def logging_outputs_can_be_summed() -> bool:
         """True: all of them are sums."""
         return True
+
+
+def criterions_of(kind: str) -> List[str]:
+    """Names of the registered criterions for tasks of a kind."""
+    registered = REGISTRIES["criterion"]["registry"].items()
+    return sorted(name for name, criterion in registered if getattr(criterion, "kind", None) == kind)
 
 
 def total(logging_outputs: List[Dict[str, Any]], key: str) -> float:

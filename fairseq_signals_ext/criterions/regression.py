@@ -5,17 +5,18 @@ from typing import Any, Dict, List
 
 import torch
 import torch.nn.functional as F
-from fairseq.criterions import register_criterion
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.logging import metrics
 from torch import Tensor
 
-from fairseq_signals_ext.criterions.better import Better
 from fairseq_signals_ext.criterions.label_criterion import LabelCriterion, total
+from fairseq_signals_ext.criterions.objective import Better, register_objective
 from fairseq_signals_ext.evaluation.aggregation import to_recordings
+from fairseq_signals_ext.evaluation.kinds import REGRESSION as REGRESSION_KIND
 from fairseq_signals_ext.evaluation.metrics import macro
 from fairseq_signals_ext.evaluation.predictions import Predictions
 from fairseq_signals_ext.evaluation.regression import label_metrics
+from fairseq_signals_ext.training_curve import REGRESSION
 
 _METRICS = {"mae": Better.LOWER, "rmse": Better.LOWER, "r2": Better.HIGHER, "pearson_r": Better.HIGHER}
 
@@ -30,7 +31,7 @@ class RegressionConfig(FairseqDataclass):
     per_label: bool = field(default=False, metadata={"help": "also log the metrics of each label"})
 
 
-@register_criterion("regression", dataclass=RegressionConfig)
+@register_objective("regression", dataclass=RegressionConfig)
 class RegressionCriterion(LabelCriterion):
     """Error of labels that are standardised by mean and deviation of the training set.
 
@@ -38,7 +39,8 @@ class RegressionCriterion(LabelCriterion):
     means over labels.
     """
 
-    kind = "regression"
+    kind = REGRESSION_KIND.name
+    curve = REGRESSION
 
     def __init__(self, cfg: RegressionConfig, task: Any):
         super().__init__(task)

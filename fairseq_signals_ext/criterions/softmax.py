@@ -5,13 +5,12 @@ from typing import Any, Dict, List
 
 import torch
 import torch.nn.functional as F
-from fairseq.criterions import register_criterion
 from fairseq.logging import metrics
 from torch import Tensor
 
-from fairseq_signals_ext.criterions.better import Better
 from fairseq_signals_ext.criterions.classification import ClassificationConfig, ClassificationCriterion
 from fairseq_signals_ext.criterions.label_criterion import LabelCriterion, total
+from fairseq_signals_ext.criterions.objective import Better, register_objective
 from fairseq_signals_ext.errors import UserError
 
 
@@ -27,7 +26,7 @@ class SoftmaxConfig(ClassificationConfig):
     )
 
 
-@register_criterion("softmax", dataclass=SoftmaxConfig)
+@register_objective("softmax", dataclass=SoftmaxConfig)
 class SoftmaxCriterion(ClassificationCriterion):
     """Cross entropy of classes; recordings whose class is not known take no part.
 

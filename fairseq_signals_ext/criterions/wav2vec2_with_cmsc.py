@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
-from fairseq.criterions import register_criterion
 from fairseq.criterions.wav2vec_criterion import Wav2vecCriterion, Wav2VecCriterionConfig
 from torch import Tensor
 
 from fairseq_signals_ext.conv_layers import samples_per_frame
 from fairseq_signals_ext.criterions.average_meter import log_average
-from fairseq_signals_ext.criterions.better import Better
 from fairseq_signals_ext.criterions.cmsc import CmscResult, cmsc_loss
+from fairseq_signals_ext.criterions.objective import Better, Objective, register_objective
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.models.contrast import places_of
 from fairseq_signals_ext.ranks import gather_segments
@@ -61,14 +61,16 @@ class Wav2Vec2WithCmscConfig(Wav2VecCriterionConfig):
     )
 
 
-@register_criterion("wav2vec2_with_cmsc", dataclass=Wav2Vec2WithCmscConfig)
-class Wav2Vec2WithCmscCriterion(Wav2vecCriterion):
+@register_objective("wav2vec2_with_cmsc", dataclass=Wav2Vec2WithCmscConfig)
+class Wav2Vec2WithCmscCriterion(Objective, Wav2vecCriterion):
     """Sum of the parts, each times the number of masked frames, so that fairseq's division gives a mean a frame.
 
     Logged, by fairseq: `loss` and its parts `loss_0` (InfoNCE), `loss_1` (diversity), `loss_2` (penalty on features),
     `loss_3` (CMSC), all in bits; `accuracy` of the InfoNCE; `cmsc_accuracy`, how often a segment's nearest one is of
     the same patient; `reconstruction_mse`, in squared units of the input; and `log_keys`.
     """
+
+    needs_pairs = True
 
     def __init__(
         self,
@@ -127,6 +129,31 @@ class Wav2Vec2WithCmscCriterion(Wav2vecCriterion):
             loss = loss + self.reconstruction_weight * error * frames
             log.update(loss=loss, reconstruction_mse=error)
         return loss, frames, {key: value.detach() if torch.is_tensor(value) else value for key, value in log.items()}
+
+    @property
+    def needs_signal(self) -> bool:
+        """Whether batches hold the segments before augmentation: for the reconstruction."""
+        return self.reconstruction_weight > 0
+
+    @property
+    def needs_head(self) -> bool:
+        """Whether the model needs a layer that reconstructs."""
+        return self.reconstruction_weight > 0
+
+    def add_head(self, model: Any) -> None:
+        """Add the layer that reconstructs, if there is a weight for it."""
+        if self.needs_head:
+            model.add_reconstruction_head()
+
+    def check_items(self, items: int) -> None:
+        """Raise a `UserError` if batches of so many pairs, of one, are all that CMSC has."""
+        if items > 1 or not self.cmsc_weight:
+            return
+        if not (self.cmsc_gather and dist.is_initialized() and dist.get_world_size() > 1):
+            raise UserError(
+                "dataset.batch_size=1: CMSC compares the pairs of a batch with one another; use 2 or more, or on "
+                "several GPUs criterion.cmsc_gather=true"
+            )
 
     def logged(self, model: Any) -> Dict[str, Better]:
         """All that is logged of a validation set, and which values are better."""

@@ -14,6 +14,8 @@ from fairseq_signals_ext.data.time_masks import MaskSettings, mask_channels, mas
 from fairseq_signals_ext.errors import UserError
 
 Leads = Tuple[int, ...]
+# of a recording: 90 hours in segments of 5 s
+_MOST_SEGMENTS = 2**16
 
 
 class _Plan(NamedTuple):
@@ -25,7 +27,7 @@ class _Plan(NamedTuple):
 
 
 class Collater:
-    """Makes batches; N segments, both of a pair next to each other.
+    """Makes batches; N segments, those of an item next to each other.
 
     Args:
         settings: what the model is given.
@@ -92,8 +94,12 @@ class Collater:
             padding = np.arange(self.segment_samples) >= samples[:, None]
             batch["net_input"]["padding_mask"] = torch.from_numpy(padding)
         if self.masks:
-            self._add_masks(self.masks, batch, samples, ids * 2 + segment, items[0])
+            self._add_masks(self.masks, batch, samples, self._numbers(ids, segment), items[0])
         return batch
+
+    def _numbers(self, ids: Any, segment: Any) -> Any:
+        """A number of its own for each segment of the data set, which decides its randomness."""
+        return ids * (_MOST_SEGMENTS if self.settings.pairs == "recording" else 2) + segment
 
     def _patient(self, item: Item) -> int:
         return item.signal.patient if self.settings.pairs == "none" else item.signal.pair
@@ -128,7 +134,7 @@ class Collater:
 
     def _mask_leads(self, items: List[Item], coefficients: np.ndarray) -> None:
         """Apply random lead masking, the first augmentation, to all segments at once."""
-        numbers = [2 * item.number + segment for item in items for segment in range(item.segments)]
+        numbers = [self._numbers(item.number, segment) for item in items for segment in range(item.segments)]
         draws = item_draws(items[0].seed, items[0].epoch, numbers, RandomLeadsMasking.DRAWS, LEAD_MASKS)
         alike = len({item.signal.leads for item in items}) == 1
         for item, rows in [(items[0], slice(None))] if alike else _rows_of(items):

@@ -27,7 +27,8 @@ _SLOTS = 4
 class EcgDataset(FairseqDataset):
     """Segments (or pairs of them) of the recordings in a store.
 
-    A batch of B items holds N = B segments, or N = 2B with pairs, both segments of a pair next to each other.
+    A batch of B items holds N = B segments, or N = 2B with pairs, both segments of a pair next to each other, or all
+    segments of B recordings.
 
     Args:
         store: where recordings are read from.
@@ -73,7 +74,10 @@ class EcgDataset(FairseqDataset):
         check_sample_rate(first, self.sample_rate)
         whole = int(round(settings.segment_seconds * self.sample_rate))
         self.segment_samples = min(whole, settings.max_sample_size or whole)
+        self._takes_all = settings.pairs == "recording"
         self.segments = 1 if settings.pairs == "none" else 2
+        if self._takes_all:
+            self.segments = max(1, int(store.samples.max()) // whole)
         self._stride = whole
         self._draws_segment = training and settings.pairs == "none" and settings.segment == "random"
         self._recording, self._start = self._cut()
@@ -82,13 +86,18 @@ class EcgDataset(FairseqDataset):
     def _cut(self) -> Tuple[np.ndarray, np.ndarray]:
         """Recording and first sample of each item; what is too short is dropped and counted in the log."""
         samples, stride = self.store.samples, self._stride
+        least = 1 if self._takes_all else self.segments
         pads = self.settings.pad and self.settings.pairs == "none"
-        items = whole_pieces(samples, stride * self.segments, pads, self.settings.min_sample_size)
+        items = whole_pieces(samples, stride * least, pads, self.settings.min_sample_size)
+        if self._takes_all:
+            items = np.minimum(items, 1)
         if self._draws_segment:
             items = np.minimum(items, 1)
         kept = int(np.count_nonzero(items))
-        needed = stride * self.segments / self.sample_rate
-        what = "segments" if self.segments == 1 else "pairs of adjacent segments"
+        needed = stride * least / self.sample_rate
+        what = (
+            "pairs of adjacent segments" if least == 2 else "recordings in segments" if self._takes_all else "segments"
+        )
         logger.info(
             f"{self.name}: {int(items.sum())} {what} of {self.settings.segment_seconds:g} s from {kept} recordings; "
             f"{len(samples) - kept} of {len(samples)} recordings dropped as shorter than {needed:g} s"
@@ -211,12 +220,13 @@ class EcgDataset(FairseqDataset):
             latest = total - 2 * self.segment_samples
             start = int(item_draws(self.seed, epoch, [index], 1, PAIR_START)[0, 0] * (latest + 1))
         samples = min(self.segment_samples, total - start)
-        return Item(index, signal, start, self.segments, samples, self.seed, epoch)
+        segments = total // self._stride if self._takes_all else self.segments
+        return Item(index, signal, start, segments, samples, self.seed, epoch)
 
     def collater(self, items: List[Item]) -> Dict[str, Any]:
         """A batch; see `Collater`.
 
-        When batches were made, also `most_segments`, an int: segments of the largest batch of all ranks.
+        When batches were made, also `most_segments`, an int: segments of the largest batch of all ranks, at most.
         """
         batch = self._collate(items)
         if items and self.largest_batch:

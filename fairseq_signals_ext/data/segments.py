@@ -10,7 +10,7 @@ from fairseq_signals_ext.data.randomness import item_generator
 from fairseq_signals_ext.data.stores import Signal
 from fairseq_signals_ext.leads import LEADS
 
-PAIR_CHOICES = ("none", "fixed", "random")
+PAIR_CHOICES = ("none", "fixed", "random", "recording")
 SEGMENT_CHOICES = ("all", "random")
 
 
@@ -27,8 +27,9 @@ class SegmentSettings:
         pad: keep recordings shorter than a segment, filled up with zeros at the end.
         pad_leads: give the model all twelve leads, with zeros for those not loaded or absent.
         normalize: normalise each segment as a whole instead of each lead over its recording.
-        pairs: "none" (single segments), "fixed" (segments 0 and 1, 2 and 3, ...: CMSC as in ECG-FM) or
-            "random" (two adjacent windows anywhere in the recording, drawn anew each epoch).
+        pairs: "none" (single segments), "fixed" (segments 0 and 1, 2 and 3, ...: CMSC as in ECG-FM), "random" (two
+            adjacent windows anywhere in the recording, drawn anew each epoch) or "recording" (an item is all segments
+            of a recording).
         segment: of a training set, without pairs: "all" (every segment of a recording) or "random" (one of them, drawn
             anew each epoch: ECG-FM's paper).
         augmentations: applied to every segment of a training set.
@@ -53,12 +54,12 @@ class SegmentSettings:
 
 
 class Item(NamedTuple):
-    """One or two segments of one recording, not yet standardised: the collater does that into the batch."""
+    """One or more adjacent segments of one recording, not yet standardised: the collater does that into the batch."""
 
     number: int  # position in the dataset
     signal: Signal
     start: int  # first sample
-    segments: int  # 1, or 2 for a pair
+    segments: int  # 1, 2 for a pair, or all of the recording
     samples: int  # per lead and segment
     seed: int
     epoch: int

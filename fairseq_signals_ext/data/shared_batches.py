@@ -1,4 +1,4 @@
-"""Batches from worker processes, handed over in memory that is used again.
+"""Batches from worker processes, handed over in memory that is used again, and errors in their place.
 
 torch's DataLoader takes new shared memory for each batch. The kernel clears its pages one by one, which for a batch of
 40 MB takes as long as half of making it. Here workers copy batches into slots of memory that they share with the main
@@ -11,10 +11,13 @@ import mmap
 import multiprocessing
 import os
 import weakref
-from typing import Any, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 import torch
+from fairseq.data import BaseWrapperDataset
+
+from fairseq_signals_ext.errors import UserError
 
 # by which the main process finds the memory that a worker names; workers are forked and have the same
 _MEMORIES: "weakref.WeakValueDictionary[int, SharedBatches]" = weakref.WeakValueDictionary()
@@ -87,3 +90,36 @@ class _Sent:
 
 def _received(memory: int, slot: int, shape: Tuple[int, ...]) -> torch.Tensor:
     return _MEMORIES[memory].receive(slot, shape)
+
+
+class ErrorsAsSamples(BaseWrapperDataset):
+    """Hands a `UserError`, such as of a damaged recording in the middle of an epoch, on as a sample.
+
+    The data loader and hydra would bury an exception under tracebacks; so it ends the run with one line.
+    """
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.dataset[index]
+        except UserError as error:
+            return error
+
+    def collater(self, samples: List[Any]) -> Dict[str, Any]:
+        """A batch, or `{"error": message}` if a sample is an error."""
+        try:
+            for sample in samples:
+                if isinstance(sample, UserError):
+                    raise sample
+            return self.dataset.collater(samples)
+        except UserError as error:
+            return {"error": str(error)}
+
+    def batch_by_size(self, *args: Any, **kwargs: Any) -> Any:
+        """As the dataset's; fairseq's wrapper leaves it out."""
+        return self.dataset.batch_by_size(*args, **kwargs)
+
+
+def exit_if_error(sample: Dict[str, Any]) -> None:
+    """End the program with the message that a sample carries, if it carries one."""
+    if "error" in sample:
+        raise SystemExit(f"error: {sample['error']}")

@@ -5,7 +5,6 @@ from typing import Iterator, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from fairseq_signals_ext.conv_layers import frames_of
 from fairseq_signals_ext.inference.inputs import Recordings
 from fairseq_signals_ext.inference.model import LoadedModel
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
@@ -85,7 +84,7 @@ def _embedded(model: LoadedModel, ran: Ran, per: str) -> Union[Embedded, Rejecte
 def _frames(model: LoadedModel, segments: SegmentedRecording, name: str) -> int:
     """Frames of a segment that are not padding: the same for all, as only a single one can have padding."""
     samples = min(model.preprocessing.segment_samples, segments.counts.shape[1])
-    frames = int(frames_of(samples, model.network.conv_layers))
+    frames = int(model.network.geometry.frames(samples))
     if frames < 1:
         raise RecordingError(f"{name}: is shorter than a frame; give more of it than {segments.facts.seconds:.3g} s")
     return frames

@@ -72,19 +72,13 @@ def model_facts(model: "LoadedModel", per: str, layer: Optional[int]) -> Dict[st
     probe = output.reshape(-1, output.shape[-1]).mean(axis=0, dtype=np.float64)
     timing = {"segment_seconds": inputs.stride_samples / inputs.sample_rate}
     if per == "frame":
-        timing["frame_seconds"] = _samples_per_frame(model) / inputs.sample_rate
+        timing["frame_seconds"] = model.network.geometry.hop / inputs.sample_rate
     return {
         **{"source": model.source, "kind": model.description.kind, "per": per, "layer": layer, "dimension": len(probe)},
         **timing,
         "preprocessing": vars(inputs),
         "probe": [float(f"{value:.7g}") for value in probe],
     }
-
-
-def _samples_per_frame(model: "LoadedModel") -> int:
-    from fairseq_signals_ext.conv_layers import samples_per_frame
-
-    return samples_per_frame(model.network.conv_layers)
 
 
 def check_same_model(known: Mapping[str, Any], given: Mapping[str, Any], folder: Path) -> None:

@@ -82,7 +82,8 @@ def compare(evaluations: Mapping[str, Evaluation]) -> "pd.DataFrame":
     tables = []
     for name, evaluation in evaluations.items():
         if evaluation.recordings.kind != first.recordings.kind:
-            raise UserError(f"{first_name} and {name}: a classification and a regression cannot be compared")
+            kinds = " and ".join(f"a {kind}" for kind in sorted((evaluation.recordings.kind, first.recordings.kind)))
+            raise UserError(f"{first_name} and {name}: {kinds} cannot be compared")
         ways = first.settings.aggregation, evaluation.settings.aggregation
         if ways[0] != ways[1]:
             logger.warning(
@@ -110,10 +111,10 @@ def _values(evaluation: Evaluation) -> "pd.DataFrame":
     """Macro average (not of a regression), then labels, each metric with its interval."""
     import pandas as pd
 
-    of_regression = evaluation.recordings.kind == "regression"
-    names = _REGRESSION if of_regression else _METRICS
+    of_numbers = not evaluation.recordings.of_kind.has_classes
+    names = _REGRESSION if of_numbers else _METRICS
     columns = [f"{metric}{end}" for metric in names for end in ("", "_low", "_high")]
-    if of_regression:
+    if of_numbers:
         return evaluation.per_label[["label", *columns]].assign(scope="label")
     macro = evaluation.summaries["recordings"]["macro"]
     rows = [{"scope": "macro", "label": "", **{column: macro[column] for column in columns}}]
@@ -125,7 +126,7 @@ def _differences(model: Evaluation, first: Evaluation) -> "pd.DataFrame":
     """What a model has more than the first, in the rows of `_values`."""
 
     options = {name: getattr(first.settings, name) for name in ("resamples", "seed", "confidence", "progress")}
-    if first.recordings.kind == "regression":
+    if not first.recordings.of_kind.has_classes:
         table = regression.paired_difference(model.recordings, first.recordings, **options)
         return _difference_columns({metric: table[table["metric"] == metric] for metric in _REGRESSION})
     found = paired_difference(model.recordings, first.recordings, metrics=tuple(_METRICS), **options)

@@ -135,7 +135,7 @@ def evaluate(
     """Evaluate what a model said of the segments of a subset.
 
     Args:
-        segments: of a classification or a regression, by its `kind`.
+        segments: how they are measured is said by their `kind`.
         about: `checkpoint`, `subset` and `label_file`, for the files.
         thresholds: default 0.5; none of labels that exclude one another.
         recordings: what it said of recordings, if not what `aggregate` makes of the segments.
@@ -150,8 +150,17 @@ def evaluate(
         raise UserError(f"label {twice[0]!r}: occurs twice; give each label in label_def.csv a name of its own")
     settings = replace(settings, aggregation=settings.aggregation or segments.aggregation)
     recordings = aggregate(segments, settings) if recordings is None else recordings
-    if segments.kind == "regression":
-        return _of_regression(segments, recordings, about, settings)
+    return segments.of_kind.evaluate(segments, recordings, about, settings, thresholds)
+
+
+def of_classes(
+    segments: Predictions,
+    recordings: Predictions,
+    about: Mapping[str, Optional[str]],
+    settings: EvaluationSettings,
+    thresholds: Optional[Thresholds],
+) -> Evaluation:
+    """The evaluation of labels that are there or not; arguments as `evaluate`."""
     if thresholds is None:
         thresholds = Thresholds(metrics.thresholds_of(segments, None), EXCLUSIVE if segments.exclusive else "0.5")
     intervals = bootstrap(
@@ -176,9 +185,10 @@ def evaluate(
     return Evaluation(about, settings, segments, recordings, table, summaries, thresholds, challenge, notes)
 
 
-def _of_regression(
+def of_numbers(
     segments: Predictions, recordings: Predictions, about: Mapping[str, Optional[str]], settings: EvaluationSettings
 ) -> Evaluation:
+    """The evaluation of labels that are numbers; arguments as `evaluate`."""
     table, of_segments = map(regression.label_metrics, (recordings, segments))
     intervals = regression.bootstrap(
         recordings, settings.resamples, settings.seed, settings.confidence, settings.progress

@@ -29,7 +29,7 @@ Row = Mapping[str, Any]
 Estimate = Tuple[str, float, float, float]
 
 
-class _Plot(NamedTuple):
+class Plot(NamedTuple):
     """What a picture shows.
 
     Attributes:
@@ -62,17 +62,17 @@ def draw_plots(predictions: "Predictions", per_label: "pd.DataFrame", folder: Pa
         The files.
     """
     rows = per_label.to_dict("records")
-    count = "positives" if predictions.kind == "classification" else "known"
+    count = "positives" if predictions.of_kind.has_classes else "known"
     frequent = np.argsort([-row[count] for row in rows], kind="stable")[:_MOST_PANELS]
     shown = [int(label) for label in np.sort(frequent)]
     paths = []
-    for name, plot in _PLOTS[predictions.kind].items():
+    for name, plot in predictions.of_kind.plots().items():
         paths.append(folder / name)
         _draw_grid(plot, predictions, rows, shown, paths[-1])
     return paths
 
 
-def _draw_grid(plot: _Plot, predictions: "Predictions", rows: Sequence[Row], shown: Sequence[int], path: Path) -> None:
+def _draw_grid(plot: Plot, predictions: "Predictions", rows: Sequence[Row], shown: Sequence[int], path: Path) -> None:
     from matplotlib import rc_context
 
     heading, explanation = plot.heading
@@ -89,7 +89,7 @@ def _draw_grid(plot: _Plot, predictions: "Predictions", rows: Sequence[Row], sho
         save_png(figure, path)
 
 
-def _draw_panel(plot: _Plot, axes: Any, scores: np.ndarray, targets: np.ndarray, row: Row) -> str:
+def _draw_panel(plot: Plot, axes: Any, scores: np.ndarray, targets: np.ndarray, row: Row) -> str:
     """Draw what there is to draw of a label; returns the line below its name."""
     # what needs known values only is undefined without any
     missing = lacking(len(targets), int((targets == 1).sum())) if plot.classes or not len(targets) else ""
@@ -277,41 +277,39 @@ def _draw_estimates(axes: Any, estimates: Sequence[Estimate]) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
-_PLOTS: Dict[str, Dict[str, _Plot]] = {
-    "classification": {
-        "roc.png": _Plot(
-            ("ROC curves", "AUROC with interval; dot: at the threshold; dashed: chance"),
-            ("1 − specificity", "sensitivity"),
-            _draw_roc,
-            classes=True,
-        ),
-        "precision_recall.png": _Plot(
-            ("Precision-recall curves", "AUPRC with interval; dot: at the threshold; dashed: share of positives"),
-            ("recall (sensitivity)", "precision (PPV)"),
-            _draw_precision_recall,
-            classes=True,
-        ),
-        "calibration.png": _Plot(
-            ("Calibration", f"{_BINS} bins of equal width (ECE: 15), 95 % Wilson intervals; dashed: perfect"),
-            ("mean predicted probability", "observed fraction of positives"),
-            _draw_calibration,
-        ),
-        "confusion.png": _Plot(
-            ("Confusion at the threshold", "recordings, and percent of their row"),
-            ("predicted", "known"),
-            _draw_confusion,
-            ticks={0.25: "no", 0.75: "yes"},
-        ),
-    },
-    "regression": {
-        "scatter.png": _Plot(
-            ("Predicted and known values", "dashed: equal"), ("known", "predicted"), _draw_scatter, ticks=None
-        ),
-        "bland_altman.png": _Plot(
-            ("Bland-Altman", "lines: bias and 95 % limits of agreement (1.96 standard deviations)"),
-            ("mean of predicted and known", "predicted − known"),
-            _draw_bland_altman,
-            ticks=None,
-        ),
-    },
+OF_CLASSES: Dict[str, Plot] = {
+    "roc.png": Plot(
+        ("ROC curves", "AUROC with interval; dot: at the threshold; dashed: chance"),
+        ("1 − specificity", "sensitivity"),
+        _draw_roc,
+        classes=True,
+    ),
+    "precision_recall.png": Plot(
+        ("Precision-recall curves", "AUPRC with interval; dot: at the threshold; dashed: share of positives"),
+        ("recall (sensitivity)", "precision (PPV)"),
+        _draw_precision_recall,
+        classes=True,
+    ),
+    "calibration.png": Plot(
+        ("Calibration", f"{_BINS} bins of equal width (ECE: 15), 95 % Wilson intervals; dashed: perfect"),
+        ("mean predicted probability", "observed fraction of positives"),
+        _draw_calibration,
+    ),
+    "confusion.png": Plot(
+        ("Confusion at the threshold", "recordings, and percent of their row"),
+        ("predicted", "known"),
+        _draw_confusion,
+        ticks={0.25: "no", 0.75: "yes"},
+    ),
+}
+OF_NUMBERS: Dict[str, Plot] = {
+    "scatter.png": Plot(
+        ("Predicted and known values", "dashed: equal"), ("known", "predicted"), _draw_scatter, ticks=None
+    ),
+    "bland_altman.png": Plot(
+        ("Bland-Altman", "lines: bias and 95 % limits of agreement (1.96 standard deviations)"),
+        ("mean of predicted and known", "predicted − known"),
+        _draw_bland_altman,
+        ticks=None,
+    ),
 }

@@ -6,6 +6,7 @@ from typing import List, Optional, Sequence, Tuple
 import numpy as np
 
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.evaluation.kinds import CLASSIFICATION, Kind, kind_of
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Predictions:
         label_names: L names.
         record_id: N strings from the source; None where the data do not say.
         aggregation: how segments' scores become a recording's, unless told otherwise; see `aggregation.to_recordings`.
-        kind: "classification", or "regression" where values are numbers to predict.
+        kind: name of what values are, see `kinds`.
         exclusive: an item has exactly one of the labels, and the most probable one is called positive.
         label_file: from which the targets are; None where it is not said.
     """
@@ -31,10 +32,15 @@ class Predictions:
     patient: np.ndarray
     label_names: Tuple[str, ...]
     record_id: Optional[np.ndarray] = None
-    kind: str = "classification"
+    kind: str = CLASSIFICATION.name
     aggregation: str = "mean"
     exclusive: bool = False
     label_file: Optional[str] = None
+
+    @property
+    def of_kind(self) -> Kind:
+        """What the values are, and how they are measured."""
+        return kind_of(self.kind)
 
     def __len__(self) -> int:
         return len(self.idx)
@@ -52,7 +58,7 @@ class Predictions:
         if self.patient.shape != shape[:1]:
             raise UserError(f"patient: {self.patient.shape}, but there are {shape[0]} items")
         self._refuse(~np.isfinite(self.scores), self.scores, "score", "take a checkpoint from before it diverged")
-        if self.kind == "classification":
+        if self.of_kind.has_classes:
             odd = ~np.isin(self.targets, (0, 1)) & ~np.isnan(self.targets)
             self._refuse(odd, self.targets, "target", "labels of a classification are 0, 1 or NaN")
 

@@ -65,7 +65,8 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
     * pictures, see `draw_plots`.
     """
     text = json.dumps(as_json(_facts(evaluation)), indent=2, ensure_ascii=False, allow_nan=False)
-    with atomic_files(folder, FILES) as new:
+    files = dict.fromkeys((*FILES, *evaluation.recordings.of_kind.plots()))
+    with atomic_files(folder, tuple(files)) as new:
         evaluation.per_label.to_csv(new / "per_label.csv", index=False, lineterminator="\n")
         prediction_table(evaluation.recordings).to_parquet(new / "predictions.parquet", index=False)
         if len(evaluation.segments) > len(evaluation.recordings):
@@ -79,14 +80,15 @@ def prediction_table(predictions: Predictions, segments: bool = False) -> "pd.Da
 
     Returns:
         Columns `record_id`, `idx`, `patient`, for segments `segment` (from 0 in a recording), then for each label
-        `probability_LABEL` (of a regression `prediction_LABEL`) and `target_LABEL`, float64, NaN where unknown.
+        `probability_LABEL` (of a regression `prediction_LABEL`, see `Kind.score_name`) and `target_LABEL`, float64, NaN
+        where unknown.
     """
     import pandas as pd
 
     table = pd.DataFrame({"record_id": predictions.record_id, "idx": predictions.idx, "patient": predictions.patient})
     if segments:
         table["segment"] = table.groupby("idx").cumcount()
-    what = "probability" if predictions.kind == "classification" else "prediction"
+    what = predictions.of_kind.score_name
     columns = {}
     for label, name in enumerate(predictions.label_names):
         columns[f"{what}_{name}"] = predictions.scores[:, label]
@@ -142,13 +144,20 @@ def as_text(evaluation: Evaluation) -> str:
         f"{evaluation.patients} patients"
     ]
     intervals = f"intervals: {100 * settings.confidence:g} %, {settings.resamples} resamples of patients"
-    if recordings.kind == "regression":
-        lines += [intervals, "", *aligned(_error_rows(evaluation)), "", *aligned(_correlation_rows(evaluation))]
-    else:
-        lines.append(f"thresholds: {evaluation.thresholds}; {intervals}")
-        lines += ["", *aligned(_average_rows(evaluation)), "", *aligned(_label_rows(evaluation))]
+    lines += recordings.of_kind.text_of(evaluation, intervals)
     notes = [textwrap.fill(f"note: {note}", WIDTH, subsequent_indent="  ") for note in evaluation.notes]
     return "\n".join([*lines, "", *notes] if notes else lines)
+
+
+def text_of_classes(evaluation: Evaluation, intervals: str) -> List[str]:
+    """Lines of labels that are there or not: averages, then a line per label."""
+    how = f"thresholds: {evaluation.thresholds}; {intervals}"
+    return [how, "", *aligned(_average_rows(evaluation)), "", *aligned(_label_rows(evaluation))]
+
+
+def text_of_numbers(evaluation: Evaluation, intervals: str) -> List[str]:
+    """Lines of labels that are numbers: errors, then correlations."""
+    return [intervals, "", *aligned(_error_rows(evaluation)), "", *aligned(_correlation_rows(evaluation))]
 
 
 def _average_rows(evaluation: Evaluation) -> List[List[str]]:

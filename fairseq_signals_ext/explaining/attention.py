@@ -4,7 +4,7 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
-from fairseq_signals_ext.conv_layers import frames_of
+from fairseq_signals_ext.conv_layers import Geometry
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.explaining.frames import samples_of_frames
 from fairseq_signals_ext.inference.model import LoadedModel
@@ -29,21 +29,21 @@ def attention_map(model: LoadedModel, layer: Optional[int], roll_out: bool) -> C
 
     def of_frames(source: Any, padding_mask: Any) -> Any:
         attention = network.attention(source, padding_mask)[:, :last].float()
-        is_padding = _padding_frames(padding_mask, attention.shape[-1], network.conv_layers)
+        is_padding = _padding_frames(padding_mask, attention.shape[-1], network.geometry)
         return (_rolled_out(attention, is_padding) if roll_out else _strongest(attention[:, -1], is_padding),)
 
     def of_samples(source: np.ndarray, padding_mask: np.ndarray) -> np.ndarray:
         (values,) = model.backend.run(of_frames, source, padding_mask)  # type: ignore[attr-defined]
-        return samples_of_frames(values, padding_mask, network.conv_layers)
+        return samples_of_frames(values, padding_mask, network.geometry)
 
     return of_samples
 
 
-def _padding_frames(padding_mask: Any, frames: int, layers: Any) -> Any:
+def _padding_frames(padding_mask: Any, frames: int, geometry: Geometry) -> Any:
     """Bool tensor, N x T."""
     import torch
 
-    valid = frames_of((~padding_mask).sum(-1, keepdim=True), layers)
+    valid = geometry.frames((~padding_mask).sum(-1, keepdim=True))
     return torch.arange(frames, device=padding_mask.device) >= valid
 
 

@@ -5,7 +5,6 @@ from typing import Any, Callable
 import numpy as np
 
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.evaluation.activations import tensor_probabilities
 from fairseq_signals_ext.explaining.scores import label_position
 from fairseq_signals_ext.inference.model import LoadedModel
 
@@ -38,7 +37,7 @@ def gradient_map(model: LoadedModel, label: str, method: str, steps: int) -> Cal
     from captum.attr import Saliency as Gradient
 
     network, position = model.network, label_position(model, label)
-    if network.input_quantizer is not None:
+    if not network.is_smooth:
         cure = "use the method attention or occlusion"
         raise UserError(f"{model.source}: its input is quantized, which has no gradient; {cure}")
 
@@ -78,12 +77,11 @@ def window_map(model: LoadedModel, label: str, seconds: float) -> Callable[..., 
     from captum.attr import Occlusion
 
     network, position = model.network, label_position(model, label)
-    is_probability, activation = model.description.kind == "classification", model.description.activation
+    kind, activation = model.description.of_kind, model.description.activation
     window = max(1, round(seconds * model.sample_rate))
 
     def score(source: Any, padding_mask: Any) -> Any:
-        output = network(source, padding_mask)[0]
-        return (tensor_probabilities(output, activation) if is_probability else output)[:, position]
+        return kind.tensor_scores(network(source, padding_mask)[0], activation)[:, position]
 
     def drops(source: Any, padding_mask: Any) -> Any:
         _, leads, samples = source.shape

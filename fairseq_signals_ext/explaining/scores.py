@@ -40,7 +40,7 @@ def chosen_label(model: LoadedModel, segments: SegmentedRecording) -> str:
         UserError: the model has no labels, or no number comes out.
     """
     _check_has_labels(model)
-    if model.description.kind == "regression":
+    if not model.description.of_kind.has_classes:
         return model.label_names[0]
     return most_certain(_predict(model, segments))
 

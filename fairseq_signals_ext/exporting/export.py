@@ -122,7 +122,7 @@ def _described(source: Path, labels: Optional[str]) -> ModelDescription:
     """Its description; that of an export says where the model is from, what its own checkpoint does not know."""
     checkpoint = _read(source)
     description = describe(checkpoint, labels)
-    if labels is not None and description.kind == "pretraining":
+    if labels is not None and not description.of_kind.has_labels:
         raise UserError(f"{source}: a pretrained model has no labels; leave --labels out")
     if not source.is_dir():
         return description

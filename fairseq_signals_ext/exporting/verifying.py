@@ -47,12 +47,12 @@ def outputs_of_model(model: Any, description: ModelDescription) -> Outputs:
     for source, padding in probes(description):
         with torch.no_grad():
             if description.output_name is None:
-                result = model.extract_features(source, padding)
+                result = model.encode(source, padding)
                 outputs = [mean_over_frames(result["x"], result["padding_mask"])]
             else:
                 result = model(source, padding)
                 outputs = [result["out"], mean_over_frames(result["encoder_out"], result["padding_mask"])]
-        if description.kind == "regression":
+        if description.of_kind.is_scaled:
             outputs[0] = outputs[0] * torch.tensor(description.target_std) + torch.tensor(description.target_mean)
         found.append(tuple(output.numpy() for output in outputs))
     return found
@@ -103,11 +103,13 @@ def differences(found: Outputs, expected: Outputs, description: ModelDescription
     Raises:
         UserError: one is above `TOLERANCE`, or not a number.
     """
-    scale = np.array(description.target_std) if description.kind == "regression" else np.ones(1)
+    scale = np.array(description.target_std) if description.of_kind.is_scaled else np.ones(1)
     largest = {}
     for place, name in enumerate(description.output_names):
         apart = [np.abs(ours[place] - theirs[place]) for ours, theirs in zip(found, expected)]
-        largest[name] = float(np.max([np.max(each / (scale if name == "values" else 1)) for each in apart]))
+        largest[name] = float(
+            np.max([np.max(each / (scale if name == description.output_name else 1)) for each in apart])
+        )
         if not largest[name] <= TOLERANCE:
             raise UserError(
                 f"export: {name} differs by {largest[name]:.1e} from the model's, more than {TOLERANCE:g}, so nothing "

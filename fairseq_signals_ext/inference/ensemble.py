@@ -48,7 +48,7 @@ class Ensemble:
         models: as given.
         label_names: names of the labels.
         thresholds: for each label the score from which it is positive; None if a model has none.
-        kind: "classification" or "regression".
+        kind: name of what the scores are.
 
     Raises:
         UserError: a model was only pretrained, or labels, kinds or lengths of segments differ.

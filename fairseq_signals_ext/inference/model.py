@@ -13,7 +13,6 @@ import numpy as np
 
 from fairseq_signals_ext.checkpoints.description import ModelDescription, Preprocessing
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.evaluation.activations import PROBABILITIES
 from fairseq_signals_ext.evaluation.aggregation import ECG_FM_AGGREGATION, ways_of
 from fairseq_signals_ext.evaluation.thresholds import called
 from fairseq_signals_ext.inference.backends import Outputs
@@ -186,9 +185,7 @@ class LoadedModel:
         if outputs[0].shape[1] != len(self.label_names):
             number = f"{outputs[0].shape[1]} outputs for {len(self.label_names)} labels"
             raise UserError(f"{self.source}: {number}, so weights and config are of two models; export again")
-        segment_scores = outputs[0].astype(np.float64)
-        if self.description.kind == "classification":
-            segment_scores = PROBABILITIES[self.description.activation](segment_scores)
+        segment_scores = self.description.of_kind.scores(outputs[0].astype(np.float64), self.description.activation)
         takes_maximum = np.array(self.description.aggregation) == "max"
         scores = np.where(takes_maximum, segment_scores.max(axis=0), segment_scores.mean(axis=0))
         return Prediction(self.label_names, scores, self.positive(scores), segment_scores, facts)

@@ -1,16 +1,13 @@
 """The network that is used and exported: what a checkpoint's model computes, with nothing of training around it."""
 
-import contextlib
-import threading
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Optional, Tuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairseq_signals_ext.checkpoints.description import ModelDescription
 from fairseq_signals_ext.checkpoints.reading import Checkpoint
-from fairseq_signals_ext.conv_layers import frames_of
+from fairseq_signals_ext.conv_layers import Geometry
 from fairseq_signals_ext.errors import UserError, first_line
 from fairseq_signals_ext.models.pooling import mean_over_frames
 from fairseq_signals_ext.requirements import quiet_fairseq
@@ -20,7 +17,7 @@ class EcgNetwork(nn.Module):
     """From standardised segments to outputs and embeddings, made of the modules of a fairseq model.
 
     It computes what the model's own forward does, without branches that depend on data, so that it can be exported for
-    any number of segments. Shapes: N segments, L leads, S samples, T frames, E = `encoder_embed_dim`.
+    any number of segments. Shapes: N segments, L leads, S samples, T frames, E = the encoder's `dimensions`.
     """
 
     def __init__(self, model: nn.Module, description: ModelDescription):
@@ -32,19 +29,11 @@ class EcgNetwork(nn.Module):
         """
         super().__init__()
         self.has_output = description.output_name is not None
-        # a classifier's encoder is a whole model of pretraining, whose own encoder is the transformer
-        body: Any = model.encoder if self.has_output else model
-        self.conv_layers = body.conv_layers
-        self.crop_to = int(body.crop_seq_to_multiple)
-        self.feature_extractor, self.layer_norm = body.feature_extractor, body.layer_norm
-        self.post_extract_proj = body.post_extract_proj
-        self.input_quantizer = body.input_quantizer
-        if body.input_quantizer is not None:
-            self.project_inp = body.project_inp
-        self.encoder = body.encoder
+        encoder: Any = model.encoder if self.has_output else model
+        self.encoder = encoder.for_use()
         if self.has_output:
             self.pooling, self.proj = model.pooling, model.proj
-        self.is_scaled = description.kind == "regression"
+        self.is_scaled = description.of_kind.is_scaled
         if self.is_scaled:
             self.register_buffer("target_mean", torch.tensor(description.target_mean))
             self.register_buffer("target_std", torch.tensor(description.target_std))
@@ -70,96 +59,26 @@ class EcgNetwork(nn.Module):
 
     @property
     def layers(self) -> int:
-        """Number of transformer layers."""
-        return len(self.encoder.layers)
+        """Number of the encoder's layers."""
+        return int(self.encoder.layers)
+
+    @property
+    def is_smooth(self) -> bool:
+        """Whether gradients explain what it says."""
+        return bool(self.encoder.is_smooth)
+
+    @property
+    def geometry(self) -> Geometry:
+        """How frames lie over samples."""
+        return self.encoder.geometry
 
     def frames(self, source: Tensor, padding_mask: Tensor, layer: Optional[int] = None) -> Tuple[Tensor, Tensor]:
-        """What the transformer makes of each frame.
-
-        Args:
-            source, padding_mask: as `forward`.
-            layer: 1 to `layers`: after that layer; 0: what the first is given; None: the encoder's output, which is
-                that of the last layer, normalised where the layers normalise their inputs.
-
-        Returns:
-            x: N x T x E.
-            padding: bool, N x T, True where a frame is of padding.
-        """
-        features = self.layer_norm(self.feature_extractor(source).transpose(1, 2))
-        frames = int(features.size(1)) // self.crop_to * self.crop_to
-        valid = frames_of((~padding_mask).sum(-1, keepdim=True), self.conv_layers)
-        # counted on the input's device: tracing would keep the device of arange
-        numbers = torch.ones_like(features[:1, :frames, 0]).cumsum(1) - 1
-        padding = numbers >= valid
-        return self._encode(self._project(features[:, :frames]), padding, layer), padding
+        """What the encoder makes of each frame, see `Encoder.frames`."""
+        return self.encoder.frames(source, padding_mask, layer)
 
     def attention(self, source: Tensor, padding_mask: Tensor) -> Tensor:
-        """Attention weights of all layers, means over their heads: N x layers x T (queries) x T (keys).
-
-        Raises:
-            UserError: the layers are no plain transformer's (conformer), and have none to give.
-        """
-        with self._keeping_attention() as kept:
-            frames = self.frames(source, padding_mask)[1].size(1)
-        # frames may have been added, to a multiple of a number
-        return torch.stack(kept, dim=1)[..., :frames, :frames]
-
-    @contextlib.contextmanager
-    def _keeping_attention(self) -> Iterator[List[Tensor]]:
-        """Collects each layer's weights, which fairseq's layers neither ask for nor pass on."""
-        kept: List[Tensor] = []
-        asking = threading.get_ident()  # other threads may use the same layers meanwhile
-
-        def ask(module: nn.Module, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Tuple[Any, Dict[str, Any]]:
-            return args, {**kwargs, "need_weights": kwargs["need_weights"] or threading.get_ident() == asking}
-
-        def keep(module: nn.Module, args: Tuple[Any, ...], result: Tuple[Tensor, Optional[Tensor]]) -> None:
-            if threading.get_ident() != asking:
-                return
-            if result[1] is None or result[1].dim() != 3:
-                raise UserError("layers of this kind give no attention weights; use another way to explain")
-            kept.append(result[1])
-
-        hooks: List[Any] = []
-        try:
-            for layer in self.encoder.layers:
-                hooks.append(layer.self_attn.register_forward_pre_hook(ask, with_kwargs=True))
-                hooks.append(layer.self_attn.register_forward_hook(keep))
-            yield kept
-        finally:
-            for hook in hooks:
-                hook.remove()
-
-    def _project(self, x: Tensor) -> Tensor:
-        """The transformer's input, N x T x E, of features."""
-        if self.post_extract_proj is not None:
-            x = self.post_extract_proj(x)
-        if self.input_quantizer is not None:
-            x = self.project_inp(self.input_quantizer(x, produce_targets=False)["x"])
-        return x
-
-    def _encode(self, x: Tensor, padding: Tensor, last: Optional[int] = None) -> Tensor:
-        """fairseq's `TransformerEncoder.forward` in evaluation mode, whose own cannot be traced.
-
-        Args:
-            padding: bool, N x T, always given.
-            last: number of layers that are run; None: all, and what follows them.
-        """
-        encoder = self.encoder
-        x = x.masked_fill(padding.unsqueeze(-1), 0)
-        if encoder.pos_conv is not None:
-            x = x + encoder.pos_conv(x.transpose(1, 2)).transpose(1, 2)
-        if not encoder.layer_norm_first:
-            x = encoder.layer_norm(x)
-        frames = int(x.size(1))
-        added = -frames % encoder.required_seq_len_multiple
-        if added:
-            x, padding = F.pad(x, (0, 0, 0, added)), F.pad(padding, (0, added), value=True)
-        x = x.transpose(0, 1)
-        for layer in encoder.layers[:last]:
-            x, _ = layer(x, self_attn_padding_mask=padding, need_weights=False)
-        x = x.transpose(0, 1)[:, :frames]
-        return encoder.layer_norm(x) if encoder.layer_norm_first and last is None else x
+        """Attention weights, see `Encoder.attention`."""
+        return self.encoder.attention(source, padding_mask)
 
 
 def build_network(checkpoint: Checkpoint, description: ModelDescription) -> EcgNetwork:
@@ -203,9 +122,9 @@ def _our_models() -> Tuple[str, ...]:
     from fairseq.models import MODEL_REGISTRY
 
     from fairseq_signals_ext.models.ecg_classifier import EcgTransformerClassifier
-    from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Model
+    from fairseq_signals_ext.models.encoder import Encoder
 
-    ours = (EcgTransformerClassifier, EcgWav2Vec2Model)
+    ours = (EcgTransformerClassifier, Encoder)
     return tuple(sorted(name for name, model in MODEL_REGISTRY.items() if issubclass(model, ours)))
 
 

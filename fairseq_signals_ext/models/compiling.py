@@ -24,7 +24,9 @@ def compile_parts(model: Any) -> None:
         UserError: there is no C++ compiler, or Python's headers are missing.
     """
     check_compiler()
-    model = model if hasattr(model, "feature_extractor") else model.encoder  # of a classifier
+    model = getattr(model, "encoder", model) if not hasattr(model, "feature_extractor") else model  # of a classifier
+    if not hasattr(model, "feature_extractor"):
+        raise UserError("model.compile is for ECG-FM's encoder; set model.compile=false")
     for part in _parts_of_one_shape(model):
         if part._compiled_call_impl is None:
             part.compile(dynamic=False)
@@ -43,7 +45,7 @@ def _parts_of_one_shape(model: Any) -> Iterator[nn.Module]:
 def without_compiling(model: Any) -> ContextManager[Any]:
     """For validation: so few batches are not worth code for two more sizes, of which torch keeps only some."""
     # torch's compiler takes seconds to import
-    if not model.cfg.compile or not hasattr(torch.compiler, "set_stance"):
+    if not getattr(model.cfg, "compile", False) or not hasattr(torch.compiler, "set_stance"):
         return nullcontext()
     return torch.compiler.set_stance("force_eager")
 

@@ -1,9 +1,9 @@
-"""ECG-FM's classifier: a wav2vec 2.0 encoder, pooling over frames, a linear head. It serves for regression as well."""
+"""ECG-FM's classifier: an encoder, pooling over frames, a linear head. It serves for regression as well."""
 
 import logging
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Mapping, Optional
 
 import torch
 from fairseq.dataclass import ChoiceEnum
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fairseq_signals_ext.checkpoints.reading import Checkpoint, read_checkpoint
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config, EcgWav2Vec2Model
+from fairseq_signals_ext.models.encoder import LoadsStrictly, build_encoder
 from fairseq_signals_ext.models.pooling import AttentionPooling, MeanPooling
 from fairseq_signals_ext.models.pretrained import (
     encoder_in,
@@ -23,7 +24,6 @@ from fairseq_signals_ext.models.pretrained import (
     parameters_of_encoder,
     take_architecture,
 )
-from fairseq_signals_ext.models.strict_loading import LoadsStrictly
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,13 @@ class EcgTransformerClassifierConfig(EcgWav2Vec2Config):
     )
     model_path: Optional[str] = field(
         default=None, metadata={"help": "checkpoint of the pretrained encoder, ours or ECG-FM's"}
+    )
+    encoder: Any = field(
+        default=None,
+        metadata={
+            "help": "name (_name) and options of an encoder of another kind, which follow the pretrained file; "
+            "default: ECG-FM's, whose options are here"
+        },
     )
     no_pretrained_weights: bool = field(
         default=False,
@@ -76,7 +83,7 @@ class EcgTransformerClassifierConfig(EcgWav2Vec2Config):
 class EcgTransformerClassifier(LoadsStrictly, BaseFairseqModel):
     """Encoder, pooling, linear head.
 
-    Shapes: B segments, 12 leads (`in_d`), S samples, T frames, E = `encoder_embed_dim`, L labels.
+    Shapes: B segments, 12 leads (`in_d`), S samples, T frames, E = the encoder's `dimensions`, L labels.
     """
 
     def __init__(self, cfg: EcgTransformerClassifierConfig):
@@ -84,13 +91,11 @@ class EcgTransformerClassifier(LoadsStrictly, BaseFairseqModel):
         self.cfg = cfg
         self.num_updates = 0
         self.takes_encoders = False
-        self.encoder = EcgWav2Vec2Model(cfg)
-        self.encoder.remove_pretraining_modules()
-        if not cfg.apply_mask:
-            self.encoder.mask_emb = None
-        self.pooling = AttentionPooling(cfg.encoder_embed_dim) if cfg.pooling == "attention" else MeanPooling()
+        self.encoder: Any = build_encoder(cfg.encoder) if cfg.encoder else EcgWav2Vec2Model(cfg)
+        self.encoder.drop_objective(keep_masks=cfg.apply_mask)
+        self.pooling = AttentionPooling(self.encoder.dimensions) if cfg.pooling == "attention" else MeanPooling()
         self.final_dropout = nn.Dropout(cfg.final_dropout)
-        self.proj = nn.Linear(cfg.encoder_embed_dim, cfg.num_labels)
+        self.proj = nn.Linear(self.encoder.dimensions, cfg.num_labels)
         nn.init.xavier_uniform_(self.proj.weight)
         nn.init.zeros_(self.proj.bias)
         if cfg.linear_probe and cfg.layer_decay != 1:
@@ -124,10 +129,10 @@ class EcgTransformerClassifier(LoadsStrictly, BaseFairseqModel):
 
     def upgrade_state_dict_named(self, state_dict: Dict[str, Tensor], name: str) -> Dict[str, Tensor]:
         """Make, in place, a classifier's parameters of a pretraining's, if `take_encoders` allowed it."""
-        if self.takes_encoders and not is_classifier(state_dict):
+        if self.takes_encoders and not is_classifier(state_dict, self.encoder.architecture):
             own = self.state_dict()
             prefix = "encoder."
-            pretrained = parameters_of_encoder(state_dict)
+            pretrained = parameters_of_encoder(state_dict, self.encoder.architecture)
             fit_to_encoder(pretrained, self.encoder.state_dict(), of_classifier=False)
             state_dict.clear()
             state_dict.update({key: value for key, value in own.items() if not key.startswith(prefix)})
@@ -166,10 +171,14 @@ class EcgTransformerClassifier(LoadsStrictly, BaseFairseqModel):
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.encoder_learns):
             mask = self.cfg.apply_mask and self.training
-            encoded = self.encoder.extract_features(source, padding_mask, mask=mask, **masks)
+            encoded = self.encoder.encode(source, padding_mask, mask=mask, **masks)
         x, padding = encoded["x"], encoded["padding_mask"]
         pooled = self.pooling(self.final_dropout(x), padding)
         return {"out": self.proj(pooled), "encoder_out": x.detach(), "padding_mask": padding}
+
+    def mask_settings(self) -> Any:
+        """What the collater masks for the encoder; None: nothing."""
+        return self.encoder.mask_settings() if self.cfg.apply_mask else None
 
     def get_logits(self, net_output: Dict[str, Any], **kwargs: Any) -> Tensor:
         """Logits, B x L, of what `forward` returned."""
@@ -180,10 +189,9 @@ class EcgTransformerClassifier(LoadsStrictly, BaseFairseqModel):
         return sample["label"].float()
 
     def _decay_learning_rates(self, decay: float) -> None:
-        layers = self.cfg.encoder_layers
+        layers = self.encoder.layers
         for name, parameter in self.encoder.named_parameters():
-            parts = name.split(".")
-            layer = int(parts[2]) if parts[:2] == ["encoder", "layers"] else -1
+            layer = self.encoder.layer_of(name)
             # fairseq's composite optimizer reads this
             parameter.optim_overrides = {"optimizer": {"lr_scale": decay ** (layers - layer)}}
 
@@ -214,7 +222,7 @@ def resolve_config(cfg: Any) -> Optional[Checkpoint]:
     return None if cfg.get("no_pretrained_weights") else checkpoint
 
 
-def take_over_architecture(cfg: Any, pretrained: Dict[str, Any]) -> None:
+def take_over_architecture(cfg: Any, pretrained: Mapping[str, Any]) -> None:
     """Set, in place, options of the architecture that `cfg` leaves at their defaults, as in another model's config."""
     defaults = {option.name: option.default for option in fields(EcgTransformerClassifierConfig)}
     with open_dict(cfg):

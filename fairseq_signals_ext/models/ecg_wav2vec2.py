@@ -7,15 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple, Type
 
 import torch
-from fairseq.models import register_model
 from fairseq.models.wav2vec.wav2vec2 import ConvFeatureExtractionModel, Wav2Vec2Config, Wav2Vec2Model
 from fairseq.modules import MultiheadAttention
 from fairseq.modules.checkpoint_activations import unwrap_checkpoint
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from fairseq_signals_ext.checkpoints.architecture import WAV2VEC2
 from fairseq_signals_ext.checkpoints.parameter_names import rename_ecg_fm_parameters
-from fairseq_signals_ext.conv_layers import ConvLayer, frames_of, parse_conv_layers, samples_per_frame
+from fairseq_signals_ext.conv_layers import ConvLayer, Geometry, frames_of, parse_conv_layers, samples_per_frame
+from fairseq_signals_ext.data.time_masks import MaskSettings
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.models.contrast import (
     MaskedFrames,
@@ -25,11 +26,10 @@ from fairseq_signals_ext.models.contrast import (
     similarities_by_place,
     targets_at,
 )
+from fairseq_signals_ext.models.encoder import Encoder, register_encoder
+from fairseq_signals_ext.models.faster_parts import FftConv1d, Fp32Quantizer, FusedSelfAttention, MatrixQuantizer
 from fairseq_signals_ext.models.pooling import mean_over_frames
-from fairseq_signals_ext.models.positional_convolution import FftConv1d
-from fairseq_signals_ext.models.quantizer import Fp32Quantizer, MatrixQuantizer
-from fairseq_signals_ext.models.self_attention import FusedSelfAttention
-from fairseq_signals_ext.models.strict_loading import LoadsStrictly
+from fairseq_signals_ext.models.wav2vec2_in_use import Wav2Vec2InUse
 
 # options for negatives that are no masked frames of the same segment, or are changed after they were drawn
 _NOT_OF_THE_SEGMENT = ("cross_sample_negatives", "negatives_from_everywhere")
@@ -107,13 +107,15 @@ class EcgFeatureExtractor(ConvFeatureExtractionModel):
         return x
 
 
-@register_model("ecg_wav2vec2", dataclass=EcgWav2Vec2Config)
-class EcgWav2Vec2Model(LoadsStrictly, Wav2Vec2Model):
+@register_encoder("ecg_wav2vec2", dataclass=EcgWav2Vec2Config)
+class EcgWav2Vec2Model(Encoder, Wav2Vec2Model):
     """wav2vec 2.0 for ECGs of `in_d` leads.
 
     Shapes: B segments, L leads, S samples, T frames, E = `encoder_embed_dim`, F features of the last convolution,
     M masked frames a segment, N negatives.
     """
+
+    architecture = WAV2VEC2
 
     def __init__(self, cfg: EcgWav2Vec2Config):
         conv_layers = parse_conv_layers(cfg.conv_feature_layers)
@@ -129,6 +131,51 @@ class EcgWav2Vec2Model(LoadsStrictly, Wav2Vec2Model):
         self._choose_parts(cfg)
         self._encoder_output: Optional[Tensor] = None
         self.encoder.register_forward_hook(self._keep_encoder_output)
+
+    @property
+    def geometry(self) -> Geometry:
+        """How frames lie over samples."""
+        return Geometry.of_convolutions(self.conv_layers)
+
+    @property
+    def dimensions(self) -> int:
+        """E."""
+        return int(self.cfg.encoder_embed_dim)
+
+    @property
+    def layers(self) -> int:
+        """Number of layers of the transformer."""
+        return len(self.encoder.layers)
+
+    def layer_of(self, parameter: str) -> int:
+        """Of which layer of the transformer a parameter is; -1: of what is before it."""
+        parts = parameter.split(".")
+        return int(parts[2]) if parts[:2] == ["encoder", "layers"] else -1
+
+    def frames(self, source: Tensor, padding_mask: Tensor, layer: Optional[int] = None) -> Tuple[Tensor, Tensor]:
+        """See `Encoder.frames`."""
+        return Wav2Vec2InUse(self).frames(source, padding_mask, layer)
+
+    def encode(
+        self, source: Tensor, padding_mask: Optional[Tensor] = None, mask: bool = False, **masks: Tensor
+    ) -> Dict[str, Any]:
+        """Frames by fairseq's own forward, see `extract_features`."""
+        return self.extract_features(source, padding_mask, mask=mask, **masks)
+
+    def for_use(self) -> Wav2Vec2InUse:
+        """What is used and exported."""
+        return Wav2Vec2InUse(self)
+
+    def drop_objective(self, keep_masks: bool = False) -> None:
+        """Remove what only a pretraining needs."""
+        super().drop_objective(keep_masks)
+        self.remove_pretraining_modules()
+        if not keep_masks:
+            self.mask_emb: Any = None
+
+    def mask_settings(self) -> MaskSettings:
+        """What the collater masks."""
+        return MaskSettings.from_model_config(self.cfg)
 
     def _choose_parts(self, cfg: EcgWav2Vec2Config) -> None:
         """Exchange the classes of parts that fairseq built: parameters, names and random numbers stay."""
@@ -306,7 +353,7 @@ class Wav2Vec2CmscConfig(EcgWav2Vec2Config):
     """ECG-FM's pretraining model: wav2vec 2.0 with contrastive multi-segment coding."""
 
 
-@register_model("wav2vec2_cmsc", dataclass=Wav2Vec2CmscConfig)
+@register_encoder("wav2vec2_cmsc", dataclass=Wav2Vec2CmscConfig)
 class Wav2Vec2CmscModel(EcgWav2Vec2Model):
     """The model that `wav2vec2_with_cmsc` trains."""
 

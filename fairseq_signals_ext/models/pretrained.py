@@ -4,18 +4,27 @@ from pathlib import Path
 from typing import Any, Dict, Mapping, NamedTuple, Optional
 
 import torch
+from omegaconf import DictConfig
 from torch import Tensor
 
+from fairseq_signals_ext.checkpoints.architecture import (
+    ENCODER,
+    WAV2VEC2,
+    Architecture,
+    architecture_of,
+    encoder_config,
+)
 from fairseq_signals_ext.checkpoints.parameter_names import difference_of_parameters, rename_ecg_fm_parameters
-from fairseq_signals_ext.checkpoints.reading import ARCHITECTURE, Checkpoint
+from fairseq_signals_ext.checkpoints.reading import Checkpoint
 from fairseq_signals_ext.conv_layers import parse_conv_layers
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.models.encoder import HEADS
 
-# parts of a pretraining model that an encoder does without
-_NOT_ENCODER = ("quantizer.", "project_q.", "final_proj.", "target_glu.", "reconstruction_head.")
-# options of `ARCHITECTURE` that matter only where the input is quantized
+# options of ECG-FM's architecture that matter only where the input is quantized
 _OF_QUANTIZER = ("latent_vars", "latent_groups", "latent_dim", "quantizer_depth", "quantizer_factor")
-_CLASSIFIER = "encoder.encoder."
+_PREFIX = "encoder."
+_CLASSIFIER = f"{_PREFIX}encoder."
+_HEAD = "proj.weight"
 
 
 class Pretrained(NamedTuple):
@@ -30,29 +39,39 @@ class Pretrained(NamedTuple):
 def encoder_in(checkpoint: Checkpoint) -> Pretrained:
     """The encoder in a checkpoint of a pretraining or of a classifier."""
     parameters = checkpoint.parameters
-    state = parameters_of_encoder(parameters)
-    return Pretrained(checkpoint.path, checkpoint.model_config, state, is_classifier(parameters))
+    architecture = architecture_of(checkpoint.model_config)
+    state = parameters_of_encoder(parameters, architecture)
+    return Pretrained(checkpoint.path, checkpoint.model_config, state, is_classifier(parameters, architecture))
 
 
-def is_classifier(state: Mapping[str, Tensor]) -> bool:
+def is_classifier(state: Mapping[str, Tensor], architecture: Architecture) -> bool:
     """Whether parameters are those of a classifier, whose encoder has a name of its own before its names."""
-    return any(name.startswith(_CLASSIFIER) for name in state)
+    is_ecg_fms = architecture is WAV2VEC2
+    return any(name.startswith(_CLASSIFIER) if is_ecg_fms else name == _HEAD for name in state)
 
 
-def parameters_of_encoder(state: Mapping[str, Tensor]) -> Dict[str, Tensor]:
+def parameters_of_encoder(state: Mapping[str, Tensor], architecture: Architecture) -> Dict[str, Tensor]:
     """Those of a pretraining model, or of a classifier, that its encoder consists of, by the encoder's own names."""
-    if is_classifier(state):
-        prefix = "encoder."
-        state = {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
-    return {name: value for name, value in state.items() if not name.startswith(_NOT_ENCODER)}
+    if is_classifier(state, architecture):
+        state = {name[len(_PREFIX) :]: value for name, value in state.items() if name.startswith(_PREFIX)}
+    dropped = (*architecture.of_objective, HEADS)
+    return {name: value for name, value in state.items() if not name.startswith(dropped)}
 
 
-def take_architecture(config: Dict[str, Any], defaults: Dict[str, Any], pretrained: Dict[str, Any]) -> Dict[str, Any]:
-    """Options of the pretrained encoder for all of `ARCHITECTURE` that `config` leaves at their defaults."""
+def take_architecture(
+    config: Dict[str, Any], defaults: Dict[str, Any], pretrained: Mapping[str, Any]
+) -> Dict[str, Any]:
+    """Options of the pretrained encoder for all of the architecture that `config` leaves at their defaults.
+
+    Of an encoder that is not ECG-FM's all options are taken, as `encoder`, unless they are given there.
+    """
+    architecture, theirs = architecture_of(pretrained), encoder_config(pretrained)
+    if architecture is not WAV2VEC2:
+        return {ENCODER: {**theirs, **(config.get(ENCODER) or {})}}
     return {
-        key: pretrained[key]
-        for key in ARCHITECTURE
-        if key in pretrained and config.get(key, defaults[key]) == defaults[key]
+        key: theirs[key]
+        for key in architecture.options
+        if key in theirs and config.get(key, defaults[key]) == defaults[key]
     }
 
 
@@ -61,13 +80,20 @@ def different_option(theirs: Mapping[str, Any], own: Any) -> Optional[str]:
 
     Parameters of one shape may be of models that compute differently.
     """
-    for option in ARCHITECTURE:
-        there, here = theirs.get(option), getattr(own, option, None)
+    architecture, theirs, here_all = architecture_of(theirs), encoder_config(theirs), encoder_config(_mapping(own))
+    if architecture is not architecture_of(_mapping(own)):
+        return f"the encoder is {theirs.get('_name')} there and {here_all.get('_name')} here"
+    for option in architecture.options:
+        there, here = theirs.get(option), here_all.get(option)
         unknown = there is None or here is None  # an older config need not say it
-        matters = option not in _OF_QUANTIZER or getattr(own, "quantize_input", False)
+        matters = option not in _OF_QUANTIZER or here_all.get("quantize_input", False)
         if matters and not unknown and _plain(option, there) != _plain(option, here):
             return f"{option} is {there} there and {here} here"
     return None
+
+
+def _mapping(config: Any) -> Mapping[str, Any]:
+    return config if isinstance(config, (dict, DictConfig)) else vars(config)
 
 
 def _plain(option: str, value: Any) -> str:

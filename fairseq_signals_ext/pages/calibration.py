@@ -8,17 +8,9 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.evaluation.kinds import KINDS, Measure, kind_of
 
 METRICS_FILE, _TABLE = "metrics.json", "per_label.csv"
-# of a kind of model: name of the column, what it is called, whether it has an interval
-_MEASURES = {
-    "classification": (("auroc", "AUROC", True), ("ece", "ECE", False)),
-    "regression": (("mae", "MAE", True), ("r2", "R2", False)),
-}
-_MEANINGS = {
-    "classification": "ECE: how far probabilities are from frequencies, on average.",
-    "regression": "MAE: mean error in the label's unit.",
-}
 _NOT_OURS = "is not of fairseq-signals-ext evaluate; give the metrics.json that it wrote"
 
 
@@ -27,7 +19,7 @@ class Calibration:
     """What an evaluation found of each label.
 
     Attributes:
-        kind: of the model, "classification" or "regression".
+        kind: of the model.
         about: what was evaluated, in words.
         measures: what they are called.
         labels: by label the measures as text; "-" where undefined.
@@ -41,7 +33,7 @@ class Calibration:
     @property
     def meaning(self) -> str:
         """What the measures say, for those who do not know them."""
-        return _MEANINGS[self.kind]
+        return kind_of(self.kind).measures_meaning
 
     def check_fits(self, kind: str, label_names: Sequence[str], source: str) -> None:
         """Raise a `UserError` unless it is of a model of this kind with one of these labels at least."""
@@ -62,7 +54,7 @@ def read_calibration(path: Path) -> Calibration:
             raise UserError(f"{file}: no such file; give the folder that fairseq-signals-ext evaluate wrote")
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        measures = _MEASURES[facts["kind"]]
+        measures = KINDS[facts["kind"]].measures
         about = _about(facts)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: {_NOT_OURS}") from error
@@ -84,7 +76,7 @@ def _rows(table: Path) -> List[Dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _texts(row: Mapping[str, str], measures: Sequence[Tuple[str, str, bool]]) -> Tuple[str, ...]:
+def _texts(row: Mapping[str, str], measures: Sequence[Measure]) -> Tuple[str, ...]:
     return tuple(_text(row, column, has_interval) for column, _, has_interval in measures)
 
 

@@ -109,7 +109,7 @@ class ReportFindings:
     @property
     def is_regression(self) -> bool:
         """Whether scores are values, not probabilities."""
-        return self.models[0].description.kind == "regression"
+        return not self.models[0].description.of_kind.has_classes
 
 
 def check_options(model: AnyModel, options: ReportOptions) -> None:
@@ -171,8 +171,8 @@ def _saliency(
         return None
     label = options.label
     if label is None and prediction is not None and not options.map_options.is_attention:
-        is_regression = model.description.kind == "regression"
-        label = prediction.label_names[0] if is_regression else most_certain(prediction)
+        has_classes = model.description.of_kind.has_classes
+        label = most_certain(prediction) if has_classes else prediction.label_names[0]
     return explain_segments(model, segments, label, options.map_options)
 
 

@@ -4,12 +4,10 @@ fairseq takes the option for the name of one file, and of several models it vali
 """
 
 import functools
-import math
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
 import torch
-import torch.nn.functional as F
 from fairseq import checkpoint_utils
 from fairseq.models import BaseFairseqModel
 from torch import Tensor
@@ -59,23 +57,17 @@ class ModelEnsemble(BaseFairseqModel):
 
 
 def _in_units(output: Tensor, description: ModelDescription) -> Tensor:
-    if description.kind != "regression":
+    if not description.of_kind.is_scaled:
         return output
     return output * output.new_tensor(description.target_std) + output.new_tensor(description.target_mean)
 
 
 def _mean(outputs: Tensor, first: ModelDescription) -> Tensor:
-    """Of models x B x L, by way of logarithms of probabilities, which are exact also near 0 and 1."""
-    if first.kind == "regression":
-        mean, std = outputs.new_tensor(first.target_mean), outputs.new_tensor(first.target_std)
-        return (outputs.mean(0) - mean) / std
-    if first.is_exclusive:
-        return _log_mean(F.log_softmax(outputs, -1))
-    return _log_mean(F.logsigmoid(outputs)) - _log_mean(F.logsigmoid(-outputs))
-
-
-def _log_mean(logarithms: Tensor) -> Tensor:
-    return logarithms.logsumexp(0) - math.log(len(logarithms))
+    """Of models x B x L."""
+    found = first.of_kind.mean_of(outputs, first.activation)
+    if not first.of_kind.is_scaled:
+        return found
+    return (found - outputs.new_tensor(first.target_mean)) / outputs.new_tensor(first.target_std)
 
 
 def mend_loading_of_ensembles() -> None:

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from fairseq_signals_ext.checkpoints.reading import Checkpoint
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.tasks._gradients import data_parallel_wrapper
-from fairseq_signals_ext.tasks._sharding import is_sharded
+from fairseq_signals_ext.tasks._parallel import data_parallel_wrapper, is_sharded
 
 _CONVOLUTIONS = "feature_extractor."
 

@@ -6,13 +6,19 @@ absent leads are what the architecture allows for: they are told.
 """
 
 import logging
-from typing import Any, List, Mapping, NamedTuple, Optional
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional
 
+import fairseq
+import torch
+
+import fairseq_signals_ext
 from fairseq_signals_ext.checkpoints.comparing import differences_of_inputs
 from fairseq_signals_ext.checkpoints.describing import preprocessing_of
 from fairseq_signals_ext.checkpoints.description import Preprocessing
 from fairseq_signals_ext.checkpoints.reading import Checkpoint
+from fairseq_signals_ext.data.ecg_dataset import EcgDataset
 from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.leads import LEADS
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +47,22 @@ class Seen(NamedTuple):
         values = {name: facts[name] for name in Preprocessing.__dataclass_fields__}
         leads = {name: tuple(values[name]) for name in ("leads", "loaded_leads")}
         return cls(str(source), Preprocessing(**{**values, **leads}))
+
+
+def inputs_of(dataset: EcgDataset) -> Dict[str, Any]:
+    """What is trained on, and with which versions: plain values, kept in checkpoints as the task's state."""
+    settings = dataset.settings
+    return {
+        "sample_rate": float(dataset.sample_rate),
+        "leads": [LEADS[lead] for lead in settings.leads_of_model],
+        "loaded_leads": [LEADS[lead] for lead in settings.leads],
+        "segment_samples": int(dataset.segment_samples),
+        "stride_samples": int(round(settings.segment_seconds * dataset.sample_rate)),
+        "standardization": "segment" if settings.normalize else "lead",
+        "package_version": fairseq_signals_ext.__version__,
+        "torch_version": str(torch.__version__),
+        "fairseq_version": str(getattr(fairseq, "__version__", "")),
+    }
 
 
 def check_same_inputs(there: Optional[Seen], here: Seen, is_meant: bool) -> None:

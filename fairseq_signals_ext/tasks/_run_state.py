@@ -44,7 +44,8 @@ class Run:
 
     Attributes:
         options: of all sections; None until it begins, and for a task that has none around it.
-        start: what it starts from; None: from nothing. Once the model is built, no more than its config.
+        start: what it starts from; None: from nothing. Once model and criterion are built, no more than its
+            config.
         choice: what its best score is a score of; None where nothing is validated.
     """
 

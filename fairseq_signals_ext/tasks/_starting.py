@@ -5,24 +5,28 @@ And it says little of a file that it cannot use.
 """
 
 import logging
+import re
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Tuple
 
 from fairseq.distributed.utils import get_global_rank
-from omegaconf import open_dict
+from omegaconf import DictConfig, open_dict
 
 from fairseq_signals_ext.checkpoints.file_kinds import what_is_wrong_with
 from fairseq_signals_ext.checkpoints.parameter_names import is_ecg_fm
 from fairseq_signals_ext.checkpoints.reading import Checkpoint, read_checkpoint
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.models.pretrained import different_option
-from fairseq_signals_ext.tasks._newest import newest_whole
 from fairseq_signals_ext.tasks._options import LAST, all_options
-from fairseq_signals_ext.tasks._sharding import is_sharded
+from fairseq_signals_ext.tasks._parallel import is_sharded
 
 logger = logging.getLogger(__name__)
 
 RESETS = "checkpoint.reset_optimizer=true checkpoint.reset_lr_scheduler=true checkpoint.reset_meters=true"
+# as fairseq names those in the middle of an epoch, by epoch and updates, and those at its end
+_REGULAR = re.compile(r"checkpoint_?(\d+)(?:_(\d+))?\.pt")
+# they may be of an earlier time, and of another run where somebody put one here
+_BEST = "checkpoint[_.]best*.pt"
 
 
 class StartingPoint(NamedTuple):
@@ -118,3 +122,54 @@ def _check_optimizer(checkpoint: Checkpoint, cfg: Any) -> None:
             f"{checkpoint.path}: is of ECG-FM's framework, whose optimizer state is of another order of parameters; "
             f"add {RESETS}, or give the file as checkpoint.finetune_from_model"
         )
+
+
+def newest_whole(folder: Path, with_best: bool) -> Optional[Path]:
+    """The newest checkpoint of a run's folder, but `checkpoint_last.pt`, that is whole; None if there is none.
+
+    Args:
+        with_best: also those that were the best of their time.
+    """
+    regular = sorted(folder.glob("checkpoint*.pt"), key=_position, reverse=True)
+    newest = next((path for path in regular if _REGULAR.fullmatch(path.name) and _is_whole(path)), None)
+    found = [] if newest is None else [newest]
+    if with_best:
+        found += filter(_is_whole, sorted(folder.glob(_BEST)))
+    return max(found, key=_updates, default=None)
+
+
+def _position(path: Path) -> Tuple[int, float]:
+    """Epoch and updates; the end of an epoch comes last."""
+    found = _REGULAR.fullmatch(path.name)
+    return (int(found[1]), float(found[2] or "inf")) if found else (0, 0.0)
+
+
+def _is_whole(path: Path) -> bool:
+    return what_is_wrong_with(path) is None
+
+
+def _updates(path: Path) -> int:
+    return read_checkpoint(path).updates or 0
+
+
+def check_average(options: Optional[DictConfig], start: Optional[StartingPoint]) -> None:
+    """Say what a moving average of weights is for, if one is to be kept, and see that there is one to go on with.
+
+    Args:
+        options: of the whole training; None where there are none.
+        start: what the training starts from.
+
+    Raises:
+        UserError: the checkpoint has none, of which fairseq makes a traceback.
+    """
+    if options is None or not options.ema.store_ema:
+        return
+    if start is not None and "ema" not in (start.checkpoint.state.get("extra_state") or {}):
+        raise UserError(
+            f"{start.checkpoint.path}: has no average of weights to go on with; set ema.store_ema=false, or begin a "
+            f"new training, which may take this file's encoder as model.model_path"
+        )
+    logger.info(
+        "ema.store_ema: the average is in checkpoints beside the weights, which alone are validated, chosen as the "
+        "best, exported and used; fairseq.checkpoint_utils.save_ema_as_checkpoint makes a checkpoint of the average"
+    )

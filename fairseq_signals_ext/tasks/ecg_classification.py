@@ -10,13 +10,13 @@ import torch
 from fairseq.dataclass import ChoiceEnum
 from fairseq.logging import metrics
 from fairseq.optim.composite import FairseqCompositeOptimizer
-from fairseq.tasks import register_task
 from omegaconf import II, open_dict
 
 # importing registers them: fairseq's user-dir mechanism imports tasks and models by itself, criterions not
 import fairseq_signals_ext.criterions.binary_cross_entropy_with_logits
 import fairseq_signals_ext.criterions.softmax  # noqa: F401
 from fairseq_signals_ext.checkpoints.reading import Checkpoint, with_own_architecture
+from fairseq_signals_ext.criterions.label_criterion import criterions_of
 from fairseq_signals_ext.data.ecg_dataset import EcgDataset
 from fairseq_signals_ext.data.label_table import (
     LabelTable,
@@ -30,26 +30,27 @@ from fairseq_signals_ext.data.label_table import (
 from fairseq_signals_ext.data.labelled_dataset import LabelledEcgDataset
 from fairseq_signals_ext.data.model_labels import check_labels, labels_by_name
 from fairseq_signals_ext.data.segments import SEGMENT_CHOICES, SegmentSettings
+from fairseq_signals_ext.data.shared_batches import exit_if_error
 from fairseq_signals_ext.data.stores import ShardStore, Store
 from fairseq_signals_ext.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.evaluation.aggregation import AGGREGATIONS, to_recordings
+from fairseq_signals_ext.evaluation.kinds import CLASSIFICATION, kind_of
 from fairseq_signals_ext.evaluation.predictions import Predictions
 from fairseq_signals_ext.evaluation.thresholds import choose_thresholds
 from fairseq_signals_ext.models.ecg_classifier import resolve_config, take_over_architecture
 from fairseq_signals_ext.tasks._best_metric import check_defined
-from fairseq_signals_ext.tasks._errors_as_samples import exit_if_error
+from fairseq_signals_ext.tasks._config import EcgPretrainingConfig
 from fairseq_signals_ext.tasks._freezing import check_can_freeze, expect_missing_gradients, step_without
 from fairseq_signals_ext.tasks._mismatch import Seen
 from fairseq_signals_ext.tasks._options import all_options
 from fairseq_signals_ext.tasks._predictions import PredictionCollector
 from fairseq_signals_ext.tasks._starting import StartingPoint
-from fairseq_signals_ext.tasks.ecg_pretraining import EcgPretrainingConfig, EcgPretrainingTask
+from fairseq_signals_ext.tasks.ecg_pretraining import EcgPretrainingTask, register_ecg_task
 
 logger = logging.getLogger(__name__)
 
 _THRESHOLD_RULE = "f1"
 _THRESHOLDS = ("thresholds", "threshold_rule")  # in the task's state
-_CRITERIONS = {"classification": "binary_cross_entropy_with_logits or softmax", "regression": "regression"}
 
 
 @dataclass
@@ -81,7 +82,7 @@ class EcgClassificationConfig(EcgPretrainingConfig):
     )
 
 
-@register_task("ecg_classification", dataclass=EcgClassificationConfig)
+@register_ecg_task("ecg_classification", dataclass=EcgClassificationConfig)
 class EcgClassificationTask(EcgPretrainingTask):
     """Labels of recordings, each 1, 0 or not known.
 
@@ -89,8 +90,9 @@ class EcgClassificationTask(EcgPretrainingTask):
     rate, leads, length of a segment, and the thresholds that are best on the first validation subset.
     """
 
+    # a subclass with labels of another kind names it, and is registered by `register_ecg_task`
     cfg: EcgClassificationConfig
-    kind = "classification"
+    kind = CLASSIFICATION.name
 
     def __init__(self, cfg: EcgClassificationConfig, **kwargs: Any):
         super().__init__(cfg, **kwargs)
@@ -148,8 +150,6 @@ class EcgClassificationTask(EcgPretrainingTask):
         if pretrained is not None:
             self._seen = Seen.by(pretrained)
             model.load_pretrained(pretrained)
-        if not model.cfg.apply_mask:
-            self.masks = None
         return model
 
     def _complete(self, cfg: Any) -> Optional[Checkpoint]:
@@ -199,14 +199,20 @@ class EcgClassificationTask(EcgPretrainingTask):
     def _check_criterion(self, criterion: Any) -> None:
         if getattr(criterion, "kind", None) != self.kind:
             name = self.cfg.criterion_name
-            raise UserError(f"criterion {name} does not fit task {self.cfg._name}; use {_CRITERIONS[self.kind]}")
-        if self.kind == "classification" and not self._is_loaded:
+            usable = " or ".join(criterions_of(self.kind))
+            raise UserError(f"criterion {name} does not fit task {self.cfg._name}; use {usable}")
+        if self._has_classes and not self._is_loaded:
             self.state.merge_state_dict({"activation": criterion.activation})
+
+    @property
+    def _has_classes(self) -> bool:
+        """Whether labels are there or not, and no numbers."""
+        return kind_of(self.kind).has_classes
 
     @property
     def _is_exclusive(self) -> bool:
         """Whether labels are classes that exclude one another, of the model that is trained or was loaded."""
-        return self.kind == "classification" and self.state.state_dict.get("activation") == "softmax"
+        return self._has_classes and self.state.state_dict.get("activation") == "softmax"
 
     def _check_labels(self, table: LabelTable) -> None:
         check_labels(table, self._num_labels, self.state.state_dict.get("label_names"), self._is_loaded)
@@ -228,7 +234,7 @@ class EcgClassificationTask(EcgPretrainingTask):
             masks=self.masks if training else None,
             labels=self.labels,
             num_labels=self._num_labels,
-            classes=self.kind == "classification",
+            classes=self._has_classes,
             exclusive=self._is_exclusive,
         )
         self._look_at_labels(dataset, path, training)
@@ -239,6 +245,8 @@ class EcgClassificationTask(EcgPretrainingTask):
         if dataset.store.idx is None or self.labels is None:
             return  # labels of .mat files are seen, and checked, when these are read
         values = self._known_labels(dataset, path, training)
+        if not self._has_classes:
+            return
         check_classes(self.labels, values, dataset.store.idx, self._is_exclusive)
         undefined = one_class_labels(self.labels, values)
         if undefined:
@@ -330,7 +338,7 @@ class EcgClassificationTask(EcgPretrainingTask):
         if self._metrics[0] != batches:
             predictions = self.collected()
             self._metrics = batches, criterion.validation_metrics(predictions)
-            decides = self.kind == "classification" and not self._is_exclusive
+            decides = self._has_classes and not self._is_exclusive
             if decides and not self._is_loaded and self._validated == self._first_valid_subset:
                 self._learn_thresholds(predictions)
         value = self._metrics[1][name]

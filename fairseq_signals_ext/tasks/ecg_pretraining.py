@@ -4,153 +4,78 @@ import contextlib
 import logging
 import math
 import multiprocessing
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Type, TypeVar
 
-import fairseq
 import numpy as np
-import torch
-import torch.distributed as dist
 from fairseq.data import data_utils
 from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import FairseqTask, register_task
-from omegaconf import II, MISSING, OmegaConf
-
-import fairseq_signals_ext
+from omegaconf import OmegaConf
 
 # importing registers them: fairseq's user-dir mechanism imports tasks and models by itself, criterions not
+import fairseq_signals_ext.criterions.wav2vec2_with_cmsc
 import fairseq_signals_ext.optimizers.fused_adam  # noqa: F401
-from fairseq_signals_ext.checkpoints.allowed import check_names
-from fairseq_signals_ext.criterions.wav2vec2_with_cmsc import Wav2Vec2WithCmscCriterion
-from fairseq_signals_ext.data.augmentations import AugmentationSettings
+from fairseq_signals_ext.checkpoints.allowed import allow, check_names
+from fairseq_signals_ext.checkpoints.architecture import encoder_config
+from fairseq_signals_ext.checkpoints.describing import KINDS_BY_TASK
+from fairseq_signals_ext.criterions.objective import Objective, pairs_needed
 from fairseq_signals_ext.data.collating import first_segments
 from fairseq_signals_ext.data.ecg_dataset import EcgDataset
 from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
 from fairseq_signals_ext.data.segments import SegmentSettings
+from fairseq_signals_ext.data.shared_batches import ErrorsAsSamples, exit_if_error
 from fairseq_signals_ext.data.stores import Store, open_store
 from fairseq_signals_ext.data.time_masks import MaskSettings
 from fairseq_signals_ext.errors import UserError, exits_on_user_error
-from fairseq_signals_ext.leads import LEADS, parse_leads
+from fairseq_signals_ext.evaluation.kinds import PRETRAINING
 from fairseq_signals_ext.models.compiling import compile_parts, without_compiling
-from fairseq_signals_ext.tasks._averaging import check_average
 from fairseq_signals_ext.tasks._best_metric import choose_direction
+from fairseq_signals_ext.tasks._config import EcgPretrainingConfig, segment_settings
 from fairseq_signals_ext.tasks._ensembles import mend_loading_of_ensembles
-from fairseq_signals_ext.tasks._errors_as_samples import ErrorsAsSamples, exit_if_error
 from fairseq_signals_ext.tasks._freezing import check_optimizer_state
-from fairseq_signals_ext.tasks._gradients import send_gradients_in_bf16
 from fairseq_signals_ext.tasks._loading import in_one_line, mend_loading_of_checkpoints
-from fairseq_signals_ext.tasks._mismatch import Seen, check_same_inputs
+from fairseq_signals_ext.tasks._mismatch import Seen, check_same_inputs, inputs_of
 from fairseq_signals_ext.tasks._options import all_options, resolve_paths
+from fairseq_signals_ext.tasks._parallel import is_sharded, send_gradients_in_bf16
 from fairseq_signals_ext.tasks._position import keep_position
 from fairseq_signals_ext.tasks._run_state import Run
 from fairseq_signals_ext.tasks._saving import mend_saving_of_checkpoints
-from fairseq_signals_ext.tasks._sharding import is_sharded
-from fairseq_signals_ext.tasks._starting import RESETS, StartingPoint, check_fits, starting_point
+from fairseq_signals_ext.tasks._starting import RESETS, StartingPoint, check_average, check_fits, starting_point
+from fairseq_signals_ext.training_curve import log_page
 
 logger = logging.getLogger(__name__)
+
+_Task = TypeVar("_Task", bound=Type[Any])
 
 mend_loading_of_checkpoints()
 mend_saving_of_checkpoints()
 mend_loading_of_ensembles()
 
 
-@dataclass
-class EcgPretrainingConfig(FairseqDataclass):
-    """Options of the task."""
+def register_ecg_task(name: str, dataclass: Type[FairseqDataclass]) -> Callable[[_Task], _Task]:
+    """fairseq's `register_task` for tasks on ECGs, and leave for checkpoints to name the task.
 
-    data: str = field(default=MISSING, metadata={"help": "folder with the manifests, SPLIT.tsv"})
-    leads_to_load: Any = field(
-        default=None, metadata={"help": "leads to load, such as 'I,II,V1' or [0, 1, 6]; default all twelve"}
-    )
-    sample_rate: Optional[float] = field(
-        default=None, metadata={"help": "sample rate in Hz that recordings must have; default: that of the first"}
-    )
-    segment_seconds: float = field(default=5.0, metadata={"help": "length of a segment in s"})
-    pairs: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "none: single segments; fixed: segments 0-1, 2-3, ... of a recording; "
-            "random: two adjacent windows, drawn anew each epoch; default: fixed with a CMSC criterion, else none"
-        },
-    )
-    criterion_name: str = II("criterion._name")
-    normalize: bool = field(
-        default=False,
-        metadata={"help": "normalise each segment as a whole, instead of each lead over its recording"},
-    )
-    enable_padding: bool = field(
-        default=False, metadata={"help": "keep recordings shorter than a segment, padded with zeros"}
-    )
-    enable_padding_leads: bool = field(
-        default=False, metadata={"help": "give the model all 12 leads, zeros for those not loaded or absent"}
-    )
-    max_sample_size: Optional[int] = field(default=None, metadata={"help": "use no more samples of a segment"})
-    min_sample_size: Optional[int] = field(default=None, metadata={"help": "leave out recordings with fewer samples"})
-    checksum: str = field(
-        default="once",
-        metadata={"help": "compare checksums of a recording and of its shard's index when read: once, always or never"},
-    )
-    allow_mismatch: bool = field(
-        default=False,
-        metadata={
-            "help": "train on data of another sample rate, order of leads or standardisation than the pretrained "
-            "model's, whose features then mean something else"
-        },
-    )
-    rebuild_batches: bool = field(default=True, metadata={"help": "compose the batches anew in each epoch"})
-    bf16_gradients: bool = field(
-        default=False,
-        metadata={"help": "send gradients between GPUs in bf16, half the bytes of fp32; with ddp_backend=pytorch_ddp"},
-    )
-    shuffle_window_gb: Optional[float] = field(
-        default=None,
-        metadata={
-            "help": "for data larger than memory: shuffle so many GB of the shards together, one such window after the "
-            "other, each a random choice of blocks of all shards, read ahead in large pieces; at most half of the "
-            "memory that is free for the page cache; default: shuffle all items together"
-        },
-    )
-    seed: int = II("common.seed")
-    save_dir: str = II("checkpoint.save_dir")
-    restore_file: str = II("checkpoint.restore_file")
-    finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
-    continue_once: Optional[str] = II("checkpoint.continue_once")
-    reset_optimizer: bool = II("checkpoint.reset_optimizer")
-    train_subset: str = II("dataset.train_subset")
+    Args:
+        name: for `task._name`.
+        dataclass: of its options.
+    """
 
-    perturbation_mode: Optional[List[str]] = field(
-        default=None,
-        metadata={
-            "help": "augmentations in order: random_leads_masking, powerline_noise, emg_noise, baseline_shift, "
-            "baseline_wander"
-        },
-    )
-    p: List[float] = field(
-        default_factory=lambda: [1.0], metadata={"help": "probability of each augmentation, or one for all"}
-    )
-    max_amplitude: float = field(default=0.1, metadata={"help": "largest amplitude of noise, shift and wander"})
-    min_amplitude: float = field(default=0.0, metadata={"help": "smallest amplitude of noise, shift and wander"})
-    dependency: bool = field(
-        default=True, metadata={"help": "let noise of III, aVR, aVL and aVF follow from that of I and II"}
-    )
-    shift_ratio: float = field(default=0.2, metadata={"help": "baseline_shift: shifted part of a segment"})
-    num_segment: int = field(default=1, metadata={"help": "baseline_shift: number of shifted stretches"})
-    max_freq: float = field(default=0.2, metadata={"help": "baseline_wander: highest frequency in Hz"})
-    min_freq: float = field(default=0.01, metadata={"help": "baseline_wander: lowest frequency in Hz"})
-    k: int = field(default=3, metadata={"help": "baseline_wander: number of cosines"})
-    mask_leads_selection: str = field(default="random", metadata={"help": "random_leads_masking: random, conditional"})
-    mask_leads_prob: float = field(default=0.5, metadata={"help": "random: probability that a lead is masked"})
-    mask_leads_condition: Tuple[int, int] = field(
-        default=(4, 5), metadata={"help": "conditional: how many limb and chest leads are masked"}
-    )
+    def register(task: _Task) -> _Task:
+        register_task(name, dataclass=dataclass)(task)
+        allow("task", name)
+        KINDS_BY_TASK[name] = task.kind
+        return task
+
+    return register
 
 
-@register_task("ecg_pretraining", dataclass=EcgPretrainingConfig)
+@register_ecg_task("ecg_pretraining", dataclass=EcgPretrainingConfig)
 class EcgPretrainingTask(FairseqTask):
     """Pretraining on segments, or on CMSC's pairs of adjacent segments."""
 
     cfg: EcgPretrainingConfig
+    kind = PRETRAINING.name
 
     def __init__(self, cfg: EcgPretrainingConfig, **kwargs: Any):
         super().__init__(cfg, **kwargs)
@@ -172,35 +97,8 @@ class EcgPretrainingTask(FairseqTask):
         return cls(cfg, **kwargs)
 
     def _settings(self) -> SegmentSettings:
-        cfg = self.cfg
-        pairs = cfg.pairs or ("fixed" if "cmsc" in str(cfg.criterion_name) else "none")
         saved = self.state.state_dict.get("sample_rate") if self._is_loaded else None
-        return SegmentSettings(
-            sample_rate=cfg.sample_rate or saved,
-            segment_seconds=cfg.segment_seconds,
-            max_sample_size=cfg.max_sample_size,
-            min_sample_size=cfg.min_sample_size,
-            leads=tuple(parse_leads(cfg.leads_to_load)),
-            pad=cfg.enable_padding,
-            pad_leads=cfg.enable_padding_leads,
-            normalize=cfg.normalize,
-            pairs=pairs,
-            augmentations=AugmentationSettings(
-                perturbation_mode=tuple(cfg.perturbation_mode or ()),
-                p=tuple(cfg.p),
-                max_amplitude=cfg.max_amplitude,
-                min_amplitude=cfg.min_amplitude,
-                dependency=cfg.dependency,
-                shift_ratio=cfg.shift_ratio,
-                num_segment=cfg.num_segment,
-                max_freq=cfg.max_freq,
-                min_freq=cfg.min_freq,
-                k=cfg.k,
-                mask_leads_selection=cfg.mask_leads_selection,
-                mask_leads_prob=cfg.mask_leads_prob,
-                mask_leads_condition=(*cfg.mask_leads_condition,),
-            ),
-        )
+        return segment_settings(self.cfg, self.cfg.pairs or pairs_needed(str(self.cfg.criterion_name)), saved)
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """The model; its masking options are what the task's collater will follow."""
@@ -213,9 +111,7 @@ class EcgPretrainingTask(FairseqTask):
         if not from_checkpoint:
             resolve_paths(self.cfg, cfg)
             self.run.begin(all_options(self.cfg), starting_point(self.cfg))
-        model = self._make_model(cfg, from_checkpoint)
-        self.run.is_built()
-        return model
+        return self._make_model(cfg, from_checkpoint)
 
     def _make_model(self, cfg: Any, from_checkpoint: bool) -> Any:
         if not (from_checkpoint or Path(self.cfg.data).is_dir()):
@@ -225,27 +121,26 @@ class EcgPretrainingTask(FairseqTask):
         check_average(self.run.options, self.run.start)
         model = super().build_model(cfg, from_checkpoint)
         leads = 12 if self.cfg.enable_padding_leads else len(self._settings().leads)
-        if getattr(model.cfg, "in_d", leads) != leads:
+        taken = encoder_config(model.cfg).get("in_d", leads)
+        if taken != leads:
             raise UserError(
-                f"model.in_d={model.cfg.in_d}, but the task gives {leads} leads; set model.in_d={leads}, "
+                f"model.in_d={taken}, but the task gives {leads} leads; set model.in_d={leads}, "
                 f"or task.leads_to_load and task.enable_padding_leads to match"
             )
         if self.run.start is not None:
             self._seen = Seen.by(self.run.start.checkpoint)
             self._start_from(self.run.start, model)
-        self.masks = MaskSettings.from_model_config(model.cfg)
+        self.masks = model.mask_settings()
         self._model = model
         return model
 
     def _start_from(self, start: StartingPoint, model: Any) -> None:
         """See that the model can load what fairseq's trainer will give it."""
         check_fits(start.checkpoint, model)
-        if start.goes_on and not self.cfg.reset_optimizer:
-            check_optimizer_state(start.checkpoint, model, RESETS)
 
     @exits_on_user_error
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
-        """The criterion; one that reconstructs gives the model the layer that this needs."""
+        """The criterion, which is given what it declares to need; see `criterions.objective`."""
         if self._is_loaded:
             _check_name("criterion", cfg)
         with in_one_line("the checkpoint's criterion") if self._is_loaded else contextlib.nullcontext():
@@ -254,16 +149,30 @@ class EcgPretrainingTask(FairseqTask):
         options = self.run.options
         if options is not None and not options.dataset.disable_validation:
             choose_direction(options, criterion, self._model)
-        if getattr(criterion, "reconstruction_weight", 0) > 0:
-            if is_sharded(self._model):
-                raise UserError("criterion.reconstruction_weight > 0 is not possible with ddp_backend=fully_sharded")
-            self.keep_original = True
-            self._model.add_reconstruction_head()
+        if isinstance(criterion, Objective):
+            self._meet_needs(criterion)
+        start = self.run.start
+        if start is not None and start.goes_on and not self.cfg.reset_optimizer:
+            check_optimizer_state(start.checkpoint, self._model, RESETS)
+        self.run.is_built()
         return criterion
 
     def _check_criterion(self, criterion: Any) -> None:
-        if isinstance(criterion, Wav2Vec2WithCmscCriterion) and self._settings().pairs == "none":
-            raise UserError("wav2vec2_with_cmsc needs pairs of segments: set task.pairs to fixed or random")
+        name, pairs = self.cfg.criterion_name, self._settings().pairs
+        if getattr(criterion, "needs_pairs", False) and pairs not in ("fixed", "random"):
+            raise UserError(f"{name} needs pairs of segments: set task.pairs to fixed or random")
+        if getattr(criterion, "needs_recordings", False) and pairs != "recording":
+            raise UserError(f"{name} needs all segments of a recording: set task.pairs=recording")
+
+    def _meet_needs(self, objective: Objective) -> None:
+        """Give the objective what it needs of batches and of the model, and say what can be drawn of it."""
+        if objective.needs_head and is_sharded(self._model):
+            name = self.cfg.criterion_name
+            raise UserError(f"{name} adds a layer to the model, not possible with ddp_backend=fully_sharded")
+        self.keep_original = objective.needs_signal
+        objective.add_head(self._model)
+        if self.run.options is not None:
+            log_page(objective.curve)
 
     @exits_on_user_error
     def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, **kwargs: Any) -> None:
@@ -280,7 +189,7 @@ class EcgPretrainingTask(FairseqTask):
         if not self._is_loaded:
             self._compare(dataset, paths[0])
         if training:
-            self.state.merge_state_dict(self._inputs_of(dataset))
+            self.state.merge_state_dict(inputs_of(dataset))
             self._shuffle_in_windows(dataset)
         elif self._chooses_best(split):
             self._look_at_validation(dataset, paths[0])
@@ -288,7 +197,7 @@ class EcgPretrainingTask(FairseqTask):
 
     def _compare(self, dataset: EcgDataset, path: Path) -> None:
         """Compare a data set with what the model has learned from, or with the one that was compared with that."""
-        here = Seen.of(path, self._inputs_of(dataset))
+        here = Seen.of(path, inputs_of(dataset))
         check_same_inputs(self._seen, here, self.cfg.allow_mismatch)
         self._seen = here  # so that a difference is told once
 
@@ -312,8 +221,9 @@ class EcgPretrainingTask(FairseqTask):
         """As fairseq's, but with windows the batches stay in the dataset's order, which is random already."""
         if "fork" in multiprocessing.get_all_start_methods() and dataset.dataset.training:
             dataset.dataset.share_batches(kwargs.get("num_workers", 0))
-        if dataset.dataset.training and kwargs.get("max_sentences") == 1:
-            exits_on_user_error(self._check_pairs)()
+        items = kwargs.get("max_sentences")
+        if dataset.dataset.training and items and isinstance(self._criterion, Objective):
+            exits_on_user_error(self._criterion.check_items)(items)
         iterator = super().get_batch_iterator(dataset, *args, **kwargs)
         if self.cfg.shuffle_window_gb is not None:
             iterator.disable_shuffling = True
@@ -322,32 +232,6 @@ class EcgPretrainingTask(FairseqTask):
         if dataset.dataset.training and run.options is not None and run.start is not None and run.start.goes_on:
             keep_position(iterator, dataset.dataset, run.start, run.options)
         return iterator
-
-    def _check_pairs(self) -> None:
-        """See that batches of one pair, if it is one, are not all that CMSC has."""
-        criterion = self._criterion
-        if not isinstance(criterion, Wav2Vec2WithCmscCriterion) or not criterion.cmsc_weight:
-            return
-        if not (criterion.cmsc_gather and dist.is_initialized() and dist.get_world_size() > 1):
-            raise UserError(
-                "dataset.batch_size=1: CMSC compares the pairs of a batch with one another; use 2 or more, or on "
-                "several GPUs criterion.cmsc_gather=true"
-            )
-
-    def _inputs_of(self, dataset: EcgDataset) -> Dict[str, Any]:
-        """What is trained on, and with which versions: plain values, kept in checkpoints as the task's state."""
-        settings = dataset.settings
-        return {
-            "sample_rate": float(dataset.sample_rate),
-            "leads": [LEADS[lead] for lead in settings.leads_of_model],
-            "loaded_leads": [LEADS[lead] for lead in settings.leads],
-            "segment_samples": int(dataset.segment_samples),
-            "stride_samples": int(round(settings.segment_seconds * dataset.sample_rate)),
-            "standardization": "segment" if settings.normalize else "lead",
-            "package_version": fairseq_signals_ext.__version__,
-            "torch_version": str(torch.__version__),
-            "fairseq_version": str(getattr(fairseq, "__version__", "")),
-        }
 
     def _dataset(self, store: Store, path: Path, training: bool) -> EcgDataset:
         return EcgDataset(

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Tuple
 
 import numpy as np
-from fairseq.tasks import register_task
 
 # importing registers it: fairseq's user-dir mechanism imports tasks and models by itself, criterions not
 import fairseq_signals_ext.criterions.regression  # noqa: F401
 from fairseq_signals_ext.data.labelled_dataset import LabelledEcgDataset
+from fairseq_signals_ext.evaluation.kinds import REGRESSION
 from fairseq_signals_ext.tasks.ecg_classification import EcgClassificationConfig, EcgClassificationTask
+from fairseq_signals_ext.tasks.ecg_pretraining import register_ecg_task
 
 
 @dataclass
@@ -18,7 +19,7 @@ class EcgRegressionConfig(EcgClassificationConfig):
     """Options of the task."""
 
 
-@register_task("ecg_regression", dataclass=EcgRegressionConfig)
+@register_ecg_task("ecg_regression", dataclass=EcgRegressionConfig)
 class EcgRegressionTask(EcgClassificationTask):
     """As `ecg_classification`, with labels of any value.
 
@@ -26,7 +27,7 @@ class EcgRegressionTask(EcgClassificationTask):
     task's state.
     """
 
-    kind = "regression"
+    kind = REGRESSION.name
 
     def _look_at_labels(self, dataset: LabelledEcgDataset, path: Path, training: bool) -> None:
         # the scale needs all labels to train on, also those of .mat files

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fairseq_signals_ext.criterions.losses import asymmetric_loss, focal_loss
+from fairseq_signals_ext.criterions.binary_cross_entropy_with_logits import asymmetric_loss, focal_loss
 
 LOGITS = torch.linspace(-6, 6, 25, dtype=torch.float64).repeat(2)
 TARGETS = torch.cat([torch.ones(25), torch.zeros(25)]).double()

@@ -9,9 +9,9 @@ import torch
 from made_up import RATE, open_dataset, write_mat, write_shards
 
 from fairseq_signals_ext.data.augmentations import AugmentationSettings
+from fairseq_signals_ext.data.shared_batches import ErrorsAsSamples
 from fairseq_signals_ext.data.time_masks import MaskSettings
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.tasks._errors_as_samples import ErrorsAsSamples
 
 SEGMENT = 5 * RATE
 

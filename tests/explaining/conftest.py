@@ -7,7 +7,7 @@ from torch import nn
 
 from fairseq_signals_ext.checkpoints.describing import describe
 from fairseq_signals_ext.checkpoints.description import ModelDescription, Preprocessing
-from fairseq_signals_ext.conv_layers import frames_of
+from fairseq_signals_ext.conv_layers import Geometry, frames_of
 from fairseq_signals_ext.inference.backends import TorchBackend
 from fairseq_signals_ext.inference.model import LoadedModel
 from fairseq_signals_ext.inference.network import build_network
@@ -19,11 +19,12 @@ class Planted(nn.Module):
     Its attention is that of frames which look at the last frame that the sample is part of.
     """
 
-    input_quantizer, layers = None, 2
+    is_smooth, layers = True, 2
 
     def __init__(self, lead, sample, conv_layers):
         super().__init__()
         self.lead, self.sample, self.conv_layers = lead, sample, conv_layers
+        self.geometry = Geometry.of_convolutions(conv_layers)
 
     def forward(self, source, padding_mask):
         value = source[:, self.lead, self.sample]

@@ -5,7 +5,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fairseq_signals_ext.conv_layers import frames_of, receptive_field, samples_per_frame
+from fairseq_signals_ext.conv_layers import Geometry, frames_of, receptive_field, samples_per_frame
 from fairseq_signals_ext.explaining.frames import samples_of_frames
 
 stacks = st.lists(st.tuples(st.just(1), st.integers(1, 6), st.integers(1, 4)), min_size=1, max_size=4)
@@ -44,7 +44,7 @@ def test_a_sample_has_the_mean_of_its_frames(layers, samples, padding, seed):
     frames = frames_of(samples + padding, layers)
     values = np.random.default_rng(seed).random((1, frames))
     mask = np.arange(samples + padding)[None] >= samples
-    found = samples_of_frames(values, mask, layers)
+    found = samples_of_frames(values, mask, Geometry.of_convolutions(layers))
     hop, field = samples_per_frame(layers), receptive_field(layers)
     for sample in range(samples + padding):
         of = [values[0, t] for t in range(frames) if t * hop <= sample < t * hop + field <= samples]
@@ -54,5 +54,5 @@ def test_a_sample_has_the_mean_of_its_frames(layers, samples, padding, seed):
 
 def test_frames_that_were_cropped_away_are_unknown():
     values = np.ones((1, 2))
-    found = samples_of_frames(values, np.zeros((1, 64), bool), [(1, 2, 2)] * 4)
+    found = samples_of_frames(values, np.zeros((1, 64), bool), Geometry.of_convolutions([(1, 2, 2)] * 4))
     assert np.isfinite(found[0, :32]).all() and np.isnan(found[0, 32:]).all()

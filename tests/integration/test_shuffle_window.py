@@ -66,7 +66,8 @@ def test_batches_of_the_real_command_keep_to_the_windows(shards, tmp_path):
 
 def iterator_of(shards, window=WINDOW, rebuild_batches=True, **ranks):
     """The task's own iterator over the training set."""
-    from fairseq_signals_ext.tasks.ecg_pretraining import EcgPretrainingConfig, EcgPretrainingTask
+    from fairseq_signals_ext.tasks._config import EcgPretrainingConfig
+    from fairseq_signals_ext.tasks.ecg_pretraining import EcgPretrainingTask
 
     config = EcgPretrainingConfig(
         data=str(shards),

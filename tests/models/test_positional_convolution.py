@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fairseq_signals_ext.models.positional_convolution import FftConv1d, _fast_length
+from fairseq_signals_ext.models.faster_parts import FftConv1d, _fast_length
 
 
 @settings(deadline=None, max_examples=60)

@@ -9,9 +9,7 @@ from omegaconf import OmegaConf
 from fairseq_signals_ext.criterions.wav2vec2_with_cmsc import Wav2Vec2WithCmscCriterion
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config, Wav2Vec2CmscModel
-from fairseq_signals_ext.models.positional_convolution import FftConv1d
-from fairseq_signals_ext.models.quantizer import Fp32Quantizer, MatrixQuantizer
-from fairseq_signals_ext.models.self_attention import FusedSelfAttention
+from fairseq_signals_ext.models.faster_parts import FftConv1d, Fp32Quantizer, FusedSelfAttention, MatrixQuantizer
 
 EXACT = ["fused_qkv", "fft_pos_conv", "fused_contrast", "checkpoint_activations"]
 SIZES = {**SMALL, "encoder_ffn_embed_dim": 64, "encoder_attention_heads": 4, "num_negatives": 6}

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.tasks._gradients import send_gradients_in_bf16
+from fairseq_signals_ext.tasks._parallel import send_gradients_in_bf16
 
 
 @pytest.fixture()

@@ -33,6 +33,7 @@ def options(folder, metric="auprc", maximize=True, subset="valid", keep=0, **oth
         "maximize_best_checkpoint_metric": maximize,
         "keep_best_checkpoints": keep,
         "save_dir": str(folder),
+        "no_save": False,
         "reset_lr_scheduler": False,
         **others,
     }

@@ -11,8 +11,7 @@ from omegaconf import OmegaConf
 from fairseq_signals_ext.checkpoints.reading import read_checkpoint
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.inference.network import build_model
-from fairseq_signals_ext.tasks._newest import newest_whole
-from fairseq_signals_ext.tasks._starting import check_fits, starting_point
+from fairseq_signals_ext.tasks._starting import check_fits, newest_whole, starting_point
 
 
 @pytest.fixture()

@@ -1,8 +1,9 @@
-"""Gradients that travel between GPUs in bf16, half the bytes of fp32, while weights and optimizer stay fp32."""
+"""Data-parallel training: gradients that travel in bf16, and parameters that are spread over ranks."""
 
 from typing import Any, Optional
 
 import torch.distributed as dist
+from fairseq.distributed import FullyShardedDataParallel
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
@@ -45,3 +46,8 @@ def data_parallel_wrapper(model: Any) -> Optional[DistributedDataParallel]:
     while model is not None and not isinstance(model, DistributedDataParallel):
         model = model._modules.get("module")
     return model
+
+
+def is_sharded(model: Any) -> bool:
+    """Whether layers of the model keep a part of their parameters only (`ddp_backend=fully_sharded`, of fairscale)."""
+    return any(isinstance(module, FullyShardedDataParallel) for module in model.modules())

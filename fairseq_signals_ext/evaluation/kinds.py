@@ -1,0 +1,211 @@
+"""Kinds of task: what a model's outputs are, what scores they give, and how these are called, measured and drawn.
+
+Somebody's own kind is an object of a subclass, given to `register_kind`; nothing else in the package knows a kind by
+its name. Needs neither torch nor fairseq until a method is called that works on tensors.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Dict, List, Mapping, Optional, Tuple
+
+import numpy as np
+
+from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.evaluation.activations import PROBABILITIES, tensor_probabilities
+
+if TYPE_CHECKING:
+    from fairseq_signals_ext.evaluation.evaluating import Evaluation, EvaluationSettings, Thresholds
+    from fairseq_signals_ext.evaluation.plots import Plot
+    from fairseq_signals_ext.evaluation.predictions import Predictions
+
+# column of an evaluation's table, what it is called, and whether it has an interval
+Measure = Tuple[str, str, bool]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the models of a task give; by itself, that of a pretraining, which has no labels.
+
+    Attributes:
+        name: in checkpoints, exports and results.
+        output_name: of an export's first output; None: there are embeddings only.
+        score_name: what columns of scores begin with in tables.
+        shown_as: what a score is called in answers and pictures.
+        is_scaled: outputs are in deviations of the training labels, whose mean and deviation a checkpoint holds.
+        has_classes: a label is there (1), not there (0) or not known (NaN), and scores are probabilities of it, so that
+            there may be thresholds.
+        measures: of an evaluation, those that a report repeats beside a score.
+        measures_meaning: what these say, for those who do not know them.
+    """
+
+    name: str
+    output_name: Optional[str] = None
+    score_name: str = "score"
+    shown_as: str = "score"
+    is_scaled: bool = False
+    has_classes: ClassVar[bool] = False
+    measures: Tuple[Measure, ...] = ()
+    measures_meaning: str = ""
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether there is anything to predict."""
+        return self.output_name is not None
+
+    def scores(self, outputs: np.ndarray, activation: str) -> np.ndarray:
+        """Scores, float64, N x L, of what a network gives (`EcgNetwork`, an export), float64, N x L."""
+        return outputs
+
+    def tensor_scores(self, outputs: Any, activation: str) -> Any:
+        """The same for a torch tensor, with gradient."""
+        return outputs
+
+    def mean_of(self, outputs: Any, activation: str) -> Any:
+        """The output (N x L) whose score is the mean of the scores of several models' outputs (models x N x L)."""
+        return outputs.mean(0)
+
+    def evaluate(
+        self,
+        segments: "Predictions",
+        recordings: "Predictions",
+        about: Mapping[str, Optional[str]],
+        settings: "EvaluationSettings",
+        thresholds: Optional["Thresholds"],
+    ) -> "Evaluation":
+        """The evaluation of what a model said, see `evaluating.evaluate`.
+
+        Raises:
+            UserError: there is nothing to evaluate.
+        """
+        raise UserError(f"a model of kind {self.name!r} has no labels: there is nothing to evaluate")
+
+    def text_of(self, evaluation: "Evaluation", intervals: str) -> List[str]:
+        """Lines of an evaluation for a terminal of 100 columns; `intervals` says what these are."""
+        raise NotImplementedError
+
+    def plots(self) -> Mapping[str, "Plot"]:
+        """The pictures of an evaluation, by their files' names."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Classes(Kind):
+    """Labels that are there or not, or classes that exclude one another, by the criterion's `activation`."""
+
+    has_classes: ClassVar[bool] = True
+
+    def scores(self, outputs: np.ndarray, activation: str) -> np.ndarray:
+        """Probabilities of logits."""
+        return PROBABILITIES[activation](outputs)
+
+    def tensor_scores(self, outputs: Any, activation: str) -> Any:
+        """Probabilities of logits, with gradient."""
+        return tensor_probabilities(outputs, activation)
+
+    def mean_of(self, outputs: Any, activation: str) -> Any:
+        """By way of logarithms of probabilities, which are exact also near 0 and 1."""
+        from torch.nn import functional
+
+        if activation == "softmax":
+            return _log_mean(functional.log_softmax(outputs, -1))
+        return _log_mean(functional.logsigmoid(outputs)) - _log_mean(functional.logsigmoid(-outputs))
+
+    def evaluate(
+        self,
+        segments: "Predictions",
+        recordings: "Predictions",
+        about: Mapping[str, Optional[str]],
+        settings: "EvaluationSettings",
+        thresholds: Optional["Thresholds"],
+    ) -> "Evaluation":
+        """By areas under curves, and by what is found at thresholds."""
+        from fairseq_signals_ext.evaluation.evaluating import of_classes
+
+        return of_classes(segments, recordings, about, settings, thresholds)
+
+    def text_of(self, evaluation: "Evaluation", intervals: str) -> List[str]:
+        """Averages, then a line per label."""
+        from fairseq_signals_ext.evaluation.report import text_of_classes
+
+        return text_of_classes(evaluation, intervals)
+
+    def plots(self) -> Mapping[str, "Plot"]:
+        """Curves, calibration, and what is confused at the threshold."""
+        from fairseq_signals_ext.evaluation.plots import OF_CLASSES
+
+        return OF_CLASSES
+
+
+@dataclass(frozen=True)
+class Numbers(Kind):
+    """Labels that are numbers, such as an age; scores are in the label's unit."""
+
+    measures: Tuple[Measure, ...] = (("mae", "MAE", True), ("r2", "R2", False))
+    measures_meaning: str = "MAE: mean error in the label's unit."
+
+    def evaluate(
+        self,
+        segments: "Predictions",
+        recordings: "Predictions",
+        about: Mapping[str, Optional[str]],
+        settings: "EvaluationSettings",
+        thresholds: Optional["Thresholds"],
+    ) -> "Evaluation":
+        """By errors and correlation; there are no thresholds."""
+        from fairseq_signals_ext.evaluation.evaluating import of_numbers
+
+        return of_numbers(segments, recordings, about, settings)
+
+    def text_of(self, evaluation: "Evaluation", intervals: str) -> List[str]:
+        """Errors, then correlations, a line per label each."""
+        from fairseq_signals_ext.evaluation.report import text_of_numbers
+
+        return text_of_numbers(evaluation, intervals)
+
+    def plots(self) -> Mapping[str, "Plot"]:
+        """Predicted against known values."""
+        from fairseq_signals_ext.evaluation.plots import OF_NUMBERS
+
+        return OF_NUMBERS
+
+
+def _log_mean(logarithms: Any) -> Any:
+    return logarithms.logsumexp(0) - math.log(len(logarithms))
+
+
+KINDS: Dict[str, Kind] = {}
+
+
+def register_kind(kind: Kind) -> Kind:
+    """Let tasks, checkpoints and results be of a kind; returns it."""
+    if KINDS.get(kind.name, kind) != kind:
+        raise ValueError(f"there is another kind {kind.name!r} already")
+    KINDS[kind.name] = kind
+    return kind
+
+
+def kind_of(name: str) -> Kind:
+    """The kind of a name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in KINDS:
+        raise UserError(f"kind {name!r}: use one of {', '.join(KINDS)}")
+    return KINDS[name]
+
+
+CLASSIFICATION = register_kind(
+    Classes(
+        "classification",
+        output_name="logits",
+        score_name="probability",
+        shown_as="probability",
+        measures=(("auroc", "AUROC", True), ("ece", "ECE", False)),
+        measures_meaning="ECE: how far probabilities are from frequencies, on average.",
+    )
+)
+REGRESSION = register_kind(
+    Numbers("regression", output_name="values", score_name="prediction", shown_as="value", is_scaled=True)
+)
+PRETRAINING = register_kind(Kind("pretraining"))

@@ -1,0 +1,142 @@
+"""Parts of wav2vec 2.0 that compute the same as fairseq's, faster or more exactly, with the same parameters."""
+
+from typing import Any, Dict, Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from fairseq.modules import GumbelVectorQuantizer, MultiheadAttention
+from torch import Tensor, nn
+
+
+class FftConv1d(nn.Conv1d):
+    """For the positional convolution, whose kernel is nearly as long as a segment.
+
+    While training, torch's convolution of stride 1 by the convolution theorem, in fp32; equal up to rounding.
+
+    In time, each of T frames costs K products for each pair of features of a group; in frequency, a few. What GPUs have
+    for long grouped kernels in bf16 is slow besides: on an H200 six times slower than in fp32.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features, B x features x (T + 2 * padding - K + 1), of `x`, B x features x T."""
+        if not self.training:
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return self._convolved(x.float()).type_as(x)
+
+    def _convolved(self, x: Tensor) -> Tensor:
+        frames, (kernel,), (padding,) = x.size(-1), self.kernel_size, self.padding
+        # in a shorter one outputs would wrap around
+        length = _fast_length(frames + kernel - 1 + 2 * max(0, padding - kernel + 1))
+        # groups x frequencies x segments x features in, and groups x frequencies x features in x features out
+        signal = torch.fft.rfft(x, n=length).unflatten(1, (self.groups, -1)).permute(1, 3, 0, 2)
+        weight = torch.fft.rfft(self.weight.float(), n=length).unflatten(0, (self.groups, -1)).permute(0, 3, 2, 1)
+        # the conjugate, as what torch calls a convolution is a correlation
+        product = (signal @ weight.conj()).permute(2, 0, 3, 1).flatten(1, 2)
+        result = torch.fft.irfft(product, n=length)
+        # output 0 has the kernel start `padding` frames before the first one
+        result = result.roll(padding, dims=-1)[..., : frames + 2 * padding - kernel + 1]
+        return result if self.bias is None else result + self.bias.float().unsqueeze(-1)
+
+
+def _fast_length(least: int) -> int:
+    """The next product of powers of 2, 3 and 5; scipy.fft has this, but torch.compile cannot look into it."""
+    length, rest = least, 0
+    while rest != 1:
+        rest = length
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        length += 1
+    return length - 1
+
+
+class FusedSelfAttention(MultiheadAttention):
+    """fairseq's, with the same parameters under the same names; equal up to rounding.
+
+    Only while training; also where attention weights are asked for, or anything else that the encoder does not use,
+    fairseq's own code runs.
+    """
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Optional[Tensor],
+        value: Optional[Tensor],
+        key_padding_mask: Optional[Tensor] = None,
+        need_weights: bool = True,
+        attn_mask: Optional[Tensor] = None,
+        **others: Any,
+    ) -> Tuple[Tensor, Optional[Tensor]]:
+        """Output, frames x segments x features, of `query` of this shape; the weights are None unless asked for."""
+        if not self.training or need_weights or attn_mask is not None or others:
+            return super().forward(
+                query, key, value, key_padding_mask, need_weights=need_weights, attn_mask=attn_mask, **others
+            )
+        frames, segments, features = query.shape
+        projections = (self.q_proj, self.k_proj, self.v_proj)
+        weight = torch.cat([projection.weight for projection in projections])
+        bias = torch.cat([projection.bias for projection in projections])
+        joint = F.linear(query, weight, bias).view(frames, segments, 3, self.num_heads, self.head_dim)
+        q, k, v = joint.permute(2, 1, 3, 0, 4)
+        attended = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=None if key_padding_mask is None else ~key_padding_mask.bool()[:, None, None],
+            dropout_p=self.dropout_module.p,
+        )
+        return self.out_proj(attended.permute(2, 0, 1, 3).reshape(frames, segments, features)), None
+
+
+class Fp32Quantizer(GumbelVectorQuantizer):
+    """The quantizer of targets (arXiv 2006.11477, section 2).
+
+    fairseq's, in the precision of its weights even under autocast: a rounded logit would choose another codeword.
+
+    Shapes: B segments, M frames, G groups of V codewords, D values a codeword.
+    """
+
+    def forward(self, x: Tensor, produce_targets: bool = False) -> Dict[str, Any]:
+        """fairseq's result for features `x`, B x M x F."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self._quantized(x.to(self.vars.dtype), produce_targets)
+
+    def _quantized(self, x: Tensor, produce_targets: bool) -> Dict[str, Any]:
+        return super().forward(x, produce_targets)
+
+
+class MatrixQuantizer(Fp32Quantizer):
+    """The same numbers, up to rounding, of a matrix product of choices and codewords.
+
+    fairseq multiplies each choice with all codewords and adds up, for which it keeps B x M x G x V x D numbers: 1.4
+    billion for 342 segments of the base model.
+    """
+
+    def _quantized(self, x: Tensor, produce_targets: bool) -> Dict[str, Any]:
+        logits = self.weight_proj(x).unflatten(-1, (self.groups, self.num_vars))
+        best = logits.argmax(dim=-1)
+        probabilities = logits.float().softmax(dim=-1).mean(dim=(0, 1))
+        with torch.no_grad():
+            hard = torch.zeros_like(logits).scatter_(-1, best.unsqueeze(-1), 1.0)
+            used = hard.float().mean(dim=(0, 1))
+        if self.training:
+            choice = F.gumbel_softmax(logits.float(), tau=self.curr_temp, hard=self.hard).type_as(logits)
+        else:
+            choice = hard
+        codewords = self.vars.view(self.groups, self.num_vars, -1)
+        result = {
+            "x": torch.einsum("bmgv,gvd->bmgd", choice, codewords).flatten(-2),
+            "num_vars": self.num_vars * self.groups,
+            "code_perplexity": _perplexity(used),
+            "prob_perplexity": _perplexity(probabilities),
+            "temp": self.curr_temp,
+        }
+        if produce_targets:
+            result["targets"] = choice.argmax(dim=-1)
+        return result
+
+
+def _perplexity(probabilities: Tensor) -> Tensor:
+    """Sum over groups of the exponential of the entropy, of probabilities G x V; with fairseq's small number."""
+    return torch.exp(-torch.sum(probabilities * torch.log(probabilities + 1e-7), dim=-1)).sum()
