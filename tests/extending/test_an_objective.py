@@ -1,5 +1,7 @@
 """An objective from outside the package, in a folder of its own, trained by fairseq's command."""
 
+import os
+import subprocess
 import sys
 
 import pytest
@@ -10,7 +12,7 @@ from running import BIN, CONFIGS, SMALL, error_line, logged, run, train, train_c
 
 import fairseq_signals_ext
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.extensions import import_user_dir
+from fairseq_signals_ext.extensions import GROUP, import_user_dir
 from fairseq_signals_ext.training_curve import read_log
 
 OBJECTIVE = '''
@@ -168,3 +170,24 @@ def test_a_folder_that_cannot_be_imported(tmp_path):
     with pytest.raises(UserError, match="--user-dir .*broken_objective: cannot be imported .*division by zero"):
         import_user_dir(str(tmp_path / "broken_objective"))
     sys.path.remove(str(tmp_path))
+
+
+def test_an_installed_package_needs_no_option(tmp_path):
+    """Its entry point names the module; one that fails is told and left out."""
+    (tmp_path / "installed_order.py").write_text(OBJECTIVE.replace("NEEDS", "needs_pairs = True"))
+    (tmp_path / "broken_order.py").write_text("1 / 0")
+    for name in ("installed_order", "broken_order"):
+        facts = tmp_path / f"{name}-1.0.dist-info"
+        facts.mkdir()
+        (facts / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (facts / "entry_points.txt").write_text(f"[{GROUP}]\norder = {name}\n")
+    program = (
+        "import fairseq_signals_ext as e; e.register(); from fairseq_signals_ext.checkpoints.allowed import NAMES;"
+        "print('segment_order' in NAMES['criterion'])"
+    )
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
+    )
+    assert done.stdout.split()[-1] == "True", done.stderr
+    assert "broken_order: an installed extension cannot be imported (division by zero" in done.stderr
