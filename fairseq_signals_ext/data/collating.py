@@ -8,7 +8,7 @@ import torch
 from fairseq_signals_ext.data.augmentations import Augmentation, RandomLeadsMasking, build_augmentations
 from fairseq_signals_ext.data.randomness import LEAD_MASKS, item_draws
 from fairseq_signals_ext.data.segments import Item, SegmentSettings
-from fairseq_signals_ext.data.standardising import Columns, columns_of, write_input
+from fairseq_signals_ext.data.standardising import Columns, columns_of, normalise, place_counts, scale
 from fairseq_signals_ext.data.stores import coefficients
 from fairseq_signals_ext.data.time_masks import MaskSettings, mask_channels, mask_frames
 from fairseq_signals_ext.errors import UserError
@@ -107,17 +107,22 @@ class Collater:
     def _standardised(self, items: List[Item]) -> torch.Tensor:
         # numpy's large arrays lie in huge pages, where torch's cost a page fault every 4 kB
         array = np.empty((sum(item.segments for item in items), len(self.leads), self.segment_samples), np.float32)
+        for item, rows in _rows_of(items):
+            plan = self._plan(item.signal.leads)
+            place_counts(array[rows], self._counts(item)[:, plan.stored], plan.columns)
         coefficients = self._coefficients(items)
         if self._masks_leads_early:
             # a lead whose gain and offset are zero is zero, and these are cheaper to mask than its samples
             self._mask_leads(items, coefficients)
+        source, both = torch.from_numpy(array), torch.from_numpy(coefficients)
+        # all at once, and by torch, which is faster
+        scale(source, both[..., 0], both[..., 1])
         for item, rows in _rows_of(items):
-            plan = self._plan(item.signal.leads)
-            gain, offset = np.moveaxis(coefficients[rows][:, plan.columns], -1, 0)
-            write_input(
-                array[rows], self._counts(item)[:, plan.stored], gain, offset, plan.columns, self.settings.normalize
-            )
-        return torch.from_numpy(array)
+            if self.settings.normalize:
+                normalise(array[rows], self._plan(item.signal.leads).columns, item.samples)
+            if item.samples < self.segment_samples:
+                array[rows, :, item.samples :] = 0
+        return source
 
     def _counts(self, item: Item) -> np.ndarray:
         """Of an item's segments: segments x leads that are stored x samples."""

@@ -3,7 +3,7 @@
 Needs numpy only.
 """
 
-from typing import List, Tuple, Union
+from typing import Any, Dict, List, Tuple, Union
 
 import numpy as np
 
@@ -35,34 +35,37 @@ def to_millivolts(scale: np.ndarray, zero: np.ndarray) -> Tuple[np.ndarray, np.n
 
 
 def columns_of(leads: List[int], rows: int) -> Columns:
-    """Where leads go in an input of so many rows, so that `write_input` can write in place where that is possible."""
+    """Where leads go in an input of so many rows; a slice where they are all of them, which numpy need not copy."""
     return slice(None) if leads == list(range(rows)) else leads
 
 
-def write_input(
-    into: np.ndarray, counts: np.ndarray, gain: np.ndarray, offset: np.ndarray, columns: Columns, as_whole: bool
-) -> None:
-    """Write one segment, or several of one length, where a batch has room for it; what has no counts becomes zero.
+def place_counts(into: np.ndarray, counts: np.ndarray, columns: Columns) -> None:
+    """Write counts where a batch has room for them; what has no counts becomes zero.
 
     Args:
         into: float32, (segments x) leads x samples, of any content.
-        counts: (segments x) leads x samples, of the leads in `columns`; fewer samples are filled up at the end.
-        gain, offset: float32, (segments x) leads: `counts * gain + offset` is the input.
+        counts: (segments x) leads x samples, of the leads in `columns`; maybe fewer samples than `into` has.
         columns: rows of `into` that the leads go to.
-        as_whole: normalise each segment as a whole afterwards, over its leads and samples.
     """
     samples = counts.shape[-1]
-    in_place = isinstance(columns, slice)
-    if not in_place or samples < into.shape[-1]:
+    if not isinstance(columns, slice) or samples < into.shape[-1]:
         into[...] = 0
-    # a slice is written in place
-    values = into[..., :samples] if in_place else np.empty(counts.shape, np.float32)
-    # numpy converts faster than it multiplies numbers of two kinds
-    values[...] = counts
+    into[..., columns, :samples] = counts
+
+
+def scale(values: Any, gain: Any, offset: Any) -> None:
+    """Counts become standardised values or mV, in place: `counts * gain + offset`, all float32.
+
+    Args:
+        values: (segments x) leads x samples, an array or a tensor.
+        gain, offset: (segments x) leads, of the same kind.
+    """
     values *= gain[..., None]
     values += offset[..., None]
-    if as_whole:
-        both = {"axis": (-2, -1), "keepdims": True, "dtype": np.float64}
-        values[...] = (values - values.mean(**both)) / np.sqrt(values.var(**both) + _EPSILON)
-    if not in_place:
-        into[..., columns, :samples] = values
+
+
+def normalise(into: np.ndarray, columns: Columns, samples: int) -> None:
+    """Normalise each segment as a whole, in place, over some rows and their first samples; as torch's layer_norm."""
+    values = into[..., columns, :samples]
+    both: Dict[str, Any] = {"axis": (-2, -1), "keepdims": True, "dtype": np.float64}
+    into[..., columns, :samples] = (values - values.mean(**both)) / np.sqrt(values.var(**both) + _EPSILON)

@@ -9,7 +9,14 @@ from typing import AbstractSet, List, Sequence, Tuple
 import numpy as np
 
 from fairseq_signals_ext.checkpoints.description import Preprocessing
-from fairseq_signals_ext.data.standardising import columns_of, standardising, to_millivolts, write_input
+from fairseq_signals_ext.data.standardising import (
+    columns_of,
+    normalise,
+    place_counts,
+    scale,
+    standardising,
+    to_millivolts,
+)
 from fairseq_signals_ext.data.stores import Signal, coefficients
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.inference.recordings import RecordingFacts
@@ -148,10 +155,16 @@ class SegmentedRecording:
         inputs = self.preprocessing
         first = number * inputs.stride_samples
         counts = self.counts[:, first : first + inputs.segment_samples]
-        columns = columns_of(self.columns, len(source))
-        write_input(source, counts, self.gain, self.offset, columns, inputs.standardization == "segment")
-        padding[: counts.shape[1]] = False
-        padding[counts.shape[1] :] = True
+        samples, columns = counts.shape[1], columns_of(self.columns, len(source))
+        place_counts(source, counts, columns)
+        values = source[columns, :samples]
+        scale(values, self.gain, self.offset)
+        if not isinstance(columns, slice):  # whose values are a copy
+            source[columns, :samples] = values
+        if inputs.standardization == "segment":
+            normalise(source, columns, samples)
+        padding[:samples] = False
+        padding[samples:] = True
 
 
 def _stored(recording: Recording, preprocessing: Preprocessing, name: str) -> Tuple[Counts, Quality]:
