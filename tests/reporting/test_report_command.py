@@ -8,6 +8,7 @@ from made_up import made_up_counts, write_mat, write_shards
 from made_up_checkpoints import saved_checkpoint
 
 from fairseq_signals_ext.cli import main
+from fairseq_signals_ext.commands import report as command
 
 
 @pytest.fixture(scope="module")
@@ -47,16 +48,14 @@ def test_one_bad_file_stops_nothing(checkpoint, tmp_path, capsys):
 
 
 def test_nothing_that_goes_wrong_with_a_file_stops_the_rest(checkpoint, tmp_path, monkeypatch):
-    from fairseq_signals_ext.reporting import report as module
-
-    write = module.write_report
+    write = command.write_report
 
     def failing(model, recording, path, **how):
         if path.name == "a.html":
             raise ZeroDivisionError("of nothing")
         write(model, recording, path, **how)
 
-    monkeypatch.setattr(module, "write_report", failing)
+    monkeypatch.setattr(command, "write_report", failing)
     files = [npy(tmp_path / f"{name}.npy") for name in "ab"]
     assert report(checkpoint, *files, "--out", tmp_path / "out", "--saliency", "none") == 1
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["b.html", "rejected.csv"]
