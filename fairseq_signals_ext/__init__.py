@@ -34,7 +34,7 @@ def register() -> None:
     Raises:
         UserError: fairseq is not installed, or there is none for this Python.
     """
-    from fairseq_signals_ext.extensions import import_installed
+    from fairseq_signals_ext.plugins import import_installed
     from fairseq_signals_ext.requirements import require_fairseq
 
     require_fairseq()

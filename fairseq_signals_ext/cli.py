@@ -8,8 +8,7 @@ from typing import List, NamedTuple, Optional, Tuple
 
 import fairseq_signals_ext
 from fairseq_signals_ext.commands._entry import run_command
-from fairseq_signals_ext.errors import exits_on_user_error
-from fairseq_signals_ext.extensions import import_user_dir
+from fairseq_signals_ext.errors import UserError, exits_on_user_error, first_line
 from fairseq_signals_ext.requirements import quiet_fairseq
 
 _EXAMPLES = """examples:
@@ -107,8 +106,25 @@ def _with_user_dir(arguments: List[str]) -> List[str]:
     parser.add_argument("--user-dir")
     found, others = parser.parse_known_args(arguments)
     with quiet_fairseq():
-        import_user_dir(found.user_dir)
+        _import_user_dir(found.user_dir)
     return others
+
+
+def _import_user_dir(folder: str) -> None:
+    """Import a user's own folder as `common.user_dir` of fairseq does.
+
+    Raises:
+        UserError: there is no such folder, or it cannot be imported.
+    """
+    fairseq_signals_ext.register()
+    from fairseq.utils import import_user_module
+
+    try:
+        import_user_module(argparse.Namespace(user_dir=folder))
+    except UserError:
+        raise
+    except Exception as error:  # of somebody's own code
+        raise UserError(f"--user-dir {folder}: cannot be imported ({first_line(error)}); correct it") from error
 
 
 @exits_on_user_error

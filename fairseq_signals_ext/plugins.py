@@ -1,12 +1,20 @@
-"""Objects of other people's packages, found through entry points: file formats and kinds of source."""
+"""Other people's code: what installed packages announce through entry points.
 
+Packages announce file formats (`fairseq_signals_ext.formats`), kinds of source (`fairseq_signals_ext.sources`), and
+modules with objectives, kinds of task and encoders (`fairseq_signals_ext.training`). A checkpoint never makes anything
+be imported: what is imported is what the user installed, or named as `--user-dir`.
+"""
+
+import functools
 import logging
 from importlib import metadata
-from typing import Iterator, List, Set, Tuple, Type, TypeVar
+from typing import Any, Iterator, List, Set, Tuple, Type, TypeVar
 
 from fairseq_signals_ext.errors import first_line
 
 logger = logging.getLogger(__name__)
+
+TRAINING = "fairseq_signals_ext.training"  # a group of entry points, which name modules
 
 Kind = TypeVar("Kind")
 
@@ -25,17 +33,28 @@ def from_others(group: str, kind: Type[Kind]) -> List[Tuple[str, Kind]]:
         In the order of their names.
     """
     found: List[Tuple[str, Kind]] = []
-    for package, point in sorted(_points(group), key=lambda pair: (pair[1].name, pair[0])):
-        try:
-            announced = point.load()
-        except Exception as error:  # importing a package may raise anything
-            _warn(group, package, point.name, f"cannot be imported ({type(error).__name__}: {first_line(error)})")
-            continue
+    for package, name, announced in _loaded(group):
         if isinstance(announced, kind):
             found.append((package, announced))
         else:
-            _warn(group, package, point.name, f"is no {kind.__name__}")
+            _warn(group, package, name, f"is no {kind.__name__}")
     return found
+
+
+@functools.lru_cache(maxsize=1)
+def import_installed() -> None:
+    """Import the modules of packages that register something for training, once."""
+    for _ in _loaded(TRAINING):
+        pass
+
+
+def _loaded(group: str) -> Iterator[Tuple[str, str, Any]]:
+    """Name of the package, of the entry point, and what that names, in the order of the names."""
+    for package, point in sorted(_points(group), key=lambda pair: (pair[1].name, pair[0])):
+        try:
+            yield package, point.name, point.load()
+        except Exception as error:  # importing a package may raise anything
+            _warn(group, package, point.name, f"cannot be imported ({type(error).__name__}: {first_line(error)})")
 
 
 def _points(group: str) -> Iterator[Tuple[str, metadata.EntryPoint]]:

@@ -19,7 +19,7 @@ from fairseq_signals_ext.checkpoints.plain_configs import check_links, check_pla
 from fairseq_signals_ext.checkpoints.sizes import check_limits, check_task, check_updates
 from fairseq_signals_ext.checkpoints.tensors import check_tensors
 from fairseq_signals_ext.errors import UserError, first_line
-from fairseq_signals_ext.extensions import import_installed
+from fairseq_signals_ext.plugins import import_installed
 
 # of a config, what is read or built here
 _SECTIONS = (

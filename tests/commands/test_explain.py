@@ -13,7 +13,6 @@ from made_up_checkpoints import saved_checkpoint
 
 from fairseq_signals_ext.commands import explain
 from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.explaining import saliency
 from fairseq_signals_ext.leads import LEADS
 
 
@@ -129,14 +128,14 @@ def test_an_interrupted_run_goes_on(folder, tmp_path, monkeypatch):
     files = [folder / place / "ecg.npy" for place in "acb"]
     arguments = (folder / "model.pt", *files, *SAID, "--picture", "none", "--out")
     assert called(*arguments, tmp_path / "whole") == 1
-    original = saliency.explain_segments
+    original = explain.explain_segments
 
     def interrupted(model, segments, label, options):
         if list((tmp_path / "broken").glob("*.npz")):
             raise KeyboardInterrupt
         return original(model, segments, label, options)
 
-    monkeypatch.setattr(saliency, "explain_segments", interrupted)
+    monkeypatch.setattr(explain, "explain_segments", interrupted)
     with pytest.raises(KeyboardInterrupt):
         called(*arguments, tmp_path / "broken")
     monkeypatch.undo()
@@ -181,16 +180,14 @@ def test_an_onnx_export_is_refused_in_one_line(folder, tmp_path):
 
 
 def test_nothing_that_goes_wrong_with_a_file_stops_the_rest(folder, tmp_path, monkeypatch):
-    from fairseq_signals_ext.explaining import saliency
-
-    explain_segments, failures = saliency.explain_segments, [ZeroDivisionError("of nothing")]
+    explain_segments, failures = explain.explain_segments, [ZeroDivisionError("of nothing")]
 
     def failing(*arguments):
         if failures:
             raise failures.pop()
         return explain_segments(*arguments)
 
-    monkeypatch.setattr(saliency, "explain_segments", failing)
+    monkeypatch.setattr(explain, "explain_segments", failing)
     files = [folder / place / "ecg.npy" for place in "ab"]
     assert called(folder / "model.pt", *files, *SAID, "--out", tmp_path, "--picture", "none") == 1
     reason = "cannot be used (ZeroDivisionError: of nothing); get it again"
@@ -228,9 +225,7 @@ def test_names_of_files():
 
 def test_real_command(ecg_data, golden_folder, tmp_path):
     records = sorted((ecg_data / "code15_wfdb").glob("*.hea"))[:1]
-    # registered or not
-    registered = "from fairseq_signals_ext import cli; cli._COMMANDS['explain'] = ''"
-    code = f"import sys; {registered}; sys.exit(cli.main(sys.argv[1:]))"
+    code = "import sys; from fairseq_signals_ext import cli; sys.exit(cli.main(sys.argv[1:]))"
     options = ["--labels", "ecg-fm", "--method", "gradient", "--steps", "5", "--out", str(tmp_path)]
     arguments = ["explain", str(golden_folder / "tiny_finetuned.pt"), *map(str, records), *options]
     found = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)

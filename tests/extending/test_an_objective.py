@@ -10,9 +10,8 @@ from made_up import write_shards
 from omegaconf import OmegaConf
 from running import BIN, CONFIGS, SMALL, error_line, logged, run, train, train_command, weights
 
-import fairseq_signals_ext
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.extensions import GROUP, import_user_dir
+from fairseq_signals_ext import cli
+from fairseq_signals_ext.plugins import TRAINING
 from fairseq_signals_ext.training_curve import read_log
 
 OBJECTIVE = '''
@@ -162,13 +161,12 @@ def test_whole_recordings(data, tmp_path):
 
 
 def test_a_folder_that_cannot_be_imported(tmp_path):
-    fairseq_signals_ext.register()
-    with pytest.raises(UserError, match="--user-dir .*nowhere: cannot be imported"):
-        import_user_dir(str(tmp_path / "nowhere"))
+    with pytest.raises(SystemExit, match="error: --user-dir .*nowhere: cannot be imported"):
+        cli.main(["predict", "a.pt", "a.npy", "--out", "out", "--user-dir", str(tmp_path / "nowhere")])
     (tmp_path / "broken_objective").mkdir()
     (tmp_path / "broken_objective" / "__init__.py").write_text("1 / 0")
-    with pytest.raises(UserError, match="--user-dir .*broken_objective: cannot be imported .*division by zero"):
-        import_user_dir(str(tmp_path / "broken_objective"))
+    with pytest.raises(SystemExit, match="error: --user-dir .*broken_objective: cannot be imported .*division by zero"):
+        cli.main(["predict", "a.pt", "a.npy", "--out", "out", "--user-dir", str(tmp_path / "broken_objective")])
     sys.path.remove(str(tmp_path))
 
 
@@ -180,7 +178,7 @@ def test_an_installed_package_needs_no_option(tmp_path):
         facts = tmp_path / f"{name}-1.0.dist-info"
         facts.mkdir()
         (facts / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        (facts / "entry_points.txt").write_text(f"[{GROUP}]\norder = {name}\n")
+        (facts / "entry_points.txt").write_text(f"[{TRAINING}]\norder = {name}\n")
     program = (
         "import fairseq_signals_ext as e; e.register(); from fairseq_signals_ext.checkpoints.allowed import NAMES;"
         "print('segment_order' in NAMES['criterion'])"
@@ -190,4 +188,4 @@ def test_an_installed_package_needs_no_option(tmp_path):
         [sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
     )
     assert done.stdout.split()[-1] == "True", done.stderr
-    assert "broken_order: an installed extension cannot be imported (division by zero" in done.stderr
+    assert "broken_order: fairseq_signals_ext.training: 'order' cannot be imported (ZeroDivisionError" in done.stderr
