@@ -2,7 +2,7 @@
 
 A template `NAME.html.j2` extends `base.html.j2`, which has the shared stylesheet and the colours of `palette`; pieces
 such as the bar of a probability are macros in `pieces.html.j2`. Every value is escaped, and letters that cannot be seen
-are taken out of it; an unknown name is an error. `docs/extending_pages.md` has an example.
+are taken out of it; an unknown name is an error. `docs/extending.md` has an example.
 """
 
 import functools
