@@ -163,7 +163,7 @@ class Evaluation(Job):
         work = []
         for number, model in enumerate(self._loaded):
             model.check_predicts()
-            chooses = model.description.kind == "classification" and not model.description.is_exclusive
+            chooses = model.description.of_kind.has_classes and not model.description.is_exclusive
             chosen_on = [self._choice.subset] if chooses and self._choice.subset is not None else []
             for name in dict.fromkeys([*self._subsets, *chosen_on]):
                 work.append((number, name, Subset(model, self._options.data, name, self._label_file)))

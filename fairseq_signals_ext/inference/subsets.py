@@ -113,8 +113,8 @@ class Subset:
         table = self._labels(label_file or options.get("label_file"))
         self.label_names = table.names if table else self._description.label_names
         self.label_file = str(table.path) if table else None
-        number, kind = len(self._description.label_names), self._description.kind
-        self._known = KnownLabels(table, number, kind == "classification", self._description.is_exclusive)
+        number, has_classes = len(self._description.label_names), self._description.of_kind.has_classes
+        self._known = KnownLabels(table, number, has_classes, self._description.is_exclusive)
         self._look_at_labels()
         pads_leads, self._pads = options.get("enable_padding_leads", True), options.get("enable_padding", True)
         inputs = self._description.preprocessing
