@@ -117,13 +117,17 @@ def long_file(seconds):
 def test_long_recordings_give_way(model, path):
     """Between its batches, of which the first waits for a short one to be answered."""
     backend = Waiting(model.backend)
-    with client_of(LoadedModel(model.description, backend, model.source)) as client, ThreadPoolExecutor(2) as threads:
+    waiting = LoadedModel(model.description, backend, model.source)
+    # as long for reading as usually: the first table that a process reads takes long on a busy machine
+    with client_of(waiting, Limits(readers=2)) as client, ThreadPoolExecutor(2) as threads:
         long = threads.submit(client.post, path, files=parts(long_file(400)), data={"sample_rate": "1"})
         while not backend.sizes:
+            assert not long.done(), long.result().text
             time.sleep(0.01)
         short = threads.submit(asked, client)
         turns = client.app.state.service._work._turns
         while not turns._in_a_hurry:
+            assert not short.done(), short.result().text
             time.sleep(0.01)
         backend.goes.release()
         assert short.result().status_code == 200 and not long.done()
