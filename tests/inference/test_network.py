@@ -115,7 +115,8 @@ def test_a_segment_does_not_depend_on_the_others(network, lengths):
         alone = [network(source[row : row + 1], padding[row : row + 1]) for row in range(len(lengths))]
     for place in (0, 1):
         apart = torch.cat([outputs[place] for outputs in alone])
-        torch.testing.assert_close(together[place], apart, rtol=0, atol=TOLERANCE)
+        # of values up to 3, whose last bits depend on the order of sums
+        torch.testing.assert_close(together[place], apart, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 def test_it_is_ready_to_use(network):
