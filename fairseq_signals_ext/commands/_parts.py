@@ -3,6 +3,7 @@
 import argparse
 import copy
 import logging
+import os
 import shutil
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -12,6 +13,7 @@ from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.files import BusyError, only_one
 from fairseq_signals_ext.inference.parts import Merged, Part, are_all_done, note_done
 from fairseq_signals_ext.inference.results import UNFINISHED, Kept, Results, check_results
+from fairseq_signals_ext.inference.running import cores
 from fairseq_signals_ext.preparation.clusters import BACKENDS, run_jobs
 
 WHOLE = Part(1, 1)
@@ -153,10 +155,16 @@ def _run_divided(kind: Type[Job], options: argparse.Namespace) -> int:
         of_part = argparse.Namespace(**{**vars(options), **changed, "out": Path(options.out).resolve()})
         jobs.append((kind, of_part, part))
     with tqdm(total=total, desc=kind.name, unit="part", disable=None) as bar:
-        run_jobs(_do_part_elsewhere, jobs, options.backend, total, bar.update)
+        # libraries set up as in one run, as other numbers of threads add numbers in another order
+        run_jobs(_do_part_elsewhere, jobs, options.backend, total, bar.update, threads=_usual_threads())
     here = copy.copy(options)
     here.device = "cpu"  # nothing is run here any more
     return kind(here).finish(Merged(options.out, files, total))
+
+
+def _usual_threads() -> int:
+    """Threads that libraries use where nothing else is said."""
+    return int(os.environ.get("OMP_NUM_THREADS") or cores())
 
 
 def _check_for_cluster(options: argparse.Namespace, devices: Sequence[str]) -> None:

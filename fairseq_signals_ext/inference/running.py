@@ -52,10 +52,10 @@ class RunOptions:
     @property
     def batches_at_once(self) -> int:
         """The number of batches that run at the same time."""
-        return self.at_once or min(_MOST_AT_ONCE, _cores())
+        return self.at_once or min(_MOST_AT_ONCE, cores())
 
 
-def _cores() -> int:
+def cores() -> int:
     """Those that this process may use, where the system says it."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -3,7 +3,7 @@
 import contextlib
 import os
 from concurrent.futures import BrokenExecutor
-from typing import Any, Callable, ContextManager, Iterator, Sequence, Tuple
+from typing import Any, Callable, ContextManager, Iterator, Optional, Sequence, Tuple
 
 from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.processes import joblib_settings
@@ -17,6 +17,7 @@ def run_jobs(
     backend: str,
     processes: int,
     advance: Callable[[int], Any],
+    threads: Optional[int] = None,
 ) -> None:
     """Call `function` with the arguments of each job.
 
@@ -26,21 +27,22 @@ def run_jobs(
         backend: one of `BACKENDS`.
         processes: of this machine, or of the cluster at a time; -1: as many as there are.
         advance: called with what is done.
+        threads: that libraries may use in a process of this machine; None: as many as each has cores to itself.
 
     Raises:
         UserError: a cluster's package or its address is missing.
     """
-    from joblib import Parallel, delayed
+    from joblib import Parallel, delayed, parallel_config
 
     if backend == "processes" and (processes == 1 or len(jobs) <= 1):
         for job in jobs:
             function(*job, advance)
         return
-    with _cluster(backend):
+    own = {**joblib_settings(), "inner_max_num_threads": threads}
+    with _cluster(backend), parallel_config(**own) if backend == "processes" else contextlib.nullcontext():
         # ray's backend gives its results only at the end
         return_as = "list" if backend == "ray" else "generator_unordered"
-        settings = joblib_settings() if backend == "processes" else {}
-        parallel = Parallel(n_jobs=processes, return_as=return_as, batch_size=1, **settings)
+        parallel = Parallel(n_jobs=processes, return_as=return_as, batch_size=1)
         try:
             for done in parallel(delayed(function)(*job) for job in jobs):
                 advance(done)

@@ -46,7 +46,9 @@ def test_without_definition(tmp_path):
 
 def test_recording_that_is_not_in_the_table(folder):
     for idx in (3, -1):
-        with pytest.raises(UserError, match=rf"y.npy: has 3 rows, but there is a recording with idx {idx}; .*fairseq-signals-ext label"):
+        with pytest.raises(
+            UserError, match=rf"y.npy: has 3 rows, but there is a recording with idx {idx}; .*fairseq-signals-ext label"
+        ):
             read_labels(folder).rows(np.array([0, idx]))
 
 
