@@ -78,7 +78,7 @@ def test_nan_in_a_recording(data):
     [
         ("++task.leads_to_load='I,II,V9'", "unknown lead 'V9'"),
         ("++task.perturbation_mode=[shaking]", "shaking"),
-        ("++task.pairs=all", "pairs='all'"),
+        ("++task.pairs=all", "set task.pairs to fixed or random"),
         ("++task.pairs=none", "needs pairs of segments"),
         ("++task.leads_to_load='I,II'", "model.in_d=12, but the task gives 2 leads"),
         ("++model.conv_feature_layers='__import__(\"os\").getcwd()'", "is not a list of (features, kernel, stride)"),
