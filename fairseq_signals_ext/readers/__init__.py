@@ -111,7 +111,8 @@ def _completed(path: Union[str, Path], recordings: Sequence[Recording], number: 
         known.update(number=number + 1, ecgs=several)
         if number and complete.record_id == Path(path).stem:  # a table beside the file may name its ECGs
             known["record_id"] = f"{complete.record_id}#{number + 1}"
-    return replace(complete, **known)
+    changed = {name: value for name, value in known.items() if getattr(complete, name) != value}
+    return replace(complete, **changed) if changed else complete
 
 
 @contextlib.contextmanager

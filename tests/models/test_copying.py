@@ -6,20 +6,12 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from made_up import SMALL_MODEL
 
 from fairseq_signals_ext.models.ecg_classifier import EcgTransformerClassifier, EcgTransformerClassifierConfig
 from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config, Wav2Vec2CmscModel
 
-SMALL = {
-    "conv_feature_layers": "[(16, 2, 2)] * 2",
-    "encoder_layers": 2,
-    "encoder_embed_dim": 16,
-    "encoder_ffn_embed_dim": 16,
-    "encoder_attention_heads": 2,
-    "conv_pos": 16,
-    "conv_pos_groups": 4,
-}
-PRETRAINING = {**SMALL, "final_dim": 8, "latent_vars": 8, "num_negatives": 5}
+PRETRAINING = {**SMALL_MODEL, "final_dim": 8, "latent_vars": 8, "num_negatives": 5}
 MODELS = {
     "pretraining": lambda: Wav2Vec2CmscModel(EcgWav2Vec2Config(**PRETRAINING)),
     "fast": lambda: Wav2Vec2CmscModel(
@@ -27,7 +19,7 @@ MODELS = {
     ),
     "recomputed layers": lambda: Wav2Vec2CmscModel(EcgWav2Vec2Config(**PRETRAINING, checkpoint_activations=True)),
     "deeper positions": lambda: Wav2Vec2CmscModel(EcgWav2Vec2Config(**PRETRAINING, pos_conv_depth=2)),
-    "classifier": lambda: EcgTransformerClassifier(EcgTransformerClassifierConfig(**SMALL, num_labels=3)),
+    "classifier": lambda: EcgTransformerClassifier(EcgTransformerClassifierConfig(**SMALL_MODEL, num_labels=3)),
 }
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from fairseq import optim
 from fairseq.optim.fp16_optimizer import FP16Optimizer, MemoryEfficientFP16Optimizer
+from made_up import SMALL_MODEL
 from omegaconf import OmegaConf
 
 from fairseq_signals_ext.checkpoints.reading import Checkpoint
@@ -15,16 +16,7 @@ from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config, Wav2Vec2C
 from fairseq_signals_ext.tasks._freezing import check_can_freeze, check_optimizer_state, leave_out_frozen
 from fairseq_signals_ext.tasks.ecg_classification import EcgClassificationTask
 
-SMALL = {
-    "conv_feature_layers": "[(16, 2, 2)] * 2",
-    "encoder_layers": 2,
-    "encoder_embed_dim": 16,
-    "encoder_ffn_embed_dim": 16,
-    "encoder_attention_heads": 2,
-    "conv_pos": 16,
-    "conv_pos_groups": 4,
-    "num_labels": 3,
-}
+SMALL = {**SMALL_MODEL, "num_labels": 3}
 ADAM = {"_name": "adam", "lr": [0.1], "weight_decay": 0.1, "adam_betas": "(0.9, 0.98)", "adam_eps": 1e-8, "tpu": False}
 OPTIMIZERS = {
     "adam": ADAM,
