@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from fairseq_signals_ext import configs_dir, leads
 from fairseq_signals_ext.data.shards import INDEX_DTYPE, ShardWriter, index_path
+from fairseq_signals_ext.readers import limb_leads
 
 CONFIGS = Path(configs_dir("pretraining"))
 ON_GPU = torch.cuda.is_available()
@@ -102,6 +103,8 @@ def write_records(folder: Path, recordings: int, rate: int = RATE) -> None:
         beat = np.exp(-(((times * rng.uniform(0.8, 2.0)) % 1 - 0.5) ** 2) / 0.001)
         wander = 50 * np.sin(2 * np.pi * rng.uniform(0.1, 0.4) * times)
         counts = rng.uniform(-1000, 1000, (LEADS, 1)) * beat + wander + rng.normal(0, 5, (LEADS, len(times)))
+        for lead in limb_leads.WEIGHTS:
+            counts[lead] = limb_leads.combined(counts[:2], lead)
         wfdb.wrsamp(
             f"r{number:05d}",
             fs=rate,

@@ -6,6 +6,7 @@ table beside it, and is complete or not there; the table and the manifest are ma
 
 import contextlib
 import dataclasses
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple, Union
@@ -344,9 +345,6 @@ def _with_facts(recording: Recording, item: Item) -> Recording:
 
 
 def _columns(recording: Recording, stored: Counts, quality: Quality, rate: float) -> Dict[str, Any]:
-    def names(leads: Sequence[int]) -> str:
-        return ",".join(LEADS[lead] for lead in leads)
-
     return {
         "record_id": recording.record_id,
         "patient": recording.patient,
@@ -359,10 +357,10 @@ def _columns(recording: Recording, stored: Counts, quality: Quality, rate: float
         "seconds": stored.counts.shape[1] / rate,
         "cut_start": recording.cut[0],
         "cut_end": recording.cut[1],
-        "leads": names(stored.leads),
-        "derived_leads": names(recording.derived),
-        "filled_leads": names(stored.filled),
-        "constant_leads": names(quality.constant),
+        "leads": _names(stored.leads),
+        "derived_leads": _names(recording.derived),
+        "filled_leads": _names(stored.filled),
+        "constant_leads": _names(quality.constant),
         "nan_samples": stored.nan_samples,
         "amplitude_mv": quality.amplitude_mv,
         "counts_per_mv": gain_of(recording),
@@ -372,6 +370,11 @@ def _columns(recording: Recording, stored: Counts, quality: Quality, rate: float
         "statements": list(recording.statements),
         "content": _content(stored, quality),
     }
+
+
+@functools.lru_cache(maxsize=1000)
+def _names(leads: Tuple[int, ...]) -> str:
+    return ",".join(LEADS[lead] for lead in leads)
 
 
 def _content(stored: Counts, quality: Quality) -> Optional[str]:

@@ -1,7 +1,6 @@
 """What may be wrong with a recording: flags."""
 
 import functools
-import math
 import statistics
 from typing import List, NamedTuple, Tuple, Union
 
@@ -116,14 +115,20 @@ def _breaks_einthoven(
     rows, laws = _laws(leads if changing.all() else tuple(np.where(changing, leads, -1).tolist()))
     if not len(laws):
         return False
-    # all of it at first, as it is far below in nearly all recordings
+    # all of it at first, as it is far below in nearly all recordings; no deviation is above half the range
     step = max(1, counts.shape[1] // _EINTHOVEN_SAMPLES)
-    if _einthoven_ratio(counts[rows, ::step] * scale[rows, None], laws) <= EINTHOVEN_RATIO / 3:
+    signal = counts[rows, ::step] * scale[rows, None]
+    left = laws @ signal
+    if (left.max(axis=1) - left.min(axis=1)).max() <= 2 * EINTHOVEN_MV:
+        return False
+    if _einthoven_ratios(signal, laws) <= EINTHOVEN_RATIO / 3:
         return False
     step, second = max(1, round(rate / 100)), max(2, round(EINTHOVEN_SECONDS * rate))
-    starts = range(0, max(1, counts.shape[1] - second + 1), second)
-    parts = (counts[rows, start : start + second : step] * scale[rows, None] for start in starts)
-    return statistics.median(_einthoven_ratio(part, laws) for part in parts) > EINTHOVEN_RATIO
+    second -= second % step
+    seconds = max(1, counts.shape[1] // second)
+    parts = counts[rows, : seconds * second : step] * scale[rows, None]
+    ratios = _einthoven_ratios(parts.reshape(len(parts), seconds, -1).swapaxes(0, 1), laws)
+    return bool(np.median(ratios) > EINTHOVEN_RATIO)
 
 
 @functools.lru_cache(maxsize=None)
@@ -141,15 +146,24 @@ def _laws(leads: Tuple[int, ...]) -> Tuple[Union[slice, List[int]], np.ndarray]:
     return slice(rows[0], rows[-1] + 1) if rows == list(range(rows[0], rows[-1] + 1)) else rows, laws
 
 
-def _einthoven_ratio(signal: np.ndarray, laws: np.ndarray) -> float:
-    """The largest deviation of what is left of a law, relative to that of the largest lead; leads x samples, mV."""
-    samples = signal.shape[1]
-    signal = signal - (signal @ np.full(samples, 1 / samples))[:, None]
-    covariance = signal @ signal.T / samples
-    left = max(np.einsum("wl,wl->w", laws @ covariance, laws).tolist())
-    if left <= EINTHOVEN_MV**2:
-        return 0.0
-    return math.sqrt(left / max(covariance.diagonal().tolist()))
+def _einthoven_ratios(signal: np.ndarray, laws: np.ndarray) -> np.ndarray:
+    """The largest deviation of what is left of a law, relative to that of the largest lead.
+
+    Args:
+        signal: ... x leads x samples, mV.
+        laws: laws x leads.
+
+    Returns:
+        one for each of ...; 0 where nothing is left.
+    """
+    samples = signal.shape[-1]
+    signal = signal - (signal @ np.full(samples, 1 / samples))[..., None]
+    covariance = signal @ signal.swapaxes(-1, -2) / samples
+    left = np.einsum("...wl,wl->...w", laws @ covariance, laws).max(axis=-1)
+    largest = np.diagonal(covariance, axis1=-2, axis2=-1).max(axis=-1)
+    # where it is about zero, so may be the largest lead
+    ratios: np.ndarray = np.sqrt(np.where(left > EINTHOVEN_MV**2, left / np.maximum(largest, EINTHOVEN_MV**2), 0.0))
+    return ratios
 
 
 def _longest_run(mask: np.ndarray) -> int:

@@ -10,6 +10,10 @@ from typing import Any, Dict, Iterator, Optional, Sequence, Union
 import numpy as np
 
 from fairseq_signals_ext.errors import MissingPackageError, NotSaidError, OneOfSeveralError, UserError, how_to_install
+from fairseq_signals_ext.readers.ends import without_ends
+from fairseq_signals_ext.readers.facts import patient_of, start_of
+from fairseq_signals_ext.readers.formats import Said, format_of
+from fairseq_signals_ext.readers.limb_leads import with_limb_leads
 from fairseq_signals_ext.readers.recording import Recording, StoredCounts
 
 __all__ = ["Recording", "StoredCounts", "read_ecg", "read_ecgs"]
@@ -46,12 +50,13 @@ def read_ecg(
             several ECGs, or it claims more than it can hold or than the memory of this machine (found out before
             memory is taken).
     """
-    recordings = _read(path, sample_rate, leads, unit)
-    if number is None and len(recordings) > 1:
-        raise UserError(f"{path}: it contains {len(recordings)} ECGs; choose one with its number, from 1")
-    if number is not None and not 1 <= number <= len(recordings):
-        raise UserError(f"{path}: it contains {len(recordings)} ECGs, so none has the number {number}; correct it")
-    return _completed(path, recordings, (number or 1) - 1)
+    with _quietly():
+        recordings = _read(path, sample_rate, leads, unit)
+        if number is None and len(recordings) > 1:
+            raise UserError(f"{path}: it contains {len(recordings)} ECGs; choose one with its number, from 1")
+        if number is not None and not 1 <= number <= len(recordings):
+            raise UserError(f"{path}: it contains {len(recordings)} ECGs, so none has the number {number}; correct it")
+        return _completed(path, recordings, (number or 1) - 1)
 
 
 def read_ecgs(
@@ -67,51 +72,49 @@ def read_ecgs(
 
     Args and Raises: as `read_ecg`.
     """
-    recordings = _read(path, sample_rate, leads, unit)
+    with _quietly():
+        recordings = _read(path, sample_rate, leads, unit)
     for number in range(len(recordings)):
-        yield _completed(path, recordings, number)
+        with _quietly():
+            recording = _completed(path, recordings, number)
+        yield recording
 
 
 def _read(
     path: Union[str, Path], sample_rate: Optional[float], leads: Optional[Sequence[str]], unit: Optional[str]
 ) -> Sequence[Recording]:
     """All ECGs of a file as they are stored; a sequence of many may read each when it is asked for."""
-    from fairseq_signals_ext.readers.formats import Said, format_of
-
-    with _quietly():
-        try:
-            return format_of(path).read(Path(path), Said(sample_rate, leads, unit))
-        except ImportError as error:
-            hint = how_to_install(error.name or "") or f"{error}: pip install 'fairseq-signals-ext[formats]'"
-            raise MissingPackageError(f"{path}: {' '.join(hint.split())}") from error
+    file = Path(path)
+    try:
+        return format_of(file).read(file, Said(sample_rate, leads, unit))
+    except ImportError as error:
+        hint = how_to_install(error.name or "") or f"{error}: pip install 'fairseq-signals-ext[formats]'"
+        raise MissingPackageError(f"{path}: {' '.join(hint.split())}") from error
 
 
 def _completed(path: Union[str, Path], recordings: Sequence[Recording], number: int) -> Recording:
     """One of a file's ECGs, checked, with limb leads and a name of its own; what stands for unknown is unknown."""
-    from fairseq_signals_ext.readers.ends import without_ends
-    from fairseq_signals_ext.readers.facts import patient_of, start_of
-    from fairseq_signals_ext.readers.limb_leads import with_limb_leads
-
     several = len(recordings)
     try:
-        with _quietly():
-            recording = recordings[number]
-            _check(path, recording)
-            recording = without_ends(recording)  # first, as a pulse is not the same in leads that follow from others
-            complete = with_limb_leads(recording)
-            if complete.derived:  # which may be infinite where I and II are not
-                _check(path, complete)
+        recording = recordings[number]
+        _check(path, recording)
+        recording = without_ends(recording)  # first, as a pulse is not the same in leads that follow from others
+        complete = with_limb_leads(recording)
+        if complete.derived:  # which may be infinite where I and II are not
+            _check(path, complete)
     except UserError as error:
         if several == 1 or isinstance(error, NotSaidError):
             raise
         reason = str(error).replace(f"{path}: ", "", 1)
         raise OneOfSeveralError(f"{path}: ECG {number + 1} of {several}: {reason}", several) from error
-    known: Dict[str, Any] = {"patient": patient_of(complete.patient), "start_time": start_of(complete.start_time)}
+    changed: Dict[str, Any] = {}
+    patient, start_time = patient_of(complete.patient), start_of(complete.start_time)
+    if (patient, start_time) != (complete.patient, complete.start_time):
+        changed.update(patient=patient, start_time=start_time)
     if several > 1:
-        known.update(number=number + 1, ecgs=several)
+        changed.update(number=number + 1, ecgs=several)
         if number and complete.record_id == Path(path).stem:  # a table beside the file may name its ECGs
-            known["record_id"] = f"{complete.record_id}#{number + 1}"
-    changed = {name: value for name, value in known.items() if getattr(complete, name) != value}
+            changed["record_id"] = f"{complete.record_id}#{number + 1}"
     return replace(complete, **changed) if changed else complete
 
 

@@ -6,7 +6,7 @@ import math
 import re
 import unicodedata
 from datetime import date, datetime
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from fairseq_signals_ext.errors import NotSaidError, UserError, without_quotes
 from fairseq_signals_ext.leads import LEADS, parse_leads
@@ -70,19 +70,20 @@ def _lead_position(name: str) -> Optional[int]:
     return _POSITION.get(plain[:-1] if plain.endswith("+") else plain)  # "V1+" is the lead, "V1-" another signal
 
 
-def _positions(names: Sequence[str]) -> List[Optional[int]]:
+@functools.lru_cache(maxsize=100)
+def _positions(names: Tuple[str, ...]) -> Tuple[Optional[int], ...]:
     """Positions of all signals of a file; `C1`, `C2`, ... are the chest leads (IEC 60601) of a file with limb leads.
 
     Not where a file has V1-V6 as well, or some of them only, such as the `C3` and `C4` of a sleep laboratory's EEG.
     """
-    positions = [lead_position(name) for name in names]
+    positions = tuple(lead_position(name) for name in names)
     chest = [_chest_position(name) for name in names]
     found = sorted(position for position in chest if position is not None)
     known = [position for position in positions if position is not None]
     is_complete = found == list(range(_V1, _V1 + len(found)))
     if not found or not is_complete or max(known, default=_V1) >= _V1 or len(known) < _FEWEST_LIMB_LEADS:
         return positions
-    return [other if position is None else position for position, other in zip(positions, chest)]
+    return tuple(other if position is None else position for position, other in zip(positions, chest))
 
 
 def _chest_position(name: str) -> Optional[int]:
@@ -110,7 +111,8 @@ def rows_of_leads(
     Raises:
         UserError: no name is a standard lead, two are the same one, or `given` does not fit.
     """
-    positions, said_as = _positions(names), names if said_as is None else said_as
+    positions: Sequence[Optional[int]] = _positions(tuple([name[: _LONGEST + 1] for name in names]))
+    said_as = names if said_as is None else said_as
     if given is not None:
         positions = _as_given(positions, parse_leads(given), where)
     found: Dict[int, int] = {}
@@ -126,7 +128,9 @@ def rows_of_leads(
     return dict(sorted(found.items()))
 
 
-def _as_given(positions: List[Optional[int]], given: List[int], where: object) -> List[Optional[int]]:
+def _as_given(
+    positions: Sequence[Optional[int]], given: List[int], where: object
+) -> Sequence[Optional[int]]:
     said = sorted(position for position in positions if position is not None)
     if said and said != sorted(given):
         its, yours = (", ".join(LEADS[position] for position in some) for some in (said, sorted(given)))

@@ -76,7 +76,7 @@ class Beginning:
     """
 
     def __init__(self, path: Union[str, Path]) -> None:
-        self.path = Path(path)
+        self.path = path if isinstance(path, Path) else Path(path)  # which takes long, also of a path
 
     @functools.cached_property
     def head(self) -> bytes:

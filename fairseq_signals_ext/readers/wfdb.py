@@ -181,9 +181,9 @@ def _has_leads(file: str, header: Header) -> bool:
 def header_of(path: Union[str, Path]) -> Optional[str]:
     """The `.hea` file that a path stands for, if it stands for a WFDB record."""
     text = os.fspath(path)
-    stem, suffix = os.path.splitext(text)
-    if suffix == ".hea":
+    if text.endswith(".hea"):
         return text
+    stem, suffix = os.path.splitext(text)
     if suffix in (".dat", ".mat") and os.path.isfile(stem + ".hea"):
         return stem + ".hea"
     return text + ".hea" if not os.path.exists(text) and os.path.isfile(text + ".hea") else None
