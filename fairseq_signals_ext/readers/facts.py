@@ -128,9 +128,7 @@ def rows_of_leads(
     return dict(sorted(found.items()))
 
 
-def _as_given(
-    positions: Sequence[Optional[int]], given: List[int], where: object
-) -> Sequence[Optional[int]]:
+def _as_given(positions: Sequence[Optional[int]], given: List[int], where: object) -> Sequence[Optional[int]]:
     said = sorted(position for position in positions if position is not None)
     if said and said != sorted(given):
         its, yours = (", ".join(LEADS[position] for position in some) for some in (said, sorted(given)))
