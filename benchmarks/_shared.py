@@ -13,7 +13,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from fairseq_signals_ext import configs_dir, leads
+from fairseq_signals_ext import configs_dir
+from fairseq_signals_ext.common import leads
 from fairseq_signals_ext.data.shards import INDEX_DTYPE, ShardWriter, index_path
 from fairseq_signals_ext.readers import limb_leads
 

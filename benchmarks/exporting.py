@@ -25,7 +25,8 @@ from typing import Any, Callable, List, NamedTuple, Optional
 import numpy as np
 from _shared import hand_over, machine, noise, write_shards
 
-from fairseq_signals_ext import configs_dir, processes
+from fairseq_signals_ext import configs_dir
+from fairseq_signals_ext.common import processes
 
 CONFIGS = Path(configs_dir("fine_tuning"))
 FORMATS = ("safetensors", "torchscript", "onnx", "ecg-fm")
@@ -95,20 +96,20 @@ def fine_tune(pretrained: Path, folder: Path) -> Path:
 
 def export(source: Path, to: str, out: Path) -> float:
     """Export and verify; the largest difference."""
-    from fairseq_signals_ext.exporting.export import export as run
+    from fairseq_signals_ext.inference.export import export as run
 
     return max(run(source, to, out).differences.values())
 
 
 def fingerprints(file: Path) -> Any:
     """Of all parameters of a checkpoint or of an export to safetensors."""
-    from fairseq_signals_ext.checkpoints.parameter_names import to_ecg_fm_names
+    from fairseq_signals_ext.checkpoints.architecture import to_ecg_fm_names
     from fairseq_signals_ext.checkpoints.reading import read_checkpoint
     from fairseq_signals_ext.checkpoints.safetensors_folder import read_safetensors
-    from fairseq_signals_ext.exporting import verifying
+    from fairseq_signals_ext.inference import export_check
 
     checkpoint = read_safetensors(file) if file.is_dir() else read_checkpoint(file)
-    return verifying.fingerprints(to_ecg_fm_names(checkpoint.parameters, "encoder."))
+    return export_check.fingerprints(to_ecg_fm_names(checkpoint.parameters, "encoder."))
 
 
 def apart(step: Callable[..., Any], *args: Any) -> Any:
@@ -124,7 +125,7 @@ def _measured(step: Callable[..., Any], *args: Any) -> Any:
     import safetensors.torch  # noqa: F401
     import torch.onnx._internal.exporter._core  # noqa: F401
 
-    import fairseq_signals_ext.exporting.export
+    import fairseq_signals_ext.inference.export
     import fairseq_signals_ext.models.ecg_classifier  # noqa: F401
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -29,10 +29,10 @@ import numpy as np
 from _shared import CONFIGS, FAST, STOCK, SWITCHES, hand_over, machine
 from tqdm import tqdm
 
+from fairseq_signals_ext.analysis.fine_tuning import as_override, run_once, train_command
 from fairseq_signals_ext.cli import main as command_line
-from fairseq_signals_ext.errors import UserError, exits_on_user_error
-from fairseq_signals_ext.experiments.fine_tuning import as_override, run_once, train_command
-from fairseq_signals_ext.training_curve import read_log
+from fairseq_signals_ext.common.errors import UserError, exits_on_user_error
+from fairseq_signals_ext.evaluation.training_curve import read_log
 
 EVERY, WIDTHS = 10, (10, 50, 100)  # updates that a logged mean is of, and those that means are compared over
 SHOWN = (10, 50, 100, 200, 300)

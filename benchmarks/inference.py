@@ -34,7 +34,7 @@ from inference_commits import compare
 
 from fairseq_signals_ext.checkpoints.description import ModelDescription
 from fairseq_signals_ext.commands.predict import predict_into
-from fairseq_signals_ext.evaluation.aggregation import ECG_FM_AGGREGATION
+from fairseq_signals_ext.evaluation.predictions import ECG_FM_AGGREGATION
 from fairseq_signals_ext.inference.backends import TorchBackend
 from fairseq_signals_ext.inference.ensemble import Ensemble
 from fairseq_signals_ext.inference.inputs import find_inputs

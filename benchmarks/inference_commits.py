@@ -85,7 +85,7 @@ def compare(before: Path, records: Path, sizes: Dict[str, Any], rounds: int, fol
         records: folder of WFDB records.
         folder: for what is made.
     """
-    from fairseq_signals_ext.preparation.pipeline import RunOptions, prepare
+    from fairseq_signals_ext.prepared.pipeline import RunOptions, prepare
     from fairseq_signals_ext.sources.files import open_source
     from fairseq_signals_ext.sources.source import SourceOptions
 

@@ -43,7 +43,7 @@ from tqdm import tqdm
 from training_batches import measure_collections, measure_reading, measure_workers
 
 import fairseq_signals_ext
-from fairseq_signals_ext import processes
+from fairseq_signals_ext.common import processes
 from fairseq_signals_ext.data.augmentations import AugmentationSettings
 from fairseq_signals_ext.data.ecg_dataset import EcgDataset
 from fairseq_signals_ext.data.manifest import find_manifests, read_manifests

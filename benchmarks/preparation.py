@@ -30,7 +30,7 @@ from _shared import SEGMENT, hand_over, machine, quiet, write_records
 from loading import BATCH_PAIRS, load_from_shards, open_dataset
 from tqdm import tqdm
 
-from fairseq_signals_ext.preparation.pipeline import RunOptions, prepare
+from fairseq_signals_ext.prepared.pipeline import RunOptions, prepare
 from fairseq_signals_ext.sources import open_source
 
 

@@ -23,12 +23,12 @@ import pandas as pd
 from _shared import hand_over, machine, quiet, write_records
 from tqdm import tqdm
 
-from fairseq_signals_ext import processes
-from fairseq_signals_ext.leads import LEADS
-from fairseq_signals_ext.preparation.counts import Processing
-from fairseq_signals_ext.preparation.pipeline import RunOptions, prepare
-from fairseq_signals_ext.preparation.plan import BlockSettings, extended, write_plan
-from fairseq_signals_ext.preparation.table_parts import write_part, write_tables
+from fairseq_signals_ext.common import processes
+from fairseq_signals_ext.common.leads import LEADS
+from fairseq_signals_ext.prepared.counts import Processing
+from fairseq_signals_ext.prepared.pipeline import RunOptions, prepare
+from fairseq_signals_ext.prepared.plan import BlockSettings, extended, write_plan
+from fairseq_signals_ext.prepared.table import write_part, write_tables
 from fairseq_signals_ext.readers.wfdb import find_wfdb
 from fairseq_signals_ext.sources import open_source
 

@@ -32,7 +32,7 @@ from _shared import LEADS, SAMPLES, beats, compose_config, write_collection, wri
 from tqdm import tqdm
 
 import fairseq_signals_ext
-from fairseq_signals_ext import processes
+from fairseq_signals_ext.common import processes
 
 PAIRS = 171
 BYTES = LEADS * SAMPLES * 2  # of a recording

@@ -19,8 +19,8 @@ from typing import Dict, List, Tuple
 from _shared import CONFIGS, FAST, ON_GPU, STOCK, noise, write_shards
 from tqdm import tqdm
 
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.experiments.fine_tuning import as_override, run_once, train_command
+from fairseq_signals_ext.analysis.fine_tuning import as_override, run_once, train_command
+from fairseq_signals_ext.common.errors import UserError
 
 RECORDINGS = 2048  # at most: 0.25 GB
 _LINE = re.compile(r"\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3})\]\[train_inner\]\[INFO\] - (\{.*\})\s*$")

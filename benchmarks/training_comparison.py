@@ -170,7 +170,7 @@ class _Grown:
 
 def _averages_stay_on_the_device() -> ContextManager[Any]:
     """What is logged is read at once on a CPU, where nothing waits for it, but on a GPU only where it is displayed."""
-    from fairseq_signals_ext.criterions.average_meter import AverageMeter
+    from fairseq_signals_ext.criterions.ranks import AverageMeter
 
     if ON_GPU:
         return contextlib.nullcontext()

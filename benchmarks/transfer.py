@@ -29,13 +29,13 @@ from _shared import hand_over, machine
 from tqdm import tqdm
 
 from fairseq_signals_ext import configs_dir
+from fairseq_signals_ext.analysis.fine_tuning import FineTuning, as_override, run_once, scores_of, train_command
+from fairseq_signals_ext.analysis.seeds import METRICS, SeedComparison, compare_seeds
 from fairseq_signals_ext.cli import main as command_line
-from fairseq_signals_ext.errors import UserError, exits_on_user_error
+from fairseq_signals_ext.common.errors import UserError, exits_on_user_error
+from fairseq_signals_ext.common.files import atomic
 from fairseq_signals_ext.evaluation.predictions import Predictions
 from fairseq_signals_ext.evaluation.text import with_interval
-from fairseq_signals_ext.experiments.fine_tuning import FineTuning, as_override, run_once, scores_of, train_command
-from fairseq_signals_ext.experiments.seeds import METRICS, SeedComparison, compare_seeds
-from fairseq_signals_ext.files import atomic
 
 CONFIGS = Path(configs_dir())
 LABELLED, UNLABELLED = "cinc2021", "code15_wfdb"

@@ -34,8 +34,8 @@ def register() -> None:
     Raises:
         UserError: fairseq is not installed, or there is none for this Python.
     """
-    from fairseq_signals_ext.plugins import import_installed
-    from fairseq_signals_ext.requirements import require_fairseq
+    from fairseq_signals_ext.common.plugins import import_installed
+    from fairseq_signals_ext.common.requirements import require_fairseq
 
     require_fairseq()
     modules = ("models.ecg_wav2vec2", "models.ecg_classifier")

@@ -8,8 +8,8 @@ from typing import List, NamedTuple, Optional, Tuple
 
 import fairseq_signals_ext
 from fairseq_signals_ext.commands._entry import run_command
-from fairseq_signals_ext.errors import UserError, exits_on_user_error, first_line
-from fairseq_signals_ext.requirements import quiet_fairseq
+from fairseq_signals_ext.common.errors import UserError, exits_on_user_error, first_line
+from fairseq_signals_ext.common.requirements import quiet_fairseq
 
 _EXAMPLES = """examples:
   fairseq-hydra-train --config-dir $(fairseq-signals-ext configs pretraining) --config-name tiny \\

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from made_up_checkpoints import LABELS, made_up_checkpoint
 
-from fairseq_signals_ext.checkpoints.parameter_names import to_ecg_fm_names
+from fairseq_signals_ext.checkpoints.architecture import to_ecg_fm_names
 
 SECRET = "value-of-an-environment-variable"
 # fairseq's models, tasks and criterions by the options that they evaluate as Python

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fairseq_signals_ext.data.shards import patient_key
-from fairseq_signals_ext.preparation.table import COLUMNS, manifest_lines
-from fairseq_signals_ext.splitting.filtering import Filters
-from fairseq_signals_ext.splitting.split import SplitSettings, split_recordings
+from fairseq_signals_ext.prepared.split import SplitSettings, split_recordings
+from fairseq_signals_ext.prepared.split_filtering import Filters
+from fairseq_signals_ext.prepared.table import COLUMNS, manifest_lines
 
 _TYPES = {"list<string>": pa.list_(pa.string()), "timestamp[us]": pa.timestamp("us")}
 SUBSETS = ("train", "valid", "test")

@@ -6,7 +6,7 @@ from typing import Any, Sequence, Union
 import numpy as np
 import wfdb
 
-from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.common.leads import LEADS
 
 
 def write_wfdb(

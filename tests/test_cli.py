@@ -13,8 +13,8 @@ from made_up_checkpoints import saved_checkpoint
 
 import fairseq_signals_ext
 from fairseq_signals_ext.cli import main
-from fairseq_signals_ext.errors import UserError, exits_on_user_error
-from fairseq_signals_ext.requirements import require_fairseq
+from fairseq_signals_ext.common.errors import UserError, exits_on_user_error
+from fairseq_signals_ext.common.requirements import require_fairseq
 
 COMMAND = Path(sys.executable).parent / "fairseq-signals-ext"
 
@@ -184,8 +184,8 @@ if sys.argv[2] == "own":
 before = root.level, list(root.handlers), root.manager.disable
 import fairseq_signals_ext
 from fairseq_signals_ext.checkpoints.config_conversion import convert_config
-from fairseq_signals_ext.checkpoints.reading import read_checkpoint
-from fairseq_signals_ext.exporting.export import export
+from fairseq_signals_ext.checkpoints.reading import (read_checkpoint)
+from fairseq_signals_ext.inference.export import export
 path = Path(sys.argv[1])
 if sys.argv[3] == "load":
     fairseq_signals_ext.load(path)

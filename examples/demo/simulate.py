@@ -15,8 +15,8 @@ from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 
-from fairseq_signals_ext.errors import UserError, exits_on_user_error
-from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.common.errors import UserError, exits_on_user_error
+from fairseq_signals_ext.common.leads import LEADS
 
 RATE = 500
 SAMPLES = 10 * RATE

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fairseq_signals_ext.files import atomic
+from fairseq_signals_ext.common.files import atomic
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -30,15 +30,15 @@ from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Tuple
 import numpy as np
 
 from fairseq_signals_ext import configs_dir
+from fairseq_signals_ext.analysis.fine_tuning import FineTuning, as_override, scores_of
+from fairseq_signals_ext.analysis.seeds import METRICS, compare_seeds
+from fairseq_signals_ext.common.errors import UserError, exits_on_user_error
+from fairseq_signals_ext.common.files import atomic
 from fairseq_signals_ext.data.label_table import LabelTable, read_labels
 from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
 from fairseq_signals_ext.data.stores import Store, open_store
-from fairseq_signals_ext.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.evaluation.predictions import Predictions
-from fairseq_signals_ext.evaluation.text import aligned
-from fairseq_signals_ext.experiments.fine_tuning import FineTuning, as_override, scores_of
-from fairseq_signals_ext.experiments.seeds import METRICS, compare_seeds
-from fairseq_signals_ext.files import atomic
+from fairseq_signals_ext.evaluation.report import aligned
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,13 +18,12 @@ from fairseq_signals_ext.checkpoints.config_differences import (
     WITHOUT_EFFECT,
     WRITTEN,
 )
-from fairseq_signals_ext.checkpoints.config_files import Sections
-from fairseq_signals_ext.checkpoints.config_schema import Schema
+from fairseq_signals_ext.checkpoints.config_files import Schema, Sections
 from fairseq_signals_ext.checkpoints.plain_configs import check_links, check_plain, resolve_links
 from fairseq_signals_ext.checkpoints.reading import with_own_architecture
-from fairseq_signals_ext.conv_layers import parse_conv_layers
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.requirements import quiet_fairseq
+from fairseq_signals_ext.common.conv_layers import parse_conv_layers
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.requirements import quiet_fairseq
 
 _HEADER = """# @package _global_
 # Made from {source} by fairseq-signals-ext config convert; start it with

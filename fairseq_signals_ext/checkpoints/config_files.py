@@ -1,11 +1,15 @@
-"""Reading a config of ECG-FM's framework from a YAML file or a checkpoint, as plain values."""
+"""Reading a config of ECG-FM's framework from a YAML file or a checkpoint, as plain values.
 
+Values are plain, not too many, and no text that OmegaConf would compute. Needs neither torch nor fairseq.
+"""
+
+import argparse
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Collection, Dict, Mapping
 
-from fairseq_signals_ext.checkpoints.plain_configs import check_size, resolve_links
+from fairseq_signals_ext.checkpoints.plain_configs import _parts, check_size, resolve_links
 from fairseq_signals_ext.checkpoints.reading import read_checkpoint
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 
 Sections = Dict[str, Dict[str, Any]]
 # ECG-FM's have 8 kB; reading takes a second per 100 kB
@@ -52,10 +56,33 @@ def _from_yaml(path: Path) -> Any:
         loader.dispose()
 
 
-def _parts(node: Any) -> List[Any]:
-    """Nodes in a node of YAML."""
-    value: Any = getattr(node, "value", None)
-    if not isinstance(value, list):
-        return []
-    # a mapping's are pairs of a key and a value
-    return [inner for part in value for inner in (part if isinstance(part, tuple) else (part,))]
+class Schema:
+    """Options of a section, as its dataclass in fairseq or here has them.
+
+    Attributes:
+        defaults: by names, in the order of the dataclass; a link is text such as "${optimization.lr}".
+    """
+
+    def __init__(self, dataclass_of_section: Any):
+        from omegaconf import OmegaConf
+
+        self._config = OmegaConf.structured(dataclass_of_section)
+        self.defaults: Dict[str, Any] = OmegaConf.to_container(self._config, enum_to_str=True)  # type: ignore
+
+    def takes(self, option: str, value: Any) -> bool:
+        """Whether the option can have this value."""
+        from omegaconf.errors import OmegaConfBaseException
+
+        try:
+            self._config[option] = value
+        except OmegaConfBaseException:
+            return False
+        return True
+
+
+def _path_parts(value: Any) -> Collection[Any]:
+    if isinstance(value, argparse.Namespace):
+        value = vars(value)
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, (list, tuple)) else ()

@@ -1,17 +1,17 @@
-"""What a checkpoint says of itself: from its config and its task's state to a `ModelDescription`."""
+"""What a checkpoint says of itself, as a `ModelDescription`; and in what two of these differ."""
 
 import logging
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
+from fairseq_signals_ext.checkpoints.architecture import is_ecg_fm
 from fairseq_signals_ext.checkpoints.description import ModelDescription, Preprocessing
-from fairseq_signals_ext.checkpoints.parameter_names import is_ecg_fm
 from fairseq_signals_ext.checkpoints.reading import Checkpoint
+from fairseq_signals_ext.common.errors import UserError, first_line
+from fairseq_signals_ext.common.leads import LEADS, parse_leads
 from fairseq_signals_ext.data.label_table import DEFINITION_FILE, read_label_definition
-from fairseq_signals_ext.errors import UserError, first_line
-from fairseq_signals_ext.evaluation.aggregation import ECG_FM_AGGREGATION, ways_of
 from fairseq_signals_ext.evaluation.kinds import CLASSIFICATION, PRETRAINING, REGRESSION, kind_of
-from fairseq_signals_ext.leads import LEADS, parse_leads
+from fairseq_signals_ext.evaluation.predictions import ECG_FM_AGGREGATION, ways_of
 
 logger = logging.getLogger(__name__)
 
@@ -196,3 +196,45 @@ def _provenance(checkpoint: Checkpoint) -> Dict[str, Any]:
         **{name: checkpoint.task_state.get(name) for name in ("package_version", "fairseq_version", "torch_version")},
     }
     return {name: value for name, value in facts.items() if value is not None}
+
+
+def differences_of_inputs(there: Preprocessing, here: Preprocessing) -> List[str]:
+    """In what the input of a model that takes it as `here` differs from that as `there`: what its encoder learned from.
+
+    The length of segments is not among it.
+    """
+    pairs = (
+        ("sample rate", f"{there.sample_rate:g} Hz", f"{here.sample_rate:g} Hz"),
+        ("leads", ",".join(there.leads), ",".join(here.leads)),
+        ("standardisation by", there.standardization, here.standardization),
+    )
+    return [f"{what} {one} there and {other} here" for what, one, other in pairs if one != other]
+
+
+def seconds_of(preprocessing: Preprocessing) -> float:
+    """From the start of a segment to that of the next."""
+    return preprocessing.stride_samples / preprocessing.sample_rate
+
+
+def check_ensemble(first: ModelDescription, other: ModelDescription, pair: str) -> None:
+    """See that the scores of two models have a mean.
+
+    Args:
+        pair: what a message calls them.
+
+    Raises:
+        UserError: kinds, labels, how probabilities come about, or lengths of segments differ.
+    """
+    if other.kind != first.kind:
+        raise UserError(f"{pair}: one is a {other.kind}, the other a {first.kind}")
+    if other.activation != first.activation:
+        ways = f"{other.activation}, not {first.activation}"
+        raise UserError(f"{pair}: its probabilities are by {ways}; take models of one criterion")
+    differing = sorted({*other.label_names} ^ {*first.label_names})
+    if differing or len(other.label_names) != len(first.label_names):
+        raise UserError(f"{pair}: only one has label {next(iter(differing), '')!r}; take models of the same labels")
+    lengths = [seconds_of(description.preprocessing) for description in (other, first)]
+    if lengths[0] != lengths[1]:
+        raise UserError(
+            f"{pair}: its segments are of {lengths[0]:g} s, not {lengths[1]:g} s; take models of one length"
+        )

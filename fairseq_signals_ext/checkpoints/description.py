@@ -14,9 +14,9 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Type
 
 from fairseq_signals_ext.checkpoints.architecture import geometry_of
 from fairseq_signals_ext.checkpoints.plain_configs import check_plain
-from fairseq_signals_ext.errors import UserError, first_line
+from fairseq_signals_ext.common.errors import UserError, first_line
+from fairseq_signals_ext.common.leads import LEADS
 from fairseq_signals_ext.evaluation.kinds import KINDS, Kind, kind_of
-from fairseq_signals_ext.leads import LEADS
 
 STANDARDIZATIONS = ("lead", "segment")
 AGGREGATION_WAYS = ("mean", "max")

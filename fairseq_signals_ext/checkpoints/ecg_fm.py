@@ -7,13 +7,13 @@ framework refuses a config with an option that it does not know, so its options 
 from pathlib import Path
 from typing import Any, Dict, List, Mapping
 
+from fairseq_signals_ext.checkpoints.architecture import to_ecg_fm_names
 from fairseq_signals_ext.checkpoints.describing import task_state_of
-from fairseq_signals_ext.checkpoints.description import ModelDescription, Preprocessing
-from fairseq_signals_ext.checkpoints.parameter_names import to_ecg_fm_names
+from fairseq_signals_ext.checkpoints.description import CONFIG_FILE, ModelDescription, Preprocessing
 from fairseq_signals_ext.checkpoints.reading import Checkpoint
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.files import atomic
-from fairseq_signals_ext.leads import parse_leads
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.files import atomic
+from fairseq_signals_ext.common.leads import parse_leads
 
 _SECTIONS = {
     "common": "all_gather_list_size empty_cache_freq fp16 fp16_init_scale fp16_no_flatten_grads fp16_scale_tolerance "
@@ -174,3 +174,15 @@ def _check_that_it_exists(checkpoint: Checkpoint) -> None:
     for option, only in _ONLY.items():
         if model.get(option, only) != only:
             raise UserError(f"{told} model with {option}={model[option]}; {cure}")
+
+
+def checkpoint_of(path: Path) -> Path:
+    """The checkpoint in a folder that has just one and no `config.json`, as `export --to ecg-fm` makes it.
+
+    Returns:
+        Any other path as it is.
+    """
+    if not path.is_dir() or (path / CONFIG_FILE).exists():
+        return path
+    found = sorted(path.glob("*.pt"))
+    return found[0] if len(found) == 1 else path

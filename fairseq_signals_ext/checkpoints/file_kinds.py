@@ -1,17 +1,26 @@
-"""What a file is that is given as a checkpoint, from its first bytes and, in a zip archive, its checksums."""
+"""What a file is that is given as a checkpoint, from its first bytes and, in a zip archive, its checksums.
+
+torch's safe loader makes data only, but of any amount: a tuple of two tuples of two tuples ... as the key of a
+dictionary takes hours to hash, and one that is nested 100,000 deep ends the process. So opcodes of pickles are counted
+before anything is made of them.
+"""
 
 import functools
+import pickletools
 import zipfile
 from pathlib import Path
-from typing import Optional
+from typing import IO, Any, Dict, List, NamedTuple, Optional
 
-from fairseq_signals_ext.checkpoints.pickles import check_pickle
-from fairseq_signals_ext.errors import first_line
+from fairseq_signals_ext.common.errors import first_line
 
 _HEAD = 512
 _MOST_PARTS = 100_000
 # magic number, version, system, the data, names of the tensors
 _PICKLES = 5
+# some 35 for each tensor
+_MOST_OPCODES = 1_000_000
+_LARGEST_TUPLE = 100_000  # values, those of tuples in it included
+_DEEPEST_TUPLE = 100
 
 
 def what_is_wrong_with(path: Path) -> Optional[str]:
@@ -76,3 +85,63 @@ def _what_is_wrong_with_archive(path: Path, modified: int, size: int) -> Optiona
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError):
         return "is damaged or cut short; copy or download it again"
     return f"is damaged: the checksum of its part {damaged} differs; copy or download it again" if damaged else None
+
+
+class _Made(NamedTuple):
+    """What a value costs to hash: values in it, and levels of tuples; anything but a tuple is one value."""
+
+    values: int = 1
+    depth: int = 0
+
+
+_ONE = _Made()
+_MARK = _Made(0)
+
+
+def check_pickle(file: IO[bytes]) -> None:
+    """Raise a `ValueError` unless a pickle, to its end, makes no more than a checkpoint needs.
+
+    Args:
+        file: read from where it is, to the end of the pickle.
+    """
+    stack: List[_Made] = []
+    memo: Dict[Any, _Made] = {}
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        if number >= _MOST_OPCODES:
+            raise ValueError(f"it makes more than {_MOST_OPCODES:,} values")
+        name = opcode.name
+        if "PUT" in name or name == "MEMOIZE":
+            memo[len(memo) if name == "MEMOIZE" else argument] = stack[-1] if stack else _ONE
+        elif "GET" in name:
+            stack.append(memo.get(argument, _ONE))
+        elif name == "DUP":
+            stack += stack[-1:]
+        else:
+            _apply(opcode, stack)
+
+
+def _apply(opcode: Any, stack: List[_Made]) -> None:
+    """Take from a stack what an opcode takes, and put there what it makes."""
+    before, after = opcode.stack_before, opcode.stack_after
+    taken: List[_Made] = []
+    if pickletools.markobject in before:
+        while stack and stack[-1] is not _MARK:
+            taken.append(stack.pop())
+        stack[-1:] = []
+        before = before[: before.index(pickletools.markobject)]
+    for _ in before:
+        taken += [stack.pop()] if stack else []
+    for made in after:
+        if made is pickletools.markobject:
+            stack.append(_MARK)
+        elif made is pickletools.pytuple:
+            stack.append(_tuple_of(taken))
+        else:
+            stack.append(_ONE)
+
+
+def _tuple_of(parts: List[_Made]) -> _Made:
+    made = _Made(1 + sum(part.values for part in parts), 1 + max((part.depth for part in parts), default=0))
+    if made.values > _LARGEST_TUPLE or made.depth > _DEEPEST_TUPLE:
+        raise ValueError("it has tuples in tuples without end")
+    return made

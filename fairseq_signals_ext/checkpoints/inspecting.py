@@ -6,11 +6,11 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional
 from fairseq_signals_ext.checkpoints.architecture import ENCODER, architecture_of, encoder_config, geometry_of
 from fairseq_signals_ext.checkpoints.describing import describe
 from fairseq_signals_ext.checkpoints.description import ModelDescription, read_description, read_training
-from fairseq_signals_ext.checkpoints.ecg_fm_folder import checkpoint_of
+from fairseq_signals_ext.checkpoints.ecg_fm import checkpoint_of
 from fairseq_signals_ext.checkpoints.reading import Checkpoint, read_checkpoint
-from fairseq_signals_ext.conv_layers import Geometry
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.files import as_json
+from fairseq_signals_ext.common.conv_layers import Geometry
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.files import as_json
 
 Facts = Dict[str, Any]
 

@@ -12,14 +12,12 @@ from typing import Any, ContextManager, Dict, Mapping, Optional
 import numpy as np
 
 from fairseq_signals_ext.checkpoints.allowed import NAMES, NAMES_OF_ECG_FM, check_names
-from fairseq_signals_ext.checkpoints.architecture import WAV2VEC2, check_encoder
+from fairseq_signals_ext.checkpoints.architecture import WAV2VEC2, check_encoder, is_ecg_fm
 from fairseq_signals_ext.checkpoints.file_kinds import what_is_wrong_with
-from fairseq_signals_ext.checkpoints.parameter_names import is_ecg_fm
 from fairseq_signals_ext.checkpoints.plain_configs import check_links, check_plain
-from fairseq_signals_ext.checkpoints.sizes import check_limits, check_task, check_updates
-from fairseq_signals_ext.checkpoints.tensors import check_tensors
-from fairseq_signals_ext.errors import UserError, first_line
-from fairseq_signals_ext.plugins import import_installed
+from fairseq_signals_ext.checkpoints.sizes import check_limits, check_task, check_tensors, check_updates
+from fairseq_signals_ext.common.errors import UserError, first_line
+from fairseq_signals_ext.common.plugins import import_installed
 
 # of a config, what is read or built here
 _SECTIONS = (

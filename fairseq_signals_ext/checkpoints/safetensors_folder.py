@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fairseq_signals_ext.checkpoints.description import check_weights, read_description, read_training
 from fairseq_signals_ext.checkpoints.reading import Checkpoint, checked
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 
 
 def read_safetensors(folder: Path) -> Checkpoint:

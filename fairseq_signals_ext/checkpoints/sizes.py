@@ -5,10 +5,13 @@ Needs neither torch nor fairseq: parameters are looked at by their names and sha
 
 import re
 from numbers import Integral, Real
-from typing import Any, Dict, Iterator, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
-from fairseq_signals_ext.conv_layers import ConvLayer, parse_conv_layers
+from fairseq_signals_ext.common.conv_layers import ConvLayer, parse_conv_layers
 
+# a training of 1,000 parameters leaves some 10,000 values
+_MOST_VALUES = 1_000_000
+_DEEPEST = 32
 _MOST_LABELS = 100_000
 _WIDEST = 2**16
 # options of a model by the smallest and the largest number that they may be; far more than any model has
@@ -70,6 +73,42 @@ _DEFAULTS: Dict[str, Any] = {
     **{"latent_vars": 320, "latent_groups": 2, "quantizer_depth": 1, "quantizer_factor": 3, "num_labels": 1},
     **{"depthwise_conv_kernel_size": 31, "adp_num": -1, "adp_dim": 64},
 }
+
+
+def check_tensors(state: Any) -> None:
+    """Raise a `ValueError` unless all tensors in nested lists and dictionaries are plain ones with all their values.
+
+    A tensor that shows one value many times, or none, would need the memory for all of them once it is used.
+    """
+    left: List[Tuple[Any, str, int]] = [(state, "", 0)]
+    values = 0
+    while left:
+        value, place, depth = left.pop()
+        values += 1
+        if values + len(left) > _MOST_VALUES:
+            raise ValueError(f"it holds more than {_MOST_VALUES:,} values")
+        if hasattr(value, "element_size"):
+            problem = _what_is_wrong_with(value)
+            if problem:
+                raise ValueError(f"its tensor {place!r:.100} {problem}")
+        elif isinstance(value, (dict, list, tuple, set)):
+            if depth >= _DEEPEST:
+                raise ValueError(f"what it holds is more than {_DEEPEST} levels deep, or goes in a circle")
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            left += [(inner, key if isinstance(key, str) else place, depth + 1) for key, inner in items]
+
+
+def _what_is_wrong_with(tensor: Any) -> str:
+    """Why a tensor is none that a training saves; empty if it may be one."""
+    import torch
+
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.is_nested:
+        return "is not of plain numbers (it is sparse, quantized, complex or nested)"
+    if tensor.device.type != "cpu":
+        return f"has no values (it is on the device {tensor.device.type!r})"
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return f"says that it has {tensor.numel():,} values, but the file holds fewer"
+    return ""
 
 
 def check_limits(model: Mapping[str, Any]) -> None:

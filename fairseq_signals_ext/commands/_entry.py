@@ -4,16 +4,17 @@ import argparse
 import contextlib
 import io
 import logging
+import os
 import signal
 import sys
 import threading
 import warnings
 from pathlib import Path
 from types import FrameType
-from typing import Callable, Iterator, Optional, Sequence
+from typing import Callable, Dict, Iterator, List, Optional, Sequence
 
-from fairseq_signals_ext.errors import NO_SPACE, PlaceError, UserError, exits_on_user_error, how_to_install
-from fairseq_signals_ext.files import NOT_IN_THIS_LOCALE
+from fairseq_signals_ext.common.errors import NO_SPACE, PlaceError, UserError, exits_on_user_error, how_to_install
+from fairseq_signals_ext.common.files import NOT_IN_THIS_LOCALE, safe_name
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -105,3 +106,25 @@ def _ended_by_signals() -> Iterator[None]:
     finally:
         for number in taken:
             signal.signal(number, signal.SIG_DFL)
+
+
+def stem_of(name: str) -> str:
+    """What the files of an input are called, such as `A0001` for `records/A0001.hea`."""
+    path = Path(name)
+    # what follows a shard's name is no suffix
+    return path.name if "#" in path.name else path.stem
+
+
+def distinct_names(names: Sequence[str]) -> List[str]:
+    """The same names, fit for files, each another in any case of its letters."""
+    found: Dict[str, str] = {}
+    last: Dict[str, int] = {}
+    for name in names:
+        safe = safe_name(name)
+        distinct, number = safe, last.get(safe.casefold(), 1)
+        while distinct.casefold() in found:
+            number += 1
+            distinct = f"{safe}-{number}"
+        found[distinct.casefold()], last[safe.casefold()] = distinct, number
+    # the same on disk in a locale that has not all letters
+    return [os.fsdecode(name.encode("utf-8")) for name in found.values()]

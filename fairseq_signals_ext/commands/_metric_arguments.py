@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Optional, Sequence, Tuple
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 
 if TYPE_CHECKING:
     from fairseq_signals_ext.evaluation.evaluating import EvaluationSettings

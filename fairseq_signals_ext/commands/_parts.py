@@ -9,12 +9,12 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Callable, Iterator, List, Mapping, Optional, Sequence, Tuple, Type
 
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.files import BusyError, only_one
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.files import BusyError, only_one
+from fairseq_signals_ext.common.processes import BACKENDS, run_jobs
 from fairseq_signals_ext.inference.parts import Merged, Part, are_all_done, note_done
 from fairseq_signals_ext.inference.results import UNFINISHED, Kept, Results, check_results
 from fairseq_signals_ext.inference.running import cores
-from fairseq_signals_ext.preparation.clusters import BACKENDS, run_jobs
 
 WHOLE = Part(1, 1)
 

@@ -17,8 +17,8 @@ from typing import Optional
 
 from fairseq_signals_ext.checkpoints.config_conversion import convert_config, list_changes, to_yaml
 from fairseq_signals_ext.checkpoints.config_files import read_config
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.files import atomic, check_free
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.files import atomic, check_free
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ example:
 import argparse
 from pathlib import Path
 
-from fairseq_signals_ext.training_curve import draw_curve, read_log
+from fairseq_signals_ext.evaluation.training_curve import draw_curve, read_log
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -33,8 +33,8 @@ from typing import Any, Dict, Iterator, List, Mapping
 
 from fairseq_signals_ext.commands import _run_arguments as run_arguments
 from fairseq_signals_ext.commands._parts import Job, run_job
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.files import check_free, only_one
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.files import check_free, only_one
 from fairseq_signals_ext.inference.model import EMBEDDED
 from fairseq_signals_ext.inference.parts import Part, SomeInputs
 from fairseq_signals_ext.inference.results import REJECTED_FILE, Kept, Results
@@ -115,7 +115,7 @@ def _check(options: argparse.Namespace) -> None:
     if options.known is not None and not (options.umap or options.index):
         raise UserError("--from: say what to make of the embeddings, --umap or --index")
     if options.table is not None:
-        from fairseq_signals_ext.embedding.colouring import check_column
+        from fairseq_signals_ext.analysis.map_drawing import check_column
 
         check_column(options.table, options.color)
 
@@ -132,7 +132,7 @@ class Embedding(Job):
     name = "embed"
 
     def __init__(self, options: argparse.Namespace):
-        from fairseq_signals_ext.embedding.folder import model_facts
+        from fairseq_signals_ext.analysis.embeddings_folder import model_facts
         from fairseq_signals_ext.inference.loading import load_model
 
         self._options = options
@@ -144,8 +144,8 @@ class Embedding(Job):
     @staticmethod
     def files(options: argparse.Namespace) -> List[str]:
         """Vectors and tables of all formats, map and neighbours."""
-        from fairseq_signals_ext.embedding.folder import ARRAY_FILE, FACTS_FILE, PARQUET_FILE, TABLE_FILE
-        from fairseq_signals_ext.embedding.map import MAP_PICTURE, MAP_TABLE
+        from fairseq_signals_ext.analysis.embeddings_folder import ARRAY_FILE, FACTS_FILE, PARQUET_FILE, TABLE_FILE
+        from fairseq_signals_ext.analysis.map import MAP_PICTURE, MAP_TABLE
 
         vectors = [ARRAY_FILE, TABLE_FILE, PARQUET_FILE, FACTS_FILE]
         return [*vectors, MAP_PICTURE, MAP_TABLE, _NEIGHBOURS_FILE, REJECTED_FILE]
@@ -165,8 +165,7 @@ class Embedding(Job):
 
     def fill(self, results: Results, part: Part) -> Iterator[None]:
         """Add vectors, and a row per recording."""
-        from fairseq_signals_ext.embedding.embedding import embed_all
-        from fairseq_signals_ext.embedding.writing import TABLE
+        from fairseq_signals_ext.analysis.embeddings import TABLE, embed_all
         from fairseq_signals_ext.inference.reading_ahead import Rejected
 
         options, inputs = self._options, SomeInputs(self._inputs, part.range_of(len(self._inputs)))
@@ -184,7 +183,7 @@ class Embedding(Job):
 
     def finish(self, results: Kept) -> int:
         """Write vectors and table, and what is made of them."""
-        from fairseq_signals_ext.embedding.writing import write_embeddings
+        from fairseq_signals_ext.analysis.embeddings import write_embeddings
 
         options = self._options
         path, recordings = write_embeddings(options.out, results, self._facts, options.format)
@@ -205,8 +204,8 @@ def _make_of_vectors(options: argparse.Namespace, folder: Path) -> None:
 
 def _check_later_steps(options: argparse.Namespace, facts: Mapping[str, Any], recordings: int) -> None:
     """See that there can be a map and neighbours, before the model runs."""
-    from fairseq_signals_ext.embedding.neighbours import open_index
-    from fairseq_signals_ext.embedding.projection import check_method
+    from fairseq_signals_ext.analysis.map import check_method
+    from fairseq_signals_ext.analysis.neighbours import open_index
 
     if options.umap:
         check_method(recordings)
@@ -216,16 +215,16 @@ def _check_later_steps(options: argparse.Namespace, facts: Mapping[str, Any], re
 
 
 def _draw(options: argparse.Namespace, folder: Path) -> None:
-    from fairseq_signals_ext.embedding.folder import open_embeddings
-    from fairseq_signals_ext.embedding.map import make_map
+    from fairseq_signals_ext.analysis.embeddings_folder import open_embeddings
+    from fairseq_signals_ext.analysis.map import make_map
 
     embeddings = open_embeddings(folder)
     print(f"{make_map(embeddings, options.out, options.color, options.table)}: {len(embeddings.vectors)} points")
 
 
 def _write_neighbours(options: argparse.Namespace, folder: Path) -> None:
-    from fairseq_signals_ext.embedding.folder import open_embeddings
-    from fairseq_signals_ext.embedding.neighbours import neighbour_rows, open_index
+    from fairseq_signals_ext.analysis.embeddings_folder import open_embeddings
+    from fairseq_signals_ext.analysis.neighbours import neighbour_rows, open_index
     from fairseq_signals_ext.inference.results import write_csv
 
     rows = neighbour_rows(open_embeddings(folder), open_index(options.index), options.neighbours)

@@ -39,8 +39,8 @@ from fairseq_signals_ext.commands._metric_arguments import (
     threshold_choice,
 )
 from fairseq_signals_ext.commands._parts import Job, add_parts, is_divided, run_job
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.files import check_folder_name, only_one, remove_unfinished
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.files import check_folder_name, only_one, remove_unfinished
 from fairseq_signals_ext.inference.parts import Part, SomeInputs
 from fairseq_signals_ext.inference.results import Kept, Results, check_results
 

@@ -28,15 +28,21 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
 import fairseq_signals_ext
+from fairseq_signals_ext.analysis.occlusion import occlude_segments, score_of
+from fairseq_signals_ext.analysis.saliency import (
+    OCCLUSION,
+    MapOptions,
+    Saliency,
+    explain_segments,
+    way_to_look,
+    write_occlusions,
+    write_saliency,
+)
+from fairseq_signals_ext.analysis.sanity import check_segments, with_random_weights
 from fairseq_signals_ext.commands import _run_arguments as run_arguments
-from fairseq_signals_ext.commands._output_names import distinct_names, stem_of
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.explaining.occlusion import occlude_segments
-from fairseq_signals_ext.explaining.saliency import OCCLUSION, MapOptions, Saliency, explain_segments, way_to_look
-from fairseq_signals_ext.explaining.sanity import check_segments, with_random_weights
-from fairseq_signals_ext.explaining.scores import score_of
-from fairseq_signals_ext.explaining.writing import write_occlusions, write_saliency
-from fairseq_signals_ext.files import check_free, only_one
+from fairseq_signals_ext.commands._entry import distinct_names, stem_of
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.files import check_free, only_one
 from fairseq_signals_ext.inference.inputs import Inputs
 from fairseq_signals_ext.inference.model import LoadedModel
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording

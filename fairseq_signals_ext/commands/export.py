@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Export, and say what was written and how close it is."""
     # which imports torch
-    from fairseq_signals_ext.exporting.export import export
+    from fairseq_signals_ext.inference.export import export
 
     result = export(options.checkpoint, options.to, options.out, options.labels, options.overwrite)
     for file in result.files:

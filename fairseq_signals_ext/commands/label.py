@@ -5,14 +5,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Dict
 
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.files import check_folder_name, named_folder, only_one
-from fairseq_signals_ext.labelling.code_maps import CODE_MAPS, read_code_map
-from fairseq_signals_ext.labelling.files import write_labels
-from fairseq_signals_ext.labelling.from_codes import labels_from_codes
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.files import check_folder_name, named_folder, only_one
+from fairseq_signals_ext.labelling.from_codes import CODE_MAPS, labels_from_codes, read_code_map
 from fairseq_signals_ext.labelling.from_events import labels_from_events
 from fairseq_signals_ext.labelling.from_table import KEYS, labels_from_table
-from fairseq_signals_ext.labelling.labels import Labels, drop_rare
+from fairseq_signals_ext.labelling.labels import Labels, drop_rare, write_labels
 from fairseq_signals_ext.labelling.link_settings import CHOICES, LinkSettings, read_link_settings
 
 _EXAMPLES = """\

@@ -15,13 +15,12 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Union
 
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.processes import BACKENDS
 from fairseq_signals_ext.data.shards import STORAGES
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.preparation.clusters import BACKENDS
-from fairseq_signals_ext.preparation.counts import Processing
-from fairseq_signals_ext.preparation.pipeline import RunOptions, prepare
-from fairseq_signals_ext.preparation.resampling import RESAMPLERS
-from fairseq_signals_ext.preparation.table_parts import Summary
+from fairseq_signals_ext.prepared.counts import RESAMPLERS, Processing
+from fairseq_signals_ext.prepared.pipeline import RunOptions, prepare
+from fairseq_signals_ext.prepared.table import Summary
 from fairseq_signals_ext.sources import Kinds, SourceOptions, find_kind, open_source, our_kinds
 from fairseq_signals_ext.sources.download import download
 

@@ -24,11 +24,11 @@ import warnings
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
+from fairseq_signals_ext.analysis.neighbours import open_index
 from fairseq_signals_ext.commands import _run_arguments as run_arguments
-from fairseq_signals_ext.commands._output_names import distinct_names, stem_of
-from fairseq_signals_ext.embedding.neighbours import open_index
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.files import check_free, only_one
+from fairseq_signals_ext.commands._entry import distinct_names, stem_of
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.files import check_free, only_one
 from fairseq_signals_ext.inference.ensemble import load_ensemble
 from fairseq_signals_ext.inference.inputs import Inputs
 from fairseq_signals_ext.inference.loading import load_model

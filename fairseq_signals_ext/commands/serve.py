@@ -30,7 +30,7 @@ from typing import Any, Iterator, Optional
 
 import fairseq_signals_ext
 from fairseq_signals_ext.commands import _run_arguments as run_arguments
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.serving.folders import remove_left_folders
 from fairseq_signals_ext.serving.limits import Limits
 

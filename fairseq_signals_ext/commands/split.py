@@ -3,11 +3,11 @@
 import argparse
 from pathlib import Path
 
-from fairseq_signals_ext.files import check_folder_name, only_one
-from fairseq_signals_ext.preparation.quality import FLAGS
-from fairseq_signals_ext.splitting.filtering import Filters
-from fairseq_signals_ext.splitting.settings import SplitSettings
-from fairseq_signals_ext.splitting.split import SplitSummary, split_recordings
+from fairseq_signals_ext.common.files import check_folder_name, only_one
+from fairseq_signals_ext.prepared.quality import FLAGS
+from fairseq_signals_ext.prepared.split import SplitSummary, split_recordings
+from fairseq_signals_ext.prepared.split_filtering import Filters
+from fairseq_signals_ext.prepared.split_settings import SplitSettings
 
 _EXAMPLES = """\
 examples:

@@ -12,11 +12,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from fairseq_signals_ext.common.files import PLAN_NAME
 from fairseq_signals_ext.data.checksums import UPDATE_OPTION
-from fairseq_signals_ext.files import PLAN_NAME
 from fairseq_signals_ext.pages.verify_page import write_verify_page
-from fairseq_signals_ext.verification.checks import Findings, verify
-from fairseq_signals_ext.verification.checksums import update_checksums
+from fairseq_signals_ext.prepared.verify import Findings, verify
+from fairseq_signals_ext.prepared.verify_files import update_checksums
 
 _MOST_LINES = 50
 

@@ -10,13 +10,17 @@ from fairseq.dataclass import ChoiceEnum
 from fairseq.logging import metrics
 from torch import Tensor
 
-from fairseq_signals_ext.criterions.classification import ClassificationConfig, ClassificationCriterion, vector
-from fairseq_signals_ext.criterions.label_criterion import LabelCriterion, total
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.criterions.classification import (
+    ClassificationConfig,
+    ClassificationCriterion,
+    LabelCriterion,
+    total,
+    vector,
+)
 from fairseq_signals_ext.criterions.objective import Better, register_objective
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.evaluation.aggregation import to_recordings
 from fairseq_signals_ext.evaluation.cinc2021 import check_scored, score_predictions
-from fairseq_signals_ext.evaluation.predictions import Predictions
+from fairseq_signals_ext.evaluation.predictions import Predictions, to_recordings
 
 _SMALLEST = 1e-8
 _COUNTS = ("correct", "count", "exact", "items", "tp", "fp", "fn")

@@ -11,7 +11,7 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.registry import REGISTRIES
 
 from fairseq_signals_ext.checkpoints.allowed import allow
-from fairseq_signals_ext.training_curve import PRETRAINING, CurvePage
+from fairseq_signals_ext.evaluation.training_curve import PRETRAINING, CurvePage
 
 _Criterion = TypeVar("_Criterion", bound=Type[Any])
 

@@ -9,14 +9,13 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.logging import metrics
 from torch import Tensor
 
-from fairseq_signals_ext.criterions.label_criterion import LabelCriterion, total
+from fairseq_signals_ext.criterions.classification import LabelCriterion, total
 from fairseq_signals_ext.criterions.objective import Better, register_objective
-from fairseq_signals_ext.evaluation.aggregation import to_recordings
 from fairseq_signals_ext.evaluation.kinds import REGRESSION as REGRESSION_KIND
 from fairseq_signals_ext.evaluation.metrics import macro
-from fairseq_signals_ext.evaluation.predictions import Predictions
+from fairseq_signals_ext.evaluation.predictions import Predictions, to_recordings
 from fairseq_signals_ext.evaluation.regression import label_metrics
-from fairseq_signals_ext.training_curve import REGRESSION
+from fairseq_signals_ext.evaluation.training_curve import REGRESSION
 
 _METRICS = {"mae": Better.LOWER, "rmse": Better.LOWER, "r2": Better.HIGHER, "pearson_r": Better.HIGHER}
 

@@ -8,10 +8,14 @@ import torch.nn.functional as F
 from fairseq.logging import metrics
 from torch import Tensor
 
-from fairseq_signals_ext.criterions.classification import ClassificationConfig, ClassificationCriterion
-from fairseq_signals_ext.criterions.label_criterion import LabelCriterion, total
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.criterions.classification import (
+    ClassificationConfig,
+    ClassificationCriterion,
+    LabelCriterion,
+    total,
+)
 from fairseq_signals_ext.criterions.objective import Better, register_objective
-from fairseq_signals_ext.errors import UserError
 
 
 @dataclass

@@ -12,8 +12,8 @@ from typing import Any, Callable, Dict, List, Sequence, Tuple, Type
 
 import numpy as np
 
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.leads import LEADS, LIMB_LEADS
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.leads import LEADS, LIMB_LEADS
 
 _MAINS_HZ = (50.0, 60.0)
 _SHIFT_LENGTH_SPREAD = 0.2

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
-from fairseq_signals_ext.errors import UserError, first_line
-from fairseq_signals_ext.files import atomic
+from fairseq_signals_ext.common.errors import UserError, first_line
+from fairseq_signals_ext.common.files import atomic
 
 CHECKSUMS_NAME = "checksums.json"
 UPDATE_OPTION = "--update-checksums"

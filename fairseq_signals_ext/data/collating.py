@@ -5,13 +5,13 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 import numpy as np
 import torch
 
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.data.augmentations import Augmentation, RandomLeadsMasking, build_augmentations
 from fairseq_signals_ext.data.randomness import LEAD_MASKS, item_draws
 from fairseq_signals_ext.data.segments import Item, SegmentSettings
 from fairseq_signals_ext.data.standardising import Columns, columns_of, normalise, place_counts, scale
 from fairseq_signals_ext.data.stores import coefficients
 from fairseq_signals_ext.data.time_masks import MaskSettings, mask_channels, mask_frames
-from fairseq_signals_ext.errors import UserError
 
 Leads = Tuple[int, ...]
 # of a recording: 90 hours in segments of 5 s

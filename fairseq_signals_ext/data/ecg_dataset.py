@@ -1,4 +1,4 @@
-"""The dataset that training reads: 5 s segments, or pairs of adjacent ones, of ECGs."""
+"""The datasets that training reads: 5 s segments, or pairs of adjacent ones, with what is known of them."""
 
 import logging
 from typing import Any, Dict, List, Optional, Sequence, Tuple
@@ -7,14 +7,15 @@ import numpy as np
 import torch
 from fairseq.data import FairseqDataset
 
-from fairseq_signals_ext.data.batch_order import cut_blocks, shuffle_in_windows, window_bytes
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.data.batch_order import SharedBatches, cut_blocks, shuffle_in_windows, window_bytes
 from fairseq_signals_ext.data.collating import Collater
+from fairseq_signals_ext.data.label_table import LabelTable
+from fairseq_signals_ext.data.model_labels import KnownLabels
 from fairseq_signals_ext.data.randomness import PAIR_START, SEGMENT_CHOICE, item_draws
 from fairseq_signals_ext.data.segments import PAIR_CHOICES, SEGMENT_CHOICES, Item, SegmentSettings, whole_pieces
-from fairseq_signals_ext.data.shared_batches import SharedBatches
 from fairseq_signals_ext.data.stores import ShardStore, Store, check_leads, check_sample_rate
 from fairseq_signals_ext.data.time_masks import MaskSettings
-from fairseq_signals_ext.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -300,3 +301,46 @@ class _Windows:
             self._asked[block] = True
             first, stop = self._blocks.first[block : block + 2]
             self._store.read_ahead(self._recordings[first:stop])
+
+
+class LabelledEcgDataset(EcgDataset):
+    """Segments with labels, joined by the recording's `idx`.
+
+    Args:
+        labels: the table; None: labels are stored beside the signals, as `label` in a `.mat` file.
+        num_labels: L, how many there are to be.
+        classes: labels are 1, 0 or NaN; else any numbers.
+        exclusive: exactly one of a recording's labels is 1.
+        others: of `EcgDataset`.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        labels: Optional[LabelTable],
+        num_labels: int,
+        classes: bool,
+        exclusive: bool = False,
+        **kwargs: Any,
+    ):
+        super().__init__(*args, **kwargs)
+        self.labels = KnownLabels(labels, num_labels, classes, exclusive)
+
+    def known(self) -> np.ndarray:
+        """Labels of all recordings, see `KnownLabels.of_store`."""
+        return self.labels.of_store(self.store)
+
+    def collater(self, items: List[Item]) -> Dict[str, Any]:
+        """A batch of `EcgDataset` with `idx` (int64, N) and `label` (float64, N x L; NaN where not known).
+
+        fairseq rounds float32 of a batch where it trains with fp16 or bf16; labels are left as they are.
+
+        Raises:
+            UserError: a recording has no label.
+        """
+        batch = super().collater(items)
+        if items:
+            signals = [item.signal for item in items]
+            batch["idx"] = torch.tensor([signal.idx for signal in signals])
+            batch["label"] = torch.from_numpy(self.labels.of(signals))
+        return batch

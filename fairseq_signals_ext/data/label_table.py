@@ -8,9 +8,9 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union, cast
 
 import numpy as np
 
+from fairseq_signals_ext.common.errors import UserError, first_line
+from fairseq_signals_ext.common.files import PLAN_NAME
 from fairseq_signals_ext.data.checksums import check
-from fairseq_signals_ext.errors import UserError, first_line
-from fairseq_signals_ext.files import PLAN_NAME
 
 # of a labels folder
 VALUES_FILE, DEFINITION_FILE = "y.npy", "label_def.csv"

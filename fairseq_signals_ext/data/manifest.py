@@ -15,8 +15,8 @@ from typing import Dict, List, Sequence, Tuple, Union
 
 import numpy as np
 
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.data.checksums import check
-from fairseq_signals_ext.errors import UserError
 
 _SHARD_LINE = re.compile(r"[^\t]+\.npy\t\d{1,9}\t\d{1,9}")
 _FILE_LINE = re.compile(r"[^\t]+\t\d{1,9}")

@@ -5,9 +5,9 @@ from typing import NamedTuple, Optional, Sequence
 
 import numpy as np
 
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.data.label_table import NOT_EXCLUSIVE, LabelTable, are_classes, are_exclusive, meaning_of
 from fairseq_signals_ext.data.stores import Signal, Store
-from fairseq_signals_ext.errors import UserError
 
 logger = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ from typing import NamedTuple, Optional, Tuple
 
 import numpy as np
 
+from fairseq_signals_ext.common.leads import LEADS
 from fairseq_signals_ext.data.augmentations import AugmentationSettings
 from fairseq_signals_ext.data.randomness import item_generator
 from fairseq_signals_ext.data.stores import Signal
-from fairseq_signals_ext.leads import LEADS
 
 PAIR_CHOICES = ("none", "fixed", "random", "recording")
 SEGMENT_CHOICES = ("all", "random")

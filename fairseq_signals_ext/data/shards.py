@@ -23,12 +23,13 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Type, Union
 
 import numpy as np
 
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.files import atomic
+from fairseq_signals_ext.common.leads import LEADS, leads_to_mask, mask_to_leads
 from fairseq_signals_ext.data.checksums import check, record_files, record_of_shard
-from fairseq_signals_ext.data.flac import decode_flac, encode_flac
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.files import atomic
-from fairseq_signals_ext.leads import LEADS, leads_to_mask, mask_to_leads
 
+# FLAC wants a whole number of Hz; the recording's own rate stands in the shard's index
+_NOMINAL_RATE = 8000
 INDEX_DTYPE = np.dtype(
     [
         ("idx", "<i8"),  # number of the recording across all shards and sources
@@ -44,11 +45,35 @@ INDEX_DTYPE = np.dtype(
         ("std", "<f4", len(LEADS)),  # mV, over the whole recording (population)
     ]
 )
-
 # storage: dtype of the shard's array
 STORAGES: Dict[str, np.dtype] = {"raw": np.dtype("<i2"), "flac": np.dtype("u1")}
 PREPARE_AGAIN = "delete this shard with its index and prepare again with --resume"
 _HEADER_BYTES = 128  # of a .npy file with one dimension, whatever its length
+
+
+def encode_flac(counts: np.ndarray) -> bytes:
+    """A FLAC stream of counts, int16, leads x samples.
+
+    The leads follow each other as one channel: FLAC has at most eight, and beyond two it treats each by itself, so
+    that twelve channels in two streams would not be smaller.
+    """
+    import soundfile
+
+    stream = io.BytesIO()
+    soundfile.write(stream, counts.ravel(), _NOMINAL_RATE, format="FLAC", subtype="PCM_16")
+    return stream.getvalue()
+
+
+def decode_flac(stream: np.ndarray) -> np.ndarray:
+    """The counts, int16 and flat, of a FLAC stream in an array of uint8.
+
+    Raises:
+        RuntimeError: damaged (soundfile's own error is one).
+    """
+    import soundfile
+
+    counts, _ = soundfile.read(io.BytesIO(stream.data), dtype="int16")
+    return counts
 
 
 def index_path(shard: Union[str, Path]) -> Path:

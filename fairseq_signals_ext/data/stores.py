@@ -8,6 +8,8 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.leads import LEADS, mask_to_leads
 from fairseq_signals_ext.data.manifest import FileManifest, Manifest, ShardManifest
 from fairseq_signals_ext.data.shards import (
     PREPARE_AGAIN,
@@ -20,8 +22,6 @@ from fairseq_signals_ext.data.shards import (
     read_only_on_request,
 )
 from fairseq_signals_ext.data.standardising import standardising, to_millivolts
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.leads import LEADS, mask_to_leads
 from fairseq_signals_ext.readers.facts import patient_of, shown
 from fairseq_signals_ext.readers.matlab import MatFile
 

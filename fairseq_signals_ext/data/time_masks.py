@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from fairseq.data.data_utils import compute_mask_indices, numpy_seed
 
-from fairseq_signals_ext.conv_layers import ConvLayer, frames_of, parse_conv_layers
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.conv_layers import ConvLayer, frames_of, parse_conv_layers
+from fairseq_signals_ext.common.errors import UserError
 
 # fairseq 0.12.2 draws from numpy's one generator: there masks repeat with the whole batch, not with each item
 _IS_SEEDED = "seed" in inspect.signature(compute_mask_indices).parameters

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Callable, Dict, Iterator, Optional, Sequence, 
 
 import numpy as np
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.evaluation.metrics import threshold_metrics, thresholds_of
 from fairseq_signals_ext.evaluation.predictions import Predictions, matched
 from fairseq_signals_ext.evaluation.ranking import rank, weighted_auprc, weighted_auroc

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, NamedTuple
 
 import numpy as np
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.files import atomic_files
 from fairseq_signals_ext.evaluation import regression
 from fairseq_signals_ext.evaluation.bootstrap import Bootstrap, paired_difference
 from fairseq_signals_ext.evaluation.delong import paired_test
@@ -17,7 +18,6 @@ from fairseq_signals_ext.evaluation.evaluating import Evaluation, EvaluationSett
 from fairseq_signals_ext.evaluation.plots import Estimate, draw_comparison
 from fairseq_signals_ext.evaluation.predictions import Predictions
 from fairseq_signals_ext.evaluation.text import SIGNIFICANT, aligned, with_interval
-from fairseq_signals_ext.files import atomic_files
 
 if TYPE_CHECKING:
     import pandas as pd

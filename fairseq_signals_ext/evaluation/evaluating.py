@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, 
 
 import numpy as np
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.evaluation import cinc2021, delong, metrics, regression
-from fairseq_signals_ext.evaluation.aggregation import to_recordings
 from fairseq_signals_ext.evaluation.bootstrap import Bootstrap, bootstrap
-from fairseq_signals_ext.evaluation.predictions import Predictions
+from fairseq_signals_ext.evaluation.predictions import Predictions, to_recordings
 from fairseq_signals_ext.evaluation.text import lacking
 
 if TYPE_CHECKING:

@@ -6,12 +6,11 @@ its name. Needs neither torch nor fairseq until a method is called that works on
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Dict, List, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, ClassVar, Dict, List, Mapping, Optional, Tuple
 
 import numpy as np
 
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.evaluation.activations import PROBABILITIES, tensor_probabilities
+from fairseq_signals_ext.common.errors import UserError
 
 if TYPE_CHECKING:
     from fairseq_signals_ext.evaluation.evaluating import Evaluation, EvaluationSettings, Thresholds
@@ -20,6 +19,25 @@ if TYPE_CHECKING:
 
 # column of an evaluation's table, what it is called, and whether it has an interval
 Measure = Tuple[str, str, bool]
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    # this form overflows nowhere
+    return 0.5 * (1 + np.tanh(0.5 * logits))
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+# of arrays, float64, N x labels
+PROBABILITIES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {"sigmoid": _sigmoid, "softmax": _softmax}
+
+
+def tensor_probabilities(logits: Any, activation: str) -> Any:
+    """The same for a torch tensor, with gradient."""
+    return logits.softmax(-1) if activation == "softmax" else logits.sigmoid()
 
 
 @dataclass(frozen=True)

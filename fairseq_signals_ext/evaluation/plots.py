@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, NamedTuple
 
 import numpy as np
 
+from fairseq_signals_ext.common.files import atomic
+from fairseq_signals_ext.common.palette import PALETTE, PLOT_STYLE
 from fairseq_signals_ext.evaluation.text import lacking, with_interval
-from fairseq_signals_ext.files import atomic
-from fairseq_signals_ext.palette import PALETTE, PLOT_STYLE
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List
 
 import fairseq_signals_ext
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.files import as_json, atomic_files
 from fairseq_signals_ext.evaluation.evaluating import WITH_INTERVAL, Evaluation
 from fairseq_signals_ext.evaluation.plots import draw_plots
 from fairseq_signals_ext.evaluation.predictions import Predictions
 from fairseq_signals_ext.evaluation.text import SIGNIFICANT, WIDTH, aligned, with_interval
-from fairseq_signals_ext.files import as_json, atomic_files
-from fairseq_signals_ext.preparation.table import TABLE_NAME, read_table
+from fairseq_signals_ext.prepared.table import TABLE_NAME, read_table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,7 +12,7 @@ from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from fairseq_signals_ext.errors import UserError, first_line
+from fairseq_signals_ext.common.errors import UserError, first_line
 from fairseq_signals_ext.inference.onnx_graph import check_graph, limit_memory
 
 Outputs = Tuple[np.ndarray, ...]

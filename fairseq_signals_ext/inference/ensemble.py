@@ -5,7 +5,7 @@ from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple, U
 
 import numpy as np
 
-from fairseq_signals_ext.checkpoints.comparing import check_ensemble
+from fairseq_signals_ext.checkpoints.describing import check_ensemble
 from fairseq_signals_ext.checkpoints.description import Preprocessing
 from fairseq_signals_ext.inference.backends import Outputs
 from fairseq_signals_ext.inference.inputs import Recordings

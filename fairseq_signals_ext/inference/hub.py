@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from fairseq_signals_ext.checkpoints.description import CONFIG_FILE
-from fairseq_signals_ext.errors import UserError, first_line
+from fairseq_signals_ext.common.errors import UserError, first_line
 
 PREFIX = "hf:"
 _SOURCE = re.compile(r"hf:(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/@]+))?(?:/(?P<path>.+?))?/?")

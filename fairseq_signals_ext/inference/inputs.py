@@ -10,13 +10,13 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Protocol, Seq
 import numpy as np
 
 from fairseq_signals_ext.checkpoints.description import Preprocessing
+from fairseq_signals_ext.common.errors import OneOfSeveralError, UserError
+from fairseq_signals_ext.common.files import is_no_text
+from fairseq_signals_ext.common.leads import parse_leads
 from fairseq_signals_ext.data.manifest import FileManifest, ShardManifest, read_manifests
 from fairseq_signals_ext.data.stores import ShardStore
-from fairseq_signals_ext.errors import OneOfSeveralError, UserError
-from fairseq_signals_ext.files import is_no_text
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
-from fairseq_signals_ext.leads import parse_leads
-from fairseq_signals_ext.preparation.table import TABLE_NAME, read_table
+from fairseq_signals_ext.prepared.table import TABLE_NAME, read_table
 from fairseq_signals_ext.readers import Recording, StoredCounts
 from fairseq_signals_ext.sources import Item, SourceOptions
 from fairseq_signals_ext.sources.files import open_source

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, Mapping, NamedTuple, Optional
 
 from fairseq_signals_ext.checkpoints.description import CONFIG_FILE, ModelDescription, check_weights, read_description
-from fairseq_signals_ext.checkpoints.ecg_fm_folder import checkpoint_of
-from fairseq_signals_ext.errors import MissingPackageError, UserError, how_to_install
+from fairseq_signals_ext.checkpoints.ecg_fm import checkpoint_of
+from fairseq_signals_ext.common.errors import MissingPackageError, UserError, how_to_install
 from fairseq_signals_ext.inference.backends import OnnxBackend, TorchBackend, TorchScriptBackend
 from fairseq_signals_ext.inference.hub import PREFIX, fetch
 from fairseq_signals_ext.inference.model import LoadedModel
@@ -115,7 +115,7 @@ def _from_export(folder: Path, source: str, how: _How) -> LoadedModel:
 
 def _built(checkpoint: Any, description: ModelDescription, how: _How) -> TorchBackend:
     """The network of a checkpoint; needs fairseq."""
-    from fairseq_signals_ext.requirements import require_fairseq
+    from fairseq_signals_ext.common.requirements import require_fairseq
 
     require_fairseq()
     from fairseq_signals_ext.inference.network import build_network

@@ -12,8 +12,8 @@ from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple
 import numpy as np
 
 from fairseq_signals_ext.checkpoints.description import ModelDescription, Preprocessing
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.evaluation.aggregation import ECG_FM_AGGREGATION, ways_of
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.evaluation.predictions import ECG_FM_AGGREGATION, ways_of
 from fairseq_signals_ext.evaluation.thresholds import called
 from fairseq_signals_ext.inference.backends import Outputs
 from fairseq_signals_ext.inference.hub import PREFIX
@@ -160,7 +160,7 @@ class LoadedModel:
         """The same model, whose segments become a recording's scores in another way.
 
         Args:
-            how: "mean", "max" or "ecg-fm", see `evaluation.aggregation.ways_of`.
+            how: "mean", "max" or "ecg-fm", see `evaluation.predictions.ways_of`.
 
         Raises:
             UserError: another way is asked for, or ECG-FM's of labels of which none is its.

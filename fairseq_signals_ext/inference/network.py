@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from fairseq_signals_ext.checkpoints.description import ModelDescription
 from fairseq_signals_ext.checkpoints.reading import Checkpoint
-from fairseq_signals_ext.conv_layers import Geometry
-from fairseq_signals_ext.errors import UserError, first_line
+from fairseq_signals_ext.common.conv_layers import Geometry
+from fairseq_signals_ext.common.errors import UserError, first_line
+from fairseq_signals_ext.common.requirements import quiet_fairseq
 from fairseq_signals_ext.models.pooling import mean_over_frames
-from fairseq_signals_ext.requirements import quiet_fairseq
 
 
 class EcgNetwork(nn.Module):

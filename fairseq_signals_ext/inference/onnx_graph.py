@@ -14,7 +14,7 @@ import struct
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Tuple, Union
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 
 # operators of our exports, and others that any torch may make of such a model; none repeats, draws, reads or writes
 _OPERATORS = frozenset(

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, List, NamedTuple, Optional, Sequence
 
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.files import atomic
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.files import atomic
 from fairseq_signals_ext.inference import reading_ahead
 from fairseq_signals_ext.inference.inputs import Recordings
 from fairseq_signals_ext.inference.results import UNFINISHED, Kept, Results

@@ -9,6 +9,8 @@ from typing import AbstractSet, List, Sequence, Tuple
 import numpy as np
 
 from fairseq_signals_ext.checkpoints.description import Preprocessing
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.leads import LEADS
 from fairseq_signals_ext.data.standardising import (
     columns_of,
     normalise,
@@ -18,11 +20,9 @@ from fairseq_signals_ext.data.standardising import (
     to_millivolts,
 )
 from fairseq_signals_ext.data.stores import Signal, coefficients
-from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.inference.recordings import RecordingFacts
-from fairseq_signals_ext.leads import LEADS
-from fairseq_signals_ext.preparation.counts import Counts, Processing, to_counts
-from fairseq_signals_ext.preparation.quality import Quality, assess
+from fairseq_signals_ext.prepared.counts import Counts, Processing, to_counts
+from fairseq_signals_ext.prepared.quality import Quality, assess
 from fairseq_signals_ext.readers import Recording
 from fairseq_signals_ext.readers.limb_leads import with_limb_leads
 

@@ -18,11 +18,11 @@ from typing import Any, Deque, Dict, Iterator, List, Optional, Sequence, Tuple, 
 import numpy as np
 
 from fairseq_signals_ext.checkpoints.description import Preprocessing
-from fairseq_signals_ext.errors import NO_SPACE, MissingPackageError, PlaceError, UserError
+from fairseq_signals_ext.common.errors import NO_SPACE, MissingPackageError, PlaceError, UserError
+from fairseq_signals_ext.common.processes import end_with
 from fairseq_signals_ext.inference.inputs import Recordings
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
 from fairseq_signals_ext.inference.recordings import RecordingFacts
-from fairseq_signals_ext.processes import end_with
 from fairseq_signals_ext.readers.facts import shown
 
 # there is no room for results, or this process has too many files open

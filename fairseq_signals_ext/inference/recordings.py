@@ -6,8 +6,8 @@ from typing import Any, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.leads import LEADS, parse_leads
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.leads import LEADS, parse_leads
 from fairseq_signals_ext.readers import Recording, read_ecg
 from fairseq_signals_ext.readers.facts import millivolts
 
@@ -30,7 +30,7 @@ class RecordingFacts:
         sample_rate: its own, Hz.
         segments: number of those that the model was given.
         missing_leads: names of leads that the model uses and it lacks; the model was given zeros for them.
-        flags: what may be wrong with it, see `preparation.quality.FLAGS`: "short" is shorter than a segment, "filled"
+        flags: what may be wrong with it, see `prepared.quality.FLAGS`: "short" is shorter than a segment, "filled"
             has missing leads.
         cut_start, cut_end: s that were cut off its start and end, see `Recording.cut`.
     """

@@ -21,10 +21,10 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.files import atomic, check_free, remove_unfinished
-from fairseq_signals_ext.preparation.table_parts import arrow_type
-from fairseq_signals_ext.text_tables import as_cell
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.files import atomic, check_free, remove_unfinished
+from fairseq_signals_ext.prepared.table import arrow_type
+from fairseq_signals_ext.sources.text_tables import as_cell
 
 UNFINISHED = ".unfinished"
 REJECTED_FILE = "rejected.csv"

@@ -15,7 +15,7 @@ from typing import Callable, Deque, Iterator, List, NamedTuple, Optional, Sequen
 import numpy as np
 
 from fairseq_signals_ext.checkpoints.description import Preprocessing
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.inference.backends import Outputs
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
 from fairseq_signals_ext.inference.reading_ahead import ReadRecording, Rejected, Work, read_all, reason_of

@@ -12,6 +12,8 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tu
 import numpy as np
 
 from fairseq_signals_ext.checkpoints.description import Preprocessing
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.leads import LEADS
 from fairseq_signals_ext.data.label_table import (
     LabelTable,
     check_classes,
@@ -23,15 +25,12 @@ from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
 from fairseq_signals_ext.data.model_labels import KnownLabels, check_labels, labels_by_name
 from fairseq_signals_ext.data.segments import whole_pieces
 from fairseq_signals_ext.data.stores import ShardStore, Signal, Store, check_leads, check_sample_rate, open_store
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.evaluation.aggregation import AGGREGATIONS, ways_of
-from fairseq_signals_ext.evaluation.predictions import Predictions
+from fairseq_signals_ext.evaluation.predictions import AGGREGATIONS, Predictions, ways_of
 from fairseq_signals_ext.inference.inputs import Recordings
 from fairseq_signals_ext.inference.model import LoadedModel
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
 from fairseq_signals_ext.inference.reading_ahead import Rejected, Work
 from fairseq_signals_ext.inference.running import RunOptions, run_recordings
-from fairseq_signals_ext.leads import LEADS
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple, Un
 
 import numpy as np
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.labelling.link_settings import LinkSettings
-from fairseq_signals_ext.text_tables import as_keys, as_texts, place, places_of, read_chunks
+from fairseq_signals_ext.sources.text_tables import as_keys, as_texts, place, places_of, read_chunks
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.labelling.events import BOUNDS, Events, read_events
 from fairseq_signals_ext.labelling.labels import Labels, in_sources
 from fairseq_signals_ext.labelling.link_settings import LinkSettings
-from fairseq_signals_ext.preparation.table import read_table
-from fairseq_signals_ext.text_tables import as_keys, places_of
+from fairseq_signals_ext.prepared.table import read_table
+from fairseq_signals_ext.sources.text_tables import as_keys, places_of
 
 if TYPE_CHECKING:
     import pandas as pd

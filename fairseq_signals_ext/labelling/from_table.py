@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Union
 
 import numpy as np
 
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.data.label_table import meaning_of
-from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.labelling.labels import Labels, in_sources
-from fairseq_signals_ext.preparation.table import read_table
-from fairseq_signals_ext.text_tables import (
+from fairseq_signals_ext.prepared.table import read_table
+from fairseq_signals_ext.sources.text_tables import (
     as_keys,
     as_patients,
     as_texts,

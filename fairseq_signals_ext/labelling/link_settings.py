@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Optional, Tuple, Union
 
 import numpy as np
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 
 CHOICES = ("nearest", "first", "last", "max", "min")
 _DURATION = re.compile(r"([+-]?\d+(?:\.\d+)?)\s*(s|min|h|d|w)?")

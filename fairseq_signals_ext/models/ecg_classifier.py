@@ -12,7 +12,7 @@ from omegaconf import open_dict
 from torch import Tensor, nn
 
 from fairseq_signals_ext.checkpoints.reading import Checkpoint, read_checkpoint
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config, EcgWav2Vec2Model
 from fairseq_signals_ext.models.encoder import LoadsStrictly, build_encoder
 from fairseq_signals_ext.models.pooling import AttentionPooling, MeanPooling

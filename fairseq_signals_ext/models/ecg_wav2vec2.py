@@ -13,21 +13,23 @@ from fairseq.modules.checkpoint_activations import unwrap_checkpoint
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from fairseq_signals_ext.checkpoints.architecture import WAV2VEC2
-from fairseq_signals_ext.checkpoints.parameter_names import rename_ecg_fm_parameters
-from fairseq_signals_ext.conv_layers import ConvLayer, Geometry, frames_of, parse_conv_layers, samples_per_frame
+from fairseq_signals_ext.checkpoints.architecture import WAV2VEC2, rename_ecg_fm_parameters
+from fairseq_signals_ext.common.conv_layers import ConvLayer, Geometry, frames_of, parse_conv_layers, samples_per_frame
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.data.time_masks import MaskSettings
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.models.contrast import (
+from fairseq_signals_ext.models.encoder import Encoder, register_encoder
+from fairseq_signals_ext.models.faster_parts import (
+    FftConv1d,
+    Fp32Quantizer,
+    FusedSelfAttention,
     MaskedFrames,
+    MatrixQuantizer,
     draw_negatives,
     places_of,
     similarities,
     similarities_by_place,
     targets_at,
 )
-from fairseq_signals_ext.models.encoder import Encoder, register_encoder
-from fairseq_signals_ext.models.faster_parts import FftConv1d, Fp32Quantizer, FusedSelfAttention, MatrixQuantizer
 from fairseq_signals_ext.models.pooling import mean_over_frames
 from fairseq_signals_ext.models.wav2vec2_in_use import Wav2Vec2InUse
 

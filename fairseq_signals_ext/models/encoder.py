@@ -13,10 +13,9 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from fairseq_signals_ext.checkpoints.allowed import allow
-from fairseq_signals_ext.checkpoints.architecture import ARCHITECTURES, Architecture
-from fairseq_signals_ext.checkpoints.parameter_names import difference_of_parameters
-from fairseq_signals_ext.conv_layers import Geometry
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.checkpoints.architecture import ARCHITECTURES, Architecture, difference_of_parameters
+from fairseq_signals_ext.common.conv_layers import Geometry
+from fairseq_signals_ext.common.errors import UserError
 
 if TYPE_CHECKING:
     from fairseq_signals_ext.data.time_masks import MaskSettings

@@ -12,12 +12,13 @@ from fairseq_signals_ext.checkpoints.architecture import (
     WAV2VEC2,
     Architecture,
     architecture_of,
+    difference_of_parameters,
     encoder_config,
+    rename_ecg_fm_parameters,
 )
-from fairseq_signals_ext.checkpoints.parameter_names import difference_of_parameters, rename_ecg_fm_parameters
 from fairseq_signals_ext.checkpoints.reading import Checkpoint
-from fairseq_signals_ext.conv_layers import parse_conv_layers
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.conv_layers import parse_conv_layers
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.models.encoder import HEADS
 
 # options of ECG-FM's architecture that matter only where the input is quantized

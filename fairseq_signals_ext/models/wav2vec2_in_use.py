@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairseq_signals_ext.conv_layers import Geometry
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.conv_layers import Geometry
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.models.encoder import padding_of_frames
 
 

@@ -14,7 +14,7 @@ from fairseq.optim.adam import FairseqAdam as AdamOfFairseq
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from fairseq_signals_ext.errors import UserError, exits_on_user_error
+from fairseq_signals_ext.common.errors import UserError, exits_on_user_error
 
 _OTHER_KERNELS = ("use_old_adam", "fp16_adam_stats", "tpu")
 

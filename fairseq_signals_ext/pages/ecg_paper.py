@@ -7,13 +7,21 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping, NamedTuple, Optional
 
 import numpy as np
 
-from fairseq_signals_ext.leads import LEADS, lead_index
-from fairseq_signals_ext.pages import text
+from fairseq_signals_ext.common.leads import LEADS, lead_index
+from fairseq_signals_ext.common.palette import PALETTE
+from fairseq_signals_ext.pages import figures
+from fairseq_signals_ext.pages.ecg_layout import (
+    MM_A_MILLIVOLT,
+    MM_A_SECOND,
+    MOST_MILLIVOLTS,
+    Row,
+    Trace,
+    arrange,
+    moved_together,
+    overlap,
+)
 from fairseq_signals_ext.pages.excerpt import PAPER_SECONDS, Excerpt, cut_excerpt
-from fairseq_signals_ext.pages.rows import MM_A_MILLIVOLT, MM_A_SECOND, MOST_MILLIVOLTS, Row, Trace, arrange
 from fairseq_signals_ext.pages.saliency_bands import LEVELS, UNKNOWN, bands, by_level
-from fairseq_signals_ext.pages.spacing import moved_together, overlap
-from fairseq_signals_ext.palette import PALETTE
 from fairseq_signals_ext.readers import Recording
 
 if TYPE_CHECKING:
@@ -116,13 +124,13 @@ def draw_ecg(
 def _names(recording: Recording, notes: Mapping[str, str]) -> List[Tuple[str, str]]:
     """Name and note of each lead of `LEADS`."""
     said = {lead: "derived" for lead in recording.derived}
-    said.update({lead_index(name): text.cleaned(note) for name, note in notes.items()})
+    said.update({lead_index(name): figures.cleaned(note) for name, note in notes.items()})
     absent = set(range(len(LEADS))) - set(recording.leads)
     return [(name, "" if lead in absent else said.get(lead, "")) for lead, name in enumerate(LEADS)]
 
 
 def _name_width(name: str, note: str) -> float:
-    return text.width(f"{name} ", _NAME, "bold") + text.width(note, _NOTE) + 1.5
+    return figures.width(f"{name} ", _NAME, "bold") + figures.width(note, _NOTE) + 1.5
 
 
 def _height(rows: Sequence[Row]) -> float:
@@ -135,17 +143,17 @@ def _page(rows: Sequence[Row], title: str, warning: str) -> _Page:
 
     width, height = _PAPER + 2 * _SIDE, _height(rows)
     figure = Figure(figsize=(width / 25.4, height / 25.4), facecolor="white", layout=None)
-    heading = text.cleaned(title)
+    heading = figures.cleaned(title)
     figure.set_label(f"ECG: {heading}" if heading else "ECG")
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height), autoscale_on=False)
     axes.set_axis_off()
     at, room = height - 0.55 * _TOP, _PAPER
     if any(trace.beyond is not None for row in rows for trace in row.traces):
-        room -= text.width(warning, _SMALL, "bold") + 5
-        style = text.style(_SMALL, "bold")
+        room -= figures.width(warning, _SMALL, "bold") + 5
+        style = figures.style(_SMALL, "bold")
         axes.text(_SIDE + _PAPER, at, warning, va="center", ha="right", color=PALETTE.warning, **style)
-    shown = text.fitting(heading, room, _TITLE, "bold")
-    axes.text(_SIDE, at, shown, va="center", color=PALETTE.ink, **text.style(_TITLE, "bold"))
+    shown = figures.fitting(heading, room, _TITLE, "bold")
+    axes.text(_SIDE, at, shown, va="center", color=PALETTE.ink, **figures.style(_TITLE, "bold"))
     baselines, top = [], height - _TOP
     for row in rows:
         baselines.append(top - row.above)
@@ -183,7 +191,7 @@ def _draw_time(page: _Page, start: float, seconds: float) -> None:
         label = f"{start + second:.10g}" + (" s" if second == 0 else "")
         at = (_SIDE + _PULSE + MM_A_SECOND * second, page.bottom - 0.8)
         align = "right" if second == PAPER_SECONDS else "left" if second == 0 else "center"
-        page.axes.text(*at, label, va="top", ha=align, color=PALETTE.muted, **text.style(_NOTE))
+        page.axes.text(*at, label, va="top", ha=align, color=PALETTE.muted, **figures.style(_NOTE))
 
 
 def _draw_row(axes: Any, baseline: float, row: Row, names: Sequence[Tuple[str, str]], gid: str) -> None:
@@ -196,7 +204,7 @@ def _draw_row(axes: Any, baseline: float, row: Row, names: Sequence[Tuple[str, s
         if len(trace.x):
             _draw_trace(axes, (_SIDE + _PULSE, baseline), trace, f"{gid}-{LEADS[trace.cell.lead]}")
         else:
-            style = text.style(_SMALL)
+            style = figures.style(_SMALL)
             axes.text(
                 left + 1, baseline, "not recorded", va="center", color=PALETTE.muted, zorder=_LAYERS["text"], **style
             )
@@ -229,14 +237,16 @@ def _write_name(axes: Any, left: float, bottom: float, trace: Trace, name: Tuple
     paper = {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.6}
     at, layer = left + 1.0, _LAYERS["text"]
     lead, note = name
-    axes.text(at, bottom, lead, va="bottom", color=PALETTE.ink, zorder=layer, bbox=paper, **text.style(_NAME, "bold"))
-    at += text.width(f"{lead} ", _NAME, "bold")
+    axes.text(
+        at, bottom, lead, va="bottom", color=PALETTE.ink, zorder=layer, bbox=paper, **figures.style(_NAME, "bold")
+    )
+    at += figures.width(f"{lead} ", _NAME, "bold")
     room = left + MM_A_SECOND * trace.cell.seconds - at - 0.5
     if trace.beyond is not None:
         note = "clipped: {:.3g} to {:.3g} mV".format(*trace.reached)
-    shown = text.fitting(note, room, _NOTE)
+    shown = figures.fitting(note, room, _NOTE)
     colour = PALETTE.muted if trace.beyond is None else PALETTE.warning
-    axes.text(at, bottom, shown, va="bottom", color=colour, zorder=layer, bbox=paper, **text.style(_NOTE))
+    axes.text(at, bottom, shown, va="bottom", color=colour, zorder=layer, bbox=paper, **figures.style(_NOTE))
 
 
 def _draw_saliency(page: _Page, excerpt: Excerpt, saliency: np.ndarray) -> None:
@@ -293,6 +303,6 @@ def _write_facts(page: _Page, recording: Recording, start: float) -> None:
 
 def _write_foot(axes: Any, line: str, at: float, align: str = "left") -> float:
     """Write at the foot; returns where the text ends, or, if it is aligned to the right, begins."""
-    axes.text(at, 0.35 * _BOTTOM, line, va="center", ha=align, color=PALETTE.ink, **text.style(_SMALL))
-    width = text.width(line, _SMALL)
+    axes.text(at, 0.35 * _BOTTOM, line, va="center", ha=align, color=PALETTE.ink, **figures.style(_SMALL))
+    width = figures.width(line, _SMALL)
     return at - width if align == "right" else at + width

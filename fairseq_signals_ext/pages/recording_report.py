@@ -5,34 +5,141 @@ labels the positive and the most probable ones are printed; a screen shows all.
 
 A model without labels has a report with the ECG, where the model looked, and the nearest known recordings. The same
 recording, model, options and date give the same bytes.
+
+Its ECG, whose scale stays, and all else have to be on that page: heights are estimated from the widths of texts in
+DejaVu Sans, which few browsers' fonts exceed; lengths in mm.
 """
 
 import datetime
+import math
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict
+from typing import TYPE_CHECKING, Any, Dict, NamedTuple, Sequence
 
+from fairseq_signals_ext.pages import figures
+from fairseq_signals_ext.pages.figures import svg_text
 from fairseq_signals_ext.pages.rendering import render_page, write_page
-from fairseq_signals_ext.pages.report_ecg import caption, draw, quality_lines
-from fairseq_signals_ext.pages.report_facts import model_terms, neighbour_table, patient_terms, statements_line
+from fairseq_signals_ext.pages.report_facts import (
+    caption,
+    draw,
+    model_terms,
+    neighbour_table,
+    patient_terms,
+    quality_lines,
+    statements_line,
+)
 from fairseq_signals_ext.pages.report_findings import AnyModel, ReportFindings, ReportOptions, check_options, find
-from fairseq_signals_ext.pages.report_layout import Layout, choose_layout
 from fairseq_signals_ext.pages.report_scores import (
     POSITIVE,
+    THRESHOLD,
+    Score,
     header_of,
     printed_note,
     score_notes,
     score_tables,
     scores_of,
 )
-from fairseq_signals_ext.pages.saving import svg_text
 from fairseq_signals_ext.readers import Recording
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# of A4 landscape without margins
+_HEIGHT, _WIDTH = 200.0, 273.0
+# header, ends of sections and footer, less what is empty at the edges of the ECG
+_FRAME = 13.0
+# rows are about as far apart as on an ECG machine's paper; less only if nothing else can make room
+_GOOD_ECG, _LEAST_ECG = 101.0, 91.0
+# points, and what a line takes; of the tables, a row with its bar and each further line in it
+_SIZE, _LINE, _ROW, _HEADINGS = 7.0, 2.85, 4.55, 7.2
+# above this many labels, thresholds are ticks on the bars only
+_MANY, _LEAST_ROWS, _MOST_TABLES = 24, 6, 6
+_MEASURE_WIDTH, _GAP = 21.0, 7.0
+_OTHER_LETTERS = re.compile(r"[^\u0020-\u024f\u25b2\u2026]")
 # what a page needs is in it, and no script is
 CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _DEFAULT = ReportOptions()
+
+
+class Layout(NamedTuple):
+    """How the page is printed.
+
+    Attributes:
+        kind: class of the page; "ticks": thresholds are ticks on the bars only.
+        tables: that the labels are divided into.
+        rows: of each on paper; the screen has all.
+        ecg_height: that the picture may have.
+    """
+
+    kind: str
+    tables: int
+    rows: int
+    ecg_height: float
+
+
+def choose_layout(findings: ReportFindings) -> Layout:
+    """As many labels on paper as leave the ECG a good height, and as much height for it as they leave.
+
+    Positive labels are all printed, even if the ECG has less height, or the page ends on a second sheet, by that.
+    """
+    labels = scores_of(findings)
+    tables = _tables(findings, labels)
+    most = max(1, math.ceil(len(labels) / tables))
+    least = max(1, math.ceil(sum(row.positive for row in labels) / tables))
+    room = _HEIGHT - _above(findings) - _side(findings)
+    for rows in range(most, least - 1, -1):
+        ecg_height = room - _scores(findings, labels, tables, rows)
+        if ecg_height >= _GOOD_ECG:
+            break
+    return Layout("ticks" if _has_ticks_only(findings) else "", tables, rows, max(_LEAST_ECG, ecg_height))
+
+
+def _has_ticks_only(findings: ReportFindings) -> bool:
+    return findings.thresholds is not None and len(findings.thresholds) > _MANY
+
+
+def _tables(findings: ReportFindings, labels: Sequence[Score]) -> int:
+    """The number with the lowest tables; long names need wide ones."""
+    most = min(_MOST_TABLES, max(1, math.ceil(len(labels) / _LEAST_ROWS)))
+    return min(range(1, most + 1), key=lambda tables: _scores(findings, labels, tables, len(labels)))
+
+
+def _lines(line: str, size: float, room: float, weight: str = "normal") -> int:
+    # the font lacks the letters of many languages, of which none is wider than a W
+    measured = _OTHER_LETTERS.sub("W", figures.cleaned(line))
+    # a line breaks between words, so it is not full
+    return math.ceil(1.04 * figures.width(measured, size, weight) / room)
+
+
+def _above(findings: ReportFindings) -> float:
+    """All but the ECG and what the model says: the frame, what is known of the patient, and notes on the ECG."""
+    facts = "     ".join(f"{name} {value}" for name, value in patient_terms(findings))
+    said = statements_line(findings.recording.statements)
+    quality = " ".join(map(": ".join, quality_lines(findings)))
+    lines = (said, f"Signal quality: {quality}", caption(findings))
+    return _FRAME + 3.4 * _lines(facts, 7.5, _WIDTH) + 3.2 * sum(_lines(line, _SIZE, _WIDTH) for line in lines)
+
+
+def _scores(findings: ReportFindings, labels: Sequence[Score], tables: int, rows: int) -> float:
+    """Heading, the highest of the tables if each has at most so many rows, and notes."""
+    measures = _MEASURE_WIDTH if findings.options.calibration is not None else 0.0
+    shown = [name for name in header_of(findings)[1:] if name != THRESHOLD or not _has_ticks_only(findings)]
+    numbers = sum(1.5 + figures.width(name, _SIZE, "bold") for name in shown) + measures
+    cell = (_WIDTH - _GAP * (tables - 1)) / tables - numbers
+    heights = [_ROW + _LINE * (_lines(row.name, _SIZE, cell, "bold") - 1) for row in labels]
+    size = max(1, min(rows, math.ceil(len(labels) / tables)))
+    highest = max((sum(heights[first : first + size]) for first in range(0, len(labels), size)), default=0.0)
+    said = " ".join([*score_notes(findings), printed_note(len(labels), rows * tables)])
+    return _HEADINGS + highest + _LINE * _lines(said, _SIZE, _WIDTH)
+
+
+def _side(findings: ReportFindings) -> float:
+    """The model, and the nearest recordings beside it if there are any."""
+    model = ";  ".join(f"{name}: {value}" for name, value in model_terms(findings))
+    if findings.neighbours is None:
+        return _LINE * _lines(model, _SIZE, _WIDTH)
+    nearest = 10 + (_LINE + 0.5) * len(findings.neighbours)
+    return max(nearest, 4 + _LINE * _lines(model, _SIZE, _WIDTH / 2 - _GAP))
 
 
 def write_report(

@@ -5,14 +5,16 @@ such as the bar of a probability are macros in `pieces.html.j2`. Every value is 
 are taken out of it; an unknown name is an error. `docs/extending.md` has an example.
 """
 
+import base64
 import functools
+import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
-from fairseq_signals_ext.errors import PlaceError
-from fairseq_signals_ext.files import atomic
-from fairseq_signals_ext.pages.text import cleaned, visible
-from fairseq_signals_ext.palette import css_variables
+from fairseq_signals_ext.common.errors import PlaceError
+from fairseq_signals_ext.common.files import atomic
+from fairseq_signals_ext.common.palette import css_variables
+from fairseq_signals_ext.pages.figures import cleaned, visible
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -79,3 +81,46 @@ def _environment(templates: Optional[Path]) -> "Environment":
 def _shown(value: Any) -> Any:
     """A value as it is escaped next, which markup is not."""
     return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+class DropPage(NamedTuple):
+    """The page, and the policy under which it is sent.
+
+    Attributes:
+        html: the page.
+        policy: value of the header Content-Security-Policy.
+    """
+
+    html: str
+    policy: str
+
+
+@functools.lru_cache(maxsize=None)
+def drop_page(note: str, formats: str) -> DropPage:
+    """The page; each is made once.
+
+    Args:
+        note: what one must know before one uses it.
+        formats: of the files that one may drop, in words.
+    """
+    html = render_page("drop.html.j2", title="ECG to probabilities", note=note, formats=formats)
+    return DropPage(html, _policy(source_of("drop.js")))
+
+
+def _policy(script: str) -> str:
+    """This script, requests to the service itself, and nothing else.
+
+    A report in a tab of its own is under the same policy, and its drawing has styles in its elements, which hashes
+    cannot name.
+    """
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return "; ".join(
+        (
+            "default-src 'none'",
+            "style-src 'unsafe-inline'",
+            f"script-src 'sha256-{digest}'",
+            "connect-src 'self'",
+            "img-src data:",
+            *("base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"),
+        )
+    )

@@ -5,9 +5,9 @@ import datetime
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.explaining.saliency import ATTENTION, MapOptions, Saliency, explain_segments, way_to_look
-from fairseq_signals_ext.explaining.scores import most_certain
+from fairseq_signals_ext.analysis.occlusion import most_certain
+from fairseq_signals_ext.analysis.saliency import ATTENTION, MapOptions, Saliency, explain_segments, way_to_look
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.inference.ensemble import Ensemble
 from fairseq_signals_ext.inference.model import LoadedModel, Prediction
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
@@ -16,7 +16,7 @@ from fairseq_signals_ext.pages.calibration import Calibration
 from fairseq_signals_ext.readers import Recording
 
 if TYPE_CHECKING:
-    from fairseq_signals_ext.embedding.neighbours import NeighbourIndex
+    from fairseq_signals_ext.analysis.neighbours import NeighbourIndex
 
 AnyModel = Union[Ensemble, LoadedModel]
 
@@ -27,7 +27,7 @@ class ReportOptions:
 
     Attributes:
         anonymous: nothing that tells who the patient is: no patient id, age, sex, time, record id, file, statements.
-        saliency: method of the map under the traces, see `explaining.saliency.MapOptions`; None: no map.
+        saliency: method of the map under the traces, see `analysis.saliency.MapOptions`; None: no map.
         layer: of attention and rollout; None: the last.
         label: whose score the map is of, for methods other than these two; None: the most probable label of those that
             reach their threshold, of all if none does.
@@ -180,7 +180,7 @@ def _neighbours(
     model: LoadedModel, recording: Recording, name: str, options: ReportOptions
 ) -> Optional[List[Neighbour]]:
     """The recording itself, which may be known, is left out."""
-    from fairseq_signals_ext.embedding.neighbours import KnownRecording
+    from fairseq_signals_ext.analysis.neighbours import KnownRecording
 
     index = options.index
     if index is None:

@@ -4,8 +4,8 @@ from typing import Dict, List, NamedTuple, Tuple
 
 import numpy as np
 
+from fairseq_signals_ext.pages.ecg_layout import MM_A_SECOND, Cell
 from fairseq_signals_ext.pages.excerpt import Excerpt
-from fairseq_signals_ext.pages.rows import MM_A_SECOND, Cell
 
 # of colour, from none to full
 LEVELS = 16

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fairseq_signals_ext.explaining.saliency import Saliency
+from fairseq_signals_ext.analysis.saliency import Saliency
 from fairseq_signals_ext.pages.ecg_paper import draw_ecg
 from fairseq_signals_ext.pages.excerpt import PAPER_SECONDS
-from fairseq_signals_ext.pages.saving import save_figure
+from fairseq_signals_ext.pages.figures import save_figure
 from fairseq_signals_ext.readers import Recording
 
 _SEEN_SECONDS = 0.04

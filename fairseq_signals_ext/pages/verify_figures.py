@@ -1,23 +1,37 @@
-"""Figures of the verification's page, as data URIs, the same bytes from the same data."""
+"""Figures of the verification's page, as data URIs: counts, heart rates, and a recording of each source."""
 
 import base64
 import contextlib
 import io
-from typing import TYPE_CHECKING, Any, Iterator, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.leads import LEADS, mask_to_leads
+from fairseq_signals_ext.common.palette import PALETTE, PLOT_STYLE
+from fairseq_signals_ext.data.shards import open_shard, read_counts
 from fairseq_signals_ext.pages.ecg_paper import draw_ecg
-from fairseq_signals_ext.palette import PALETTE, PLOT_STYLE
+from fairseq_signals_ext.pages.excerpt import PAPER_SECONDS
+from fairseq_signals_ext.prepared.verify import read_compact
 from fairseq_signals_ext.readers import Recording
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
     from matplotlib.figure import Figure
 
 _STYLE = {**PLOT_STYLE, "svg.hashsalt": "verify", "font.size": 8}
 _LONGEST_NAME = 22
 # five pixels a mm, so that lines of a paper in mm are all equally thick
 _PNG_DPI, _PNG_COLOURS = 127, 64
+# recordings of a source of which the heart rate is estimated, and s of each
+HEART_RATE_SAMPLE, _HEART_RATE_SECONDS = 500, 60
+# QRS complexes have most of their energy here (Hz); as in Pan and Tompkins 1985, doi:10.1109/TBME.1985.325532
+_QRS_HZ = (5.0, 20.0)
+_QRS_SECONDS, _REFRACTORY_SECONDS = 0.1, 0.25
+_FEWEST_BEATS = 3
 
 
 class Axis(NamedTuple):
@@ -107,3 +121,97 @@ def printed_ecg(recording: Recording, notes: Mapping[str, str]) -> str:
     # a grid and a trace need few colours, and the file is a quarter then
     Image.open(drawn).convert("RGB").quantize(_PNG_COLOURS).save(content, format="png", optimize=True)
     return _data_uri(content.getvalue(), "image/png")
+
+
+class Example(NamedTuple):
+    """A recording of a source.
+
+    Attributes:
+        caption: what it is.
+        recording: its first seconds, without leads that preparation filled with zeros.
+        notes: what to write beside the name of a lead.
+    """
+
+    caption: str
+    recording: Recording
+    notes: Mapping[str, str]
+
+
+def names_of(leads: Any) -> List[str]:
+    """Names of leads in a cell of the table, which may be empty."""
+    return leads.split(",") if isinstance(leads, str) and leads else []
+
+
+def heart_rate(signal: np.ndarray, rate: float) -> Optional[float]:
+    """Beats per minute, from the median distance of R peaks; None where fewer than three are found.
+
+    R peaks are peaks of the energy in the band of QRS complexes, averaged over the length of one.
+
+    Args:
+        signal: one lead, samples, in any unit.
+        rate: Hz.
+    """
+    from scipy.ndimage import uniform_filter1d
+    from scipy.signal import butter, find_peaks, sosfiltfilt
+
+    too_short = len(signal) < _FEWEST_BEATS * _REFRACTORY_SECONDS * rate
+    if rate <= 2.5 * _QRS_HZ[1] or too_short or np.ptp(signal) == 0:
+        return None
+    band = sosfiltfilt(butter(2, _QRS_HZ, "bandpass", fs=rate, output="sos"), signal)
+    energy = uniform_filter1d(band**2, max(1, round(_QRS_SECONDS * rate)))
+    # a fraction of what the strongest complexes have: above T waves and noise, below a small R peak
+    threshold = 0.25 * np.percentile(energy, 98)
+    peaks, _ = find_peaks(energy, height=threshold, distance=max(1, round(_REFRACTORY_SECONDS * rate)))
+    if len(peaks) < _FEWEST_BEATS:
+        return None
+    return float(60 * rate / np.median(np.diff(peaks)))
+
+
+def _signals(out: "Path", rows: "pd.DataFrame", seconds: float) -> Iterator[Tuple[Any, float, Dict[int, np.ndarray]]]:
+    """Row of the table, Hz, and the first `seconds` of each lead in mV; what cannot be read is left out."""
+    for shard, group in rows.groupby("shard", sort=False, observed=True):
+        try:
+            array, index = open_shard(out / str(shard))
+        except UserError:  # one of the problems that the report names
+            continue
+        for row in group[(group["row"] >= 0) & (group["row"] < len(index))].itertuples():
+            counts, entry = read_counts(array, index, row.row), index[row.row]
+            if counts is None or not counts.size:
+                continue
+            counts = counts[:, : max(1, int(seconds * entry["sample_rate"]))]
+            leads = list(mask_to_leads(int(entry["leads"])))
+            signal = (counts - entry["zero"][leads, None]) * entry["scale"][leads, None]
+            if np.isfinite(signal).all():
+                yield row, float(entry["sample_rate"]), dict(zip(leads, signal))
+
+
+def heart_rates(out: "Path", group: "pd.DataFrame") -> List[float]:
+    """Beats a minute of evenly spread recordings, from lead II, or the first that is there."""
+    chosen = np.unique(np.linspace(0, len(group) - 1, min(len(group), HEART_RATE_SAMPLE)).astype(int))
+    found = [
+        heart_rate(signal.get(LEADS.index("II"), next(iter(signal.values()))), rate)
+        for _, rate, signal in _signals(out, group.iloc[chosen], _HEART_RATE_SECONDS)
+    ]
+    return [one for one in found if one is not None]
+
+
+def examples(out: "Path", sources: Mapping[str, "pd.DataFrame"]) -> Iterator[Example]:
+    """The middle recording of each source, of those that can be read."""
+    record_ids = read_compact(out, ["record_id"])["record_id"]
+    for name, group in sources.items():
+        middle = group.iloc[[len(group) // 2]]
+        for row, rate, signal in _signals(out, middle, PAPER_SECONDS):
+            recording = _recording(row, rate, signal)
+            if not recording.leads:  # only in a damaged table
+                continue
+            notes = dict.fromkeys(names_of(row.constant_leads), "constant")
+            yield Example(f"{name}: {record_ids[row.Index]} ({row.source_file}, idx {row.idx})", recording, notes)
+
+
+def _recording(row: Any, rate: float, signal: Mapping[int, np.ndarray]) -> Recording:
+    filled, derived = (
+        {LEADS.index(lead) for lead in names_of(names)} for names in (row.filled_leads, row.derived_leads)
+    )
+    leads = tuple(lead for lead in signal if lead not in filled)
+    physical = np.array([signal[lead] for lead in leads])
+    return Recording(str(row.idx), physical, leads, rate, derived=tuple(sorted(derived.intersection(leads))))

@@ -8,14 +8,21 @@ from typing import TYPE_CHECKING, Dict, Iterable, Iterator, List, Mapping, Named
 
 import numpy as np
 
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.leads import LEADS
 from fairseq_signals_ext.pages.rendering import render_page, write_page
-from fairseq_signals_ext.pages.verify_figures import Axis, distributions, printed_ecg
-from fairseq_signals_ext.pages.verify_signals import HEART_RATE_SAMPLE, examples, heart_rates, names_of
-from fairseq_signals_ext.preparation.plan import read_plan
-from fairseq_signals_ext.preparation.quality import FLAGS, PLAUSIBLE_RECORDING_MV
-from fairseq_signals_ext.verification.checks import Findings, read_compact, read_flags
+from fairseq_signals_ext.pages.verify_figures import (
+    HEART_RATE_SAMPLE,
+    Axis,
+    distributions,
+    examples,
+    heart_rates,
+    names_of,
+    printed_ecg,
+)
+from fairseq_signals_ext.prepared.plan import read_plan
+from fairseq_signals_ext.prepared.quality import FLAGS, PLAUSIBLE_RECORDING_MV
+from fairseq_signals_ext.prepared.verify import Findings, read_compact, read_flags
 
 if TYPE_CHECKING:
     import pandas as pd

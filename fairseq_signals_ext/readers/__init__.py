@@ -9,7 +9,13 @@ from typing import Any, Dict, Iterator, Optional, Sequence, Union
 
 import numpy as np
 
-from fairseq_signals_ext.errors import MissingPackageError, NotSaidError, OneOfSeveralError, UserError, how_to_install
+from fairseq_signals_ext.common.errors import (
+    MissingPackageError,
+    NotSaidError,
+    OneOfSeveralError,
+    UserError,
+    how_to_install,
+)
 from fairseq_signals_ext.readers.ends import without_ends
 from fairseq_signals_ext.readers.facts import patient_of, start_of
 from fairseq_signals_ext.readers.formats import Said, format_of

@@ -10,8 +10,8 @@ from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 import numpy as np
 
-from fairseq_signals_ext.errors import NotSaidError, UserError
-from fairseq_signals_ext.leads import LEADS, parse_leads
+from fairseq_signals_ext.common.errors import NotSaidError, UserError
+from fairseq_signals_ext.common.leads import LEADS, parse_leads
 from fairseq_signals_ext.readers.batches import Batch, table_beside
 from fairseq_signals_ext.readers.facts import (
     LEADS_OPTION,

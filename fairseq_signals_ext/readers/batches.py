@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Union, overload
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.readers.facts import age_of, patient_of, sex_of, shown
 from fairseq_signals_ext.readers.recording import Recording
 from fairseq_signals_ext.readers.sizes import check_size

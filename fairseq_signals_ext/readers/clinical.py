@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from fairseq_signals_ext.errors import UserError, without_quotes
+from fairseq_signals_ext.common.errors import UserError, without_quotes
 from fairseq_signals_ext.readers.facts import (
     age_of,
     agreed_rate,

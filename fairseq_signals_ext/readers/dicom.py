@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.readers.clinical import Decoder, with_age
 from fairseq_signals_ext.readers.formats import Beginning
 from fairseq_signals_ext.readers.parts import Part

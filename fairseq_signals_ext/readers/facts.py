@@ -8,8 +8,8 @@ import unicodedata
 from datetime import date, datetime
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from fairseq_signals_ext.errors import NotSaidError, UserError, without_quotes
-from fairseq_signals_ext.leads import LEADS, parse_leads
+from fairseq_signals_ext.common.errors import NotSaidError, UserError, without_quotes
+from fairseq_signals_ext.common.leads import LEADS, parse_leads
 
 _POSITION = {name.lower(): position for position, name in enumerate(LEADS)}
 _POSITION.update({"di": 0, "dii": 1, "diii": 2})  # as Brazilian and Spanish devices write I, II, III

@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterator, List, Optional, Set, Tuple, Type
 
 import numpy as np
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.readers.facts import shown
 from fairseq_signals_ext.readers.matlab_binary import BinaryMat
 from fairseq_signals_ext.readers.sizes import check_claim

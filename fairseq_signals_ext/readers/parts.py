@@ -10,7 +10,7 @@ from typing import Any, Dict, FrozenSet, List, Optional, Tuple
 
 import numpy as np
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.readers.facts import lead_position
 
 _EIGHT = frozenset({0, 1, *range(6, 12)})  # the other four of the twelve follow from I and II

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Union
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 
 # what a value takes at most while it is read: as its file has it, floats in mV, integers, and the same of leads that
 # are derived from it

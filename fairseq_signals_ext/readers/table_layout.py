@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import List, Optional, Sequence, Tuple
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.readers.facts import lead_position, millivolts
 
 LONGEST_NAME = 64  # letters of a column's name that are looked at; what comes after them names no lead and no unit

@@ -7,7 +7,7 @@ from typing import Iterator, List, Optional, Sequence
 
 import numpy as np
 
-from fairseq_signals_ext.errors import NotSaidError, UserError
+from fairseq_signals_ext.common.errors import NotSaidError, UserError
 from fairseq_signals_ext.readers.facts import (
     LEADS_OPTION,
     RATE_OPTION,

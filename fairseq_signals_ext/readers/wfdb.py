@@ -6,9 +6,9 @@ from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tu
 
 import numpy as np
 
-from fairseq_signals_ext.errors import NotSaidError, UserError
-from fairseq_signals_ext.files import walk_files
-from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.common.errors import NotSaidError, UserError
+from fairseq_signals_ext.common.files import walk_files
+from fairseq_signals_ext.common.leads import LEADS
 from fairseq_signals_ext.readers.facts import agreed_rate, millivolts, rows_of_leads, shown, start_of
 from fairseq_signals_ext.readers.formats import Beginning, Format, Said
 from fairseq_signals_ext.readers.recording import Recording, StoredCounts

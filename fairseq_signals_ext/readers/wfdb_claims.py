@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple, Union
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.readers.facts import shown
 from fairseq_signals_ext.readers.sizes import check_claim, check_values
 from fairseq_signals_ext.readers.wfdb_header import MOST_SIGNALS, NO_FILE, Header, Segment, Signal, parse_header

@@ -11,7 +11,7 @@ import re
 from datetime import datetime
 from typing import List, NamedTuple, Optional, Sequence, Tuple
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.readers.facts import shown
 
 MOST_SIGNALS, MOST_SEGMENTS = 1000, 2000

@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
 
 import numpy as np
 
-from fairseq_signals_ext.errors import MissingPackageError, UserError, how_to_install
+from fairseq_signals_ext.common.errors import MissingPackageError, UserError, how_to_install
 from fairseq_signals_ext.readers.facts import shown
 from fairseq_signals_ext.readers.wfdb_header import Signal
 

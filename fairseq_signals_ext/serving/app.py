@@ -11,20 +11,19 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.inference.model import LoadedModel, Prediction
-from fairseq_signals_ext.pages.drop_page import drop_page
 from fairseq_signals_ext.pages.recording_report import CONTENT_SECURITY_POLICY as REPORT_POLICY
 from fairseq_signals_ext.pages.recording_report import report_page
+from fairseq_signals_ext.pages.rendering import drop_page
 from fairseq_signals_ext.pages.report_findings import ReportFindings, ReportOptions, check_options, find
 from fairseq_signals_ext.readers.formats import supported
-from fairseq_signals_ext.serving.answers import NOTE, answer, model_facts
+from fairseq_signals_ext.serving.answers import NOTE, answer, model_facts, refusal_of
 from fairseq_signals_ext.serving.bodies import Bodies
 from fairseq_signals_ext.serving.folders import upload_folder
 from fairseq_signals_ext.serving.guard import Guard, Hosts
 from fairseq_signals_ext.serving.limits import Limits, UploadError
 from fairseq_signals_ext.serving.reading import ReadUpload, read_short_upload, read_upload
-from fairseq_signals_ext.serving.refusals import refusal_of
 from fairseq_signals_ext.serving.upload import Upload
 from fairseq_signals_ext.serving.uploads import ANONYMOUS, FIELDS, receive_upload
 from fairseq_signals_ext.serving.work import Read, ReadShort, Way, Work

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 
 
 class UploadError(UserError):

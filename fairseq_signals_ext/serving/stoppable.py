@@ -11,8 +11,8 @@ import signal
 from pathlib import Path
 from typing import Any, Callable, Optional, Sequence, Tuple
 
-from fairseq_signals_ext.errors import MissingPackageError, UserError
-from fairseq_signals_ext.processes import end_with
+from fairseq_signals_ext.common.errors import MissingPackageError, UserError
+from fairseq_signals_ext.common.processes import end_with
 from fairseq_signals_ext.readers.facts import shown
 
 # of the kernel's -1000 to 1000: where memory ends, this process goes and not the one that serves

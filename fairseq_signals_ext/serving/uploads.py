@@ -11,8 +11,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import ClientDisconnect, Request
 
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.leads import LEADS, parse_leads
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.leads import LEADS, parse_leads
 from fairseq_signals_ext.readers.facts import shown
 from fairseq_signals_ext.serving.limits import Limits, UploadError
 from fairseq_signals_ext.serving.upload import Upload

@@ -1,32 +1,108 @@
-"""From an upload that has arrived to its answer: what may be in work at the same time, and where it runs."""
+"""From an upload that has arrived to its answer: whose turn it is to use the model, and where it runs."""
 
 import asyncio
 import contextlib
 import threading
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, AsyncIterator, Callable, Generic, Optional, TypeVar
+from typing import Any, AsyncIterator, Callable, Generic, Iterator, Optional, TypeVar
 
+import numpy as np
 from starlette.responses import Response
 
+from fairseq_signals_ext.inference.backends import Outputs
 from fairseq_signals_ext.inference.model import LoadedModel
 from fairseq_signals_ext.inference.reading_ahead import reason_of
-from fairseq_signals_ext.serving.lanes import Turns, giving_way
+from fairseq_signals_ext.serving.answers import refusal_of
 from fairseq_signals_ext.serving.limits import Limits, UploadError
-from fairseq_signals_ext.serving.readers import OutOfTime, ProcessEnded, Readers
-from fairseq_signals_ext.serving.reading import MODULES, ReadUpload
-from fairseq_signals_ext.serving.refusals import refusal_of
+from fairseq_signals_ext.serving.reading import MODULES, OutOfTime, ProcessEnded, Readers, ReadUpload
 from fairseq_signals_ext.serving.upload import Upload
 
 # reading gives way to the model, and reading that takes long to all else
 _NICENESS, _SLOW_NICENESS = 5, 15
 # time by the clock for a second of the processor: others may use it, and what waits for nothing must end, too
 _QUICK_CLOCK, _SLOW_CLOCK = 10, 3
-
 Read = Callable[[Upload, Limits, float], ReadUpload]
 ReadShort = Callable[[Upload, Limits, float], Optional[ReadUpload]]
 Result = TypeVar("Result")
 Said = TypeVar("Said")
+
+
+class Ended(Exception):
+    """Nobody waits for the result any more."""
+
+
+class Turns:
+    """One at a time; those in a hurry go first."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._is_taken = False
+        self._in_a_hurry = 0
+
+    @contextlib.contextmanager
+    def short(self) -> Iterator[None]:
+        """A turn of one in a hurry."""
+        with self._changed:
+            self._in_a_hurry += 1
+            self._changed.wait_for(lambda: not self._is_taken)
+            self._in_a_hurry -= 1
+            self._is_taken = True
+        yield from self._taken()
+
+    @contextlib.contextmanager
+    def long(self) -> Iterator[None]:
+        """A turn of one that can wait."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_taken and not self._in_a_hurry)
+            self._is_taken = True
+        yield from self._taken()
+
+    def _taken(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._is_taken = False
+                self._changed.notify_all()
+
+
+class _GivingWay:
+    """A backend that takes a turn for each batch.
+
+    Args:
+        backend: see `inference.backends`.
+        turns: of all that use it.
+        is_over: set when nobody waits for the result any more.
+    """
+
+    def __init__(self, backend: Any, turns: Turns, is_over: threading.Event):
+        self._backend = backend
+        self._turns = turns
+        self._is_over = is_over
+
+    def __call__(self, source: np.ndarray, padding_mask: np.ndarray) -> Outputs:
+        with self._turn():
+            return self._backend(source, padding_mask)
+
+    def run(self, function: Callable[..., Any], source: np.ndarray, padding_mask: np.ndarray) -> Outputs:
+        with self._turn():
+            return self._backend.run(function, source, padding_mask)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        with self._turns.long():
+            if self._is_over.is_set():
+                raise Ended
+            yield
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+
+def giving_way(model: LoadedModel, turns: Turns, is_over: threading.Event) -> LoadedModel:
+    """The same model for long work: it lets others ahead before each batch, and raises `Ended` once that is set."""
+    return LoadedModel(model.description, _GivingWay(model.backend, turns, is_over), model.source)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any, Dict, List, Optional, Set, Tuple
 
 import numpy as np
 
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.leads import LEADS
 from fairseq_signals_ext.readers import Recording
 from fairseq_signals_ext.readers.facts import shown
 from fairseq_signals_ext.sources.record_table import number, patient, read_csv

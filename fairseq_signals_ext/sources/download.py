@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Iterator, Sequence
 
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.files import atomic
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.files import atomic
 from fairseq_signals_ext.readers.facts import shown
 from fairseq_signals_ext.sources import find_kind
 

@@ -6,8 +6,8 @@ formats say that belongs to a file is none, such as the signal files that WFDB h
 
 from pathlib import Path
 
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.files import PLAN_NAME, walk_files
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.files import PLAN_NAME, walk_files
 from fairseq_signals_ext.readers.formats import belonging_to_files
 from fairseq_signals_ext.sources.record_table import with_table
 from fairseq_signals_ext.sources.source import READING, TABLE, Item, Source, SourceKind, SourceOptions, read_file

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.files import walk_files
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.files import walk_files
 from fairseq_signals_ext.sources.record_table import with_table
 from fairseq_signals_ext.sources.source import TABLE, Item, Source, SourceKind, SourceOptions, read_file
 

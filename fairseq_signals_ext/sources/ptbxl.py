@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.readers.wfdb import find_wfdb
 from fairseq_signals_ext.sources.record_table import number, patient, read_csv, text, texts, time
 from fairseq_signals_ext.sources.source import Database, Item, Source, SourceKind, SourceOptions, read_file

@@ -7,10 +7,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.readers.facts import age_of, patient_of, sex_of, shown
 from fairseq_signals_ext.sources.source import Item
-from fairseq_signals_ext.text_tables import UNREADABLE, as_id, separator_of
+from fairseq_signals_ext.sources.text_tables import UNREADABLE, as_id, separator_of
 
 if TYPE_CHECKING:
     import pandas as pd

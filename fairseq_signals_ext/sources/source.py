@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Mapping, Optional, Sequence, Tuple
 
-from fairseq_signals_ext.errors import NotSaidError, UserError
-from fairseq_signals_ext.leads import parse_leads
+from fairseq_signals_ext.common.errors import NotSaidError, UserError
+from fairseq_signals_ext.common.leads import parse_leads
 from fairseq_signals_ext.readers import Recording, read_ecg
 from fairseq_signals_ext.readers.facts import millivolts
 from fairseq_signals_ext.readers.formats import format_of

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Iterable, List, Set, Tuple
 
-from fairseq_signals_ext.files import walk_files
+from fairseq_signals_ext.common.files import walk_files
 from fairseq_signals_ext.readers.wfdb import files_of, find_wfdb
 from fairseq_signals_ext.sources.record_table import with_table
 from fairseq_signals_ext.sources.source import TABLE, Item, Source, SourceKind, SourceOptions, read_file

@@ -15,8 +15,8 @@ import torch
 from fairseq.logging import metrics
 from omegaconf import DictConfig, open_dict
 
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.criterions.objective import Better
-from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.evaluation.predictions import Predictions
 from fairseq_signals_ext.tasks._options import typed
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, open_dict
 from torch import Tensor
 
 from fairseq_signals_ext.checkpoints.reading import Checkpoint
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.tasks._parallel import data_parallel_wrapper, is_sharded
 
 _CONVOLUTIONS = "feature_extractor."

@@ -1,12 +1,19 @@
-"""What fairseq's loading of a checkpoint lacks: a clear refusal of what is none, and patience with ECG-FM's options."""
+"""What fairseq's loading of a checkpoint lacks: refusal of what is none, and whether its data are like these.
+
+Another sample rate, order of leads or standardisation than a model has learned to see makes features of an encoder mean
+nothing, and no number shows it: the training runs, and is only worse. So these are refused unless they are meant. Other
+lengths of segments and absent leads are what the architecture allows for: they are told.
+"""
 
 import contextlib
 import functools
+import logging
 import os
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional
 
+import fairseq
 import torch
 from fairseq import checkpoint_utils
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
@@ -15,16 +22,22 @@ from fairseq.distributed import utils as distributed_utils
 from fairseq.tasks import TASK_DATACLASS_REGISTRY
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+import fairseq_signals_ext
 from fairseq_signals_ext.checkpoints.allowed import NAMES_OF_ECG_FM, check_calls
-from fairseq_signals_ext.checkpoints.describing import KINDS_BY_TASK, describe
-from fairseq_signals_ext.checkpoints.parameter_names import is_ecg_fm
-from fairseq_signals_ext.checkpoints.reading import only_data, read_checkpoint, read_safely
-from fairseq_signals_ext.errors import UserError, exits_on_user_error, first_line
+from fairseq_signals_ext.checkpoints.architecture import is_ecg_fm
+from fairseq_signals_ext.checkpoints.describing import KINDS_BY_TASK, describe, differences_of_inputs, preprocessing_of
+from fairseq_signals_ext.checkpoints.description import Preprocessing
+from fairseq_signals_ext.checkpoints.reading import Checkpoint, only_data, read_checkpoint, read_safely
+from fairseq_signals_ext.common.errors import UserError, exits_on_user_error, first_line
+from fairseq_signals_ext.common.leads import LEADS
+from fairseq_signals_ext.data.ecg_dataset import EcgDataset
 from fairseq_signals_ext.tasks._freezing import leave_out_frozen
 
 _LINKED = ("common", "checkpoint", "dataset")
 _ERROR = "error: "
 _SECTIONS = {"task": TASK_DATACLASS_REGISTRY, "criterion": CRITERION_DATACLASS_REGISTRY}
+logger = logging.getLogger(__name__)
+_OPTION = "task.allow_mismatch"
 
 
 def mend_loading_of_checkpoints() -> None:
@@ -210,3 +223,75 @@ def _drop_unknown_options(config: Any) -> None:
         with open_dict(section):
             for option in [option for option in section if option not in names]:
                 del section[option]
+
+
+class Seen(NamedTuple):
+    """What a model, or the first data set of a training, has as its input.
+
+    Attributes:
+        source: the file that says so.
+        inputs: what it is.
+    """
+
+    source: str
+    inputs: Preprocessing
+
+    @classmethod
+    def by(cls, checkpoint: Checkpoint) -> "Seen":
+        """What the model of a checkpoint was trained with."""
+        return cls(str(checkpoint.path), preprocessing_of(checkpoint))
+
+    @classmethod
+    def of(cls, source: Any, facts: Mapping[str, Any]) -> "Seen":
+        """What a task's state says of its data."""
+        values = {name: facts[name] for name in Preprocessing.__dataclass_fields__}
+        leads = {name: tuple(values[name]) for name in ("leads", "loaded_leads")}
+        return cls(str(source), Preprocessing(**{**values, **leads}))
+
+
+def inputs_of(dataset: EcgDataset) -> Dict[str, Any]:
+    """What is trained on, and with which versions: plain values, kept in checkpoints as the task's state."""
+    settings = dataset.settings
+    return {
+        "sample_rate": float(dataset.sample_rate),
+        "leads": [LEADS[lead] for lead in settings.leads_of_model],
+        "loaded_leads": [LEADS[lead] for lead in settings.leads],
+        "segment_samples": int(dataset.segment_samples),
+        "stride_samples": int(round(settings.segment_seconds * dataset.sample_rate)),
+        "standardization": "segment" if settings.normalize else "lead",
+        "package_version": fairseq_signals_ext.__version__,
+        "torch_version": str(torch.__version__),
+        "fairseq_version": str(getattr(fairseq, "__version__", "")),
+    }
+
+
+def check_same_inputs(there: Optional[Seen], here: Seen, is_meant: bool) -> None:
+    """See that data are given to a model as those that it learned from; what differs is told in one line.
+
+    Args:
+        there: None if it learned from nothing yet.
+        is_meant: it may differ.
+
+    Raises:
+        UserError: they are of another sample rate, order of leads or standardisation.
+    """
+    if there is None:
+        return
+    severe = differences_of_inputs(there.inputs, here.inputs)
+    found = [*severe, *_smaller_differences(there.inputs, here.inputs)]
+    told = f"{here.source}: is not what {there.source} is of: {'; '.join(found)}"
+    if severe and not is_meant:
+        raise UserError(f"{told}; prepare the data, or set the task's options, as there, or mean it: ++{_OPTION}=true")
+    if found:
+        logger.warning(told)
+
+
+def _smaller_differences(there: Preprocessing, here: Preprocessing) -> List[str]:
+    found = []
+    lengths = [inputs.segment_samples / inputs.sample_rate for inputs in (there, here)]
+    if abs(lengths[0] - lengths[1]) > 1 / there.sample_rate:
+        found.append(f"segments of {lengths[0]:g} s there and {lengths[1]:g} s here")
+    absent = [lead for lead in there.loaded_leads if lead not in here.loaded_leads and lead in here.leads]
+    if absent:
+        found.append(f"zeros here for {','.join(absent)}")
+    return found

@@ -7,7 +7,7 @@ from fairseq.distributed import FullyShardedDataParallel
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from fairseq_signals_ext.errors import UserError, first_line
+from fairseq_signals_ext.common.errors import UserError, first_line
 
 _MARK = "_sends_gradients_in_bf16"
 

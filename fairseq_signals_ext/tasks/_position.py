@@ -11,8 +11,8 @@ from typing import Any, Dict, List, NamedTuple, Optional
 
 from omegaconf import DictConfig
 
+from fairseq_signals_ext.common.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.data.ecg_dataset import EcgDataset
-from fairseq_signals_ext.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.tasks._starting import StartingPoint
 
 logger = logging.getLogger(__name__)

@@ -22,8 +22,8 @@ from fairseq.optim.lr_scheduler.reduce_lr_on_plateau import ReduceLROnPlateauLRS
 from omegaconf import DictConfig
 
 from fairseq_signals_ext.checkpoints.reading import Checkpoint
+from fairseq_signals_ext.common.files import only_one
 from fairseq_signals_ext.data.ecg_dataset import EcgDataset
-from fairseq_signals_ext.files import only_one
 from fairseq_signals_ext.tasks._starting import StartingPoint
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.file_io import PathManager
 
-from fairseq_signals_ext.files import atomic
+from fairseq_signals_ext.common.files import atomic
 
 
 def mend_saving_of_checkpoints() -> None:

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple, Optional, Tuple
 from fairseq.distributed.utils import get_global_rank
 from omegaconf import DictConfig, open_dict
 
+from fairseq_signals_ext.checkpoints.architecture import is_ecg_fm
 from fairseq_signals_ext.checkpoints.file_kinds import what_is_wrong_with
-from fairseq_signals_ext.checkpoints.parameter_names import is_ecg_fm
 from fairseq_signals_ext.checkpoints.reading import Checkpoint, read_checkpoint
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.models.pretrained import different_option
 from fairseq_signals_ext.tasks._options import LAST, all_options
 from fairseq_signals_ext.tasks._parallel import is_sharded

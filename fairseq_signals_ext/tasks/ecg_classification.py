@@ -16,8 +16,10 @@ from omegaconf import II, open_dict
 import fairseq_signals_ext.criterions.binary_cross_entropy_with_logits
 import fairseq_signals_ext.criterions.softmax  # noqa: F401
 from fairseq_signals_ext.checkpoints.reading import Checkpoint, with_own_architecture
-from fairseq_signals_ext.criterions.label_criterion import criterions_of
-from fairseq_signals_ext.data.ecg_dataset import EcgDataset
+from fairseq_signals_ext.common.errors import UserError, exits_on_user_error
+from fairseq_signals_ext.criterions.classification import criterions_of
+from fairseq_signals_ext.data.batch_order import exit_if_error
+from fairseq_signals_ext.data.ecg_dataset import EcgDataset, LabelledEcgDataset
 from fairseq_signals_ext.data.label_table import (
     LabelTable,
     check_classes,
@@ -27,23 +29,18 @@ from fairseq_signals_ext.data.label_table import (
     read_labels,
     read_weights,
 )
-from fairseq_signals_ext.data.labelled_dataset import LabelledEcgDataset
 from fairseq_signals_ext.data.model_labels import check_labels, labels_by_name
 from fairseq_signals_ext.data.segments import SEGMENT_CHOICES, SegmentSettings
-from fairseq_signals_ext.data.shared_batches import exit_if_error
 from fairseq_signals_ext.data.stores import ShardStore, Store
-from fairseq_signals_ext.errors import UserError, exits_on_user_error
-from fairseq_signals_ext.evaluation.aggregation import AGGREGATIONS, to_recordings
 from fairseq_signals_ext.evaluation.kinds import CLASSIFICATION, kind_of
-from fairseq_signals_ext.evaluation.predictions import Predictions
+from fairseq_signals_ext.evaluation.predictions import AGGREGATIONS, Predictions, to_recordings
 from fairseq_signals_ext.evaluation.thresholds import choose_thresholds
 from fairseq_signals_ext.models.ecg_classifier import resolve_config, take_over_architecture
 from fairseq_signals_ext.tasks._best_metric import check_defined
-from fairseq_signals_ext.tasks._config import EcgPretrainingConfig
+from fairseq_signals_ext.tasks._ensembles import PredictionCollector
 from fairseq_signals_ext.tasks._freezing import check_can_freeze, expect_missing_gradients, step_without
-from fairseq_signals_ext.tasks._mismatch import Seen
-from fairseq_signals_ext.tasks._options import all_options
-from fairseq_signals_ext.tasks._predictions import PredictionCollector
+from fairseq_signals_ext.tasks._loading import Seen
+from fairseq_signals_ext.tasks._options import EcgPretrainingConfig, all_options
 from fairseq_signals_ext.tasks._starting import StartingPoint
 from fairseq_signals_ext.tasks.ecg_pretraining import EcgPretrainingTask, register_ecg_task
 

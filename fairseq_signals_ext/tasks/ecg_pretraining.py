@@ -19,30 +19,34 @@ import fairseq_signals_ext.optimizers.fused_adam  # noqa: F401
 from fairseq_signals_ext.checkpoints.allowed import allow, check_names
 from fairseq_signals_ext.checkpoints.architecture import encoder_config
 from fairseq_signals_ext.checkpoints.describing import KINDS_BY_TASK
+from fairseq_signals_ext.common.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.criterions.objective import Objective, pairs_needed
+from fairseq_signals_ext.data.batch_order import ErrorsAsSamples, exit_if_error
 from fairseq_signals_ext.data.collating import first_segments
 from fairseq_signals_ext.data.ecg_dataset import EcgDataset
 from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
 from fairseq_signals_ext.data.segments import SegmentSettings
-from fairseq_signals_ext.data.shared_batches import ErrorsAsSamples, exit_if_error
 from fairseq_signals_ext.data.stores import Store, open_store
 from fairseq_signals_ext.data.time_masks import MaskSettings
-from fairseq_signals_ext.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.evaluation.kinds import PRETRAINING
-from fairseq_signals_ext.models.compiling import compile_parts, without_compiling
+from fairseq_signals_ext.evaluation.training_curve import log_page
+from fairseq_signals_ext.models.faster_parts import compile_parts, without_compiling
 from fairseq_signals_ext.tasks._best_metric import choose_direction
-from fairseq_signals_ext.tasks._config import EcgPretrainingConfig, segment_settings
 from fairseq_signals_ext.tasks._ensembles import mend_loading_of_ensembles
 from fairseq_signals_ext.tasks._freezing import check_optimizer_state
-from fairseq_signals_ext.tasks._loading import in_one_line, mend_loading_of_checkpoints
-from fairseq_signals_ext.tasks._mismatch import Seen, check_same_inputs, inputs_of
-from fairseq_signals_ext.tasks._options import all_options, resolve_paths
+from fairseq_signals_ext.tasks._loading import (
+    Seen,
+    check_same_inputs,
+    in_one_line,
+    inputs_of,
+    mend_loading_of_checkpoints,
+)
+from fairseq_signals_ext.tasks._options import EcgPretrainingConfig, all_options, resolve_paths, segment_settings
 from fairseq_signals_ext.tasks._parallel import is_sharded, send_gradients_in_bf16
 from fairseq_signals_ext.tasks._position import keep_position
 from fairseq_signals_ext.tasks._run_state import Run
 from fairseq_signals_ext.tasks._saving import mend_saving_of_checkpoints
 from fairseq_signals_ext.tasks._starting import RESETS, StartingPoint, check_average, check_fits, starting_point
-from fairseq_signals_ext.training_curve import log_page
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 # importing registers it: fairseq's user-dir mechanism imports tasks and models by itself, criterions not
 import fairseq_signals_ext.criterions.regression  # noqa: F401
-from fairseq_signals_ext.data.labelled_dataset import LabelledEcgDataset
+from fairseq_signals_ext.data.ecg_dataset import LabelledEcgDataset
 from fairseq_signals_ext.evaluation.kinds import REGRESSION
 from fairseq_signals_ext.tasks.ecg_classification import EcgClassificationConfig, EcgClassificationTask
 from fairseq_signals_ext.tasks.ecg_pretraining import register_ecg_task

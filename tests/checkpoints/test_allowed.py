@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from fairseq_signals_ext.checkpoints import sizes
 from fairseq_signals_ext.checkpoints.allowed import EVALUATED, NAMES, check_calls, check_names
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 
 
 def test_names_are_those_that_are_registered(registered):

@@ -30,7 +30,7 @@ from fairseq_signals_ext.checkpoints.config_differences import (
     WRITTEN,
 )
 from fairseq_signals_ext.checkpoints.config_files import read_config
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 
 SMALL = {
     "task": {"_name": "ecg_pretraining", "data": "/theirs/manifests"},

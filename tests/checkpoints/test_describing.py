@@ -10,8 +10,8 @@ from made_up_checkpoints import made_up_checkpoint
 from fairseq_signals_ext.checkpoints.describing import describe, task_state_of
 from fairseq_signals_ext.checkpoints.ecg_fm import to_ecg_fm
 from fairseq_signals_ext.checkpoints.reading import Checkpoint, read_checkpoint
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.evaluation.aggregation import ECG_FM_AGGREGATION
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.evaluation.predictions import ECG_FM_AGGREGATION
 
 
 def changed(checkpoint, state=None, **task):

@@ -15,7 +15,7 @@ from fairseq_signals_ext.checkpoints.description import (
     read_training,
     write_description,
 )
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 
 CLASSIFIER = ModelDescription(
     "classification",

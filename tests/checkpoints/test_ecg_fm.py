@@ -10,7 +10,7 @@ import yaml
 from fairseq_signals_ext.checkpoints.describing import describe
 from fairseq_signals_ext.checkpoints.ecg_fm import to_ecg_fm, write_ecg_fm
 from fairseq_signals_ext.checkpoints.reading import Checkpoint, read_checkpoint
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 
 GOLDEN = ("tiny_pretrained.pt", "tiny_finetuned.pt")
 

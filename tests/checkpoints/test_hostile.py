@@ -14,9 +14,9 @@ from fairseq_signals_ext.checkpoints.allowed import NAMES
 from fairseq_signals_ext.checkpoints.config_conversion import convert_config, list_changes, to_yaml
 from fairseq_signals_ext.checkpoints.config_files import read_config
 from fairseq_signals_ext.checkpoints.inspecting import inspect_model
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.exporting.export import export
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.inference.ensemble import load_ensemble
+from fairseq_signals_ext.inference.export import export
 
 _LONGEST = 10  # seconds, on a busy machine; a file takes some 0.1
 _MOST_MEMORY = 1_000_000  # kB beside what the first, good one took

@@ -8,7 +8,7 @@ from made_up_checkpoints import LABELS, saved_checkpoint
 
 from fairseq_signals_ext.checkpoints.description import ModelDescription, Preprocessing, write_description
 from fairseq_signals_ext.checkpoints.inspecting import inspect_model
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 
 
 def counted(path):
@@ -209,7 +209,7 @@ _WATCHED = """
 import resource, sys
 import torch
 from fairseq_signals_ext.checkpoints.inspecting import inspect_model
-from fairseq_signals_ext.checkpoints.reading import read_checkpoint
+from fairseq_signals_ext.checkpoints.reading import (read_checkpoint)
 from pathlib import Path
 
 inspect_model(Path(sys.argv[1]))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fairseq_signals_ext.checkpoints.parameter_names import rename_ecg_fm_parameters, to_ecg_fm_names
+from fairseq_signals_ext.checkpoints.architecture import rename_ecg_fm_parameters, to_ecg_fm_names
 
 POSITION = "encoder.pos_conv.0."
 STORED = {

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fairseq_signals_ext.checkpoints.reading import read_checkpoint, with_own_architecture
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 
 
 class Evil:

@@ -15,7 +15,7 @@ import pytest
 from disturbing import COMMANDS, make_world
 
 from fairseq_signals_ext.cli import main
-from fairseq_signals_ext.files import LOCK_NAME
+from fairseq_signals_ext.common.files import LOCK_NAME
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 # those whose test is an ordinary one; all are proofs

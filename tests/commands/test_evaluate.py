@@ -12,8 +12,7 @@ from made_up import write_shards
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from fairseq_signals_ext.commands.evaluate import main
-from fairseq_signals_ext.evaluation.aggregation import ECG_FM_AGGREGATION
-from fairseq_signals_ext.evaluation.predictions import Predictions
+from fairseq_signals_ext.evaluation.predictions import ECG_FM_AGGREGATION, Predictions
 from fairseq_signals_ext.inference import loading, subsets
 
 LABELS = ("AF", "SR")

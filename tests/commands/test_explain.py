@@ -12,8 +12,8 @@ from made_up import made_up_counts, plain_recording
 from made_up_checkpoints import saved_checkpoint
 
 from fairseq_signals_ext.commands import explain
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.leads import LEADS
 
 
 def called(*arguments):
@@ -171,7 +171,7 @@ def test_mistakes_are_one_line_before_the_work(folder, tmp_path):
 
 
 def test_an_onnx_export_is_refused_in_one_line(folder, tmp_path):
-    from fairseq_signals_ext.exporting.export import export
+    from fairseq_signals_ext.inference.export import export
 
     export(folder / "model.pt", "onnx", tmp_path / "model")
     for method in ("attention", "gradient", "occlusion"):
@@ -196,7 +196,7 @@ def test_nothing_that_goes_wrong_with_a_file_stops_the_rest(folder, tmp_path, mo
 
 
 def test_maps_of_leads_are_drawn_as_means_over_40_ms():
-    from fairseq_signals_ext.explaining.saliency import Saliency
+    from fairseq_signals_ext.analysis.saliency import Saliency
     from fairseq_signals_ext.pages.saliency_picture import drawn_values, smoothed
 
     values = np.zeros((12, 2000), np.float32)
@@ -212,7 +212,7 @@ def test_maps_of_leads_are_drawn_as_means_over_40_ms():
 
 
 def test_names_of_files():
-    from fairseq_signals_ext.commands._output_names import distinct_names, stem_of
+    from fairseq_signals_ext.commands._entry import distinct_names, stem_of
 
     assert [stem_of(name) for name in ("a/x.hea", "shards/00003.npy#7", "b.c.mat", "x")] == [
         *("x", "00003.npy#7", "b.c", "x"),

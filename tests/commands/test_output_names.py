@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_signals_ext.commands._output_names import distinct_names
-from fairseq_signals_ext.files import safe_name
+from fairseq_signals_ext.commands._entry import distinct_names
+from fairseq_signals_ext.common.files import safe_name
 
 NAMES = {
     "AF/flutter": "AF_flutter",

@@ -12,7 +12,7 @@ from made_up_wfdb import write_wfdb
 
 import fairseq_signals_ext
 from fairseq_signals_ext.cli import main
-from fairseq_signals_ext.evaluation.aggregation import ECG_FM_AGGREGATION
+from fairseq_signals_ext.evaluation.predictions import ECG_FM_AGGREGATION
 from fairseq_signals_ext.inference import ensemble
 from fairseq_signals_ext.readers import read_ecg
 

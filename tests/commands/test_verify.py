@@ -10,11 +10,11 @@ from made_up_wfdb import write_wfdb
 from running import script
 
 from fairseq_signals_ext import cli
-from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.common.leads import LEADS
 from fairseq_signals_ext.pages.verify_page import write_verify_page
-from fairseq_signals_ext.preparation.pipeline import RunOptions, prepare
+from fairseq_signals_ext.prepared.pipeline import RunOptions, prepare
+from fairseq_signals_ext.prepared.verify import Findings
 from fairseq_signals_ext.sources import SourceOptions, open_source
-from fairseq_signals_ext.verification.checks import Findings
 
 
 def main(arguments):

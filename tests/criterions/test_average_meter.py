@@ -6,7 +6,7 @@ from fairseq.logging import meters, metrics
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairseq_signals_ext.criterions.average_meter import AverageMeter, log_average
+from fairseq_signals_ext.criterions.ranks import AverageMeter, log_average
 from fairseq_signals_ext.criterions.wav2vec2_with_cmsc import Wav2Vec2WithCmscCriterion
 
 finite = st.floats(-1e6, 1e6)

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fairseq_signals_ext.criterions.cmsc import cmsc_loss
-from fairseq_signals_ext.ranks import gather_segments
+from fairseq_signals_ext.criterions.ranks import gather_segments
+from fairseq_signals_ext.criterions.wav2vec2_with_cmsc import cmsc_loss
 
 
 class WaitsForTheDevice(AssertionError):

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from test_label_criterions import run
 
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.criterions.softmax import SoftmaxConfig, SoftmaxCriterion
-from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.evaluation.predictions import Predictions
 
 

@@ -7,8 +7,8 @@ import torch
 from fairseq.logging import metrics
 from made_up_checkpoints import SMALL
 
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.criterions.wav2vec2_with_cmsc import Wav2Vec2WithCmscCriterion
-from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config, Wav2Vec2CmscModel
 
 

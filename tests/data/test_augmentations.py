@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.data.augmentations import AUGMENTATIONS, AugmentationSettings, build_augmentations
-from fairseq_signals_ext.errors import UserError
 
 RATE = 500.0
 SAMPLES = 1000

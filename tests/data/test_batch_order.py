@@ -9,8 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2, chisquare
 
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.data.batch_order import cut_blocks, shuffle_in_windows, window_bytes
-from fairseq_signals_ext.errors import UserError
 
 MB = 10**6
 

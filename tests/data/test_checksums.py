@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.data import checksums
 from fairseq_signals_ext.data.checksums import (
     CHECKSUMS_NAME,
@@ -19,8 +20,7 @@ from fairseq_signals_ext.data.checksums import (
     record_folder,
     replacing,
 )
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.verification.checksums import update_checksums
+from fairseq_signals_ext.prepared.verify_files import update_checksums
 
 NAMES = ("a.txt", "b.txt")
 

@@ -8,10 +8,10 @@ import scipy.io
 import torch
 from made_up import RATE, open_dataset, write_mat, write_shards
 
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.data.augmentations import AugmentationSettings
-from fairseq_signals_ext.data.shared_batches import ErrorsAsSamples
+from fairseq_signals_ext.data.batch_order import ErrorsAsSamples
 from fairseq_signals_ext.data.time_masks import MaskSettings
-from fairseq_signals_ext.errors import UserError
 
 SEGMENT = 5 * RATE
 

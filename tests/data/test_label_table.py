@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.data.label_table import (
     are_exclusive,
     check_classes,
@@ -12,7 +13,6 @@ from fairseq_signals_ext.data.label_table import (
     read_labels,
     read_weights,
 )
-from fairseq_signals_ext.errors import UserError
 
 Y = np.array([[1, 0], [0, np.nan], [np.nan, 1]], np.float32)
 

@@ -6,13 +6,13 @@ import scipy.io
 import torch
 from made_up import RATE, open_dataset, write_mat_7_3, write_shards
 
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.data.ecg_dataset import LabelledEcgDataset
 from fairseq_signals_ext.data.label_table import LabelTable
-from fairseq_signals_ext.data.labelled_dataset import LabelledEcgDataset
 from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
 from fairseq_signals_ext.data.segments import SegmentSettings
 from fairseq_signals_ext.data.shards import patient_key
 from fairseq_signals_ext.data.stores import open_store
-from fairseq_signals_ext.errors import UserError
 
 LENGTHS = [2500, 5000, 7600, 12500, 2500]
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
-from fairseq_signals_ext.errors import UserError
 
 
 def read(folder, text, name="train.tsv"):

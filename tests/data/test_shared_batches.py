@@ -10,7 +10,7 @@ import torch
 from made_up import write_shards
 from test_ecg_dataset import batch_of, open_dataset
 
-from fairseq_signals_ext.data.shared_batches import SharedBatches
+from fairseq_signals_ext.data.batch_order import SharedBatches
 
 
 class Numbers(torch.utils.data.Dataset):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from made_up import open_dataset, write_mat, write_shards
 
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
 from fairseq_signals_ext.data.stores import open_store
-from fairseq_signals_ext.errors import UserError
 
 RECORDINGS, PAIRS = 800, 5  # of each recording
 WINDOW = 800_000  # bytes, a fifth of the recordings as flac, a twelfth raw

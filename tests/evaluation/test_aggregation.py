@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from made_up_predictions import predictions_of
 
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.evaluation.aggregation import ECG_FM_AGGREGATION, to_recordings
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.evaluation.predictions import ECG_FM_AGGREGATION, to_recordings
 
 
 def segments(names, seed=0):

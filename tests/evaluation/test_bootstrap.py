@@ -15,7 +15,7 @@ from scipy.stats import bootstrap as scipy_bootstrap
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, f1_score, recall_score, roc_auc_score
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.evaluation import bootstrap as module
 from fairseq_signals_ext.evaluation import metrics
 from fairseq_signals_ext.evaluation.bootstrap import (

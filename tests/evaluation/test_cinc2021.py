@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from made_up_predictions import predictions_of
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.evaluation.cinc2021 import (
     challenge_score,
     load_weights,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from made_up_predictions import made_up_predictions, predictions_of
 from sklearn.metrics import roc_auc_score
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.evaluation import comparison, delong, regression
 from fairseq_signals_ext.evaluation.bootstrap import paired_difference
 from fairseq_signals_ext.evaluation.evaluating import EvaluationSettings, evaluate

@@ -7,7 +7,7 @@ from made_up_predictions import label_with_both_classes
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.evaluation.delong import delong, interval, paired_test
 
 

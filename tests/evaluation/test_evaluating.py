@@ -8,7 +8,7 @@ import pytest
 from made_up_predictions import made_up_predictions, predictions_of
 from sklearn.metrics import average_precision_score, f1_score, recall_score, roc_auc_score
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.evaluation import delong, regression
 from fairseq_signals_ext.evaluation.evaluating import EvaluationSettings, Thresholds, aggregate, evaluate
 

@@ -8,7 +8,7 @@ from made_up_predictions import label_with_both_classes, made_up_predictions, pr
 from scipy.integrate import quad
 from sklearn import metrics as sklearn_metrics
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.evaluation import metrics
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from made_up_predictions import made_up_predictions
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 
 GOOD = made_up_predictions(items=10, labels=2)
 

@@ -8,7 +8,7 @@ from made_up_predictions import predictions_of
 from scipy.stats import linregress
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.evaluation.bootstrap import patient_weights
 from fairseq_signals_ext.evaluation.regression import WITH_INTERVAL, bootstrap, label_metrics, paired_difference
 

@@ -10,10 +10,10 @@ import pytest
 from made_up_predictions import made_up_predictions, predictions_of
 from made_up_tables import write_table
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.files import check_free
 from fairseq_signals_ext.evaluation import report
 from fairseq_signals_ext.evaluation.evaluating import EvaluationSettings, Thresholds, evaluate
-from fairseq_signals_ext.files import check_free
 
 ABOUT = {"checkpoint": "runs/a.pt", "subset": "test", "label_file": "labels/L"}
 PLOTS = {"roc.png", "precision_recall.png", "calibration.png", "confusion.png"}

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from made_up_predictions import label_with_both_classes, made_up_predictions, predictions_of
 from sklearn.metrics import f1_score, recall_score
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.evaluation.thresholds import choose_thresholds, parse_rule
 
 

@@ -7,7 +7,7 @@ from made_up import RATE, made_up_counts
 from made_up_checkpoints import saved_checkpoint
 from toy_packages import command, installed
 
-from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.common.leads import LEADS
 
 TOY = '''
 """A line `TOY1 HZ`, a line of lead names, then 16-bit integers in uV, lead by lead."""

@@ -23,9 +23,9 @@ import fairseq_signals_ext
 
 fairseq_signals_ext.register()
 
-from fairseq_signals_ext.criterions.label_criterion import LabelCriterion
+from fairseq_signals_ext.criterions.classification import LabelCriterion
 from fairseq_signals_ext.criterions.objective import Better, register_objective
-from fairseq_signals_ext.evaluation.aggregation import to_recordings
+from fairseq_signals_ext.evaluation.predictions import to_recordings
 from fairseq_signals_ext.evaluation.kinds import Numbers, register_kind
 from fairseq_signals_ext.evaluation.regression import label_metrics
 from fairseq_signals_ext.tasks.ecg_classification import EcgClassificationConfig, EcgClassificationTask

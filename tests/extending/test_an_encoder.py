@@ -28,7 +28,7 @@ import fairseq_signals_ext
 fairseq_signals_ext.register()
 
 from fairseq_signals_ext.checkpoints.architecture import Architecture
-from fairseq_signals_ext.conv_layers import Geometry
+from fairseq_signals_ext.common.conv_layers import Geometry
 from fairseq_signals_ext.criterions.objective import Objective, register_objective
 from fairseq_signals_ext.models.encoder import Encoder, padding_of_frames, register_encoder
 

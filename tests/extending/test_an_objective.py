@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 from running import BIN, CONFIGS, SMALL, error_line, logged, run, train, train_command, weights
 
 from fairseq_signals_ext import cli
-from fairseq_signals_ext.plugins import TRAINING
-from fairseq_signals_ext.training_curve import read_log
+from fairseq_signals_ext.common.plugins import TRAINING
+from fairseq_signals_ext.evaluation.training_curve import read_log
 
 OBJECTIVE = '''
 """Which of two adjacent segments comes first? (as in arXiv 1603.08561, of frames of a video)"""
@@ -30,7 +30,7 @@ import fairseq_signals_ext
 fairseq_signals_ext.register()
 
 from fairseq_signals_ext.criterions.objective import Better, Objective, register_objective
-from fairseq_signals_ext.training_curve import CurvePage
+from fairseq_signals_ext.evaluation.training_curve import CurvePage
 
 
 @dataclass

@@ -11,9 +11,9 @@ from made_up import made_up_counts, plain_recording, write_shards
 from made_up_checkpoints import LABELS, saved_checkpoint
 
 import fairseq_signals_ext
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.exporting.export import export
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.inference.ensemble import Ensemble, Predicted, Rejected, load_ensemble
+from fairseq_signals_ext.inference.export import export
 from fairseq_signals_ext.inference.inputs import Inputs, find_inputs
 from fairseq_signals_ext.inference.model import LoadedModel
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording

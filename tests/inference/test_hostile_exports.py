@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 import fairseq_signals_ext
 from fairseq_signals_ext.checkpoints.description import ModelDescription, Preprocessing, write_description
 from fairseq_signals_ext.checkpoints.inspecting import inspect_model
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.inference import onnx_graph
 
 _ECG = np.random.default_rng(0).normal(size=(12, SAMPLES))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from made_up_checkpoints import saved_checkpoint
 
-from fairseq_signals_ext.exporting.export import export
+from fairseq_signals_ext.inference.export import export
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 # loads each argument and prints what it is, or the error
@@ -22,7 +22,7 @@ SCRIPT = """
 import json, sys
 import numpy as np
 import fairseq_signals_ext
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 
 signal = np.random.default_rng(0).normal(size=(12, 700))
 said = []
@@ -230,7 +230,7 @@ def test_programs_of_others_are_not_run(repository, tmp_path):
 )
 def test_nothing_outside_the_repository(path):
     import fairseq_signals_ext
-    from fairseq_signals_ext.errors import UserError
+    from fairseq_signals_ext.common.errors import UserError
 
     with pytest.raises(UserError, match="write it as hf:OWNER/REPO/FILE.pt"):
         fairseq_signals_ext.load(f"hf:{path}")
@@ -238,7 +238,7 @@ def test_nothing_outside_the_repository(path):
 
 def test_without_the_library(monkeypatch):
     import fairseq_signals_ext
-    from fairseq_signals_ext.errors import MissingPackageError
+    from fairseq_signals_ext.common.errors import MissingPackageError
 
     for module in [module for module in sys.modules if module.split(".")[0] == "huggingface_hub"]:
         monkeypatch.setitem(sys.modules, module, None)
@@ -251,7 +251,7 @@ def test_without_the_library(monkeypatch):
 def test_a_folder_named_like_the_hub_is_none(tmp_path, monkeypatch):
     """Only text is a source on the hub."""
     import fairseq_signals_ext
-    from fairseq_signals_ext.errors import UserError
+    from fairseq_signals_ext.common.errors import UserError
 
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="hf:a/b/c.pt: no such checkpoint"):

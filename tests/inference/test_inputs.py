@@ -10,9 +10,9 @@ from made_up import made_up_counts, write_mat, write_shards
 from made_up_wfdb import write_wfdb
 
 from fairseq_signals_ext import cli
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.leads import LEADS
 from fairseq_signals_ext.inference.inputs import find_inputs
-from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.readers import read_ecg
 
 

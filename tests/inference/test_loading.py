@@ -20,14 +20,14 @@ import fairseq_signals_ext
 from fairseq_signals_ext import cli
 from fairseq_signals_ext.checkpoints.description import ModelDescription, Preprocessing, write_description
 from fairseq_signals_ext.checkpoints.reading import read_checkpoint
-from fairseq_signals_ext.errors import MissingPackageError, UserError
-from fairseq_signals_ext.evaluation.aggregation import to_recordings
-from fairseq_signals_ext.exporting.export import export
-from fairseq_signals_ext.exporting.to_torchscript import write_torchscript
+from fairseq_signals_ext.common.errors import MissingPackageError, UserError
+from fairseq_signals_ext.common.leads import LEADS
+from fairseq_signals_ext.evaluation.predictions import to_recordings
+from fairseq_signals_ext.inference.export import export
+from fairseq_signals_ext.inference.export_formats import write_torchscript
 from fairseq_signals_ext.inference.model import LoadedModel
 from fairseq_signals_ext.inference.network import build_network
 from fairseq_signals_ext.inference.preprocessing import segments_of
-from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.readers import read_ecg
 
 
@@ -422,8 +422,8 @@ def test_torchscript_on_a_device_that_is_not_there(models):
 @pytest.mark.parametrize("name", FORMATS)
 def test_weights_that_are_not_numbers(tmp_path, monkeypatch, name):
     """A training that diverged is another thing than a recording that is too short."""
-    monkeypatch.setattr("fairseq_signals_ext.exporting.verifying.check_finite", lambda *given: None)
-    monkeypatch.setattr("fairseq_signals_ext.exporting.verifying.differences", lambda *given: {})
+    monkeypatch.setattr("fairseq_signals_ext.inference.export_check.check_finite", lambda *given: None)
+    monkeypatch.setattr("fairseq_signals_ext.inference.export_check.differences", lambda *given: {})
     state = torch.load(saved_checkpoint(tmp_path / "model.pt"), weights_only=True)
     state["model"]["encoder.post_extract_proj.bias"][0] = np.nan
     torch.save(state, tmp_path / "model.pt")

@@ -11,7 +11,7 @@ from made_up_checkpoints import SAMPLES, made_up_checkpoint
 
 from fairseq_signals_ext.checkpoints.describing import describe
 from fairseq_signals_ext.checkpoints.reading import Checkpoint, read_checkpoint
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.inference.network import build_model, build_network
 from fairseq_signals_ext.models.pooling import mean_over_frames
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fairseq_signals_ext
-from fairseq_signals_ext.exporting.export import export
+from fairseq_signals_ext.inference.export import export
 
 ROOT = Path(__file__).resolve().parents[2]
 # what an installation with [onnx] does not have, as its folders and theirs are called
@@ -87,7 +87,7 @@ def test_what_needs_more_says_so(exported, ecg_data):
     command = [sys.executable, "-c", SCRIPT, ",".join(ABSENT), str(exported), file]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     last = done.stderr.splitlines()[-1]
-    assert last.startswith(f"fairseq_signals_ext.errors.MissingPackageError: {file}: ")
+    assert last.startswith(f"fairseq_signals_ext.common.errors.MissingPackageError: {file}: ")
     assert last.endswith("pip install 'fairseq-signals-ext[formats]'")
 
 

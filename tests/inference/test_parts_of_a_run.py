@@ -12,7 +12,7 @@ from made_up import made_up_counts, write_label_file, write_shards
 from made_up_checkpoints import saved_checkpoint
 
 from fairseq_signals_ext.cli import main
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.inference import reading_ahead, results
 from fairseq_signals_ext.inference.parts import Part
 

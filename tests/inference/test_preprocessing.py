@@ -14,16 +14,16 @@ from made_up import plain_recording, stored_recording
 
 from fairseq_signals_ext import cli
 from fairseq_signals_ext.checkpoints.description import Preprocessing
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.leads import LEADS
+from fairseq_signals_ext.data.ecg_dataset import LabelledEcgDataset
 from fairseq_signals_ext.data.label_table import LabelTable
-from fairseq_signals_ext.data.labelled_dataset import LabelledEcgDataset
 from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
 from fairseq_signals_ext.data.segments import SegmentSettings
 from fairseq_signals_ext.data.stores import open_store
-from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording, segments_of
-from fairseq_signals_ext.leads import LEADS
-from fairseq_signals_ext.preparation.counts import Processing
-from fairseq_signals_ext.preparation.pipeline import RunOptions, prepare
+from fairseq_signals_ext.prepared.counts import Processing
+from fairseq_signals_ext.prepared.pipeline import RunOptions, prepare
 from fairseq_signals_ext.readers import read_ecg
 from fairseq_signals_ext.readers.limb_leads import with_limb_leads
 from fairseq_signals_ext.sources import Item, Source

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from made_up import made_up_counts, plain_recording
 
 from fairseq_signals_ext.checkpoints.description import Preprocessing
-from fairseq_signals_ext.errors import MissingPackageError, UserError
+from fairseq_signals_ext.common.errors import MissingPackageError, UserError
 from fairseq_signals_ext.inference import reading_ahead
 from fairseq_signals_ext.inference.inputs import Given
 from fairseq_signals_ext.inference.reading_ahead import ReadRecording, Rejected, Work, read_all

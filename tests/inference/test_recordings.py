@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from made_up import made_up_counts, plain_recording, stored_recording
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.leads import LEADS
 from fairseq_signals_ext.inference.recordings import recording_of
-from fairseq_signals_ext.leads import LEADS
 from fairseq_signals_ext.readers import Recording
 
 COUNTS = made_up_counts(np.random.default_rng(0), 600)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_signals_ext import files
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common import files
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.inference import results
 from fairseq_signals_ext.inference.results import Results
 

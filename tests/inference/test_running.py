@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from made_up import plain_recording
 
 from fairseq_signals_ext.checkpoints.description import Preprocessing
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.inference.inputs import Given
 from fairseq_signals_ext.inference.reading_ahead import Rejected, Work
 from fairseq_signals_ext.inference.running import Ran, RunOptions, run_recordings

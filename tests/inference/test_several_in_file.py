@@ -9,7 +9,7 @@ from made_up_checkpoints import saved_checkpoint
 
 import fairseq_signals_ext
 from fairseq_signals_ext.cli import main
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.inference import results
 from fairseq_signals_ext.inference.inputs import find_inputs
 from fairseq_signals_ext.readers import read_ecg

@@ -7,8 +7,8 @@ from fairseq_batches import validated
 from made_up import write_label_file, write_shards
 from made_up_checkpoints import SAMPLES, made_up_checkpoint
 
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.exporting.export import export
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.inference.export import export
 from fairseq_signals_ext.inference.loading import load_model
 from fairseq_signals_ext.inference.running import RunOptions
 from fairseq_signals_ext.inference.subsets import Subset, predict_subset

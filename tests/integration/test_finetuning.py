@@ -11,10 +11,10 @@ from made_up import write_label_file, write_shards
 from running import error_line, logged, run, weights
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from fairseq_signals_ext.evaluation.aggregation import to_recordings
+from fairseq_signals_ext.common.leads import LEADS
+from fairseq_signals_ext.evaluation.predictions import to_recordings
 from fairseq_signals_ext.inference.loading import load_model
 from fairseq_signals_ext.inference.subsets import Subset, predict_subset
-from fairseq_signals_ext.leads import LEADS
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +236,7 @@ def test_early_stopping_by_auroc(data, pretrained, tmp_path):
 )
 def test_fewer_leads(pretrained, tmp_path, leads):
     """The 12-lead encoder gets zeros for leads that the recordings lack, or that were not chosen."""
-    from fairseq_signals_ext.leads import parse_leads
+    from fairseq_signals_ext.common.leads import parse_leads
 
     for split in ("train", "valid"):
         write_shards(tmp_path, [5000] * 8, split=split, leads=parse_leads(leads))
@@ -247,7 +247,7 @@ def test_fewer_leads(pretrained, tmp_path, leads):
 
 def test_chosen_leads_are_all_that_counts(data, pretrained, tmp_path):
     """With lead II chosen, recordings of lead II alone give the same figures."""
-    from fairseq_signals_ext.leads import LEADS
+    from fairseq_signals_ext.common.leads import LEADS
 
     twelve, one = tmp_path / "twelve", tmp_path / "one"
     counts = write_shards(twelve, [5000] * 8, split="train")

@@ -17,14 +17,13 @@ from omegaconf import OmegaConf
 
 from fairseq_signals_ext.cli import main
 from fairseq_signals_ext.commands import evaluate
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.labelling.files import write_labels
-from fairseq_signals_ext.labelling.labels import Labels
-from fairseq_signals_ext.preparation.pipeline import RunOptions, prepare
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.labelling.labels import Labels, write_labels
+from fairseq_signals_ext.prepared import verify
+from fairseq_signals_ext.prepared.pipeline import RunOptions, prepare
+from fairseq_signals_ext.prepared.split import split_recordings
+from fairseq_signals_ext.prepared.split_settings import SplitSettings
 from fairseq_signals_ext.sources import Item, Source
-from fairseq_signals_ext.splitting.settings import SplitSettings
-from fairseq_signals_ext.splitting.split import split_recordings
-from fairseq_signals_ext.verification import checks
 
 RECORDINGS, SAMPLES, SHARD_SIZE = 12, 600, 6
 VERIFY, TRAINING, EVALUATE = ("verify",), ("verify", "training"), ("verify", "training", "evaluate")
@@ -265,7 +264,7 @@ def test_a_change_that_is_meant_is_accepted(out, checkpoint, capsys):
 
 
 def notes_on_checksums(out):
-    return [note for note in checks.verify(out, progress=False).notes if "checksums" in note]
+    return [note for note in verify.verify(out, progress=False).notes if "checksums" in note]
 
 
 def test_what_an_older_version_prepared_is_read(out, checkpoint, capsys):

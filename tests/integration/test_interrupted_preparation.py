@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fairseq_signals_ext.common.leads import LEADS
 from fairseq_signals_ext.data.checksums import CHECKSUMS_NAME, problems_of
-from fairseq_signals_ext.leads import LEADS
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS, SAMPLES = 600, 4000

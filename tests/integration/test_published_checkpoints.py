@@ -12,8 +12,8 @@ import torch
 from fine_tuning import finetune, validate_command, write_labelled
 from running import error_line, logged, run, train, train_command, weights
 
-from fairseq_signals_ext.checkpoints.parameter_names import to_ecg_fm_names
-from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.checkpoints.architecture import to_ecg_fm_names
+from fairseq_signals_ext.common.leads import LEADS
 
 # the architecture of the golden checkpoints
 GOLDEN = [

@@ -8,7 +8,7 @@ import torch
 from made_up import write_shards
 from running import SMALL, run, train_command
 
-from fairseq_signals_ext.data.shared_batches import SharedBatches
+from fairseq_signals_ext.data.batch_order import SharedBatches
 
 # half of 256 recordings of 500 samples (12 kB), which are cut into blocks of two
 RECORDINGS, WINDOW = 256, 130 * 12_000 / 1e9
@@ -66,7 +66,7 @@ def test_batches_of_the_real_command_keep_to_the_windows(shards, tmp_path):
 
 def iterator_of(shards, window=WINDOW, rebuild_batches=True, **ranks):
     """The task's own iterator over the training set."""
-    from fairseq_signals_ext.tasks._config import EcgPretrainingConfig
+    from fairseq_signals_ext.tasks._options import EcgPretrainingConfig
     from fairseq_signals_ext.tasks.ecg_pretraining import EcgPretrainingTask
 
     config = EcgPretrainingConfig(

@@ -15,7 +15,7 @@ import wfdb
 from made_up import RATE, made_up_counts
 from running import ROOT, SMALL
 
-from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.common.leads import LEADS
 
 pytestmark = pytest.mark.slow
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import fairseq_signals_ext.labelling.code_maps as module
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.labelling.code_maps import CODE_MAPS, read_code_map
+import fairseq_signals_ext.labelling.from_codes as module
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.labelling.from_codes import CODE_MAPS, read_code_map
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.labelling.files import write_labels
-from fairseq_signals_ext.labelling.labels import Labels
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.labelling.labels import Labels, write_labels
 
 
 def made_up(values, names=None, idx=None):

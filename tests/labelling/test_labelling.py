@@ -9,12 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.labelling.code_maps import read_code_map
-from fairseq_signals_ext.labelling.files import write_labels
-from fairseq_signals_ext.labelling.from_codes import labels_from_codes
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.labelling.from_codes import labels_from_codes, read_code_map
 from fairseq_signals_ext.labelling.from_table import labels_from_table
-from fairseq_signals_ext.labelling.labels import Labels, drop_rare
+from fairseq_signals_ext.labelling.labels import Labels, drop_rare, write_labels
 
 SCHEMA = pa.schema(
     {

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.labelling.link_settings import LinkSettings, read_link_settings
 
 

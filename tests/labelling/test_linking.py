@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.labelling.events import BOUNDS, Events
 from fairseq_signals_ext.labelling.from_events import choose_events, fulfils, labels_from_events
 from fairseq_signals_ext.labelling.link_settings import CHOICES, LinkSettings

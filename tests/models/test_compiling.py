@@ -4,10 +4,10 @@ import pytest
 import torch
 from made_up_checkpoints import SMALL
 
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.models import compiling
-from fairseq_signals_ext.models.compiling import check_compiler, compile_parts, without_compiling
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.models import faster_parts
 from fairseq_signals_ext.models.ecg_classifier import EcgTransformerClassifier, EcgTransformerClassifierConfig
+from fairseq_signals_ext.models.faster_parts import check_compiler, compile_parts, without_compiling
 
 OPTIONS = {
     **SMALL,
@@ -57,6 +57,6 @@ def test_no_compiler(monkeypatch):
 
 
 def test_no_headers(monkeypatch, tmp_path):
-    monkeypatch.setattr(compiling.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    monkeypatch.setattr(faster_parts.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
     with pytest.raises(UserError, match="Python.h is not there"):
         check_compiler()

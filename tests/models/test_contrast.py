@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_signals_ext.models.contrast import (
+from fairseq_signals_ext.models.faster_parts import (
     draw_negatives,
     places_of,
     similarities,

@@ -8,7 +8,7 @@ import torch
 from omegaconf import OmegaConf
 
 from fairseq_signals_ext.checkpoints.reading import read_checkpoint
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.models.ecg_classifier import (
     EcgTransformerClassifier,
     EcgTransformerClassifierConfig,

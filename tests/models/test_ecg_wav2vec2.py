@@ -4,7 +4,7 @@ import made_up_checkpoints
 import pytest
 import torch
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config, EcgWav2Vec2Model, Wav2Vec2CmscModel
 
 SMALL = {**made_up_checkpoints.SMALL, "num_negatives": 6}

@@ -6,8 +6,8 @@ import torch
 from made_up_checkpoints import SMALL
 from omegaconf import OmegaConf
 
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.criterions.wav2vec2_with_cmsc import Wav2Vec2WithCmscCriterion
-from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config, Wav2Vec2CmscModel
 from fairseq_signals_ext.models.faster_parts import FftConv1d, Fp32Quantizer, FusedSelfAttention, MatrixQuantizer
 
@@ -205,7 +205,7 @@ def test_golden_values(switches, golden_folder, registered):
     negatives = torch.from_numpy(golden["neg_idxs"]) % 65  # within a segment, as all of them are
     places = negatives.view(8, 65, 20).permute(2, 0, 1)
     if not model.cfg.fused_contrast:
-        from fairseq_signals_ext.models.contrast import targets_at
+        from fairseq_signals_ext.models.faster_parts import targets_at
 
         model.sample_negatives = lambda y, num, padding_count=None: (targets_at(y, places), places)
     else:

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from made_up import plain_recording
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.leads import LEADS
 from fairseq_signals_ext.pages.ecg_paper import draw_ecg
-from fairseq_signals_ext.pages.saving import save_figure, svg_text
+from fairseq_signals_ext.pages.figures import save_figure, svg_text
 from fairseq_signals_ext.readers import read_ecg
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from made_up import plain_recording, stored_recording
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.pages.excerpt import cut_excerpt, thinned
 
 values = st.one_of(st.just(np.nan), st.floats(-100, 100))

@@ -7,7 +7,7 @@ import wfdb.processing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_signals_ext.pages.verify_signals import heart_rate
+from fairseq_signals_ext.pages.verify_figures import heart_rate
 
 
 def beats(per_minute, rate, seconds=10.0, amplitude=1.0, noise=0.02):

@@ -10,9 +10,9 @@ import pytest
 from markupsafe import Markup
 
 import fairseq_signals_ext
-from fairseq_signals_ext.errors import PlaceError
+from fairseq_signals_ext.common.errors import PlaceError
+from fairseq_signals_ext.common.palette import PALETTE, css_variables
 from fairseq_signals_ext.pages.rendering import render_page, source_of, write_page
-from fairseq_signals_ext.palette import PALETTE, css_variables
 
 PACKAGE = Path(fairseq_signals_ext.__file__).parent
 HOSTILE = "<script>alert(1)</script>\"'&{{ 7 * 7 }}{% raw %}{# #}"

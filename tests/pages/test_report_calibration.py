@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_report_page import rows_of
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.evaluation.evaluating import EvaluationSettings, evaluate
 from fairseq_signals_ext.evaluation.predictions import Predictions
 from fairseq_signals_ext.evaluation.report import write_evaluation

@@ -87,7 +87,7 @@ def test_ensemble_index_and_saliency(checkpoint, tmp_path):
 
 
 def test_the_model_of_an_index_is_checked_once_for_all_pages(checkpoint, tmp_path, monkeypatch):
-    from fairseq_signals_ext.embedding import neighbours
+    from fairseq_signals_ext.analysis import neighbours
 
     files = [npy(tmp_path / f"known{seed}.npy", seed=seed) for seed in range(3)]
     where = ["--device", "cpu", "--input-rate", "500", "--input-unit", "uV"]

@@ -8,14 +8,14 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from fairseq_signals_ext.embedding.neighbours import KnownRecording
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.explaining.saliency import explain
+from fairseq_signals_ext.analysis.neighbours import KnownRecording
+from fairseq_signals_ext.analysis.saliency import explain
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.inference.ensemble import Ensemble
 from fairseq_signals_ext.pages.recording_report import report_html, write_report
 from fairseq_signals_ext.pages.report_findings import ReportOptions
 from fairseq_signals_ext.pages.saliency_picture import drawn_values
-from fairseq_signals_ext.preparation.quality import FLAGS
+from fairseq_signals_ext.prepared.quality import FLAGS
 
 _VOID = {"meta", "br", "img", "link"}
 

@@ -8,8 +8,8 @@ from made_up import plain_recording
 from test_ecg_paper import GRID, MM, Drawing, beats, check_texts_are_apart
 
 from fairseq_signals_ext.pages.ecg_paper import draw_ecg
+from fairseq_signals_ext.pages.figures import svg_text
 from fairseq_signals_ext.pages.saliency_bands import LEVELS
-from fairseq_signals_ext.pages.saving import svg_text
 
 FULL = f"saliency-{LEVELS}"
 

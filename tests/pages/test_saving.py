@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from made_up import plain_recording
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.pages.ecg_paper import draw_ecg
-from fairseq_signals_ext.pages.saving import save_figure, svg_text
+from fairseq_signals_ext.pages.figures import save_figure, svg_text
 
 
 def figure_of(seed=0):

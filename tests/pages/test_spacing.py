@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from made_up import plain_recording
 from test_ecg_paper import GRID, MM, Drawing, beats, check_texts_are_apart, covers, steps, texts_of
 
-from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.common.leads import LEADS
 from fairseq_signals_ext.pages.ecg_paper import draw_ecg
-from fairseq_signals_ext.pages.saving import svg_text
+from fairseq_signals_ext.pages.figures import svg_text
 from fairseq_signals_ext.readers import read_ecg
 
 # one rhythm strip: rows 15 mm apart with pulses and names

@@ -5,10 +5,10 @@ import pytest
 from made_up_wfdb import write_wfdb
 
 from fairseq_signals_ext.pages import verify_page
-from fairseq_signals_ext.preparation.counts import Processing
-from fairseq_signals_ext.preparation.pipeline import RunOptions, prepare
+from fairseq_signals_ext.prepared.counts import Processing
+from fairseq_signals_ext.prepared.pipeline import RunOptions, prepare
+from fairseq_signals_ext.prepared.verify import verify
 from fairseq_signals_ext.sources import SourceOptions, open_source
-from fairseq_signals_ext.verification.checks import verify
 
 
 @pytest.fixture()

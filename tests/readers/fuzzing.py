@@ -80,7 +80,7 @@ def read_input(folder: Path, seed: fuzz_seeds.Seed, files: Dict[str, bytes]) -> 
     Raises:
         Exception: what a reader must not let through.
     """
-    from fairseq_signals_ext.errors import UserError
+    from fairseq_signals_ext.common.errors import UserError
     from fairseq_signals_ext.readers import read_ecgs
 
     for old in folder.iterdir():

@@ -18,7 +18,7 @@ from hostile import MAKERS
 
 def _read(seed: Seed, folder: Path) -> str:
     """What came of reading it: `"read"`, a message, or what must not come."""
-    from fairseq_signals_ext.errors import UserError
+    from fairseq_signals_ext.common.errors import UserError
     from fairseq_signals_ext.readers import read_ecg
 
     for name, content in seed.files.items():

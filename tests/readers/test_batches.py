@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.readers import _read, read_ecg, read_ecgs
 
 SIGNALS = np.random.default_rng(0).normal(0, 0.3, size=(4, 12, 1000)).astype(np.float32)

@@ -11,8 +11,8 @@ import numpy as np
 import pydicom
 import pytest
 
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.leads import LEADS
 from fairseq_signals_ext.readers import read_ecg
 
 LIMB = (2, 3, 4, 5)

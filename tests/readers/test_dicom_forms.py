@@ -6,7 +6,7 @@ from made_up_parts import dicom_data, wave, write_dicom
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.readers import read_ecg
 from fairseq_signals_ext.readers.formats import format_of
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_up_wfdb import write_wfdb
 
-from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.common.leads import LEADS
 from fairseq_signals_ext.readers import Recording, StoredCounts, read_ecg
 from fairseq_signals_ext.readers.ends import without_ends
 

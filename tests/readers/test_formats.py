@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.leads import LEADS
 from fairseq_signals_ext.readers import read_ecg
 from fairseq_signals_ext.readers.facts import age_of, lead_position, millivolts, rows_of_leads, sex_of
 from fairseq_signals_ext.readers.formats import all_formats, format_of, our_formats, supported
@@ -80,7 +80,7 @@ def test_what_no_reader_takes(tmp_path, content, message):
 
 def test_lists_are_those_of_the_formats(tmp_path):
     """Messages, the README and the page of the service."""
-    from fairseq_signals_ext.pages.drop_page import drop_page
+    from fairseq_signals_ext.pages.rendering import drop_page
 
     path = tmp_path / "ecg.dat"
     path.write_bytes(b"\x7fELF")

@@ -5,7 +5,7 @@ from datetime import datetime
 import pytest
 from made_up_parts import dicom_data, wave
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.readers import read_ecg
 
 

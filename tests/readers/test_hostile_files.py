@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from fuzz_seeds import wfdb_other
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.readers import read_ecg
 
 LONGEST = 10  # seconds for one file

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_up_wfdb import write_wfdb
 
-from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.common.leads import LEADS
 from fairseq_signals_ext.readers import Recording, StoredCounts, read_ecg
 from fairseq_signals_ext.readers.limb_leads import with_limb_leads
 

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from fuzz_seeds import aecg, kardia, mortara, muse, philips
 
-from fairseq_signals_ext import errors, leads, text_tables
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common import errors, leads
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.evaluation.training_curve import _LINE
 from fairseq_signals_ext.labelling import events, link_settings
+from fairseq_signals_ext.prepared import split_assigning
 from fairseq_signals_ext.readers import (
     facts,
     formats,
@@ -20,8 +22,7 @@ from fairseq_signals_ext.readers import (
     wfdb_header,
     wfdb_remarks,
 )
-from fairseq_signals_ext.splitting import assigning
-from fairseq_signals_ext.training_curve import _LINE
+from fairseq_signals_ext.sources import text_tables
 
 # a text, of so many pieces of the kind that makes expressions go back and forth
 FAMILIES = {
@@ -92,7 +93,7 @@ PARSERS = {
     "labelling.events._RANGE": events._RANGE.fullmatch,
     "labelling.link_settings._DURATION": link_settings._DURATION.fullmatch,
     "labelling.link_settings._THRESHOLD": link_settings._THRESHOLD.fullmatch,
-    "splitting.assigning._RANGE": assigning._RANGE.fullmatch,
+    "splitting.assigning._RANGE": split_assigning._RANGE.fullmatch,
     "training_curve._LINE": _LINE.search,
 }
 # quick where it is linear, and seconds where it is not

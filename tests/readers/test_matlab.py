@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up import write_mat_7_3
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.readers import read_ecg, read_ecgs
 from fairseq_signals_ext.readers.matlab import MatFile
 

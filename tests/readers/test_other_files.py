@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from fuzz_seeds import kardia
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.readers import read_ecg
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairseq_signals_ext.errors import without_quotes
+from fairseq_signals_ext.common.errors import without_quotes
 from fairseq_signals_ext.readers.facts import age_of, patient_of, sex_of, shown, start_of
 
 NOBODY = (

@@ -5,8 +5,8 @@ from datetime import datetime, timedelta
 import numpy as np
 import pytest
 
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.leads import LEADS
 from fairseq_signals_ext.readers import read_ecg
 
 SIGNAL = np.random.default_rng(0).normal(0, 0.3, size=(12, 60)).round(3)

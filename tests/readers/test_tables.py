@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.leads import LEADS
 from fairseq_signals_ext.readers import read_ecg
 
 

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_up_parts import BEGAN, EIGHT, WRITERS, wave, write_aecg, write_dicom, write_mfer
 
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.leads import LEADS
 from fairseq_signals_ext.readers import read_ecg, read_ecgs
 
 LIMB, CHEST = LEADS[:6], LEADS[6:]

@@ -9,8 +9,8 @@ import pytest
 import wfdb
 from made_up_wfdb import write_wfdb
 
-from fairseq_signals_ext.errors import UserError
-from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.leads import LEADS
 from fairseq_signals_ext.readers import read_ecg
 from fairseq_signals_ext.readers.wfdb import find_wfdb, read_wfdb
 

@@ -12,7 +12,7 @@ import wfdb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.readers.wfdb import find_wfdb, read_wfdb
 from fairseq_signals_ext.readers.wfdb_header import has_segments, named_files, parse_header
 

@@ -7,7 +7,7 @@ import numpy as np
 import scipy.io
 from made_up import RATE
 
-from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.common.leads import LEADS
 
 
 def _remarks():

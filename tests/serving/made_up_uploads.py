@@ -5,7 +5,7 @@ import io
 import numpy as np
 from made_up import RATE, made_up_counts
 
-from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.common.leads import LEADS
 
 
 def wfdb_files(seed=0, name="A0001", samples=1250, signal_file=None):

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from made_up_uploads import csv_file, npy_file, wfdb_files
 
-from fairseq_signals_ext.pages.drop_page import drop_page
+from fairseq_signals_ext.pages.rendering import drop_page
 
 
 @pytest.fixture()

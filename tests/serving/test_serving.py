@@ -17,7 +17,7 @@ from made_up_checkpoints import LABELS, saved_checkpoint
 from made_up_uploads import bad_files, csv_file, npy_file, parts, wfdb_files
 
 import fairseq_signals_ext
-from fairseq_signals_ext.errors import MissingPackageError, UserError
+from fairseq_signals_ext.common.errors import MissingPackageError, UserError
 from fairseq_signals_ext.readers import read_ecg
 from fairseq_signals_ext.serving import app as serving
 from fairseq_signals_ext.serving import work

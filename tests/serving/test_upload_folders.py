@@ -8,7 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 from made_up_uploads import csv_file, parts
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.serving import folders, uploads
 from fairseq_signals_ext.serving.app import make_app
 from fairseq_signals_ext.serving.folders import PREFIX, remove_left_folders, upload_folder

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from fairseq_signals_ext import cli
-from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.common.leads import LEADS
 
 
 def main(arguments):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.common.leads import LEADS
 
 h5py = pytest.importorskip("h5py")
 

@@ -13,7 +13,7 @@ import pytest
 import wfdb
 
 from fairseq_signals_ext import cli
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.sources.download import download
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.common.leads import LEADS
 from fairseq_signals_ext.readers import read_ecg
 
 FORMATS = {

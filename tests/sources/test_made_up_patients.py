@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fairseq_signals_ext.leads import LEADS
-from fairseq_signals_ext.text_tables import as_patients
+from fairseq_signals_ext.common.leads import LEADS
+from fairseq_signals_ext.sources.text_tables import as_patients
 
 PLACEHOLDERS = (
     "X X X X",

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.common.leads import LEADS
 from fairseq_signals_ext.readers import read_ecg
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.common.leads import LEADS
 
 RECORDS = {
     "georgia/g1/E00001": ["#Age: 74", "#Sex: Male", "#Dx: 426783006,164889003", "#Rx: Unknown"],

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from made_up_wfdb import write_wfdb
 
-from fairseq_signals_ext.leads import LEADS
+from fairseq_signals_ext.common.leads import LEADS
 from fairseq_signals_ext.sources import open_source
 
 # format -> largest count

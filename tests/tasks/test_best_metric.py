@@ -9,16 +9,16 @@ from fairseq.logging import metrics
 from made_up_checkpoints import SMALL
 from omegaconf import OmegaConf
 
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.criterions.binary_cross_entropy_with_logits import (
     BinaryCrossEntropyWithLogitsConfig,
     BinaryCrossEntropyWithLogitsCriterion,
 )
-from fairseq_signals_ext.criterions.label_criterion import LabelCriterion
+from fairseq_signals_ext.criterions.classification import LabelCriterion
 from fairseq_signals_ext.criterions.objective import Better
 from fairseq_signals_ext.criterions.regression import RegressionConfig, RegressionCriterion
 from fairseq_signals_ext.criterions.softmax import SoftmaxConfig, SoftmaxCriterion
 from fairseq_signals_ext.criterions.wav2vec2_with_cmsc import Wav2Vec2WithCmscCriterion
-from fairseq_signals_ext.errors import UserError
 from fairseq_signals_ext.evaluation.predictions import Predictions
 from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config, Wav2Vec2CmscModel
 from fairseq_signals_ext.tasks import _best_metric

@@ -10,7 +10,7 @@ from made_up import SMALL_MODEL
 from omegaconf import OmegaConf
 
 from fairseq_signals_ext.checkpoints.reading import Checkpoint
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.models.ecg_classifier import EcgTransformerClassifier, EcgTransformerClassifierConfig
 from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config, Wav2Vec2CmscModel
 from fairseq_signals_ext.tasks._freezing import check_can_freeze, check_optimizer_state, leave_out_frozen

@@ -7,7 +7,7 @@ from fairseq.distributed import LegacyDistributedDataParallel, ModuleProxyWrappe
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.tasks._parallel import send_gradients_in_bf16
 
 

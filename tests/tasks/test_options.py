@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from fairseq_signals_ext.checkpoints.config_differences import PATHS
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.tasks._options import all_options, resolve_paths, typed
 
 FROM_CHECKPOINT = ("restore_file", "finetune_from_model", "continue_once")

@@ -7,7 +7,7 @@ import torch.multiprocessing as mp
 from sklearn.metrics import roc_auc_score
 
 from fairseq_signals_ext.evaluation.metrics import auroc
-from fairseq_signals_ext.tasks._predictions import PredictionCollector
+from fairseq_signals_ext.tasks._ensembles import PredictionCollector
 
 RECORDINGS, LABELS, BATCH = 100_000, 17, 1_000
 NAMES = tuple(f"label {number}" for number in range(LABELS))

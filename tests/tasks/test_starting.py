@@ -9,7 +9,7 @@ from made_up_checkpoints import made_up_checkpoint, saved_checkpoint
 from omegaconf import OmegaConf
 
 from fairseq_signals_ext.checkpoints.reading import read_checkpoint
-from fairseq_signals_ext.errors import UserError
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.inference.network import build_model
 from fairseq_signals_ext.tasks._starting import check_fits, newest_whole, starting_point
 

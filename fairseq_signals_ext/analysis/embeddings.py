@@ -1,0 +1,203 @@
+"""Many recordings become vectors, in order, part by part; memory does not grow with their number."""
+
+import itertools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from fairseq_signals_ext.analysis.embeddings_folder import (
+    ARRAY_FILE,
+    COLUMNS,
+    FACTS_FILE,
+    FORMAT,
+    PARQUET_FILE,
+    TABLE_FILE,
+    VERSION,
+)
+from fairseq_signals_ext.common.files import atomic
+from fairseq_signals_ext.inference.inputs import Recordings
+from fairseq_signals_ext.inference.model import LoadedModel
+from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
+from fairseq_signals_ext.inference.reading_ahead import Rejected, Work
+from fairseq_signals_ext.inference.recordings import RecordingError, RecordingFacts
+from fairseq_signals_ext.inference.results import Kept, write_csv
+from fairseq_signals_ext.inference.running import Ran, RunOptions, run_recordings
+
+# of recordings, in a run's parts
+TABLE = "embeddings"
+_GROUP_BYTES = 2**25
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """The embeddings of one of many recordings.
+
+    Attributes:
+        number: in the inputs.
+        name: its file.
+        vectors: float32, rows x E: one row; one a segment; or one a frame, those of a segment after each other, without
+            frames of padding.
+        frames: rows of each segment, where rows are frames; else 1.
+        recording: what is known of it.
+        ecgs: how many ECGs its file contains, where it is the first of these.
+        ends_batch: see `inference.running.Ran`.
+    """
+
+    number: int
+    name: str
+    vectors: np.ndarray
+    frames: int
+    recording: RecordingFacts
+    ecgs: int = 1
+    ends_batch: bool = True
+
+
+def embed_all(
+    model: LoadedModel,
+    inputs: Recordings,
+    per: str = "recording",
+    layer: Optional[int] = None,
+    options: Optional[RunOptions] = None,
+    start: int = 0,
+    several: Sequence[Tuple[int, int]] = (),
+) -> Iterator[Union[Embedded, Rejected]]:
+    """Embeddings of many recordings, in order; memory does not grow with their number.
+
+    Args:
+        inputs: see `inference.inputs.find_inputs`.
+        per, layer: as `LoadedModel.embed`.
+        options: how they are run.
+        start: number of the first one.
+        several: see `reading_ahead.Work`, of inputs before that.
+
+    Raises:
+        UserError: there is no such layer, a frame or layer is asked of an export that only runs, or the model's outputs
+            are not finite for any recording.
+        MissingPackageError: a format needs a package that is not installed.
+    """
+    options = options or RunOptions()
+    with model.divided(options.batches_at_once) as shared:
+        runs = [(model.preprocessing, shared.embedder(per, layer))]
+        for ran in run_recordings(runs, Work(inputs, [model.preprocessing], several), options, start):
+            yield ran if isinstance(ran, Rejected) else _embedded(model, ran, per)
+
+
+def _embedded(model: LoadedModel, ran: Ran, per: str) -> Union[Embedded, Rejected]:
+    read = ran.read
+    try:
+        vectors = model.embedding_of(ran.outputs[0], read.name, read.facts, per)
+        frames = _frames(model, read.segments[model.preprocessing], read.name) if per == "frame" else 1
+    except RecordingError as error:
+        return ran.rejected(error)
+    if per == "frame":
+        vectors = vectors[:, :frames]
+        frames = vectors.shape[1]
+    rows = vectors.reshape(-1, vectors.shape[-1])
+    return Embedded(read.number, read.name, rows, frames, read.facts, read.ecgs, ran.ends_batch)
+
+
+def _frames(model: LoadedModel, segments: SegmentedRecording, name: str) -> int:
+    """Frames of a segment that are not padding: the same for all, as only a single one can have padding."""
+    samples = min(model.preprocessing.segment_samples, segments.counts.shape[1])
+    frames = int(model.network.geometry.frames(samples))
+    if frames < 1:
+        raise RecordingError(f"{name}: is shorter than a frame; give more of it than {segments.facts.seconds:.3g} s")
+    return frames
+
+
+def write_embeddings(out: Path, results: Kept, facts: Mapping[str, Any], array: str) -> Tuple[Path, int]:
+    """Write what a run made, when all recordings are done and before `results.finish`.
+
+    Args:
+        out: folder of the results.
+        results: with a row per recording in `TABLE`: `COLUMNS` but for `first_row`, and `frames`.
+        facts: `folder.model_facts`.
+        array: "npy" or "parquet".
+
+    Returns:
+        The file with the vectors, and the number of recordings.
+    """
+    if array == "npy":
+        path = out / ARRAY_FILE
+        rows = _write_npy(path, results, facts["dimension"])
+        frames = {"frames": "int64"} if facts["per"] == "frame" else {}
+        recordings = write_csv(out / TABLE_FILE, {**COLUMNS, **frames}, _with_first_rows(results.rows(TABLE)))
+    else:
+        path = out / PARQUET_FILE
+        rows, recordings = _write_parquet(path, results, facts)
+    run = {"format": FORMAT, "version": VERSION, "array": array, "recordings": recordings, "rows": rows}
+    with atomic(out / FACTS_FILE) as temporary:
+        temporary.write_text(json.dumps({**run, **facts}, indent=2) + "\n", encoding="utf-8")
+    return path, recordings
+
+
+def _with_first_rows(rows: Iterator[Dict[str, Any]]) -> Iterator[Dict[str, Any]]:
+    first_row = 0
+    for row in rows:
+        yield {**row, "first_row": first_row}
+        first_row += row["rows"]
+
+
+def _write_npy(path: Path, results: Kept, dimension: int) -> int:
+    rows = sum(len(part) for part in results.arrays())
+    header = {"descr": "<f4", "fortran_order": False, "shape": (rows, dimension)}
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in results.arrays():
+            part.astype("<f4", copy=False).tofile(file)
+    return rows
+
+
+def _write_parquet(path: Path, results: Kept, facts: Mapping[str, Any]) -> Tuple[int, int]:
+    """A row a vector; returns the number of vectors and of recordings."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = _schema(facts["per"], facts["dimension"])
+    of_vectors = _facts_of_vectors(results, facts)
+    rows = recordings = 0
+    with atomic(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        for group in _groups(results.arrays(), max(1, _GROUP_BYTES // (4 * facts["dimension"]))):
+            known = list(itertools.islice(of_vectors, len(group)))
+            vectors = pa.FixedSizeListArray.from_arrays(pa.array(group.reshape(-1)), facts["dimension"])
+            columns = {name: [row[name] for row in known] for name in schema.names if name != "embedding"}
+            writer.write_table(pa.table({**columns, "embedding": vectors}, schema))
+            rows, recordings = rows + len(group), known[-1]["recording"] + 1
+    return rows, recordings
+
+
+def _groups(parts: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """All rows, so many at a time: parts are others in a run that was interrupted."""
+    waiting: List[np.ndarray] = []
+    for part in parts:
+        while len(part):
+            taken = part[: size - sum(map(len, waiting))]
+            waiting.append(taken)
+            part = part[len(taken) :]
+            if sum(map(len, waiting)) == size:
+                yield np.concatenate(waiting)
+                waiting = []
+    if waiting:
+        yield np.concatenate(waiting)
+
+
+def _schema(per: str, dimension: int) -> Any:
+    import pyarrow as pa
+
+    fields = [("recording", pa.int64()), ("record_id", pa.string()), ("file", pa.string()), ("seconds", pa.float64())]
+    fields += [("segments", pa.int64()), ("flags", pa.list_(pa.string()))]
+    if per != "recording":
+        fields += [("segment", pa.int64()), ("start", pa.float64())]
+    return pa.schema([*fields, ("embedding", pa.list_(pa.float32(), dimension))])
+
+
+def _facts_of_vectors(results: Kept, facts: Mapping[str, Any]) -> Iterator[Dict[str, Any]]:
+    """For each vector what is known of its recording, and where in that it begins (s)."""
+    for number, row in enumerate(results.rows(TABLE)):
+        for vector in range(row["rows"]):
+            segment, frame = divmod(vector, row["frames"])
+            start = segment * facts["segment_seconds"] + frame * facts.get("frame_seconds", 0)
+            yield {**row, "recording": number, "segment": segment, "start": start}

@@ -1,0 +1,197 @@
+"""The known recordings whose embeddings are nearest to others."""
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from fairseq_signals_ext.analysis.embeddings_folder import (
+    Embeddings,
+    check_finite,
+    check_same_model,
+    model_facts,
+    open_embeddings,
+)
+from fairseq_signals_ext.common.errors import UserError
+
+if TYPE_CHECKING:
+    from fairseq_signals_ext.inference.model import LoadedModel
+
+METRICS = ("cosine", "euclidean")
+# a piece of an index with 768 dimensions is 50 MB; distances to it are of as many vectors as fit the working memory
+_PIECE_ROWS = 2**14
+_WORKING_MEMORY_MB = 128
+_QUERIES_AT_ONCE = 4096
+
+
+class KnownRecording(NamedTuple):
+    """A recording of an index, or one whose neighbours are sought.
+
+    Attributes:
+        record_id: the source's own name of it.
+        file: as it was named when it was embedded.
+    """
+
+    record_id: str
+    file: str
+
+
+class NeighbourIndex:
+    """Exact search among embeddings, which stay on disk.
+
+    Args:
+        embeddings: the known ones.
+        metric: "cosine" (1 - cosine of the angle) or "euclidean".
+
+    Attributes:
+        embeddings: as given.
+
+    Raises:
+        UserError: another metric is asked for.
+    """
+
+    def __init__(self, embeddings: Embeddings, metric: str = "cosine"):
+        if metric not in METRICS:
+            raise UserError(f"metric {metric!r}: use one of {', '.join(METRICS)}")
+        self.embeddings = embeddings
+        self._metric = metric
+
+    def __len__(self) -> int:
+        return len(self.embeddings.vectors)
+
+    @property
+    def per(self) -> str:
+        """What a vector is of, see `LoadedModel.embed`."""
+        return str(self.embeddings.facts["per"])
+
+    @property
+    def layer(self) -> Optional[int]:
+        """After which layer the vectors are taken, see `LoadedModel.embed`."""
+        return self.embeddings.facts["layer"]
+
+    def check_model(self, model: "LoadedModel") -> None:
+        """Raise a `UserError` unless the vectors are of this model, whatever file it is from."""
+        self.check_facts(model_facts(model, self.per, self.layer))
+
+    def check_facts(self, facts: Mapping[str, Any]) -> None:
+        """The same for `folder.model_facts`, or the facts of other embeddings."""
+        check_same_model(self.embeddings.facts, facts, self.embeddings.folder)
+
+    def query(
+        self, vectors: np.ndarray, k: int, own: Optional[Sequence[KnownRecording]] = None
+    ) -> Tuple[np.ndarray, np.ndarray]:
+        """The nearest rows of the index for each vector, nearest first.
+
+        Args:
+            vectors: float, N x E, or E for one.
+            k: how many.
+            own: for each vector its recording, which is not its own neighbour: rows of the same file are left out, and
+                those of the only recording with the same record id.
+
+        Returns:
+            distances: float64, N x min(k, rows of the index); infinite where there are not so many.
+            rows: int64, the same shape; -1 there.
+
+        Raises:
+            UserError: the vectors are of another dimension, or not finite, or `k` is below 1.
+        """
+        vectors = self._checked(vectors, k)
+        own_rows = [np.empty(0, np.int64)] * len(vectors) if own is None else [self._rows_of(one) for one in own]
+        most = max(map(len, own_rows), default=0)
+        distances, rows = self._nearest(vectors, min(k + most, len(self)))
+        for number, excluded in enumerate(own_rows):
+            distances[number, np.isin(rows[number], excluded)] = np.inf
+        order = np.argsort(distances, axis=1, kind="stable")[:, :k]
+        distances, rows = np.take_along_axis(distances, order, 1), np.take_along_axis(rows, order, 1)
+        return distances, np.where(np.isinf(distances), -1, rows)
+
+    def facts(self, rows: Sequence[int]) -> List[KnownRecording]:
+        """The recording of each row; -1, where `query` found too few, is none."""
+        table = self.embeddings.recordings
+        places = self.embeddings.recordings_of(np.asarray(rows))
+        return list(map(KnownRecording, table["record_id"].to_numpy()[places], table["file"].to_numpy()[places]))
+
+    def _checked(self, vectors: np.ndarray, k: int) -> np.ndarray:
+        vectors = np.atleast_2d(np.asarray(vectors, np.float32))
+        dimension = self.embeddings.vectors.shape[1]
+        if vectors.ndim != 2 or vectors.shape[1] != dimension:
+            shape = " x ".join(map(str, vectors.shape))
+            raise UserError(f"vectors: their shape is {shape}; the index has {dimension} dimensions, give as many")
+        check_finite(vectors, "vectors")
+        if k < 1:
+            raise UserError(f"{k} neighbours: ask for at least 1")
+        return vectors
+
+    def _nearest(self, vectors: np.ndarray, k: int) -> Tuple[np.ndarray, np.ndarray]:
+        """Distances and rows, N x k, sorted; the index is read once, a piece at a time."""
+        from sklearn import config_context
+        from sklearn.neighbors import NearestNeighbors
+
+        known = self.embeddings.vectors
+        distances, rows = np.empty((len(vectors), 0)), np.empty((len(vectors), 0), np.int64)
+        with config_context(working_memory=_WORKING_MEMORY_MB):
+            for first in range(0, len(known), _PIECE_ROWS):
+                piece = known[first : first + _PIECE_ROWS]
+                check_finite(piece, self.embeddings.folder)
+                search = NearestNeighbors(n_neighbors=min(k, len(piece)), algorithm="brute", metric=self._metric)
+                near, places = search.fit(piece).kneighbors(vectors)
+                distances, rows = np.hstack([distances, near]), np.hstack([rows, first + places])
+                order = np.argsort(distances, axis=1, kind="stable")[:, :k]
+                distances, rows = np.take_along_axis(distances, order, 1), np.take_along_axis(rows, order, 1)
+        return distances, rows
+
+    @functools.cached_property
+    def _places(self) -> Tuple[Dict[Any, Any], Dict[Any, Any]]:
+        """Where in the table recordings of a record id are, and those of a file."""
+        table = self.embeddings.recordings
+        return table.groupby("record_id").indices, table.groupby("file").indices
+
+    def _rows_of(self, recording: KnownRecording) -> np.ndarray:
+        by_record_id, by_file = self._places
+        none: List[int] = []
+        same_id = by_record_id.get(recording.record_id, none)
+        # one that several share, such as `ecg` in the folder of each patient, says nothing
+        places = {*by_file.get(recording.file, none), *(same_id if len(same_id) == 1 else none)}
+        table = self.embeddings.recordings
+        first, number = table["first_row"].to_numpy(), table["rows"].to_numpy()
+        return np.concatenate(
+            [np.empty(0, np.int64), *(first[place] + np.arange(number[place]) for place in sorted(places))]
+        )
+
+
+def open_index(folder: Union[str, Path], metric: str = "cosine") -> NeighbourIndex:
+    """An index of the embeddings that `fairseq-signals-ext embed` left in a folder.
+
+    Raises:
+        UserError: see `folder.open_embeddings` and `NeighbourIndex`.
+    """
+    return NeighbourIndex(open_embeddings(folder), metric)
+
+
+def neighbour_rows(embeddings: Embeddings, index: NeighbourIndex, k: int) -> Iterator[Dict[str, Any]]:
+    """The nearest known recordings of each recording, except itself, as rows of a table.
+
+    Args:
+        embeddings: with a vector a recording.
+
+    Yields:
+        record_id, file, rank (from 1), neighbour_record_id, neighbour_file, distance.
+
+    Raises:
+        UserError: the index is of another model, or one of the two has no vector a recording.
+    """
+    index.check_facts(embeddings.facts)
+    if index.per != "recording":
+        raise UserError(f"{index.embeddings.folder}: its embeddings are per {index.per}; embed per recording")
+    table = embeddings.recordings
+    recordings = list(map(KnownRecording, table["record_id"], table["file"]))
+    check_finite(embeddings.vectors, embeddings.folder)
+    for first in range(0, len(recordings), _QUERIES_AT_ONCE):
+        those = recordings[first : first + _QUERIES_AT_ONCE]
+        found = index.query(embeddings.vectors[first : first + _QUERIES_AT_ONCE], k, those)
+        for one, distances, rows in zip(those, *found):
+            is_there = rows >= 0
+            for rank, (near, distance) in enumerate(zip(index.facts(rows[is_there]), distances[is_there]), start=1):
+                near_facts = {"neighbour_record_id": near.record_id, "neighbour_file": near.file}
+                yield {**one._asdict(), "rank": rank, **near_facts, "distance": float(distance)}

@@ -1,0 +1,243 @@
+"""Where in a recording a model looked: `explain`, the map that it gives, and its files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Optional, Tuple
+
+import numpy as np
+
+from fairseq_signals_ext.analysis import attribution
+from fairseq_signals_ext.analysis.attribution import attention_map
+from fairseq_signals_ext.analysis.occlusion import Occlusions, chosen_label
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.files import atomic
+from fairseq_signals_ext.common.leads import LEADS
+from fairseq_signals_ext.inference.model import LoadedModel
+from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
+from fairseq_signals_ext.inference.recordings import AnyRecording, Leads, recording_of
+from fairseq_signals_ext.inference.results import write_csv
+from fairseq_signals_ext.readers import Recording
+
+ATTENTION, ROLLOUT, OCCLUSION = "attention", "rollout", "occlusion"
+_GRADIENTS = (attribution.INTEGRATED, attribution.PLAIN, attribution.TIMES_INPUT)
+METHODS = (ATTENTION, ROLLOUT, *_GRADIENTS, OCCLUSION)
+# segments at a time; each step of an integral holds what a training step of them does
+_BATCH = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Saliency:
+    """How much each sample of a recording mattered to a model.
+
+    Attributes:
+        method: one of `METHODS`.
+        label: of which score; None where the method asks for none.
+        values: float32, leads x samples, or samples where the method does not tell leads apart; NaN where the model
+            did not look, as at the end, where no whole segment is left. Those of gradients and occlusion have a sign.
+        leads: names of the rows; empty if there are none.
+        sample_rate: Hz, of the model's input.
+        duration: s, from the recording's first sample to its last, which are the first and last here too.
+    """
+
+    method: str
+    label: Optional[str]
+    values: np.ndarray
+    leads: Tuple[str, ...]
+    sample_rate: float
+    duration: float
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """Time of each sample in the recording, s, float64.
+
+        Exact: resampling keeps the first and the last sample, so their distance may differ from `1 / sample_rate` by
+        less than a sample over the whole recording.
+        """
+        return np.linspace(0, self.duration, self.values.shape[-1])
+
+    @property
+    def peak(self) -> Tuple[str, float]:
+        """Lead ("" where they are not told apart) and time (s) of the sample that mattered most, by magnitude."""
+        magnitudes = np.abs(self.values)
+        place = np.unravel_index(np.nanargmax(magnitudes), magnitudes.shape)
+        return self.leads[place[0]] if self.leads else "", float(self.seconds[place[-1]])
+
+    def at(self, recording: Recording) -> np.ndarray:
+        """Magnitudes at the recording's own samples, to be drawn with it.
+
+        Between samples the values are interpolated; where several fall to one of the recording's, the largest counts.
+
+        Args:
+            recording: the one that was explained.
+
+        Returns:
+            float32, its leads x its samples, or its samples where leads are not told apart; 0 or more, NaN for leads
+            and times that the model did not look at.
+
+        Raises:
+            UserError: the recording is of another length.
+        """
+        samples = recording.samples
+        duration = (samples - 1) / recording.sample_rate
+        if abs(duration - self.duration) > 1 / recording.sample_rate:
+            cure = f"lasts {duration:.3f} s, the map {self.duration:.3f} s; give the recording that was explained"
+            raise UserError(f"recording {recording.record_id!r}: {cure}")
+        rows = np.atleast_2d(np.abs(self.values))
+        if self.values.shape[-1] > samples:
+            rows = _largest_at(rows, samples)
+        elif self.values.shape[-1] < samples:
+            times = np.arange(samples) / recording.sample_rate
+            rows = np.stack([np.interp(times, self.seconds, row) for row in rows])
+        if not self.leads:
+            return rows[0].astype(np.float32)
+        found = np.full((len(recording.leads), samples), np.nan, np.float32)
+        for row, lead in enumerate(recording.leads):
+            if LEADS[lead] in self.leads:
+                found[row] = rows[self.leads.index(LEADS[lead])]
+        return found
+
+
+def _largest_at(rows: np.ndarray, samples: int) -> np.ndarray:
+    """The largest of the values that are nearest to each of so many samples, which are fewer."""
+    nearest = np.rint(np.linspace(0, samples - 1, rows.shape[1])).astype(int)
+    starts = np.searchsorted(nearest, np.arange(samples))
+    return np.fmax.reduceat(rows, starts, axis=1)
+
+
+@dataclass(frozen=True)
+class MapOptions:
+    """How a map is made.
+
+    Attributes:
+        method: "attention" (the maximum over queries, ECG-FM's saliency), "rollout", "gradient" (integrated gradients),
+            "gradient:saliency", "gradient:input-x-gradient" or "occlusion" (of windows of time); see `attention_map`,
+            `gradient_map` and `window_map`.
+        layer: of attention and rollout, 1 to the number of layers; None: the last.
+        steps: of integrated gradients.
+        window: of occlusion, s.
+    """
+
+    method: str = ATTENTION
+    layer: Optional[int] = None
+    steps: int = 50
+    window: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UserError(f"method {self.method!r}: use one of {', '.join(METHODS)}")
+        if self.layer is not None and not self.is_attention:
+            raise UserError(f"layer {self.layer}: the method {self.method} is of the whole model; leave the layer out")
+        if self.steps < 1:
+            raise UserError(f"steps {self.steps}: give at least 1")
+        if not 0 < self.window < np.inf:
+            raise UserError(f"window {self.window}: give a length in s above 0")
+
+    @property
+    def is_attention(self) -> bool:
+        """Whether it looks at attention, which is of no label."""
+        return self.method in (ATTENTION, ROLLOUT)
+
+
+def explain(
+    model: LoadedModel,
+    recording: AnyRecording,
+    label: Optional[str] = None,
+    method: str = ATTENTION,
+    *,
+    layer: Optional[int] = None,
+    steps: int = 50,
+    window: float = 0.2,
+    sample_rate: Optional[float] = None,
+    leads: Leads = None,
+) -> Saliency:
+    """Where in a recording the model looked. A correlate of what it computes, not a cause in the patient.
+
+    Args:
+        recording, sample_rate, leads: as `recording_of`.
+        label: whose output is explained; None: the most probable, see `chosen_label`. Attention is of none.
+        method, layer, steps, window: see `MapOptions`.
+
+    Raises:
+        UserError: the model cannot be looked into (an export to ONNX or TorchScript), it lacks the label or the layer,
+            or the recording cannot be used.
+    """
+    options = MapOptions(method, layer, steps, window)
+    name, found = recording_of(recording, sample_rate, leads)
+    return explain_segments(model, SegmentedRecording.of(found, model.preprocessing, name), label, options)
+
+
+def explain_segments(
+    model: LoadedModel, segments: SegmentedRecording, label: Optional[str], options: MapOptions
+) -> Saliency:
+    """The same for a recording that is preprocessed already."""
+    if options.is_attention and label is not None:
+        raise UserError(f"label {label!r}: {options.method} is the same for all labels; leave it out, or use gradient")
+    if label is None and not options.is_attention:
+        label = chosen_label(model, segments)
+    values = _over_time(segments, way_to_look(model, label, options))
+    facts = segments.facts
+    if not np.isfinite(values).any():
+        told = f"{facts.seconds:.3g} s"
+        raise UserError(f"recording {facts.record_id!r}: no numbers come out of the model; give more of it than {told}")
+    names = tuple(segments.preprocessing.leads[column] for column in segments.columns) if values.ndim == 2 else ()
+    duration = facts.seconds - 1 / facts.sample_rate
+    return Saliency(options.method, label, values, names, model.sample_rate, duration)
+
+
+def way_to_look(model: LoadedModel, label: Optional[str], options: MapOptions) -> Callable[..., np.ndarray]:
+    """What gives a map of segments, N x samples or N x leads x samples, from source and padding mask; runs nothing yet.
+
+    Raises:
+        UserError: it cannot be done with this model.
+    """
+    if options.is_attention:
+        return attention_map(model, options.layer, roll_out=options.method == ROLLOUT)
+    if options.method == OCCLUSION:
+        return attribution.window_map(model, label or "", options.window)
+    return attribution.gradient_map(model, label or "", options.method, options.steps)
+
+
+def _over_time(segments: SegmentedRecording, look: Callable[..., np.ndarray]) -> np.ndarray:
+    """The map of a recording at its counts' samples; of leads only those that it has."""
+    inputs, samples = segments.preprocessing, segments.counts.shape[1]
+    values = np.empty(0)
+    for start in range(0, len(segments), _BATCH):
+        numbers = range(start, min(start + _BATCH, len(segments)))
+        found = look(*segments.batch(numbers.start, numbers.stop))
+        found = found[:, segments.columns] if found.ndim == 3 else found
+        if start == 0:
+            values = np.full((*found.shape[1:-1], samples), np.nan, np.float32)
+        for number, one in zip(numbers, found):
+            first = number * inputs.stride_samples
+            room = values[..., first : first + inputs.segment_samples]
+            room[...] = one[..., : room.shape[-1]]
+    return values
+
+
+def write_saliency(saliency: Saliency, path: Path) -> None:
+    """Write a map as `.npz`, which `numpy.load` reads without pickle.
+
+    Arrays: `saliency` (its `values`), `seconds` (of each sample), `sample_rate`, `leads` (names of the rows, empty if
+    there are none), `method`, `label` (empty if it is of none).
+    """
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(
+            file,
+            saliency=saliency.values,
+            seconds=saliency.seconds,
+            sample_rate=np.float64(saliency.sample_rate),
+            leads=np.array(saliency.leads, np.str_),
+            method=np.str_(saliency.method),
+            label=np.str_(saliency.label or ""),
+        )
+
+
+def write_occlusions(occlusions: Occlusions, path: Path, score: str) -> None:
+    """Write a table with the columns region, lead, `score` and drop; its first row is the recording as it is."""
+    rows = [("none", "none", occlusions.score, 0.0), *occlusions.rows]
+    columns = {"region": "string", "lead": "string", score: "float64", "drop": "float64"}
+    write_csv(path, columns, iter([dict(zip(columns, map(_plain, row))) for row in rows]))
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value

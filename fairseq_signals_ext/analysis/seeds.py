@@ -1,0 +1,161 @@
+"""Trainings that differ in their seed only, as groups: how good each is on average, and whether two groups differ."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Callable, Iterator, List, Mapping, Sequence
+
+import numpy as np
+
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.evaluation.bootstrap import interval, mirrored, p_value, resampled
+from fairseq_signals_ext.evaluation.predictions import Predictions
+from fairseq_signals_ext.evaluation.ranking import Ranking, rank, weighted_auprc, weighted_auroc
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METRICS: Mapping[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "auroc": weighted_auroc,
+    "auprc": weighted_auprc,
+}
+
+
+@dataclass(frozen=True)
+class SeedComparison:
+    """Two groups of models. Metrics are macro averages over labels; NaN stands for undefined.
+
+    Attributes:
+        groups: a row a group and metric: `group`, `metric`, `mean` over the seeds with its interval, `low` to `high`,
+            and `spread`, the standard deviation over the seeds (NaN for one seed).
+        differences: a row a metric: `metric`, `difference` (mean of the first group less that of the second), `low`,
+            `high`, and the two-sided `p`.
+        seeds: a row a model: `group`, `number` (its place in the group, from 0), and a column a metric.
+        patients: how many were resampled.
+    """
+
+    groups: "pd.DataFrame"
+    differences: "pd.DataFrame"
+    seeds: "pd.DataFrame"
+    patients: int
+
+
+def compare_seeds(
+    groups: Mapping[str, Sequence[Predictions]], resamples: int = 1000, seed: int = 1, confidence: float = 0.95
+) -> SeedComparison:
+    """Macro AUROC and AUPRC of two groups of models, and whether the groups differ.
+
+    Each resample of patients is shared by all models, so that intervals and p (both as `bootstrap.paired_difference`
+    has them) say how sure the means over these seeds are for other patients. What other seeds would change, the spread
+    says.
+
+    Args:
+        groups: name -> recordings as its models see them, one a seed; all of the same recordings in the same order.
+        resamples: how many to draw.
+        seed: the same one draws the same resamples.
+        confidence: of the intervals.
+
+    Raises:
+        UserError: there are not two groups, one is empty, or recordings, patients, labels or targets differ.
+    """
+    if len(groups) != 2 or not all(map(len, groups.values())):
+        raise UserError(f"{', '.join(groups) or 'nothing'}: give two groups, each with the predictions of some seeds")
+    _check_same([model for models in groups.values() for model in models])
+    first = next(iter(groups.values()))[0]
+    rankings = {name: [_rank_labels(model) for model in models] for name, models in groups.items()}
+    weights = np.ones((len(first), 1))
+    points = {name: np.stack([_macro(model, weights) for model in models])[..., 0] for name, models in rankings.items()}
+    drawn = _means_of_resamples(rankings, first.patient, resamples, seed)
+    return SeedComparison(
+        groups=_group_table(points, _mirrored_groups(points, drawn, len(np.unique(first.patient))), confidence),
+        differences=_difference_table(points, drawn, confidence),
+        seeds=_seed_table(points),
+        patients=len(np.unique(first.patient)),
+    )
+
+
+def _check_same(models: Sequence[Predictions]) -> None:
+    first = models[0]
+    if not len(first):
+        raise UserError("there are no predictions to compare; the subset is empty")
+    for number, model in enumerate(models):
+        model.check()
+        same = model.label_names == first.label_names and all(
+            np.array_equal(getattr(model, name), getattr(first, name), equal_nan=name == "targets")
+            for name in ("idx", "patient", "targets")
+        )
+        if not same:
+            problem = f"model {number + 1} has other recordings, patients, labels or targets than the first"
+            raise UserError(f"{problem}; take the same subset and label file for all")
+
+
+def _rank_labels(model: Predictions) -> List[Ranking]:
+    return [rank(scores, targets) for scores, targets in zip(model.scores.T, model.targets.T)]
+
+
+def _macro(labels: Sequence[Ranking], weights: np.ndarray) -> np.ndarray:
+    """Means over the labels that are defined in a resample, metrics x resamples; weights: items x resamples."""
+    values = np.empty((len(METRICS), len(labels), weights.shape[1]))
+    for label, ranking in enumerate(labels):
+        weighed = ranking.weigh(weights)
+        for place, metric in enumerate(METRICS.values()):
+            values[place, label] = metric(*weighed)
+    defined = (~np.isnan(values)).sum(axis=1)
+    return np.divide(np.nansum(values, axis=1), defined, out=np.full(defined.shape, np.nan), where=defined > 0)
+
+
+def _means_of_resamples(
+    rankings: Mapping[str, Sequence[Sequence[Ranking]]], patients: np.ndarray, resamples: int, seed: int
+) -> Mapping[str, np.ndarray]:
+    """For each group the means over its models, metrics x resamples."""
+    blocks = []
+    for weights in _resample(patients, resamples, seed):
+        means = [np.mean([_macro(model, weights) for model in models], axis=0) for models in rankings.values()]
+        blocks.append(means)
+    return dict(zip(rankings, np.concatenate(blocks, axis=2)))
+
+
+def _resample(patients: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Weights of the items, items x some resamples at a time."""
+    different, patient = np.unique(patients, return_inverse=True)
+    for weights in resampled(len(different), resamples, seed, rows=len(patients)):
+        yield weights[patient].astype(np.float64)
+
+
+def _mirrored_groups(
+    points: Mapping[str, np.ndarray], drawn: Mapping[str, np.ndarray], patients: int
+) -> Mapping[str, np.ndarray]:
+    return {name: mirrored(points[name].mean(axis=0)[:, None], means, patients) for name, means in drawn.items()}
+
+
+def _group_table(
+    points: Mapping[str, np.ndarray], means: Mapping[str, np.ndarray], confidence: float
+) -> "pd.DataFrame":
+    import pandas as pd
+
+    rows = []
+    for name, of_seeds in points.items():
+        for metric, values, mirrored_means in zip(METRICS, of_seeds.T, means[name]):
+            spread = values.std(ddof=1) if len(values) > 1 else np.nan
+            rows.append((name, metric, values.mean(), *interval(mirrored_means, confidence), spread))
+    return pd.DataFrame(rows, columns=["group", "metric", "mean", "low", "high", "spread"])
+
+
+def _difference_table(
+    points: Mapping[str, np.ndarray], drawn: Mapping[str, np.ndarray], confidence: float
+) -> "pd.DataFrame":
+    import pandas as pd
+
+    first, second = (of_seeds.mean(axis=0) for of_seeds in points.values())
+    ours, theirs = drawn.values()
+    values = mirrored((first - second)[:, None], ours - theirs)
+    rows = [
+        (metric, difference, *interval(row, confidence), p_value(row))
+        for metric, difference, row in zip(METRICS, first - second, values)
+    ]
+    return pd.DataFrame(rows, columns=["metric", "difference", "low", "high", "p"])
+
+
+def _seed_table(points: Mapping[str, np.ndarray]) -> "pd.DataFrame":
+    import pandas as pd
+
+    rows = [(name, number, *values) for name, models in points.items() for number, values in enumerate(models)]
+    return pd.DataFrame(rows, columns=["group", "number", *METRICS])

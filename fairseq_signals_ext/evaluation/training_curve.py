@@ -1,0 +1,190 @@
+"""The course of a training, read from fairseq's log and drawn."""
+
+import json
+import logging
+import re
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.files import atomic
+
+# fairseq's lines with numbers: while training, at the end of an epoch, and of validation
+_LINE = re.compile(r"\[(train_inner|train|valid[^\[\]]*)\]\[INFO\] - (\{.*\})\s*$")
+
+_PAGE = re.compile(r"\[curve\]\[INFO\] - (\{.*\})\s*$")
+_MOST_CURVES = 20
+_logger = logging.getLogger("curve")
+
+
+@dataclass(frozen=True)
+class CurvePage:
+    """What is drawn of a training: the loss with its parts above, and below what it is for.
+
+    Attributes:
+        title: of the picture.
+        loss: its name and unit.
+        parts: names of the logged parts of the loss, each with what it is in words.
+        results: names of what else is logged, each with what it is in words.
+        result: name and unit of these.
+        scale: that they are multiplied by.
+        top: of their axis; None: as high as they are.
+        is_log: the loss is drawn on a logarithmic scale.
+    """
+
+    title: str
+    loss: str
+    parts: Mapping[str, str]
+    results: Mapping[str, str]
+    result: str
+    scale: float = 1.0
+    top: Optional[float] = None
+    is_log: bool = False
+
+
+PRETRAINING = CurvePage(
+    title="Pretraining",
+    loss="loss (bits a masked frame)",
+    parts={
+        "loss_0": "contrastive (InfoNCE)",
+        "loss_1": "codebook diversity",
+        "loss_2": "feature penalty",
+        "loss_3": "CMSC",
+    },
+    results={"accuracy": "masked frame", "cmsc_accuracy": "CMSC retrieval"},
+    result="accuracy (%)",
+    scale=100.0,
+    is_log=True,
+)
+REGRESSION = CurvePage(
+    title="Regression",
+    loss="loss (of standardised labels)",
+    parts={},
+    results={"mae": "mean absolute error", "rmse": "root mean squared error"},
+    result="error (unit of the label)",
+)
+CLASSIFICATION = CurvePage(
+    title="Fine-tuning",
+    loss="loss (bits a label)",
+    parts={},
+    results={"auroc": "AUROC", "auprc": "AUPRC", "f1": "F1"},
+    result="macro average (F1: pooled)",
+    top=1.02,
+)
+# of logs from before trainings named their page: what is logged of the first, while training, and of the others
+_OLDER = (("loss_0", PRETRAINING), ("mae", REGRESSION))
+
+
+def log_page(page: CurvePage) -> None:
+    """Leave in a training's log what is to be drawn of it."""
+    _logger.info(json.dumps(asdict(page)))
+
+
+@dataclass
+class Curves:
+    """Values by update: `train` and `valid` map a quantity's name to {update: value}; `named` is what the log names."""
+
+    train: Dict[str, Dict[int, float]] = field(default_factory=dict)
+    valid: Dict[str, Dict[int, float]] = field(default_factory=dict)
+    named: Optional[CurvePage] = None
+
+    @property
+    def page(self) -> CurvePage:
+        """What to draw: what the training named, else what its numbers are of."""
+        if self.named is not None:
+            return self.named
+        return next((page for key, page in _OLDER if key in self.train or key in self.valid), CLASSIFICATION)
+
+
+def read_log(log: Path) -> Curves:
+    """Curves from `hydra_train.log`, or from the folder that it is in.
+
+    A run that was resumed appends to its log; what it logs again for an update replaces the earlier value.
+
+    Raises:
+        UserError: there is no log, or it has no numbers.
+    """
+    path = log / "hydra_train.log" if log.is_dir() else log
+    if not path.is_file():
+        raise UserError(f"{path}: no such log; give the folder that was hydra.run.dir of the training")
+    curves = Curves()
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        match = _LINE.search(line)
+        if match:
+            _add(curves, match.group(1), json.loads(match.group(2)))
+        elif "[curve]" in line:
+            curves.named = _page_in(line) or curves.named
+    if not curves.train:
+        cure = "train with common.log_format=json and a common.log_interval below the number of updates"
+        raise UserError(f"{path}: no numbers of a training in this log; {cure}")
+    return curves
+
+
+def _page_in(line: str) -> Optional[CurvePage]:
+    """What a line of the log names; None if it is another line."""
+    found = _PAGE.search(line)
+    try:
+        page = CurvePage(**json.loads(found.group(1))) if found else None
+    except (ValueError, TypeError):
+        return None
+    if page is None or not all(isinstance(names, dict) for names in (page.parts, page.results)):
+        return None
+    shown = [dict(list(names.items())[:_MOST_CURVES]) for names in (page.parts, page.results)]
+    return replace(page, parts=shown[0], results=shown[1])
+
+
+def _add(curves: Curves, kind: str, entry: Dict[str, Any]) -> None:
+    if kind == "train":  # means over epochs, of what train_inner has in more detail
+        return
+    prefix = "" if kind == "train_inner" else f"{kind}_"
+    update = int(float(entry[f"{prefix}num_updates"]))
+    target = curves.train if kind == "train_inner" else curves.valid
+    for key, value in entry.items():
+        try:
+            target.setdefault(key[len(prefix) :], {})[update] = float(value)
+        except (TypeError, ValueError):
+            continue
+
+
+def draw_curve(curves: Curves, out: Path) -> None:
+    """Draw losses above and what they are for below (accuracies, areas, errors) over updates, into a `.png` or `.svg`.
+
+    Raises:
+        UserError: matplotlib cannot write this kind of file.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 6.75), layout="constrained")
+    losses, results = figure.subplots(2, 1, sharex=True)
+    page = curves.page
+    _draw(losses, curves, [("loss", "total"), *page.parts.items()], scale=1.0)
+    losses.set(ylabel=page.loss, title=f"{page.title} (dashed: validation)")
+    if page.is_log:
+        losses.set_yscale("log")
+    _draw(results, curves, list(page.results.items()), scale=page.scale)
+    results.set(ylabel=page.result, ylim=(0, page.top))
+    results.set_xlabel("update")
+    for axes in (losses, results):
+        axes.grid(True, color="0.9")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with atomic(out) as temporary:
+            figure.savefig(temporary, format=out.suffix[1:], dpi=133)
+    except ValueError as error:
+        raise UserError(f"{out}: {error}") from None
+
+
+def _draw(axes: Any, curves: Curves, quantities: List[Tuple[str, str]], scale: float) -> None:
+    for number, (key, name) in enumerate(quantities):
+        dashed: Dict[str, Any] = {"linestyle": "--", "marker": "o", "markersize": 4}
+        plain: Dict[str, Any] = {}
+        styles = ((curves.train, plain), (curves.valid, dashed))
+        drawn = [(values[key], style) for values, style in styles if key in values]
+        for position, (values, style) in enumerate(drawn):
+            label = {} if position else {"label": name}
+            updates = sorted(values)
+            axes.plot(updates, [scale * values[at] for at in updates], color=f"C{number}", **label, **style)

@@ -1,1 +1,0 @@
-"""Many fine-tunings through the real commands, and their comparison."""

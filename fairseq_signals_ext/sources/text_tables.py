@@ -1,0 +1,183 @@
+"""Tables from outside, `.csv`, `.csv.gz` or `.parquet`, read in pieces with only the columns that are needed."""
+
+import gzip
+import re
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable, Iterator, List, Optional, Sequence, Union
+
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.readers.facts import patient_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+# what a damaged table makes pandas, pyarrow or gzip raise
+UNREADABLE = (OSError, ValueError, EOFError, zlib.error)
+_LONGEST_HEADER = 2**20  # letters; pandas would take minutes for the columns of a longer one
+_WHOLE_NUMBER = re.compile(r"(\d+)\.0+")
+# what spreadsheets take for a formula, also behind marks that were put before one
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+
+
+def separator_of(path: Path) -> str:
+    """What separates the columns of a text table, `,`, `;` or a tab: the most frequent of them in its first line.
+
+    Raises:
+        ValueError: that line is too long for a table.
+    """
+    if path.suffix == ".gz":
+        with gzip.open(path, "rt", encoding="utf-8", errors="replace") as file:
+            first = file.readline(_LONGEST_HEADER)
+    else:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            first = file.readline(_LONGEST_HEADER)
+    if len(first) == _LONGEST_HEADER:
+        raise ValueError(f"its first line has more than {_LONGEST_HEADER:,} letters")
+    return max(",;\t", key=first.count)
+
+
+def columns_of(path: Union[str, Path]) -> List[str]:
+    """Names of a table's columns.
+
+    Raises:
+        UserError: it does not exist or cannot be read.
+    """
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give a .csv, .csv.gz or .parquet file")
+    try:
+        if path.suffix == ".parquet":
+            return list(pq.read_schema(path).names)
+        return list(pd.read_csv(path, dtype=str, nrows=0, encoding="utf-8-sig", sep=separator_of(path)).columns)
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from error
+
+
+def check_columns(path: Union[str, Path], columns: Sequence[str]) -> None:
+    """Raises `UserError` unless the table has all of these columns."""
+    present = columns_of(path)
+    for column in columns:
+        if column not in present:
+            raise UserError(f"{path}: no column {column!r}; its columns are {', '.join(present) or 'none'}")
+
+
+def read_chunks(
+    path: Union[str, Path], columns: Sequence[str], rows: int = 500_000, strict: bool = False
+) -> Iterator["pd.DataFrame"]:
+    """Pieces of some columns of a table, whose index counts the rows of the table from 0.
+
+    Columns of a CSV file are text, as it stands there, without empty rows; those of a parquet file have types.
+
+    Args:
+        rows: of a piece.
+        strict: lines of a CSV file with more fields than it has columns are an error; this takes all columns to memory.
+
+    Raises:
+        UserError: a column is missing, or the file cannot be read.
+    """
+    path, columns = Path(path), list(dict.fromkeys(columns))
+    check_columns(path, columns)
+    try:
+        if path.suffix == ".parquet":
+            yield from _parquet_chunks(path, columns, rows)
+            return
+        yield from _csv_chunks(path, columns, rows, strict)
+    except UserError:
+        raise
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from error
+
+
+def _csv_chunks(path: Path, columns: Sequence[str], rows: int, strict: bool) -> Iterator["pd.DataFrame"]:
+    import pandas as pd
+
+    usecols = None if strict else columns
+    # without index_col=False, a comma at the end of each line would move every value to the next column
+    options = {"dtype": str, "index_col": False, "skip_blank_lines": False, "encoding": "utf-8-sig"}
+    with pd.read_csv(path, usecols=usecols, chunksize=rows, sep=separator_of(path), **options) as chunks:
+        for chunk in chunks:
+            yield chunk[columns].dropna(how="all")  # here, so that rows are counted as lines
+
+
+def _parquet_chunks(path: Path, columns: Sequence[str], rows: int) -> Iterator["pd.DataFrame"]:
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    first = 0
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(rows, columns=list(columns)):
+            # without this, whole numbers beside missing ones would become floats, and long ids inexact
+            chunk = batch.to_pandas(integer_object_nulls=True)
+            chunk.index = pd.RangeIndex(first, first + len(chunk))
+            first += len(chunk)
+            yield chunk
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return UserError(f"{path}: cannot be read ({reason[:200]}); give a .csv (UTF-8), .csv.gz or .parquet file")
+
+
+def place(path: Union[str, Path], row: int) -> str:
+    """Where a row, counted from 0, is in a table, for messages: `line 2` of a CSV file, `row 1` of another."""
+    return f"row {row + 1}" if Path(path).suffix == ".parquet" else f"line {row + 2}"
+
+
+def as_id(text: str) -> str:
+    """An id as it is compared: `123.0`, as numbers with gaps are written, is `123`; leading zeros stay."""
+    return _WHOLE_NUMBER.sub(r"\1", text) if _WHOLE_NUMBER.fullmatch(text) else text
+
+
+def as_cell(text: str) -> str:
+    """A text as the tables that we write have it: with `'` before what a spreadsheet would calculate as a formula."""
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def of_cell(text: str) -> str:
+    """The text that a cell of a table that we wrote stands for, see `as_cell`."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
+def places_of(keys: "pd.Series", known: Sequence[str]) -> "np.ndarray":
+    """Place of each key in `known` (int64), -1 where it is none of them or missing."""
+    import numpy as np
+    import pandas as pd
+
+    codes, different = pd.factorize(keys)  # a key occurs often, as a patient has many events
+    return np.append(pd.Index(known).get_indexer(pd.Index(different)), -1)[codes]
+
+
+def as_keys(values: "pd.Series") -> "pd.Series":
+    """Ids as text to compare, trimmed, see `as_id`; None where missing."""
+    return _keys(values, lambda text: as_id(text) or None)
+
+
+def as_patients(values: "pd.Series") -> "pd.Series":
+    """Patients' ids as `as_keys` has them; None also where one is made up, as many people share it (`patient_of`)."""
+    return _keys(values, lambda text: patient_of(as_id(text), numbered=True))
+
+
+def _keys(values: "pd.Series", id_of: Callable[[str], Optional[str]]) -> "pd.Series":
+    import numpy as np
+    import pandas as pd
+
+    codes, different = pd.factorize(values)
+    ids = [id_of(text) for text in _trimmed(different)]
+    keys = np.array([*ids, None], object)  # the last one is for missing values
+    return pd.Series(keys[codes], index=values.index, dtype=object)
+
+
+def as_texts(values: "pd.Series") -> "pd.Series":
+    """Values as trimmed text; empty where missing."""
+    import pandas as pd
+
+    return pd.Series(_trimmed(values.astype(object).where(values.notna(), "")), index=values.index, dtype=object)
+
+
+def _trimmed(values: Sequence[object]) -> List[str]:
+    return [str(value).strip() for value in values]
