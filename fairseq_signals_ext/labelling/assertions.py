@@ -1,0 +1,226 @@
+"""What a statement says of each finding that it names: there, possible, denied, or of earlier times.
+
+The method is that of ConText (Harkema et al., J Biomed Inform 42:839, 2009): words before or after a finding, such as
+"no" or "cannot be excluded", reach until something ends their scope. A statement ends every scope.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+from fairseq_signals_ext.labelling.report_words import Word, clean
+from fairseq_signals_ext.labelling.vocabulary import Cue, Meaning, Vocabulary
+
+PRESENT, UNCERTAIN, ABSENT, PAST = "present", "uncertain", "absent", "past"
+
+_SKIPPED = ("(", ")", '"', "'", ".", ":")  # may stand inside a phrase
+_ALTERNATIVES = ("or", "nor", "oder", "noch")
+_RATE = re.compile(
+    r"(?<!atrial )\b(?:rate|hr|vr|hf|frequenz|kammerfrequenz|frequency)\b(?: (?:of|is|was|at|approximately|about|ca|um|von))*"
+    r" ?[.:=~]? ?(?P<after>\d{2,3})(?!\d|[.,]\d| ?- ?\d| ?(?:ms|msec|%|mm|mv))"
+    r"|(?<!by )(?<!atrial rate )(?<!atrial rate of )\b(?P<before>\d{2,3}) ?(?:bpm|/ ?min|b/min|beats per minute|beats/min|per minute|per min|pro minute)\b"
+    r"|\b(?:rhythm|escape|response|tachycardia|bradycardia|fibrillation|flutter) (?:at )?(?:a rate of )?(?P<at>\d{2,3})"
+    r"(?![.,]?\d| ?- ?\d| ?(?:ms|msec|%|mm|mv|sec|s|hz|deg|years|beats|complexes)\b)"
+)
+SLOW, FAST = 60, 100  # beats per minute: below is bradycardia, above tachycardia
+_BY_RATE = ("bradycardia", "controlled_rate", "tachycardia")
+
+
+class Mention(NamedTuple):
+    """A finding that a statement names.
+
+    Attributes:
+        concept: its name in the vocabulary.
+        status: `PRESENT`, `UNCERTAIN`, `ABSENT` or `PAST`.
+        probability: 1 where present, 0 where absent or past.
+        words: of the statement, from the first that decided to the last.
+    """
+
+    concept: str
+    status: str
+    probability: float
+    words: str
+
+
+class Reading(NamedTuple):
+    """What was read in a statement, and whether anything in it was understood."""
+
+    mentions: Tuple[Mention, ...]
+    understood: bool
+
+
+@dataclass
+class _Item:
+    """A phrase or sign of a statement, from the word `begin` to the word before `end`."""
+
+    begin: int
+    end: int
+    meaning: Optional[Meaning] = None
+    sign: str = ""
+
+    @property
+    def concept(self) -> Optional[str]:
+        return self.meaning.concept if self.meaning else None
+
+    @property
+    def cues(self) -> Tuple[Cue, ...]:
+        return self.meaning.cues if self.meaning else ()
+
+    def says(self, *kinds: str) -> bool:
+        return any(cue.says in kinds for cue in self.cues)
+
+
+def read_statement(statement: str, vocabulary: Vocabulary, rates: bool = True) -> Reading:
+    """The findings that a statement names, and what it says of them. Takes time linear in its length.
+
+    Args:
+        rates: whether numbers such as "rate 45" are read as slow, normal or fast.
+    """
+    statement = clean(statement)
+    words = vocabulary.words(statement)
+    items = _items(words, vocabulary)
+    if rates and "bradycardia" in vocabulary.concepts:
+        items = _with_rates(items, words, statement)
+    said = _said(items, words)
+    mentions = []
+    for number, item in enumerate(items):
+        if item.concept is not None:
+            stays = vocabulary.concepts[item.concept].stays
+            status, probability, deciding = _status(said[number], stays)
+            ends = [item, *(items[at] for at in deciding)]
+            first, last = min(one.begin for one in ends), max(one.end for one in ends)
+            text = statement[words[first].start : words[last - 1].end]
+            mentions.append(Mention(item.concept, status, probability, text))
+    understood = bool(mentions) or any(item.says("nothing") for item in items)
+    return Reading(tuple(mentions), understood)
+
+
+def _items(words: List[Word], vocabulary: Vocabulary) -> List[_Item]:
+    items, at = [], 0
+    while at < len(words):
+        match = vocabulary.phrases.longest(words, at, _SKIPPED)
+        if match is not None:
+            items.append(_Item(at, match[1], match[0]))
+            at = match[1]
+            continue
+        if not words[at].text[0].isalnum():
+            items.append(_Item(at, at + 1, sign=words[at].text))
+        at += 1
+    return items
+
+
+def _with_rates(items: List[_Item], words: List[Word], statement: str) -> List[_Item]:
+    """The items, and one for each heart rate that is given as a number."""
+    found = []
+    for match in _RATE.finditer(statement.lower()):
+        kind = next(name for name in ("after", "before", "at") if match[name])
+        rate = int(match[kind])
+        if 20 <= rate <= 350:
+            covered = [at for at, word in enumerate(words) if word.end > match.start(kind) and word.start < match.end()]
+            concept = _BY_RATE[(rate >= SLOW) + (rate > FAST)]
+            if covered:
+                found.append(_Item(covered[0], covered[-1] + 1, Meaning(concept)))
+    return sorted([*items, *found], key=lambda item: item.begin) if found else items
+
+
+_Said = Dict[str, Tuple[float, int]]  # what is said -> probability, number of the item that says it
+
+
+def _said(items: List[_Item], words: List[Word]) -> List[_Said]:
+    """For each item what the cues of the statement say of it."""
+    said: List[_Said] = [{} for _ in items]
+    for number, item in enumerate(items):
+        for cue in item.cues:
+            if cue.says in ("end", "list", "nothing"):
+                continue
+            ahead = list(_reached(items, number, 1, cue)) if cue.before else []
+            behind = list(_reached(items, number, -1, cue)) if cue.after else []
+            if cue.either:
+                ahead, behind = ahead[:1], behind[:1]
+                if not (ahead and behind) or items[ahead[0]].concept == items[behind[0]].concept:
+                    continue
+            if cue.before and not ahead and not cue.after and _is_last(items, words, number):
+                behind = list(_reached(items, number, -1, Cue(cue.says, after=True, reach="one"), over_sign=True))
+            for at in (*ahead, *behind):
+                known = said[at].get(cue.says)
+                if known is None or cue.probability < known[0]:
+                    said[at][cue.says] = cue.probability, number
+    return said
+
+
+def _is_last(items: List[_Item], words: List[Word], number: int) -> bool:
+    """Whether no word stands between the item and the next sign or the end of the statement."""
+    end = items[number].end
+    return end == len(words) or not words[end].text[0].isalnum()
+
+
+def _reached(items: List[_Item], number: int, step: int, cue: Cue, over_sign: bool = False) -> Iterator[int]:
+    """Numbers of the findings that the cue of an item reaches, on one side of it."""
+    count, at = 0, number + step
+    while 0 <= at < len(items):
+        item = items[at]
+        if item.concept is not None:
+            yield at
+            count += 1
+            following = at + step
+            if cue.reach == "one" and not (0 <= following < len(items) and _joins(items[following])):
+                return
+        elif item.sign:
+            passes = _passes_sign(items, at, step, cue)
+            if not (passes or (abs(at - number) == 1 and (over_sign or item.sign == ":"))):
+                return
+        elif cue.reach != "statement" and _stops(item, step, cue, count):
+            return
+        at += step
+
+
+def _joins(item: _Item) -> bool:
+    return item.sign == "/" or item.says("list")
+
+
+def _stops(item: _Item, step: int, cue: Cue, count: int) -> bool:
+    """Whether other cues end the reach of one, after `count` findings."""
+    if item.says("end"):
+        return True
+    if item.says("list", "nothing"):
+        return False
+    if step < 0:
+        return any(other.after for other in item.cues)
+    others = [other for other in item.cues if other.before]
+    softer = {"negated": ("uncertain", "past", "now", "negated"), "asked": ("uncertain", "past"), "past": ("uncertain",)}
+    return bool(others) and not (count == 0 and others[0].says in softer.get(cue.says, ("uncertain",)))
+
+
+def _passes_sign(items: List[_Item], at: int, step: int, cue: Cue) -> bool:
+    sign = items[at].sign
+    if sign in ("/", '"', "'", ".", "*", "&", "+", "[", "]", "<", ">", "=", "#", "%", "°", "º", "_"):
+        return True
+    if cue.reach == "statement":
+        return True
+    return sign == "," and step > 0 and cue.says in ("negated", "uncertain") and _list_goes_on(items, at)
+
+
+def _list_goes_on(items: List[_Item], comma: int) -> bool:
+    """Whether a list of findings goes on after a comma, to an "or" before its last."""
+    for item in items[comma + 1 :]:
+        if item.says("list") and item.says("uncertain", "negated"):  # or, nor
+            return True
+        if not (item.concept is not None or item.sign in (",", "/") or item.says("list")):
+            return False
+    return False
+
+
+def _status(said: _Said, stays: bool) -> Tuple[str, float, List[int]]:
+    """Status, probability, and numbers of the items that decided."""
+    if "negated" in said:
+        return ABSENT, 0.0, [said["negated"][1]]
+    if "asked" in said:
+        return PAST, 0.0, [said["asked"][1]]
+    for kind in ("past", "compared"):
+        if kind in said and "now" not in said and not (kind == "past" and stays):
+            return PAST, 0.0, [said[kind][1]]
+    deciding = [said["now"][1]] if "now" in said else []
+    if "uncertain" in said:
+        probability, number = said["uncertain"]
+        return UNCERTAIN, probability, [*deciding, number]
+    return PRESENT, 1.0, deciding

@@ -1,0 +1,203 @@
+"""Words of a report: where it divides into statements, and what a statement's words are once spelling is evened out."""
+
+import re
+import unicodedata
+from typing import Container, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Set
+
+# longer texts are cut; a report has a few hundred characters
+LONGEST = 100_000
+
+_CONTROLS = {code: " " for code in (*range(32), *range(127, 160), 0x200B, 0x200E, 0x200F, 0xFEFF) if code != 10}
+_SAME = str.maketrans({"’": "'", "´": "'", "`": "'", "–": "-", "—": "-", "−": "-", "ß": "ss"})
+_UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss"})
+# a full stop after one of these ends no statement
+_SHORT = frozenset(
+    "vent ventr intraventr intraventrik supraven supraventr supraventrik poss prob abnorm unbest moegl mögl mãgl wahrsch neg pos approx vs hx pt"
+    " resp incl ca bzw evtl evt li re ant inf lat sept no nr z.t z dr hr v t a av st pathol unspez kompl inkompl path max min ggf fragl rel"
+    " interv art unvollst vollst linksventr rechtsventr extrasyst alt fib flutt tach brady atr inc incomp incompl compl comp abn abnrm"
+    " nonspec nonsp hypertr dev freq occ frequ prem cond e.g i.e".split()
+)
+_ENDS = re.compile(
+    r"\n|;|\*{2,}|\.{2,}|…+|(?:^|(?<=\s))/(?=\s)|-{3,}|\|"
+    r"|[!]+|[。；，]|\.(?=\s)|(?<=[a-z]{3})\.(?=[A-Z][a-z])"
+)
+_WORD_BEFORE = re.compile(r"([^\s(]+)$")
+_GRADE_AFTER = re.compile(r"\.\s*(?:grad|degree|°|deg\b)", re.IGNORECASE)
+_TOKEN = re.compile(
+    r"\((?:e?s|e?n|r|al)\)"  # plural in brackets: no word
+    r"|\d+:\d+"
+    r"|[^\W_]+(?:'[^\W_]*)?"
+    r"|[º°]|[\u4e00-\u9fff]"
+    r"|[^\w\s]"
+)
+# capitals of an abbreviation that is joined to a word: AAIpacing, iRBBB
+_JOINED = re.compile(r"(?<=[a-z])(?=[A-Z]{3,})|(?<=[A-Z]{3})(?=[a-z]{2,})")
+_SHORTEST_TOLERATED = 6
+# of plurals and of German adjectives, each with how many letters must stand before it
+_ENDINGS = (("s", 2), ("'s", 2), ("es", 4), ("e", 4), ("en", 4), ("er", 4), ("em", 4), ("n", 4))
+
+
+class Word(NamedTuple):
+    """A word or sign of a statement: evened out, and from where to where it stands in the statement."""
+
+    text: str
+    start: int
+    end: int
+
+
+def clean(text: str) -> str:
+    """The text without control characters, at most `LONGEST` characters."""
+    return text[:LONGEST].translate(_CONTROLS)
+
+
+def statements(text: str) -> List[str]:
+    """The statements of a text: what stands between line ends, semicolons and full stops that end a sentence."""
+    text = clean(text)
+    found, begin = [], 0
+    for end in _ENDS.finditer(text):
+        if end[0] == "." and _goes_on(text, begin, end.start()):
+            continue
+        found.append(text[begin : end.start()])
+        begin = end.end()
+    found.append(text[begin:])
+    return [" ".join(part.split()) for part in found if any(map(str.isalnum, part))]
+
+
+def _goes_on(text: str, begin: int, stop: int) -> bool:
+    """Whether the full stop at `stop` belongs to a short form or an ordinal number."""
+    word = _WORD_BEFORE.search(text, max(begin, stop - 20), stop)
+    if word is None:
+        return False
+    before = word[1].lower()
+    if before.isdigit() or before in ("i", "ii", "iii"):
+        return _GRADE_AFTER.match(text, stop) is not None
+    return before in _SHORT and text[stop + 1 :].strip() != ""
+
+
+def words_of(statement: str, joined: bool = True) -> List[Word]:
+    """The words and signs of a statement; hyphens inside words and plurals in brackets are left away.
+
+    Args:
+        joined: whether to part an abbreviation in capitals from a word that it is joined to, as in AAIpacing.
+    """
+    found = []
+    for match in _TOKEN.finditer(statement):
+        text, start = match[0], match.start()
+        if text[0] == "(" and len(text) > 1:
+            continue
+        if text == "-" and not _spaced(statement, start):
+            continue
+        if not joined or not text.isalnum() or text.islower():
+            found.append(Word(even(text), start, match.end()))
+            continue
+        for part in _JOINED.split(text):
+            found.append(Word(even(part), start, start + len(part)))
+            start += len(part)
+    return found
+
+
+def _spaced(statement: str, at: int) -> bool:
+    return 0 < at < len(statement) - 1 and statement[at - 1] == " " and statement[at + 1] == " "
+
+
+def even(word: str) -> str:
+    """A word in small letters, with ae for ä, and without other accents."""
+    word = word.lower().translate(_SAME)
+    if word.isascii():
+        return word
+    word = unicodedata.normalize("NFC", word).translate(_UMLAUTS)
+    return "".join(letter for letter in unicodedata.normalize("NFKD", word) if not unicodedata.combining(letter))
+
+
+class Spelling:
+    """Brings a word of a report to one that the vocabulary knows.
+
+    Args:
+        known: the words of the vocabulary.
+        tolerant: whether a word of six letters and more may differ by one letter left out, added, changed or swapped
+            with its neighbour; the first letter must be right.
+    """
+
+    def __init__(self, known: FrozenSet[str], tolerant: bool = True) -> None:
+        self.known = known
+        self._near: Dict[str, Set[str]] = {}
+        self._found: Dict[str, str] = {}
+        for word in known if tolerant else ():
+            if len(word) >= _SHORTEST_TOLERATED and word.isalpha():
+                for less in _without_one(word):
+                    self._near.setdefault(less, set()).add(word)
+
+    def __call__(self, word: str) -> str:
+        """The known word; the word itself if there is none, or several."""
+        if word in self.known:
+            return word
+        found = self._found.get(word)
+        if found is None:
+            found = self._search(word)
+            if len(self._found) < LONGEST:
+                self._found[word] = found
+        return found
+
+    def _search(self, word: str) -> str:
+        for ending, stem in _ENDINGS:
+            if word.endswith(ending) and len(word) >= len(ending) + stem and word[: -len(ending)] in self.known:
+                return word[: -len(ending)]
+        if len(word) < _SHORTEST_TOLERATED or len(word) > 40 or not word.isalpha():
+            return word
+        near = {other for less in _without_one(word) for other in self._near.get(less, ()) if _near(word, other)}
+        return near.pop() if len(near) == 1 else word
+
+
+def _without_one(word: str) -> Iterable[str]:
+    """The word, and all words that it becomes when one letter after the first is left out."""
+    return {word, *(word[:at] + word[at + 1 :] for at in range(1, len(word)))}
+
+
+def _near(word: str, other: str) -> bool:
+    """Whether one step (a letter more, less, changed, or swapped with the next) makes one word the other."""
+    if word[0] != other[0] or abs(len(word) - len(other)) > 1:
+        return False
+    first = next((at for at, (a, b) in enumerate(zip(word, other)) if a != b), min(len(word), len(other)))
+    if len(word) != len(other):
+        longer, shorter = (word, other) if len(word) > len(other) else (other, word)
+        return longer[first + 1 :] == shorter[first:]
+    if word[first + 1 :] == other[first + 1 :]:
+        return True
+    return word[first : first + 2] == other[first : first + 2][::-1] and word[first + 2 :] == other[first + 2 :]
+
+
+class Phrases:
+    """Sequences of words with what each stands for; the longest that begins at a place is found in one walk."""
+
+    def __init__(self, phrases: Optional[Mapping[str, object]] = None) -> None:
+        self._root: Dict[str, dict] = {}
+        for phrase, meaning in (phrases or {}).items():
+            self.add(phrase.split(), meaning)
+
+    def add(self, words: Iterable[str], meaning: object) -> None:
+        """Let this sequence of words stand for a meaning."""
+        node = self._root
+        for word in words:
+            node = node.setdefault(word, {})
+        node[""] = meaning  # type: ignore[assignment]
+
+    def longest(self, words: List[Word], begin: int, skipped: Container[str] = ()) -> Optional[tuple]:
+        """Meaning of the longest phrase that begins at `begin`, and where it ends; None if there is none.
+
+        Args:
+            skipped: signs that may stand between the words of a phrase.
+        """
+        node: Optional[dict] = self._root
+        best, at = None, begin
+        while at < len(words):
+            text = words[at].text
+            following = node.get(text)  # type: ignore[union-attr]
+            at += 1
+            if following is None:
+                if text in skipped and at - 1 > begin:
+                    continue
+                break
+            node = following
+            if "" in node:
+                best = node[""], at
+        return best
