@@ -13,7 +13,7 @@ from fairseq_signals_ext.labelling.vocabulary import Cue, Meaning, Vocabulary
 
 PRESENT, UNCERTAIN, ABSENT, PAST = "present", "uncertain", "absent", "past"
 
-_SKIPPED = ("(", ")", '"', "'", ".", ":")  # may stand inside a phrase
+_SKIPPED = ("(", ")", '"', "'", ".", ":", "/")  # may stand inside a phrase
 _ALTERNATIVES = ("or", "nor", "oder", "noch")
 _RATE = re.compile(
     r"(?<!atrial )\b(?:rate|hr|vr|hf|frequenz|kammerfrequenz|frequency)\b(?: (?:of|is|was|at|approximately|about|ca|um|von))*"
@@ -24,6 +24,14 @@ _RATE = re.compile(
 )
 SLOW, FAST = 60, 100  # beats per minute: below is bradycardia, above tachycardia
 _BY_RATE = ("bradycardia", "controlled_rate", "tachycardia")
+
+
+# what may stand between words of one kind and their finding: "no new", "possible old"
+_NARROWER = {
+    "negated": ("negated", "uncertain", "past", "now"),
+    "uncertain": ("uncertain", "past", "now"),
+    "asked": ("uncertain", "past"),
+}
 
 
 class Mention(NamedTuple):
@@ -139,8 +147,10 @@ def _said(items: List[_Item], words: List[Word]) -> List[_Said]:
                 ahead, behind = ahead[:1], behind[:1]
                 if not (ahead and behind) or items[ahead[0]].concept == items[behind[0]].concept:
                     continue
-            if cue.before and not ahead and not cue.after and _is_last(items, words, number):
+            if cue.before and not cue.after and not ahead and _is_last(items, words, number):
                 behind = list(_reached(items, number, -1, Cue(cue.says, after=True, reach="one"), over_sign=True))
+            if cue.after and not cue.before and not behind and _is_first(items, words, number):
+                ahead = list(_reached(items, number, 1, Cue(cue.says, before=True, reach="one")))
             for at in (*ahead, *behind):
                 known = said[at].get(cue.says)
                 if known is None or cue.probability < known[0]:
@@ -152,6 +162,14 @@ def _is_last(items: List[_Item], words: List[Word], number: int) -> bool:
     """Whether no word stands between the item and the next sign or the end of the statement."""
     end = items[number].end
     return end == len(words) or not words[end].text[0].isalnum()
+
+
+def _is_first(items: List[_Item], words: List[Word], number: int) -> bool:
+    """Whether the item is one word or sign, at the start of the statement or right after a sign."""
+    begin = items[number].begin
+    if items[number].end > begin + 1:
+        return False
+    return begin == 0 or not words[begin - 1].text[0].isalnum()
 
 
 def _reached(items: List[_Item], number: int, step: int, cue: Cue, over_sign: bool = False) -> Iterator[int]:
@@ -167,7 +185,7 @@ def _reached(items: List[_Item], number: int, step: int, cue: Cue, over_sign: bo
                 return
         elif item.sign:
             passes = _passes_sign(items, at, step, cue)
-            if not (passes or (abs(at - number) == 1 and (over_sign or item.sign == ":"))):
+            if not (passes or (abs(at - number) == 1 and (over_sign or item.sign in (":", "(")))):
                 return
         elif cue.reach != "statement" and _stops(item, step, cue, count):
             return
@@ -187,8 +205,7 @@ def _stops(item: _Item, step: int, cue: Cue, count: int) -> bool:
     if step < 0:
         return any(other.after for other in item.cues)
     others = [other for other in item.cues if other.before]
-    softer = {"negated": ("uncertain", "past", "now", "negated"), "asked": ("uncertain", "past"), "past": ("uncertain",)}
-    return bool(others) and not (count == 0 and others[0].says in softer.get(cue.says, ("uncertain",)))
+    return bool(others) and not (count == 0 and others[0].says in _NARROWER.get(cue.says, ("uncertain",)))
 
 
 def _passes_sign(items: List[_Item], at: int, step: int, cue: Cue) -> bool:

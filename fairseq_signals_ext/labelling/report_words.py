@@ -22,10 +22,12 @@ _ENDS = re.compile(
     r"|[!]+|[。；，]|\.(?=\s)|(?<=[a-z]{3})\.(?=[A-Z][a-z])"
 )
 _WORD_BEFORE = re.compile(r"([^\s(]+)$")
+_LETTERS = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]")
 _GRADE_AFTER = re.compile(r"\.\s*(?:grad|degree|°|deg\b)", re.IGNORECASE)
 _TOKEN = re.compile(
     r"\((?:e?s|e?n|r|al)\)"  # plural in brackets: no word
     r"|\d+:\d+"
+    r"|(?:[^\W\d_]\.){2,}(?![^\W\d_]{2})[^\W\d_]?"  # letters with full stops: A.V., v.a.
     r"|[^\W_]+(?:'[^\W_]*)?"
     r"|[º°]|[\u4e00-\u9fff]"
     r"|[^\w\s]"
@@ -71,7 +73,7 @@ def _goes_on(text: str, begin: int, stop: int) -> bool:
     before = word[1].lower()
     if before.isdigit() or before in ("i", "ii", "iii"):
         return _GRADE_AFTER.match(text, stop) is not None
-    return before in _SHORT and text[stop + 1 :].strip() != ""
+    return (before in _SHORT or _LETTERS.fullmatch(before) is not None) and text[stop + 1 :].strip() != ""
 
 
 def words_of(statement: str, joined: bool = True) -> List[Word]:
@@ -84,6 +86,9 @@ def words_of(statement: str, joined: bool = True) -> List[Word]:
     for match in _TOKEN.finditer(statement):
         text, start = match[0], match.start()
         if text[0] == "(" and len(text) > 1:
+            continue
+        if "." in text and len(text) > 1:
+            found.append(Word(even(text.replace(".", "")), start, match.end()))
             continue
         if text == "-" and not _spaced(statement, start):
             continue

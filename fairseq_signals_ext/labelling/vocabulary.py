@@ -166,6 +166,7 @@ class _Builder:
     def add_words(self, file: Node) -> None:
         for word, ways in file.entries("words"):
             target = tuple(one.text for one in words_of(word))
+            self.rewriting.add([*target], target)
             for way in ways.texts():
                 source = " ".join(one.text for one in words_of(way.text))
                 if self.ways.get(source, (target, ""))[0] != target:
