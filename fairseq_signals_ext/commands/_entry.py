@@ -11,12 +11,30 @@ import threading
 import warnings
 from pathlib import Path
 from types import FrameType
-from typing import Callable, Dict, Iterator, List, Optional, Sequence
+from typing import Callable, Container, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from fairseq_signals_ext.common.errors import NO_SPACE, PlaceError, UserError, exits_on_user_error, how_to_install
 from fairseq_signals_ext.common.files import NOT_IN_THIS_LOCALE, safe_name
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of arguments, of which one subcommand need not be named.
+
+    Attributes:
+        unnamed: the subcommand that is meant where the first argument is the name of none, and all names; None: each
+            has to be named.
+    """
+
+    unnamed: Optional[Tuple[str, Container[str]]] = None
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]  # several forms
+        """As of `argparse`, which calls this for subcommands, too."""
+        if self.unnamed is not None and args is not None:
+            name, names = self.unnamed
+            args = args if args and args[0] in names else [name, *args]
+        return super().parse_known_args(args, namespace)
 
 
 @exits_on_user_error
