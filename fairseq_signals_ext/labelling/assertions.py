@@ -26,6 +26,7 @@ SLOW, FAST = 60, 100  # beats per minute: below is bradycardia, above tachycardi
 _BY_RATE = ("bradycardia", "controlled_rate", "tachycardia")
 
 
+_FARTHEST = 25  # findings, cues and signs that a cue reaches over, so that time stays linear in a text's length
 # what may stand between words of one kind and their finding: "no new", "possible old"
 _NARROWER = {
     "negated": ("negated", "uncertain", "past", "now"),
@@ -75,7 +76,7 @@ class _Item:
         return self.meaning.cues if self.meaning else ()
 
     def says(self, *kinds: str) -> bool:
-        return any(cue.says in kinds for cue in self.cues)
+        return self.meaning is not None and not self.meaning.says.isdisjoint(kinds)
 
 
 def read_statement(statement: str, vocabulary: Vocabulary, rates: bool = True) -> Reading:
@@ -106,7 +107,8 @@ def read_statement(statement: str, vocabulary: Vocabulary, rates: bool = True) -
 def _items(words: List[Word], vocabulary: Vocabulary) -> List[_Item]:
     items, at = [], 0
     while at < len(words):
-        match = vocabulary.phrases.longest(words, at, _SKIPPED)
+        starts = words[at].text in vocabulary.phrases.begin_with
+        match = vocabulary.phrases.longest(words, at, _SKIPPED) if starts else None
         if match is not None:
             items.append(_Item(at, match[1], match[0]))
             at = match[1]
@@ -137,10 +139,13 @@ _Said = Dict[str, Tuple[float, int]]  # what is said -> probability, number of t
 def _said(items: List[_Item], words: List[Word]) -> List[_Said]:
     """For each item what the cues of the statement say of it."""
     said: List[_Said] = [{} for _ in items]
+    over_all = set()  # what reaches to the end of the statement already
     for number, item in enumerate(items):
         for cue in item.cues:
-            if cue.says in ("end", "list", "nothing"):
+            if cue.says in ("end", "list", "nothing", *over_all):
                 continue
+            if cue.reach == "statement":
+                over_all.add(cue.says)
             ahead = list(_reached(items, number, 1, cue)) if cue.before else []
             behind = list(_reached(items, number, -1, cue)) if cue.after else []
             if cue.either:
@@ -175,7 +180,7 @@ def _is_first(items: List[_Item], words: List[Word], number: int) -> bool:
 def _reached(items: List[_Item], number: int, step: int, cue: Cue, over_sign: bool = False) -> Iterator[int]:
     """Numbers of the findings that the cue of an item reaches, on one side of it."""
     count, at = 0, number + step
-    while 0 <= at < len(items):
+    while 0 <= at < len(items) and (cue.reach == "statement" or abs(at - number) <= _FARTHEST):
         item = items[at]
         if item.concept is not None:
             yield at
@@ -219,7 +224,7 @@ def _passes_sign(items: List[_Item], at: int, step: int, cue: Cue) -> bool:
 
 def _list_goes_on(items: List[_Item], comma: int) -> bool:
     """Whether a list of findings goes on after a comma, to an "or" before its last."""
-    for item in items[comma + 1 :]:
+    for item in items[comma + 1 : comma + 1 + _FARTHEST]:
         if item.says("list") and item.says("uncertain", "negated"):  # or, nor
             return True
         if not (item.concept is not None or item.sign in (",", "/") or item.says("list")):

@@ -4,11 +4,8 @@ import re
 import unicodedata
 from typing import Container, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Set
 
-# longer texts are cut; a report has a few hundred characters
-LONGEST = 100_000
-
 _CONTROLS = {code: " " for code in (*range(32), *range(127, 160), 0x200B, 0x200E, 0x200F, 0xFEFF) if code != 10}
-_SAME = str.maketrans({"’": "'", "´": "'", "`": "'", "–": "-", "—": "-", "−": "-", "ß": "ss"})
+_SAME = str.maketrans({"’": "'", "´": "'", "–": "-", "—": "-", "−": "-"})
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss"})
 # a full stop after one of these ends no statement
 _SHORT = frozenset(
@@ -34,7 +31,9 @@ _TOKEN = re.compile(
 )
 # capitals of an abbreviation that is joined to a word: AAIpacing, iRBBB
 _JOINED = re.compile(r"(?<=[a-z])(?=[A-Z]{3,})|(?<=[A-Z]{3})(?=[a-z]{2,})")
-_SHORTEST_TOLERATED = 6
+_SHORTEST_TOLERATED, _LONGEST_WORD = 6, 40
+_MOST_WORDS = 100_000  # whose spelling is remembered
+_MOST_SIGNS = 3  # one after the other between two words of a phrase
 # of plurals and of German adjectives, each with how many letters must stand before it
 _ENDINGS = (("s", 2), ("'s", 2), ("es", 4), ("e", 4), ("en", 4), ("er", 4), ("em", 4), ("n", 4))
 
@@ -48,13 +47,13 @@ class Word(NamedTuple):
 
 
 def clean(text: str) -> str:
-    """The text without control characters, at most `LONGEST` characters."""
-    return text[:LONGEST].translate(_CONTROLS)
+    """The text with spaces for control characters, but for line ends."""
+    return text if text.isprintable() else text.translate(_CONTROLS)
 
 
 def statements(text: str) -> List[str]:
     """The statements of a text: what stands between line ends, semicolons and full stops that end a sentence."""
-    text = clean(text)
+    text = clean(text).rstrip()
     found, begin = [], 0
     for end in _ENDS.finditer(text):
         if end[0] == "." and _goes_on(text, begin, end.start()):
@@ -73,7 +72,7 @@ def _goes_on(text: str, begin: int, stop: int) -> bool:
     before = word[1].lower()
     if before.isdigit() or before in ("i", "ii", "iii"):
         return _GRADE_AFTER.match(text, stop) is not None
-    return (before in _SHORT or _LETTERS.fullmatch(before) is not None) and text[stop + 1 :].strip() != ""
+    return stop + 1 < len(text) and (before in _SHORT or _LETTERS.fullmatch(before) is not None)
 
 
 def words_of(statement: str, joined: bool = True) -> List[Word]:
@@ -107,10 +106,10 @@ def _spaced(statement: str, at: int) -> bool:
 
 def even(word: str) -> str:
     """A word in small letters, with ae for ä, and without other accents."""
-    word = word.lower().translate(_SAME)
+    word = word.lower()
     if word.isascii():
         return word
-    word = unicodedata.normalize("NFC", word).translate(_UMLAUTS)
+    word = unicodedata.normalize("NFC", word.translate(_SAME)).translate(_UMLAUTS)
     return "".join(letter for letter in unicodedata.normalize("NFKD", word) if not unicodedata.combining(letter))
 
 
@@ -139,7 +138,7 @@ class Spelling:
         found = self._found.get(word)
         if found is None:
             found = self._search(word)
-            if len(self._found) < LONGEST:
+            if len(word) <= _LONGEST_WORD and len(self._found) < _MOST_WORDS:
                 self._found[word] = found
         return found
 
@@ -147,7 +146,7 @@ class Spelling:
         for ending, stem in _ENDINGS:
             if word.endswith(ending) and len(word) >= len(ending) + stem and word[: -len(ending)] in self.known:
                 return word[: -len(ending)]
-        if len(word) < _SHORTEST_TOLERATED or len(word) > 40 or not word.isalpha():
+        if len(word) < _SHORTEST_TOLERATED or len(word) > _LONGEST_WORD or not word.isalpha():
             return word
         near = {other for less in _without_one(word) for other in self._near.get(less, ()) if _near(word, other)}
         return near.pop() if len(near) == 1 else word
@@ -176,6 +175,7 @@ class Phrases:
 
     def __init__(self, phrases: Optional[Mapping[str, object]] = None) -> None:
         self._root: Dict[str, dict] = {}
+        self.begin_with = self._root.keys()
         for phrase, meaning in (phrases or {}).items():
             self.add(phrase.split(), meaning)
 
@@ -192,17 +192,17 @@ class Phrases:
         Args:
             skipped: signs that may stand between the words of a phrase.
         """
-        node: Optional[dict] = self._root
-        best, at = None, begin
+        node, best, at, signs = self._root, None, begin, 0
         while at < len(words):
             text = words[at].text
-            following = node.get(text)  # type: ignore[union-attr]
+            following = node.get(text)
             at += 1
             if following is None:
-                if text in skipped and at - 1 > begin:
+                signs += 1
+                if text in skipped and at - 1 > begin and signs <= _MOST_SIGNS:
                     continue
                 break
-            node = following
+            node, signs = following, 0
             if "" in node:
                 best = node[""], at
         return best

@@ -6,7 +6,7 @@ It is data, in YAML files that a clinician can read and change; `docs/labels_fro
 import itertools
 import re
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Dict, FrozenSet, Iterator, List, Optional, Sequence, Tuple, Union
 
@@ -73,6 +73,11 @@ class Meaning:
     concept: Optional[str] = None
     cues: Tuple[Cue, ...] = ()
 
+    @cached_property
+    def says(self) -> FrozenSet[str]:
+        """What its cues say."""
+        return frozenset(cue.says for cue in self.cues)
+
 
 class Vocabulary:
     """Findings and cues of one or several files.
@@ -94,7 +99,8 @@ class Vocabulary:
 
     def words(self, statement: str) -> List[Word]:
         """The words of a statement, spelled as the phrases are."""
-        words = [word._replace(text=self._spelling(word.text)) for word in words_of(statement, self._joined)]
+        spelled = self._spelling
+        words = [Word(spelled(text), start, end) for text, start, end in words_of(statement, self._joined)]
         # twice: a misspelled word may be part of another way of writing, as in "1st degee"
         return rewritten(rewritten(words, self._rewritten), self._rewritten)
 
@@ -108,9 +114,15 @@ class Vocabulary:
 
 def rewritten(words: List[Word], phrases: Phrases) -> List[Word]:
     """Words with each sequence that has another way of writing in that one."""
+    if phrases.begin_with.isdisjoint([word.text for word in words]):
+        return words
     found: List[Word] = []
     at = 0
     while at < len(words):
+        if words[at].text not in phrases.begin_with:
+            found.append(words[at])
+            at += 1
+            continue
         match = phrases.longest(words, at)
         if match is None:
             found.append(words[at])
