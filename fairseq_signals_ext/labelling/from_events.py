@@ -53,7 +53,7 @@ def labels_from_events(
     labels.regression = settings.regression
     labels.settings = _as_data(settings, file, sources)
     if settings.keep_value:
-        labels.details = _details(labels.idx, started, events, chosen)
+        labels.tables["values.csv"] = _details(labels.idx, started, events, chosen)
     _count(labels, events, chosen, usable[inside])
     return labels
 

@@ -1,7 +1,7 @@
 """Labels from a table of somebody else."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -47,29 +47,64 @@ def labels_from_table(
     Raises:
         UserError: the file, a column or a value cannot be used, keys occur twice, or none of them is known.
     """
+    on = _key_of(file, on)
+    check_columns(file, [on, *(columns or ())])
+    rows = _read_whole(file, [on, *(columns or [name for name in columns_of(file) if name not in KEYS])])
+    names = list(dict.fromkeys(columns)) if columns else _numeric_columns(rows.drop(columns=on))
+    if not names:
+        raise UserError(f"{file}: no column with numbers or truth values only; give --columns")
+    row, keys, own = _joined_rows(out, file, on, rows[on], sources)
+    values = np.stack([_numbers(file, name, rows[name], regression) for name in names], axis=1)
+    joined = np.where((row >= 0)[:, None], values[row], np.nan)
+    labels = Labels(names, read_table(out, ["idx"])["idx"].to_numpy(np.int64), joined, regression)
+    labels.settings = {"table": Path(file).name, "on": on, "sources": sources, "regression": regression}
+    _count_rows(labels, file, keys, own, [name for name in rows.columns if name not in (on, *names)])
+    return labels
+
+
+def joined_column(
+    out: Union[str, Path],
+    file: Union[str, Path],
+    column: str,
+    on: Optional[str] = None,
+    sources: Optional[Sequence[str]] = None,
+) -> "pd.Series":
+    """A column of somebody else's table for each recording, missing where the table has none.
+
+    Args:
+        out, file, on, sources: see `labels_from_table`.
+
+    Raises:
+        UserError: see `labels_from_table`.
+    """
+    on = _key_of(file, on)
+    rows = _read_whole(file, [on, column])
+    row, _, _ = _joined_rows(out, file, on, rows[on], sources)
+    values = rows[column].reset_index(drop=True)
+    return values.reindex(np.where(row >= 0, row, -1)).reset_index(drop=True)
+
+
+def _key_of(file: Union[str, Path], on: Optional[str]) -> str:
+    """The column to join on: the one that is given, or the first of `KEYS` that the file has."""
     present = columns_of(file)
     on = on or next((key for key in KEYS if key in present), None)
     if on is None:
         raise UserError(f"{file}: none of the columns {', '.join(KEYS)}; its columns are {', '.join(present)}")
-    check_columns(file, [on, *(columns or ())])
-    rows = _read_whole(file, [on, *(columns or [name for name in present if name not in KEYS])])
-    names = list(dict.fromkeys(columns)) if columns else _numeric_columns(rows.drop(columns=on))
-    if not names:
-        raise UserError(f"{file}: no column with numbers or truth values only; give --columns")
+    return on
+
+
+def _joined_rows(
+    out: Union[str, Path], file: Union[str, Path], on: str, column: "pd.Series", sources: Optional[Sequence[str]]
+) -> Tuple[np.ndarray, "pd.Series", "pd.Series"]:
+    """For each recording its row of the file (-1: none), the keys of the file's rows, and those of the recordings."""
     ids = as_patients if on == "patient" else as_keys
-    keys = ids(rows[on])
+    keys = ids(column)
     _check_unique(file, on, keys)
-    values = np.stack([_numbers(file, name, rows[name], regression) for name in names], axis=1)
     table = read_table(out, list(dict.fromkeys(["idx", "source", on])))
     own = ids(table[on]).where(in_sources(out, table, sources), None)
     if on != "patient" or sources is None:
         _check_unambiguous(file, on, table["source"], own.where(own.isin(set(keys.dropna())), None))
-    row = _rows_of(keys, own)
-    joined = np.where((row >= 0)[:, None], values[row], np.nan)
-    labels = Labels(names, table["idx"].to_numpy(np.int64), joined, regression)
-    labels.settings = {"table": Path(file).name, "on": on, "sources": sources, "regression": regression}
-    _count_rows(labels, file, keys, own, [name for name in rows.columns if name not in (on, *names)])
-    return labels
+    return _rows_of(keys, own), keys, own
 
 
 def _read_whole(file: Union[str, Path], columns: Sequence[str]) -> "pd.DataFrame":

@@ -18,7 +18,8 @@ from fairseq_signals_ext.prepared.table import read_table
 if TYPE_CHECKING:
     import pandas as pd
 
-_FILES = ("labels.csv", VALUES_FILE, DEFINITION_FILE, "pos_weight.txt", "values.csv", "label.json")
+_FILES = ("labels.csv", VALUES_FILE, DEFINITION_FILE, "pos_weight.txt", "label.json")
+_TABLES = ("values.csv", "evidence.parquet", "unmatched.csv")  # of `Labels.tables`
 
 
 @dataclass
@@ -34,7 +35,8 @@ class Labels:
         settings: how they were made; plain data.
         counts: what was found and left out on the way; plain data.
         notes: the same in sentences, for the user.
-        details: a table to keep beside them (`values.csv`).
+        tables: further tables to keep beside them, by file name: one of `values.csv`, `evidence.parquet` and
+            `unmatched.csv`.
     """
 
     names: List[str]
@@ -45,7 +47,7 @@ class Labels:
     settings: Dict[str, Any] = field(default_factory=dict)
     counts: Dict[str, Any] = field(default_factory=dict)
     notes: List[str] = field(default_factory=list)
-    details: Optional["pd.DataFrame"] = None
+    tables: Dict[str, "pd.DataFrame"] = field(default_factory=dict)
 
     @property
     def recordings(self) -> int:
@@ -111,7 +113,7 @@ def write_labels(
       of those known), known_count, codes.
     * `pos_weight.txt`: `[12.3,4.5]`, negatives for each positive, for the loss; 1 where there is no positive or no
       negative, with a note. Not for regression.
-    * `values.csv`: `labels.details`, if there are any.
+    * `values.csv`, `evidence.parquet`, `unmatched.csv`: those of `labels.tables`.
     * `label.json`: how they were made.
     * `checksums.json`: of these files.
 
@@ -132,7 +134,7 @@ def write_labels(
     weighted = np.ones(len(labels.idx), bool) if train_manifest is None else _in_manifest(out, labels, train_manifest)
     with atomic_folder(folder) as temporary:
         if folder.is_dir():
-            ours = shutil.ignore_patterns(*_FILES, CHECKSUMS_NAME)
+            ours = shutil.ignore_patterns(*_FILES, *_TABLES, CHECKSUMS_NAME)
             shutil.copytree(folder, temporary, ignore=ours, dirs_exist_ok=True)
         _write_files(temporary, labels, weighted, train_manifest)
     return folder
@@ -147,10 +149,10 @@ def _write_files(
     if not labels.regression:
         weights = ",".join(f"{weight:.6g}" for weight in _pos_weights(labels, weighted))
         _write_text(folder / "pos_weight.txt", f"[{weights}]\n")
-    if labels.details is not None:
-        _write_table(folder / "values.csv", labels.details)
+    for name, table in labels.tables.items():
+        (_write_parquet if name.endswith(".parquet") else _write_table)(folder / name, table)
     _write_text(folder / "label.json", _description(labels, train_manifest))
-    written = {name: folder / name for name in _FILES if (folder / name).is_file()}
+    written = {name: folder / name for name in (*_FILES, *_TABLES) if (folder / name).is_file()}
     record_files(folder / CHECKSUMS_NAME, "label", written)
 
 
@@ -225,6 +227,10 @@ def _description(labels: Labels, train_manifest: Optional[Union[str, Path]]) -> 
 
 def _write_table(path: Path, table: "pd.DataFrame") -> None:
     table.to_csv(path, index=False, lineterminator="\n", float_format="%.9g", date_format="%Y-%m-%dT%H:%M:%S")
+
+
+def _write_parquet(path: Path, table: "pd.DataFrame") -> None:
+    table.to_parquet(path, index=False)
 
 
 def _write_text(path: Path, text: str) -> None:

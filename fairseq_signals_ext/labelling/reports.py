@@ -1,7 +1,7 @@
 """Labels from reports: the statements of a machine or the free text of a cardiologist."""
 
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.labelling.assertions import Reading, read_statement
@@ -11,7 +11,7 @@ from fairseq_signals_ext.labelling.report_words import statements
 from fairseq_signals_ext.labelling.vocabulary import CLINICAL, Vocabulary, read_vocabulary
 
 SEMANTICS = ("clinical", "ecg-fm")
-_MOST_CACHED = 200_000  # statements
+_MOST_CACHED, _LONGEST_CACHED = 200_000, 1_000  # texts whose reading is remembered, letters of one
 
 
 class ReportLabeler:
@@ -44,21 +44,41 @@ class ReportLabeler:
         self.label_set.check(self._vocabulary)
         self._rates = rates and clinical
         self._read: Dict[str, Reading] = {}
+        self._divided: Dict[str, List[str]] = {}
 
     def reading(self, statement: str) -> Reading:
         """What a single statement says of findings."""
         known = self._read.get(statement)
         if known is None:
-            if len(self._read) >= _MOST_CACHED:
-                self._read.clear()
-            known = self._read[statement] = read_statement(statement, self._vocabulary, self._rates)
+            known = read_statement(statement, self._vocabulary, self._rates)
+            _remember(self._read, statement, known)
+        return known
+
+    def understood(self, texts: Sequence[str]) -> Tuple[int, List[str]]:
+        """How many statements a report has, and those of them of which nothing is understood."""
+        parts = [statement for text in texts for statement in self._statements(text)]
+        return len(parts), [statement for statement in parts if not self.reading(statement).understood]
+
+    def _statements(self, text: str) -> List[str]:
+        known = self._divided.get(text)
+        if known is None:
+            known = statements(text)
+            _remember(self._divided, text, known)
         return known
 
     def evidence(self, texts: Sequence[str]) -> Dict[str, Evidence]:
         """What a report says of each label of which it speaks; `texts` are its parts, in any order."""
-        parts = [self.reading(statement).mentions for text in texts for statement in statements(text)]
+        parts = [self.reading(statement).mentions for text in texts for statement in self._statements(text)]
         mentions = [mention for part in parts for mention in part]
         return label_evidence(mentions, self._vocabulary, self.label_set)
+
+
+def _remember(known: Dict[str, Any], text: str, value: Any) -> None:
+    """Keep a value for a text, unless that is long; start anew where these are many."""
+    if len(text) <= _LONGEST_CACHED:
+        if len(known) >= _MOST_CACHED:
+            known.clear()
+        known[text] = value
 
 
 def _vocabularies(label_set: LabelSet, semantics: str, more: Optional[Union[str, Path]]) -> List[Union[str, Path]]:

@@ -180,7 +180,7 @@ def test_limit_of_the_event_itself(tmp_path):
 def test_chosen_events_are_kept(tmp_path):
     text = "patient,time,value\n1,2150-03-01 10:30,<30\n2,2150-03-02 12:00,50\n"
     labels = link(tmp_path, [("2", START), ("1", START)], text, keep_value=True)
-    assert labels.details.to_dict("list") == {
+    assert labels.tables["values.csv"].to_dict("list") == {
         "idx": [0, 2],
         "bound": ["", "<"],
         "value": [50.0, 30.0],
