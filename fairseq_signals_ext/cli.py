@@ -17,6 +17,7 @@ _EXAMPLES = """examples:
   fairseq-signals-ext prepare wfdb path/to/records --out data
   fairseq-signals-ext split data --name random
   fairseq-signals-ext label data --name cinc2021 --codes cinc2021
+  fairseq-signals-ext label data --name findings --reports
   fairseq-signals-ext label link data --name lvef --events echo.csv --threshold "<= 40"
   fairseq-signals-ext verify data
   fairseq-signals-ext evaluate run/checkpoints/checkpoint_best.pt --data data/splits/random --subset test --out result
@@ -44,7 +45,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "prepare": Command("turn the recordings of a source into shards, a table and a manifest", ("formats",)),
     "split": Command("divide prepared recordings into training, validation and test set", ("formats",)),
-    "label": Command("give prepared recordings labels, from codes, a table or events", ("formats",)),
+    "label": Command("give prepared recordings labels, from codes, a table, reports or events", ("formats",)),
     "verify": Command("check a prepared folder, and draw what is in it", ("formats", "report")),
     "evaluate": Command(
         "say how good fine-tuned models are, with intervals and pictures", ("formats", "train", "report")

@@ -1,4 +1,4 @@
-"""`label`: labels for prepared recordings, from codes or a table; `label link`: from events around the ECG."""
+"""`label`: labels for prepared recordings, from codes, a table or reports; `label link`: from events around the ECG."""
 
 import argparse
 from dataclasses import fields
@@ -6,6 +6,13 @@ from pathlib import Path
 from typing import Any, Callable, Dict
 
 from fairseq_signals_ext.commands._entry import Parser
+from fairseq_signals_ext.commands._report_labels import (
+    REPORT_OPTIONS,
+    add_report_arguments,
+    add_text_arguments,
+    labels_of_reports,
+    tell_text,
+)
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.files import check_folder_name, named_folder, only_one
 from fairseq_signals_ext.labelling.from_codes import CODE_MAPS, labels_from_codes, read_code_map
@@ -20,6 +27,8 @@ examples:
   fairseq-signals-ext label DIR --name challenge --codes cinc2021 --min-count 100
   fairseq-signals-ext label DIR --name superclasses --codes ptbxl-super --sources ptb-xl
   fairseq-signals-ext label DIR --name outcome --table outcomes.csv --on record_id --columns death_30d
+  fairseq-signals-ext label DIR --name findings --reports --label-set ecg-fm-17
+  fairseq-signals-ext label text "Atrial fibrillation, no LBBB"
 
 {_RESULT}
 code maps: """ + "\n           ".join(f"{name}: {what}" for name, what in CODE_MAPS.items())
@@ -42,6 +51,7 @@ _UNNAMED = "recordings"
 _OPTIONS = {
     "--codes": ("min_likelihood", "no_codes_are_negative", "min_count"),
     "--table": ("on", "columns", "regression", "min_count"),
+    "--reports": ("on", "table", "min_count", *REPORT_OPTIONS),
     "link": ("regression",),
 }
 
@@ -52,15 +62,17 @@ def add_arguments(parser: Parser) -> None:
     parser.unnamed = (_UNNAMED, ways.choices)
     _add_unnamed(ways.add_parser(_UNNAMED, prog=parser.prog, formatter_class=argparse.RawDescriptionHelpFormatter))
     _add_link(ways.add_parser("link", formatter_class=argparse.RawDescriptionHelpFormatter))
+    add_text_arguments(ways.add_parser("text", formatter_class=argparse.RawDescriptionHelpFormatter))
 
 
 def _add_unnamed(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "%(prog)s DIR --name NAME (--codes MAP | --table FILE) [options]"
-    parser.description = "Label prepared recordings from their codes or from a table."
+    parser.usage = "%(prog)s DIR --name NAME (--codes MAP | --table FILE | --reports) [options]"
+    parser.description = "Label prepared recordings from their codes, a table or their reports."
     parser.epilog = f"{_LINKED}\n\n{_EXAMPLES}"
     _add_common_arguments(parser)
     _add_code_arguments(parser.add_argument_group("from codes"))
     _add_table_arguments(parser.add_argument_group("from a table"))
+    add_report_arguments(parser.add_argument_group("from reports"))
 
 
 def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +90,7 @@ def _add_code_arguments(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--min-likelihood", metavar="P", type=float, help="codes less likely than P %% do not count (default 0)"
     )
-    group.add_argument("--min-count", metavar="N", type=int, help="drop labels with fewer positives (also --table)")
+    group.add_argument("--min-count", metavar="N", type=int, help="drop labels with fewer positives (also --table, --reports)")
     group.add_argument(
         "--no-codes-are-negative",
         action="store_true",
@@ -139,7 +151,9 @@ def run(options: argparse.Namespace) -> int:
         UserError: options that do not go together; see also `labels_from_codes`, `labels_from_table` and
             `labels_from_events`.
     """
-    label = _from_events if options.way == "link" else _from_codes_or_table(options)
+    if options.way == "text":
+        return tell_text(options)
+    label = _from_events if options.way == "link" else _named_way(options)
     check_folder_name(options.name)
     with only_one(options.folder / "labels" / options.name, beside=True):
         # whether the name is free, before the work
@@ -152,12 +166,15 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _from_codes_or_table(options: argparse.Namespace) -> Callable[[argparse.Namespace], Labels]:
-    """The way that was asked for; `UserError` if none, both, or with options of the other."""
-    ways = [way for way, given in (("--codes", options.codes), ("--table", options.table)) if given is not None]
+def _named_way(options: argparse.Namespace) -> Callable[[argparse.Namespace], Labels]:
+    """The way that was asked for; `UserError` if none, several, or with options of another."""
+    functions = {"--codes": _from_codes, "--table": _from_table, "--reports": _from_reports}
+    ways = [way for way in functions if getattr(options, way[2:]) is not None]
+    if set(ways) == {"--table", "--reports"}:  # reports in a table
+        ways = ["--reports"]
     if len(ways) != 1:
         raise UserError(
-            f"{' and '.join(ways) or 'nothing to label from'}: give one of --codes, --table, or link --events"
+            f"{' and '.join(ways) or 'nothing to label from'}: give one of --codes, --table, --reports, or link --events"
         )
     known = {option for names in _OPTIONS.values() for option in names}
     for option in sorted(known.difference(_OPTIONS[ways[0]])):
@@ -166,7 +183,7 @@ def _from_codes_or_table(options: argparse.Namespace) -> Callable[[argparse.Name
             raise UserError(f"--{option.replace('_', '-')}: goes with {homes}, not with {ways[0]}; leave it out")
     if options.regression and options.min_count is not None:
         raise UserError("--min-count: numbers to predict have no positives; leave it out with --regression")
-    return _from_codes if ways == ["--codes"] else _from_table
+    return functions[ways[0]]
 
 
 def _from_codes(options: argparse.Namespace) -> Labels:
@@ -190,6 +207,10 @@ def _from_table(options: argparse.Namespace) -> Labels:
         regression=bool(options.regression),
     )
     return _without_rare(labels, options)
+
+
+def _from_reports(options: argparse.Namespace) -> Labels:
+    return _without_rare(labels_of_reports(options), options)
 
 
 def _without_rare(labels: Labels, options: argparse.Namespace) -> Labels:

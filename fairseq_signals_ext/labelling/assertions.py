@@ -100,7 +100,7 @@ def read_statement(statement: str, vocabulary: Vocabulary, rates: bool = True) -
             first, last = min(one.begin for one in ends), max(one.end for one in ends)
             text = statement[words[first].start : words[last - 1].end]
             mentions.append(Mention(item.concept, status, probability, text))
-    understood = bool(mentions) or any(item.says("nothing") for item in items)
+    understood = bool(mentions) or any(item.says("nothing", "compared") for item in items)
     return Reading(tuple(mentions), understood)
 
 
