@@ -7,6 +7,7 @@ from fairseq_signals_ext.checkpoints.architecture import ENCODER, architecture_o
 from fairseq_signals_ext.checkpoints.describing import describe
 from fairseq_signals_ext.checkpoints.description import ModelDescription, read_description, read_training
 from fairseq_signals_ext.checkpoints.ecg_fm import checkpoint_of
+from fairseq_signals_ext.checkpoints.ecg_fm_labels import label_notes
 from fairseq_signals_ext.checkpoints.reading import Checkpoint, read_checkpoint
 from fairseq_signals_ext.common.conv_layers import Geometry
 from fairseq_signals_ext.common.errors import UserError
@@ -241,6 +242,7 @@ def _usage(description: ModelDescription) -> Dict[str, Any]:
                 {"name": name, **{column: values[number] for column, values in columns.items() if values}}
                 for number, name in enumerate(description.label_names)
             ],
+            "notes": label_notes(description.label_names) or None,
         },
         "provenance": description.provenance,
     }

@@ -48,6 +48,8 @@ def as_text(facts: Mapping[str, Mapping[str, Any]]) -> str:
         for name, value in values.items():
             if section == "labels" and name == "labels":
                 lines += _table(value)
+            elif section == "labels" and name == "notes":
+                lines += [line for note in value or () for line in _rows("note", note)]
             elif name in _SEVERAL:
                 lines += [line for inner, of_it in value.items() for line in _rows(inner, of_it)]
             else:

@@ -92,12 +92,18 @@ def words_of(statement: str, joined: bool = True) -> List[Word]:
         if text == "-" and not _spaced(statement, start):
             continue
         if not joined or not text.isalnum() or text.islower():
-            found.append(Word(even(text), start, match.end()))
+            _append(found, text, start)
             continue
         for part in _JOINED.split(text):
-            found.append(Word(even(part), start, start + len(part)))
+            _append(found, part, start)
             start += len(part)
     return found
+
+
+def _append(found: List[Word], text: str, start: int) -> None:
+    evened = even(text)
+    if evened:  # nothing is left of an accent that stands alone
+        found.append(Word(evened, start, start + len(text)))
 
 
 def _spaced(statement: str, at: int) -> bool:

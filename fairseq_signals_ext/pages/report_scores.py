@@ -3,6 +3,7 @@
 import math
 from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
+from fairseq_signals_ext.checkpoints.ecg_fm_labels import short_label_note
 from fairseq_signals_ext.pages.report_findings import ReportFindings
 
 THRESHOLD = "Threshold"
@@ -114,6 +115,9 @@ def score_notes(findings: ReportFindings) -> Iterator[str]:
         yield "The checkpoint does not hold the names of its labels."
     if not findings.is_regression:
         yield _NOT_CALIBRATED
+    meaning = short_label_note(findings.models[0].description.label_names)
+    if meaning is not None:
+        yield meaning
     if calibration is not None:
         yield f"{', '.join(calibration.measures)}: {calibration.about}. {calibration.meaning}"
 

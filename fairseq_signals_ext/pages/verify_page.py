@@ -3,6 +3,7 @@
 The same folder gives the same bytes.
 """
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.leads import LEADS
+from fairseq_signals_ext.labelling.from_reports import STATUSES
 from fairseq_signals_ext.pages.rendering import render_page, write_page
 from fairseq_signals_ext.pages.verify_figures import (
     HEART_RATE_SAMPLE,
@@ -113,6 +115,8 @@ def verify_page(findings: Findings) -> str:
         source_rows=_source_rows(sources, rates, rate),
         distributions=_distributions(sources, rates, rate),
         leads=list(_lead_shares(sources)),
+        report_labels=list(_report_labels(out)),
+        statuses=STATUSES,
         flags=_shares(FLAGS, flags, sources),
         flag_meanings=[(flag, FLAGS[flag]) for flag, there in zip(FLAGS, present) if there],
         examples=[(one.caption, printed_ecg(one.recording, one.notes)) for one in examples(out, shown)],
@@ -129,6 +133,36 @@ def _checked(findings: Findings) -> List[str]:
         f"{findings.manifests:,} manifest(s): each line is a recording, no line twice; train, valid and test are apart",
         f"{findings.labels:,} set(s) of labels: a row for each recording, a column for each label",
     ]
+
+
+class _ReportLabels(NamedTuple):
+    """Labels that were made from reports: name of the folder, a sentence, rows of the table, what was not understood."""
+
+    name: str
+    about: str
+    rows: List[Tuple[str, List[str]]]
+    unmatched: List[str]
+
+
+def _report_labels(out: Path) -> Iterator[_ReportLabels]:
+    """Of each set of labels that was made from reports what these say; what cannot be read is among the problems."""
+    for path in sorted((out / "labels").glob("*/label.json")):
+        try:
+            told = json.loads(path.read_text(encoding="utf-8"))
+            counts, settings = told["counts"], told["settings"]
+            if "findings" not in counts:
+                continue
+            about = (
+                f"{counts['recordings'] - counts['without_report']:,} reports, {settings['semantics']} semantics; "
+                f"{counts['statements_not_understood']:,} of {counts['statements']:,} statements were not understood"
+            )
+            of_label = counts["findings"]
+            rows = [(name, [f"{of_label[name][status]:,}" for status in STATUSES]) for name in told["labels"]]
+            frequent = sorted(counts["most_frequent_not_understood"].items(), key=lambda item: (-item[1], item[0]))
+            unmatched = [f"{text} ({count:,})" for text, count in frequent]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+        yield _ReportLabels(path.parent.name, about, rows, unmatched)
 
 
 def _totals(findings: Findings, table: "pd.DataFrame") -> List[Tuple[str, str]]:
