@@ -70,7 +70,12 @@ setup(
     license="MIT",
     python_requires=">=3.8",
     packages=find_packages(include=["fairseq_signals_ext", "fairseq_signals_ext.*"]),
-    package_data={"fairseq_signals_ext": ["configs/**/*.yaml", "labelling/maps/*.csv", "labelling/vocabulary/*.yaml", "labelling/label_sets/*.yaml", "pages/templates/*"]},
+    package_data={
+        "fairseq_signals_ext": [
+            *("configs/**/*.yaml", "pages/templates/*"),
+            *("labelling/maps/*.csv", "labelling/vocabulary/*.yaml", "labelling/label_sets/*.yaml"),
+        ]
+    },
     # reading exports and making plots need neither torch nor fairseq, so these are extras
     install_requires=["numpy"],
     extras_require={

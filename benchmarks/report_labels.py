@@ -3,8 +3,8 @@
     python benchmarks/report_labels.py SHARED [--out FILE.md]
 
 SHARED contains data/ptbxl*/ptbxl_database.csv and golden/report_labels/statements.csv, which has what ECG-FM's labeler
-gave for some of the reports. A finding that a report calls possible counts as positive for ECG-FM's labeler, and is left
-out for ours (clinical semantics). Codes are those of any likelihood.
+gave for some of the reports. A finding that a report calls possible counts as positive for ECG-FM's labeler, and is
+left out for ours (clinical semantics). Codes are those of any likelihood.
 """
 
 import argparse
@@ -78,7 +78,7 @@ def table(reports: pd.DataFrame, reference: Dict[str, Dict[str, float]]) -> List
     lines = [
         f"{len(reports)} reports; what ECG-FM's labeler gave is known for {known.sum()} of them.",
         "",
-        "| label | reports | labeler | F1 | precision | recall | both | labeler only | codes only | neither | possible |",
+        "| label | reports | labeler | F1 | precision | recall | both | labels | codes | neither | possible |",
         "|" + " --- |" * 11,
     ]
     for label, wanted in LABELS.items():

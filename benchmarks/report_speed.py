@@ -2,9 +2,10 @@
 
     python benchmarks/report_speed.py STATEMENTS.csv [--reports 800000] [--out FILE.md]
 
-STATEMENTS.csv has the columns text and kind (golden/report_labels). A report is three to eight of its vendor statements,
-drawn so that few are frequent (Zipf's law), with a number in one of three, so that reports have further distinct
-statements. One process, one core; seconds are those of the processor, so that other work on the machine counts little.
+STATEMENTS.csv has the columns text and kind (golden/report_labels). A report is three to eight of its vendor
+statements, drawn so that few are frequent (Zipf's law), and every third has one more with a number, so that there are
+further distinct statements. One process, one core; seconds are those of the processor, so that other work on the
+machine counts little.
 """
 
 import argparse
@@ -42,9 +43,7 @@ def made_up(statements: List[str], reports: int, rng: np.random.Generator) -> Li
 
 def write_folder(folder: Path, reports: List[List[str]]) -> None:
     """A prepared folder's table with these reports."""
-    schema = pa.schema(
-        [("idx", pa.int64()), ("source", pa.string()), ("statements", pa.list_(pa.string()))]
-    )
+    schema = pa.schema([("idx", pa.int64()), ("source", pa.string()), ("statements", pa.list_(pa.string()))])
     with pq.ParquetWriter(folder / "recordings.parquet", schema) as writer:
         for first in range(0, len(reports), _PART):
             part = reports[first : first + _PART]

@@ -9,8 +9,8 @@ from fairseq_signals_ext.evaluation.predictions import ECG_FM_AGGREGATION
 
 _MEANINGS = {
     "Accessory pathway conduction": "atrial fibrillation or flutter, and a few with WPW",
-    "Supraventricular tachycardia with aberrancy": "a bundle branch block or aberrancy together with any tachycardia but "
-    "VT, atrial fibrillation at any rate among them",
+    "Supraventricular tachycardia with aberrancy": "a bundle branch block or aberrancy with any tachycardia but VT, "
+    "atrial fibrillation at any rate among them",
     "Tachycardia": "also every atrial fibrillation or flutter, at any rate",
     "Bradycardia": "also every complete AV block and idioventricular rhythm",
     "Atrioventricular block": "also a block that is not named further, as in intraventricular block",
@@ -18,8 +18,8 @@ _MEANINGS = {
 }
 _OF_ALL = "findings that the report denies, calls possible, or tells of earlier ECGs are positive, too"
 _IN_SHORT = (
-    "ECG-FM's labels are not all what they are called: accessory pathway conduction means mostly atrial fibrillation or "
-    "flutter, tachycardia also either of them at any rate; fairseq-signals-ext inspect tells the others."
+    "ECG-FM's labels are not all what they are called: accessory pathway conduction means mostly atrial fibrillation "
+    "or flutter, tachycardia also either of them at any rate; fairseq-signals-ext inspect tells the others."
 )
 _WHOSE = "Labels of ECG-FM's own training, or made with --semantics ecg-fm"
 

@@ -50,7 +50,7 @@ _UNNAMED = "recordings"
 # which options belong to one way to label only
 _OPTIONS = {
     "--codes": ("min_likelihood", "no_codes_are_negative", "min_count"),
-    "--table": ("on", "columns", "regression", "min_count"),
+    "--table": ("table", "on", "columns", "regression", "min_count"),
     "--reports": ("on", "table", "min_count", *REPORT_OPTIONS),
     "link": ("regression",),
 }
@@ -90,7 +90,9 @@ def _add_code_arguments(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--min-likelihood", metavar="P", type=float, help="codes less likely than P %% do not count (default 0)"
     )
-    group.add_argument("--min-count", metavar="N", type=int, help="drop labels with fewer positives (also --table, --reports)")
+    group.add_argument(
+        "--min-count", metavar="N", type=int, help="drop labels with fewer positives (not for --regression)"
+    )
     group.add_argument(
         "--no-codes-are-negative",
         action="store_true",
@@ -174,7 +176,7 @@ def _named_way(options: argparse.Namespace) -> Callable[[argparse.Namespace], La
         ways = ["--reports"]
     if len(ways) != 1:
         raise UserError(
-            f"{' and '.join(ways) or 'nothing to label from'}: give one of --codes, --table, --reports, or link --events"
+            f"{' and '.join(ways) or 'nothing to label from'}: give one of {', '.join(functions)}, or link --events"
         )
     known = {option for names in _OPTIONS.values() for option in names}
     for option in sorted(known.difference(_OPTIONS[ways[0]])):

@@ -6,7 +6,7 @@ The method is that of ConText (Harkema et al., J Biomed Inform 42:839, 2009): wo
 
 import re
 from dataclasses import dataclass
-from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from fairseq_signals_ext.labelling.report_words import Word, clean
 from fairseq_signals_ext.labelling.vocabulary import Cue, Meaning, Vocabulary
@@ -14,11 +14,15 @@ from fairseq_signals_ext.labelling.vocabulary import Cue, Meaning, Vocabulary
 PRESENT, UNCERTAIN, ABSENT, PAST = "present", "uncertain", "absent", "past"
 
 _SKIPPED = ("(", ")", '"', "'", ".", ":", "/")  # may stand inside a phrase
-_ALTERNATIVES = ("or", "nor", "oder", "noch")
 _RATE = re.compile(
-    r"(?<!atrial )\b(?:rate|hr|vr|hf|frequenz|kammerfrequenz|frequency)\b(?: (?:of|is|was|at|approximately|about|ca|um|von))*"
-    r" ?[.:=~]? ?(?P<after>\d{2,3})(?!\d|[.,]\d| ?- ?\d| ?(?:ms|msec|%|mm|mv))"
-    r"|(?<!by )(?<!atrial rate )(?<!atrial rate of )\b(?P<before>\d{2,3}) ?(?:bpm|/ ?min|b/min|beats per minute|beats/min|per minute|per min|pro minute)\b"
+    # rate 45, rate of 45
+    r"(?<!atrial )\b(?:rate|hr|vr|hf|frequenz|kammerfrequenz|frequency)\b"
+    r"(?: (?:of|is|was|at|approximately|about|ca|um|von))* ?[.:=~]? ?(?P<after>\d{2,3})"
+    r"(?!\d|[.,]\d| ?- ?\d| ?(?:ms|msec|%|mm|mv))"
+    # 45 bpm, but not "has increased by 45 bpm"
+    r"|(?<!by )(?<!atrial rate )(?<!atrial rate of )\b(?P<before>\d{2,3}) ?"
+    r"(?:bpm|/ ?min|b/min|beats per minute|beats/min|per minute|per min|pro minute)\b"
+    # sinus rhythm at 45
     r"|\b(?:rhythm|escape|response|tachycardia|bradycardia|fibrillation|flutter) (?:at )?(?:a rate of )?(?P<at>\d{2,3})"
     r"(?![.,]?\d| ?- ?\d| ?(?:ms|msec|%|mm|mv|sec|s|hz|deg|years|beats|complexes)\b)"
 )
@@ -139,7 +143,7 @@ _Said = Dict[str, Tuple[float, int]]  # what is said -> probability, number of t
 def _said(items: List[_Item], words: List[Word]) -> List[_Said]:
     """For each item what the cues of the statement say of it."""
     said: List[_Said] = [{} for _ in items]
-    over_all = set()  # what reaches to the end of the statement already
+    over_all: Set[str] = set()  # what reaches to the end of the statement already
     for number, item in enumerate(items):
         for cue in item.cues:
             if cue.says in ("end", "list", "nothing", *over_all):

@@ -1,6 +1,6 @@
 """What a report says of each finding, from what its statements say; the order of statements does not matter."""
 
-from typing import Dict, Iterable, List, NamedTuple, Set, Tuple
+from typing import Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
 
 from fairseq_signals_ext.labelling.assertions import ABSENT, PAST, PRESENT, UNCERTAIN, Mention
 from fairseq_signals_ext.labelling.label_sets import Label, LabelSet
@@ -45,14 +45,16 @@ def label_evidence(mentions: Iterable[Mention], vocabulary: Vocabulary, label_se
     return {name: evidence for name, evidence in labels.items() if evidence is not None}
 
 
-def _of_label(label: Label, found: _Found) -> "Evidence | None":
+def _of_label(label: Label, found: _Found) -> Optional[Evidence]:
     best = max((found[name] for name in label.concepts if name in found), key=_strength, default=None)
     if best is None or best.value == 0:
         return best
     against = max((found[name] for name in label.unless if name in found), key=_strength, default=None)
     if against is None or against.value == 0:
         return best
-    return Evidence(ABSENT, 0.0, against.words) if against.value == 1 else best._replace(status=UNCERTAIN, probability=min(best.probability, 1 - against.probability))
+    if against.value == 1:
+        return Evidence(ABSENT, 0.0, against.words)
+    return best._replace(status=UNCERTAIN, probability=min(best.probability, 1 - against.probability))
 
 
 def _strength(evidence: Evidence) -> Tuple[int, float, str]:

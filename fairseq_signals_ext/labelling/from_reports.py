@@ -81,8 +81,8 @@ def labels_from_reports(
         sources: only their recordings are labelled.
 
     Raises:
-        UserError: no prepared data in `out`, an unknown source, label set or semantics, a faulty vocabulary, or a column
-            that is missing or holds no text.
+        UserError: no prepared data in `out`, an unknown source, label set or semantics, a faulty vocabulary, or a
+            column that is missing or holds no text.
     """
     settings = settings or ReportSettings()
     labeler = ReportLabeler(settings.label_set, settings.semantics, settings.vocabulary)
@@ -152,9 +152,7 @@ class _Found:
         labels.tables["evidence.parquet"] = evidence = self._evidence(labels.names)
         labels.tables["unmatched.csv"] = self._unmatched_table()
         numbers = evidence.groupby(["label", "status"], observed=False).size()
-        by_label = {
-            name: {status: int(numbers.get((name, status), 0)) for status in STATUSES} for name in labels.names
-        }
+        by_label = {name: {status: int(numbers.get((name, status), 0)) for status in STATUSES} for name in labels.names}
         missed = sum(self._unmatched.values())
         labels.counts.update(
             recordings=recordings,

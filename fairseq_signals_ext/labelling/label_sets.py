@@ -86,9 +86,7 @@ def read_label_set(name: Union[str, Path]) -> LabelSet:
             raise UserError(f"{node.place}: label {label!r} is of no finding; name one")
         named = [*concepts, *unless]
         places = tuple(one.place for one in named)
-        labels.append(
-            Label(label, tuple(one.text for one in concepts), tuple(one.text for one in unless), places)
-        )
+        labels.append(Label(label, tuple(one.text for one in concepts), tuple(one.text for one in unless), places))
     if not labels:
         raise UserError(f"{path}: no labels; write them under labels, each with its findings")
     text = {key: node.text for key, node in file.entries("") if key in ("description", "ecg_fm")}

@@ -9,10 +9,15 @@ _SAME = str.maketrans({"’": "'", "´": "'", "–": "-", "—": "-", "−": "-"
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss"})
 # a full stop after one of these ends no statement
 _SHORT = frozenset(
-    "vent ventr intraventr intraventrik supraven supraventr supraventrik poss prob abnorm unbest moegl mögl mãgl wahrsch neg pos approx vs hx pt"
-    " resp incl ca bzw evtl evt li re ant inf lat sept no nr z.t z dr hr v t a av st pathol unspez kompl inkompl path max min ggf fragl rel"
-    " interv art unvollst vollst linksventr rechtsventr extrasyst alt fib flutt tach brady atr inc incomp incompl compl comp abn abnrm"
-    " nonspec nonsp hypertr dev freq occ frequ prem cond e.g i.e".split()
+    {
+        *("vent", "ventr", "intraventr", "intraventrik", "supraven", "supraventr", "supraventrik", "interv", "atr"),
+        *("poss", "prob", "moegl", "mögl", "wahrsch", "fragl", "evtl", "ggf", "approx", "ca", "vs", "incl", "bzw"),
+        *("abn", "abnrm", "abnorm", "unbest", "neg", "pos", "pathol", "path", "unspez", "nonspec", "nonsp", "max"),
+        *("li", "re", "ant", "inf", "lat", "sept", "dev", "resp", "hx", "pt", "no", "nr", "dr", "hr", "st", "min"),
+        *("kompl", "inkompl", "vollst", "unvollst", "compl", "comp", "incompl", "incomp", "inc", "hypertr", "rel"),
+        *("linksventr", "rechtsventr", "tach", "brady", "fib", "flutt", "extrasyst", "prem", "occ", "freq", "frequ"),
+        *("cond", "art", "alt", "v", "a", "t", "z", "av"),
+    }
 )
 _ENDS = re.compile(
     r"\n|;|\*{2,}|\.{2,}|…+|(?:^|(?<=\s))/(?=\s)|-{3,}|\|"

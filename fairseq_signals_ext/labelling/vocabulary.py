@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Dict, FrozenSet, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Dict, FrozenSet, Iterator, List, Optional, Sequence, Tuple, Union
 
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.labelling.report_words import Phrases, Spelling, Word, words_of
@@ -170,7 +170,7 @@ class _Builder:
 
     def __init__(self) -> None:
         self.vocabulary = Vocabulary()
-        self.ways: Dict[str, Tuple[Tuple[str, ...], str]] = {}  # way of writing -> words to use, place
+        self.ways: Dict[Tuple[str, ...], Tuple[str, ...]] = {}  # way of writing -> words to use
         self.rewriting = Phrases()
         self.meanings: Dict[Tuple[str, ...], Tuple[Meaning, str]] = {}
         self.references: List[Tuple[str, str]] = []  # name of a finding, place
@@ -178,15 +178,12 @@ class _Builder:
     def add_words(self, file: Node) -> None:
         for word, ways in file.entries("words"):
             target = tuple(one.text for one in words_of(word))
-            self.rewriting.add([*target], target)
-            for way in ways.texts():
-                source = " ".join(one.text for one in words_of(way.text))
-                if self.ways.get(source, (target, ""))[0] != target:
-                    other = " ".join(self.ways[source][0])
-                    raise UserError(f"{way.place}: {way.text!r} already stands for {other!r}; delete one")
-                if source and tuple(source.split()) != target:
-                    self.ways[source] = target, way.place
-                    self.rewriting.add(source.split(), target)
+            for text, place in [(word, ways.place), *((way.text, way.place) for way in ways.texts())]:
+                way = tuple(one.text for one in words_of(text))
+                other = self.ways.setdefault(way, target)
+                if other != target:
+                    raise UserError(f"{place}: {text!r} already stands for {' '.join(other)!r}; delete one")
+                self.rewriting.add(way, target)
 
     def add_concepts(self, file: Node) -> None:
         for name, node in file.entries("concepts"):
@@ -239,7 +236,7 @@ class _Builder:
             vocabulary.phrases.add(words, meaning)
         vocabulary._rewritten = self.rewriting
         known = {word for words in self.meanings for word in words}
-        known.update(word for way, (target, _) in self.ways.items() for word in (*way.split(), *target))
+        known.update(word for way, target in self.ways.items() for word in (*way, *target))
         vocabulary._spelling, vocabulary._joined = Spelling(frozenset(known), spelling), spelling
         return vocabulary
 
@@ -274,10 +271,3 @@ def variants(phrase: Node) -> Iterator[str]:
         what = "brackets do not match" if end != len(phrase.text) else f"stands for {count} phrases"
         raise UserError(f"{phrase.place}: {phrase.text!r}: {what}; write it as several phrases")
     yield from (" ".join(parts) for parts in itertools.product(*choices))
-
-
-def check_concepts(vocabulary: Vocabulary, names: Sequence[Tuple[str, Any]]) -> None:
-    """`UserError` if one of (name, place) is no finding of the vocabulary."""
-    for name, place in names:
-        if name not in vocabulary.concepts:
-            raise UserError(f"{place}: no finding {name!r} in the vocabulary; correct the name")

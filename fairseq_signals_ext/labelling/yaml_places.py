@@ -1,7 +1,7 @@
 """YAML files whose every value knows its file and line, so that a mistake in them can be shown."""
 
 from pathlib import Path
-from typing import Iterator, List, Sequence, Tuple, Union
+from typing import List, Sequence, Tuple, Union
 
 from fairseq_signals_ext.common.errors import UserError, first_line
 

@@ -136,7 +136,7 @@ def _checked(findings: Findings) -> List[str]:
 
 
 class _ReportLabels(NamedTuple):
-    """Labels that were made from reports: name of the folder, a sentence, rows of the table, what was not understood."""
+    """Labels from reports: name of the folder, a sentence, rows of the table, what was not understood."""
 
     name: str
     about: str
