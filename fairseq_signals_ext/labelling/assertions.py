@@ -240,9 +240,7 @@ def _status(said: _Said, stays: bool) -> Tuple[str, float, List[int]]:
     """Status, probability, and numbers of the items that decided."""
     if "negated" in said:
         return ABSENT, 0.0, [said["negated"][1]]
-    if "asked" in said:
-        return PAST, 0.0, [said["asked"][1]]
-    for kind in ("past", "compared"):
+    for kind in ("asked", "past", "compared"):
         if kind in said and "now" not in said and not (kind == "past" and stays):
             return PAST, 0.0, [said[kind][1]]
     deciding = [said["now"][1]] if "now" in said else []
