@@ -13,7 +13,7 @@ from fairseq_signals_ext.labelling.label_sets import shipped_label_sets
 from fairseq_signals_ext.labelling.labels import Labels
 from fairseq_signals_ext.labelling.reports import SEMANTICS, ReportLabeler
 
-REPORT_OPTIONS = ("label_set", "semantics", "uncertain", "vocabulary", "column", "config")
+REPORT_OPTIONS = ("label_set", "semantics", "uncertain", "vocabulary", "column", "config", "no_rates", "no_spelling")
 _TEXT_EXAMPLES = """\
 examples:
   fairseq-signals-ext label text "Atrial fibrillation has replaced sinus rhythm. No LBBB."
@@ -30,6 +30,8 @@ def add_report_arguments(group: "argparse._ArgumentGroup") -> None:
     )
     group.add_argument("--config", metavar="YAML", help="settings; options given here come first")
     _add_labeler_arguments(group)
+    group.add_argument("--no-rates", action="store_true", default=None, help="do not read numbers, as in rate 45")
+    group.add_argument("--no-spelling", action="store_true", default=None, help="do not tolerate a wrong letter")
     group.add_argument(
         "--uncertain",
         choices=list(UNCERTAIN_AS),
@@ -53,7 +55,8 @@ def labels_of_reports(options: argparse.Namespace) -> Labels:
     Raises:
         UserError: see `labels_from_reports`.
     """
-    given = {name: getattr(options, name) for name in REPORT_OPTIONS if name != "config"}
+    given = {name: getattr(options, name) for name in ("label_set", "semantics", "uncertain", "vocabulary", "column")}
+    given.update(rates=False if options.no_rates else None, spelling=False if options.no_spelling else None)
     given.update(table=None if options.table is None else str(options.table), on=options.on)
     chosen: Dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     return labels_from_reports(options.folder, read_report_settings(options.config, chosen), options.sources)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 UNCERTAIN_AS = {"positive": 1.0, "negative": 0.0, "unknown": np.nan}
 STATUSES = ("present", "uncertain", "absent", "past")
 STATEMENTS = "statements"
+# keys of a config
+_TEXTS, _TRUTHS = ("label_set", "semantics", "vocabulary", "uncertain", "column"), ("rates", "spelling")
 _NAMED = 10  # statements that were not understood, in label.json
 
 
@@ -30,7 +32,7 @@ class ReportSettings:
     """How reports become labels.
 
     Attributes:
-        label_set, semantics, vocabulary: see `ReportLabeler`.
+        label_set, semantics, vocabulary, rates, spelling: see `ReportLabeler`.
         uncertain: what a possible finding is, one of `UNCERTAIN_AS`; None: unknown, with ECG-FM's semantics positive.
         column: of the recordings' table, or of `table`, that holds the reports.
         table: a csv or parquet file with a row a recording; None: the recordings' own table.
@@ -44,6 +46,8 @@ class ReportSettings:
     column: str = STATEMENTS
     table: Optional[str] = None
     on: Optional[str] = None
+    rates: bool = True
+    spelling: bool = True
 
     @property
     def uncertain_as(self) -> str:
@@ -60,8 +64,8 @@ def read_report_settings(config: Optional[Union[str, Path]], given: Dict[str, An
     known: Dict[str, Any] = {}
     if config is not None:
         file = read_yaml(config)
-        file.only("label_set", "semantics", "vocabulary", "uncertain", "column")
-        known = {key: node.text for key, node in file.entries()}
+        file.only(*_TEXTS, *_TRUTHS)
+        known = {key: file.truth(key) if key in _TRUTHS else node.text for key, node in file.entries()}
         if known.get("uncertain", "unknown") not in UNCERTAIN_AS:
             raise UserError(f"{file.get('uncertain').place}: uncertain: give one of {', '.join(UNCERTAIN_AS)}")
     return ReportSettings(**{**known, **given})
@@ -85,7 +89,9 @@ def labels_from_reports(
             column that is missing or holds no text.
     """
     settings = settings or ReportSettings()
-    labeler = ReportLabeler(settings.label_set, settings.semantics, settings.vocabulary)
+    labeler = ReportLabeler(
+        settings.label_set, settings.semantics, settings.vocabulary, settings.rates, settings.spelling
+    )
     table = read_table(out, ["idx", "source"])
     inside = in_sources(out, table, sources)
     reports = _reports(out, settings, sources)

@@ -7,6 +7,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from made_up import RATE, made_up_counts
+from made_up_wfdb import write_wfdb
 
 from fairseq_signals_ext import configs_dir
 from fairseq_signals_ext.cli import main
@@ -79,6 +81,19 @@ def test_what_uncertain_findings_become(folder, choice, value):
     assert table_of(label(folder, "--uncertain", choice)).loc[1, "Infarction"] == value
 
 
+def test_rates_and_spelling_are_options(folder, tmp_path):
+    (tmp_path / "more.csv").write_text("record_id,text\nr0,Sinus rhythm rate 45\nr1,Sinus bradycrdia\n")
+    given = ("--table", tmp_path / "more.csv", "--column", "text")
+    assert table_of(label(folder, *given))["Bradycardia"].tolist() == [1, 1]
+    assert table_of(label(folder, *given, "--no-rates"))["Bradycardia"].tolist() == [0, 1]
+    config = tmp_path / "settings.yaml"
+    config.write_text("spelling: false\n")
+    assert table_of(label(folder, *given, "--config", config))["Bradycardia"].to_dict() == {0: 1}
+    config.write_text("spelling: perhaps\n")
+    with pytest.raises(SystemExit, match="settings.yaml: line 1: spelling: 'perhaps'; give one of true, false"):
+        label(folder, *given, "--config", config)
+
+
 def test_the_config_gives_ecg_fm_semantics(folder):
     config = f"{configs_dir('labels')}/mimic_iv_ecg_reports.yaml"
     table = table_of(label(folder, "--config", config))
@@ -136,3 +151,22 @@ def test_a_text_is_explained(capsys):
     assert lines[-1] == "not understood: Bla bla"
     assert main(["label", "text", "bla"]) == 0
     assert "no label" in capsys.readouterr().out
+
+
+def test_verify_shows_what_reports_say(tmp_path, capsys):
+    records, out = tmp_path / "records", tmp_path / "out"
+    records.mkdir()
+    for number in range(2):
+        write_wfdb(records / f"rec{number}", made_up_counts(np.random.default_rng(number), 10 * RATE))
+    rows = [("rec0.hea", "Left bundle branch block"), ("rec1.hea", "No LBBB; <b>quux</b> flibber; possible MI")]
+    pd.DataFrame(rows, columns=["source_file", "statements"]).to_csv(tmp_path / "table.csv", index=False)
+    prepare = ["prepare", "wfdb", str(records), "--out", str(out), "--table", str(tmp_path / "table.csv")]
+    assert main(prepare) == 0
+    label(out, name="mine")
+    assert main(["verify", str(out)]) == 0
+    page = (out / "verify.html").read_text()
+    section = page[page.index("Labels from reports") :]
+    assert "mine" in section and "2 reports, clinical semantics; 1 of 4 statements were not understood" in section
+    row = section[section.index(">Left bundle branch block<") :].partition("</tr>")[0]
+    assert [cell.partition("<")[0] for cell in row.split("<td>")[1:]] == ["1", "0", "1", "0"]
+    assert "&lt;b&gt;quux&lt;/b&gt; flibber (1)" in section
