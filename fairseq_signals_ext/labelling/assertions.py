@@ -30,12 +30,15 @@ SLOW, FAST = 60, 100  # beats per minute: below is bradycardia, above tachycardi
 _BY_RATE = ("bradycardia", "controlled_rate", "tachycardia")
 
 
+# signs over which a cue reaches that stands right beside them, ahead and back
+_BESIDE = {1: (":", "("), -1: (":", "(", "-")}
 _FARTHEST = 25  # findings, cues and signs that a cue reaches over, so that time stays linear in a text's length
 # what may stand between words of one kind and their finding: "no new", "possible old"
 _NARROWER = {
     "negated": ("negated", "uncertain", "past", "now"),
     "uncertain": ("uncertain", "past", "now"),
     "asked": ("uncertain", "past"),
+    "compared": ("uncertain", "past"),
 }
 
 
@@ -193,8 +196,8 @@ def _reached(items: List[_Item], number: int, step: int, cue: Cue, over_sign: bo
             if cue.reach == "one" and not (0 <= following < len(items) and _joins(items[following])):
                 return
         elif item.sign:
-            passes = _passes_sign(items, at, step, cue)
-            if not (passes or (abs(at - number) == 1 and (over_sign or item.sign in (":", "(")))):
+            beside = abs(at - number) == 1 and (over_sign or item.sign in _BESIDE[step])
+            if not (beside or _passes_sign(items, at, step, cue)):
                 return
         elif cue.reach != "statement" and _stops(item, step, cue, count):
             return

@@ -225,9 +225,9 @@ def test_through_the_console_command(folder, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "nothing to label from: give one of --codes, --table, or link --events"),
+        ([], "nothing to label from: give one of --codes, --table, --reports, or link --events"),
         (["--codes", "code15", "--table", "t.csv"], "--codes and --table: give one of"),
-        (["--codes", "code15", "--on", "idx"], "--on: goes with --table, not with --codes; leave it out"),
+        (["--codes", "code15", "--on", "idx"], "--on: goes with --table or --reports, not with --codes; leave it out"),
         (["--table", "t.csv", "--min-likelihood", "0"], "--min-likelihood: goes with --codes, not with --table"),
         (["--codes", "code15", "--regression"], "--regression: goes with --table or link, not with --codes"),
         (["--codes", "icd"], "code map 'icd': no such file; give a CSV file, or one of cinc2021"),
