@@ -1,13 +1,12 @@
 """Reading a config of ECG-FM's framework from a YAML file or a checkpoint, as plain values.
 
-Values are plain, not too many, and no text that OmegaConf would compute. Needs neither torch nor fairseq.
+`Schema` has the options of a section of fairseq's configs or ours, and which values they take.
 """
 
-import argparse
 from pathlib import Path
-from typing import Any, Collection, Dict, Mapping
+from typing import Any, Dict, List
 
-from fairseq_signals_ext.checkpoints.plain_configs import _parts, check_size, resolve_links
+from fairseq_signals_ext.checkpoints.plain_configs import check_size, resolve_links
 from fairseq_signals_ext.checkpoints.reading import read_checkpoint
 from fairseq_signals_ext.common.errors import UserError
 
@@ -56,6 +55,15 @@ def _from_yaml(path: Path) -> Any:
         loader.dispose()
 
 
+def _parts(node: Any) -> List[Any]:
+    """Nodes in a node of YAML."""
+    value: Any = getattr(node, "value", None)
+    if not isinstance(value, list):
+        return []
+    # a mapping's are pairs of a key and a value
+    return [inner for part in value for inner in (part if isinstance(part, tuple) else (part,))]
+
+
 class Schema:
     """Options of a section, as its dataclass in fairseq or here has them.
 
@@ -78,11 +86,3 @@ class Schema:
         except OmegaConfBaseException:
             return False
         return True
-
-
-def _path_parts(value: Any) -> Collection[Any]:
-    if isinstance(value, argparse.Namespace):
-        value = vars(value)
-    if isinstance(value, Mapping):
-        return value.values()
-    return value if isinstance(value, (list, tuple)) else ()
