@@ -40,6 +40,7 @@ from fairseq_signals_ext.analysis.saliency import (
 )
 from fairseq_signals_ext.analysis.sanity import check_segments, with_random_weights
 from fairseq_signals_ext.commands import _run_arguments as run_arguments
+from fairseq_signals_ext.commands import _run_settings as run_settings
 from fairseq_signals_ext.commands._entry import distinct_names, stem_of
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.files import check_free, only_one
@@ -91,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _explain(options: argparse.Namespace) -> int:
     how = MapOptions(options.method, options.layer, options.steps, options.window)
-    inputs = run_arguments.inputs_of(options)
+    inputs = run_settings.inputs_of(options)
     check_results(options.out, [_TABLE, REJECTED_FILE], options.resume, options.overwrite)
     jobs = _jobs(inputs, options)
     model = fairseq_signals_ext.load(options.checkpoint, **run_arguments.model_options(options))
@@ -109,7 +110,7 @@ def _explain(options: argparse.Namespace) -> int:
 def _settings(options: argparse.Namespace, inputs: Inputs) -> Dict[str, Any]:
     """What the results depend on, so that a run goes on only with the same."""
     names = ("method", "layer", "label", "steps", "window", "sanity_check", "picture")
-    return run_arguments.settings_of(options, inputs, names)
+    return run_settings.settings_of(options, inputs, names)
 
 
 def _explain_into(results: Results, explainer: "_Explainer", inputs: Inputs, jobs: Sequence[Sequence["_Job"]]) -> None:

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List
 
 from fairseq_signals_ext.commands import _run_arguments as run_arguments
+from fairseq_signals_ext.commands import _run_settings as run_settings
 from fairseq_signals_ext.commands._parts import Job, run_job
 from fairseq_signals_ext.inference.inputs import Recordings
 from fairseq_signals_ext.inference.parts import Part, SomeInputs
@@ -84,7 +85,7 @@ class Prediction(Job):
 
     def __init__(self, options: argparse.Namespace):
         self._options = options
-        self._inputs, self._how = run_arguments.inputs_of(options), run_arguments.run_options(options)
+        self._inputs, self._how = run_settings.inputs_of(options), run_settings.run_options(options)
         self._ensemble = _ensemble(options)
 
     @staticmethod
@@ -95,9 +96,9 @@ class Prediction(Job):
 
     def settings(self) -> Dict[str, Any]:
         """What the rows depend on."""
-        names = ("labels", "bf16", "aggregate", "segments", *run_arguments.SAID)
+        names = ("labels", "bf16", "aggregate", "segments", *run_settings.SAID)
         return {
-            "checkpoint": run_arguments.identity([self._options.checkpoint, *self._options.ensemble]),
+            "checkpoint": run_settings.identity([self._options.checkpoint, *self._options.ensemble]),
             "list of recordings": self._inputs.fingerprint(),
             **{name: getattr(self._options, name) for name in names},
         }

@@ -26,6 +26,7 @@ from typing import Any, Dict, List, Sequence
 
 from fairseq_signals_ext.analysis.neighbours import open_index
 from fairseq_signals_ext.commands import _run_arguments as run_arguments
+from fairseq_signals_ext.commands import _run_settings as run_settings
 from fairseq_signals_ext.commands._entry import distinct_names, stem_of
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.files import check_free, only_one
@@ -78,7 +79,7 @@ def _report(options: argparse.Namespace) -> int:
     # a name in letters that the picture's font lacks is drawn by the browser, which has them
     warnings.filterwarnings("ignore", message=r"Glyph \d+")
     check_results(options.out, [], options.resume, options.overwrite)
-    inputs = run_arguments.inputs_of(options)
+    inputs = run_settings.inputs_of(options)
     paths = _paths(inputs, options)
     shown = _report_options(options)
     model = _model(options)
@@ -97,7 +98,7 @@ def _settings(options: argparse.Namespace, inputs: Inputs) -> Dict[str, Any]:
     """What the pages depend on, so that a run goes on only with the same."""
     names = ("anonymous", "saliency", "layer", "label", "neighbours")
     files = {name: str(getattr(options, name)) for name in ("index", "calibration")}
-    return {**run_arguments.settings_of(options, inputs, names), **files}
+    return {**run_settings.settings_of(options, inputs, names), **files}
 
 
 def _report_into(
