@@ -33,13 +33,13 @@ from fairseq_signals_ext.common.files import check_free, only_one
 from fairseq_signals_ext.inference.ensemble import load_ensemble
 from fairseq_signals_ext.inference.inputs import Inputs
 from fairseq_signals_ext.inference.loading import load_model
-from fairseq_signals_ext.inference.reading_ahead import reason_of
+from fairseq_signals_ext.inference.one_by_one import do_each
+from fairseq_signals_ext.inference.reading_ahead import ReadRecording
 from fairseq_signals_ext.inference.results import REJECTED_FILE, Results, check_results
 from fairseq_signals_ext.pages.calibration import read_calibration
 from fairseq_signals_ext.pages.recording_report import report_page
 from fairseq_signals_ext.pages.rendering import write_page
 from fairseq_signals_ext.pages.report_findings import AnyModel, ReportOptions, check_options, find
-from fairseq_signals_ext.readers import Recording
 
 _NO_SALIENCY = "none"
 
@@ -85,7 +85,8 @@ def _report(options: argparse.Namespace) -> int:
     model = _model(options)
     check_options(model, shown)
     with Results(options.out, [], _settings(options, inputs), options.resume, options.overwrite) as results:
-        _report_into(results, model, inputs, paths, shown)
+        reporter = _Reporter(model, paths, shown)
+        do_each(results, inputs, reporter.report, reporter.undo, "report")
         rejected = results.finish()
     made = len(paths) - rejected
     print(f"{options.out}: {made} report{'s' * (made != 1)}")
@@ -99,25 +100,6 @@ def _settings(options: argparse.Namespace, inputs: Inputs) -> Dict[str, Any]:
     names = ("anonymous", "saliency", "layer", "label", "neighbours")
     files = {name: str(getattr(options, name)) for name in ("index", "calibration")}
     return {**run_settings.settings_of(options, inputs, names), **files}
-
-
-def _report_into(
-    results: Results, model: AnyModel, inputs: Inputs, paths: Sequence[Path], shown: ReportOptions
-) -> None:
-    """Make the pages of all recordings that are not done yet."""
-    from tqdm import tqdm
-
-    left = range(results.done, len(inputs))
-    for number in tqdm(left, total=len(inputs), initial=results.done, desc="report", unit="recording", disable=None):
-        name = inputs.name(number)
-        try:
-            # the options were checked once for all, which of an index means to ask the model
-            write_page(paths[number], report_page(find(model, _recording(inputs, number), name, shown)))
-        except Exception as error:  # noqa: BLE001 - one file must not stop those that follow
-            results.reject(name, reason_of(error, name))
-            # none of an earlier run
-            paths[number].unlink(missing_ok=True)
-        results.count()
 
 
 def _paths(inputs: Inputs, options: argparse.Namespace) -> List[Path]:
@@ -152,10 +134,21 @@ def _model(options: argparse.Namespace) -> AnyModel:
     return load_model(options.checkpoint, **how)
 
 
-def _recording(inputs: Inputs, number: int) -> Recording:
-    """A recording with all that is known of it."""
-    recording, is_standardised, _ = inputs.given(number)
-    if is_standardised:
-        cure = "give the file that it was made from"
-        raise UserError(f"{inputs.name(number)}: is standardised, so it cannot be drawn in mV; {cure}")
-    return recording
+class _Reporter:
+    """Makes the pages of recordings."""
+
+    def __init__(self, model: AnyModel, paths: Sequence[Path], shown: ReportOptions):
+        self._model, self._paths, self._shown = model, paths, shown
+
+    def report(self, read: ReadRecording) -> None:
+        """Make and write the page of a recording; a `UserError` if it cannot be drawn."""
+        recording, is_standardised, _ = read.beside
+        if is_standardised:
+            hint = "give the file that it was made from"
+            raise UserError(f"{read.name}: is standardised, so it cannot be drawn in mV; {hint}")
+        # the options were checked once for all, which of an index means to ask the model
+        write_page(self._paths[read.number], report_page(find(self._model, recording, read.name, self._shown)))
+
+    def undo(self, number: int, reason: str) -> None:
+        """Remove the page of an earlier run of a recording that is rejected."""
+        self._paths[number].unlink(missing_ok=True)
