@@ -147,7 +147,9 @@ def _usual_threads() -> int:
 def _check_for_cluster(options: argparse.Namespace, devices: Sequence[str]) -> None:
     if len(devices) > 1 or options.jobs < 1:
         raise UserError(f"--backend {options.backend}: give one --device, and with --jobs in how many parts it is done")
-    for value in vars(options).values():
+    # the folder of the results may have a relative name, as the workers are given its whole path
+    given = (value for name, value in vars(options).items() if name != "out")
+    for value in given:
         for path in value if isinstance(value, list) else [value]:
             if isinstance(path, (str, Path)) and Path(path).exists() and not Path(path).is_absolute():
                 raise UserError(f"{path}: give its whole path, as the workers of a cluster run in other folders")

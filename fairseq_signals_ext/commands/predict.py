@@ -24,7 +24,9 @@ The exit status is 1 if something was rejected. A run that was interrupted goes 
 A run can be done in parts by any scheduler, such as a slurm array or make -j: --part 1/16 to --part 16/16 with the same
 other options and OUT. Each part goes on with --resume, too. The one that is done last merges them: the files are, byte
 for byte, those of one run, and its exit status is that of the run. --device cuda:0,cuda:1 divides a run among the GPUs
-of this machine, --backend dask or ray with --jobs 16 among the workers of a cluster that is there.
+of this machine, --backend dask or ray with --jobs 16 among the workers of a cluster that is there. Files have to be
+given with their whole paths then. Other processors, or another OMP_NUM_THREADS, change the last digit of scores: dask's
+workers have 1 unless they are told otherwise.
 """
 
 import argparse
