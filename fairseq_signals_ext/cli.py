@@ -7,7 +7,7 @@ import sys
 from typing import List, NamedTuple, Optional, Tuple
 
 import fairseq_signals_ext
-from fairseq_signals_ext.commands._entry import run_command
+from fairseq_signals_ext.commands._entry import Parser, run_command
 from fairseq_signals_ext.common.errors import UserError, exits_on_user_error, first_line
 from fairseq_signals_ext.common.requirements import quiet_fairseq
 
@@ -17,6 +17,7 @@ _EXAMPLES = """examples:
   fairseq-signals-ext prepare wfdb path/to/records --out data
   fairseq-signals-ext split data --name random
   fairseq-signals-ext label data --name cinc2021 --codes cinc2021
+  fairseq-signals-ext label link data --name lvef --events echo.csv --threshold "<= 40"
   fairseq-signals-ext verify data
   fairseq-signals-ext evaluate run/checkpoints/checkpoint_best.pt --data data/splits/random --subset test --out result
   fairseq-signals-ext predict run/checkpoints/checkpoint_best.pt ecg.dcm records/*.hea --out results
@@ -68,8 +69,8 @@ COMMANDS = {
 _BEFORE = re.compile(r"-(\d+\.?\d*|\.\d+)[a-z]+")
 
 
-def _parser(chosen: Optional[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser(chosen: Optional[str]) -> Parser:
+    parser = Parser(
         prog="fairseq-signals-ext",
         description="ECG-FM on stock fairseq: everything that fairseq's own commands do not do.",
         epilog=_EXAMPLES,

@@ -11,12 +11,30 @@ import threading
 import warnings
 from pathlib import Path
 from types import FrameType
-from typing import Callable, Dict, Iterator, List, Optional, Sequence
+from typing import Callable, Container, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from fairseq_signals_ext.common.errors import NO_SPACE, PlaceError, UserError, exits_on_user_error, how_to_install
 from fairseq_signals_ext.common.files import NOT_IN_THIS_LOCALE, safe_name
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of arguments, of which one subcommand need not be named.
+
+    Attributes:
+        unnamed: the subcommand that is meant where the first argument is the name of none, and all names; None: each
+            has to be named.
+    """
+
+    unnamed: Optional[Tuple[str, Container[str]]] = None
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]  # several forms
+        """As of `argparse`, which calls this for subcommands, too."""
+        if self.unnamed is not None and args is not None:
+            name, names = self.unnamed
+            args = args if args and args[0] in names else [name, *args]
+        return super().parse_known_args(args, namespace)
 
 
 @exits_on_user_error
@@ -48,7 +66,7 @@ def run_command(
         print(f"\ninterrupted{'; go on with --resume' if resumes else ''}", file=sys.stderr)
         return 128 + (error.args[0] if error.args else signal.SIGINT)
     except ModuleNotFoundError as error:
-        missing = how_to_install(error.name or "", [*extras, *_extras_of_model(options)])
+        missing = how_to_install(error.name or "", [*extras, *_extras_of(options)])
         if missing is None:
             raise
         raise UserError(missing) from error
@@ -72,9 +90,10 @@ def _quiet_fairseq() -> None:
     warnings.filterwarnings("ignore", module=r"torch\.nn\.utils\.weight_norm")
 
 
-def _extras_of_model(options: argparse.Namespace) -> Sequence[str]:
-    """What the model that a command runs needs; an export tells only when it is read."""
-    return ["train"] if str(getattr(options, "checkpoint", "")).endswith(".pt") else []
+def _extras_of(options: argparse.Namespace) -> Sequence[str]:
+    """What options need: the model that a command runs, of which an export tells only when it is read, and fetching."""
+    is_checkpoint = str(getattr(options, "checkpoint", "")).endswith(".pt")
+    return [*["train"] * is_checkpoint, *["download"] * getattr(options, "download", False)]
 
 
 def _check_locale(options: argparse.Namespace) -> None:

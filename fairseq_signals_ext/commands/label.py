@@ -1,10 +1,11 @@
-"""`label`: labels for prepared recordings, from diagnostic codes, a table, or events around the ECG."""
+"""`label`: labels for prepared recordings, from codes or a table; `label link`: from events around the ECG."""
 
 import argparse
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Callable, Dict
 
+from fairseq_signals_ext.commands._entry import Parser
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.files import check_folder_name, named_folder, only_one
 from fairseq_signals_ext.labelling.from_codes import CODE_MAPS, labels_from_codes, read_code_map
@@ -13,44 +14,63 @@ from fairseq_signals_ext.labelling.from_table import KEYS, labels_from_table
 from fairseq_signals_ext.labelling.labels import Labels, drop_rare, write_labels
 from fairseq_signals_ext.labelling.link_settings import CHOICES, LinkSettings, read_link_settings
 
-_EXAMPLES = """\
+_RESULT = "Leaves labels.csv, y.npy, label_def.csv, pos_weight.txt and label.json in DIR/labels/NAME."
+_EXAMPLES = f"""\
 examples:
   fairseq-signals-ext label DIR --name challenge --codes cinc2021 --min-count 100
   fairseq-signals-ext label DIR --name superclasses --codes ptbxl-super --sources ptb-xl
   fairseq-signals-ext label DIR --name outcome --table outcomes.csv --on record_id --columns death_30d
+
+{_RESULT}
+code maps: """ + "\n           ".join(f"{name}: {what}" for name, what in CODE_MAPS.items())
+_LINK_EXAMPLES = f"""\
+examples:
   fairseq-signals-ext label link DIR --name lvef --events echo.csv \\
       --patient-column subject_id --time-column charttime --value-column lvef --window -7d 7d \\
       --choose nearest --threshold "<= 50" "<= 40" --label-names le_50 le_40
   fairseq-signals-ext label link DIR --name troponin --events labevents.csv.gz \\
       --config $(fairseq-signals-ext configs labels)/troponin_mimic_iv.yaml
 
-Leaves labels.csv, y.npy, label_def.csv, pos_weight.txt and label.json in DIR/labels/NAME.
-code maps: """ + "\n           ".join(f"{name}: {what}" for name, what in CODE_MAPS.items())
+{_RESULT}
+"""
 
+_LINKED = "Labels from events around the ECG: fairseq-signals-ext label link --help"
+
+# the subcommand that is meant where none is named
+_UNNAMED = "recordings"
 # which options belong to one way to label only
 _OPTIONS = {
     "--codes": ("min_likelihood", "no_codes_are_negative", "min_count"),
     "--table": ("on", "columns", "regression", "min_count"),
-    "link": ("events", "config", *(setting.name for setting in fields(LinkSettings))),
+    "link": ("regression",),
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments, and examples, to a parser."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = "Label prepared recordings from their codes, from a table, or (link) from events around them."
-    parser.epilog = _EXAMPLES
-    parser.usage = "%(prog)s [link] DIR --name NAME (--codes MAP | --table FILE | --events FILE) [options]"
-    parser.add_argument("folder", metavar="DIR", nargs="+", help="prepared folder; after link: label from --events")
+def add_arguments(parser: Parser) -> None:
+    """Add the command's subcommands, and their arguments and examples, to a parser."""
+    ways = parser.add_subparsers(dest="way")
+    parser.unnamed = (_UNNAMED, ways.choices)
+    _add_unnamed(ways.add_parser(_UNNAMED, prog=parser.prog, formatter_class=argparse.RawDescriptionHelpFormatter))
+    _add_link(ways.add_parser("link", formatter_class=argparse.RawDescriptionHelpFormatter))
+
+
+def _add_unnamed(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "%(prog)s DIR --name NAME (--codes MAP | --table FILE) [options]"
+    parser.description = "Label prepared recordings from their codes or from a table."
+    parser.epilog = f"{_LINKED}\n\n{_EXAMPLES}"
+    _add_common_arguments(parser)
+    _add_code_arguments(parser.add_argument_group("from codes"))
+    _add_table_arguments(parser.add_argument_group("from a table"))
+
+
+def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="DIR", type=Path, help="prepared folder")
     parser.add_argument("--name", metavar="NAME", required=True, help="of the labels: DIR/labels/NAME")
     parser.add_argument(
         "--sources", "--source", metavar="NAME", nargs="+", help="label only the recordings of these sources"
     )
     parser.add_argument("--train-manifest", metavar="TSV", type=Path, help="compute pos_weight.txt from these only")
     parser.add_argument("--overwrite", action="store_true", help="replace labels of this name")
-    _add_code_arguments(parser.add_argument_group("from codes"))
-    _add_table_arguments(parser.add_argument_group("from a table"))
-    _add_link_arguments(parser.add_argument_group("link: from events of patients"))
 
 
 def _add_code_arguments(group: "argparse._ArgumentGroup") -> None:
@@ -71,13 +91,17 @@ def _add_table_arguments(group: "argparse._ArgumentGroup") -> None:
     group.add_argument("--table", metavar="FILE", type=Path, help="csv or parquet with a row a recording or patient")
     group.add_argument("--on", choices=KEYS, help="column to join on (default: the first of these that it has)")
     group.add_argument("--columns", metavar="COLUMN", nargs="+", help="the labels (default: all with numbers only)")
-    group.add_argument(
-        "--regression", action="store_true", default=None, help="labels are numbers to predict (also with link)"
-    )
+    group.add_argument("--regression", action="store_true", default=None, help="labels are numbers to predict")
 
 
-def _add_link_arguments(group: "argparse._ArgumentGroup") -> None:
+def _add_link(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "%(prog)s DIR --name NAME --events FILE [options]"
+    parser.description = "Label prepared recordings from events of their patients around them."
+    parser.epilog = _LINK_EXAMPLES
+    _add_common_arguments(parser)
+    group = parser.add_argument_group("events and settings")
     group.add_argument("--events", metavar="FILE", type=Path, help="csv, csv.gz or parquet with a row an event")
+    group.add_argument("--regression", action="store_true", default=None, help="labels are numbers to predict")
     group.add_argument("--config", metavar="YAML", type=Path, help="settings; options given here come first")
     group.add_argument("--patient-column", metavar="COLUMN", help="default patient")
     group.add_argument("--time-column", metavar="COLUMN", help="default time")
@@ -115,33 +139,22 @@ def run(options: argparse.Namespace) -> int:
         UserError: options that do not go together; see also `labels_from_codes`, `labels_from_table` and
             `labels_from_events`.
     """
-    is_link = len(options.folder) == 2 and options.folder[0] == "link"
-    if len(options.folder) > 1 and not is_link:
-        raise UserError(f"{' '.join(options.folder)}: give one prepared folder, or link and one prepared folder")
-    options.folder = Path(options.folder[-1])
-    way = _way(options, is_link)
+    label = _from_events if options.way == "link" else _from_codes_or_table(options)
     check_folder_name(options.name)
     with only_one(options.folder / "labels" / options.name, beside=True):
-        return _label(options, way)
-
-
-def _label(options: argparse.Namespace, way: str) -> int:
-    # whether the name is free, before the work
-    named_folder(options.folder / "labels", options.name, options.overwrite)
-    labels = {"--codes": _from_codes, "--table": _from_table, "link": _from_events}[way](options)
-    if options.min_count is not None:
-        labels = drop_rare(labels, options.min_count)
-    folder = write_labels(
-        options.folder, options.name, labels, overwrite=options.overwrite, train_manifest=options.train_manifest
-    )
-    _report(folder, labels)
+        # whether the name is free, before the work
+        named_folder(options.folder / "labels", options.name, options.overwrite)
+        labels = label(options)
+        folder = write_labels(
+            options.folder, options.name, labels, overwrite=options.overwrite, train_manifest=options.train_manifest
+        )
+        _report(folder, labels)
     return 0
 
 
-def _way(options: argparse.Namespace, is_link: bool) -> str:
-    """Which way to label was asked for; `UserError` if none, several, or with options of another."""
-    chosen = {"--codes": options.codes is not None, "--table": options.table is not None, "link": is_link}
-    ways = [way for way, is_chosen in chosen.items() if is_chosen]
+def _from_codes_or_table(options: argparse.Namespace) -> Callable[[argparse.Namespace], Labels]:
+    """The way that was asked for; `UserError` if none, both, or with options of the other."""
+    ways = [way for way, given in (("--codes", options.codes), ("--table", options.table)) if given is not None]
     if len(ways) != 1:
         raise UserError(
             f"{' and '.join(ways) or 'nothing to label from'}: give one of --codes, --table, or link --events"
@@ -149,26 +162,26 @@ def _way(options: argparse.Namespace, is_link: bool) -> str:
     known = {option for names in _OPTIONS.values() for option in names}
     for option in sorted(known.difference(_OPTIONS[ways[0]])):
         if getattr(options, option) is not None:
-            spelled = "--threshold" if option == "thresholds" else f"--{option.replace('_', '-')}"
             homes = " or ".join(way for way, names in _OPTIONS.items() if option in names)
-            raise UserError(f"{spelled}: goes with {homes}, not with {ways[0]}; leave it out")
+            raise UserError(f"--{option.replace('_', '-')}: goes with {homes}, not with {ways[0]}; leave it out")
     if options.regression and options.min_count is not None:
         raise UserError("--min-count: numbers to predict have no positives; leave it out with --regression")
-    return ways[0]
+    return _from_codes if ways == ["--codes"] else _from_table
 
 
 def _from_codes(options: argparse.Namespace) -> Labels:
-    return labels_from_codes(
+    labels = labels_from_codes(
         options.folder,
         read_code_map(options.codes),
         sources=options.sources,
         min_likelihood=options.min_likelihood or 0.0,
         no_codes_are_negative=bool(options.no_codes_are_negative),
     )
+    return _without_rare(labels, options)
 
 
 def _from_table(options: argparse.Namespace) -> Labels:
-    return labels_from_table(
+    labels = labels_from_table(
         options.folder,
         options.table,
         on=options.on,
@@ -176,15 +189,20 @@ def _from_table(options: argparse.Namespace) -> Labels:
         sources=options.sources,
         regression=bool(options.regression),
     )
+    return _without_rare(labels, options)
+
+
+def _without_rare(labels: Labels, options: argparse.Namespace) -> Labels:
+    return labels if options.min_count is None else drop_rare(labels, options.min_count)
 
 
 def _from_events(options: argparse.Namespace) -> Labels:
     if options.events is None:
         raise UserError("link: give the table of events with --events")
     given: Dict[str, Any] = {
-        option: getattr(options, option)
-        for option in _OPTIONS["link"]
-        if option not in ("events", "config") and getattr(options, option) is not None
+        setting.name: getattr(options, setting.name)
+        for setting in fields(LinkSettings)
+        if getattr(options, setting.name) is not None
     }
     for option in ("window", "thresholds", "label_names"):
         if option in given:

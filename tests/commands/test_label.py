@@ -97,8 +97,23 @@ def test_help_has_examples(capsys):
     assert stopped.value.code == 0
     text = capsys.readouterr().out
     assert "fairseq-signals-ext label DIR --name challenge --codes cinc2021" in text
-    assert "fairseq-signals-ext label link DIR --name lvef" in text
+    assert "fairseq-signals-ext label link --help" in text and "--events" not in text
     assert "the 6 abnormalities of CODE-15%\n" in text
+
+
+def test_help_of_link_has_its_own_examples(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["link", "--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert text.startswith("usage: fairseq-signals-ext label link DIR --name NAME --events FILE")
+    assert "fairseq-signals-ext label link DIR --name lvef" in text
+    assert "--codes" not in text
+
+
+def test_options_may_come_before_the_folder(folder):
+    assert main(["--name", "l", "--codes", "code15", str(folder)]) == 0
+    assert (folder / "labels" / "l" / "labels.csv").exists()
 
 
 def test_codes_of_some_sources(folder):
@@ -204,7 +219,7 @@ def test_through_the_console_command(folder, tmp_path, monkeypatch):
     parsed = []
     monkeypatch.setattr("fairseq_signals_ext.commands.label.run", lambda options: parsed.append(options) or 0)
     assert main(["link", str(folder), "--name", "l", "--window", "-0.5h", "30min", "--events", "x"]) == 0
-    assert parsed[0].window == ["-0.5h", "30min"] and parsed[0].folder == ["link", str(folder)]
+    assert parsed[0].window == ["-0.5h", "30min"] and (parsed[0].way, parsed[0].folder) == ("link", folder)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +230,6 @@ def test_through_the_console_command(folder, tmp_path, monkeypatch):
         (["--codes", "code15", "--on", "idx"], "--on: goes with --table, not with --codes; leave it out"),
         (["--table", "t.csv", "--min-likelihood", "0"], "--min-likelihood: goes with --codes, not with --table"),
         (["--codes", "code15", "--regression"], "--regression: goes with --table or link, not with --codes"),
-        (["--codes", "code15", "--threshold", "< 1"], "--threshold: goes with link, not with --codes"),
         (["--codes", "icd"], "code map 'icd': no such file; give a CSV file, or one of cinc2021"),
         (["--codes", "code15", "--min-count", "5"], "no label has 5 positive recordings"),
         (["--codes", "code15", "--sources", "c"], "no source 'c'; its sources are a, b"),
@@ -242,11 +256,25 @@ def test_bad_options(folder, capsys, options, message):
         ),
         (["--events", "absent.csv", "--threshold", "< 4", "--window", "-7", "7"], "window '-7': give a number with s"),
         (["--events", "absent.csv", "--config", "absent.yaml"], "absent.yaml: cannot be read as YAML"),
-        (["--codes", "code15"], "--codes and link: give one of"),
     ],
 )
 def test_bad_link_options(folder, capsys, options, message):
     assert message in fails(capsys, "link", folder, "--name", "l", *options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unknown"),
+    [
+        (["DIR", "--codes", "code15", "--threshold", "< 1"], "--threshold < 1"),
+        (["link", "DIR", "--events", "e.csv", "--codes", "code15"], "--codes code15"),
+        (["DIR", "DIR", "--codes", "code15"], "DIR"),
+    ],
+)
+def test_options_of_another_subcommand(capsys, arguments, unknown):
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments, "--name", "l"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.endswith(f"error: unrecognized arguments: {unknown}\n")
 
 
 def test_name_that_is_taken(folder, capsys):
@@ -257,6 +285,5 @@ def test_name_that_is_taken(folder, capsys):
 
 
 def test_folders_that_are_none(folder, tmp_path, capsys):
-    assert "give one prepared folder" in fails(capsys, folder, folder, "--name", "l", "--codes", "code15")
     message = fails(capsys, tmp_path / "absent", "--name", "l", "--codes", "code15")
     assert "recordings.parquet: no such file; run fairseq-signals-ext prepare first" in message
