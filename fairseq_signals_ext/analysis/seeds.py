@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Callable, Iterator, List, Mapping, Sequence
 import numpy as np
 
 from fairseq_signals_ext.common.errors import UserError
-from fairseq_signals_ext.evaluation.bootstrap import interval, mirrored, p_value, resampled
 from fairseq_signals_ext.evaluation.predictions import Predictions
 from fairseq_signals_ext.evaluation.ranking import Ranking, rank, weighted_auprc, weighted_auroc
+from fairseq_signals_ext.evaluation.resampling import interval, mean_of_defined, mirrored, p_value, resampled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,8 +98,7 @@ def _macro(labels: Sequence[Ranking], weights: np.ndarray) -> np.ndarray:
         weighed = ranking.weigh(weights)
         for place, metric in enumerate(METRICS.values()):
             values[place, label] = metric(*weighed)
-    defined = (~np.isnan(values)).sum(axis=1)
-    return np.divide(np.nansum(values, axis=1), defined, out=np.full(defined.shape, np.nan), where=defined > 0)
+    return mean_of_defined(values, axis=1)[:, 0]
 
 
 def _means_of_resamples(

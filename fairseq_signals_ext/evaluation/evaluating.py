@@ -162,15 +162,7 @@ def of_classes(
     """The evaluation of labels that are there or not; arguments as `evaluate`."""
     if thresholds is None:
         thresholds = Thresholds(metrics.thresholds_of(segments, None), EXCLUSIVE if segments.exclusive else "0.5")
-    intervals = bootstrap(
-        recordings,
-        resamples=settings.resamples,
-        seed=settings.seed,
-        metrics=WITH_INTERVAL,
-        thresholds=thresholds.values,
-        confidence=settings.confidence,
-        progress=settings.progress,
-    )
+    intervals = _bootstrap(recordings, settings, metrics=WITH_INTERVAL, thresholds=thresholds.values)
     challenge = None
     if settings.cinc_weights is not None:
         codes = settings.label_codes
@@ -189,10 +181,8 @@ def of_numbers(
 ) -> Evaluation:
     """The evaluation of labels that are numbers; arguments as `evaluate`."""
     table, of_segments = map(regression.label_metrics, (recordings, segments))
-    intervals = regression.bootstrap(
-        recordings, settings.resamples, settings.seed, settings.confidence, settings.progress
-    )
-    table = _with_intervals(table, intervals, regression.WITH_INTERVAL)
+    intervals = _bootstrap(recordings, settings)
+    table = _with_intervals(table, intervals.per_label, regression.WITH_INTERVAL)
     few = [f"{row.label!r} ({row.known} known)" for row in table.itertuples() if 0 < row.known < _FEW]
     notes = (f"few known values: intervals are too narrow: {', '.join(few)}",) if few else ()
     summaries = {
@@ -205,6 +195,17 @@ def of_numbers(
     }
     table = table.assign(segment_mae=of_segments["mae"], segment_r2=of_segments["r2"])
     return Evaluation(about, settings, segments, recordings, table, summaries, notes=notes)
+
+
+def _bootstrap(recordings: Predictions, settings: EvaluationSettings, **others: Any) -> Bootstrap:
+    return bootstrap(
+        recordings,
+        resamples=settings.resamples,
+        seed=settings.seed,
+        confidence=settings.confidence,
+        progress=settings.progress,
+        **others,
+    )
 
 
 def _label_table(
