@@ -1,7 +1,4 @@
-"""Reading a config of ECG-FM's framework from a YAML file or a checkpoint, as plain values.
-
-Values are plain, not too many, and no text that OmegaConf would compute. Needs neither torch nor fairseq.
-"""
+"""Reading a config of ECG-FM's framework from a YAML file or a checkpoint; and which options a section here takes."""
 
 from pathlib import Path
 from typing import Any, Dict, List

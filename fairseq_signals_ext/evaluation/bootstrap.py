@@ -24,7 +24,7 @@ a single value that says nothing.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Callable, Dict, Iterator, Optional, Protocol, Sequence, Tuple
+from typing import TYPE_CHECKING, Dict, Iterator, Optional, Protocol, Sequence, Tuple
 
 import numpy as np
 
@@ -32,16 +32,15 @@ from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.evaluation import regression
 from fairseq_signals_ext.evaluation.metrics import threshold_metrics, thresholds_of
 from fairseq_signals_ext.evaluation.predictions import Predictions, matched
-from fairseq_signals_ext.evaluation.ranking import rank, weighted_auprc, weighted_auroc
+from fairseq_signals_ext.evaluation.ranking import WEIGHTED, rank
 from fairseq_signals_ext.evaluation.resampling import interval, mean_of_defined, mirrored, p_value, resampled
 from fairseq_signals_ext.evaluation.thresholds import called
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_RANKED: Dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {"auroc": weighted_auroc, "auprc": weighted_auprc}
 _AT_THRESHOLD = ("f1", "sensitivity", "specificity", "precision", "npv", "accuracy")
-METRICS = (*_RANKED, *_AT_THRESHOLD)
+METRICS = (*WEIGHTED, *_AT_THRESHOLD)
 
 # metric -> (labels, then averages) x resamples
 Values = Dict[str, np.ndarray]
@@ -176,7 +175,7 @@ class _WeightedClasses:
         self.metrics, thresholds = metrics, thresholds_of(predictions, thresholds)
         patients, self.patient = np.unique(predictions.patient, return_inverse=True)
         self.patients = len(patients)
-        self.ranked = [metric for metric in metrics if metric in _RANKED]
+        self.ranked = [metric for metric in metrics if metric in WEIGHTED]
         self.rankings = [rank(scores[:, label], targets[:, label]) for label in labels] if self.ranked else []
         if self.ranked:
             items = np.repeat(np.arange(len(predictions)), len(labels))
@@ -195,7 +194,7 @@ class _WeightedClasses:
         for place, ranking in enumerate(self.rankings):
             positives, negatives = ranking.weigh(weights)
             for metric in self.ranked:
-                values[metric][place] = _RANKED[metric](positives, negatives)
+                values[metric][place] = WEIGHTED[metric](positives, negatives)
         if self.cells:
             counts = [cell @ weights for cell in self.cells]
             counts = [np.vstack([count, count.sum(axis=0)]) for count in counts]
