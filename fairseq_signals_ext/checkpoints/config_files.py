@@ -1,7 +1,4 @@
-"""Reading a config of ECG-FM's framework from a YAML file or a checkpoint, as plain values.
-
-`Schema` has the options of a section of fairseq's configs or ours, and which values they take.
-"""
+"""Reading a config of ECG-FM's framework from a YAML file or a checkpoint; and which options a section here takes."""
 
 from pathlib import Path
 from typing import Any, Dict, List
@@ -49,13 +46,13 @@ def _from_yaml(path: Path) -> Any:
     loader = get_yaml_loader()(path.read_text(encoding="utf-8"))
     try:
         node = loader.get_single_node()
-        check_size(node, _parts)
+        check_size(node, _inner_nodes)
         return None if node is None else loader.construct_document(node)
     finally:
         loader.dispose()
 
 
-def _parts(node: Any) -> List[Any]:
+def _inner_nodes(node: Any) -> List[Any]:
     """Nodes in a node of YAML."""
     value: Any = getattr(node, "value", None)
     if not isinstance(value, list):
