@@ -5,6 +5,7 @@ that file is a page of the site, the link leads there; any other is copied to `f
 """
 
 import argparse
+import functools
 import importlib
 import posixpath
 import re
@@ -65,21 +66,17 @@ def command_page() -> Iterator[str]:
     from fairseq_signals_ext.cli import COMMANDS
 
     yield "# Commands\n"
-    yield "All commands with all options, as `fairseq-signals-ext COMMAND --help` prints them.\n"
+    yield "For looking up an option: all commands, as `fairseq-signals-ext COMMAND --help` prints them.\n"
     yield "| command | purpose |\n| --- | --- |"
     for name, command in COMMANDS.items():
         yield f"| [`{name}`](#{name}) | {command.summary} |"
     yield "| `user-dir` | print the plugin's folder, for `common.user_dir` and `--user-dir` of fairseq's commands |"
-    yield "| `configs KIND` | print the folder of the `pretraining`, `fine_tuning` or `labels` configs, for `--config-dir` |"
+    yield "| `configs KIND` | print the folder of the configs of a kind: `pretraining`, `fine_tuning` or `labels` |"
     yield "\n`prepare`, `split`, `label` and `verify` are also scripts in `manifests/`. `--user-dir DIR` before any"
     yield "command also imports a folder of yours, see [Extending](extending.md).\n"
     for name in COMMANDS:
         module = importlib.import_module(f"fairseq_signals_ext.commands.{name}")
-        parser = argparse.ArgumentParser(
-            prog=f"fairseq-signals-ext {name}",
-            description=module.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+        parser = argparse.ArgumentParser(prog=f"fairseq-signals-ext {name}", description=module.__doc__)
         module.add_arguments(parser)
         yield f"\n## {name}\n"
         yield from _described(parser)
@@ -88,13 +85,14 @@ def command_page() -> Iterator[str]:
 def _described(parser: argparse.ArgumentParser) -> Iterator[str]:
     first, _, rest = (parser.description or "").partition("\n")
     yield f"{first}\n"
+    parser.formatter_class = functools.partial(argparse.HelpFormatter, width=80)  # not as wide as this terminal
     yield f"```text\n{parser.format_usage().strip()}\n```\n"
     for group in parser._action_groups:
         actions = [action for action in group._group_actions if action.help is not argparse.SUPPRESS]
         commands = [action for action in actions if isinstance(action, argparse._SubParsersAction)]
         rows = [_row(action, parser) for action in actions if action not in commands and action.dest != "help"]
         if rows:
-            yield f"**{(group.title or 'options').capitalize()}**\n\n| | |\n| --- | --- |"
+            yield f"| {group.title} | |\n| --- | --- |"
             yield "\n".join(rows) + "\n"
         for name, inner in _inner(commands).items():
             yield f"### {parser.prog.split()[-1]} {name}\n"

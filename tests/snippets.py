@@ -94,12 +94,15 @@ def write_ecgs(folder):
 
 def _write_small_trainer(path):
     """The same command with options of a small model and a short run behind what the reader types."""
-    model = shlex.join([*SMALL, "++optimization.max_update=2", "++common.log_interval=1"])
-    fine_tuned = shlex.join([*(one for one in SMALL if not one.startswith("++model.")), "++optimization.max_epoch=1"])
+    fine_tuned = [option for option in SMALL if not option.startswith("++model.")]
+    options = [
+        shlex.join([*small, "++common.log_interval=1"])
+        for small in ([*fine_tuned, "++optimization.max_epoch=1"], [*SMALL, "++optimization.max_update=2"])
+    ]
     path.parent.mkdir()
     path.write_text(
         "#!/usr/bin/env bash\n"
         f"real={shlex.quote(str(Path(sys.executable).parent / path.name))}\n"
-        f'case "$*" in *fine_tuning*) exec "$real" "$@" {fine_tuned} ;; *) exec "$real" "$@" {model} ;; esac\n'
+        f'case "$*" in *fine_tuning*) exec "$real" "$@" {options[0]} ;; *) exec "$real" "$@" {options[1]} ;; esac\n'
     )
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
