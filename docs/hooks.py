@@ -5,7 +5,6 @@ that file is a page of the site, the link leads there; any other is copied to `f
 """
 
 import argparse
-import functools
 import importlib
 import posixpath
 import re
@@ -76,7 +75,11 @@ def command_page() -> Iterator[str]:
     yield "command also imports a folder of yours, see [Extending](extending.md).\n"
     for name in COMMANDS:
         module = importlib.import_module(f"fairseq_signals_ext.commands.{name}")
-        parser = argparse.ArgumentParser(prog=f"fairseq-signals-ext {name}", description=module.__doc__)
+        parser = argparse.ArgumentParser(
+            prog=f"fairseq-signals-ext {name}",
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         module.add_arguments(parser)
         yield f"\n## {name}\n"
         yield from _described(parser)
@@ -85,8 +88,9 @@ def command_page() -> Iterator[str]:
 def _described(parser: argparse.ArgumentParser) -> Iterator[str]:
     first, _, rest = (parser.description or "").partition("\n")
     yield f"{first}\n"
-    parser.formatter_class = functools.partial(argparse.HelpFormatter, width=80)  # not as wide as this terminal
-    yield f"```text\n{parser.format_usage().strip()}\n```\n"
+    usage = argparse.HelpFormatter(parser.prog, width=80)  # not as wide as this terminal
+    usage.add_usage(parser.usage, parser._actions, parser._mutually_exclusive_groups)
+    yield f"```text\n{usage.format_help().strip()}\n```\n"
     for group in parser._action_groups:
         actions = [action for action in group._group_actions if action.help is not argparse.SUPPRESS]
         commands = [action for action in actions if isinstance(action, argparse._SubParsersAction)]
@@ -97,9 +101,10 @@ def _described(parser: argparse.ArgumentParser) -> Iterator[str]:
         for name, inner in _inner(commands).items():
             yield f"### {parser.prog.split()[-1]} {name}\n"
             yield from _described(inner)
-    for more in (rest, parser.epilog or ""):
-        if more.strip():
-            yield f"```text\n{more.strip()}\n```\n"
+    for more in filter(None, (rest.strip(), parser.epilog)):
+        text = parser.formatter_class(parser.prog, width=120)
+        text.add_text(more)  # which may add to it
+        yield f"```text\n{text.format_help().strip()}\n```\n"
 
 
 def _inner(commands: List[Any]) -> Dict[str, argparse.ArgumentParser]:
