@@ -45,10 +45,12 @@ REPORT = ["jinja2", "matplotlib", "pandas", "pyarrow", "scikit-learn", "scipy"]
 EMBED, EXPLAIN = ["umap-learn"], ["captum", "neurokit2"]
 SERVE = ["fastapi", "jinja2", "python-multipart", "uvicorn"]
 DASK, RAY = ["distributed"], ["ray"]
+DOCS = ["mkdocs-material", "mkdocstrings[python]"]
 DEMO = [*DOWNLOAD, *EXPORT, *EXPLAIN, *FORMATS, *REPORT]
 DEV = [
     *DEMO,
     *DASK,
+    *DOCS,
     *EMBED,
     *HUB,
     *SERVE,
@@ -77,7 +79,8 @@ setup(
     extras_require={
         **{"train": TRAIN, "formats": FORMATS, "download": DOWNLOAD, "report": REPORT, "dask": DASK, "ray": RAY},
         **{"onnx": ONNX, "export": EXPORT, "hub": HUB},
-        **{"embed": EMBED, "explain": EXPLAIN, "serve": SERVE, "demo": DEMO, "dev": DEV},
+        **{"embed": EMBED, "explain": EXPLAIN, "serve": SERVE, "demo": DEMO, "docs": DOCS},
+        "dev": DEV,
     },
     entry_points={"console_scripts": ["fairseq-signals-ext = fairseq_signals_ext.cli:main"]},
     classifiers=[
