@@ -5,18 +5,12 @@ modules with objectives, kinds of task and encoders (`fairseq_signals_ext.traini
 be imported: what is imported is what the user installed, or named as `--user-dir`.
 """
 
-import contextlib
 import functools
 import logging
-import os
-import sys
-from importlib.machinery import PathFinder
-from typing import TYPE_CHECKING, Any, Iterator, List, Set, Tuple, Type, TypeVar
+from importlib import metadata
+from typing import Any, Iterator, List, Set, Tuple, Type, TypeVar
 
 from fairseq_signals_ext.common.errors import first_line
-
-if TYPE_CHECKING:
-    from importlib import metadata
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +22,8 @@ Kind = TypeVar("Kind")
 def from_others(group: str, kind: Type[Kind]) -> List[Tuple[str, Kind]]:
     """The objects that installed packages announce in a group, each with the name of its package.
 
-    One that cannot be imported, or is of another kind, is left out with one line of warning. Importing
-    them takes as long as their packages make it, so ask only when nothing of our own serves.
+    One that cannot be imported, or is of another kind, is left out with one line of warning. Looking for them takes
+    some 10 ms, and importing them as long as their packages make it, so ask only when nothing of our own serves.
 
     Args:
         group: of entry points, such as `fairseq_signals_ext.formats`.
@@ -63,12 +57,8 @@ def _loaded(group: str) -> Iterator[Tuple[str, str, Any]]:
             _warn(group, package, point.name, f"cannot be imported ({type(error).__name__}: {first_line(error)})")
 
 
-def _points(group: str) -> Iterator[Tuple[str, "metadata.EntryPoint"]]:
+def _points(group: str) -> Iterator[Tuple[str, metadata.EntryPoint]]:
     """Entry points of a group with the names of their packages; of a package that is there twice, the first."""
-    if not _may_be_announced(group):
-        return
-    from importlib import metadata
-
     seen: Set[Tuple[str, str]] = set()
     for package in metadata.distributions():
         points = [point for point in package.entry_points if point.group == group]
@@ -79,28 +69,7 @@ def _points(group: str) -> Iterator[Tuple[str, "metadata.EntryPoint"]]:
                 yield name, point
 
 
-def _may_be_announced(group: str) -> bool:
-    """Whether an installed list of entry points contains the name of a group, or there may be lists elsewhere.
-
-    This takes 1 to 2 ms; importing `importlib.metadata`, and having it look through all packages, 20 to 50 ms.
-    """
-    if any(hasattr(finder, "find_distributions") for finder in sys.meta_path if finder is not PathFinder):
-        return True
-    return any(os.path.isfile(folder) or _announces(folder or os.curdir, group.encode()) for folder in sys.path)
-
-
-def _announces(folder: str, group: bytes) -> bool:
-    """Whether a list of entry points directly below a folder of packages contains a group's name."""
-    with contextlib.suppress(OSError):  # not every folder in sys.path is there
-        for name in os.listdir(folder):
-            if name.lower().endswith(("dist-info", "egg-info")):
-                with contextlib.suppress(OSError), open(os.path.join(folder, name, "entry_points.txt"), "rb") as file:
-                    if group in file.read():
-                        return True
-    return False
-
-
-def _name(package: "metadata.Distribution", point: "metadata.EntryPoint") -> str:
+def _name(package: metadata.Distribution, point: metadata.EntryPoint) -> str:
     """A package's name; that of its module where it does not contain its name."""
     try:
         name = package.metadata["Name"]

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from fairseq_signals_ext.common.errors import UserError, first_line, without_quotes
-from fairseq_signals_ext.common.plugins import from_others
 from fairseq_signals_ext.readers.facts import shown
 from fairseq_signals_ext.readers.other_files import what_helps
 from fairseq_signals_ext.readers.recording import Recording
@@ -273,6 +272,8 @@ def _refusal(beginning: Beginning) -> str:
 
 @functools.lru_cache(maxsize=None)
 def _of_others() -> Tuple[Format, ...]:
+    from fairseq_signals_ext.common.plugins import from_others  # which takes some ms, so only where it is needed
+
     return tuple(_guarded(package, one) for package, one in from_others(GROUP, Format))
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Dict, Iterator, Optional, Union
 
 from fairseq_signals_ext.common.errors import UserError, first_line, without_quotes
-from fairseq_signals_ext.common.plugins import from_others
 from fairseq_signals_ext.sources.source import READING, TABLE, Item, Source, SourceKind, SourceOptions
 
 __all__ = ["Item", "Kinds", "Source", "SourceKind", "SourceOptions", "find_kind", "open_source", "our_kinds"]
@@ -31,6 +30,8 @@ def our_kinds() -> Dict[str, SourceKind]:
 @functools.lru_cache(maxsize=None)
 def _of_others() -> Dict[str, "tuple[str, SourceKind]"]:
     """Name of a kind -> the package that it is of, and the kind; a name of ours stays ours."""
+    from fairseq_signals_ext.common.plugins import from_others  # which takes some ms, so only where it is needed
+
     found = from_others(GROUP, SourceKind)
     return {kind.name: (package, kind) for package, kind in reversed(found) if kind.name not in our_kinds()}
 
