@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # threads that wait for others must not keep a core busy: beside other work that makes training and tests 3 times slower
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup lint test test-legacy proofs demo benchmarks clean
+.PHONY: help setup lint test test-legacy proofs docs demo benchmarks clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,9 @@ test-legacy: $(LEGACY)/.done ## tests with stock fairseq 0.12.2 on Python 3.10, 
 proofs: setup ## longer tests
 	$(BIN)/python -m pytest -m slow -s
 
+docs: setup ## documentation as a site in site/; a link that leads nowhere is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 demo: setup ## simulate (or DATA=folder of WFDB records), prepare, split, verify, pretrain, draw the loss curve
 	PATH="$(abspath $(BIN)):$$PATH" bash examples/demo/run.sh
 
@@ -65,5 +68,5 @@ benchmarks: setup ## all of them, into benchmarks/results; takes an hour or two
 	$(BIN)/python benchmarks/inference.py --seconds 8 --out benchmarks/results/inference.md
 	$(BIN)/python benchmarks/exporting.py --out benchmarks/results/exporting.md
 
-clean: ## remove the environment and the demo's output
-	rm -rf $(VENV) $(LEGACY) runs *.egg-info
+clean: ## remove the environments, the site and the demo's output
+	rm -rf $(VENV) $(LEGACY) runs site *.egg-info

@@ -23,9 +23,10 @@ FORMATS = [
     "scipy",
     "soundfile",
     "tqdm",
-    "wfdb",
     "xxhash",
 ]
+# fetches collections from PhysioNet; records are read without it
+DOWNLOAD = ["wfdb"]
 TRAIN = [
     've-fairseq==0.12.3; python_version >= "3.11" and python_version < "3.13"',
     'fairseq==0.12.2; python_version < "3.11"',
@@ -44,10 +45,12 @@ REPORT = ["jinja2", "matplotlib", "pandas", "pyarrow", "scikit-learn", "scipy"]
 EMBED, EXPLAIN = ["umap-learn"], ["captum", "neurokit2"]
 SERVE = ["fastapi", "jinja2", "python-multipart", "uvicorn"]
 DASK, RAY = ["distributed"], ["ray"]
-DEMO = [*EXPORT, *EXPLAIN, *FORMATS, *REPORT]
+DOCS = ["mkdocs-material", "mkdocstrings[python]"]
+DEMO = [*DOWNLOAD, *EXPORT, *EXPLAIN, *FORMATS, *REPORT]
 DEV = [
     *DEMO,
     *DASK,
+    *DOCS,
     *EMBED,
     *HUB,
     *SERVE,
@@ -79,9 +82,10 @@ setup(
     # reading exports and making plots need neither torch nor fairseq, so these are extras
     install_requires=["numpy"],
     extras_require={
-        **{"train": TRAIN, "formats": FORMATS, "report": REPORT, "dask": DASK, "ray": RAY},
+        **{"train": TRAIN, "formats": FORMATS, "download": DOWNLOAD, "report": REPORT, "dask": DASK, "ray": RAY},
         **{"onnx": ONNX, "export": EXPORT, "hub": HUB},
-        **{"embed": EMBED, "explain": EXPLAIN, "serve": SERVE, "demo": DEMO, "dev": DEV},
+        **{"embed": EMBED, "explain": EXPLAIN, "serve": SERVE, "demo": DEMO, "docs": DOCS},
+        "dev": DEV,
     },
     entry_points={"console_scripts": ["fairseq-signals-ext = fairseq_signals_ext.cli:main"]},
     classifiers=[

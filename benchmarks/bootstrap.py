@@ -18,8 +18,9 @@ from _shared import hand_over, machine
 from sklearn.metrics import average_precision_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 
-from fairseq_signals_ext.evaluation.bootstrap import bootstrap, interval, mirrored, patient_weights
+from fairseq_signals_ext.evaluation.bootstrap import bootstrap
 from fairseq_signals_ext.evaluation.predictions import Predictions
+from fairseq_signals_ext.evaluation.resampling import interval, mirrored, patient_weights
 
 METRICS = {"auroc": roc_auc_score, "auprc": average_precision_score}
 

@@ -30,11 +30,12 @@ from tqdm import tqdm
 
 from fairseq_signals_ext import configs_dir
 from fairseq_signals_ext.analysis.fine_tuning import FineTuning, as_override, run_once, scores_of, train_command
-from fairseq_signals_ext.analysis.seeds import METRICS, SeedComparison, compare_seeds
+from fairseq_signals_ext.analysis.seeds import SeedComparison, compare_seeds
 from fairseq_signals_ext.cli import main as command_line
 from fairseq_signals_ext.common.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.common.files import atomic
 from fairseq_signals_ext.evaluation.predictions import Predictions
+from fairseq_signals_ext.evaluation.ranking import WEIGHTED
 from fairseq_signals_ext.evaluation.text import with_interval
 
 CONFIGS = Path(configs_dir())
@@ -151,7 +152,7 @@ def measure(work: Path, options: argparse.Namespace) -> Dict[str, List[Predictio
 
 def table(compared: SeedComparison, seeds: List[int]) -> List[str]:
     """Markdown: means over seeds, their difference, and each seed."""
-    names = [metric.upper() for metric in METRICS]
+    names = [metric.upper() for metric in WEIGHTED]
     head = [cell for name in names for cell in (f"macro {name} [95 %]", "spread over seeds")]
     rows = [["start", *head], ["---"] * (1 + len(head))]
     for start, found in compared.groups.groupby("group", sort=False):
@@ -165,7 +166,7 @@ def table(compared: SeedComparison, seeds: List[int]) -> List[str]:
     rows.append(["---"] * len(rows[-1]))
     for number, found in compared.seeds.groupby("number"):
         of_start = found.set_index("group")
-        values = [f"{of_start.loc[start, metric]:.3f}" for metric in METRICS for start in STARTS]
+        values = [f"{of_start.loc[start, metric]:.3f}" for metric in WEIGHTED for start in STARTS]
         rows.append([str(seeds[number]), *values])
     return [f"| {' | '.join(row)} |" if row else "" for row in rows]
 

@@ -12,17 +12,6 @@ from fairseq_signals_ext.readers import Recording, StoredCounts
 
 RATE = 500
 
-# options of a model that is built in a moment
-SMALL_MODEL = {
-    "conv_feature_layers": "[(16, 2, 2)] * 2",
-    "encoder_layers": 2,
-    "encoder_embed_dim": 16,
-    "encoder_ffn_embed_dim": 16,
-    "encoder_attention_heads": 2,
-    "conv_pos": 16,
-    "conv_pos_groups": 4,
-}
-
 
 def made_up_counts(rng: np.random.Generator, samples: int, leads: int = 12) -> np.ndarray:
     """Beats of one heart on all leads with noise: int16, leads x samples; of twelve the limb leads agree."""

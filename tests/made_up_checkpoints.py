@@ -9,6 +9,7 @@ from fairseq_signals_ext.checkpoints.reading import Checkpoint
 
 SAMPLES = 500
 LABELS = ("A", "B", "C")
+# options of a model that is built in a moment
 SMALL = {
     "conv_feature_layers": "[(16, 2, 2)] * 4",
     "encoder_layers": 2,

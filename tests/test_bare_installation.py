@@ -20,7 +20,7 @@ class Hidden:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Hidden())
 """
-FORMATS = ["filelock", "joblib", "pandas", "pyarrow", "tqdm", "wfdb", "xxhash"]
+FORMATS = ["filelock", "joblib", "pandas", "pyarrow", "tqdm", "xxhash"]
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,11 @@ def test_help(bare, command):
     ("arguments", "packages", "extras"),
     [
         (["prepare", "wfdb", "{here}", "--out", "{here}/out"], FORMATS, "formats"),
+        (
+            ["prepare", "ptbxl", "{here}", "--out", "{here}/out", "--download"],
+            [*FORMATS, "wfdb"],
+            "formats,download",
+        ),
         (["split", "{here}", "--name", "s"], FORMATS, "formats"),
         (["label", "{here}", "--name", "l", "--codes", "cinc2021"], FORMATS, "formats"),
         (["predict", "a.pt", "b.hea", "--out", "{here}/out"], [*FORMATS, "fairseq", "torch"], "formats,train"),

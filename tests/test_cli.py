@@ -151,6 +151,7 @@ def test_other_errors_of_the_system_stay_what_they_are(monkeypatch, error):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_command_in_order(monkeypatch, capsys, number):
     ended = []
+    signal.signal(number, signal.SIG_DFL)  # also where pytest itself ignores it, as under nohup
 
     def waits(options):
         try:
@@ -184,7 +185,7 @@ if sys.argv[2] == "own":
 before = root.level, list(root.handlers), root.manager.disable
 import fairseq_signals_ext
 from fairseq_signals_ext.checkpoints.config_conversion import convert_config
-from fairseq_signals_ext.checkpoints.reading import (read_checkpoint)
+from fairseq_signals_ext.checkpoints.reading import read_checkpoint
 from fairseq_signals_ext.inference.export import export
 path = Path(sys.argv[1])
 if sys.argv[3] == "load":

@@ -31,13 +31,14 @@ import numpy as np
 
 from fairseq_signals_ext import configs_dir
 from fairseq_signals_ext.analysis.fine_tuning import FineTuning, as_override, scores_of
-from fairseq_signals_ext.analysis.seeds import METRICS, compare_seeds
+from fairseq_signals_ext.analysis.seeds import compare_seeds
 from fairseq_signals_ext.common.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.common.files import atomic
 from fairseq_signals_ext.data.label_table import LabelTable, read_labels
 from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
 from fairseq_signals_ext.data.stores import Store, open_store
 from fairseq_signals_ext.evaluation.predictions import Predictions
+from fairseq_signals_ext.evaluation.ranking import WEIGHTED
 from fairseq_signals_ext.evaluation.report import aligned
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def tables(runs: List[Run], predicted: List[Predictions], resamples: int) -> Tup
         size = {"fraction": fraction, "recordings": recordings}
         compared = compare_seeds(groups, resamples)
         for row in compared.seeds.to_dict("records"):
-            values = {metric: row[metric] for metric in METRICS}
+            values = {metric: row[metric] for metric in WEIGHTED}
             single.append({**size, "start": row["group"], "seed": seeds[row["number"]], **values})
         differences = _flat(compared.differences, DIFFERENCE)
         for start, rows in compared.groups.groupby("group", sort=False):
@@ -179,15 +180,15 @@ def tables(runs: List[Run], predicted: List[Predictions], resamples: int) -> Tup
 def _flat(rows: "pd.DataFrame", columns: Dict[str, str]) -> Dict[str, float]:
     """Rows for the metrics as one: `columns` says what follows the metric's name."""
     values = rows.set_index("metric")
-    return {f"{metric}{end}": values.loc[metric, column] for metric in METRICS for column, end in columns.items()}
+    return {f"{metric}{end}": values.loc[metric, column] for metric in WEIGHTED for column, end in columns.items()}
 
 
 def as_text(means: "pd.DataFrame") -> str:
     """The means for a terminal."""
-    lines = [["recordings", *(f"{metric.upper()} {start}" for metric in METRICS for start in STARTS)]]
+    lines = [["recordings", *(f"{metric.upper()} {start}" for metric in WEIGHTED for start in STARTS)]]
     for fraction, rows in means.groupby("fraction"):
         row = rows.set_index("start")
-        values = [f"{row.loc[start, metric]:.3f}" for metric in METRICS for start in STARTS]
+        values = [f"{row.loc[start, metric]:.3f}" for metric in WEIGHTED for start in STARTS]
         lines.append([f"{row['recordings'].iloc[0]} ({_percent(fraction)} %)", *values])
     return "\n".join(aligned(lines))
 

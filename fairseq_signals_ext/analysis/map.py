@@ -81,10 +81,10 @@ def make_map(embeddings: Embeddings, out: Path, color: Optional[str] = None, tab
         embeddings: from `folder.open_embeddings`.
         out: folder, which exists.
         color: column by which points are coloured; None: all are of one colour.
-        table: that has the column, see `colouring.values_for`.
+        table: that has the column, see `map_drawing.values_for`.
 
     Raises:
-        UserError: an embedding is not finite; see also `colouring.values_for`.
+        UserError: an embedding is not finite; see also `map_drawing.values_for`.
         ModuleNotFoundError: umap-learn is not installed.
     """
     of_rows = embeddings.recordings_of(np.arange(len(embeddings.vectors)))

@@ -146,7 +146,7 @@ def draw_map(points: np.ndarray, method: str, path: Path, colouring: Optional[Co
 
     Args:
         points: x and y, N x 2.
-        method: that made them, see `projection.project`.
+        method: that made them, see `map.project`.
         colouring: of each point.
     """
     from matplotlib import rc_context

@@ -1,4 +1,4 @@
-"""What a score loses when a lead, or all P waves, QRS complexes or T waves are taken away."""
+"""A label's score, and what it loses when a lead, or all P waves, QRS complexes or T waves are taken away."""
 
 from dataclasses import dataclass
 from typing import Iterator, NamedTuple, Optional, Tuple

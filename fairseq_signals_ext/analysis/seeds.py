@@ -1,22 +1,17 @@
 """Trainings that differ in their seed only, as groups: how good each is on average, and whether two groups differ."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Callable, Iterator, List, Mapping, Sequence
+from typing import TYPE_CHECKING, Iterator, List, Mapping, Sequence
 
 import numpy as np
 
 from fairseq_signals_ext.common.errors import UserError
-from fairseq_signals_ext.evaluation.bootstrap import interval, mirrored, p_value, resampled
 from fairseq_signals_ext.evaluation.predictions import Predictions
-from fairseq_signals_ext.evaluation.ranking import Ranking, rank, weighted_auprc, weighted_auroc
+from fairseq_signals_ext.evaluation.ranking import WEIGHTED, Ranking, rank
+from fairseq_signals_ext.evaluation.resampling import interval, mean_of_defined, mirrored, p_value, resampled
 
 if TYPE_CHECKING:
     import pandas as pd
-
-METRICS: Mapping[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "auroc": weighted_auroc,
-    "auprc": weighted_auprc,
-}
 
 
 @dataclass(frozen=True)
@@ -93,13 +88,12 @@ def _rank_labels(model: Predictions) -> List[Ranking]:
 
 def _macro(labels: Sequence[Ranking], weights: np.ndarray) -> np.ndarray:
     """Means over the labels that are defined in a resample, metrics x resamples; weights: items x resamples."""
-    values = np.empty((len(METRICS), len(labels), weights.shape[1]))
+    values = np.empty((len(WEIGHTED), len(labels), weights.shape[1]))
     for label, ranking in enumerate(labels):
         weighed = ranking.weigh(weights)
-        for place, metric in enumerate(METRICS.values()):
+        for place, metric in enumerate(WEIGHTED.values()):
             values[place, label] = metric(*weighed)
-    defined = (~np.isnan(values)).sum(axis=1)
-    return np.divide(np.nansum(values, axis=1), defined, out=np.full(defined.shape, np.nan), where=defined > 0)
+    return mean_of_defined(values, axis=1)[:, 0]
 
 
 def _means_of_resamples(
@@ -133,7 +127,7 @@ def _group_table(
 
     rows = []
     for name, of_seeds in points.items():
-        for metric, values, mirrored_means in zip(METRICS, of_seeds.T, means[name]):
+        for metric, values, mirrored_means in zip(WEIGHTED, of_seeds.T, means[name]):
             spread = values.std(ddof=1) if len(values) > 1 else np.nan
             rows.append((name, metric, values.mean(), *interval(mirrored_means, confidence), spread))
     return pd.DataFrame(rows, columns=["group", "metric", "mean", "low", "high", "spread"])
@@ -149,7 +143,7 @@ def _difference_table(
     values = mirrored((first - second)[:, None], ours - theirs)
     rows = [
         (metric, difference, *interval(row, confidence), p_value(row))
-        for metric, difference, row in zip(METRICS, first - second, values)
+        for metric, difference, row in zip(WEIGHTED, first - second, values)
     ]
     return pd.DataFrame(rows, columns=["metric", "difference", "low", "high", "p"])
 
@@ -158,4 +152,4 @@ def _seed_table(points: Mapping[str, np.ndarray]) -> "pd.DataFrame":
     import pandas as pd
 
     rows = [(name, number, *values) for name, models in points.items() for number, values in enumerate(models)]
-    return pd.DataFrame(rows, columns=["group", "number", *METRICS])
+    return pd.DataFrame(rows, columns=["group", "number", *WEIGHTED])

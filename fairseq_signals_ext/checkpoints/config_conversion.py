@@ -3,7 +3,7 @@
 import ast
 import json
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from fairseq_signals_ext.checkpoints.allowed import EVALUATED, LONGEST_EXPRESSION, NAMES, PLAIN_LINK, check_names
 from fairseq_signals_ext.checkpoints.architecture import WAV2VEC2
@@ -88,21 +88,8 @@ def convert_config(config: Mapping[str, Any], name: str = "config") -> Converted
     Raises:
         UserError: it lacks task, model or criterion, one of them is not here, or an option holds code.
     """
-    try:
-        check_plain({section: values for section, values in config.items() if section not in OTHER_SECTIONS})
-    except ValueError as error:
-        raise UserError(f"{name}: {error}; give a whole config, as ECG-FM publishes it") from None
-    config, unresolved = resolve_links(config, targets=config)
-    missing = [section for section in _NEEDED if not isinstance(config.get(section), dict)]
-    if missing:
-        raise UserError(f"{name}: has no section {missing[0]!r}; give a whole config, as ECG-FM publishes it")
-    options = {
-        f"{section}.{key}": value
-        for section, values in config.items()
-        if isinstance(values, dict)
-        for key, value in values.items()
-        if key != "_name" or value is not None
-    }
+    config, unresolved = _resolved(config, name)
+    options = _options_of(config)
     changes = _drop_computed(options, unresolved, name)
     changes += [*_rename_values(options), *_take_architecture(options, config["model"])]
     schemas = _schemas(config, options, name)
@@ -125,6 +112,30 @@ def convert_config(config: Mapping[str, Any], name: str = "config") -> Converted
     except ValueError as error:
         raise UserError(f"{name}: {error}") from None
     return ConvertedConfig(sections, changes)
+
+
+def _resolved(config: Mapping[str, Any], name: str) -> Tuple[Dict[str, Any], Mapping[str, str]]:
+    """What `resolve_links` makes of a config that is whole and holds plain values."""
+    try:
+        check_plain({section: values for section, values in config.items() if section not in OTHER_SECTIONS})
+    except ValueError as error:
+        raise UserError(f"{name}: {error}; give a whole config, as ECG-FM publishes it") from None
+    config, unresolved = resolve_links(config, targets=config)
+    missing = [section for section in _NEEDED if not isinstance(config.get(section), dict)]
+    if missing:
+        raise UserError(f"{name}: has no section {missing[0]!r}; give a whole config, as ECG-FM publishes it")
+    return config, unresolved
+
+
+def _options_of(config: Mapping[str, Any]) -> Dict[str, Any]:
+    """Values by `section.key`."""
+    return {
+        f"{section}.{key}": value
+        for section, values in config.items()
+        if isinstance(values, dict)
+        for key, value in values.items()
+        if key != "_name" or value is not None
+    }
 
 
 def _drop_computed(options: Dict[str, Any], unresolved: Mapping[str, str], name: str) -> List[Change]:

@@ -16,6 +16,7 @@ from fairseq_signals_ext.checkpoints.architecture import geometry_of
 from fairseq_signals_ext.checkpoints.plain_configs import check_plain
 from fairseq_signals_ext.common.errors import UserError, first_line
 from fairseq_signals_ext.common.leads import LEADS
+from fairseq_signals_ext.common.values import as_json
 from fairseq_signals_ext.evaluation.kinds import KINDS, Kind, kind_of
 
 STANDARDIZATIONS = ("lead", "segment")
@@ -223,15 +224,8 @@ def write_description(
     if training is not None:
         facts["training"] = training
     path = folder / CONFIG_FILE
-    # JSON has no word for these; Python's own would be read by nothing else
-    facts = json.loads(json.dumps(facts, default=_plain), parse_constant=lambda constant: None)
-    path.write_text(json.dumps(facts, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(as_json(facts), indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
     return path
-
-
-def _plain(value: Any) -> Any:
-    """What JSON has no word for, but a checkpoint may hold: numpy's numbers, and a `Namespace` of old options."""
-    return value.tolist() if hasattr(value, "tolist") else vars(value)
 
 
 def read_description(folder: Path) -> Tuple[ModelDescription, Path]:

@@ -11,7 +11,7 @@ from fairseq_signals_ext.checkpoints.ecg_fm_labels import label_notes
 from fairseq_signals_ext.checkpoints.reading import Checkpoint, read_checkpoint
 from fairseq_signals_ext.common.conv_layers import Geometry
 from fairseq_signals_ext.common.errors import UserError
-from fairseq_signals_ext.common.files import as_json
+from fairseq_signals_ext.common.values import as_json
 
 Facts = Dict[str, Any]
 

@@ -66,7 +66,7 @@ def run_command(
         print(f"\ninterrupted{'; go on with --resume' if resumes else ''}", file=sys.stderr)
         return 128 + (error.args[0] if error.args else signal.SIGINT)
     except ModuleNotFoundError as error:
-        missing = how_to_install(error.name or "", [*extras, *_extras_of_model(options)])
+        missing = how_to_install(error.name or "", [*extras, *_extras_of(options)])
         if missing is None:
             raise
         raise UserError(missing) from error
@@ -90,9 +90,10 @@ def _quiet_fairseq() -> None:
     warnings.filterwarnings("ignore", module=r"torch\.nn\.utils\.weight_norm")
 
 
-def _extras_of_model(options: argparse.Namespace) -> Sequence[str]:
-    """What the model that a command runs needs; an export tells only when it is read."""
-    return ["train"] if str(getattr(options, "checkpoint", "")).endswith(".pt") else []
+def _extras_of(options: argparse.Namespace) -> Sequence[str]:
+    """What options need: the model that a command runs, of which an export tells only when it is read, and fetching."""
+    is_checkpoint = str(getattr(options, "checkpoint", "")).endswith(".pt")
+    return [*["train"] * is_checkpoint, *["download"] * getattr(options, "download", False)]
 
 
 def _check_locale(options: argparse.Namespace) -> None:

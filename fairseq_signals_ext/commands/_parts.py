@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Callable, Iterator, List, Mapping, Optional, Sequence, Tuple, Type
 
+from fairseq_signals_ext.commands._run_arguments import is_done_elsewhere
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.files import BusyError, only_one
 from fairseq_signals_ext.common.processes import BACKENDS, run_jobs
@@ -57,30 +58,6 @@ class Job(ABC):
         """Make the files that a user sees, and say it; returns the exit status."""
 
 
-def add_parts(group: Any) -> None:
-    """What of a run is done, and where."""
-    group.add_argument(
-        "--part",
-        metavar="N/OF",
-        help="do one part of the run, such as 3/16; the one that is done last merges the parts",
-    )
-    group.add_argument(
-        "--backend",
-        choices=BACKENDS,
-        default="processes",
-        help="dask, ray: an existing cluster does the run, in as many parts as --jobs (default processes)",
-    )
-
-
-def is_divided(options: argparse.Namespace) -> bool:
-    """Whether a run is one part of several, or done in parts."""
-    return options.part is not None or _is_done_elsewhere(options)
-
-
-def _is_done_elsewhere(options: argparse.Namespace) -> bool:
-    return "," in options.device or options.backend != BACKENDS[0]
-
-
 def run_job(kind: Type[Job], options: argparse.Namespace) -> int:
     """Do a command's work as its options ask for it; returns the exit status.
 
@@ -91,7 +68,7 @@ def run_job(kind: Type[Job], options: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     if options.part is not None:
         return _run_part(kind, options)
-    if _is_done_elsewhere(options):
+    if is_done_elsewhere(options):
         with only_one(options.out):
             return _run_divided(kind, options)
     with only_one(options.out):
@@ -104,7 +81,7 @@ def run_job(kind: Type[Job], options: argparse.Namespace) -> int:
 
 def _run_part(kind: Type[Job], options: argparse.Namespace) -> int:
     part = Part.of(options.part)
-    if _is_done_elsewhere(options):
+    if is_done_elsewhere(options):
         raise UserError(
             f"--part {options.part}: is done by one device here; leave --backend out, and name one --device"
         )
@@ -170,7 +147,9 @@ def _usual_threads() -> int:
 def _check_for_cluster(options: argparse.Namespace, devices: Sequence[str]) -> None:
     if len(devices) > 1 or options.jobs < 1:
         raise UserError(f"--backend {options.backend}: give one --device, and with --jobs in how many parts it is done")
-    for value in vars(options).values():
+    # the folder of the results may have a relative name, as the workers are given its whole path
+    given = (value for name, value in vars(options).items() if name != "out")
+    for value in given:
         for path in value if isinstance(value, list) else [value]:
             if isinstance(path, (str, Path)) and Path(path).exists() and not Path(path).is_absolute():
                 raise UserError(f"{path}: give its whole path, as the workers of a cluster run in other folders")

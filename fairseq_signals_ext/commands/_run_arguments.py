@@ -1,15 +1,9 @@
-"""Arguments that the commands share which run models over recordings."""
+"""Arguments that the commands share which run models over recordings; importing this is light."""
 
 import argparse
-from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict
 
-from fairseq_signals_ext.commands._parts import add_parts
-from fairseq_signals_ext.inference.inputs import Inputs, find_inputs
-from fairseq_signals_ext.inference.running import RunOptions
-
-# options that say what files do not
-SAID = ("input_rate", "input_unit", "input_leads")
+from fairseq_signals_ext.common.processes import BACKENDS
 
 
 def add_inputs(parser: argparse.ArgumentParser, are_needed: bool = True) -> None:
@@ -64,40 +58,32 @@ def add_restart(group: Any) -> None:
     group.add_argument("--overwrite", action="store_true", help="replace results that are there")
 
 
-def inputs_of(options: argparse.Namespace) -> Inputs:
-    """The recordings that `add_inputs` asked for."""
-    return find_inputs(options.inputs, options.input_rate, options.input_leads, options.input_unit)
+def add_parts(group: Any) -> None:
+    """What of a run is done, and where."""
+    group.add_argument(
+        "--part",
+        metavar="N/OF",
+        help="do one part of the run, such as 3/16; the one that is done last merges the parts",
+    )
+    group.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default="processes",
+        help="dask, ray: an existing cluster does the run, in as many parts as --jobs (default processes)",
+    )
+
+
+def is_divided(options: argparse.Namespace) -> bool:
+    """Whether a run is one part of several, or done in parts."""
+    return options.part is not None or is_done_elsewhere(options)
+
+
+def is_done_elsewhere(options: argparse.Namespace) -> bool:
+    """Whether a run is done in parts, by several devices or a cluster."""
+    return "," in options.device or options.backend != BACKENDS[0]
 
 
 def model_options(options: argparse.Namespace) -> Dict[str, Any]:
     """What `add_model` asked for, as `fairseq_signals_ext.load` takes it."""
     names = ("labels", "device", "threads", "bf16")
     return {name: getattr(options, name) for name in names}
-
-
-def run_options(options: argparse.Namespace) -> RunOptions:
-    """What `add_run` asked for."""
-    at_once = None if options.threads is None else min(RunOptions().batches_at_once, options.threads)
-    return RunOptions(options.batch_size, options.jobs, at_once)
-
-
-def settings_of(options: argparse.Namespace, inputs: Inputs, names: Sequence[str]) -> Dict[str, Any]:
-    """What the results of a run depend on, so that it goes on with --resume only with the same.
-
-    Args:
-        names: of the command's own options that count, beside models, inputs and how these are read.
-    """
-    return {
-        "checkpoint": identity([options.checkpoint, *getattr(options, "ensemble", ())]),
-        "list of recordings": inputs.fingerprint(),
-        **{name: getattr(options, name) for name in (*names, "labels", "bf16", *SAID)},
-    }
-
-
-def identity(sources: Sequence[str]) -> List[Any]:
-    """Which models a run is with: names, and size and time of files."""
-    found = []
-    for source in sources:
-        facts = Path(source).stat() if Path(source).exists() else None
-        found.append([source, facts and facts.st_size, facts and facts.st_mtime_ns])
-    return found

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping
 
 from fairseq_signals_ext.commands import _run_arguments as run_arguments
+from fairseq_signals_ext.commands import _run_settings as run_settings
 from fairseq_signals_ext.commands._parts import Job, run_job
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.files import check_free, only_one
@@ -136,7 +137,7 @@ class Embedding(Job):
         from fairseq_signals_ext.inference.loading import load_model
 
         self._options = options
-        self._inputs, self._how = run_arguments.inputs_of(options), run_arguments.run_options(options)
+        self._inputs, self._how = run_settings.inputs_of(options), run_settings.run_options(options)
         self._model = load_model(options.checkpoint, **run_arguments.model_options(options))
         self._facts = model_facts(self._model, options.per, options.layer)
         _check_later_steps(options, self._facts, len(self._inputs))
@@ -154,7 +155,7 @@ class Embedding(Job):
         """What the rows depend on."""
         names = ("labels", "bf16", "per", "layer", "input_rate", "input_unit", "input_leads")
         return {
-            "checkpoint": run_arguments.identity([self._options.checkpoint]),
+            "checkpoint": run_settings.identity([self._options.checkpoint]),
             "list of recordings": self._inputs.fingerprint(),
             **{name: getattr(self._options, name) for name in names},
         }

@@ -40,13 +40,15 @@ from fairseq_signals_ext.analysis.saliency import (
 )
 from fairseq_signals_ext.analysis.sanity import check_segments, with_random_weights
 from fairseq_signals_ext.commands import _run_arguments as run_arguments
+from fairseq_signals_ext.commands import _run_settings as run_settings
 from fairseq_signals_ext.commands._entry import distinct_names, stem_of
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.files import check_free, only_one
 from fairseq_signals_ext.inference.inputs import Inputs
 from fairseq_signals_ext.inference.model import LoadedModel
+from fairseq_signals_ext.inference.one_by_one import do_each
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
-from fairseq_signals_ext.inference.reading_ahead import reason_of
+from fairseq_signals_ext.inference.reading_ahead import ReadRecording
 from fairseq_signals_ext.inference.results import REJECTED_FILE, Results, check_results
 from fairseq_signals_ext.pages.saliency_picture import draw_saliency
 
@@ -91,15 +93,15 @@ def run(options: argparse.Namespace) -> int:
 
 def _explain(options: argparse.Namespace) -> int:
     how = MapOptions(options.method, options.layer, options.steps, options.window)
-    inputs = run_arguments.inputs_of(options)
+    inputs = run_settings.inputs_of(options)
     check_results(options.out, [_TABLE, REJECTED_FILE], options.resume, options.overwrite)
     jobs = _jobs(inputs, options)
     model = fairseq_signals_ext.load(options.checkpoint, **run_arguments.model_options(options))
     _check(model, options.label, how)
-    explainer = _Explainer(model, how, options)
     settings = _settings(options, inputs)
     with Results(options.out, [_TABLE, REJECTED_FILE], settings, options.resume, options.overwrite) as results:
-        _explain_into(results, explainer, inputs, jobs)
+        explainer = _Explainer(model, how, options, jobs, results)
+        do_each(results, inputs, explainer.explain, explainer.undo, "explain", [model.preprocessing])
         number = results.write_table(_TABLE, _ROWS, explainer.columns)
         rejected = results.finish()
     print(f"{number} explained, {rejected} recordings rejected: {options.out}")
@@ -109,24 +111,7 @@ def _explain(options: argparse.Namespace) -> int:
 def _settings(options: argparse.Namespace, inputs: Inputs) -> Dict[str, Any]:
     """What the results depend on, so that a run goes on only with the same."""
     names = ("method", "layer", "label", "steps", "window", "sanity_check", "picture")
-    return run_arguments.settings_of(options, inputs, names)
-
-
-def _explain_into(results: Results, explainer: "_Explainer", inputs: Inputs, jobs: Sequence[Sequence["_Job"]]) -> None:
-    """Make the maps of all recordings that are not done yet."""
-    from tqdm import tqdm
-
-    left = range(results.done, len(inputs))
-    for number in tqdm(left, total=len(inputs), initial=results.done, desc="explain", unit="recording", disable=None):
-        file = jobs[number][0].file
-        try:
-            for row in explainer.rows(inputs, number, jobs[number]):
-                results.add(_ROWS, row)
-        except Exception as error:  # noqa: BLE001 - one file must not stop those that follow
-            reason = reason_of(error, file)
-            results.reject(file, reason)
-            tqdm.write(f"rejected: {file}: {reason}")
-        results.count()
+    return run_settings.settings_of(options, inputs, names)
 
 
 @dataclass(frozen=True)
@@ -180,10 +165,18 @@ def _check(model: LoadedModel, labels: Optional[Sequence[str]], how: MapOptions)
 
 
 class _Explainer:
-    """Makes the maps of a recording and their files."""
+    """Makes the maps of recordings, their files, and rows of results."""
 
-    def __init__(self, model: LoadedModel, how: MapOptions, options: argparse.Namespace):
+    def __init__(
+        self,
+        model: LoadedModel,
+        how: MapOptions,
+        options: argparse.Namespace,
+        jobs: Sequence[Sequence[_Job]],
+        results: Results,
+    ):
         self._model, self._how, self._options = model, how, options
+        self._jobs, self._results = jobs, results
         self._score = model.description.of_kind.shown_as
 
     @property
@@ -200,15 +193,13 @@ class _Explainer:
         """The same model with random weights; made once, as a large one takes seconds."""
         return with_random_weights(self._model)
 
-    def rows(self, inputs: Inputs, number: int, jobs: Sequence[_Job]) -> List[Dict[str, Any]]:
-        """Make and write the maps of a recording; a row of the table for each."""
+    def explain(self, read: ReadRecording) -> None:
+        """Make and write the maps of a recording, and add a row of the table for each."""
         from tqdm import tqdm
 
-        recording, is_standardised, _ = inputs.given(number)
-        of_model = self._model.preprocessing
-        segments = SegmentedRecording.of(recording, of_model, jobs[0].file, is_standardised)
+        recording, segments = read.beside.recording, read.segments[self._model.preprocessing]
         rows = []
-        for job in jobs:
+        for job in self._jobs[read.number]:
             saliency = explain_segments(self._model, segments, job.label, self._how)
             row = self._row(job, recording.record_id, segments, saliency)
             write_saliency(saliency, job.path(".npz"))
@@ -217,7 +208,17 @@ class _Explainer:
                 draw_saliency(saliency, recording, job.path(f".{self._options.picture}"), title)
             tqdm.write(f"{job.path('.npz')}: {self._told(row)}")
             rows.append(row)
-        return rows
+        for row in rows:
+            self._results.add(_ROWS, row)
+
+    def undo(self, number: int, reason: str) -> None:
+        """Remove what there is of a recording that is rejected, also of an earlier run, and say why it is."""
+        from tqdm import tqdm
+
+        for job in self._jobs[number]:
+            for ending in _endings(self._options):
+                job.path(ending).unlink(missing_ok=True)
+        tqdm.write(f"rejected: {self._jobs[number][0].file}: {reason}")
 
     def _row(self, job: _Job, record_id: str, segments: SegmentedRecording, saliency: Saliency) -> Dict[str, Any]:
         lead, second = saliency.peak

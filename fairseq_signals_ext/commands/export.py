@@ -12,6 +12,8 @@ printed, and above 1e-4 nothing is written. A regression's are in standard devia
 import argparse
 from pathlib import Path
 
+from fairseq_signals_ext.common.values import as_size
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
@@ -39,11 +41,7 @@ def run(options: argparse.Namespace) -> int:
 
     result = export(options.checkpoint, options.to, options.out, options.labels, options.overwrite)
     for file in result.files:
-        print(f"{file}  {_size(file.stat().st_size)}")
+        print(f"{file}  {as_size(file.stat().st_size)}")
     for name, difference in result.differences.items():
         print(f"largest difference of {name}: {difference:.1e}")
     return 0
-
-
-def _size(size: int) -> str:
-    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"

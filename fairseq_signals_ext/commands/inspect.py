@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence
 
 from fairseq_signals_ext.checkpoints.inspecting import inspect_model
+from fairseq_signals_ext.common.values import as_size
 
 _WIDTH = 110
 _NAME_WIDTH = 26
@@ -60,7 +61,7 @@ def as_text(facts: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _rows(name: str, value: Any) -> List[str]:
     """Name and value; long values go on under themselves, and what is not known is left out."""
-    special = {"bytes": ("size", _size), "training_seconds": ("training time", _time)}
+    special = {"bytes": ("size", as_size), "training_seconds": ("training time", _time)}
     label, as_words = special.get(name, (name.replace("_", " "), _text))
     text = as_words(value) if value is not None else ""
     if not text:
@@ -94,14 +95,6 @@ def _time(seconds: float) -> str:
     if hours:
         return f"{hours:,} h {minutes} min"
     return f"{minutes} min {seconds % 60:.0f} s" if minutes else f"{seconds:.1f} s"
-
-
-def _size(size: int) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            break
-        size /= 1000  # type: ignore[assignment]
-    return f"{size:.3g} {unit}"
 
 
 def _table(labels: Sequence[Mapping[str, Any]]) -> List[str]:

@@ -24,7 +24,9 @@ The exit status is 1 if something was rejected. A run that was interrupted goes 
 A run can be done in parts by any scheduler, such as a slurm array or make -j: --part 1/16 to --part 16/16 with the same
 other options and OUT. Each part goes on with --resume, too. The one that is done last merges them: the files are, byte
 for byte, those of one run, and its exit status is that of the run. --device cuda:0,cuda:1 divides a run among the GPUs
-of this machine, --backend dask or ray with --jobs 16 among the workers of a cluster that is there.
+of this machine, --backend dask or ray with --jobs 16 among the workers of a cluster that is there. Files have to be
+given with their whole paths then. Other processors, or another OMP_NUM_THREADS, change the last digit of scores: dask's
+workers have 1 unless they are told otherwise.
 """
 
 import argparse
@@ -32,6 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List
 
 from fairseq_signals_ext.commands import _run_arguments as run_arguments
+from fairseq_signals_ext.commands import _run_settings as run_settings
 from fairseq_signals_ext.commands._parts import Job, run_job
 from fairseq_signals_ext.inference.inputs import Recordings
 from fairseq_signals_ext.inference.parts import Part, SomeInputs
@@ -84,7 +87,7 @@ class Prediction(Job):
 
     def __init__(self, options: argparse.Namespace):
         self._options = options
-        self._inputs, self._how = run_arguments.inputs_of(options), run_arguments.run_options(options)
+        self._inputs, self._how = run_settings.inputs_of(options), run_settings.run_options(options)
         self._ensemble = _ensemble(options)
 
     @staticmethod
@@ -95,9 +98,9 @@ class Prediction(Job):
 
     def settings(self) -> Dict[str, Any]:
         """What the rows depend on."""
-        names = ("labels", "bf16", "aggregate", "segments", *run_arguments.SAID)
+        names = ("labels", "bf16", "aggregate", "segments", *run_settings.SAID)
         return {
-            "checkpoint": run_arguments.identity([self._options.checkpoint, *self._options.ensemble]),
+            "checkpoint": run_settings.identity([self._options.checkpoint, *self._options.ensemble]),
             "list of recordings": self._inputs.fingerprint(),
             **{name: getattr(self._options, name) for name in names},
         }

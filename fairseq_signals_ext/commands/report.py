@@ -26,19 +26,20 @@ from typing import Any, Dict, List, Sequence
 
 from fairseq_signals_ext.analysis.neighbours import open_index
 from fairseq_signals_ext.commands import _run_arguments as run_arguments
+from fairseq_signals_ext.commands import _run_settings as run_settings
 from fairseq_signals_ext.commands._entry import distinct_names, stem_of
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.files import check_free, only_one
 from fairseq_signals_ext.inference.ensemble import load_ensemble
 from fairseq_signals_ext.inference.inputs import Inputs
 from fairseq_signals_ext.inference.loading import load_model
-from fairseq_signals_ext.inference.reading_ahead import reason_of
+from fairseq_signals_ext.inference.one_by_one import do_each
+from fairseq_signals_ext.inference.reading_ahead import ReadRecording
 from fairseq_signals_ext.inference.results import REJECTED_FILE, Results, check_results
 from fairseq_signals_ext.pages.calibration import read_calibration
 from fairseq_signals_ext.pages.recording_report import report_page
 from fairseq_signals_ext.pages.rendering import write_page
 from fairseq_signals_ext.pages.report_findings import AnyModel, ReportOptions, check_options, find
-from fairseq_signals_ext.readers import Recording
 
 _NO_SALIENCY = "none"
 
@@ -78,13 +79,14 @@ def _report(options: argparse.Namespace) -> int:
     # a name in letters that the picture's font lacks is drawn by the browser, which has them
     warnings.filterwarnings("ignore", message=r"Glyph \d+")
     check_results(options.out, [], options.resume, options.overwrite)
-    inputs = run_arguments.inputs_of(options)
+    inputs = run_settings.inputs_of(options)
     paths = _paths(inputs, options)
     shown = _report_options(options)
     model = _model(options)
     check_options(model, shown)
     with Results(options.out, [], _settings(options, inputs), options.resume, options.overwrite) as results:
-        _report_into(results, model, inputs, paths, shown)
+        reporter = _Reporter(model, paths, shown)
+        do_each(results, inputs, reporter.report, reporter.undo, "report")
         rejected = results.finish()
     made = len(paths) - rejected
     print(f"{options.out}: {made} report{'s' * (made != 1)}")
@@ -97,26 +99,7 @@ def _settings(options: argparse.Namespace, inputs: Inputs) -> Dict[str, Any]:
     """What the pages depend on, so that a run goes on only with the same."""
     names = ("anonymous", "saliency", "layer", "label", "neighbours")
     files = {name: str(getattr(options, name)) for name in ("index", "calibration")}
-    return {**run_arguments.settings_of(options, inputs, names), **files}
-
-
-def _report_into(
-    results: Results, model: AnyModel, inputs: Inputs, paths: Sequence[Path], shown: ReportOptions
-) -> None:
-    """Make the pages of all recordings that are not done yet."""
-    from tqdm import tqdm
-
-    left = range(results.done, len(inputs))
-    for number in tqdm(left, total=len(inputs), initial=results.done, desc="report", unit="recording", disable=None):
-        name = inputs.name(number)
-        try:
-            # the options were checked once for all, which of an index means to ask the model
-            write_page(paths[number], report_page(find(model, _recording(inputs, number), name, shown)))
-        except Exception as error:  # noqa: BLE001 - one file must not stop those that follow
-            results.reject(name, reason_of(error, name))
-            # none of an earlier run
-            paths[number].unlink(missing_ok=True)
-        results.count()
+    return {**run_settings.settings_of(options, inputs, names), **files}
 
 
 def _paths(inputs: Inputs, options: argparse.Namespace) -> List[Path]:
@@ -151,10 +134,21 @@ def _model(options: argparse.Namespace) -> AnyModel:
     return load_model(options.checkpoint, **how)
 
 
-def _recording(inputs: Inputs, number: int) -> Recording:
-    """A recording with all that is known of it."""
-    recording, is_standardised, _ = inputs.given(number)
-    if is_standardised:
-        cure = "give the file that it was made from"
-        raise UserError(f"{inputs.name(number)}: is standardised, so it cannot be drawn in mV; {cure}")
-    return recording
+class _Reporter:
+    """Makes the pages of recordings."""
+
+    def __init__(self, model: AnyModel, paths: Sequence[Path], shown: ReportOptions):
+        self._model, self._paths, self._shown = model, paths, shown
+
+    def report(self, read: ReadRecording) -> None:
+        """Make and write the page of a recording; a `UserError` if it cannot be drawn."""
+        recording, is_standardised, _ = read.beside
+        if is_standardised:
+            hint = "give the file that it was made from"
+            raise UserError(f"{read.name}: is standardised, so it cannot be drawn in mV; {hint}")
+        # the options were checked once for all, which of an index means to ask the model
+        write_page(self._paths[read.number], report_page(find(self._model, recording, read.name, self._shown)))
+
+    def undo(self, number: int, reason: str) -> None:
+        """Remove the page of an earlier run of a recording that is rejected."""
+        self._paths[number].unlink(missing_ok=True)

@@ -11,8 +11,9 @@ from typing import Any, Callable, Optional, Sequence, TypeVar
 _EXTRAS = {
     "formats": (
         *("defusedxml", "ecgdatakit", "filelock", "h5py", "iterstrat", "joblib", "loky", "pandas", "pyarrow"),
-        *("pydicom", "scipy", "sklearn", "soundfile", "tqdm", "wfdb", "xxhash", "yaml"),
+        *("pydicom", "scipy", "sklearn", "soundfile", "tqdm", "xxhash", "yaml"),
     ),
+    "download": ("wfdb",),
     "dask": ("dask", "distributed"),
     "ray": ("ray",),
     "report": ("jinja2", "markupsafe", "matplotlib"),

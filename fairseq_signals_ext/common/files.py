@@ -4,7 +4,6 @@ import contextlib
 import errno
 import fnmatch
 import glob
-import math
 import os
 import re
 import shutil
@@ -12,7 +11,7 @@ import tempfile
 import unicodedata
 import uuid
 from pathlib import Path
-from typing import Any, Iterable, Iterator, Optional, Sequence, Set
+from typing import Iterable, Iterator, Optional, Sequence, Set
 
 from fairseq_signals_ext.common.errors import NO_SPACE, PLACE_HINTS, PlaceError, UserError
 
@@ -330,16 +329,3 @@ def remove_unfinished(folder: Path, names: Iterable[str] = ("*",)) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink()
-
-
-def as_json(value: Any) -> Any:
-    """A value as JSON has it; a number that is not finite is None, what JSON has no kind for is its text."""
-    if isinstance(value, dict):
-        return {str(key): as_json(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [as_json(inner) for inner in value]
-    if hasattr(value, "tolist"):  # a tensor, or a number of numpy
-        return as_json(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, (bool, int, str)) else str(value)

@@ -12,9 +12,9 @@ from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional
 
 from fairseq_signals_ext.common.errors import UserError
 
+BACKENDS = ("processes", "dask", "ray")
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_TO_END = 5
-BACKENDS = ("processes", "dask", "ray")
 
 
 def end_with(parent: int) -> None:
@@ -36,35 +36,6 @@ def joblib_settings() -> Dict[str, Any]:
 def run(command: Sequence[str], **options: Any) -> "subprocess.CompletedProcess[Any]":
     """As `subprocess.run`, of a command that is ended when this process is gone."""
     return subprocess.run([sys.executable, "-m", __name__, str(os.getpid()), *command], **options)
-
-
-def _supervise(parent: int, command: List[str]) -> int:
-    """Run a command for as long as there is a parent; returns its exit status, as a shell has it."""
-    # a terminal's Ctrl-C reaches the command, too, which is waited for
-    signal.signal(signal.SIGINT, lambda *_: None)
-    with subprocess.Popen(command) as process:
-        while os.getppid() == parent:
-            try:
-                status = process.wait(_SECONDS_BETWEEN_LOOKS)
-            except subprocess.TimeoutExpired:
-                continue
-            return status if status >= 0 else 128 - status
-        process.terminate()
-        try:
-            process.wait(_SECONDS_TO_END)
-        except subprocess.TimeoutExpired:
-            process.kill()
-    return 1
-
-
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
-    os._exit(1)
-
-
-if __name__ == "__main__":
-    sys.exit(_supervise(int(sys.argv[1]), sys.argv[2:]))
 
 
 def run_jobs(
@@ -108,6 +79,31 @@ def run_jobs(
             ) from error
 
 
+def _supervise(parent: int, command: List[str]) -> int:
+    """Run a command for as long as there is a parent; returns its exit status, as a shell has it."""
+    # a terminal's Ctrl-C reaches the command, too, which is waited for
+    signal.signal(signal.SIGINT, lambda *_: None)
+    with subprocess.Popen(command) as process:
+        while os.getppid() == parent:
+            try:
+                status = process.wait(_SECONDS_BETWEEN_LOOKS)
+            except subprocess.TimeoutExpired:
+                continue
+            return status if status >= 0 else 128 - status
+        process.terminate()
+        try:
+            process.wait(_SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return 1
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    os._exit(1)
+
+
 def _cluster(backend: str) -> ContextManager[Any]:
     if backend == "dask":
         return _dask()
@@ -145,3 +141,7 @@ def _ray() -> Iterator[None]:
     register_ray()
     with parallel_config(backend="ray"):
         yield
+
+
+if __name__ == "__main__":
+    sys.exit(_supervise(int(sys.argv[1]), sys.argv[2:]))

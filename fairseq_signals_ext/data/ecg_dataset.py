@@ -8,6 +8,7 @@ import torch
 from fairseq.data import FairseqDataset
 
 from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.values import as_size
 from fairseq_signals_ext.data.batch_order import SharedBatches, cut_blocks, shuffle_in_windows, window_bytes
 from fairseq_signals_ext.data.collating import Collater
 from fairseq_signals_ext.data.label_table import LabelTable
@@ -259,7 +260,7 @@ class _Windows:
         self._next = torch.zeros(1, dtype=torch.int64).share_memory_()  # of `_due`
         self._asked = torch.zeros(blocks, dtype=torch.bool).share_memory_()
         logger.info(
-            f"shuffled in windows of {gigabytes:g} GB: {size.sum() / 1e9:.4g} GB in {blocks} blocks of neighbours; "
+            f"shuffled in windows of {gigabytes:g} GB: {as_size(size.sum())} in {blocks} blocks of neighbours; "
             f"each window is read ahead, so that two should fit into memory beside the processes"
         )
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.files import atomic_files
-from fairseq_signals_ext.evaluation import regression
 from fairseq_signals_ext.evaluation.bootstrap import Bootstrap, paired_difference
 from fairseq_signals_ext.evaluation.delong import paired_test
 from fairseq_signals_ext.evaluation.evaluating import Evaluation, EvaluationSettings
@@ -126,10 +125,12 @@ def _differences(model: Evaluation, first: Evaluation) -> "pd.DataFrame":
     """What a model has more than the first, in the rows of `_values`."""
 
     options = {name: getattr(first.settings, name) for name in ("resamples", "seed", "confidence", "progress")}
-    if not first.recordings.of_kind.has_classes:
-        table = regression.paired_difference(model.recordings, first.recordings, **options)
+    has_classes = first.recordings.of_kind.has_classes
+    options["metrics"] = tuple(_METRICS if has_classes else _REGRESSION)
+    found = paired_difference(model.recordings, first.recordings, **options)
+    if not has_classes:
+        table = found.per_label
         return _difference_columns({metric: table[table["metric"] == metric] for metric in _REGRESSION})
-    found = paired_difference(model.recordings, first.recordings, metrics=tuple(_METRICS), **options)
     table = _difference_columns({metric: _macro_and_labels(found, metric) for metric in _METRICS})
     p = table["auroc_p"].to_numpy()[1:]
     if first.independent:

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -108,6 +108,12 @@ class Evaluation:
         return _independent(self.recordings)
 
 
+# of segments, recordings, what they are about, settings, and thresholds; how to evaluate a kind of task
+Evaluator = Callable[
+    [Predictions, Predictions, Mapping[str, Optional[str]], EvaluationSettings, Optional[Thresholds]], Evaluation
+]
+
+
 def _independent(recordings: Predictions) -> bool:
     return len(np.unique(recordings.patient)) == len(recordings)
 
@@ -149,7 +155,7 @@ def evaluate(
         raise UserError(f"label {twice[0]!r}: occurs twice; give each label in label_def.csv a name of its own")
     settings = replace(settings, aggregation=settings.aggregation or segments.aggregation)
     recordings = aggregate(segments, settings) if recordings is None else recordings
-    return segments.of_kind.evaluate(segments, recordings, about, settings, thresholds)
+    return segments.of_kind.evaluator()(segments, recordings, about, settings, thresholds)
 
 
 def of_classes(
@@ -162,15 +168,7 @@ def of_classes(
     """The evaluation of labels that are there or not; arguments as `evaluate`."""
     if thresholds is None:
         thresholds = Thresholds(metrics.thresholds_of(segments, None), EXCLUSIVE if segments.exclusive else "0.5")
-    intervals = bootstrap(
-        recordings,
-        resamples=settings.resamples,
-        seed=settings.seed,
-        metrics=WITH_INTERVAL,
-        thresholds=thresholds.values,
-        confidence=settings.confidence,
-        progress=settings.progress,
-    )
+    intervals = _bootstrap(recordings, settings, metrics=WITH_INTERVAL, thresholds=thresholds.values)
     challenge = None
     if settings.cinc_weights is not None:
         codes = settings.label_codes
@@ -185,14 +183,16 @@ def of_classes(
 
 
 def of_numbers(
-    segments: Predictions, recordings: Predictions, about: Mapping[str, Optional[str]], settings: EvaluationSettings
+    segments: Predictions,
+    recordings: Predictions,
+    about: Mapping[str, Optional[str]],
+    settings: EvaluationSettings,
+    thresholds: Optional[Thresholds] = None,
 ) -> Evaluation:
-    """The evaluation of labels that are numbers; arguments as `evaluate`."""
+    """The evaluation of labels that are numbers; arguments as `evaluate`, thresholds are of no use."""
     table, of_segments = map(regression.label_metrics, (recordings, segments))
-    intervals = regression.bootstrap(
-        recordings, settings.resamples, settings.seed, settings.confidence, settings.progress
-    )
-    table = _with_intervals(table, intervals, regression.WITH_INTERVAL)
+    intervals = _bootstrap(recordings, settings)
+    table = _with_intervals(table, intervals.per_label, regression.WITH_INTERVAL)
     few = [f"{row.label!r} ({row.known} known)" for row in table.itertuples() if 0 < row.known < _FEW]
     notes = (f"few known values: intervals are too narrow: {', '.join(few)}",) if few else ()
     summaries = {
@@ -205,6 +205,17 @@ def of_numbers(
     }
     table = table.assign(segment_mae=of_segments["mae"], segment_r2=of_segments["r2"])
     return Evaluation(about, settings, segments, recordings, table, summaries, notes=notes)
+
+
+def _bootstrap(recordings: Predictions, settings: EvaluationSettings, **others: Any) -> Bootstrap:
+    return bootstrap(
+        recordings,
+        resamples=settings.resamples,
+        seed=settings.seed,
+        confidence=settings.confidence,
+        progress=settings.progress,
+        **others,
+    )
 
 
 def _label_table(

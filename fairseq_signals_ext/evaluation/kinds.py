@@ -13,9 +13,8 @@ import numpy as np
 from fairseq_signals_ext.common.errors import UserError
 
 if TYPE_CHECKING:
-    from fairseq_signals_ext.evaluation.evaluating import Evaluation, EvaluationSettings, Thresholds
+    from fairseq_signals_ext.evaluation.evaluating import Evaluation, Evaluator
     from fairseq_signals_ext.evaluation.plots import Plot
-    from fairseq_signals_ext.evaluation.predictions import Predictions
 
 # column of an evaluation's table, what it is called, and whether it has an interval
 Measure = Tuple[str, str, bool]
@@ -82,15 +81,8 @@ class Kind:
         """The output (N x L) whose score is the mean of the scores of several models' outputs (models x N x L)."""
         return outputs.mean(0)
 
-    def evaluate(
-        self,
-        segments: "Predictions",
-        recordings: "Predictions",
-        about: Mapping[str, Optional[str]],
-        settings: "EvaluationSettings",
-        thresholds: Optional["Thresholds"],
-    ) -> "Evaluation":
-        """The evaluation of what a model said, see `evaluating.evaluate`.
+    def evaluator(self) -> "Evaluator":
+        """What evaluates the predictions of such a model.
 
         Raises:
             UserError: there is nothing to evaluate.
@@ -128,18 +120,11 @@ class Classes(Kind):
             return _log_mean(functional.log_softmax(outputs, -1))
         return _log_mean(functional.logsigmoid(outputs)) - _log_mean(functional.logsigmoid(-outputs))
 
-    def evaluate(
-        self,
-        segments: "Predictions",
-        recordings: "Predictions",
-        about: Mapping[str, Optional[str]],
-        settings: "EvaluationSettings",
-        thresholds: Optional["Thresholds"],
-    ) -> "Evaluation":
-        """By areas under curves, and by what is found at thresholds."""
+    def evaluator(self) -> "Evaluator":
+        """One by areas under curves, and by what is found at thresholds."""
         from fairseq_signals_ext.evaluation.evaluating import of_classes
 
-        return of_classes(segments, recordings, about, settings, thresholds)
+        return of_classes
 
     def text_of(self, evaluation: "Evaluation", intervals: str) -> List[str]:
         """Averages, then a line per label."""
@@ -161,18 +146,11 @@ class Numbers(Kind):
     measures: Tuple[Measure, ...] = (("mae", "MAE", True), ("r2", "R2", False))
     measures_meaning: str = "MAE: mean error in the label's unit."
 
-    def evaluate(
-        self,
-        segments: "Predictions",
-        recordings: "Predictions",
-        about: Mapping[str, Optional[str]],
-        settings: "EvaluationSettings",
-        thresholds: Optional["Thresholds"],
-    ) -> "Evaluation":
-        """By errors and correlation; there are no thresholds."""
+    def evaluator(self) -> "Evaluator":
+        """One by errors and correlation; there are no thresholds."""
         from fairseq_signals_ext.evaluation.evaluating import of_numbers
 
-        return of_numbers(segments, recordings, about, settings)
+        return of_numbers
 
     def text_of(self, evaluation: "Evaluation", intervals: str) -> List[str]:
         """Errors, then correlations, a line per label each."""

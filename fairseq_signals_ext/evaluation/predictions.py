@@ -49,7 +49,7 @@ class Predictions:
         patient: int64, N: number that stands for the recording's patient; what a bootstrap resamples.
         label_names: L names.
         record_id: N strings from the source; None where the data do not say.
-        aggregation: how segments' scores become a recording's, unless told otherwise; see `aggregation.to_recordings`.
+        aggregation: how segments' scores become a recording's, unless told otherwise; see `to_recordings`.
         kind: name of what values are, see `kinds`.
         exclusive: an item has exactly one of the labels, and the most probable one is called positive.
         label_file: from which the targets are; None where it is not said.

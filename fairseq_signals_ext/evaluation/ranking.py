@@ -5,7 +5,7 @@ weights are summed only, which is fast for many at a time.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Optional, Tuple
+from typing import TYPE_CHECKING, Callable, Mapping, Optional, Tuple
 
 import numpy as np
 
@@ -131,3 +131,10 @@ def _where_both(values: np.ndarray, positives: np.ndarray, negatives: np.ndarray
     """Values over the divisor where both classes have weight, else NaN."""
     both = (positives > 0) & (negatives > 0)
     return np.divide(values, divisor, out=np.full(len(values), np.nan), where=both)
+
+
+# metric -> its value of each resample
+WEIGHTED: Mapping[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "auroc": weighted_auroc,
+    "auprc": weighted_auprc,
+}

@@ -1,18 +1,18 @@
-"""How well values are predicted, such as age in years; with intervals by resampled patients.
+"""How well values are predicted, such as age in years, and what `bootstrap` needs for its intervals.
 
-Recordings of one patient are alike, so that patients are drawn, as in `bootstrap`. Intervals are basic ones, mirrored
-on the scale where the metric has no end: MAE, RMSE and 1 - R2 by their logarithm, Pearson's r by Fisher's
-transformation (Davison and Hinkley 1997, section 5.2). Of 400 made-up data sets of 100 patients with three recordings,
-95 % intervals held the truth in .95 to .96 (MAE, RMSE, R2, r alike). What falls short: where errors have heavy tails
-(Student's t of 4 degrees of freedom) .94 for MAE, but .86 to .88 for the others, which hang on the few largest errors.
+Intervals are basic ones of resampled patients, mirrored on the scale where the metric has no end: MAE, RMSE and 1 - R2
+by their logarithm, Pearson's r by Fisher's transformation (Davison and Hinkley 1997, section 5.2). Of 400 made-up data
+sets of 100 patients with three recordings, 95 % intervals held the truth in .95 to .96 (MAE, RMSE, R2, r alike). What
+falls short: where errors have heavy tails (Student's t of 4 degrees of freedom) .94 for MAE, but .86 to .88 for the
+others, which hang on the few largest errors.
 """
 
-from typing import TYPE_CHECKING, Dict, Iterable, List, Tuple
+from typing import TYPE_CHECKING, Dict, List, Sequence
 
 import numpy as np
 
-from fairseq_signals_ext.evaluation.bootstrap import check_settings, interval, mirrored, p_value, resampled
-from fairseq_signals_ext.evaluation.predictions import Predictions, matched
+from fairseq_signals_ext.evaluation.predictions import Predictions
+from fairseq_signals_ext.evaluation.resampling import mirrored
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 # metrics that have an interval
 WITH_INTERVAL = ("mae", "rmse", "r2", "pearson_r")
 _COLUMNS = ("mae", "rmse", "mse", "r2", "pearson_r", "bias")
-_SUMS = 8
 _ROUNDING = 1e-12
 
 
@@ -65,78 +64,24 @@ def _metrics(predicted: np.ndarray, target: np.ndarray) -> Dict[str, float]:
     return values
 
 
-def bootstrap(
-    predictions: Predictions, resamples: int = 1000, seed: int = 1, confidence: float = 0.95, progress: bool = False
-) -> "pd.DataFrame":
-    """Metrics with intervals.
+class WeightedErrors:
+    """Metrics of one model under any weights of the patients, for `bootstrap`; values are labels x resamples."""
 
-    Args:
-        predictions: as a rule of recordings.
-        resamples: of patients, how many to draw.
-        seed: the same one draws the same resamples.
-        confidence: of the intervals.
-        progress: show a bar.
+    def __init__(self, predictions: Predictions, metrics: Sequence[str]):
+        self.metrics, self.sums = metrics, _patient_sums(predictions)
+        self.rows = self.sums.shape[0] * self.sums.shape[1]
 
-    Returns:
-        A row a label and metric of `WITH_INTERVAL`: `label`, `metric`, `point`, `low`, `high`, and
-        `undefined_resamples`, which are left out of the interval. NaN where undefined.
+    def __call__(self, weights: np.ndarray) -> Dict[str, np.ndarray]:
+        """Values for weights of the patients, in the order of their numbers: patients x resamples."""
+        found = dict(zip(WITH_INTERVAL, _weighted_metrics(self.sums @ weights.astype(np.float64))))
+        return {metric: found[metric] for metric in self.metrics}
 
-    Raises:
-        UserError: a setting is out of range, or there are values of which no metric can be had.
-    """
-    check_settings(predictions, resamples, confidence)
-    sums = _patient_sums(predictions)
-    points, drawn = _points_and_resamples(sums, resamples, seed, progress)
-    return _table(predictions, zip(points, _mirrored_metrics(points, drawn)), confidence)
-
-
-def paired_difference(
-    a: Predictions,
-    b: Predictions,
-    resamples: int = 1000,
-    seed: int = 1,
-    confidence: float = 0.95,
-    progress: bool = False,
-) -> "pd.DataFrame":
-    """What model `a` has more than `b` in each metric, with interval and p as `bootstrap.paired_difference` has them.
-
-    Args:
-        a, b: of the same items and labels; else as for `bootstrap`.
-
-    Returns:
-        As `bootstrap`, and `p`.
-
-    Raises:
-        UserError: recordings, patients, labels or known values differ, or as for `bootstrap`.
-    """
-    for predictions in (a, b):
-        check_settings(predictions, resamples, confidence)
-    a, b = matched(a, b)
-    ours, theirs = (_points_and_resamples(_patient_sums(model), resamples, seed, progress) for model in (a, b))
-    points, drawn = ours[0] - theirs[0], ours[1] - theirs[1]
-    rows = [(point, mirrored(point, values)) for point, values in zip(points, drawn)]
-    table = _table(a, rows, confidence)
-    return table.assign(p=[p_value(label) for _, values in rows for label in values])
-
-
-def _points_and_resamples(sums: np.ndarray, resamples: int, seed: int, progress: bool) -> Tuple[np.ndarray, np.ndarray]:
-    """Metrics x labels x 1 of the items as they are, and metrics x labels x resamples."""
-    _, labels, patients = sums.shape
-    blocks = resampled(patients, resamples, seed, rows=_SUMS * labels, progress=progress)
-    drawn = [_weighted_metrics(sums @ weights.astype(np.float64)) for weights in blocks]
-    return _weighted_metrics(sums.sum(axis=2, keepdims=True)), np.concatenate(drawn, axis=2)
-
-
-def _mirrored_metrics(points: np.ndarray, drawn: np.ndarray) -> List[np.ndarray]:
-    """Mirrored values of each metric, from those of `_points_and_resamples`."""
-    mae, rmse, r2, r = zip(points, drawn)
-    angles = (np.arctanh(np.clip(values, _ROUNDING - 1, 1 - _ROUNDING)) for values in r)
-    return [
-        _mirrored_log(*mae),
-        _mirrored_log(*rmse),
-        1 - _mirrored_log(*(1 - values for values in r2)),
-        np.tanh(mirrored(*angles)),
-    ]
+    def mirrored(self, metric: str, point: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+        """On the scale where the metric has no end; labels x resamples, of a point labels x 1."""
+        if metric == "pearson_r":
+            angles = (np.arctanh(np.clip(values, _ROUNDING - 1, 1 - _ROUNDING)) for values in (point, drawn))
+            return np.tanh(mirrored(*angles))
+        return 1 - _mirrored_log(1 - point, 1 - drawn) if metric == "r2" else _mirrored_log(point, drawn)
 
 
 def _mirrored_log(point: np.ndarray, drawn: np.ndarray) -> np.ndarray:
@@ -178,16 +123,3 @@ def _weighted_metrics(sums: np.ndarray) -> np.ndarray:
 def _spread(squares: np.ndarray, total: np.ndarray, count: np.ndarray) -> np.ndarray:
     spread = squares - total**2 / count
     return np.where(spread > _ROUNDING * squares, spread, np.nan)
-
-
-def _table(
-    predictions: Predictions, metrics: Iterable[Tuple[np.ndarray, np.ndarray]], confidence: float
-) -> "pd.DataFrame":
-    """A row a metric and label from points (labels x 1) and mirrored values (labels x resamples) of each metric."""
-    import pandas as pd
-
-    rows = []
-    for metric, (points, values) in zip(WITH_INTERVAL, metrics):
-        for name, point, row in zip(predictions.label_names, points[:, 0], values):
-            rows.append((name, metric, point, *interval(row, confidence), int(np.isnan(row).sum())))
-    return pd.DataFrame(rows, columns=["label", "metric", "point", "low", "high", "undefined_resamples"])

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Dict, List
 
 import fairseq_signals_ext
 from fairseq_signals_ext.common.errors import UserError
-from fairseq_signals_ext.common.files import as_json, atomic_files
+from fairseq_signals_ext.common.files import atomic_files
+from fairseq_signals_ext.common.values import as_json
 from fairseq_signals_ext.evaluation.evaluating import WITH_INTERVAL, Evaluation
 from fairseq_signals_ext.evaluation.plots import draw_plots
 from fairseq_signals_ext.evaluation.predictions import Predictions

@@ -15,14 +15,14 @@ from fairseq_signals_ext.inference.export_check import probe
 from fairseq_signals_ext.inference.network import EcgNetwork
 
 ONNX_FILE = "model.onnx"
+SAFETENSORS_FILE = "model.safetensors"
+TORCHSCRIPT_FILE = "model.pt"
 # 22 gives the same graph but needs onnxruntime 1.20, this one 1.18; onnxruntime 1.32 fails to run what torch 2.13 makes
 # of attention for 23 and 24, and later ones are not known to torch
 OPSET = 21
 # a protobuf message is below 2 GiB; larger models have their weights in a second file
 _LARGEST_FILE = 2**31 - 2**24
 _SMALL = 1024  # bytes
-SAFETENSORS_FILE = "model.safetensors"
-TORCHSCRIPT_FILE = "model.pt"
 # more than all but the parameters takes
 _CODE_BYTES = 2**22
 

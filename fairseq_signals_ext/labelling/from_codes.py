@@ -8,7 +8,7 @@ import csv
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, FrozenSet, List, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -168,24 +168,34 @@ def labels_from_codes(
     values = np.full((len(table), len(code_map.labels)), np.nan)
     values[inside if no_codes_are_negative else codes["recording"].unique()] = 0
     unlikely = (codes["likelihood"] < min_likelihood).to_numpy()
-    column = {label: number for number, label in enumerate(code_map.labels)}
-    for code, recordings in codes[~unlikely].groupby("code")["recording"]:
-        for label in code_map[code]:
-            values[recordings, column[label]] = 1
+    _set_ones(values, codes[~unlikely], code_map)
     labels = Labels(list(code_map.labels), table["idx"].to_numpy(np.int64), values)
     for code, made in code_map.labels_of.items():
         for label in made:
             labels.codes.setdefault(label, []).append(code)
     labels.settings = {"code_map": code_map.name, "min_likelihood": min_likelihood, "sources": sources}
     labels.settings["no_codes_are_negative"] = no_codes_are_negative
-    labels.counts["other_vocabulary"] = {source: int((table["source"] == source).sum()) for source in foreign}
+    _tell_foreign(labels, foreign, table["source"])
+    _count_codes(labels, codes, code_map, int(inside.sum()), int(unlikely.sum()))
+    return labels
+
+
+def _set_ones(values: np.ndarray, codes: "pd.DataFrame", code_map: CodeMap) -> None:
+    """Set the labels of the recordings' codes to 1, in place."""
+    column = {label: number for number, label in enumerate(code_map.labels)}
+    for code, recordings in codes.groupby("code")["recording"]:
+        for label in code_map[code]:
+            values[recordings, column[label]] = 1
+
+
+def _tell_foreign(labels: Labels, foreign: Mapping[str, str], sources: "pd.Series") -> None:
+    """Count and note the recordings of sources with another vocabulary; `foreign`: source -> one of its codes."""
+    labels.counts["other_vocabulary"] = {source: int((sources == source).sum()) for source in foreign}
     for source, example in foreign.items():
         labels.notes.append(
             f"source {source!r} has codes of another vocabulary, such as {example}: its "
             f"{labels.counts['other_vocabulary'][source]} recordings are unlabelled; label them by a map for it"
         )
-    _count_codes(labels, codes, code_map, int(inside.sum()), int(unlikely.sum()))
-    return labels
 
 
 def _foreign_sources(source: "pd.Series", codes: "pd.DataFrame", code_map: CodeMap) -> Dict[str, str]:

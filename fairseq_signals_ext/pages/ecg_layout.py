@@ -16,12 +16,12 @@ SQUARE = 5
 # no heart gives more, so what lies beyond moves no row
 MOST_MILLIVOLTS = 10.0
 LAYOUTS = ("3x4", "12x1")
-_COLUMNS = 4
-_COLUMN_SECONDS = PAPER_SECONDS / _COLUMNS
 GAP = 1.0
 LOWEST_NAME, NAME_HEIGHT = 8.0, 3.5
 # a row has room for the calibration pulse at least
 LEAST_ABOVE, LEAST_BELOW = MM_A_MILLIVOLT, 5.0
+_COLUMNS = 4
+_COLUMN_SECONDS = PAPER_SECONDS / _COLUMNS
 _CLIPPED, _CLIPPED_NAME_WIDTH = 20.0, 50.0
 _LEAST_DISTANCE = 15
 # room for names and pulses above the first baseline and below the last

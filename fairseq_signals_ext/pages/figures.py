@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 # the first is always there, the others are for a browser without it
 _FAMILY = ["DejaVu Sans", "sans-serif"]
-_MM_A_POINT = 25.4 / 72
+_MM_AN_INCH = 25.4
+_MM_A_POINT = _MM_AN_INCH / 72
 # no place is wider, in characters
 _LONGEST = 400
-_MM_AN_INCH = 25.4
 # ten pixels a mm, so that lines of a paper in mm are all equally thick
 _DPI = 10 * _MM_AN_INCH
 _SETTINGS: Dict[str, Dict[str, Any]] = {

@@ -44,6 +44,8 @@ from fairseq_signals_ext.readers import Recording
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# what a page needs is in it, and no script is
+CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 # of A4 landscape without margins
 _HEIGHT, _WIDTH = 200.0, 273.0
 # header, ends of sections and footer, less what is empty at the edges of the ECG
@@ -56,8 +58,6 @@ _SIZE, _LINE, _ROW, _HEADINGS = 7.0, 2.85, 4.55, 7.2
 _MANY, _LEAST_ROWS, _MOST_TABLES = 24, 6, 6
 _MEASURE_WIDTH, _GAP = 21.0, 7.0
 _OTHER_LETTERS = re.compile(r"[^\u0020-\u024f\u25b2\u2026]")
-# what a page needs is in it, and no script is
-CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _DEFAULT = ReportOptions()
 
 

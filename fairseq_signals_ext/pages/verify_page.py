@@ -11,6 +11,7 @@ import numpy as np
 
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.leads import LEADS
+from fairseq_signals_ext.common.values import as_size
 from fairseq_signals_ext.labelling.from_reports import STATUSES
 from fairseq_signals_ext.pages.rendering import render_page, write_page
 from fairseq_signals_ext.pages.verify_figures import (
@@ -176,17 +177,9 @@ def _totals(findings: Findings, table: "pd.DataFrame") -> List[Tuple[str, str]]:
         ("patients known", f"{table['patient'].nunique():,}"),
         ("sources", f"{table['source'].nunique():,}"),
         ("shards", f"{findings.shards:,}"),
-        ("in shards", _bytes(size)),
+        ("in shards", as_size(size)),
         ("bytes per sample", f"{size / max(1, samples):.2f}"),
     ]
-
-
-def _bytes(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:,.3g} TB"
 
 
 def _source_rows(

@@ -143,10 +143,14 @@ def _breaks_einthoven(
         return False
     step, second = max(1, round(rate / 100)), max(2, round(EINTHOVEN_SECONDS * rate))
     second -= second % step
-    seconds = max(1, counts.shape[1] // second)
-    parts = counts[rows, : seconds * second : step] * scale[rows, None]
-    ratios = _einthoven_ratios(parts.reshape(len(parts), seconds, -1).swapaxes(0, 1), laws)
-    return bool(np.median(ratios) > EINTHOVEN_RATIO)
+    ratios: List[float] = []
+    # a minute at a time, as a day of ECG is large
+    for start in range(0, max(1, counts.shape[1] - second + 1), 60 * second):
+        minute = counts[rows, start : start + 60 * second : step] * scale[rows, None]
+        seconds = max(1, minute.shape[1] * step // second)
+        parts = minute[:, : seconds * second // step].reshape(len(minute), seconds, -1)
+        ratios.extend(_einthoven_ratios(parts.swapaxes(0, 1), laws))
+    return statistics.median(ratios) > EINTHOVEN_RATIO
 
 
 @functools.lru_cache(maxsize=None)

@@ -10,7 +10,7 @@ import contextlib
 import struct
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Tuple
 from xml.etree.ElementTree import Element, SubElement
 
 import numpy as np
@@ -19,6 +19,11 @@ from fairseq_signals_ext.readers.clinical import Decoder, check_number, with_age
 from fairseq_signals_ext.readers.formats import Beginning
 from fairseq_signals_ext.readers.parts import Part, choose, only_beats, says_beat
 from fairseq_signals_ext.readers.sizes import check_claim
+
+if TYPE_CHECKING:
+    from typing import Any as _Parser
+else:
+    _Parser = object  # of ecgdatakit's, see `_adapted`
 
 _ORIGINAL_SERIES = ("", "RHYTHM")
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
@@ -48,116 +53,123 @@ def _check_markup(path: Path) -> None:
         raise ValueError("declarations of attributes are not allowed")
 
 
-def _muse_parts(parser: Any, path: Path) -> Any:
+def _adapted(methods: type) -> Callable[[Any, Path], Any]:
+    """What makes a parser of a class of ecgdatakit and a file, with methods of ours, to which the file is `_path`."""
+
+    def make(parser: Any, path: Path) -> Any:
+        made = type(methods.__name__, (methods, parser), {})()
+        made._path = path
+        return made
+
+    return make
+
+
+class _MuseParts(_Parser):
     """The parser of GE's files, with a part for each waveform."""
 
-    class Parts(parser):
-        _warnings: List[Tuple[str, Any]]
-        _unscaled: List[str]
-        _lead_offsets: Dict[str, Dict[str, str]]
+    _path: Path
+    _warnings: List[Tuple[str, Any]]
+    _unscaled: List[str]
+    _lead_offsets: Dict[str, Dict[str, str]]
 
-        def _read_patient(self, demography: Any, acquired: Optional[datetime], meta: Dict[str, Any]) -> Any:
-            stated = super()._read_patient(demography, None, meta)
-            return with_age(stated, lambda: super(Parts, self)._read_patient(demography, acquired, meta), meta)
+    def _read_patient(self, demography: Any, acquired: Optional[datetime], meta: Dict[str, Any]) -> Any:
+        stated = super()._read_patient(demography, None, meta)
+        return with_age(stated, lambda: super(_MuseParts, self)._read_patient(demography, acquired, meta), meta)
 
-        def _read_waveforms(self, root: Element, record: Any, file: Path) -> Tuple[List[Any], List[Any]]:
-            self.parts = [self._part(waveform, record, file) for waveform in root.findall("Waveform")]
-            decoded = [part.leads for part in self.parts if part.leads]
-            if self.parts and not decoded:
-                raise only_beats(path)
-            return (decoded[0] if decoded else []), []
+    def _read_waveforms(self, root: Element, record: Any, file: Path) -> Tuple[List[Any], List[Any]]:
+        self.parts = [self._part(waveform, record, file) for waveform in root.findall("Waveform")]
+        decoded = [part.leads for part in self.parts if part.leads]
+        if self.parts and not decoded:
+            raise only_beats(self._path)
+        return (decoded[0] if decoded else []), []
 
-        def _part(self, waveform: Element, record: Any, file: Path) -> Part:
-            words = " ".join(child.text or "" for child in waveform if child.tag.lower() == "waveformtype").strip()
-            if says_beat(words):
-                return Part([], words=words)
-            # ecgdatakit reads waveforms called rhythm, or not called anything, and one of each name
-            alone, before = Element("RestingECG"), len(self._warnings)
-            unnamed = SubElement(alone, "Waveform")
-            unnamed.extend(child for child in waveform if child.tag.lower() != "waveformtype")
-            self._unscaled, self._lead_offsets = [], {}
-            leads, _ = super()._read_waveforms(alone, record, file)
-            remarks = self._warnings[before:]
-            del self._warnings[before:]
-            return Part(leads, words=words, original=words.lower() in ("", "rhythm"), remarks=remarks)
-
-    return Parts()
+    def _part(self, waveform: Element, record: Any, file: Path) -> Part:
+        words = " ".join(child.text or "" for child in waveform if child.tag.lower() == "waveformtype").strip()
+        if says_beat(words):
+            return Part([], words=words)
+        # ecgdatakit reads waveforms called rhythm, or not called anything, and one of each name
+        alone, before = Element("RestingECG"), len(self._warnings)
+        unnamed = SubElement(alone, "Waveform")
+        unnamed.extend(child for child in waveform if child.tag.lower() != "waveformtype")
+        self._unscaled, self._lead_offsets = [], {}
+        leads, _ = super()._read_waveforms(alone, record, file)
+        remarks = self._warnings[before:]
+        del self._warnings[before:]
+        return Part(leads, words=words, original=words.lower() in ("", "rhythm"), remarks=remarks)
 
 
-def _aecg_parts(parser: Any, path: Path) -> Any:
+class _AecgParts(_Parser):
     """The parser of HL7 aECG, with a part for each set of sequences in each series."""
 
-    class Parts(parser):
-        _warnings: List[str]
+    _path: Path
+    _warnings: List[str]
 
-        def _select_series(self, root: Element, file: Path) -> Tuple[Element, Optional[Element]]:
-            self.parts: List[Part] = []
-            self._chosen: Optional[Part] = None
-            beats: List[Element] = []
-            whole = root.findall("component/series")
-            for series in whole:
-                self._add_series(series, _code(series), beats, len(whole) == 1, file)
-                for derived in series.findall("derivation/derivedSeries"):
-                    # a series derived from another is beats unless it is called otherwise
-                    self._add_series(derived, _code(derived) or "beats", beats, False, file)
-            if not self.parts:
-                return super()._select_series(root, file)
-            chosen = [whole.parts[0] for whole in choose(path, self.parts)]
-            self._chosen = chosen[0]
-            if len(chosen) > 1:
-                self._tell_statements(chosen)
-            return self._chosen.source, (beats[0] if beats else None)
+    def _select_series(self, root: Element, file: Path) -> Tuple[Element, Optional[Element]]:
+        self.parts: List[Part] = []
+        self._chosen: Optional[Part] = None
+        beats: List[Element] = []
+        whole = root.findall("component/series")
+        for series in whole:
+            self._add_series(series, _code(series), beats, len(whole) == 1, file)
+            for derived in series.findall("derivation/derivedSeries"):
+                # a series derived from another is beats unless it is called otherwise
+                self._add_series(derived, _code(derived) or "beats", beats, False, file)
+        if not self.parts:
+            return super()._select_series(root, file)
+        chosen = [whole.parts[0] for whole in choose(self._path, self.parts)]
+        self._chosen = chosen[0]
+        if len(chosen) > 1:
+            self._tell_statements(chosen)
+        return self._chosen.source, (beats[0] if beats else None)
 
-        def _read_sequence_set(self, series: Element, kind: str, file: Path) -> Tuple[List[Any], Dict[str, Any]]:
-            if kind != "rhythm" or self._chosen is None:
-                return [], {}
-            return self._chosen.leads, self._chosen.times
+    def _read_sequence_set(self, series: Element, kind: str, file: Path) -> Tuple[List[Any], Dict[str, Any]]:
+        if kind != "rhythm" or self._chosen is None:
+            return [], {}
+        return self._chosen.leads, self._chosen.times
 
-        def _add_series(self, series: Element, words: str, beats: List[Element], only: bool, file: Path) -> None:
-            if says_beat(words):
-                beats.append(series)
-                self.parts.append(Part([], words=words))
-                return
-            original = series.tag == "series" and words.upper() in _ORIGINAL_SERIES
-            for sequences in series.findall("component/sequenceSet"):
-                before = len(self._warnings)
-                leads, times = super()._read_sequence_set(_alone(sequences), "rhythm", file)
-                remarks = [(remark, UserWarning) for remark in self._warnings[before:]]
-                del self._warnings[before:]
-                if leads:
-                    part = Part(leads, times.get("sampling_rate_exact"), words=words, original=original)
-                    part.began, part.start = self._start(series, times, only)
-                    part.remarks, part.source, part.times = remarks, series, times
-                    self.parts.append(part)
+    def _add_series(self, series: Element, words: str, beats: List[Element], only: bool, file: Path) -> None:
+        if says_beat(words):
+            beats.append(series)
+            self.parts.append(Part([], words=words))
+            return
+        original = series.tag == "series" and words.upper() in _ORIGINAL_SERIES
+        for sequences in series.findall("component/sequenceSet"):
+            before = len(self._warnings)
+            leads, times = super()._read_sequence_set(_alone(sequences), "rhythm", file)
+            remarks = [(remark, UserWarning) for remark in self._warnings[before:]]
+            del self._warnings[before:]
+            if leads:
+                part = Part(leads, times.get("sampling_rate_exact"), words=words, original=original)
+                part.began, part.start = self._start(series, times, only)
+                part.remarks, part.source, part.times = remarks, series, times
+                self.parts.append(part)
 
-        def _start(self, series: Element, times: Dict[str, Any], only: bool) -> Tuple[Any, Optional[float]]:
-            """When it began, and as s: since 1970, or since the only series began."""
-            from ecgdatakit.models import ECGRecord
+    def _start(self, series: Element, times: Dict[str, Any], only: bool) -> Tuple[Any, Optional[float]]:
+        """When it began, and as s: since 1970, or since the only series began."""
+        from ecgdatakit.models import ECGRecord
 
-            timed = ECGRecord(source_format="hl7_aecg")
-            self._complete_dates(timed, times)  # takes an absolute time
-            offset, began = _relative_start(times), timed.recording.date
-            if began is None:
-                began = self._read_recording(Element("none"), series, {}).date
-                began = None if began is None else began + timedelta(seconds=offset)
-            if began is None:
-                return None, offset if only else None
-            began = began.replace(tzinfo=None)
-            return began, (began - datetime(1970, 1, 1)).total_seconds()
+        timed = ECGRecord(source_format="hl7_aecg")
+        self._complete_dates(timed, times)  # takes an absolute time
+        offset, began = _relative_start(times), timed.recording.date
+        if began is None:
+            began = self._read_recording(Element("none"), series, {}).date
+            began = None if began is None else began + timedelta(seconds=offset)
+        if began is None:
+            return None, offset if only else None
+        began = began.replace(tzinfo=None)
+        return began, (began - datetime(1970, 1, 1)).total_seconds()
 
-        def _tell_statements(self, chosen: List[Part]) -> None:
-            """Each series has its own."""
-            from ecgdatakit.models import ECGRecord
+    def _tell_statements(self, chosen: List[Part]) -> None:
+        """Each series has its own."""
+        from ecgdatakit.models import ECGRecord
 
-            found: Dict[int, List[Tuple[str, str]]] = {}
-            for part in chosen:
-                if id(part.source) not in found:
-                    told = ECGRecord(source_format="hl7_aecg")
-                    self._read_annotations(told, part.source, part.source.find("derivation/derivedSeries"))
-                    found[id(part.source)] = told.interpretation.statements
-                part.statements = found[id(part.source)]
-
-    return Parts()
+        found: Dict[int, List[Tuple[str, str]]] = {}
+        for part in chosen:
+            if id(part.source) not in found:
+                told = ECGRecord(source_format="hl7_aecg")
+                self._read_annotations(told, part.source, part.source.find("derivation/derivedSeries"))
+                found[id(part.source)] = told.interpretation.statements
+            part.statements = found[id(part.source)]
 
 
 def _code(series: Element) -> str:
@@ -188,15 +200,14 @@ def _alone(sequences: Element) -> Element:
 # --- Philips: base64 of LZW with codes of 10 bits, in which 1 kB can stand for 600 kB ---
 
 
-def _with_checked_payload(parser: Any, path: Path) -> Any:
+class _CheckedPayload(_Parser):
     """The parser of Philips' files, which looks at what its compressed samples expand to before it expands them."""
 
-    class Checked(parser):
-        def _read_leads(self, parsed: Any, signal_node: Any) -> Any:
-            _check_xli(path, parsed)
-            return super()._read_leads(parsed, signal_node)
+    _path: Path
 
-    return Checked()
+    def _read_leads(self, parsed: Any, signal_node: Any) -> Any:
+        _check_xli(self._path, parsed)
+        return super()._read_leads(parsed, signal_node)
 
 
 def _check_xli(path: Path, element: Any) -> None:
@@ -253,10 +264,12 @@ def _expanded(chunk: bytes) -> int:
 
 
 _XML = (".xml",)
-MUSE = Decoder("GE MUSE XML", "GEMuseXMLParser", _muse_parts, _check_markup).format(_XML, _has_root("restingecg"))
-PHILIPS = Decoder("Philips Sierra XML", "SierraXMLParser", _with_checked_payload, _check_markup).format(
+MUSE = Decoder("GE MUSE XML", "GEMuseXMLParser", _adapted(_MuseParts), _check_markup).format(
+    _XML, _has_root("restingecg")
+)
+PHILIPS = Decoder("Philips Sierra XML", "SierraXMLParser", _adapted(_CheckedPayload), _check_markup).format(
     _XML, _has_root("restingecgdata")
 )
-AECG = Decoder("HL7 aECG", "HL7aECGParser", _aecg_parts, _check_markup).format(_XML, _has_root("annotatedecg"))
+AECG = Decoder("HL7 aECG", "HL7aECGParser", _adapted(_AecgParts), _check_markup).format(_XML, _has_root("annotatedecg"))
 MORTARA = Decoder("Mortara XML", "MortaraEL250Parser", check=_check_markup, copies=125.0).format(_XML, _has_root("ecg"))
 KARDIA = Decoder("Kardia JSON", "AliveCorKardiaParser", check=_check_json).format((".json",), _is_kardia)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 import zlib
 from pathlib import Path
 from types import TracebackType
@@ -159,12 +160,19 @@ class MatFile:
 
     def _from_hdf5(self, name: str) -> np.ndarray:
         data = self._hdf5[self._hdf5_names[name]]
-        stored = int(data.id.get_storage_size())
+        stored = self._stored(data)
         if math.prod(data.shape) > _DEFLATE_RATIO * stored:  # the rest would be made up of a fill value
             raise ValueError(f"{shown(name, 40)!r} claims more samples than the file can hold")
         check_claim(self.path, math.prod(data.shape), stored)
         self._check_chunks(data)
         return np.asarray(data[()]).T
+
+    def _stored(self, data: Any) -> int:
+        """Bytes that a data set takes in the file; HDF5 would reserve memory for whatever is claimed."""
+        stored = int(data.id.get_storage_size())
+        if stored > os.path.getsize(self.path):
+            raise ValueError(f"{shown(data.name, 40)!r} claims more bytes than the file has")
+        return stored
 
     def _text_from_hdf5(self, name: str) -> str:
         shape = self._hdf5[self._hdf5_names[name]].shape
@@ -177,7 +185,7 @@ class MatFile:
         if data.chunks is None:
             return
         expected = math.prod(data.chunks) * data.dtype.itemsize
-        kinds = self._filters(data, int(data.id.get_storage_size()))
+        kinds = self._filters(data, self._stored(data))
         chunks = (data.id.get_chunk_info(number) for number in range(data.id.get_num_chunks()))
         for chunk in chunks if _DEFLATE in kinds else ():
             _check_chunk(data, chunk, expected)
@@ -196,7 +204,7 @@ class MatFile:
             raise self._unreadable(error) from error
 
     def _part(self, data: Any, number: int) -> np.ndarray:
-        stored = int(data.id.get_storage_size())
+        stored = self._stored(data)
         if math.prod(data.shape) > _DEFLATE_RATIO * stored:  # the rest would be made up of a fill value
             raise ValueError("its array claims more samples than the file can hold")
         check_claim(self.path, math.prod(data.shape[1:]), stored)

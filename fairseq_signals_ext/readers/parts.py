@@ -1,6 +1,7 @@
 """Which of the waveforms in a file is the ECG: told by what each of them is, never by its place."""
 
 import hashlib
+import math
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -55,7 +56,8 @@ class Part:
         self.positions: FrozenSet[int] = frozenset(position for position in positions if position is not None)
         self.samples = len(self.leads[0].samples) if self.leads else 0
         self.rate = self.sample_rate or (float(self.leads[0].sampling_rate) if self.leads else 1.0)
-        self.seconds = self.samples / self.rate
+        # ecgdatakit rounds a rate below 0.5 Hz to 0, which is refused when the recording is complete
+        self.seconds = self.samples / self.rate if self.rate else math.inf
 
     def is_average(self, longest: float) -> bool:
         """Whether it is beats averaged by a device, in a file whose longest part takes so many seconds."""

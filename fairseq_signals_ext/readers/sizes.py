@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Union
 
 from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.values import as_size
 
 # what a value takes at most while it is read: as its file has it, floats in mV, integers, and the same of leads that
 # are derived from it
@@ -31,14 +32,14 @@ def check_size(path: Union[str, Path], copies: float = 4) -> None:
     with contextlib.suppress(OSError):
         size = os.stat(path).st_size
         if copies * size > _memory():
-            gigabytes = f"{size / 1e9:.1f} GB is too large for this machine's {_memory() / 1e9:.0f} GB of memory"
-            raise UserError(f"{path}: {gigabytes}; cut it into pieces")
+            large = f"{as_size(size)} is too large for this machine's {as_size(_memory())} of memory"
+            raise UserError(f"{path}: {large}; cut it into pieces")
 
 
 def check_values(path: Union[str, Path], values: int) -> None:
     """Raise a `UserError` if so many values, of all leads together, do not fit the memory."""
     if _BYTES_A_VALUE * values > _memory():
-        needed = f"{_BYTES_A_VALUE * values / 1e9:.1f} GB of this machine's {_memory() / 1e9:.0f} GB of memory"
+        needed = f"{as_size(_BYTES_A_VALUE * values)} of this machine's {as_size(_memory())} of memory"
         raise UserError(f"{path}: its signals would take {needed}; cut it into pieces")
 
 

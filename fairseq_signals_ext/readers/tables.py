@@ -3,7 +3,7 @@
 import re
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Iterator, List, Optional, Sequence
+from typing import Iterator, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
@@ -62,47 +62,77 @@ def read_table(path: Path, said: Said) -> List[Recording]:
         UserError: a row has a missing, an additional or no numeric value, no column is a lead or two are the same,
             the time steps are not even, or something that has to be given is missing.
     """
-    sample_rate, leads, unit = said
     encoding, lines = head_of(path)
     layout = single_lead_layout(encoding, lines) or layout_of(encoding, lines)
-    if not layout.names and leads is None:
-        raise NotSaidError(f"{path}: it has no header with lead names; add one or give them ({LEADS_OPTION})", "leads")
-    if layout.columns > _MOST_COLUMNS:
-        many = f"{layout.columns:,} columns, more than {_MOST_COLUMNS:,}"
-        raise UserError(f"{path}: it has {many}; keep those of the leads")
-    names = layout.names or [""] * layout.columns
-    times = [column for column, name in enumerate(names) if _TIME.fullmatch(name) or column in layout.stamps]
-    times = [column for column in times if column in layout.stamps] or times
-    if len(times) > 1:
-        raise UserError(f"{path}: it has {len(times)} time columns; leave one")
-    others = [column for column in range(layout.columns) if column not in times and column not in layout.stamps]
-    pairs = [_name_and_unit(names[column]) for column in others]
-    columns = [name for name, _ in pairs]
-    rows = rows_of_leads(columns, path, leads, as_shown(columns))
-    values = _numbers(path, layout, [others[row] for row in rows.values()] + times)
+    _check_layout(path, layout, said)
+    time = _time_column(path, layout)
+    columns = _columns_of_leads(path, layout, time, said)
+    places = [column.place for column in columns]
+    values = _numbers(path, layout, places if time is None else [*places, time])
     if values.shape[1] == 0:
         raise UserError(f"{path}: it holds no samples; get it again")
-    if times:
-        name = "s" if layout.stamps else names[times[0]]
-        sample_rate = agreed_rate(path, _rate(path, values[-1], name, f"column {times[0] + 1}"), sample_rate)
-    elif layout.said_rate is not None:
-        sample_rate = agreed_rate(path, layout.said_rate, sample_rate)
-    if sample_rate is None:
-        raise NotSaidError(f"{path}: it has no time column; give its sample rate ({RATE_OPTION})", "sample_rate")
-    samples = list(values[: len(rows)])
-    scale = [_millivolts(path, pairs[row][1], unit, samples) for row in rows.values()]
+    sample_rate = _sample_rate(path, layout, time, values[-1], said)
+    samples = list(values[: len(columns)])
+    scale = [_millivolts(path, column.unit, said.unit, samples) for column in columns]
     signal, stored = signal_and_counts(samples, scale, [0.0] * len(scale))
-    has_units = unit is not None or all(pairs[row][1] for row in rows.values())
+    has_units = said.unit is not None or all(column.unit for column in columns)
     recording = Recording(
         record_id=path.stem,
         physical=signal,
-        leads=tuple(rows),
+        leads=tuple(column.lead for column in columns),
         sample_rate=float(sample_rate),
         stored=stored,
         assumed=() if has_units else ("unit",),
         start_time=layout.start_time or _first_time(lines[layout.skipped :], layout),
     )
     return [recording]
+
+
+class _Column(NamedTuple):
+    """Place of a lead's column in the table, from 0, and its unit as the header names it."""
+
+    lead: int
+    place: int
+    unit: Optional[str]
+
+
+def _check_layout(path: Path, layout: Layout, said: Said) -> None:
+    if not layout.names and said.leads is None:
+        raise NotSaidError(f"{path}: it has no header with lead names; add one or give them ({LEADS_OPTION})", "leads")
+    if layout.columns > _MOST_COLUMNS:
+        many = f"{layout.columns:,} columns, more than {_MOST_COLUMNS:,}"
+        raise UserError(f"{path}: it has {many}; keep those of the leads")
+
+
+def _time_column(path: Path, layout: Layout) -> Optional[int]:
+    """Place of the column with times, with time stamps rather than others; None if there is none."""
+    times = [column for column, name in enumerate(layout.names) if _TIME.fullmatch(name)]
+    times = list(layout.stamps) or times
+    if len(times) > 1:
+        raise UserError(f"{path}: it has {len(times)} time columns; leave one")
+    return times[0] if times else None
+
+
+def _columns_of_leads(path: Path, layout: Layout, time: Optional[int], said: Said) -> List[_Column]:
+    """In the order of the leads."""
+    names = layout.names or [""] * layout.columns
+    others = [column for column in range(layout.columns) if column != time and column not in layout.stamps]
+    pairs = [_name_and_unit(names[column]) for column in others]
+    columns = [name for name, _ in pairs]
+    rows = rows_of_leads(columns, path, said.leads, as_shown(columns))
+    return [_Column(lead, others[row], pairs[row][1]) for lead, row in rows.items()]
+
+
+def _sample_rate(path: Path, layout: Layout, time: Optional[int], times: np.ndarray, said: Said) -> float:
+    """Hz, by the times if there are any, else as the file or the user says."""
+    if time is not None:
+        name = "s" if layout.stamps else layout.names[time]
+        return agreed_rate(path, _rate(path, times, name, f"column {time + 1}"), said.sample_rate)
+    if layout.said_rate is not None:
+        return agreed_rate(path, layout.said_rate, said.sample_rate)
+    if said.sample_rate is None:
+        raise NotSaidError(f"{path}: it has no time column; give its sample rate ({RATE_OPTION})", "sample_rate")
+    return said.sample_rate
 
 
 def _numbers(path: Path, layout: Layout, columns: List[int]) -> np.ndarray:

@@ -12,11 +12,11 @@ from fairseq_signals_ext.readers import Recording
 from fairseq_signals_ext.readers.facts import shown
 from fairseq_signals_ext.serving.limits import UploadError
 
+NOTE = "Research use only: not a medical device, and no diagnosis."
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _TOO_LITTLE = (errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE)
 # torch and onnxruntime have no error of one kind for it
 _OUT_OF_MEMORY = re.compile(r"out of memory|allocate memory|bad_alloc")
-NOTE = "Research use only: not a medical device, and no diagnosis."
 
 
 def refusal_of(error: Exception) -> Optional[UploadError]:

@@ -1,6 +1,6 @@
 """From the files of an upload to a recording, in processes that may be stopped, looking at no other file.
 
-This runs in a process of its own, see `readers`, so it needs what reading needs and no more.
+Those processes, see `Readers`, import this module, so it needs what reading needs and no more.
 """
 
 import asyncio
@@ -21,16 +21,14 @@ from fairseq_signals_ext.serving.limits import Limits, UploadError
 from fairseq_signals_ext.serving.stoppable import ProcessEnded, ProcessGone, StoppableProcess
 from fairseq_signals_ext.serving.upload import Upload
 
-__all__ = ["OutOfTime", "ProcessEnded", "Readers"]
-
+# that readers import when they need them, and a process in advance
+MODULES = tuple(dict.fromkeys(module for one in our_formats() for module in one.imports))
 # times that one looks in the seconds that a call may take
 _LOOKS = 6
 # of the processor, that an ordinary recording takes at most; what takes longer gives way to others
 _ORDINARY_SECONDS = 0.1
 # before a process is replaced, as long as there are others
 _SECONDS_OF_REST = 4
-# that readers import when they need them, and a process in advance
-MODULES = tuple(dict.fromkeys(module for one in our_formats() for module in one.imports))
 _ONE = "send one recording at a time"
 
 

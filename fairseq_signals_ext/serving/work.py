@@ -15,7 +15,8 @@ from fairseq_signals_ext.inference.model import LoadedModel
 from fairseq_signals_ext.inference.reading_ahead import reason_of
 from fairseq_signals_ext.serving.answers import refusal_of
 from fairseq_signals_ext.serving.limits import Limits, UploadError
-from fairseq_signals_ext.serving.reading import MODULES, OutOfTime, ProcessEnded, Readers, ReadUpload
+from fairseq_signals_ext.serving.reading import MODULES, OutOfTime, Readers, ReadUpload
+from fairseq_signals_ext.serving.stoppable import ProcessEnded
 from fairseq_signals_ext.serving.upload import Upload
 
 # reading gives way to the model, and reading that takes long to all else

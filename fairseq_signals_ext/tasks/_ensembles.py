@@ -3,7 +3,6 @@
 fairseq takes the option for the name of one file, and of several models it validates the first.
 """
 
-import functools
 from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
 
@@ -20,6 +19,7 @@ from fairseq_signals_ext.checkpoints.reading import read_checkpoint
 from fairseq_signals_ext.common.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.criterions.ranks import gather_from_all_ranks
 from fairseq_signals_ext.evaluation.predictions import Predictions
+from fairseq_signals_ext.tasks._wrapping import wrapping
 
 _COLUMNS = ("id", "idx", "patient_id", "label")
 
@@ -116,12 +116,9 @@ def _mean(outputs: Tensor, first: ModelDescription) -> Tensor:
 
 def mend_loading_of_ensembles() -> None:
     """Have fairseq load `a.pt:b.pt` for one of our tasks as one model; calling it again is harmless."""
-    load = checkpoint_utils.load_model_ensemble_and_task
-    if getattr(load, "loads_ensembles", False):
-        return
 
-    @functools.wraps(load)
-    def load_model_ensemble_and_task(filenames: Any, arg_overrides: Any = None, *args: Any, **kwargs: Any) -> Any:
+    @wrapping(checkpoint_utils, "load_model_ensemble_and_task")
+    def load_ensemble(load: Any, filenames: Any, arg_overrides: Any = None, *args: Any, **kwargs: Any) -> Any:
         names = [str(name) for name in filenames]
         is_ours = (arg_overrides or {}).get("task") in KINDS_BY_TASK
         if not is_ours or len(names) != 1 or ":" not in names[0] or Path(names[0]).exists():
@@ -132,9 +129,6 @@ def mend_loading_of_ensembles() -> None:
         descriptions = _descriptions(paths)
         _, cfg, task = loaded[0]
         return [ModelEnsemble([models[0] for models, _, _ in loaded], descriptions)], cfg, task
-
-    load_model_ensemble_and_task.loads_ensembles = True  # type: ignore[attr-defined]
-    checkpoint_utils.load_model_ensemble_and_task = load_model_ensemble_and_task
 
 
 @exits_on_user_error

@@ -6,7 +6,6 @@ lengths of segments and absent leads are what the architecture allows for: they 
 """
 
 import contextlib
-import functools
 import logging
 import os
 from dataclasses import fields
@@ -32,6 +31,7 @@ from fairseq_signals_ext.common.errors import UserError, exits_on_user_error, fi
 from fairseq_signals_ext.common.leads import LEADS
 from fairseq_signals_ext.data.ecg_dataset import EcgDataset
 from fairseq_signals_ext.tasks._freezing import leave_out_frozen
+from fairseq_signals_ext.tasks._wrapping import wrapping
 
 _LINKED = ("common", "checkpoint", "dataset")
 _ERROR = "error: "
@@ -47,12 +47,9 @@ def mend_loading_of_checkpoints() -> None:
     own models as Python. What one of our tasks loads may name what `checkpoints.allowed` lists, nothing else.
     Checkpoints of other plugins load as before, unless such an option calls something. Calling it again is harmless.
     """
-    load = checkpoint_utils.load_checkpoint_to_cpu
-    if getattr(load, "refuses_clearly", False):
-        return
 
-    @functools.wraps(load)
-    def load_checkpoint_to_cpu(path: str, arg_overrides: Optional[Dict[str, Any]] = None, **kwargs: Any) -> Any:
+    @wrapping(checkpoint_utils, "load_checkpoint_to_cpu")
+    def load_checked(load: Any, path: str, arg_overrides: Optional[Dict[str, Any]] = None, **kwargs: Any) -> Any:
         for_us = _check(Path(path), for_us=_is_ours((arg_overrides or {}).get("task")))
         with only_data(), in_one_line(path) if for_us else contextlib.nullcontext():
             state = load(path, arg_overrides, **kwargs)
@@ -67,8 +64,6 @@ def mend_loading_of_checkpoints() -> None:
             _make_sendable(state)
         return state
 
-    load_checkpoint_to_cpu.refuses_clearly = True  # type: ignore[attr-defined]
-    checkpoint_utils.load_checkpoint_to_cpu = load_checkpoint_to_cpu
     _mend_loading_of_models()
     _receive_what_is_sent()
 
@@ -110,11 +105,10 @@ def _receive_what_is_sent() -> None:
 
 def _mend_loading_of_models() -> None:
     """The same where fairseq builds models: a file that is not there, and options that do not fit."""
-    load = checkpoint_utils.load_model_ensemble_and_task
 
-    @functools.wraps(load)
-    def load_model_ensemble_and_task(
-        filenames: Any, arg_overrides: Any = None, task: Any = None, *args: Any, **kwargs: Any
+    @wrapping(checkpoint_utils, "load_model_ensemble_and_task")
+    def load_checked(
+        load: Any, filenames: Any, arg_overrides: Any = None, task: Any = None, *args: Any, **kwargs: Any
     ) -> Any:
         asking = (arg_overrides or {}).get("task"), getattr(getattr(task, "cfg", None), "_name", None)
         for_us = any(map(_is_ours, asking))
@@ -125,8 +119,6 @@ def _mend_loading_of_models() -> None:
             for_us = _check(path, for_us) or for_us
         with in_one_line(paths[0]) if for_us and paths else contextlib.nullcontext():
             return load(filenames, arg_overrides, task, *args, **kwargs)
-
-    checkpoint_utils.load_model_ensemble_and_task = load_model_ensemble_and_task
 
 
 def _check(path: Path, for_us: bool) -> bool:

@@ -6,7 +6,6 @@ resumed would have forgotten how long it has been waiting.
 
 import atexit
 import contextlib
-import functools
 import hashlib
 import logging
 import os
@@ -19,12 +18,14 @@ from fairseq import checkpoint_utils
 from fairseq.distributed.utils import get_global_rank
 from fairseq.logging import progress_bar
 from fairseq.optim.lr_scheduler.reduce_lr_on_plateau import ReduceLROnPlateauLRSchedule
+from fairseq.trainer import Trainer
 from omegaconf import DictConfig
 
 from fairseq_signals_ext.checkpoints.reading import Checkpoint
 from fairseq_signals_ext.common.files import only_one
 from fairseq_signals_ext.data.ecg_dataset import EcgDataset
 from fairseq_signals_ext.tasks._starting import StartingPoint
+from fairseq_signals_ext.tasks._wrapping import wrapping
 
 logger = logging.getLogger(__name__)
 
@@ -191,13 +192,10 @@ def _close_logs(log_file: Optional[str]) -> None:
 
 
 def _mend() -> None:
-    """Have fairseq's checkpoints keep the state of runs; calling it again is harmless."""
-    load = checkpoint_utils.load_checkpoint
-    if getattr(load, "goes_on", False):
-        return
+    """Have fairseq's checkpoints keep the state of runs."""
 
-    @functools.wraps(load)
-    def load_checkpoint(cfg: Any, trainer: Any, **kwargs: Any) -> Any:
+    @wrapping(checkpoint_utils, "load_checkpoint")
+    def load_with_run(load: Any, cfg: Any, trainer: Any, **kwargs: Any) -> Any:
         extra_state, epoch_itr = load(cfg, trainer, **kwargs)
         run = getattr(trainer.task, "run", None)
         # as in fairseq's condition for the best score
@@ -205,38 +203,18 @@ def _mend() -> None:
             run.go_on(trainer, extra_state, epoch_itr.epoch)
         return extra_state, epoch_itr
 
-    load_checkpoint.goes_on = True  # type: ignore[attr-defined]
-    checkpoint_utils.load_checkpoint = load_checkpoint
-    _save_with_checkpoints()
-    _save_bad_epochs()
-
-
-def _save_with_checkpoints() -> None:
-    from fairseq.trainer import Trainer
-
-    save = Trainer.save_checkpoint
-
-    @functools.wraps(save)
-    def save_checkpoint(self: Any, filename: str, extra_state: Dict[str, Any]) -> Any:
+    @wrapping(Trainer, "save_checkpoint")
+    def save_with_run(save: Any, self: Any, filename: str, extra_state: Dict[str, Any]) -> Any:
         run = getattr(self.task, "run", None)
         more = {_KEY: run.state()} if isinstance(run, Run) else {}
         return save(self, filename, {**extra_state, **more})
 
-    Trainer.save_checkpoint = save_checkpoint
+    # the number of epochs that the learning rate has waited for, which fairseq's state of the scheduler lacks
+    @wrapping(ReduceLROnPlateauLRSchedule, "state_dict")
+    def state_with_waiting(state_dict: Any, self: Any) -> Dict[str, Any]:
+        return {**state_dict(self), "num_bad_epochs": self.lr_scheduler.num_bad_epochs}
 
-
-def _save_bad_epochs() -> None:
-    """The number of epochs that the learning rate has waited for, which fairseq's state of the scheduler lacks."""
-    of_state, load = ReduceLROnPlateauLRSchedule.state_dict, ReduceLROnPlateauLRSchedule.load_state_dict
-
-    @functools.wraps(of_state)
-    def state_dict(self: Any) -> Dict[str, Any]:
-        return {**of_state(self), "num_bad_epochs": self.lr_scheduler.num_bad_epochs}
-
-    @functools.wraps(load)
-    def load_state_dict(self: Any, state: Dict[str, Any]) -> None:
+    @wrapping(ReduceLROnPlateauLRSchedule, "load_state_dict")
+    def load_waiting(load: Any, self: Any, state: Dict[str, Any]) -> None:
         load(self, state)
         self.lr_scheduler.num_bad_epochs = state.get("num_bad_epochs", 0)
-
-    ReduceLROnPlateauLRSchedule.state_dict = state_dict
-    ReduceLROnPlateauLRSchedule.load_state_dict = load_state_dict

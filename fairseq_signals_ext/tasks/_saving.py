@@ -1,7 +1,6 @@
 """Checkpoints that are written whole or not at all; a full disk ends a training with one line."""
 
 import contextlib
-import functools
 import os
 from pathlib import Path
 from typing import Any, Iterator, Optional, Union
@@ -11,6 +10,7 @@ from fairseq import checkpoint_utils
 from fairseq.file_io import PathManager
 
 from fairseq_signals_ext.common.files import atomic
+from fairseq_signals_ext.tasks._wrapping import wrapping
 
 
 def mend_saving_of_checkpoints() -> None:
@@ -19,12 +19,9 @@ def mend_saving_of_checkpoints() -> None:
     fairseq copies in place: a full disk, or a process that is killed, left a `checkpoint_last.pt` that is cut short.
     And it tries three times to write to a full disk. Calling this again is harmless.
     """
-    save = checkpoint_utils.torch_persistent_save
-    if getattr(save, "writes_whole", False):
-        return
 
-    @functools.wraps(save)
-    def torch_persistent_save(obj: Any, filename: str, async_write: bool = False) -> None:
+    @wrapping(checkpoint_utils, "torch_persistent_save")
+    def save_whole(save: Any, obj: Any, filename: str, async_write: bool = False) -> None:
         if async_write or PathManager.path_requires_pathmanager(filename):
             save(obj, filename, async_write=async_write)
             return
@@ -32,17 +29,8 @@ def mend_saving_of_checkpoints() -> None:
             torch.save(obj, file)
             _to_disk(file.fileno())
 
-    torch_persistent_save.writes_whole = True  # type: ignore[attr-defined]
-    checkpoint_utils.torch_persistent_save = torch_persistent_save
-    _mend_copying()
-    _mend_looking_at_the_folder()
-
-
-def _mend_copying() -> None:
-    copy = PathManager.copy
-
-    @functools.wraps(copy)
-    def copy_whole(src_path: str, dst_path: str, overwrite: bool = False) -> Any:
+    @wrapping(PathManager, "copy")
+    def copy_whole(copy: Any, src_path: str, dst_path: str, overwrite: bool = False) -> Any:
         if PathManager.path_requires_pathmanager(dst_path):
             return copy(src_path, dst_path, overwrite=overwrite)
         with _in_one_line(dst_path), atomic(Path(dst_path)) as temporary:
@@ -51,19 +39,11 @@ def _mend_copying() -> None:
                 _to_disk(file.fileno())
         return done
 
-    PathManager.copy = staticmethod(copy_whole)
-
-
-def _mend_looking_at_the_folder() -> None:
-    """The same line for a folder that cannot be written to, which fairseq tries before anything else."""
-    look = checkpoint_utils.verify_checkpoint_directory
-
-    @functools.wraps(look)
-    def verify_checkpoint_directory(save_dir: str) -> None:
+    # fairseq looks at the folder before anything else
+    @wrapping(checkpoint_utils, "verify_checkpoint_directory")
+    def look_in_one_line(look: Any, save_dir: str) -> None:
         with _in_one_line(save_dir):
             look(save_dir)
-
-    checkpoint_utils.verify_checkpoint_directory = verify_checkpoint_directory
 
 
 def _to_disk(descriptor: int) -> None:

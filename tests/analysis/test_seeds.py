@@ -13,8 +13,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from fairseq_signals_ext.analysis.seeds import compare_seeds
 from fairseq_signals_ext.common.errors import UserError
-from fairseq_signals_ext.evaluation import bootstrap
-from fairseq_signals_ext.evaluation.bootstrap import paired_difference, patient_weights
+from fairseq_signals_ext.evaluation import resampling
+from fairseq_signals_ext.evaluation.bootstrap import paired_difference
+from fairseq_signals_ext.evaluation.resampling import patient_weights
 
 METRICS = {"auroc": roc_auc_score, "auprc": average_precision_score}
 # the last label has so few positives that it is undefined in some resamples
@@ -64,7 +65,7 @@ def expected():
 
 @pytest.fixture(params=[100, 7])
 def found(request, monkeypatch):
-    monkeypatch.setattr(bootstrap, "_BLOCK_BYTES", 8 * len(MADE) * request.param)
+    monkeypatch.setattr(resampling, "_BLOCK_BYTES", 8 * len(MADE) * request.param)
     return compare_seeds(GROUPS, resamples=60, seed=3, confidence=0.9)
 
 

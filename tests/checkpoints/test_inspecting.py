@@ -209,7 +209,7 @@ _WATCHED = """
 import resource, sys
 import torch
 from fairseq_signals_ext.checkpoints.inspecting import inspect_model
-from fairseq_signals_ext.checkpoints.reading import (read_checkpoint)
+from fairseq_signals_ext.checkpoints.reading import read_checkpoint
 from pathlib import Path
 
 inspect_model(Path(sys.argv[1]))

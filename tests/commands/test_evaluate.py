@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -291,3 +293,12 @@ def test_rule_without_a_subset_to_choose_on(predicted, data):
 
 def test_unknown_label_of_the_model(predicted, data):
     assert "--aggregate-label VT: no such label; there are AF, SR" in fails(data, "--aggregate-label", "VT=max")
+
+
+def test_help_imports_none_of_what_evaluating_takes():
+    asking = (
+        "import sys; from fairseq_signals_ext import cli\ntry: cli.main(['evaluate', '--help'])\nexcept SystemExit: "
+    )
+    asking += "print(sorted({'numpy', 'fairseq_signals_ext.inference'}.intersection(sys.modules)), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", asking], capture_output=True, text=True, check=True)
+    assert "--thresholds RULE" in done.stdout and done.stderr == "[]\n"

@@ -195,6 +195,25 @@ def test_nothing_that_goes_wrong_with_a_file_stops_the_rest(folder, tmp_path, mo
     assert [row["file"] for row in table(tmp_path / "explanations.csv")] == [str(files[1])]
 
 
+def test_nothing_is_left_of_a_recording_that_is_rejected(folder, tmp_path, monkeypatch):
+    """Neither its first map, nor those of an earlier run."""
+    file, two = folder / "a" / "ecg.npy", ("--method", "gradient", "--label", "A", "B", "--steps", 2)
+    arguments = (folder / "model.pt", file, *SAID, "--out", tmp_path, *two)
+    assert called(*arguments) == 0
+    assert len(list(tmp_path.glob("ecg-*"))) == 4
+    original = explain.explain_segments
+
+    def failing(model, segments, label, options):
+        if label == "B":
+            raise ZeroDivisionError
+        return original(model, segments, label, options)
+
+    monkeypatch.setattr(explain, "explain_segments", failing)
+    assert called(*arguments, "--overwrite") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["explanations.csv", "rejected.csv"]
+    assert table(tmp_path / "explanations.csv") == []
+
+
 def test_maps_of_leads_are_drawn_as_means_over_40_ms():
     from fairseq_signals_ext.analysis.saliency import Saliency
     from fairseq_signals_ext.pages.saliency_picture import drawn_values, smoothed

@@ -9,6 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up_checkpoints import SMALL
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fairseq_signals_ext.criterions.ranks import gather_segments
@@ -144,19 +145,7 @@ def small_model():
     from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config, Wav2Vec2CmscModel
 
     torch.manual_seed(0)
-    config = EcgWav2Vec2Config(
-        conv_feature_layers="[(8, 2, 2)] * 4",
-        encoder_layers=1,
-        encoder_embed_dim=16,
-        encoder_ffn_embed_dim=16,
-        encoder_attention_heads=2,
-        conv_pos=8,
-        conv_pos_groups=2,
-        final_dim=8,
-        latent_vars=8,
-        num_negatives=5,
-        feature_grad_mult=1.0,
-    )
+    config = EcgWav2Vec2Config(**{**SMALL, "encoder_layers": 1, "num_negatives": 5, "feature_grad_mult": 1.0})
     return Wav2Vec2CmscModel(config).eval()
 
 

@@ -17,15 +17,9 @@ from sklearn.metrics import average_precision_score, f1_score, recall_score, roc
 
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.evaluation import bootstrap as module
-from fairseq_signals_ext.evaluation import metrics
-from fairseq_signals_ext.evaluation.bootstrap import (
-    bootstrap,
-    interval,
-    mirrored,
-    p_value,
-    paired_difference,
-    patient_weights,
-)
+from fairseq_signals_ext.evaluation import metrics, resampling
+from fairseq_signals_ext.evaluation.bootstrap import bootstrap, paired_difference
+from fairseq_signals_ext.evaluation.resampling import interval, mirrored, p_value, patient_weights
 
 SMALL = made_up_predictions(items=80, labels=3, per_patient=2, rates=[0.5, 0.2, 0.04])
 THRESHOLDS = np.array([0.5, 0.4, 0.3])
@@ -178,7 +172,7 @@ def test_a_label_without_both_classes_is_undefined():
 def test_blocks_and_progress_change_nothing(monkeypatch, capsys):
     whole = bootstrap(SMALL, resamples=50)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(module, "_BLOCK_BYTES", 8 * 80 * 7)
+    monkeypatch.setattr(resampling, "_BLOCK_BYTES", 8 * 80 * 7)
     in_blocks = bootstrap(SMALL, resamples=50, progress=True)
     pd.testing.assert_frame_equal(whole.per_label, in_blocks.per_label, rtol=1e-13)
     pd.testing.assert_frame_equal(whole.average, in_blocks.average, rtol=1e-13)

@@ -12,7 +12,7 @@ from made_up_predictions import made_up_predictions, predictions_of
 from sklearn.metrics import roc_auc_score
 
 from fairseq_signals_ext.common.errors import UserError
-from fairseq_signals_ext.evaluation import comparison, delong, regression
+from fairseq_signals_ext.evaluation import comparison, delong
 from fairseq_signals_ext.evaluation.bootstrap import paired_difference
 from fairseq_signals_ext.evaluation.evaluating import EvaluationSettings, evaluate
 
@@ -217,7 +217,7 @@ def test_regressions(evaluations, tmp_path):
     table = comparison.compare(models)
     assert list(table["label"]) == ["label 0", "label 1"] * 2 and list(table["model"]) == list("aabb")
     np.testing.assert_allclose(table["mae"], [2, 0, 4, 1], atol=1e-12)
-    wanted = regression.paired_difference(models["b"].recordings, models["a"].recordings, resamples=60, seed=3)
+    wanted = paired_difference(models["b"].recordings, models["a"].recordings, resamples=60, seed=3).per_label
     for metric, rows in wanted.groupby("metric"):
         columns = [f"{metric}_difference{end}" for end in ("", "_low", "_high")] + [f"{metric}_p"]
         np.testing.assert_array_equal(table[columns][2:], rows[["point", "low", "high", "p"]])

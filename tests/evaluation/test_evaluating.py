@@ -10,6 +10,7 @@ from sklearn.metrics import average_precision_score, f1_score, recall_score, roc
 
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.evaluation import delong, regression
+from fairseq_signals_ext.evaluation.bootstrap import bootstrap
 from fairseq_signals_ext.evaluation.evaluating import EvaluationSettings, Thresholds, aggregate, evaluate
 
 ABOUT = {"checkpoint": "a.pt", "subset": "test", "label_file": None}
@@ -161,7 +162,7 @@ def test_regression():
     segments.scores[40:] += 1
     evaluation = evaluate(segments, ABOUT, FAST)
     wanted = regression.label_metrics(recordings)
-    intervals = regression.bootstrap(recordings, resamples=40)
+    intervals = bootstrap(recordings, resamples=40).per_label
     for metric, rows in intervals.groupby("metric"):
         ends = evaluation.per_label[[f"{metric}_low", f"{metric}_high"]]
         np.testing.assert_allclose(ends, rows[["low", "high"]], rtol=1e-12)

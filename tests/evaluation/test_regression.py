@@ -9,8 +9,9 @@ from scipy.stats import linregress
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
 from fairseq_signals_ext.common.errors import UserError
-from fairseq_signals_ext.evaluation.bootstrap import patient_weights
-from fairseq_signals_ext.evaluation.regression import WITH_INTERVAL, bootstrap, label_metrics, paired_difference
+from fairseq_signals_ext.evaluation.bootstrap import bootstrap, paired_difference
+from fairseq_signals_ext.evaluation.regression import WITH_INTERVAL, label_metrics
+from fairseq_signals_ext.evaluation.resampling import patient_weights
 
 
 def made_up(targets, scores):
@@ -90,7 +91,7 @@ MIRRORED = {
 
 def test_intervals_are_those_of_a_plain_loop():
     predictions = several_per_patient()
-    found = bootstrap(predictions, resamples=60, seed=3, confidence=0.9)
+    found = bootstrap(predictions, resamples=60, seed=3, confidence=0.9).per_label
     points, drawn = label_metrics(predictions), plain_loop(predictions, 60, 3)
     assert list(found["metric"]) == [metric for metric in WITH_INTERVAL for _ in range(2)]
     for row in found.itertuples():
@@ -105,7 +106,7 @@ def test_differences_are_those_of_a_plain_loop():
     b = dataclasses.replace(a, scores=a.scores + np.random.default_rng(1).normal(0, 4, a.scores.shape))
     shuffled = resample(b, np.unique(b.patient))
     order = np.concatenate([np.flatnonzero(b.patient == patient) for patient in np.unique(b.patient)])
-    found = paired_difference(a, dataclasses.replace(shuffled, idx=order), resamples=60, seed=3)
+    found = paired_difference(a, dataclasses.replace(shuffled, idx=order), resamples=60, seed=3).per_label
     ours, theirs = (plain_loop(model, 60, 3) for model in (a, b))
     for row in found.itertuples():
         label = a.label_names.index(row.label)
@@ -120,14 +121,15 @@ def test_intervals_look_at_patients():
     once = several_per_patient(each=1)
     often = resample(once, np.repeat(np.unique(once.patient), 10))
     columns = ["low", "high"]
-    np.testing.assert_allclose(bootstrap(often)[columns], bootstrap(once)[columns], rtol=1e-9)
+    np.testing.assert_allclose(bootstrap(often).per_label[columns], bootstrap(once).per_label[columns], rtol=1e-9)
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say():
     truth = label_metrics(several_per_patient(patients=100_000, labels=1)).iloc[0]
     held = dict.fromkeys(WITH_INTERVAL, 0)
     for seed in range(1, 301):
-        for row in bootstrap(several_per_patient(seed, patients=60, labels=1), resamples=199).itertuples():
+        made = several_per_patient(seed, patients=60, labels=1)
+        for row in bootstrap(made, resamples=199).per_label.itertuples():
             held[row.metric] += row.low <= truth[row.metric] <= row.high
     assert all(273 <= count <= 296 for count in held.values()), held  # 285 expected, standard deviation 4
 
@@ -135,14 +137,16 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
 def test_a_value_without_the_resamples_that_are_undefined():
     targets = np.array([[50.0], [50.0], [50.0], [80.0]])
     found = bootstrap(predictions_of(targets + [[1], [-1], [2], [0]], targets, kind="regression"), resamples=200)
-    undefined = found.set_index("metric")["undefined_resamples"]
+    undefined = found.per_label.set_index("metric")["undefined_resamples"]
     # without the last patient, or with it alone: (3/4)^4 + (1/4)^4 of the resamples
     assert undefined["mae"] == 0 and undefined["r2"] == undefined["pearson_r"] == pytest.approx(200 * 0.32, abs=25)
 
 
 def test_perfect_predictions_and_equal_values():
     targets = np.array([[50.1, 0.1], [60.2, 0.1], [75.3, 0.1], [71.0, 0.1]])
-    found = bootstrap(predictions_of(targets, targets, kind="regression"), resamples=50).set_index(["metric", "label"])
+    found = bootstrap(predictions_of(targets, targets, kind="regression"), resamples=50)
+    assert found.average.empty
+    found = found.per_label.set_index(["metric", "label"])
     assert found.loc["mae", ["low", "high"]].eq(0).all(axis=None)
     np.testing.assert_allclose(found.loc[("r2", "label 0"), ["low", "high"]].tolist(), [1, 1])
     assert found.loc[[("r2", "label 1"), ("pearson_r", "label 1")], ["point", "low"]].isna().all(axis=None)

@@ -11,7 +11,6 @@ from made_up_wfdb import write_wfdb
 
 from fairseq_signals_ext import cli
 from fairseq_signals_ext.common.errors import UserError
-from fairseq_signals_ext.common.leads import LEADS
 from fairseq_signals_ext.inference.inputs import find_inputs
 from fairseq_signals_ext.readers import read_ecg
 
@@ -47,9 +46,8 @@ def test_segments_are_read_with_their_record_only(tmp_path):
     """Given as `records/*`, as `records/*.hea`, or as the folder."""
     counts = made_up_counts(np.random.default_rng(0), 600)
     for name in ("m_1", "m_2", "single"):
-        lines = [f"{name}.dat 16 1000/mV 16 0 0 0 0 {lead}" for lead in LEADS]
-        (tmp_path / f"{name}.hea").write_text("\n".join([f"x/{name}.mat 12 500 600", *lines, ""]))
-        counts.T.astype("<i2").tofile(tmp_path / f"{name}.dat")
+        header = write_wfdb(tmp_path / name, counts)
+        header.write_text(header.read_text().replace(f"{name} 12", f"x/{name}.mat 12", 1))
     (tmp_path / "m.hea").write_text("m/2 12 500 1200\nm_1 600\nm_2 600\n")
     wanted = ["m.hea", "single.hea"]
     for given in (sorted(tmp_path.iterdir()), sorted(tmp_path.glob("*.hea")), [tmp_path]):

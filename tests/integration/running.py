@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
+import made_up_checkpoints
 from omegaconf import OmegaConf
 
 from fairseq_signals_ext import configs_dir
@@ -16,18 +17,16 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = Path(configs_dir("pretraining"))
 BIN = Path(sys.executable).parent
 
+
+def _quoted(value: object) -> str:
+    # hydra takes brackets without quotes for a list
+    return f"'{value.replace(' ', '')}'" if isinstance(value, str) else str(value)
+
+
 # overrides that make any of the configs a matter of seconds
+_MODEL = {**made_up_checkpoints.SMALL, "encoder_layers": 1, "final_dim": 16, "latent_vars": 16, "num_negatives": 10}
 SMALL = [
-    "++model.encoder_layers=1",
-    "++model.encoder_embed_dim=32",
-    "++model.encoder_ffn_embed_dim=32",
-    "++model.encoder_attention_heads=2",
-    "++model.conv_feature_layers='[(16,2,2)]*4'",
-    "++model.conv_pos=16",
-    "++model.conv_pos_groups=4",
-    "++model.final_dim=16",
-    "++model.latent_vars=16",
-    "++model.num_negatives=10",
+    *(f"++model.{option}={_quoted(value)}" for option, value in _MODEL.items()),
     "++dataset.batch_size=4",
     "++dataset.num_workers=0",
     "++distributed_training.distributed_world_size=1",

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up_wfdb import write_wfdb
 
-from fairseq_signals_ext.common.leads import LEADS
 from fairseq_signals_ext.data.checksums import CHECKSUMS_NAME, problems_of
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS, SAMPLES = 600, 4000
-HEADER = "{name} 12 400 {samples}\n" + "".join(f"{{name}}.dat 16 1000(0)/mV 16 0 0 0 0 {lead}\n" for lead in LEADS)
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +26,9 @@ def source(tmp_path_factory):
     rng = np.random.default_rng(0)
     for number in range(RECORDS):
         name = f"r{number:04d}"
-        (folder / f"{name}.hea").write_text(HEADER.format(name=name, samples=SAMPLES))
-        counts = rng.integers(-2000, 2000, (SAMPLES - (number % 50 == 7), 12), np.int16)
-        (folder / f"{name}.dat").write_bytes(counts.tobytes())
+        header = write_wfdb(folder / name, rng.integers(-2000, 2000, (12, SAMPLES), np.int16), rate=400)
+        if number % 50 == 7:
+            os.truncate(header.with_suffix(".dat"), 2 * 12 * (SAMPLES - 1))
     return folder
 
 

@@ -11,11 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import wfdb
 from made_up import RATE, made_up_counts
+from made_up_wfdb import write_wfdb
 from running import ROOT, SMALL
-
-from fairseq_signals_ext.common.leads import LEADS
 
 pytestmark = pytest.mark.slow
 
@@ -71,21 +69,10 @@ def run_there(bin_folder, tmp_path):
 
 
 def write_records(folder):
-    folder.mkdir()
     for number in range(12):
         counts = made_up_counts(np.random.default_rng(number), 10 * RATE)
-        wfdb.wrsamp(
-            f"rec{number:02d}",
-            fs=RATE,
-            units=["mV"] * 12,
-            sig_name=list(LEADS),
-            d_signal=counts.T.astype(np.int64),
-            fmt=["16"] * 12,
-            adc_gain=[1000.0] * 12,
-            baseline=[0] * 12,
-            comments=[f"Dx: {(426177001, 426783006)[number % 2]}"],
-            write_dir=str(folder),
-        )
+        dx = (426177001, 426783006)[number % 2]
+        write_wfdb(folder / f"rec{number:02d}", counts, rate=RATE, comments=[f"Dx: {dx}"])
 
 
 def test_wheel_has_all_data(wheel):

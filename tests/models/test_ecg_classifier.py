@@ -2,6 +2,7 @@
 
 import copy
 
+import made_up_checkpoints
 import numpy as np
 import pytest
 import torch
@@ -17,15 +18,7 @@ from fairseq_signals_ext.models.ecg_classifier import (
 from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config, Wav2Vec2CmscModel
 from fairseq_signals_ext.models.pooling import AttentionPooling, MeanPooling
 
-SMALL = {
-    "conv_feature_layers": "[(16, 2, 2)] * 4",
-    "encoder_layers": 3,
-    "encoder_embed_dim": 32,
-    "encoder_ffn_embed_dim": 32,
-    "encoder_attention_heads": 2,
-    "conv_pos": 16,
-    "conv_pos_groups": 4,
-}
+SMALL = {**made_up_checkpoints.SMALL, "encoder_layers": 3}
 
 
 def classifier(**options):

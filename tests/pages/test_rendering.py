@@ -79,7 +79,7 @@ def test_colours_have_one_place():
         assert not re.findall(r"#[0-9a-f]{3,8}\b|rgba?\(", text), path.name
         assert {*re.findall(r"var\((--[\w-]+)\)", text)} <= {*own, *(f"--{name}" for name in css_variables())}
     # colours of categories are made to be told apart, and are a plot's own
-    free = {PACKAGE / "palette.py", PACKAGE / "embedding" / "drawing.py"}
+    free = {PACKAGE / "common" / "palette.py", PACKAGE / "analysis" / "map_drawing.py"}
     assert not [
         path for path in PACKAGE.rglob("*.py") if path not in free and re.search("#[0-9a-f]{6}", path.read_text())
     ]

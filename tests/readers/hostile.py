@@ -180,6 +180,21 @@ def hdf5_with_a_chunk_larger_than_it_says() -> Seed:
 
 
 @sample
+def hdf5_with_a_chunk_that_is_not_there() -> Seed:
+    content = zlib.compress(b"\0\1" * 720)
+
+    def write(file: Any) -> None:
+        data = file.create_dataset("val", (60, 12), "i2", chunks=(60, 12), compression="gzip")
+        data.id.write_direct_chunk((0, 0), content)
+
+    seed = _hdf5(write)
+    size, claimed = (struct.pack("<II", number, 0) for number in (len(content), 2**31 + 2**20))
+    assert seed.files[seed.main].count(size) == 1
+    seed.files[seed.main] = seed.files[seed.main].replace(size, claimed)
+    return seed
+
+
+@sample
 def hdf5_of_fill_values() -> Seed:
     return _hdf5(lambda file: file.create_dataset("val", (400_000_000, 12), "i2", chunks=(1000, 12), fillvalue=7))
 

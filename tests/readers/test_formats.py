@@ -79,15 +79,15 @@ def test_what_no_reader_takes(tmp_path, content, message):
 
 
 def test_lists_are_those_of_the_formats(tmp_path):
-    """Messages, the README and the page of the service."""
+    """Messages, the page on data and the page of the service."""
     from fairseq_signals_ext.pages.rendering import drop_page
 
     path = tmp_path / "ecg.dat"
     path.write_bytes(b"\x7fELF")
     with pytest.raises(UserError) as caught:
         read_ecg(path)
-    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-    for text in (str(caught.value), readme, drop_page("", supported()).html):
+    page = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    for text in (str(caught.value), page, drop_page("", supported()).html):
         assert supported() in text
     for one in all_formats():
         assert (one.called or one.name) in supported()

@@ -45,6 +45,12 @@ def test_hostile_files_are_refused_before_memory_is_taken(outcomes, name):
     assert megabytes < MOST
 
 
+def test_a_chunk_that_is_not_there_gets_no_memory(outcomes):
+    """HDF5 itself would reserve 2 GB for it first, and then say "Can't read unprocessed chunk data"."""
+    result, *_ = outcomes["hdf5_with_a_chunk_that_is_not_there"]
+    assert "'/val' claims more bytes than the file has" in result
+
+
 def test_a_gap_needs_a_layout(tmp_path):
     """In a record of fixed layout wfdb fails with "'NoneType' object has no attribute ..."."""
     seed = next(seed for seed in wfdb_other() if seed.main == "s.hea")

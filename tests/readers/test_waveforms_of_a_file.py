@@ -1,7 +1,9 @@
 """Files of several waveforms: which is the ECG, which are further ECGs, and which belong together."""
 
+import json
 from datetime import timedelta
 
+import fuzz_seeds
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -308,3 +310,13 @@ def test_cases(cases, name):
         np.testing.assert_allclose(signal, truth, rtol=0, atol=0.005)
     else:
         np.testing.assert_allclose(recordings[0].signal, truth, rtol=0, atol=0.0005)
+
+
+@pytest.mark.parametrize("rate", [1e-7, 0.4])
+def test_a_rate_that_is_rounded_to_none(tmp_path, rate):
+    content = json.loads(fuzz_seeds.kardia())
+    content["data"]["raw"]["frequency"] = rate
+    path = tmp_path / "k.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="its sample rate is 0 Hz, not 1 to"):
+        read_ecg(path)

@@ -2,11 +2,11 @@
 
 import copy
 
+import made_up_checkpoints
 import pytest
 import torch
 from fairseq import optim
 from fairseq.optim.fp16_optimizer import FP16Optimizer, MemoryEfficientFP16Optimizer
-from made_up import SMALL_MODEL
 from omegaconf import OmegaConf
 
 from fairseq_signals_ext.checkpoints.reading import Checkpoint
@@ -16,7 +16,7 @@ from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config, Wav2Vec2C
 from fairseq_signals_ext.tasks._freezing import check_can_freeze, check_optimizer_state, leave_out_frozen
 from fairseq_signals_ext.tasks.ecg_classification import EcgClassificationTask
 
-SMALL = {**SMALL_MODEL, "num_labels": 3}
+SMALL = {**made_up_checkpoints.SMALL, "num_labels": 3}
 ADAM = {"_name": "adam", "lr": [0.1], "weight_decay": 0.1, "adam_betas": "(0.9, 0.98)", "adam_eps": 1e-8, "tpu": False}
 OPTIMIZERS = {
     "adam": ADAM,
@@ -138,8 +138,7 @@ def test_the_optimizer_goes_on_when_all_learns():
 
 
 def test_a_pretraining_without_gradients_of_convolutions_does_not_give_them_to_the_optimizer():
-    options = {**SMALL, "final_dim": 8, "latent_vars": 8, "feature_grad_mult": 0.0}
-    options.pop("num_labels")
+    options = {**made_up_checkpoints.SMALL, "feature_grad_mult": 0.0}
     model = Wav2Vec2CmscModel(EcgWav2Vec2Config(**options))
     still = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
     assert still and all(name.startswith("feature_extractor.") for name in still)

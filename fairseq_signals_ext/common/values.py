@@ -1,0 +1,29 @@
+"""Values as JSON, and as people read them."""
+
+import argparse
+import math
+from typing import Any
+
+
+def as_json(value: Any) -> Any:
+    """A value as JSON has it; a number that is not finite is None, what JSON has no kind for is its text."""
+    if isinstance(value, argparse.Namespace):  # of old checkpoints
+        value = vars(value)
+    if isinstance(value, dict):
+        return {str(key): as_json(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(inner) for inner in value]
+    if hasattr(value, "tolist"):  # a tensor, or a number of numpy
+        return as_json(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+def as_size(size: float) -> str:
+    """Bytes to read, with three digits, such as "1.25 MB"; the units are powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 999.5:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:,.3g} TB" if size < 999.5 else f"{size:,.0f} TB"

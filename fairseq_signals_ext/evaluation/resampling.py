@@ -1,0 +1,86 @@
+"""Resampled patients, and what an interval and a p are of the values that they give."""
+
+from typing import Iterator, Optional, Tuple
+
+import numpy as np
+
+_BLOCK_BYTES = 32 * 2**20
+
+
+def resampled(patients: int, resamples: int, seed: int, rows: int = 0, progress: bool = False) -> Iterator[np.ndarray]:
+    """`patient_weights`, as many resamples at a time as fit into some memory.
+
+    Args:
+        rows: how many numbers are made of a resample, at most.
+        progress: show a bar.
+    """
+    from tqdm import tqdm
+
+    block = max(1, _BLOCK_BYTES // (8 * max(1, rows, patients)))
+    rng = np.random.default_rng(seed)
+    with tqdm(total=resamples, desc="bootstrap", unit="resample", disable=not progress, leave=False) as bar:
+        for first in range(0, resamples, block):
+            count = min(block, resamples - first)
+            yield patient_weights(rng, patients, count)
+            bar.update(count)
+
+
+def patient_weights(rng: np.random.Generator, patients: int, resamples: int) -> np.ndarray:
+    """How often each patient is drawn in each resample: int64, patients x resamples; columns sum up to `patients`.
+
+    Resamples are drawn one after the other, so that they do not depend on how many are asked for at a time.
+    """
+    draws = (rng.integers(patients, size=patients) for _ in range(resamples))
+    return np.stack([np.bincount(draw, minlength=patients) for draw in draws], axis=1)
+
+
+def mirrored(point: np.ndarray, drawn: np.ndarray, patients: Optional[int] = None) -> np.ndarray:
+    """Values of resamples mirrored at the point, whose percentiles are the basic interval.
+
+    What a resample is above the data, the data are taken to be above the truth (Davison and Hinkley 1997, section 5.2).
+    A metric between 0 and 1 is mirrored by its log odds, so that it stays there and may be skew near the ends, as Boyd
+    et al. 2013 (doi:10.1007/978-3-642-40994-3_29) recommend for AUPRC. Odds are those of (n x + 1/2) / (n + 1), with n
+    patients (Cox and Snell 1989, the empirical logit), so that they are finite for 0 and 1.
+
+    Args:
+        point: of the items as they are, float64, rows x 1.
+        drawn: rows x resamples; NaN where undefined, and so in what is returned.
+        patients: n; None for a difference, which is mirrored as it is.
+    """
+    if patients is None:
+        return 2 * point - drawn
+    at_point, at_drawn = ((patients * x + 0.5) / (patients * (1 - x) + 0.5) for x in (point, drawn))
+    odds = at_point**2 / at_drawn
+    return np.clip(((patients + 1) * odds / (1 + odds) - 0.5) / patients, 0, 1)
+
+
+def interval(values: np.ndarray, confidence: float) -> Tuple[float, float]:
+    """Low and high end: the k-th smallest and the k-th largest of n defined values.
+
+    k is (n + 1) (1 - confidence) / 2, rounded down; 1 if there are too few for that. NaN if no value is defined.
+    """
+    defined = np.sort(values[~np.isnan(values)])
+    if not len(defined):
+        return float("nan"), float("nan")
+    place = max(1, int((len(defined) + 1) * (1 - confidence) / 2 + 1e-9))  # 1 - 0.9 is a little less than 0.1
+    return float(defined[place - 1]), float(defined[-place])
+
+
+def p_value(differences: np.ndarray) -> float:
+    """Two-sided p for that there is no difference, from mirrored differences; NaN if none is defined.
+
+    It is twice the smaller part of those that are not above, or not below, 0; these and all are counted with one more,
+    so that p is never 0 (Davison and Hinkley 1997, section 4.2).
+    """
+    defined = differences[~np.isnan(differences)]
+    if not len(defined):
+        return float("nan")
+    fewer = min((defined <= 0).sum(), (defined >= 0).sum())
+    return min(1.0, float(2 * (1 + fewer) / (1 + len(defined))))
+
+
+def mean_of_defined(values: np.ndarray, axis: int) -> np.ndarray:
+    """Means along an axis, which stays with length 1, over what is not NaN; NaN where nothing is defined."""
+    defined = (~np.isnan(values)).sum(axis=axis, keepdims=True)
+    total = np.nansum(values, axis=axis, keepdims=True)
+    return np.divide(total, defined, out=np.full(total.shape, np.nan), where=defined > 0)
