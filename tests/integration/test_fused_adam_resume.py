@@ -52,15 +52,18 @@ def test_adam_then_fused_then_adam(tmp_path):
 
 @pytest.mark.slow
 def test_bf16(tmp_path):
-    """From one checkpoint, which holds the weights in bf16, on with either optimizer: the same but for a last bit."""
+    """From one checkpoint, which holds the weights in bf16, on with either optimizer: the same but for a last bit.
+
+    For one update, as from the second on a last bit of the weights makes other gradients.
+    """
     write_shards(tmp_path, [9000] * 24)
     start = go(tmp_path, tmp_path / "start", "adam", 4, "++common.bf16=true")
     ends = [
-        go(tmp_path, tmp_path / name, name, 8, "++common.bf16=true", start=start) for name in ("adam", "fused_adam")
+        go(tmp_path, tmp_path / name, name, 5, "++common.bf16=true", start=start) for name in ("adam", "fused_adam")
     ]
     expected, found = map(weights, ends)
     assert all(torch.equal(value, value.bfloat16().float()) for value in found.values()), "it is not bf16"
-    assert largest_difference(weights(start), expected) > 1e-3
+    assert largest_difference(weights(start), expected) > 1e-4
     different = sum(int((found[key] != value).sum()) for key, value in expected.items())
     assert different < 0.001 * sum(value.numel() for value in expected.values())
     for key, value in expected.items():
