@@ -126,8 +126,8 @@ def count_recordings(options: argparse.Namespace) -> Dict[float, Tuple[str, int]
     if missing:
         folder = shlex.quote(str(options.data.resolve().parents[1]))
         command = f"fairseq-signals-ext split {folder} --name {options.data.name} --subsets {' '.join(missing)}"
-        cure = f"make them with the split's own options and these: {command} --overwrite"
-        raise UserError(f"{options.data}: no train_{missing[0]}.tsv, a part of the training set; {cure}")
+        hint = f"make them with the split's own options and these: {command} --overwrite"
+        raise UserError(f"{options.data}: no train_{missing[0]}.tsv, a part of the training set; {hint}")
     return found
 
 

@@ -91,14 +91,14 @@ def check_same_model(known: Mapping[str, Any], given: Mapping[str, Any], folder:
     Raises:
         UserError: they are of another model, layer or kind of piece.
     """
-    cure = "embed its recordings again with this model"
+    hint = "embed its recordings again with this model"
     for name in ("per", "layer", "dimension"):
         if known[name] != given[name]:
-            raise UserError(f"{folder}: its embeddings have {name} {known[name]}, these {given[name]}; {cure}")
+            raise UserError(f"{folder}: its embeddings have {name} {known[name]}, these {given[name]}; {hint}")
     ours, theirs = np.array(given["probe"]), np.array(known["probe"])
     if np.linalg.norm(ours - theirs) > _SAME_MODEL * np.linalg.norm(theirs):
         raise UserError(
-            f"{folder}: its embeddings are of another model ({known['source']}, not {given['source']}); {cure}"
+            f"{folder}: its embeddings are of another model ({known['source']}, not {given['source']}); {hint}"
         )
 
 

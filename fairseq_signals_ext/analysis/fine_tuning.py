@@ -173,8 +173,8 @@ def run_once(command: Sequence[str], out: Path, inputs: Iterable[Path] = ()) -> 
         start = file.tell()
         status = processes.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
     if status:
-        said = log.read_bytes()[start:].decode(errors="replace")
-        raise UserError(f"{log}: the training ended with status {status}: {_reason(said)}")
+        output = log.read_bytes()[start:].decode(errors="replace")
+        raise UserError(f"{log}: the training ended with status {status}: {_reason(output)}")
     _write_json(record, {**wanted, "done": True})
 
 
@@ -206,9 +206,9 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _reason(said: str) -> str:
+def _reason(output: str) -> str:
     """The last error of ours in a log, else its last line."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line[len("error: ") :] for line in lines if line.startswith("error: ")]
     return (errors or lines or ["it printed nothing"])[-1][:300]
 

@@ -80,8 +80,8 @@ class Saliency:
         samples = recording.samples
         duration = (samples - 1) / recording.sample_rate
         if abs(duration - self.duration) > 1 / recording.sample_rate:
-            cure = f"lasts {duration:.3f} s, the map {self.duration:.3f} s; give the recording that was explained"
-            raise UserError(f"recording {recording.record_id!r}: {cure}")
+            hint = f"lasts {duration:.3f} s, the map {self.duration:.3f} s; give the recording that was explained"
+            raise UserError(f"recording {recording.record_id!r}: {hint}")
         rows = np.atleast_2d(np.abs(self.values))
         if self.values.shape[-1] > samples:
             rows = _largest_at(rows, samples)
@@ -177,8 +177,10 @@ def explain_segments(
     values = _over_time(segments, way_to_look(model, label, options))
     facts = segments.facts
     if not np.isfinite(values).any():
-        told = f"{facts.seconds:.3g} s"
-        raise UserError(f"recording {facts.record_id!r}: no numbers come out of the model; give more of it than {told}")
+        length = f"{facts.seconds:.3g} s"
+        raise UserError(
+            f"recording {facts.record_id!r}: no numbers come out of the model; give more of it than {length}"
+        )
     names = tuple(segments.preprocessing.leads[column] for column in segments.columns) if values.ndim == 2 else ()
     duration = facts.seconds - 1 / facts.sample_rate
     return Saliency(options.method, label, values, names, model.sample_rate, duration)

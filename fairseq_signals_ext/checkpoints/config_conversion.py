@@ -164,8 +164,8 @@ def _refuse_code(key: str, value: Any, name: str) -> None:
         ):
             raise ValueError("not numbers")
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        cure = "'[(256, 2, 2)] * 4'" if key.endswith("_layers") else "'(0.9, 0.98)'"
-        raise UserError(f"{name}: {key} {_short(value)!r}: is more than plain numbers; write it like {cure}") from None
+        hint = "'[(256, 2, 2)] * 4'" if key.endswith("_layers") else "'(0.9, 0.98)'"
+        raise UserError(f"{name}: {key} {_short(value)!r}: is more than plain numbers; write it like {hint}") from None
 
 
 def _is_numbers(value: Any) -> bool:
@@ -210,9 +210,9 @@ def _rename_keys(options: Dict[str, Any], schemas: Mapping[str, Schema]) -> List
 
 def _ask_for(options: Dict[str, Any], schemas: Mapping[str, Schema]) -> None:
     """Mark, in place, what a training needs and the config does not say."""
-    for key, said_by in REQUIRED.items():
+    for key, alternatives in REQUIRED.items():
         section, option = key.split(".")
-        if option in schemas[section].defaults and all(options.get(one) is None for one in said_by):
+        if option in schemas[section].defaults and all(options.get(one) is None for one in alternatives):
             options[key] = _MISSING
 
 

@@ -107,10 +107,10 @@ class Evaluation(Job):
             some = SomeInputs(subset, part.range_of(len(subset)))
             start = min(left_out, len(some))
             left_out -= start
-            for said in subsets.say_of_segments(self._loaded[number], some, self._how, start):
-                known = {**said.known._asdict(), "target": said.known.target.tolist()}
-                results.add(f"{number} {name}", {**known, "scores": said.scores.tolist()})
-                results.count(said.ends_batch)
+            for scored in subsets.segment_scores(self._loaded[number], some, self._how, start):
+                known = {**scored.known._asdict(), "target": scored.known.target.tolist()}
+                results.add(f"{number} {name}", {**known, "scores": scored.scores.tolist()})
+                results.count(scored.ends_batch)
                 yield
 
     def finish(self, results: Kept) -> int:
@@ -206,8 +206,8 @@ class _Model:
     def _thresholds(self, subset: str, settings: EvaluationSettings, choice: ThresholdChoice) -> Optional[Thresholds]:
         if self.segments(subset).exclusive:
             if choice.asked:
-                told = "classes that exclude one another have none, the most probable is taken"
-                raise UserError(f"--thresholds: {self.name}: {told}; leave it out")
+                problem = "classes that exclude one another have none, the most probable is taken"
+                raise UserError(f"--thresholds: {self.name}: {problem}; leave it out")
             return None
         rule, source = choice.rule, choice.subset
         if source == subset and not choice.asked:  # by default, never on what is evaluated

@@ -114,7 +114,7 @@ def threshold_choice(args: argparse.Namespace) -> ThresholdChoice:
         return ThresholdChoice(rule, None, asked=True)
     if subset is None and not (any(args.data.glob("valid.tsv")) or any(args.data.glob("valid-*-of-*.tsv"))):
         if rule is not None:
-            cure = "name a subset with --thresholds-from, or give a number"
-            raise UserError(f"--thresholds {rule}: {args.data} has no valid.tsv to choose them on; {cure}")
+            hint = "name a subset with --thresholds-from, or give a number"
+            raise UserError(f"--thresholds {rule}: {args.data} has no valid.tsv to choose them on; {hint}")
         return ThresholdChoice(FIXED, None, asked=False)
     return ThresholdChoice(rule or "f1", subset or "valid", asked=rule is not None or subset is not None)

@@ -8,7 +8,7 @@ from fairseq_signals_ext.inference.inputs import Inputs, find_inputs
 from fairseq_signals_ext.inference.running import RunOptions
 
 # options that say what files do not
-SAID = ("input_rate", "input_unit", "input_leads")
+METADATA_OPTIONS = ("input_rate", "input_unit", "input_leads")
 
 
 def inputs_of(options: argparse.Namespace) -> Inputs:
@@ -31,7 +31,7 @@ def settings_of(options: argparse.Namespace, inputs: Inputs, names: Sequence[str
     return {
         "checkpoint": identity([options.checkpoint, *getattr(options, "ensemble", ())]),
         "list of recordings": inputs.fingerprint(),
-        **{name: getattr(options, name) for name in (*names, "labels", "bf16", *SAID)},
+        **{name: getattr(options, name) for name in (*names, "labels", "bf16", *METADATA_OPTIONS)},
     }
 
 

@@ -158,8 +158,8 @@ def _endings(options: argparse.Namespace) -> Iterator[str]:
 def _check(model: LoadedModel, labels: Optional[Sequence[str]], how: MapOptions) -> None:
     """See that the model can be explained so, before the recordings are read."""
     if labels and how.is_attention:
-        cure = "leave it out, or use --method gradient"
-        raise UserError(f"--label {labels[0]}: {how.method} is the same for all labels; {cure}")
+        hint = "leave it out, or use --method gradient"
+        raise UserError(f"--label {labels[0]}: {how.method} is the same for all labels; {hint}")
     for label in labels or (*model.label_names[:1], None)[:1]:
         way_to_look(model, label, how)
 
@@ -177,7 +177,7 @@ class _Explainer:
     ):
         self._model, self._how, self._options = model, how, options
         self._jobs, self._results = jobs, results
-        self._score = model.description.of_kind.shown_as
+        self._score = model.description.of_kind.display_name
 
     @property
     def columns(self) -> Dict[str, str]:
@@ -206,7 +206,7 @@ class _Explainer:
             if self._options.picture != "none":
                 title = " | ".join((recording.record_id, *self._label(row), saliency.method))
                 draw_saliency(saliency, recording, job.path(f".{self._options.picture}"), title)
-            tqdm.write(f"{job.path('.npz')}: {self._told(row)}")
+            tqdm.write(f"{job.path('.npz')}: {self._summary(row)}")
             rows.append(row)
         for row in rows:
             self._results.add(_ROWS, row)
@@ -239,7 +239,7 @@ class _Explainer:
         write_occlusions(occlusions, job.path("-occlusion.csv"), self._score)
         return {self._score: occlusions.score, "note": occlusions.note}
 
-    def _told(self, row: Mapping[str, Any]) -> str:
+    def _summary(self, row: Mapping[str, Any]) -> str:
         """A row in words."""
         where = f" in {row['lead']}" if row["lead"] else ""
         words = [*self._label(row), f"{row['method']} highest at {row['seconds']:.3f} s{where}"]

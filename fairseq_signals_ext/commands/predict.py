@@ -98,7 +98,7 @@ class Prediction(Job):
 
     def settings(self) -> Dict[str, Any]:
         """What the rows depend on."""
-        names = ("labels", "bf16", "aggregate", "segments", *run_settings.SAID)
+        names = ("labels", "bf16", "aggregate", "segments", *run_settings.METADATA_OPTIONS)
         return {
             "checkpoint": run_settings.identity([self._options.checkpoint, *self._options.ensemble]),
             "list of recordings": self._inputs.fingerprint(),

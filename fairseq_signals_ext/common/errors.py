@@ -45,16 +45,16 @@ class UserError(ValueError):
     """Bad input or settings. The message is one line: file, item, what is wrong, and the cure."""
 
 
-class NotSaidError(UserError):
-    """A file does not say something that is needed to read it.
+class MissingMetadataError(UserError):
+    """Metadata that is needed to read a file is missing from it.
 
     Attributes:
-        what: the argument of `read_ecg` that says it.
+        argument: of `read_ecg`, that gives it.
     """
 
-    def __init__(self, message: str, what: str = ""):
+    def __init__(self, message: str, argument: str = ""):
         super().__init__(message)
-        self.what = what
+        self.argument = argument
 
 
 class OneOfSeveralError(UserError):
@@ -154,9 +154,9 @@ def exits_on_user_error(function: Function) -> Function:
         except UserError as error:
             raise SystemExit(f"error: {_on_one_line(str(error))}") from error
         except ModuleNotFoundError as error:
-            cure = how_to_install(error.name or "")
-            if cure is None:
+            hint = how_to_install(error.name or "")
+            if hint is None:
                 raise
-            raise SystemExit(f"error: {cure}") from error
+            raise SystemExit(f"error: {hint}") from error
 
     return wrapped  # type: ignore[return-value]

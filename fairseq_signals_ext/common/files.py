@@ -136,9 +136,9 @@ def _number(error: Exception, folder: Path) -> Optional[int]:
     number = getattr(error, "errno", None)
     if isinstance(number, int):
         return number
-    said = [one for one in NO_SPACE if os.strerror(one) in str(error) or f"(os error {one})" in str(error)]
-    if said:
-        return said[0]
+    matching = [one for one in NO_SPACE if os.strerror(one) in str(error) or f"(os error {one})" in str(error)]
+    if matching:
+        return matching[0]
     # those that remove their file have said it
     return None if _has_room(folder) else errno.ENOSPC
 
@@ -207,8 +207,8 @@ def _locked(path: Path, target: Path) -> Iterator[None]:
             # of a process that was killed workers may live on for a moment, with its lock
             lock.acquire(timeout=_SECONDS_UNTIL_WORKERS_END if _is_gone(_holder(path)) else 0)
     except Timeout:
-        told = f" (process {_holder(path)})" if _holder(path) else ""
-        raise BusyError(f"{target}: another run is writing to this folder{told}; wait for it to end") from None
+        holder = f" (process {_holder(path)})" if _holder(path) else ""
+        raise BusyError(f"{target}: another run is writing to this folder{holder}; wait for it to end") from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise PlaceError(error.errno, error.strerror, os.fspath(path)) from error

@@ -253,13 +253,13 @@ _RULES: Tuple[Tuple[str, Callable[[AugmentationSettings], bool], str], ...] = (
 
 
 def _check(settings: AugmentationSettings) -> None:
-    for option, holds, cure in _RULES:
+    for option, holds, hint in _RULES:
         try:
             good = holds(settings)
         except TypeError:
             good = False
         if not good:
-            raise UserError(f"augmentation option {option}={getattr(settings, option)!r}: {cure}")
+            raise UserError(f"augmentation option {option}={getattr(settings, option)!r}: {hint}")
 
 
 def build_augmentations(settings: AugmentationSettings, leads: Sequence[int], sample_rate: float) -> List[Augmentation]:

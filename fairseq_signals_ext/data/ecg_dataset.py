@@ -158,8 +158,8 @@ class EcgDataset(FairseqDataset):
             UserError: the data are not in shards, or no size to shuffle in.
         """
         if not isinstance(self.store, ShardStore):
-            cure = "prepare shards with fairseq-signals-ext prepare, or leave the option out"
-            raise UserError(f"{self.name}: task.shuffle_window_gb is for shards, and these are .mat files; {cure}")
+            hint = "prepare shards with fairseq-signals-ext prepare, or leave the option out"
+            raise UserError(f"{self.name}: task.shuffle_window_gb is for shards, and these are .mat files; {hint}")
         self._windows = _Windows(self.store, self._recording, gigabytes)
 
     def ordered_indices(self) -> np.ndarray:

@@ -69,8 +69,8 @@ def find_manifests(data: Union[str, Path], split: str) -> List[Path]:
     pieces = sorted(folder.glob(f"{split}-*-of-*.tsv"))
     if not pieces:
         present = ", ".join(sorted(path.name for path in folder.glob("*.tsv"))[:8]) or "none"
-        cure = "give task.data a folder with manifests, or make them with fairseq-signals-ext prepare"
-        raise UserError(f"{single}: no such manifest (manifests in this folder: {present}); {cure}")
+        hint = "give task.data a folder with manifests, or make them with fairseq-signals-ext prepare"
+        raise UserError(f"{single}: no such manifest (manifests in this folder: {present}); {hint}")
     count = re.sub(r".*-of-(\d+)$", r"\1", pieces[0].stem)
     wanted = [folder / f"{split}-{number:05d}-of-{count}.tsv" for number in range(int(count))]
     missing = [path for path in wanted if path not in pieces]

@@ -99,11 +99,14 @@ def match_labels(
     Returns:
         For each class the positions of its labels; none if no label stands for it.
     """
-    known_as = [
+    names_of_classes = [
         {name.strip(), *(part.strip() for part in name.split("|")), *(str(code).strip() for code in codes)}
         for name, codes in zip(label_names, label_codes)
     ]
-    return [[position for position, names in enumerate(known_as) if names & set(name.split("|"))] for name in classes]
+    return [
+        [position for position, names in enumerate(names_of_classes) if names & set(name.split("|"))]
+        for name in classes
+    ]
 
 
 def check_scored(path: Union[str, Path], label_names: Sequence[str], label_codes: Sequence[Iterable[str]]) -> None:

@@ -91,11 +91,11 @@ class Predictions:
             odd = ~np.isin(self.targets, (0, 1)) & ~np.isnan(self.targets)
             self._refuse(odd, self.targets, "target", "labels of a classification are 0, 1 or NaN")
 
-    def _refuse(self, bad: np.ndarray, values: np.ndarray, what: str, cure: str) -> None:
+    def _refuse(self, bad: np.ndarray, values: np.ndarray, what: str, hint: str) -> None:
         if bad.any():
             item, label = np.argwhere(bad)[0]
             place = f"recording {self.idx[item]}, label {self.label_names[label]!r}"
-            raise UserError(f"{place}: {what} {values[item, label]:g} ({bad.sum()} such); {cure}")
+            raise UserError(f"{place}: {what} {values[item, label]:g} ({bad.sum()} such); {hint}")
 
 
 def matched(a: Predictions, b: Predictions) -> Tuple[Predictions, Predictions]:

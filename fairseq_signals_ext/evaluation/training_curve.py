@@ -116,8 +116,8 @@ def read_log(log: Path) -> Curves:
         elif "[curve]" in line:
             curves.named = _page_in(line) or curves.named
     if not curves.train:
-        cure = "train with common.log_format=json and a common.log_interval below the number of updates"
-        raise UserError(f"{path}: no numbers of a training in this log; {cure}")
+        hint = "train with common.log_format=json and a common.log_interval below the number of updates"
+        raise UserError(f"{path}: no numbers of a training in this log; {hint}")
     return curves
 
 

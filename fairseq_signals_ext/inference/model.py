@@ -118,8 +118,8 @@ class LoadedModel:
             UserError: the model is an export that only runs.
         """
         if not hasattr(getattr(self._backend, "network", None), "attention"):
-            cure = "give the checkpoint, or its export to safetensors"
-            raise UserError(f"{self.source}: an export that only runs cannot be looked into; {cure}")
+            hint = "give the checkpoint, or its export to safetensors"
+            raise UserError(f"{self.source}: an export that only runs cannot be looked into; {hint}")
         return self._backend.network  # type: ignore[attr-defined]
 
     def predict(
@@ -166,8 +166,8 @@ class LoadedModel:
             UserError: another way is asked for, or ECG-FM's of labels of which none is its.
         """
         if how == "ecg-fm" and not {*self.label_names} & {*ECG_FM_AGGREGATION}:
-            cure = "name its labels with labels='ecg-fm', --labels ecg-fm, if they are these"
-            raise UserError(f"{self.source}: has none of ECG-FM's labels; {cure}, or aggregate by mean or max")
+            hint = "name its labels with labels='ecg-fm', --labels ecg-fm, if they are these"
+            raise UserError(f"{self.source}: has none of ECG-FM's labels; {hint}, or aggregate by mean or max")
         description = dataclasses.replace(self.description, aggregation=ways_of(self.label_names, how))
         return LoadedModel(description, self._backend, self.source, self.task_options)
 
@@ -259,8 +259,8 @@ class LoadedModel:
     def _check(self, outputs: Outputs, name: str, facts: RecordingFacts) -> None:
         if not _are_finite(outputs):
             self._check_is_finite()
-            told = f"no numbers come out of the model; give more of it than {facts.seconds:.3g} s"
-            raise RecordingError(f"{name}: {told}")
+            problem = f"no numbers come out of the model; give more of it than {facts.seconds:.3g} s"
+            raise RecordingError(f"{name}: {problem}")
 
     def _check_is_finite(self) -> None:
         """See that numbers come out of the model for a whole segment, here of noise."""

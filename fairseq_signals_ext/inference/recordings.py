@@ -106,8 +106,8 @@ def _recording_of_array(given: Any, sample_rate: Optional[float], leads: Leads, 
     if sample_rate is None:
         raise UserError("array: does not say its sample rate; give sample_rate in Hz")
     if leads is None and len(array) != len(LEADS):
-        cure = "give its transpose" if array.shape[1] == len(LEADS) else "name its leads with leads=['I', ...]"
-        raise UserError(f"array: its shape is {shape}, not 12 leads x samples; {cure}")
+        hint = "give its transpose" if array.shape[1] == len(LEADS) else "name its leads with leads=['I', ...]"
+        raise UserError(f"array: its shape is {shape}, not 12 leads x samples; {hint}")
     positions = parse_leads(leads)
     if len(positions) != len(array):
         raise UserError(f"array: its shape is {shape}, but {len(positions)} leads are named; name each row")

@@ -262,8 +262,8 @@ def check_results(out: Path, files: Sequence[str], resume: bool, overwrite: bool
     """
     begun = _begun(out)
     if begun and (part is None) != (begun == [_WHOLE]) and not overwrite:
-        told = "in one part" if begun == [_WHOLE] else "in several parts"
-        raise UserError(f"{out}: has an unfinished run {told}; go on with it so, or remove {out / UNFINISHED} first")
+        how = "in one part" if begun == [_WHOLE] else "in several parts"
+        raise UserError(f"{out}: has an unfinished run {how}; go on with it so, or remove {out / UNFINISHED} first")
     numbers = {name.split("-of-")[-1] for name in begun} | {part.split("-of-")[-1] if part else _WHOLE}
     if part is not None and len(numbers) > 1:
         raise UserError(f"{out}: has an unfinished run in another number of parts; remove {out / UNFINISHED} first")

@@ -132,8 +132,8 @@ def read_events(path: Union[str, Path], settings: LinkSettings, patients: Sequen
         found = f"{counts['passed']} of {counts['rows']} events pass the filter, none is of a patient with an ECG"
         raise UserError(f"{path}: {found}; check --filter, and the ids in --patient-column")
     if examples.get("no_time") and not sum(len(part["time"]) for part in parts):
-        cure = "write times as 2020-01-31 10:00:00"
-        raise UserError(f"{path}: no event has a time that can be read ({examples['no_time']}); {cure}")
+        hint = "write times as 2020-01-31 10:00:00"
+        raise UserError(f"{path}: no event has a time that can be read ({examples['no_time']}); {hint}")
     joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     patient, time, value, bound = (joined.pop(key) for key in ("patient", "time", "value", "bound"))
     limits = {key[len(_LIMIT) :]: limit for key, limit in joined.items()}

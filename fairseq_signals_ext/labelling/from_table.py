@@ -104,13 +104,13 @@ def _numbers(file: Union[str, Path], name: str, values: "pd.Series", regression:
     if len(wrong):
         allowed = "a number or nothing" if regression else "0, 1, true, false or nothing"
         text = as_texts(values.iloc[wrong[:1]]).iloc[0]
-        cure = "mend it, or choose the labels with --columns"
+        hint = "mend it, or choose the labels with --columns"
         found = pd.to_numeric(texts, errors="coerce").to_numpy(np.float64)
         meaning = meaning_of(found[wrong[0]], found) if not regression and np.isfinite(found[wrong[0]]) else None
         if meaning is not None:
-            cure = f"mend it: {meaning}"
+            hint = f"mend it: {meaning}"
         line = place(file, texts.index[wrong[0]])
-        raise UserError(f"{file}: {line}: column {name!r}: {text!r} is not {allowed}; {cure}")
+        raise UserError(f"{file}: {line}: column {name!r}: {text!r} is not {allowed}; {hint}")
     return numbers.to_numpy(np.float64)
 
 

@@ -127,8 +127,8 @@ def write_labels(
     if len({"idx", *labels.names}) <= len(labels.names):
         raise UserError(f"labels {', '.join(labels.names)}: give each a name of its own, other than idx")
     if not labels.known.any():
-        told = f" ({'; '.join(labels.notes)})" if labels.notes else ""
-        raise UserError(f"{out}: not one of {len(labels.idx)} recordings would have a label{told}")
+        notes = f" ({'; '.join(labels.notes)})" if labels.notes else ""
+        raise UserError(f"{out}: not one of {len(labels.idx)} recordings would have a label{notes}")
     weighted = np.ones(len(labels.idx), bool) if train_manifest is None else _in_manifest(out, labels, train_manifest)
     with atomic_folder(folder) as temporary:
         if folder.is_dir():

@@ -44,8 +44,8 @@ def patient_terms(findings: ReportFindings) -> List[Tuple[str, object]]:
 
 def statements_line(statements: Sequence[str]) -> str:
     """What the device or a physician said, or its beginning."""
-    said = "; ".join(statements)
-    return said if len(said) <= _MOST_STATEMENTS else f"{said[:_MOST_STATEMENTS].rstrip()}… (cut)"
+    joined = "; ".join(statements)
+    return joined if len(joined) <= _MOST_STATEMENTS else f"{joined[:_MOST_STATEMENTS].rstrip()}… (cut)"
 
 
 class NeighbourTable(NamedTuple):

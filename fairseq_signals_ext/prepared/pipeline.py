@@ -329,11 +329,11 @@ def _processed(source: Source, settings: BlockSettings, item: Item) -> Tuple[Rec
     except ImportError:
         raise
     except Exception as error:  # noqa: BLE001 - one file must never stop the millions that follow
-        is_told = isinstance(error, UserError)
-        reason = str(error) if is_told else f"cannot be used ({type(error).__name__}: {shown(error)})"
+        is_user_error = isinstance(error, UserError)
+        reason = str(error) if is_user_error else f"cannot be used ({type(error).__name__}: {shown(error)})"
         if recording is not None and recording.ecgs > 1:
             raise OneOfSeveralError(reason, recording.ecgs) from error
-        if is_told:
+        if is_user_error:
             raise
         raise UserError(reason) from error
 

@@ -93,8 +93,8 @@ def read_table(out: Union[str, Path], columns: Optional[Sequence[str]] = None) -
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001 - what a damaged one raises is not documented
-        cure = "run fairseq-signals-ext prepare again with --resume"
-        raise UserError(f"{path}: cannot be read ({first_line(error)}); {cure}") from error
+        hint = "run fairseq-signals-ext prepare again with --resume"
+        raise UserError(f"{path}: cannot be read ({first_line(error)}); {hint}") from error
 
 
 def manifest_lines(table: "pd.DataFrame") -> List[str]:

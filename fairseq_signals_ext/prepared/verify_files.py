@@ -48,8 +48,8 @@ def check_checksums(out: Path, plan: List[Block]) -> Checked:
     notes = [line for folder in folders for line in _not_recorded(folder)]
     counted = ", ".join(f"{count} {name}" for name, count in without.items() if count)
     if counted:
-        cure = f"record them as they are with fairseq-signals-ext verify {out} {UPDATE_OPTION}"
-        notes.append(f"{out}: {counted} have no checksums, as older versions write none; {cure}")
+        hint = f"record them as they are with fairseq-signals-ext verify {out} {UPDATE_OPTION}"
+        notes.append(f"{out}: {counted} have no checksums, as older versions write none; {hint}")
     return Checked(problems, notes, len(folders))
 
 

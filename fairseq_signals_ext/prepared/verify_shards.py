@@ -77,7 +77,7 @@ class _Names:
         self,
         rows: Union[np.ndarray, Sequence[int]],
         what: Callable[[int], str],
-        cure: str = PREPARE_AGAIN,
+        hint: str = PREPARE_AGAIN,
         path: Optional[Path] = None,
     ) -> List[str]:
         """No line where no row of the index is wrong, else one."""
@@ -85,18 +85,18 @@ class _Names:
             return []
         more = f" (and {len(rows) - 1} more of this shard)" if len(rows) > 1 else ""
         first = int(rows[0])
-        return [f"{path or self.shard}: {self.recording(first)}: {what(first)}{more}; {cure}"]
+        return [f"{path or self.shard}: {self.recording(first)}: {what(first)}{more}; {hint}"]
 
 
 def _check_part(path: Path, items: int) -> List[str]:
     import pyarrow.parquet as pq
 
-    cure = "delete it and prepare again with --resume"
+    hint = "delete it and prepare again with --resume"
     try:
         rows = pq.ParquetFile(path).metadata.num_rows
     except Exception as error:  # noqa: BLE001 - what a damaged one raises is not documented
-        return [f"{path}: cannot be read ({first_line(error)}); {cure}"]
-    return [] if rows == items else [f"{path}: has {rows} rows for {items} items of the plan; {cure}"]
+        return [f"{path}: cannot be read ({first_line(error)}); {hint}"]
+    return [] if rows == items else [f"{path}: has {rows} rows for {items} items of the plan; {hint}"]
 
 
 def _check_index(names: _Names, array: np.ndarray, index: np.ndarray, block: Block) -> List[str]:

@@ -8,7 +8,7 @@ import unicodedata
 from datetime import date, datetime
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from fairseq_signals_ext.common.errors import NotSaidError, UserError, without_quotes
+from fairseq_signals_ext.common.errors import MissingMetadataError, UserError, without_quotes
 from fairseq_signals_ext.common.leads import LEADS, parse_leads
 
 _POSITION = {name.lower(): position for position, name in enumerate(LEADS)}
@@ -97,7 +97,7 @@ def rows_of_leads(
     names: Sequence[str],
     where: object,
     given: Optional[Sequence[str]] = None,
-    said_as: Optional[Sequence[str]] = None,
+    shown_names: Optional[Sequence[str]] = None,
 ) -> Dict[int, int]:
     """Position in `LEADS` -> row in `names`, in standard order; names that are no standard lead are left out.
 
@@ -106,36 +106,36 @@ def rows_of_leads(
         where: the file, with which a message begins.
         given: the user's names of the leads. They name the signals if the file names no lead, one for each signal;
             otherwise they must be the leads that the file has.
-        said_as: the same names as messages may contain them; None: as they are.
+        shown_names: the same names as messages may contain them; None: as they are.
 
     Raises:
         UserError: no name is a standard lead, two are the same one, or `given` does not fit.
     """
     positions: Sequence[Optional[int]] = _positions(tuple([name[: _LONGEST + 1] for name in names]))
-    said_as = names if said_as is None else said_as
+    shown_names = names if shown_names is None else shown_names
     if given is not None:
         positions = _as_given(positions, parse_leads(given), where)
     found: Dict[int, int] = {}
     for row, position in enumerate(positions):
         if position in found:
-            raise UserError(f"{where}: lead {shown(said_as[row])!r} is there twice; rename or remove one")
+            raise UserError(f"{where}: lead {shown(shown_names[row])!r} is there twice; rename or remove one")
         if position is not None:
             found[position] = row
     if not found:
-        listed = ", ".join(shown(name, 20) for name in said_as[:20]) or "none"
-        cure = f"name them {', '.join(LEADS)}"
-        raise NotSaidError(f"{where}: none of its signals ({listed}) is a standard lead; {cure}", "leads")
+        listed = ", ".join(shown(name, 20) for name in shown_names[:20]) or "none"
+        hint = f"name them {', '.join(LEADS)}"
+        raise MissingMetadataError(f"{where}: none of its signals ({listed}) is a standard lead; {hint}", "leads")
     return dict(sorted(found.items()))
 
 
 def _as_given(positions: Sequence[Optional[int]], given: List[int], where: object) -> Sequence[Optional[int]]:
-    said = sorted(position for position in positions if position is not None)
-    if said and said != sorted(given):
-        its, yours = (", ".join(LEADS[position] for position in some) for some in (said, sorted(given)))
+    stated = sorted(position for position in positions if position is not None)
+    if stated and stated != sorted(given):
+        its, yours = (", ".join(LEADS[position] for position in some) for some in (stated, sorted(given)))
         raise UserError(f"{where}: its leads are {its}, not {yours}; leave the leads out or correct them")
-    if not said and len(given) != len(positions):
+    if not stated and len(given) != len(positions):
         raise UserError(f"{where}: it has {len(positions)} signals, but {len(given)} leads are given; name each signal")
-    return positions if said else list(given)
+    return positions if stated else list(given)
 
 
 def millivolts(unit: str) -> Optional[float]:
@@ -251,8 +251,8 @@ def shown(value: Any, longest: int = 200) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in str(value)[: 2 * longest]).strip()[:longest]
 
 
-def agreed_rate(where: object, said: float, given: Optional[float]) -> float:
+def agreed_rate(where: object, stated: float, given: Optional[float]) -> float:
     """The sample rate (Hz) that a file says; a user's that differs is a `UserError`."""
-    if given is not None and not math.isclose(said, given, rel_tol=1e-6):
-        raise UserError(f"{where}: its sample rate is {said:g} Hz, not {given:g} Hz; leave it out or correct it")
-    return said
+    if given is not None and not math.isclose(stated, given, rel_tol=1e-6):
+        raise UserError(f"{where}: its sample rate is {stated:g} Hz, not {given:g} Hz; leave it out or correct it")
+    return stated

@@ -55,8 +55,8 @@ _ROOT = re.compile(r"\s*<(?:[\w.-]+:)?([\w.-]+)")
 _NUMBERS = re.compile(r"[\d.eE+\s-]*")
 
 
-class Said(NamedTuple):
-    """What a user says of a file that does not say it itself.
+class GivenMetadata(NamedTuple):
+    """Metadata that a user gives for a file that lacks them.
 
     Attributes:
         sample_rate: Hz.
@@ -181,7 +181,7 @@ class Format:
     name: str
     suffixes: Tuple[str, ...]
     sniff: Callable[[Beginning], bool]
-    read: Callable[[Path, Said], Sequence[Recording]]
+    read: Callable[[Path, GivenMetadata], Sequence[Recording]]
     called: str = ""
     one_person: bool = True
     belonging: Optional[Callable[[Path], Iterable[Path]]] = None

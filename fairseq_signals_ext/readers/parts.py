@@ -61,7 +61,7 @@ class Part:
 
     def is_average(self, longest: float) -> bool:
         """Whether it is beats averaged by a device, in a file whose longest part takes so many seconds."""
-        if not self.leads or says_beat(self.words):
+        if not self.leads or names_beat(self.words):
             return True
         return self.seconds < _BEAT_SECONDS and (not self.original or longest >= 2 * self.seconds)
 
@@ -112,7 +112,7 @@ class Whole:
         return found
 
 
-def says_beat(words: str) -> bool:
+def names_beat(words: str) -> bool:
     """Whether a file's own words call a waveform an averaged beat."""
     text = words.replace("_", " ")
     return _BEAT.search(text) is not None and _NO_BEAT.search(text) is None

@@ -48,7 +48,7 @@ def single_lead_layout(encoding: str, lines: Sequence[str]) -> Optional[Layout]:
             near = sorted(facts, key=lambda fact: abs(fact.line - unit.line))
             lead = next((lead for fact in near if (lead := _lead(fact, unit))), "")
             name = f"{lead} ({unit.value})"
-            return Layout(encoding, "\t", [name], 1, first, said_rate=rate, start_time=_start(facts))
+            return Layout(encoding, "\t", [name], 1, first, remarked_rate=rate, start_time=_start(facts))
     return None
 
 

@@ -6,11 +6,11 @@ from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tu
 
 import numpy as np
 
-from fairseq_signals_ext.common.errors import NotSaidError, UserError
+from fairseq_signals_ext.common.errors import MissingMetadataError, UserError
 from fairseq_signals_ext.common.files import walk_files
 from fairseq_signals_ext.common.leads import LEADS
 from fairseq_signals_ext.readers.facts import agreed_rate, millivolts, rows_of_leads, shown, start_of
-from fairseq_signals_ext.readers.formats import Beginning, Format, Said
+from fairseq_signals_ext.readers.formats import Beginning, Format, GivenMetadata
 from fairseq_signals_ext.readers.recording import Recording, StoredCounts
 from fairseq_signals_ext.readers.wfdb_claims import MOST_BYTES, checked_frames, checked_segments, read_header
 from fairseq_signals_ext.readers.wfdb_header import Header, Segment, Signal, named_files
@@ -173,7 +173,7 @@ def _joined(file: str, header: Header, segments: Sequence[Tuple[Segment, Header]
 def _has_leads(file: str, header: Header) -> bool:
     try:
         rows_of_leads([signal.name for signal in header.signals], file)
-    except NotSaidError:
+    except MissingMetadataError:
         return False
     return True
 
@@ -205,14 +205,14 @@ def _is_record(beginning: Beginning) -> bool:
     return header_of(beginning.path) is not None
 
 
-def _read(path: Path, said: Said) -> List[Recording]:
+def _read(path: Path, given: GivenMetadata) -> List[Recording]:
     header = header_of(path) or os.fspath(path)
-    if said.unit is not None:
+    if given.unit is not None:
         raise UserError(f"{header}: a WFDB header says its units; leave the unit out")
     recording = read_wfdb(header)
-    agreed_rate(header, recording.sample_rate, said.sample_rate)
-    if said.leads is not None:
-        rows_of_leads([LEADS[lead] for lead in recording.leads], header, said.leads)
+    agreed_rate(header, recording.sample_rate, given.sample_rate)
+    if given.leads is not None:
+        rows_of_leads([LEADS[lead] for lead in recording.leads], header, given.leads)
     return [recording]
 
 

@@ -172,7 +172,7 @@ def _held(folder: str, header: Header) -> int:
 
 def _check_segment(path: str, header: Header, segment: Segment, its: Header, layout: bool) -> None:
     if not layout and its.frames != segment.length:
-        said = f"segment {shown(segment.name, 40)!r} has {its.frames} samples, not {shown(segment.length, 30)}"
-        raise UserError(f"{path}: its {said}; mend it")
+        difference = f"segment {shown(segment.name, 40)!r} has {its.frames} samples, not {shown(segment.length, 30)}"
+        raise UserError(f"{path}: its {difference}; mend it")
     if layout and len(its.signals) != header.width:
         raise UserError(f"{path}: its layout {shown(segment.name, 40)!r} has not its {header.width} signals; mend it")

@@ -279,10 +279,10 @@ def _check_most(lines: Sequence[str], most: int, what: str, where: object) -> No
         raise UserError(f"{where}: it has {len(lines):,} {what}, more than {most:,}; cut it into several records")
 
 
-def _check_number(said: str, found: int, what: str, where: object) -> None:
-    if said.lstrip("0") != str(found):  # also of none, which is no record of an ECG
+def _check_number(stated: str, found: int, what: str, where: object) -> None:
+    if stated.lstrip("0") != str(found):  # also of none, which is no record of an ECG
         raise UserError(
-            f"{where}: its first line says {shown(said, 20)} {what}, but {found} follow; get the header again"
+            f"{where}: its first line says {shown(stated, 20)} {what}, but {found} follow; get the header again"
         )
 
 

@@ -42,7 +42,7 @@ def download(kind: str, folder: Path, rate: float = 500.0) -> None:
     database = found.database
     if database is None:
         raise UserError(f"{kind}: cannot be downloaded from here; {found.where}")
-    with _told(kind, database.name, Path(folder)):
+    with _named_errors(kind, database.name, Path(folder)):
         records = [record for record in _records(database.name) if database.is_wanted(record, rate)]
         files = [*database.tables, *(record + suffix for record in records for suffix in database.suffixes)]
         _fetch_all(database.name, list(dict.fromkeys(files)), Path(folder))
@@ -114,7 +114,7 @@ def _may_pass(error: OSError) -> bool:
 
 
 @contextlib.contextmanager
-def _told(kind: str, database: str, folder: Path) -> Iterator[None]:
+def _named_errors(kind: str, database: str, folder: Path) -> Iterator[None]:
     """Turns what goes wrong into a `UserError`."""
     try:
         yield

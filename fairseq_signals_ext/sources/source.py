@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Mapping, Optional, Sequence, Tuple
 
-from fairseq_signals_ext.common.errors import NotSaidError, UserError
+from fairseq_signals_ext.common.errors import MissingMetadataError, UserError
 from fairseq_signals_ext.common.leads import parse_leads
 from fairseq_signals_ext.readers import Recording, read_ecg
 from fairseq_signals_ext.readers.facts import millivolts
@@ -72,21 +72,21 @@ def one_person(path: Path) -> bool:
 
 def read_file(folder: Path, item: Item) -> Recording:
     """Read an item that is a file, or one of the ECGs of a file, with what the user says of rate, unit and leads."""
-    said = dict(item.reading)
+    reading = dict(item.reading)
     while True:
         try:
             # a text, as paths take long to put together
-            recording = read_ecg(os.path.join(folder, item.file), number=item.number or 1, **said)
-        except NotSaidError as error:
-            if error.what in said or error.what not in item.defaults:
+            recording = read_ecg(os.path.join(folder, item.file), number=item.number or 1, **reading)
+        except MissingMetadataError as error:
+            if error.argument in reading or error.argument not in item.defaults:
                 raise
-            said[error.what] = item.defaults[error.what]
+            reading[error.argument] = item.defaults[error.argument]
             continue
         # what the user says comes before what would be assumed
         assumed = [name for name in recording.assumed if name in item.defaults]
         if not assumed:
             return recording
-        said.update((name, item.defaults[name]) for name in assumed)
+        reading.update((name, item.defaults[name]) for name in assumed)
 
 
 @dataclass(frozen=True)

@@ -54,10 +54,10 @@ def choose_direction(options: DictConfig, criterion: Any, model: Any) -> None:
     highest = better is Better.HIGHER
     if bool(options.checkpoint[_MAXIMIZE]) == highest:
         return
-    told = f"{metric} is better when it is {better.value}: checkpoint.{_MAXIMIZE}={str(highest).lower()}"
+    direction = f"{metric} is better when it is {better.value}: checkpoint.{_MAXIMIZE}={str(highest).lower()}"
     if _is_typed(options):
-        raise UserError(f"checkpoint.best_checkpoint_metric={told} is what fits it; leave the option out")
-    logger.warning(f"{told} is taken instead of {str(not highest).lower()}")
+        raise UserError(f"checkpoint.best_checkpoint_metric={direction} is what fits it; leave the option out")
+    logger.warning(f"{direction} is taken instead of {str(not highest).lower()}")
     for section in (options.checkpoint, options.lr_scheduler):
         if _MAXIMIZE in section:
             with open_dict(section):

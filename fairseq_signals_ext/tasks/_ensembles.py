@@ -114,7 +114,7 @@ def _mean(outputs: Tensor, first: ModelDescription) -> Tensor:
     return (found - outputs.new_tensor(first.target_mean)) / outputs.new_tensor(first.target_std)
 
 
-def mend_loading_of_ensembles() -> None:
+def patch_ensemble_loading() -> None:
     """Have fairseq load `a.pt:b.pt` for one of our tasks as one model; calling it again is harmless."""
 
     @wrapping(checkpoint_utils, "load_model_ensemble_and_task")

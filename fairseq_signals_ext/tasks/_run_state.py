@@ -57,7 +57,7 @@ class Run:
 
     def begin(self, options: Optional[DictConfig], start: Optional[StartingPoint]) -> None:
         """Forget what fairseq kept of an earlier training in this process, before anything of this one is loaded."""
-        _mend()
+        _patch()
         self.options, self.start = options, start
         _forget_scores()
         if options is not None:
@@ -191,7 +191,7 @@ def _close_logs(log_file: Optional[str]) -> None:
     progress_bar._tensorboard_writers.clear()
 
 
-def _mend() -> None:
+def _patch() -> None:
     """Have fairseq's checkpoints keep the state of runs."""
 
     @wrapping(checkpoint_utils, "load_checkpoint")

@@ -109,10 +109,10 @@ def check_fits(checkpoint: Checkpoint, model: Any) -> None:
         difference = None  # all ranks take part in collecting the parameters, which only the first one is given
     problem = difference or different_option(checkpoint.model_config, model.cfg)
     if problem:
-        cure = "set the model's options as there, or give a new run a checkpoint.save_dir of its own"
+        hint = "set the model's options as there, or give a new run a checkpoint.save_dir of its own"
         if hasattr(model, "load_pretrained"):
-            cure = "to start from its encoder only, give it as model.model_path, and the run a folder of its own"
-        raise UserError(f"{checkpoint.path}: is of another model than {type(model).__name__} here: {problem}; {cure}")
+            hint = "to start from its encoder only, give it as model.model_path, and the run a folder of its own"
+        raise UserError(f"{checkpoint.path}: is of another model than {type(model).__name__} here: {problem}; {hint}")
 
 
 def _check_optimizer(checkpoint: Checkpoint, cfg: Any) -> None:

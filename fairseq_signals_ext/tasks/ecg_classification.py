@@ -220,8 +220,8 @@ class EcgClassificationTask(EcgPretrainingTask):
             if isinstance(store, ShardStore):
                 check_same_folder(self.labels, store.manifest.shards[0])
         elif store.idx is not None:
-            cure = "set task.label_file (fairseq-validate: --label-file) to what fairseq-signals-ext label leaves"
-            raise UserError(f"{path}: no labels for these recordings; {cure}")
+            hint = "set task.label_file (fairseq-validate: --label-file) to what fairseq-signals-ext label leaves"
+            raise UserError(f"{path}: no labels for these recordings; {hint}")
         dataset = LabelledEcgDataset(
             store,
             self._settings(),
@@ -290,8 +290,8 @@ class EcgClassificationTask(EcgPretrainingTask):
         # with fp16, bf16 and amp fairseq wraps the optimizer
         inner = getattr(optimizer, "fp32_optimizer", getattr(optimizer, "wrapped_optimizer", optimizer))
         if self._model.cfg.layer_decay != 1 and not isinstance(inner, FairseqCompositeOptimizer):
-            cure = "use optimizer composite, as in $(fairseq-signals-ext configs)/fine_tuning/mode/layer_decay.yaml"
-            raise SystemExit(f"error: model.layer_decay={self._model.cfg.layer_decay:g} has no effect here; {cure}")
+            hint = "use optimizer composite, as in $(fairseq-signals-ext configs)/fine_tuning/mode/layer_decay.yaml"
+            raise SystemExit(f"error: model.layer_decay={self._model.cfg.layer_decay:g} has no effect here; {hint}")
         exits_on_user_error(check_can_freeze)(model, optimizer)
         return super().train_step(sample, model, criterion, optimizer, update_num, *args, **kwargs)
 
@@ -345,8 +345,8 @@ class EcgClassificationTask(EcgPretrainingTask):
     def _learn_thresholds(self, predictions: Predictions) -> None:
         """Keep, for the checkpoint that fairseq saves next, the thresholds of recordings' best F1."""
         thresholds, _ = choose_thresholds(to_recordings(predictions), _THRESHOLD_RULE)
-        told = f"{_THRESHOLD_RULE} on {self._validated}"
-        self.state.merge_state_dict({"thresholds": thresholds.tolist(), "threshold_rule": told})
+        rule = f"{_THRESHOLD_RULE} on {self._validated}"
+        self.state.merge_state_dict({"thresholds": thresholds.tolist(), "threshold_rule": rule})
 
     def collected(self) -> Predictions:
         """Predictions of the segments that were validated since the last batch iterator was made."""

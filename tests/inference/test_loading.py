@@ -388,8 +388,8 @@ def test_a_file_that_is_not_the_export_of_its_folder(models, tmp_path, name):
 def test_missing_packages(models, monkeypatch, name, package, extra):
     for module in [module for module in sys.modules if module.split(".")[0] == package]:
         monkeypatch.setitem(sys.modules, module, None)
-    cure = rf"{models[name]}: {package} is not installed: pip install 'fairseq-signals-ext\[{extra}\]'"
-    with pytest.raises(MissingPackageError, match=cure):
+    hint = rf"{models[name]}: {package} is not installed: pip install 'fairseq-signals-ext\[{extra}\]'"
+    with pytest.raises(MissingPackageError, match=hint):
         fairseq_signals_ext.load(models[name])
 
 
