@@ -76,10 +76,10 @@ def test_fine_tuning_validation_and_evaluation(training, records):
         ("$PWD/run", f"{training}/run"),
         ("fairseq-validate data", f"fairseq-validate {training}/data"),
         ("--data data", f"--data {training}/data"),
-        ("--label-file data", f"--label-file {training}/data"),
+        ("--labels data", f"--labels {training}/data"),
         ("path finetuned", f"path {training}/finetuned"),
         ("evaluate finetuned", f"evaluate {training}/finetuned"),
-        ("--out evaluation", f"--out {training}/evaluation --cpu"),
+        ("--out evaluation", f"--out {training}/evaluation --device cpu"),
         ("--batch-size 64", "--batch-size 64 --cpu"),
         ("hydra.run.dir=$PWD/finetuned", " ".join([f"hydra.run.dir={training}/finetuned", *small])),
     ):

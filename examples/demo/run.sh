@@ -47,7 +47,7 @@ if python manifests/label.py "$OUT/data" --name rhythm --codes cinc2021 --min-co
     fairseq-validate "$OUT/data/splits/random" --user-dir "$(fairseq-signals-ext user-dir)" --task ecg_classification \
         --path "$OUT/finetune/checkpoints/checkpoint_best.pt" --valid-subset test --batch-size 64 --cpu
     fairseq-signals-ext evaluate "$OUT/finetune/checkpoints/checkpoint_best.pt" --data "$OUT/data/splits/random" \
-        --subset test --label-file "$OUT/data/labels/rhythm" --out "$OUT/evaluation" --overwrite --cpu
+        --subset test --labels "$OUT/data/labels/rhythm" --out "$OUT/evaluation" --overwrite --device cpu
     echo "== Asking it about one ECG"
     # sed reads to the end: with head, sort could die of a closed pipe, and the demo with it
     RECORD="$(find "$SOURCE" -name '*.hea' | sort | sed -n 1p)"

@@ -15,7 +15,7 @@ from fairseq_signals_ext.commands._metric_arguments import (
 )
 from fairseq_signals_ext.commands._parts import Job, run_job
 from fairseq_signals_ext.commands._run_arguments import is_divided
-from fairseq_signals_ext.commands._run_settings import identity
+from fairseq_signals_ext.commands._run_settings import identity, worker_processes
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.files import check_folder_name, only_one, remove_unfinished
 from fairseq_signals_ext.evaluation import comparison, report
@@ -57,7 +57,7 @@ class Evaluation(Job):
         self._sources = [str(path) for paths in self._groups for path in paths]
         self._folders = _folders(options.out, self._names, self._subsets)
         self._settings, self._choice = evaluation_settings(options), threshold_choice(options)
-        self._label_file = None if options.label_file is None else str(options.label_file)
+        self._label_file = None if options.labels is None else str(options.labels)
 
     @staticmethod
     def files(options: argparse.Namespace) -> List[str]:
@@ -82,7 +82,7 @@ class Evaluation(Job):
 
     @property
     def _how(self) -> RunOptions:
-        return RunOptions(self._options.batch_size, self._options.jobs)
+        return RunOptions(self._options.batch_size, worker_processes(self._options))
 
     @functools.cached_property
     def _work(self) -> List[Tuple[int, str, subsets.Subset]]:
@@ -173,7 +173,7 @@ class _Model:
 
     def __init__(self, name: str, numbers: Sequence[int], predict: Predict, options: argparse.Namespace):
         self.name, self._numbers, self._predict = name, numbers, predict
-        self._label_file = None if options.label_file is None else str(options.label_file)
+        self._label_file = None if options.labels is None else str(options.labels)
         self._data = options.data
         self._predicted: Dict[str, List[Predictions]] = {}
 

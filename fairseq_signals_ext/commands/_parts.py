@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, List, Mapping, Optional, Sequence, Tuple, Type
 
 from fairseq_signals_ext.commands._run_arguments import is_done_elsewhere
+from fairseq_signals_ext.commands._run_settings import worker_processes
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.files import BusyError, only_one
 from fairseq_signals_ext.common.processes import BACKENDS, run_jobs
@@ -125,7 +126,7 @@ def _run_divided(kind: Type[Job], options: argparse.Namespace) -> int:
     check_results(options.out, files, options.resume, options.overwrite, Part(1, total).folder)
     if begun:
         shutil.rmtree(options.out / UNFINISHED)
-    readers = 0 if on_cluster else options.jobs // total
+    readers = 0 if on_cluster else worker_processes(options) // total
     jobs: List[Tuple[Any, ...]] = []
     for number, part in enumerate(Part(1, total).all):
         changed = {"device": devices[number % len(devices)], "jobs": readers, "resume": options.resume}

@@ -123,7 +123,7 @@ class Subset:
     def _labels(self, label_file: Optional[str]) -> Optional[LabelTable]:
         if not label_file:
             if self._store.idx is not None:
-                raise UserError(f"{self._path}: no labels for these recordings; give --label-file")
+                raise UserError(f"{self._path}: no labels for these recordings; give --labels")
             return None
         table, description = read_labels(label_file), self._description
         known = description.label_names if description.names_are_known else None

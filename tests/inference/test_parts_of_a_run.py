@@ -136,8 +136,8 @@ def data(tmp_path_factory):
 
 def test_evaluate(checkpoint, data, tmp_path, capsys, monkeypatch):
     other = saved_checkpoint(tmp_path / "b.pt", encoder_layers=1)
-    options = ["evaluate", checkpoint, other, "--data", data, "--subset", "test", "--label-file", data / "labels"]
-    options += ["--resamples", 10, "--batch-size", 4, "--cpu"]
+    options = ["evaluate", checkpoint, other, "--data", data, "--subset", "test", "--labels", data / "labels"]
+    options += ["--resamples", 10, "--batch-size", 4, "--device", "cpu"]
     assert run(*options, out=tmp_path / "whole") == 0
     said = capsys.readouterr().out.replace("whole", "parts")
     with monkeypatch.context() as patch:

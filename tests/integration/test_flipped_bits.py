@@ -138,8 +138,8 @@ def exits_on_user_error():
 
 def run_evaluate(out, checkpoint):
     """The command, with another folder for what it leaves."""
-    data = ["--data", out / "splits" / "s", "--subset", "train", "--label-file", out / "labels" / "l"]
-    fast = ["--cpu", "--num-workers", 0, "--resamples", 2, "--thresholds", "0.5", "--overwrite"]
+    data = ["--data", out / "splits" / "s", "--subset", "train", "--labels", out / "labels" / "l"]
+    fast = ["--device", "cpu", "--jobs", 0, "--resamples", 2, "--thresholds", "0.5", "--overwrite"]
     evaluate.main([str(part) for part in (checkpoint, *data, *fast, "--out", out.parent / "evaluated")])
 
 
