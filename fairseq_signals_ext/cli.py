@@ -11,7 +11,7 @@ from fairseq_signals_ext.commands._entry import Parser, run_command
 from fairseq_signals_ext.common.errors import UserError, exits_on_user_error, first_line
 from fairseq_signals_ext.common.requirements import quiet_fairseq
 
-_EXAMPLES = """examples, in the order of use:
+_EXAMPLES = """examples:
   fairseq-signals-ext prepare wfdb path/to/records --out data
   fairseq-signals-ext verify data
   fairseq-signals-ext split data --name random

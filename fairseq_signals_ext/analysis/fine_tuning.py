@@ -183,7 +183,7 @@ def _checksums(paths: Iterable[Path]) -> Dict[str, int]:
     found = {}
     for path in paths:
         if not path.is_file():
-            raise UserError(f"{path}: no such file; mend the path, or make it first")
+            raise UserError(f"{path}: no such file; correct the path, or create it first")
         checksum = 0
         with open(path, "rb") as file:
             while piece := file.read(_PIECE):
@@ -196,7 +196,7 @@ def _clear(out: Path, ours: bool) -> None:
     if out.exists() and any(out.iterdir()):
         if not ours:
             raise UserError(f"{out}: holds files, but not of a run started here; give another folder")
-        logger.warning(f"{out}: was run with another command or other inputs; it is run anew")
+        logger.warning(f"{out}: was run with another command or other inputs; it is run again")
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
 

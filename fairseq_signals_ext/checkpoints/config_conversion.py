@@ -229,7 +229,7 @@ def _schemas(config: Mapping[str, Any], options: Mapping[str, Any], name: str) -
         if isinstance(config.get(section), dict):
             chosen, here = options.get(f"{section}._name"), _choices(section)
             if not isinstance(chosen, str) or chosen not in here:
-                what = "does not say its _name" if chosen is None else f"{chosen!r:.60} is not here"
+                what = "has no _name" if chosen is None else f"{chosen!r:.60} is not here"
                 raise UserError(f"{name}: {section} {what}; there are {', '.join(sorted(here))}")
             dataclasses[section] = here[chosen]
     return {section: Schema(kind) for section, kind in dataclasses.items()}
@@ -268,7 +268,7 @@ def _what_becomes_of(key: str, options: Mapping[str, Any], schemas: Mapping[str,
         return Change(LOST, key, value, "there by task.mean_path and std_path, here each segment as a whole")
     default = schema.defaults[option]
     if value == _MISSING:
-        return Change(TO_GIVE, key, value, "not said there")
+        return Change(TO_GIVE, key, value, "missing there")
     if key in PATHS and value and isinstance(value, str) and value != default:
         return Change(TO_GIVE, key, value, "a path of where it was trained")
     if key in WRITTEN and value and value != default:

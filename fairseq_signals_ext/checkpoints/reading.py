@@ -231,7 +231,9 @@ def _what_is_wrong(state: Any) -> Optional[str]:
     from torch import Tensor
 
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
-        return "not a checkpoint of fairseq or ECG-FM (it has no 'model' with its config; parameters alone do not do)"
+        return (
+            "not a checkpoint of fairseq or ECG-FM (it has no 'model' with its config; parameters alone are not enough)"
+        )
     parameters, config = state["model"], state.get("cfg")
     if not parameters or not all(isinstance(value, Tensor) for value in parameters.values()):
         return "not a checkpoint of fairseq or ECG-FM (its 'model' is not made of tensors)"

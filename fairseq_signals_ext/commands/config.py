@@ -63,10 +63,10 @@ def _check_out(out: Optional[Path], overwrite: bool, source: Path) -> None:
     if out is None:
         return
     if out.suffix != ".yaml":
-        raise UserError(f"{out}: hydra finds configs by the ending .yaml; name it so")
+        raise UserError(f"{out}: hydra finds configs by their ending .yaml; add it")
     above = next(folder for folder in out.absolute().parents if folder.exists())
     if not above.is_dir():
         raise UserError(f"{above}: is a file, not a folder; give another --out")
     if out.exists() and source.exists() and out.samefile(source):
-        raise UserError(f"{out}: is what is converted; give another --out")
+        raise UserError(f"{out}: is the input; give another --out")
     check_free(out.parent, [out.name], overwrite)

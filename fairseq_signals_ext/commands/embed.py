@@ -123,7 +123,7 @@ def run(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> None:
     """See that what is asked for fits together, before a model runs for hours."""
     if options.table is not None and options.color is None:
-        raise UserError(f"--table {options.table}: say which of its columns with --color")
+        raise UserError(f"--table {options.table}: choose one of its columns with --color")
     if options.color is not None and not options.umap:
         raise UserError("--color: is of a map; add --umap")
     if options.index is not None and options.neighbours < 1:
@@ -135,7 +135,7 @@ def _check(options: argparse.Namespace) -> None:
     if options.known is not None and options.checkpoint is not None:
         raise UserError(f"--from {options.known}: no model runs; leave CKPT and FILE out")
     if options.known is not None and not (options.umap or options.index):
-        raise UserError("--from: say what to make of the embeddings, --umap or --index")
+        raise UserError("--from: choose what to do with the embeddings, --umap or --index")
     if options.table is not None:
         from fairseq_signals_ext.analysis.map_drawing import check_column
 

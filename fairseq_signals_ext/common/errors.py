@@ -29,8 +29,8 @@ _EXTRAS = {
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 # why a place cannot be written or read, and what to do
 PLACE_HINTS = {
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give another place, or mend its permissions"),
-    **dict.fromkeys(NO_SPACE, "free some, or give another place"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give another place, or correct its permissions"),
+    **dict.fromkeys(NO_SPACE, "free some space, or give another place"),
     **dict.fromkeys((errno.ENOTDIR, errno.EFBIG, errno.ENAMETOOLONG), "give another place"),
     errno.EIO: "check the disk, or give another place",
 }

@@ -259,7 +259,7 @@ class Wav2Vec2WithCmscCriterion(Objective, Wav2vecCriterion):
         if len(features) == 2 and not self._warned_of_one_pair:
             logger.warning(
                 "CMSC: a batch with one pair of segments, whose loss is 0 as there is nothing to compare it with; it "
-                "does not count in cmsc_accuracy (told once)"
+                "does not count in cmsc_accuracy (shown once)"
             )
             self._warned_of_one_pair = True
         with torch.autocast(features.device.type, enabled=False):

@@ -123,7 +123,7 @@ def _read_manifest(path: Path) -> Manifest:
             root = file.readline().rstrip("\r\n")
             first = file.readline().rstrip("\r\n")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: cannot be read ({error.reason}, so it is no text); prepare the data again") from None
+        raise UserError(f"{path}: cannot be read ({error.reason}, so it is not text); prepare the data again") from None
     if not root or not first:
         raise UserError(f"{path}: the manifest is empty; prepare the data again, or check the split's fractions")
     folder = path.parent / root
@@ -181,7 +181,7 @@ def _checked_lines(path: Path, pattern: "re.Pattern[str]", skip: int) -> List[Li
             text = line.rstrip("\r\n")
             if number > skip:
                 if not pattern.fullmatch(text):
-                    raise UserError(f"{path}: line {number} is malformed: {text[:80]!r}; mend it or prepare again")
+                    raise UserError(f"{path}: line {number} is malformed: {text[:80]!r}; fix it or prepare again")
                 lines.append(text.split("\t"))
     if not lines:
         raise UserError(f"{path}: the manifest is empty; prepare the data again, or check the split's fractions")

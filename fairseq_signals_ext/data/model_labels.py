@@ -94,7 +94,7 @@ class KnownLabels(NamedTuple):
             return np.array([self._stored(signal) for signal in signals])
         for signal in signals:
             if signal.idx < 0:
-                raise UserError(f"{signal.name}: does not say its idx, the row of its label; make it again with idx")
+                raise UserError(f"{signal.name}: has no idx, the row of its label; write it again with idx")
         return self.table.rows(np.array([signal.idx for signal in signals]))
 
     def _stored(self, signal: Signal) -> np.ndarray:

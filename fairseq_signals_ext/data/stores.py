@@ -273,7 +273,7 @@ class MatStore:
         counts = pieces[0]["feats"] if len(pieces) == 1 else np.concatenate([p["feats"] for p in pieces], axis=1)
         if counts.shape[1] != self.samples[number]:
             raise UserError(
-                f"{files[0]}: {counts.shape[1]} samples, the manifest says {self.samples[number]}; make it again"
+                f"{files[0]}: {counts.shape[1]} samples, but the manifest has {self.samples[number]}; make it again"
             )
         ones, zeros = np.ones(len(LEADS)), np.zeros(len(LEADS))
         return Signal(

@@ -70,7 +70,7 @@ def _numbers(path: Union[str, Path], table: "pd.DataFrame") -> np.ndarray:
     if not np.isfinite(matrix).all():
         row, column = np.argwhere(~np.isfinite(matrix))[0]
         place = f"row {table.index[row]}, column {table.columns[column]}"
-        raise UserError(f"{path}: {place}: {matrix[row, column]:g} is no weight; give the Challenge's weights.csv")
+        raise UserError(f"{path}: {place}: {matrix[row, column]:g} is not a weight; give the Challenge's weights.csv")
     return matrix
 
 

@@ -54,7 +54,7 @@ def names_of(checkpoints: Sequence[Path]) -> List[str]:
                 del parts[end]
     names = [re.sub(r"[^\w.-]+", "_", "-".join(parts)).strip("_.-") for parts in paths]
     if not all(names) or len(set(names)) < len(names):
-        raise UserError(f"{', '.join(map(str, checkpoints))}: cannot be told apart; name each with --names")
+        raise UserError(f"{', '.join(map(str, checkpoints))}: cannot be distinguished; name each with --names")
     return names
 
 
@@ -86,7 +86,7 @@ def compare(evaluations: Mapping[str, Evaluation]) -> "pd.DataFrame":
         ways = first.settings.aggregation, evaluation.settings.aggregation
         if ways[0] != ways[1]:
             logger.warning(
-                f"{first_name} and {name} aggregate segments by {ways[0]} and by {ways[1]}, as their configs say; "
+                f"{first_name} and {name} aggregate segments by {ways[0]} and by {ways[1]}, as in their configs; "
                 f"--aggregate compares them alike"
             )
         table = _values(evaluation)

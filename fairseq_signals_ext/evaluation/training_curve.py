@@ -66,7 +66,7 @@ REGRESSION = CurvePage(
 )
 CLASSIFICATION = CurvePage(
     title="Fine-tuning",
-    loss="loss (bits a label)",
+    loss="loss (bits per label)",
     parts={},
     results={"auroc": "AUROC", "auprc": "AUPRC", "f1": "F1"},
     result="macro average (F1: pooled)",

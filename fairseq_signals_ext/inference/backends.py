@@ -187,7 +187,7 @@ def _check_fits(session: Any, path: Path, outputs: List[str], shape: Tuple[int, 
     if len(found) != 3 or any(size != own for size, own in zip(found[1:], shape) if isinstance(size, int)):
         given = " x ".join(str(size) for size in found[1:])
         needed = " x ".join(map(str, shape))
-        raise UserError(f"{path}: takes segments of {given}, not {needed} as its config says; copy the whole folder")
+        raise UserError(f"{path}: takes segments of {given}, not {needed} as in its config; copy the whole folder")
 
 
 def _torch_device(name: str) -> Any:

@@ -107,7 +107,7 @@ def check_replaceable(folder: Path, names: Collection[str], overwrite: bool) -> 
         raise UserError(f"{given}: is not empty; give another folder with --out, or --overwrite")
     others = [name for name in content if name not in names]
     if others:
-        raise UserError(f"{given}: has {others[0]!r}, which is no part of this export; give another folder with --out")
+        raise UserError(f"{given}: has {others[0]!r}, which is not part of this export; give another folder with --out")
 
 
 def _check_apart(given: Path, checkpoint: Path, out: Path) -> None:

@@ -263,13 +263,15 @@ def check_results(out: Path, files: Sequence[str], resume: bool, overwrite: bool
     begun = _begun(out)
     if begun and (part is None) != (begun == [_WHOLE]) and not overwrite:
         how = "in one part" if begun == [_WHOLE] else "in several parts"
-        raise UserError(f"{out}: has an unfinished run {how}; go on with it so, or remove {out / UNFINISHED} first")
+        raise UserError(
+            f"{out}: has an unfinished run {how}; continue it in the same way, or remove {out / UNFINISHED} first"
+        )
     numbers = {name.split("-of-")[-1] for name in begun} | {part.split("-of-")[-1] if part else _WHOLE}
     if part is not None and len(numbers) > 1:
         raise UserError(f"{out}: has an unfinished run in another number of parts; remove {out / UNFINISHED} first")
     is_unfinished = (part or _WHOLE) in begun
     if is_unfinished and not (resume or overwrite):
-        raise UserError(f"{out}: has an unfinished run; go on with --resume, or begin again with --overwrite")
+        raise UserError(f"{out}: has an unfinished run; continue with --resume, or begin again with --overwrite")
     if not (is_unfinished and resume):  # else what is there was made of its parts, and will be again
         check_free(out, files, overwrite)
 

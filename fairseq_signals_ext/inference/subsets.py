@@ -220,7 +220,7 @@ def _aggregation(label_names: Tuple[str, ...], ways: Tuple[str, ...]) -> str:
     for how in AGGREGATIONS:
         if ways_of(label_names, how) == ways:
             return how
-    raise UserError("the model aggregates segments by ways that have no name here; say how with --aggregate")
+    raise UserError("the model aggregates segments in a way that has no name here; choose one with --aggregate")
 
 
 def segment_scores(model: LoadedModel, subset: Recordings, how: RunOptions, start: int = 0) -> Iterator[SegmentScores]:

@@ -127,7 +127,7 @@ def _read_rows(path: Path) -> List[Tuple[int, str, str]]:
             for row in reader:
                 code, label = (row["code"] or "").strip(), (row["label"] or "").strip()
                 if not code or not label:
-                    raise UserError(f"{path}: line {reader.line_num}: code or label is empty; mend or delete the line")
+                    raise UserError(f"{path}: line {reader.line_num}: code or label is empty; fix or delete the line")
                 rows.append((reader.line_num, code, label))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read as a CSV file in UTF-8 ({error})") from error

@@ -89,7 +89,7 @@ class LinkSettings:
             raise UserError("linking needs thresholds such as '<= 40', or regression, and not both")
         number = max(1, len(self.limits))
         if self.label_names and len(self.label_names) != number:
-            raise UserError(f"{len(self.label_names)} label names for {number} label(s): give one a threshold")
+            raise UserError(f"{len(self.label_names)} label names for {number} label(s): give one per threshold")
         _offsets(self.window)
 
     @property

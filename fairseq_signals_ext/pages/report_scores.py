@@ -6,10 +6,10 @@ from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
 from fairseq_signals_ext.pages.report_findings import ReportFindings
 
 THRESHOLD = "Threshold"
-_NO_LABELS = "This model was only pretrained: it has no labels, so it says nothing of what this ECG shows."
+_NO_LABELS = "This model was only pretrained: it has no labels, so it predicts nothing about this ECG."
 _NOT_CALIBRATED = (
     "Probabilities are the model's own, not calibrated: a training that weighs positives (pos_weight) makes them too "
-    "high. They order recordings; they are no risks."
+    "high. They rank recordings; they are not risks."
 )
 POSITIVE = "▲ positive"
 
@@ -123,7 +123,7 @@ def _on_thresholds(findings: ReportFindings) -> str:
         return f"{POSITIVE}: the most probable label; a recording has exactly one of them."
     if findings.thresholds is None:
         return "The model has no thresholds, so no label is called positive."
-    rules = dict.fromkeys(model.description.threshold_rule or "chosen in a way not said" for model in findings.models)
+    rules = dict.fromkeys(model.description.threshold_rule or "chosen in an unknown way" for model in findings.models)
     means = ", means over the models" if len(findings.models) > 1 else ""
     return f"{POSITIVE}: the probability reaches the threshold, the line on its bar ({', '.join(rules)}{means})."
 

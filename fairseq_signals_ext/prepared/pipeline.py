@@ -77,7 +77,7 @@ class RunOptions:
     def __post_init__(self) -> None:
         if self.shard_size < 1 or self.jobs == 0:
             raise UserError(
-                f"shard-size {self.shard_size}, jobs {self.jobs}: give at least 1 of each (jobs -1: one a core)"
+                f"shard-size {self.shard_size}, jobs {self.jobs}: give at least 1 of each (jobs -1: one per core)"
             )
         if self.backend not in BACKENDS:
             raise UserError(f"backend {self.backend!r}: use one of {', '.join(BACKENDS)}")
@@ -144,7 +144,7 @@ def _later_ecgs(source: Source, items: Dict[str, Item], parts: Sequence["pa.Tabl
     clash = next((name for name in later if name in items), None)
     if clash is not None:
         file = source.folder / clash
-        raise UserError(f"{file}: is named as the ECG of a file with several; rename it and go on with --resume")
+        raise UserError(f"{file}: is named as the ECG of a file with several; rename it and continue with --resume")
     return later
 
 
@@ -178,7 +178,7 @@ def _write_errors(out: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise UserError(
-            f"{error.filename or out}: {error.strerror or error}; mend that and go on with --resume"
+            f"{error.filename or out}: {error.strerror or error}; fix it, then continue with --resume"
         ) from error
 
 

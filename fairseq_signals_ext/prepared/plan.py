@@ -130,7 +130,7 @@ def check_addition(out: Path, plan: Sequence[Block], source: str, settings: Bloc
     own = [block for block in plan if block.source == source]
     if own and not resume:
         raise UserError(
-            f"{out}: has source {source!r} already; go on with --resume, or give this one another name with --source"
+            f"{out}: has source {source!r} already; continue with --resume, or give this one another name with --source"
         )
     if own and own[0].settings != settings:
         raise UserError(

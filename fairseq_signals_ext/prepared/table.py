@@ -189,7 +189,7 @@ def write_tables(out: Path, plan: Sequence[Block], parts_of_all: Optional[Sequen
         _write_rejected(rejections, rejected)
     if not len(columns):
         first, count = rejected[0], len(rejected)
-        reason = f"the first, {first['source_file']}: {first['reason']}; when mended, add --retry-rejected"
+        reason = f"the first, {first['source_file']}: {first['reason']}; once fixed, add --retry-rejected"
         raise UserError(f"{out / REJECTED_NAME}: all {count} items were rejected; {reason}")
     flagged = pa.array([flag for flags in columns["flags"] for flag in flags], pa.string()).to_pandas().value_counts()
     return Summary(

@@ -105,7 +105,7 @@ def _check_folder(
     for name, size in sorted(sizes.items()):
         listed = len(subsets.get(name, ()))
         if listed != size:
-            text = f"has {listed} recordings, but split.json says {size}"
+            text = f"has {listed} recordings, but split.json has {size}"
             checked.problems.append(f"{folder / name}.tsv: {text}; {_SPLIT_AGAIN}")
     may_share_patients = split is not None and (split["shared"] or split["by"] in _STRATEGIES_THAT_SHARE)
     return _joined(checked, _check_apart(folder, subsets, recordings, may_share_patients))
@@ -161,8 +161,8 @@ def _check_manifest(path: Path, recordings: _Recordings, hint: str) -> Tuple[Che
             also = f" (and {more} more such lines)" if more else ""
             problems.append(f"{path}: line {first + 2}: {what(first)}{also}; {hint}")
 
-    add(positions == -2, lambda line: f"{manifest.shards[manifest.shard[line]].name} is no shard of this folder")
-    add(positions == -1, lambda line: f"row {manifest.row[line]} of its shard is no recording of the table")
+    add(positions == -2, lambda line: f"{manifest.shards[manifest.shard[line]].name} is not a shard of this folder")
+    add(positions == -1, lambda line: f"row {manifest.row[line]} of its shard is not a recording of the table")
     add(
         samples != manifest.samples,
         lambda line: f"{recordings.name(positions[line])} has {samples[line]} samples, not {manifest.samples[line]}",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # columns of the table that `check_shard` needs
 SHARD_COLUMNS = ("idx", "source_file", "patient_key", "samples", "leads", "shard", "row")
-WRITE_TABLE_AGAIN = "prepare again with --resume, which writes it anew"
+WRITE_TABLE_AGAIN = "prepare again with --resume, which writes it again"
 # mean and std are stored as float32; the second term, in counts, is for sums in another order that cancel out
 _RELATIVE, _COUNTS = 2.0**-22, 1e-6
 

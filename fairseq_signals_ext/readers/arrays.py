@@ -138,14 +138,14 @@ def _recording(path: Path, array: np.ndarray, given: GivenMetadata) -> Recording
     if array.dtype.kind not in "iuf":
         raise UserError(f"{path}: it holds {shown(array.dtype, 40)}, not real numbers; save integers or floats")
     if rate is None:
-        raise MissingMetadataError(f"{path}: it does not say its sample rate; give it ({RATE_OPTION})", "sample_rate")
+        raise MissingMetadataError(f"{path}: its sample rate is missing; give it ({RATE_OPTION})", "sample_rate")
     if unit is None and array.dtype.kind != "f":
         raise MissingMetadataError(
-            f"{path}: it holds integers and no unit; give that of one count ({UNIT_OPTION})", "unit"
+            f"{path}: it contains integers and no unit; give that of one count ({UNIT_OPTION})", "unit"
         )
     factor = millivolts(unit or "mV")
     if factor is None:
-        raise UserError(f"{path}: the unit {shown(unit, 40)!r} is no voltage; give mV, uV, nV or V")
+        raise UserError(f"{path}: the unit {shown(unit, 40)!r} is not a voltage; give mV, uV, nV or V")
     check_values(path, array.size)
     rows = _leads_first(path, array, len(positions))
     order = np.argsort(positions)
@@ -172,7 +172,7 @@ def _samples_first(path: Path, sizes: Tuple[int, ...], leads: int) -> bool:
         hint = f"give the leads it has ({LEADS_OPTION})"
         raise MissingMetadataError(f"{path}: its shape is {shape}, which does not fit {leads} leads; {hint}", "leads")
     if sizes[0] == sizes[1]:
-        raise UserError(f"{path}: its shape is {shape}, so leads and samples cannot be told apart; use a .csv file")
+        raise UserError(f"{path}: its shape is {shape}, so leads and samples cannot be distinguished; use a .csv file")
     return sizes[0] != leads
 
 

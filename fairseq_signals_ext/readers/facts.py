@@ -118,7 +118,7 @@ def rows_of_leads(
     found: Dict[int, int] = {}
     for row, position in enumerate(positions):
         if position in found:
-            raise UserError(f"{where}: lead {shown(shown_names[row])!r} is there twice; rename or remove one")
+            raise UserError(f"{where}: lead {shown(shown_names[row])!r} appears twice; rename or remove one")
         if position is not None:
             found[position] = row
     if not found:

@@ -309,4 +309,4 @@ def _guarded(package: str, one: Format) -> Format:
 
 @functools.lru_cache(maxsize=None)
 def _warn_once(package: str, name: str, error: str) -> None:
-    logger.warning("%s: cannot tell whether a file is %s (%s); update or remove that package", package, name, error)
+    logger.warning("%s: cannot check whether a file is %s (%s); update or remove that package", package, name, error)

@@ -284,10 +284,10 @@ def _millivolts(path: Path, stated: Optional[str], given: Optional[str], samples
         raise UserError(f"{path}: a column's unit is {shown(stated)}, not {given}; leave the unit out or correct it")
     if not stated and not given and all((np.isnan(row) | (np.rint(row) == row)).all() for row in samples):
         hint = f"write it in the header ('I (uV)') or give it ({UNIT_OPTION})"
-        raise MissingMetadataError(f"{path}: it holds integers and no unit; {hint}", "unit")
+        raise MissingMetadataError(f"{path}: it contains integers and no unit; {hint}", "unit")
     factor = millivolts(stated or given or "mV")
     if factor is None:
-        raise UserError(f"{path}: the unit {shown(stated or given)!r} is no voltage; write mV, uV, nV or V")
+        raise UserError(f"{path}: the unit {shown(stated or given)!r} is not a voltage; write mV, uV, nV or V")
     return factor
 
 

@@ -208,7 +208,7 @@ def _is_record(beginning: Beginning) -> bool:
 def _read(path: Path, given: GivenMetadata) -> List[Recording]:
     header = header_of(path) or os.fspath(path)
     if given.unit is not None:
-        raise UserError(f"{header}: a WFDB header says its units; leave the unit out")
+        raise UserError(f"{header}: a WFDB header contains its units; leave the unit out")
     recording = read_wfdb(header)
     agreed_rate(header, recording.sample_rate, given.sample_rate)
     if given.leads is not None:

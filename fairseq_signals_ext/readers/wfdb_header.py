@@ -282,12 +282,12 @@ def _check_most(lines: Sequence[str], most: int, what: str, where: object) -> No
 def _check_number(stated: str, found: int, what: str, where: object) -> None:
     if stated.lstrip("0") != str(found):  # also of none, which is no record of an ECG
         raise UserError(
-            f"{where}: its first line says {shown(stated, 20)} {what}, but {found} follow; get the header again"
+            f"{where}: its first line claims {shown(stated, 20)} {what}, but {found} follow; get the header again"
         )
 
 
 def _no_line(line: str, where: object) -> UserError:
-    return UserError(f"{where}: its line {shown(line, 40)!r} is no line of a WFDB header; mend it")
+    return UserError(f"{where}: its line {shown(line, 40)!r} is not a line of a WFDB header; fix it")
 
 
 def _start_time(text: Optional[str]) -> Optional[datetime]:

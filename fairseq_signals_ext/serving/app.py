@@ -236,4 +236,4 @@ async def _refused(_: Request, error: Any) -> JSONResponse:
 
 async def _failed(_: Request, error: Exception) -> JSONResponse:
     """A mistake of ours, whose traceback belongs in the log only."""
-    return JSONResponse({"error": "the service failed; its log says why"}, 500)
+    return JSONResponse({"error": "the service failed; see its log"}, 500)

@@ -87,7 +87,7 @@ def _metadata(form: FormData, fields: Sequence[str]) -> Dict[str, Any]:
     unknown = [name for name in texts if name not in fields]
     if unknown:
         known = f"known are {', '.join(fields)}; {_HOW}"
-        raise UploadError(f"upload: field {shown(unknown[0], 40)!r} is no file and not known; {known}", 400)
+        raise UploadError(f"upload: field {shown(unknown[0], 40)!r} is neither a file nor known; {known}", 400)
     given = {name: value for name, value in texts.items() if value}
     metadata: Dict[str, Any] = {"unit": given.get("unit")}
     if "sample_rate" in given:
@@ -114,7 +114,7 @@ def _rate(text: str) -> float:
     except ValueError:
         rate = math.nan
     if not 0 < rate < math.inf:
-        raise UploadError(f"upload: sample_rate {shown(text, 40)!r} is no rate; give a number in Hz", 400)
+        raise UploadError(f"upload: sample_rate {shown(text, 40)!r} is not a rate; give a number in Hz", 400)
     return rate
 
 

@@ -103,7 +103,7 @@ def time(value: Any, where: str) -> Optional[datetime]:
         except ValueError:
             return pd.to_datetime(written, format="ISO8601").tz_localize(None).to_pydatetime()
     except ValueError:
-        raise UserError(f"{where}: {shown(written)!r} is no time; write it as 2024-12-31 23:59:59") from None
+        raise UserError(f"{where}: {shown(written)!r} is not a time; write it as 2024-12-31 23:59:59") from None
 
 
 def with_table(items: Sequence[Item], table: Optional[Path]) -> List[Item]:
@@ -158,7 +158,7 @@ def _rows(path: Path) -> Tuple[Dict[str, Dict[str, Any]], str]:
     rows: Dict[str, Dict[str, Any]] = {}
     for name, row in zip(names, table.to_dict("records")):
         if name in rows:
-            raise UserError(f"{path}: {key} {name!r} is there twice; remove one of the rows")
+            raise UserError(f"{path}: {key} {name!r} appears twice; remove one of the rows")
         rows[str(name)] = row
     return rows, key
 

@@ -171,6 +171,6 @@ class SourceOptions:
     def __post_init__(self) -> None:
         parse_leads(self.leads)
         if self.unit is not None and millivolts(self.unit) is None:
-            raise UserError(f"unit {self.unit!r}: is no voltage; give mV, uV, nV or V")
+            raise UserError(f"unit {self.unit!r}: is not a voltage; give mV, uV, nV or V")
         if self.sample_rate is not None and not 0 < self.sample_rate < math.inf:
             raise UserError(f"sample rate {self.sample_rate:g}: give Hz above 0")

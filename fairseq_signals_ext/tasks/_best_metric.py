@@ -48,7 +48,7 @@ def choose_direction(options: DictConfig, criterion: Any, model: Any) -> None:
         return
     if options.checkpoint.keep_best_checkpoints > 0 and not re.fullmatch(r"[\w-]+", metric):
         raise UserError(
-            f"checkpoint.keep_best_checkpoints writes {metric!r} into names of files, and it is no name for one; "
+            f"checkpoint.keep_best_checkpoints writes {metric!r} into names of files, but it is not a valid one; "
             f"leave that option out, or choose the best by another metric"
         )
     highest = better is Better.HIGHER
@@ -70,7 +70,7 @@ def _better(metric: str, criterion: Any, model: Any) -> Optional[Better]:
     logged: Dict[str, Better] = criterion.logged(model)
     found = logged.get(metric)
     if found in (None, Better.NEITHER):
-        problem = "is not logged here" if found is None else "says nothing of how good a model is"
+        problem = "is not logged here" if found is None else "does not measure how good a model is"
         usable = ", ".join(name for name, better in logged.items() if better is not Better.NEITHER)
         raise UserError(f"checkpoint.best_checkpoint_metric={metric} {problem}; use {usable}")
     return found

@@ -165,7 +165,7 @@ def _check_ours(path: Path) -> None:
     """See that a file is a checkpoint of one of our tasks, by its config alone."""
     checkpoint = read_checkpoint(path)
     if not (checkpoint.config.get("criterion") or {}).get("_name"):
-        raise UserError(f"{path}: does not say its criterion; give the checkpoint as it was saved")
+        raise UserError(f"{path}: contains no criterion; give the checkpoint as it was saved")
     if checkpoint.state.get("args") is not None:  # fairseq would make a config of these, and forget the other
         raise UserError(f"{path}: has options of an old fairseq beside its config; give the checkpoint as it was saved")
 
@@ -274,7 +274,7 @@ def check_same_inputs(there: Optional[Seen], here: Seen, is_meant: bool) -> None
     difference = f"{here.source}: is not what {there.source} is of: {'; '.join(found)}"
     if severe and not is_meant:
         raise UserError(
-            f"{difference}; prepare the data, or set the task's options, as there, or mean it: ++{_OPTION}=true"
+            f"{difference}; prepare the data or set the task's options as there, or confirm this with ++{_OPTION}=true"
         )
     if found:
         logger.warning(difference)

@@ -51,11 +51,11 @@ def keep_position(iterator: Any, dataset: EcgDataset, start: StartingPoint, opti
             raise UserError(
                 f"{start.checkpoint.path}: was saved after {done} batches of epoch {epoch}, which is over after "
                 f"{len(iterator)} now: the training data are others; set checkpoint.reset_dataloader=true to begin "
-                f"with the data anew"
+                f"with the data again"
             )
         if position != done:
             logger.warning(
-                f"batches or GPUs are others than before: epoch {epoch} goes on after {position} of {len(iterator)} "
+                f"batches or GPUs are others than before: epoch {epoch} continues after {position} of {len(iterator)} "
                 f"batches, the same share as {done} were; a few recordings come twice or not at all in this epoch"
             )
         load({**state, "iterations_in_epoch": position})

@@ -66,7 +66,7 @@ def _in_one_line(path: Union[str, Path]) -> Iterator[None]:
             raise
         raise SystemExit(
             f"error: {path}: cannot be written ({cause.strerror or cause}); checkpoints that are there already stay "
-            f"whole: make room, or mend the folder, and give the same command again to go on"
+            f"whole: make room, or fix the folder, then repeat the command to continue"
         ) from error
 
 

@@ -63,7 +63,7 @@ class EcgClassificationConfig(EcgPretrainingConfig):
     )
     segment: ChoiceEnum(SEGMENT_CHOICES) = field(  # type: ignore[valid-type]
         default="all",
-        metadata={"help": "of a training recording: all segments, or random: one, drawn anew each epoch"},
+        metadata={"help": "of a training recording: all segments, or random: one, drawn again in each epoch"},
     )
     aggregate: ChoiceEnum(AGGREGATIONS) = field(  # type: ignore[valid-type]
         default="mean",

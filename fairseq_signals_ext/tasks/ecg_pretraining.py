@@ -218,7 +218,7 @@ class EcgPretrainingTask(FairseqTask):
         if self.cfg.shuffle_window_gb is None:
             return
         if not self.cfg.rebuild_batches:
-            raise UserError("task.shuffle_window_gb is for batches made anew each epoch: set task.rebuild_batches=true")
+            raise UserError("task.shuffle_window_gb is for new batches in each epoch: set task.rebuild_batches=true")
         dataset.shuffle_in_windows(self.cfg.shuffle_window_gb)
 
     def get_batch_iterator(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:

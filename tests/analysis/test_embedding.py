@@ -138,7 +138,7 @@ def test_resumed_run_leaves_the_same_files(checkpoint, data, tmp_path, monkeypat
         patch.setattr(LoadedModel, "embedding_of", interrupted)
         embed(checkpoint, out, *options, status=130)
     assert not list(out.glob("embedding*"))
-    assert "has an unfinished run; go on with --resume" in error_of("embed", checkpoint, *options, "--out", out)
+    assert "has an unfinished run; continue with --resume" in error_of("embed", checkpoint, *options, "--out", out)
     other = ["--layer", "1", "--resume", "--out", out]
     assert "its unfinished run was with another layer" in error_of("embed", checkpoint, *options, *other)
     done.clear()
@@ -230,7 +230,7 @@ def test_damaged_folders(checkpoint, data, tmp_path, damage, message):
     ("options", "message"),
     [
         (["--color", "sex"], "--color: is of a map; add --umap"),
-        (["--umap", "--table", "t.csv"], "--table t.csv: say which of its columns with --color"),
+        (["--umap", "--table", "t.csv"], "--table t.csv: choose one of its columns with --color"),
         (["--umap", "--table", "t.csv", "--color", "sex"], "t.csv: no such file"),
         (["--index", "known", "--per", "segment"], "--index: compares whole recordings; leave --per out"),
         (["--index", "known", "--neighbours", "0"], "--neighbours 0: give at least 1"),

@@ -340,7 +340,7 @@ def test_the_folder_that_is_exported_stays_as_it_is(small, below):
 def test_a_folder_with_content_is_kept(small, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").touch()
-    for overwrite, message in ((False, "is not empty; give another"), (True, "has 'thesis.tex', which is no part")):
+    for overwrite, message in ((False, "is not empty; give another"), (True, "has 'thesis.tex', which is not part")):
         with pytest.raises(UserError, match=message):
             export(small[0], "safetensors", tmp_path / "out", overwrite=overwrite)
     assert left(tmp_path / "out") == ["thesis.tex"]

@@ -199,7 +199,7 @@ def test_ways_to_give_a_recording(models, tmp_path):
 @pytest.mark.parametrize(
     ("given", "options", "message"),
     [
-        (np.zeros((12, 500)), {}, "array: does not say its sample rate; give sample_rate in Hz"),
+        (np.zeros((12, 500)), {}, "array: its sample rate is missing; give sample_rate in Hz"),
         (np.zeros((500, 12)), {"sample_rate": 500}, "array: its shape is 500 x 12, .*; give its transpose"),
         (np.zeros((3, 500)), {"sample_rate": 500}, "array: its shape is 3 x 500, .*; name its leads"),
         (np.zeros((3, 500)), {"sample_rate": 500, "leads": "I,II"}, "but 2 leads are named"),

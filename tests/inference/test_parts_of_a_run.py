@@ -107,7 +107,7 @@ def test_predict_interrupted(checkpoint, files, tmp_path, monkeypatch):
             with monkeypatch.context() as patch:
                 interrupt(patch, at)
                 assert run(*part, "--resume", out=out) == 130
-        with pytest.raises(SystemExit, match="has an unfinished run; go on with --resume"):
+        with pytest.raises(SystemExit, match="has an unfinished run; continue with --resume"):
             run(*part, out=out)
         status = run(*part, "--resume", out=out)
     assert status == 1 and content(out) == content(tmp_path / "whole")

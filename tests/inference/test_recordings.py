@@ -45,8 +45,8 @@ def test_a_file_is_told_what_it_does_not_say(tmp_path):
     "given, said, told",
     [
         (COUNTS, {"sample_rate": 500}, "holds integers; say with unit="),
-        (MILLIVOLTS, {"sample_rate": 500, "unit": "furlong"}, "unit 'furlong' is no voltage"),
-        (MILLIVOLTS, {}, "does not say its sample rate"),
+        (MILLIVOLTS, {"sample_rate": 500, "unit": "furlong"}, "unit 'furlong' is not a voltage"),
+        (MILLIVOLTS, {}, "contains no sample rate"),
         (MILLIVOLTS.T, {"sample_rate": 500}, "give its transpose"),
         (MILLIVOLTS[0], {"sample_rate": 500}, "its shape is 600; give numbers"),
         (plain_recording(MILLIVOLTS), {"unit": "mV"}, "of its own; leave these out"),

@@ -139,7 +139,7 @@ def test_larger_batches_from_the_middle_of_an_epoch_on(data, tmp_path, caplog):
     assert saved(tmp_path)["extra_state"]["train_iterator"]["iterations_in_epoch"] == 12  # of 16
     caplog.set_level("INFO")
     finetune(data, tmp_path, *UNVALIDATED, "++dataset.batch_size=4", "++optimization.max_epoch=1")
-    assert "epoch 1 goes on after 3 of 4 batches" in caplog.text
+    assert "epoch 1 continues after 3 of 4 batches" in caplog.text
     assert updates(tmp_path) == 13
     assert saved(tmp_path)["extra_state"]["train_iterator"]["epoch"] == 2
 

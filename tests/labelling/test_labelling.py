@@ -241,9 +241,9 @@ ROWS = [
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("idx,af\n0,1\n1,2\n", {}, "table.csv: line 3: column 'af': '2' is not 0, 1, true, false or nothing; mend it"),
-        ("idx,rhythm\n0,0\n1,3\n2,2\n", {}, "'3' is not 0, 1, true, false or nothing; mend it: looks like class"),
-        ("idx,af\n0,1\n1,-1\n2,0\n", {}, "'-1' is not 0, 1, true, false or nothing; mend it: -1 looks like a mark"),
+        ("idx,af\n0,1\n1,2\n", {}, "table.csv: line 3: column 'af': '2' is not 0, 1, true, false or nothing; fix it"),
+        ("idx,rhythm\n0,0\n1,3\n2,2\n", {}, "'3' is not 0, 1, true, false or nothing; fix it: looks like class"),
+        ("idx,af\n0,1\n1,-1\n2,0\n", {}, "'-1' is not 0, 1, true, false or nothing; fix it: -1 looks like a mark"),
         ("idx,af\n0,-999\n1,1\n2,0\n", {}, "-999 looks like a mark for unknown: write NaN (in a table nothing)"),
         ("idx,af\n0,1\n1,yes\n", {"columns": ["af"]}, "line 3: column 'af': 'yes' is not 0, 1"),
         ("idx,af\n0,1\n1,yes\n", {"columns": ["af"], "regression": True}, "line 3: column 'af': 'yes' is not a number"),
