@@ -11,9 +11,9 @@ examples:
       --config-name ecg_interpretation --random-override mode=random_start --fractions 1 10 100 --seeds 1 2 3 4 5 \\
       --override dataset.batch_size=64 optimization.max_epoch=50 --out efficiency
 
-Leaves label_efficiency.csv (a row a fine-tuning), label_efficiency_means.csv (means over seeds with intervals, and the
-differences with p), label_efficiency.png and .svg in OUT, and the fine-tunings in OUT/runs. A run that was stopped goes
-on with the same command, and one with more fractions or seeds does only what is new.
+Leaves label_efficiency.csv (one row per fine-tuning), label_efficiency_means.csv (means over seeds with intervals, and
+the differences with p), label_efficiency.png and .svg in OUT, and the fine-tunings in OUT/runs. A run that was stopped
+goes on with the same command, and one with more fractions or seeds does only what is new.
 
 Intervals come from resampling the patients of the evaluated subset: they say how sure a mean over these seeds is for
 other patients. spread is the standard deviation over the seeds.
@@ -157,7 +157,7 @@ def plan(options: argparse.Namespace) -> List[Run]:
 
 
 def tables(runs: List[Run], predicted: List[Predictions], resamples: int) -> Tuple["pd.DataFrame", "pd.DataFrame"]:
-    """A row a fine-tuning; and a row a fraction and start, with means over seeds and differences."""
+    """One row per fine-tuning; and one row per fraction and start, with means over seeds and differences."""
     import pandas as pd
 
     single, means = [], []

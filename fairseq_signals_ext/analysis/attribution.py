@@ -24,7 +24,7 @@ def samples_of_frames(values: np.ndarray, padding_mask: np.ndarray, geometry: Ge
     Frames that reach into padding do not count.
 
     Args:
-        values: N x T, a value a frame.
+        values: N x T, one value per frame.
         padding_mask: bool, N x samples, True where a sample is padding.
         geometry: how frames lie over samples.
 

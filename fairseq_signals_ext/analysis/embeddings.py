@@ -38,8 +38,8 @@ class Embedded:
     Attributes:
         number: in the inputs.
         name: its file.
-        vectors: float32, rows x E: one row; one a segment; or one a frame, those of a segment after each other, without
-            frames of padding.
+        vectors: float32, rows x E: one row; one per segment; or one per frame, those of a segment after each other,
+            without frames of padding.
         frames: rows of each segment, where rows are frames; else 1.
         recording: what is known of it.
         ecgs: how many ECGs its file contains, where it is the first of these.
@@ -152,7 +152,7 @@ def _write_npy(path: Path, results: Kept, dimension: int) -> int:
 
 
 def _write_parquet(path: Path, results: Kept, facts: Mapping[str, Any]) -> Tuple[int, int]:
-    """A row a vector; returns the number of vectors and of recordings."""
+    """One row per vector; returns the number of vectors and of recordings."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

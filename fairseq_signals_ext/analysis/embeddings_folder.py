@@ -1,7 +1,7 @@
 """A folder of embeddings: vectors, a table that says of which recordings they are, and of which model.
 
-`embeddings.npy` (float32, rows x E) with `embeddings.csv`, a row a recording whose vectors are the rows `first_row` to
-`first_row + rows - 1`; or both in `embeddings.parquet`, a row a vector. `embedding.json` is written last.
+`embeddings.npy` (float32, rows x E) with `embeddings.csv`, one row per recording whose vectors are the rows `first_row`
+to `first_row + rows - 1`; or both in `embeddings.parquet`, one row per vector. `embedding.json` is written last.
 """
 
 import json
@@ -40,7 +40,7 @@ class Embeddings:
         folder: where it is.
         facts: what `embedding.json` says, see `model_facts`.
         vectors: float32, rows x E; mapped from the file if that is `.npy`, else in memory.
-        recordings: a row a recording, in order, with at least the columns of `COLUMNS`.
+        recordings: one row per recording, in order, with at least the columns of `COLUMNS`.
     """
 
     folder: Path

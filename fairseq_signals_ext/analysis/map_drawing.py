@@ -48,7 +48,7 @@ def values_for(recordings: "pd.DataFrame", column: str, table: Optional[Path] = 
     Args:
         recordings: `Embeddings.recordings`.
         column: its name.
-        table: CSV or Parquet with a row a recording, joined by the first column of these that it has: `file` (as
+        table: CSV or Parquet with one row per recording, joined by the first column of these that it has: `file` (as
             it was embedded), `record_id` (recordings with the same one get the same value), `idx` (`labels.csv` of a
             prepared folder, whose shards were embedded). The table of a prepared folder is joined by shard and row.
             None: a column of `recordings`.

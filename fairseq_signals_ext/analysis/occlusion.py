@@ -92,7 +92,7 @@ class Occlusions:
     Attributes:
         label: its name.
         score: the recording's probability, or value of a regression, with all of it.
-        rows: one a part.
+        rows: one per part.
         note: how many waves were found, and in which lead.
     """
 

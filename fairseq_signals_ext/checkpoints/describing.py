@@ -145,9 +145,7 @@ def _label_names(checkpoint: Checkpoint, labels: Optional[str]) -> Tuple[Tuple[s
         return tuple(f"label_{label}" for label in range(number)), False
     names = tuple(ECG_FM_AGGREGATION) if labels == "ecg-fm" else _names_of(Path(labels))
     if saved is not None and tuple(saved) != names:
-        raise UserError(
-            f"{labels}: its labels are not those of {checkpoint.path}, {', '.join(saved)}; leave it out"
-        )
+        raise UserError(f"{labels}: its labels are not those of {checkpoint.path}, {', '.join(saved)}; leave it out")
     if len(names) != number:
         raise UserError(
             f"{labels}: {len(names)} label names, but {checkpoint.path} has {number} labels; give the right file, or "

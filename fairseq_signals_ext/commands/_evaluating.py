@@ -227,7 +227,7 @@ def _models(args: argparse.Namespace) -> List[List[Path]]:
 def _names(args: argparse.Namespace, models: Sequence[Sequence[Path]]) -> List[str]:
     names = args.names or comparison.names_of([checkpoints[0] for checkpoints in models])
     if len(names) != len(models) or len(set(names)) < len(names):
-        raise UserError(f"--names {' '.join(names)}: give {len(models)} different names, one a checkpoint")
+        raise UserError(f"--names {' '.join(names)}: give {len(models)} different names, one per checkpoint")
     for name in names if len(names) > 1 else ():
         check_folder_name(name)
     return list(names)

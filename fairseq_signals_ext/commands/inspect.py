@@ -97,7 +97,7 @@ def _time(seconds: float) -> str:
 
 
 def _table(labels: Sequence[Mapping[str, Any]]) -> List[str]:
-    """A line a label, with a heading."""
+    """One line per label, with a heading."""
     columns: Dict[str, List[str]] = {"": [str(number) for number in range(len(labels))]}
     for column in labels[0]:
         columns[column] = [_text(label[column]) for label in labels]

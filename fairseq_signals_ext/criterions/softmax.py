@@ -34,7 +34,7 @@ class SoftmaxConfig(ClassificationConfig):
 class SoftmaxCriterion(ClassificationCriterion):
     """Cross entropy of classes; recordings whose class is not known take no part.
 
-    Logged: of segments `loss` (bits a segment) and `accuracy`; of validation sets, by the probabilities, those of
+    Logged: of segments `loss` (bits per segment) and `accuracy`; of validation sets, by the probabilities, those of
     `ClassificationCriterion`.
     """
 

@@ -60,7 +60,7 @@ def cmsc_loss(
     Nothing waits for the device, and shapes depend on N and E only.
 
     Args:
-        features: N x E, one a segment (the encoder's output, averaged over time).
+        features: N x E, one per segment (the encoder's output, averaged over time).
         patient_id: integer, N.
         segment: integer, N; 0 for a first and 1 for a second segment. There must be as many first as second ones, in
             any order; this is not looked at, which would wait for the device.

@@ -1,6 +1,6 @@
 """Manifests: which recordings a split has. Three kinds of tab-separated text are read.
 
-* ours: the root, then `shards/00000.npy<TAB>row<TAB>samples`, a line a recording in a shard;
+* ours: the root, then `shards/00000.npy<TAB>row<TAB>samples`, one line per recording in a shard;
 * ECG-FM's: the root, then `path<TAB>samples`, a line a `.mat` file;
 * ECG-FM's for CMSC: the root, the extension, then `name<TAB>samples<TAB>lead<TAB>0,1`, a line for the files
   `name_0.mat` and `name_1.mat`, adjacent segments of one recording.

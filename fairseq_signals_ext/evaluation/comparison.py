@@ -70,7 +70,7 @@ def compare(evaluations: Mapping[str, Evaluation]) -> "pd.DataFrame":
         same for `auprc`; for labels `auroc_delong_p`, DeLong's paired test, if no patient has several recordings, of
         which that test knows nothing; and `auroc_p_holm`, that p, else `auroc_p`, adjusted for the number of labels.
         NaN where undefined, and for the first model.
-        Of a regression, a row a label and model with the same for `mae`, `rmse`, `r2` and `pearson_r`.
+        Of a regression, one row per label and model with the same for `mae`, `rmse`, `r2` and `pearson_r`.
 
     Raises:
         UserError: the models are not of the same recordings, labels and known values.

@@ -78,8 +78,8 @@ class Evaluation:
         settings: how it was made.
         segments: what the model said.
         recordings: the same, aggregated.
-        per_label: a row a label: `metrics.label_metrics` of recordings, with intervals by bootstrap (`auroc_low`, ...)
-            and, if `independent`, DeLong (`auroc_delong_low`, ...), `segment_auroc` and `segment_auprc`; of a
+        per_label: one row per label: `metrics.label_metrics` of recordings, with intervals by bootstrap (`auroc_low`,
+            ...) and, if `independent`, DeLong (`auroc_delong_low`, ...), `segment_auroc` and `segment_auprc`; of a
             regression `regression.label_metrics` with intervals, `segment_mae` and `segment_r2`.
         summaries: `recordings` and `segments`: `metrics.summary`, for recordings with intervals.
         thresholds: None for a regression.

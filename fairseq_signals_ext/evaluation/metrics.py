@@ -148,7 +148,7 @@ def thresholds_of(predictions: Predictions, thresholds: Optional[np.ndarray]) ->
     """A threshold for each label (float64, L): those given, by default 0.5, or NaN where labels exclude one another.
 
     Raises:
-        UserError: they are not one a label.
+        UserError: they are not one per label.
     """
     labels = len(predictions.label_names)
     default = np.nan if predictions.exclusive else 0.5
@@ -159,7 +159,7 @@ def thresholds_of(predictions: Predictions, thresholds: Optional[np.ndarray]) ->
 
 
 def label_metrics(predictions: Predictions, thresholds: Optional[np.ndarray] = None) -> "pd.DataFrame":
-    """All metrics of each label, a row a label; NaN where undefined.
+    """All metrics of each label, one row per label; NaN where undefined.
 
     Args:
         thresholds: of the labels (L); default 0.5.
@@ -170,7 +170,7 @@ def label_metrics(predictions: Predictions, thresholds: Optional[np.ndarray] = N
         `specificity_at_90_sensitivity`, `brier`, `ece`; `tp`, `fp`, `fn`, `tn` at the threshold.
 
     Raises:
-        UserError: thresholds are not one a label, or there are values of which no metric can be had.
+        UserError: thresholds are not one per label, or there are values of which no metric can be had.
     """
     import pandas as pd
 

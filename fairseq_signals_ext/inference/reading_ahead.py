@@ -31,7 +31,7 @@ _NOT_ITS_FAULT = (*NO_SPACE, errno.EROFS, errno.EMFILE, errno.ENFILE)
 GROUP = 64
 # recordings that go to another process together, and their size from which on no more do
 _CHUNK, _CHUNK_BYTES = 16, 2**25
-# such chunks that wait, beyond one a process
+# such chunks that wait, beyond one per process
 _AHEAD = 2
 
 

@@ -38,7 +38,7 @@ class RunOptions:
     Attributes:
         batch_size: segments in a batch.
         jobs: processes that read; 0: the caller's own reads, while other threads run the networks.
-        at_once: batches that run at the same time; None: up to four, one a core.
+        at_once: batches that run at the same time; None: up to four, one per core.
     """
 
     batch_size: int = BATCH_SIZE
@@ -66,7 +66,7 @@ class RecordingOutputs:
 
     Attributes:
         read: the recording.
-        outputs: for each network its outputs, arrays with a row a segment.
+        outputs: for each network its outputs, arrays with one row per segment.
         ends_batch: no later recording shares a batch with it, so that a run which goes on after it has the same batches
             as an unbroken one.
     """

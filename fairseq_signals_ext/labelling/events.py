@@ -113,7 +113,7 @@ def read_events(path: Union[str, Path], settings: LinkSettings, patients: Sequen
     """The events of these patients that have a time and a value, and that the filter lets pass.
 
     Args:
-        path: table with a row an event: csv, csv.gz or parquet.
+        path: table with one row per event: csv, csv.gz or parquet.
         settings: names of columns, filter and timezone.
         patients: ids, each once; see `as_keys`.
 

@@ -209,7 +209,7 @@ def _foreign_sources(source: "pd.Series", codes: "pd.DataFrame", code_map: CodeM
 
 
 def _codes(lists: "pd.Series") -> "pd.DataFrame":
-    """A row a code of a recording: recording (row of the table), code, likelihood (NaN where there is none)."""
+    """One row per code of a recording: recording (row of the table), code, likelihood (NaN where there is none)."""
     import pandas as pd
 
     text = lists.explode().dropna().astype(str)

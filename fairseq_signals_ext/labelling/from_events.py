@@ -130,7 +130,7 @@ def fulfils(value: np.ndarray, bound: np.ndarray, relation: str, limit: np.ndarr
         value: float64.
         bound: int8, see `events.BOUNDS`: `<0.01` is certainly not above 0.01, and may or may not be above 0.005.
         relation: `<`, `<=`, `>` or `>=`.
-        limit: float64, one or one a value.
+        limit: float64, one or one per value.
     """
     lowest, highest = np.where(bound < 0, -np.inf, value), np.where(bound > 0, np.inf, value)
     excluded = np.abs(bound) == 2  # the number itself is not possible

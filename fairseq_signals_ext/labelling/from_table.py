@@ -35,7 +35,7 @@ def labels_from_table(
     sources: Optional[Sequence[str]] = None,
     regression: bool = False,
 ) -> Labels:
-    """Labels from a table of somebody else: csv or parquet, a row a recording or a patient.
+    """Labels from a table of somebody else: csv or parquet, one row per recording or patient.
 
     Args:
         out: prepared folder.

@@ -105,7 +105,7 @@ def write_labels(
 ) -> Path:
     """Write labels to `out/labels/name`, which appears whole or not at all; returns this folder.
 
-    * `labels.csv`: idx and a column a label, 1, 0 or empty; the recordings of which at least one label is known.
+    * `labels.csv`: idx and one column per label, 1, 0 or empty; the recordings of which at least one label is known.
     * `y.npy`: float32, (largest idx + 1) x labels; the row is the recording's idx; NaN where unknown.
     * `label_def.csv`: name, pos_count_all, pos_percent_all (in spite of its name a fraction, as in ECG-FM: positives
       of those known), known_count, codes.

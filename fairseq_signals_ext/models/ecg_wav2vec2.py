@@ -328,7 +328,7 @@ class EcgWav2Vec2Model(Encoder, Wav2Vec2Model):
             self.reconstruction_head = nn.Linear(self.cfg.encoder_embed_dim, outputs).to(self.mask_emb)
 
     def reconstruct(self, features: Tensor) -> Tensor:
-        """Signal under frames, ... x L x (samples a frame), from encoder output, ... x E.
+        """Signal under frames, ... x L x (samples per frame), from encoder output, ... x E.
 
         Frame t stands for the samples from `t * hop` to `(t + 1) * hop`, `hop` being the product of the strides.
         """

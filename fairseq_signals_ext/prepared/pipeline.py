@@ -58,7 +58,7 @@ class RunOptions:
 
     Attributes:
         shard_size: items a shard.
-        jobs: processes; -1: one a core.
+        jobs: processes; -1: one per core.
         backend: "processes" on this machine, or "dask" or "ray" for an existing cluster.
         resume: go on with a source that the folder has: keep the shards that are complete, add what is new.
         retry_rejected: with `resume`, try the items again that were rejected.

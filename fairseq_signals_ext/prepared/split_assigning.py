@@ -65,7 +65,7 @@ def random_parts(unit: np.ndarray, fractions: Sequence[float], seed: Sequence[in
 
     Args:
         unit: int64, a recording.
-        fractions: of the recordings, one a part.
+        fractions: of the recordings, one per part.
         seed: of numpy's default generator.
 
     Returns:
@@ -97,7 +97,7 @@ def stratified_parts(
     Args:
         unit: int64, a recording.
         labels: recordings x labels, bool.
-        fractions: one a part.
+        fractions: one per part.
         seed: of numpy's `RandomState`.
 
     Returns:

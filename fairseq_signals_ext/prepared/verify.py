@@ -63,7 +63,7 @@ def verify(out: Union[str, Path], jobs: int = 1, quick: bool = False, progress: 
 
     Args:
         out: folder that `prepare` left.
-        jobs: processes; -1: one a core.
+        jobs: processes; -1: one per core.
         quick: do not read the counts, and so check neither CRC-32 nor mean and std.
         progress: show a bar.
 

@@ -104,7 +104,7 @@ def signal_and_counts(
     """Signal in mV, and the counts if every sample of every row is an integer of at most 32 bits.
 
     Args:
-        rows: a row a lead, all of one length; any real dtype, NaN where a sample is invalid.
+        rows: one row per lead, all of one length; any real dtype, NaN where a sample is invalid.
         scale: mV per unit of each row.
         zero: value of each row at 0 mV.
 

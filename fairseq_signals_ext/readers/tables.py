@@ -1,4 +1,4 @@
-"""Text tables (`.csv`, `.tsv`): a column a lead, with or without a time column; and exports of one lead alone."""
+"""Text tables (`.csv`, `.tsv`): one column per lead, with or without a time column; and exports of one lead alone."""
 
 import re
 from datetime import date, datetime, timedelta
@@ -38,7 +38,7 @@ _LIKELY_RATES = (50.0, 10000.0)  # Hz; a factor below 1000, so that of seconds a
 
 
 def read_table(path: Path, given: GivenMetadata) -> List[Recording]:
-    """Read a table with a row a sample, columns separated by comma, semicolon or tab (with decimal commas as well).
+    """Read a table with one row per sample, columns separated by comma, semicolon or tab (with decimal commas as well).
 
     A header names the leads, in any order and case, each with its unit if it likes (`I (uV)`, `V1 [mV]`, `aVR_mV`), or
     with a line of units under it (PhysioNet's export). Remarks may stand above it; a sample rate in these counts.

@@ -133,7 +133,8 @@ def _reason(error: OSError, database: str, folder: Path) -> str:
 
     if isinstance(error, RequestException):
         address = getattr(error.request, "url", database)
-        return f"{address} cannot be reached ({type(error).__name__}); check the network and repeat the command to continue"
+        problem = f"{address} cannot be reached ({type(error).__name__})"
+        return f"{problem}; check the network and repeat the command to continue"
     url, status = getattr(error, "url", None), getattr(error, "status_code", None)
     if url is None:
         return f"{error.filename or folder}: {error.strerror or error}; fix it, then repeat the command to continue"

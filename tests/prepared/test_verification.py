@@ -356,7 +356,7 @@ def test_a_source_of_which_nothing_in_a_shard_is_usable(tmp_path):
     ("edit", "message"),
     [
         (lambda lines: [*lines[:2], "shards/00000.npy\tx\t501", *lines[3:]], "all.tsv: line 3 is malformed"),
-        (lambda lines: [*lines[:2], "shards/7.npy\t1\t501", *lines[3:]], "all.tsv: line 3: 7.npy is not a shard of this"),
+        (lambda lines: [*lines[:2], "shards/7.npy\t1\t501", *lines[3:]], "all.tsv: line 3: 7.npy is not a shard of"),
         (lambda lines: [*lines[:2], "shards/00000.npy\t9\t501", *lines[3:]], "all.tsv: line 3: row 9 of its shard is"),
         (
             lambda lines: [*lines[:2], "shards/00000.npy\t1\t7", *lines[3:]],
