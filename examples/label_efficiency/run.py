@@ -13,7 +13,7 @@ examples:
 
 Leaves label_efficiency.csv (one row per fine-tuning), label_efficiency_means.csv (means over seeds with intervals, and
 the differences with p), label_efficiency.png and .svg in OUT, and the fine-tunings in OUT/runs. A run that was stopped
-goes on with the same command, and one with more fractions or seeds does only what is new.
+continues with the same command, and one with more fractions or seeds does only what is new.
 
 Intervals come from resampling the patients of the evaluated subset: they say how sure a mean over these seeds is for
 other patients. spread is the standard deviation over the seeds.

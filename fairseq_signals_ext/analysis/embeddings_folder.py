@@ -56,7 +56,7 @@ class Embeddings:
 def model_facts(model: "LoadedModel", per: str, layer: Optional[int]) -> Dict[str, Any]:
     """Of which model, and of what in it, embeddings are: plain values.
 
-    Among them is `probe`, what the model makes of a certain segment of noise. It tells weights apart, and is the same
+    Among them is `probe`, what the model makes of a certain segment of noise. It distinguishes weights, and is the same
     for a checkpoint, its copies and its exports.
 
     Args:
@@ -103,7 +103,7 @@ def check_same_model(known: Mapping[str, Any], given: Mapping[str, Any], folder:
 
 
 def check_finite(vectors: np.ndarray, where: object) -> None:
-    """Raise a `UserError` if vectors have values that are no numbers.
+    """Raise a `UserError` if vectors have values that are not numbers.
 
     Args:
         where: they are from, for the message.

@@ -148,13 +148,13 @@ def train_command(config_dir: Path, config_name: str, out: Path, options: Iterab
 
 
 def run_once(command: Sequence[str], out: Path, inputs: Iterable[Path] = ()) -> None:
-    """Run a training to its end; one that is done is not run again, and one that was stopped goes on.
+    """Run a training to its end; one that is done is not run again, and one that was stopped continues.
 
     Leaves `log.txt`, with all that was printed, and `run.json`: the command, checksums of its inputs, and whether it is
     done. If the command or the content of an input has changed since, everything in `out` is removed first.
 
     Args:
-        command: that keeps its checkpoints in `out`, and goes on from them.
+        command: that keeps its checkpoints in `out`, and continues from them.
         inputs: files that decide what comes of it.
 
     Raises:

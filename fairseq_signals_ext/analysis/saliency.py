@@ -32,7 +32,7 @@ class Saliency:
     Attributes:
         method: one of `METHODS`.
         label: of which score; None where the method asks for none.
-        values: float32, leads x samples, or samples where the method does not tell leads apart; NaN where the model
+        values: float32, leads x samples, or samples where the method does not distinguish leads; NaN where the model
             did not look, as at the end, where no whole segment is left. Those of gradients and occlusion have a sign.
         leads: names of the rows; empty if there are none.
         sample_rate: Hz, of the model's input.
@@ -57,7 +57,7 @@ class Saliency:
 
     @property
     def peak(self) -> Tuple[str, float]:
-        """Lead ("" where they are not told apart) and time (s) of the sample that mattered most, by magnitude."""
+        """Lead ("" where they are not distinguished) and time (s) of the sample that mattered most, by magnitude."""
         magnitudes = np.abs(self.values)
         place = np.unravel_index(np.nanargmax(magnitudes), magnitudes.shape)
         return self.leads[place[0]] if self.leads else "", float(self.seconds[place[-1]])
@@ -71,7 +71,7 @@ class Saliency:
             recording: the one that was explained.
 
         Returns:
-            float32, its leads x its samples, or its samples where leads are not told apart; 0 or more, NaN for leads
+            float32, its leads x its samples, or its samples where leads are not distinguished; 0 or more, NaN for leads
             and times that the model did not look at.
 
         Raises:

@@ -24,7 +24,7 @@ _DEEPEST_TUPLE = 100
 
 
 def what_is_wrong_with(path: Path) -> Optional[str]:
-    """Why a file cannot be what `torch.save` wrote, with the cure where there is one; None if it may be.
+    """Why a file cannot be what `torch.save` wrote, with a hint where there is one; None if it may be.
 
     torch does not compare checksums: a file with a flipped bit would be a model that computes something else.
     """

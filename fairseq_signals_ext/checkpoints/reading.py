@@ -67,12 +67,12 @@ class Checkpoint:
 
     @property
     def updates(self) -> Optional[int]:
-        """Updates that the model was trained for; None where it is not said."""
+        """Updates that the model was trained for; None where it is not known."""
         return (self.state.get("optimizer_history") or [{}])[-1].get("num_updates")
 
     @property
     def epoch(self) -> Optional[int]:
-        """Epoch that the training would go on with; None where it is not said."""
+        """Epoch that the training would continue with; None where it is not known."""
         return ((self.state.get("extra_state") or {}).get("train_iterator") or {}).get("epoch")
 
 
@@ -227,7 +227,7 @@ def _foreign(message: str) -> str:
 
 
 def _what_is_wrong(state: Any) -> Optional[str]:
-    """Why this is no checkpoint of an ECG model; None if it is one."""
+    """Why this is not a checkpoint of an ECG model; None if it is one."""
     from torch import Tensor
 
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict):

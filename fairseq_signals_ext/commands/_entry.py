@@ -132,7 +132,7 @@ def _ended_by_signals() -> Iterator[None]:
 def stem_of(name: str) -> str:
     """What the files of an input are called, such as `A0001` for `records/A0001.hea`."""
     path = Path(name)
-    # what follows a shard's name is no suffix
+    # what follows a shard's name is not a suffix
     return path.name if "#" in path.name else path.stem
 
 

@@ -33,7 +33,7 @@ from fairseq_signals_ext.inference.running import RunOptions
 def evaluate_models(options: argparse.Namespace) -> int:
     """Evaluate, write and print; returns the exit status. See `evaluate.run`."""
     if is_divided(options):
-        options.resume = not options.overwrite  # a part that was interrupted is run again, and goes on
+        options.resume = not options.overwrite  # a part that was interrupted is run again, and continues
         return run_job(Evaluation, options)
     with only_one(options.out):
         job = Evaluation(options)
@@ -41,12 +41,12 @@ def evaluate_models(options: argparse.Namespace) -> int:
         return job.run()
 
 
-# of a model's number and a subset, what it says of the segments
+# of a model's number and a subset, its predictions for the segments
 Predict = Callable[[int, str], Predictions]
 
 
 class Evaluation(Job):
-    """What models say of subsets, and how good it is."""
+    """Predictions of models for subsets, and how good they are."""
 
     name = "evaluate"
 
@@ -164,7 +164,7 @@ class Evaluation(Job):
 
 
 class _Model:
-    """A checkpoint, or several whose scores' means are taken, and what it says of subsets, each predicted once.
+    """A checkpoint, or several whose scores' means are taken, and its predictions for subsets, each predicted once.
 
     Args:
         name: of its checkpoints.

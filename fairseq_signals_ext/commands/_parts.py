@@ -141,7 +141,7 @@ def _run_divided(kind: Type[Job], options: argparse.Namespace) -> int:
 
 
 def _usual_threads() -> int:
-    """Threads that libraries use where nothing else is said."""
+    """Threads that libraries use by default."""
     return int(os.environ.get("OMP_NUM_THREADS") or cores())
 
 

@@ -28,7 +28,7 @@ def worker_processes(options: argparse.Namespace) -> int:
 
 
 def settings_of(options: argparse.Namespace, inputs: Inputs, names: Sequence[str]) -> Dict[str, Any]:
-    """What the results of a run depend on, so that it goes on with --resume only with the same.
+    """What the results of a run depend on, so that it continues with --resume only with the same.
 
     Args:
         names: of the command's own options that count, beside models, inputs and how these are read.

@@ -119,7 +119,7 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _settings(options: argparse.Namespace, inputs: Inputs) -> Dict[str, Any]:
-    """What the results depend on, so that a run goes on only with the same."""
+    """What the results depend on, so that a run continues only with the same."""
     names = ("method", "layer", "label", "steps", "window", "sanity_check", "picture")
     return run_settings.settings_of(options, inputs, names)
 

@@ -59,7 +59,7 @@ def as_text(facts: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _rows(name: str, value: Any) -> List[str]:
-    """Name and value; long values go on under themselves, and what is not known is left out."""
+    """Name and value; long values continue under themselves, and what is not known is left out."""
     special = {"bytes": ("size", as_size), "training_seconds": ("training time", _time)}
     label, as_words = special.get(name, (name.replace("_", " "), _text))
     text = as_words(value) if value is not None else ""

@@ -150,7 +150,7 @@ class Prediction(Job):
 def predict_into(
     results: Results, ensemble: "Ensemble", inputs: Recordings, how: "RunOptions", segments: bool = False
 ) -> Iterator[None]:
-    """Add what models say of recordings to results, from where these end; gives one item a recording.
+    """Add predictions of models for recordings to results, from where these end; gives one item a recording.
 
     Args:
         segments: add rows of segments, too.

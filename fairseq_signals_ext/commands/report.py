@@ -108,7 +108,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _settings(options: argparse.Namespace, inputs: Inputs) -> Dict[str, Any]:
-    """What the pages depend on, so that a run goes on only with the same."""
+    """What the pages depend on, so that a run continues only with the same."""
     names = ("anonymous", "saliency", "layer", "label", "neighbours")
     files = {name: str(getattr(options, name)) for name in ("index", "calibration")}
     return {**run_settings.settings_of(options, inputs, names), **files}

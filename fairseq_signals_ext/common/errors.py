@@ -1,4 +1,4 @@
-"""What a user can mend: the one exception for it, what to install, and how both reach a terminal."""
+"""What a user can fix: the one exception for it, what to install, and how both reach a terminal."""
 
 import errno
 import functools
@@ -42,14 +42,14 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class UserError(ValueError):
-    """Bad input or settings. The message is one line: file, item, what is wrong, and the cure."""
+    """Bad input or settings. The message is one line: file, item, what is wrong, and what to do."""
 
 
 class MissingMetadataError(UserError):
     """Metadata that is needed to read a file is missing from it.
 
     Attributes:
-        argument: of `read_ecg`, that gives it.
+        argument: the argument of `read_ecg` that gives it.
     """
 
     def __init__(self, message: str, argument: str = ""):
@@ -74,7 +74,7 @@ class MissingPackageError(UserError):
 
 
 class PlaceError(OSError, UserError):
-    """A file cannot be written where it was to be, which is no fault of what would be in it.
+    """A file cannot be written where it was to be, which is not the fault of what would be in it.
 
     Attributes:
         errno, strerror, filename: as in any `OSError`.

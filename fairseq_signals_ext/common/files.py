@@ -157,7 +157,7 @@ def require_room(folder: Path, size: int) -> None:
         with tempfile.TemporaryFile(dir=folder) as file:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)
-    except OSError as error:  # where it is another, writing will tell
+    except OSError as error:  # where it is another, writing will show it
         if error.errno in NO_SPACE:
             raise PlaceError(error.errno, os.strerror(error.errno), os.fspath(folder)) from error
 
@@ -278,12 +278,12 @@ def safe_name(text: str, default: str = "recording") -> str:
 
 
 def is_no_text(name: str) -> bool:
-    """Whether the name of a file has bytes that are no letters in this locale."""
+    """Whether the name of a file has bytes that are not letters in this locale."""
     return any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def check_text(path: Path) -> None:
-    """Raise a `UserError` if the name of a file or folder is no text, which some libraries need."""
+    """Raise a `UserError` if the name of a file or folder is not text, which some libraries need."""
     if is_no_text(str(path)):
         raise UserError(f"{path}: {NOT_IN_THIS_LOCALE}")
 

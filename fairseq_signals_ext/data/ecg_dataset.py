@@ -291,7 +291,7 @@ class _Windows:
 
     def _without_windows_left_out(self, following: int, position: int) -> int:
         window = int(torch.searchsorted(self._bounds, position, right=True)) - 1
-        # a run that goes on within an epoch may have read its first batch (fairseq does), and nothing up to this
+        # a run that continues within an epoch may have read its first batch (fairseq does), and nothing up to this
         # window; what is due since the window began is for the next one
         if window > 0 and self._due[following] < self._bounds[window - 1]:
             return int(torch.searchsorted(self._due, int(self._bounds[window])))

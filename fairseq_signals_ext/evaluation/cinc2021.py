@@ -110,7 +110,7 @@ def match_labels(
 
 
 def check_scored(path: Union[str, Path], label_names: Sequence[str], label_codes: Sequence[Iterable[str]]) -> None:
-    """Raise a `UserError` if a file gives no score for these labels: it is no weights.csv, or none is sinus rhythm."""
+    """Raise a `UserError` if a file gives no score for these labels: not a weights.csv, or none is sinus rhythm."""
     classes, _ = load_weights(path)
     members = match_labels(label_names, label_codes, classes)
     normal_class([name for name, labels in zip(classes, members) if labels])
@@ -160,7 +160,7 @@ def score_predictions(
         thresholds: of the labels (L); default 0.5.
 
     Raises:
-        UserError: the file is no matrix of weights, or no label stands for sinus rhythm.
+        UserError: the file is not a matrix of weights, or no label stands for sinus rhythm.
     """
     predictions.check()
     classes, weights = load_weights(weights_file)

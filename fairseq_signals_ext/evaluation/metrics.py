@@ -19,7 +19,7 @@ from fairseq_signals_ext.evaluation.thresholds import called
 if TYPE_CHECKING:
     import pandas as pd
 
-# columns of `label_metrics` that are no metric
+# columns of `label_metrics` that are not metrics
 NOT_METRICS = ("label", "known", "positives", "threshold", "tp", "fp", "fn", "tn")
 _WANTED = 0.9
 
@@ -106,7 +106,7 @@ def specificity_at_sensitivity(scores: np.ndarray, targets: np.ndarray, wanted: 
 def _each_label(
     metric: Callable[[np.ndarray, np.ndarray], float], scores: np.ndarray, targets: np.ndarray
 ) -> np.ndarray:
-    """A metric of each label's known items; NaN without both classes, or where a score is no finite number."""
+    """A metric of each label's known items; NaN without both classes, or where a score is not a finite number."""
     values = np.full(scores.shape[1], np.nan)
     for label in range(scores.shape[1]):
         known = ~np.isnan(targets[:, label])

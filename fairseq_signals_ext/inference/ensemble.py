@@ -18,7 +18,7 @@ from fairseq_signals_ext.inference.running import RecordingOutputs, RunOptions, 
 
 
 class Predicted(NamedTuple):
-    """What models say of one of many recordings.
+    """Predictions of models for one of many recordings.
 
     Attributes:
         number: in the inputs.

@@ -190,7 +190,8 @@ def _to_ecg_fm(job: _Job) -> Dict[str, float]:
 def _outputs_and_parameters(job: _Job) -> Tuple[export_check.Outputs, Dict[str, Any]]:
     """What the model computes, and its parameters as they are in the file; the model itself is gone.
 
-    The file is mapped anew each time that it is read: pages that were looked at count as memory while they are mapped.
+    The file is mapped again each time that it is read: pages that were looked at count as memory while they are
+    mapped.
     """
     model = _build(job.source)
     expected = export_check.outputs_of_model(model, job.description)

@@ -24,7 +24,7 @@ from fairseq_signals_ext.sources.source import read_file, split_number
 from fairseq_signals_ext.sources.wfdb import belonging_to
 
 MANIFEST_SUFFIX = ".tsv"
-# what a prepared folder's table says of a recording, as `Recording` calls it
+# what a prepared folder's table contains about a recording, as `Recording` calls it
 _KNOWN = ("record_id", "patient", "start_time", "age", "sex")
 
 
@@ -47,7 +47,7 @@ class InputRecording(NamedTuple):
     """A recording as it is read.
 
     Attributes:
-        recording: its signal, and what its file says.
+        recording: its signal, and what its file contains.
         is_standardised: its values are in standard deviations of each lead, as in ECG-FM's manifests.
         ecgs: how many ECGs its file contains, if none of them was asked for: this is the first.
     """

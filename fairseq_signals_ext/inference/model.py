@@ -1,4 +1,4 @@
-"""A model that is ready to use: from a recording to what the model says of it.
+"""A model that is ready to use: from a recording to the model's predictions for it.
 
 Needs numpy, what the model's backend needs, and for some formats of ECG files the extra `formats`.
 """
@@ -27,7 +27,7 @@ EMBEDDED = ("recording", "segment", "frame")
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a model says of one recording.
+    """A model's predictions for one recording.
 
     Attributes:
         label_names: L names.

@@ -29,7 +29,7 @@ def do_each(
         preprocessings: for which recordings have segments.
 
     Raises:
-        OSError: what is no fault of a recording, such as a full disk, see `reason_of`.
+        OSError: what is not the fault of a recording, such as a full disk, see `reason_of`.
         MissingPackageError: a format, or the work, needs a package that is not installed.
     """
     from tqdm import tqdm

@@ -231,7 +231,7 @@ class _Pool:
 
     def submit(self, numbers: Sequence[int]) -> "Future[List[Read]]":
         """Read these, or the first of them if they are large."""
-        # its processes are no forks, which may stand still where torch has threads, and need no guarded main module
+        # its processes are not forks, which may stand still where torch has threads, and need no guarded main module
         from loky import ProcessPoolExecutor
 
         if self._executor is None:

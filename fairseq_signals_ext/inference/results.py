@@ -1,8 +1,8 @@
 """What a run over many recordings leaves: rows of tables and arrays, kept in parts until all recordings are done.
 
-While a run goes on, `OUT/.unfinished` has a part for every thousand recordings or so, `START-END.jsonl` with a row per
-line and `START-END.npy` with arrays; `settings.json` says of which run. The last line of a part has the checksums of
-its rows and arrays; what was done from a damaged part on is done again. The files that a user sees are made of the
+While a run continues, `OUT/.unfinished` has a part for every thousand recordings or so, `START-END.jsonl` with a row
+per line and `START-END.npy` with arrays; `settings.json` says of which run. The last line of a part has the checksums
+of its rows and arrays; what was done from a damaged part on is done again. The files that a user sees are made of the
 parts at the end.
 """
 
@@ -118,7 +118,7 @@ class Results(Kept):
         out: folder of the results.
         files: names of those that a finished run leaves there.
         settings: all that the rows depend on, plain values.
-        resume: go on with the parts that are there.
+        resume: continue with the parts that are there.
         overwrite: replace results that are there, finished or not.
         part: folder of its own for one of several that do the run together, see `parts`; None: it does all.
         inputs: their number, after which a file with rows ends; None: it does not matter.
@@ -185,7 +185,7 @@ class Results(Kept):
         """Call after each recording, when all its rows are added.
 
         Args:
-            ends_batch: a run may go on after it; others are kept with the next that does.
+            ends_batch: a run may continue after it; others are kept with the next that does.
         """
         self._waiting += 1
         if not ends_batch:

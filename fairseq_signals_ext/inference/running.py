@@ -56,7 +56,7 @@ class RunOptions:
 
 
 def cores() -> int:
-    """Those that this process may use, where the system says it."""
+    """Those that this process may use, where the system reports it."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -67,8 +67,8 @@ class RecordingOutputs:
     Attributes:
         read: the recording.
         outputs: for each network its outputs, arrays with one row per segment.
-        ends_batch: no later recording shares a batch with it, so that a run which goes on after it has the same batches
-            as an unbroken one.
+        ends_batch: no later recording shares a batch with it, so that a run which continues after it has the same
+            batches as an unbroken one.
     """
 
     read: ReadRecording

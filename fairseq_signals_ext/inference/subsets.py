@@ -1,4 +1,4 @@
-"""What a model says of a manifest's segments, beside what is known of them: what `evaluate` measures.
+"""A model's predictions for a manifest's segments, beside what is known of them: what `evaluate` measures.
 
 Segments are those that validation has while the model is trained: cut and standardised by what is stored with the
 recordings, also where there is no signal; recordings that training drops are left out.

@@ -53,7 +53,7 @@ def parse_values(values: "pd.Series") -> Tuple[np.ndarray, np.ndarray, np.ndarra
     """Values as numbers.
 
     `<0.01` is the number 0.01 with a bound; `55-60%` is the middle of the range; a percent sign is left away. Anything
-    else, such as `1,5`, `ca. 50` or `5 ng/mL`, is no number, rather than guessed at.
+    else, such as `1,5`, `ca. 50` or `5 ng/mL`, is not a number, rather than guessed at.
 
     Returns:
         numbers (float64, NaN where there is none), bounds (int8, see `BOUNDS`), and which are ranges (bool).
@@ -78,7 +78,7 @@ def _parse_value(text: str) -> Tuple[float, int, bool]:
 
 
 def clock_times(values: "pd.Series", timezone: Optional[str]) -> "pd.Series":
-    """Times as datetime64 without a timezone, NaT for what is no ISO 8601 time of a whole date.
+    """Times as datetime64 without a timezone, NaT for what is not an ISO 8601 time of a whole date.
 
     Args:
         timezone: times that have a timezone are converted to this one; those that have none stay as they are.
@@ -141,7 +141,7 @@ def read_events(path: Union[str, Path], settings: LinkSettings, patients: Sequen
 
 
 # rows of the file; that pass the filter; of patients with ECGs; left out: without a time, without a value, with a value
-# that is no number; used: as a bound (<0.01), as the middle of a range
+# that is not a number; used: as a bound (<0.01), as the middle of a range
 _COUNTED = ("rows", "passed", "of_patients", "no_time", "no_value", "not_a_number", "bounds", "ranges")
 
 

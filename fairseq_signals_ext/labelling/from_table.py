@@ -95,7 +95,7 @@ def _numeric_columns(rows: "pd.DataFrame") -> List[str]:
 
 
 def _numbers(file: Union[str, Path], name: str, values: "pd.Series", regression: bool) -> np.ndarray:
-    """A column as float64, NaN where empty; `UserError` for what is no label."""
+    """A column as float64, NaN where empty; `UserError` for what is not a label."""
     import pandas as pd
 
     texts = as_texts(values).str.lower()

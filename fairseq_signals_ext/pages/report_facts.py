@@ -26,7 +26,7 @@ _VERSIONS = (("package_version", "fairseq-signals-ext"), ("fairseq_version", "fa
 
 
 def patient_terms(findings: ReportFindings) -> List[Tuple[str, object]]:
-    """What the file says of the patient and the recording."""
+    """What the file contains about the patient and the recording."""
     recording, facts = findings.recording, findings.facts
     length = ("Length", f"{facts.seconds:.4g} s at {facts.sample_rate:g} Hz")
     if findings.options.anonymous:

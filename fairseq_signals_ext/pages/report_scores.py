@@ -1,4 +1,4 @@
-"""What a model says of a recording, as tables of labels that stand beside each other."""
+"""A model's predictions for a recording, as tables of labels that stand beside each other."""
 
 import math
 from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple

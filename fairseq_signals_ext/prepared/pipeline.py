@@ -60,7 +60,7 @@ class RunOptions:
         shard_size: items a shard.
         jobs: processes; -1: one per core.
         backend: "processes" on this machine, or "dask" or "ray" for an existing cluster.
-        resume: go on with a source that the folder has: keep the shards that are complete, add what is new.
+        resume: continue with a source that the folder has: keep the shards that are complete, add what is new.
         retry_rejected: with `resume`, try the items again that were rejected.
         strict: raise at the first item that cannot be used, in place of rejecting it.
         progress: show a bar.

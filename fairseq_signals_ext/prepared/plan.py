@@ -126,7 +126,7 @@ def extended(
 
 
 def check_addition(out: Path, plan: Sequence[Block], source: str, settings: BlockSettings, resume: bool) -> None:
-    """Raise a `UserError` where a source cannot be prepared, or go on, in a folder with this plan."""
+    """Raise a `UserError` where a source cannot be prepared, or continued, in a folder with this plan."""
     own = [block for block in plan if block.source == source]
     if own and not resume:
         raise UserError(

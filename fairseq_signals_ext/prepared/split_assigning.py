@@ -131,7 +131,8 @@ def stratifying_labels(folder: Path, idx: np.ndarray) -> np.ndarray:
         recordings x columns, bool.
 
     Raises:
-        UserError: a file is missing or damaged, does not belong to these recordings, or has values that are no classes.
+        UserError: a file is missing or damaged, does not belong to these recordings, or has values that are not
+            classes.
     """
     table = read_labels(folder)
     values = table.rows(idx)

@@ -201,5 +201,5 @@ def _read_table(path: Path, names: List[str]) -> Tuple[np.ndarray, np.ndarray]:
         return table["idx"].to_numpy(np.int64), table[names].to_numpy(float)
     except UserError:
         raise
-    except Exception as error:  # noqa: BLE001 - of text that is no table pandas raises much
+    except Exception as error:  # noqa: BLE001 - of text that is not a table pandas raises much
         raise UserError(f"{path}: cannot be read ({first_line(error)}); {_LABEL_AGAIN}") from None

@@ -206,7 +206,7 @@ def _has_moments(counts: np.ndarray, entry: np.void) -> bool:
     """Whether mean and std (mV) of a recording's row of the index are those of its counts, to float32 accuracy."""
     leads = list(mask_to_leads(int(entry["leads"])))
     scale, zero = entry["scale"][leads], entry["zero"][leads]
-    with np.errstate(all="ignore"):  # a scale that is no number has its own line
+    with np.errstate(all="ignore"):  # a scale that is not a number has its own line
         for stored, found in (
             (entry["mean"][leads], (counts.mean(axis=1) - zero) * scale),
             (entry["std"][leads], counts.std(axis=1) * np.abs(scale)),

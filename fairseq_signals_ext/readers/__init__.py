@@ -37,7 +37,7 @@ def read_ecg(
     unit: Optional[str] = None,
     number: Optional[int] = None,
 ) -> Recording:
-    """Read one ECG; the format is told by the file's content.
+    """Read one ECG; the format is recognised by the file's content.
 
     `formats.supported()` lists the formats. Leads are found by their names, whatever their order, other signals are
     ignored, and amplitudes become mV. Calibration pulses and constant padding at the ends are cut off, see
@@ -52,7 +52,7 @@ def read_ecg(
 
     Raises:
         UserError: no such file, a kind of file that is not supported, damaged or doubtful content, something that
-            has to be given is missing, something that is given differs from what the file says, the file contains
+            has to be given is missing, something that is given differs from what the file contains, the file contains
             several ECGs, or it claims more than it can hold or than the memory of this machine (found out before
             memory is taken).
     """
@@ -133,7 +133,7 @@ def _quietly() -> Iterator[None]:
 
 
 def _check(path: Union[str, Path], recording: Recording) -> None:
-    """Whatever a damaged file claims, what goes on is finite."""
+    """Whatever a damaged file claims, what is passed on is finite."""
     if recording.samples == 0:
         raise UserError(f"{path}: it holds no samples; get it again")
     if recording.stored is None and np.isinf(recording.signal).any():

@@ -60,7 +60,7 @@ def _recordings(
     """The ECGs of an array of two or three dimensions, of which `read` gives the part that is asked for."""
     if len(shape) != 3:
         return [_recording(path, read(...), given)]
-    _samples_first(path, shape[1:], len(parse_leads(given.leads)))  # a shape that does not fit is told at once
+    _samples_first(path, shape[1:], len(parse_leads(given.leads)))  # a shape that does not fit is reported at once
     return Batch(path, shape[0], lambda number: _recording(path, read(number), given))
 
 

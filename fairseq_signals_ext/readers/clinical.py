@@ -80,7 +80,7 @@ class Decoder:
         parser: name of its class of `ecgdatakit`.
         adapt: (that class, file) -> the parser that is used, whose `parts`, if it has some, are all waveforms.
         check: raises a `ValueError` if a file claims more than it can hold, or has far more parts than an ECG. The
-            library reserves memory for what a file says, or takes memory per element or time with the square of a
+            library reserves memory for what a file contains, or takes memory per element or time with the square of a
             length, so this comes first. It is linear in the size of the file, and takes a small part of the time that
             reading takes. Where a file is damaged, the library says what is wrong.
         copies: what reading takes at most, in sizes of the file (measured with files of nothing but the shortest
@@ -112,13 +112,13 @@ class Decoder:
 def read_clinical(decoder: Decoder, path: Path, given: GivenMetadata) -> List[Recording]:
     """Read the ECGs in a file of a device or a hospital, in the order of their times.
 
-    Most files contain one. Of several waveforms, those that are ECGs are told by what they are (`parts.choose`), and
-    waveforms of other leads over the same time are joined.
+    Most files contain one. Of several waveforms, those that are ECGs are recognised by what they are (`parts.choose`),
+    and waveforms of other leads over the same time are joined.
 
     Leads are found by name, other signals are ignored, amplitudes become mV with the file's own scale. Averaged beats
     are not read. Samples that the file marks as missing are NaN: a lead that was off (ISHNE), the value for no data
     (MFER), and padding (DICOM) where it can be padding. `start_time` is the clock at the place of recording, without
-    its time zone; each ECG's own where the file gives one. Age, sex and patient are what the file says; made-up
+    its time zone; each ECG's own where the file gives one. Age, sex and patient are what the file contains; made-up
     patients and hidden dates are None, and so is an age that was computed from one. Whatever `ecgdatakit` warns of that
     puts samples or scale in doubt (a checksum that differs, a truncated file, gaps, an offset that it does not apply)
     is an error here; its other warnings are dropped.
@@ -226,7 +226,7 @@ def _check_together(path: Path, chosen: List[Any]) -> None:
 def _scale_and_zero(path: Path, lead: Any, unit: Optional[str]) -> Tuple[float, float]:
     """mV per count, and the count at 0 mV."""
     stated_unit = (lead.resolution_unit if lead.is_raw else lead.units).strip()
-    scaled = bool(stated_unit) or lead.resolution != 1.0  # ecgdatakit's value where a file says nothing
+    scaled = bool(stated_unit) or lead.resolution != 1.0  # ecgdatakit's value where a file contains nothing
     factor = millivolts(stated_unit or unit or "")
     if factor is None or not scaled:
         what = f"the unit {shown(stated_unit)!r}" if stated_unit else "no unit or no scale"

@@ -13,7 +13,7 @@ from fairseq_signals_ext.common.leads import LEADS, parse_leads
 
 _POSITION = {name.lower(): position for position, name in enumerate(LEADS)}
 _POSITION.update({"di": 0, "dii": 1, "diii": 2})  # as Brazilian and Spanish devices write I, II, III
-# "-aVR" is another signal than aVR, so a hyphen is no separator
+# "-aVR" is another signal than aVR, so a hyphen is not a separator
 _DECORATION = re.compile(r"(?:mdc[\s_]+)?(?:(?:ecg|ekg)[\s_:]+)?(?:lead[\s_:]*)?")
 _CHEST = re.compile(r"(?:(?:ecg|ekg)[\s_:]{1,2})?(?:lead[\s_:]{0,2})?c([1-6])\+?")
 _V1, _FEWEST_LIMB_LEADS = 6, 2
@@ -23,7 +23,7 @@ _SEX = {
     **dict.fromkeys(("f", "female", "woman", "w", "weiblich", "feminino", "femenino"), "female"),
     **dict.fromkeys(("m", "male", "man", "männlich", "masculino"), "male"),
 }
-# how a message names what a user can say of a file: from Python, and on the command line
+# how a message names what a user can give for a file: from Python, and on the command line
 RATE_OPTION = "sample_rate in Hz, --input-rate"
 UNIT_OPTION = "unit such as uV, --input-unit"
 LEADS_OPTION = "leads, --input-leads"
@@ -36,7 +36,7 @@ _YEARS = {
     **dict.fromkeys(("w", "wk", "wks", "week", "weeks"), 7 / 365.25),
     **dict.fromkeys(("d", "day", "days"), 1 / 365.25),
 }
-_OLDEST_GROUP = 80  # years; "18+" is no age, but "90+" is how ages of the oldest are hidden
+_OLDEST_GROUP = 80  # years; "18+" is not an age, but "90+" is how ages of the oldest are hidden
 _LONGEST_ID = 200
 # words that stand where a patient's id would be; what is written with spaces or signs is here without them
 _NOBODY_WORDS = """
@@ -99,7 +99,7 @@ def rows_of_leads(
     given: Optional[Sequence[str]] = None,
     shown_names: Optional[Sequence[str]] = None,
 ) -> Dict[int, int]:
-    """Position in `LEADS` -> row in `names`, in standard order; names that are no standard lead are left out.
+    """Position in `LEADS` -> row in `names`, in standard order; names that are not a standard lead are left out.
 
     Args:
         names: what the file calls its signals.
@@ -139,7 +139,7 @@ def _as_given(positions: Sequence[Optional[int]], given: List[int], where: objec
 
 
 def millivolts(unit: str) -> Optional[float]:
-    """mV in one of a unit such as `uV`, `mV`, `Volt`, in any case; None if it is no voltage."""
+    """mV in one of a unit such as `uV`, `mV`, `Volt`, in any case; None if it is not a voltage."""
     return _millivolts(unit) if len(unit) <= _LONGEST else None
 
 
@@ -155,7 +155,7 @@ def patient_of(value: Any, numbered: bool = False) -> Optional[str]:
     Nobody are words such as `ANONYMOUS`, `n/a`, `test`, `X X X X`, marks without a letter or a digit, zeros, negative
     numbers, and what is typed where an id is asked for: `123456`, `999999`. Many people share each of these, who would
     be taken for one. The id of somebody is its own text on one line; what is longer than 200 letters is
-    told apart by a hash of the whole at its end.
+    distinguished by a hash of the whole at its end.
 
     Args:
         value: text, a number (a whole one without a point), or None.
@@ -198,7 +198,7 @@ def age_of(value: Any) -> Optional[float]:
     """Age in years from a number or a text such as `45`, `069Y`, `6M`, `12 weeks`, `3D`; None if it is none.
 
     `90+` and `>89` are 90: so the oldest are hidden (HIPAA), and 90 keeps them the oldest, as PTB-XL's 300 does here.
-    Such a limit below 80 is no age. Negative ages and those above 130 are None.
+    Such a limit below 80 is not an age. Negative ages and those above 130 are None.
     """
     age = _years(value) if isinstance(value, str) else _number(value)
     return age if age is not None and math.isfinite(age) and 0 <= age <= _OLDEST else None
@@ -252,7 +252,7 @@ def shown(value: Any, longest: int = 200) -> str:
 
 
 def agreed_rate(where: object, stated: float, given: Optional[float]) -> float:
-    """The sample rate (Hz) that a file says; a user's that differs is a `UserError`."""
+    """The sample rate (Hz) that a file contains; a user's that differs is a `UserError`."""
     if given is not None and not math.isclose(stated, given, rel_tol=1e-6):
         raise UserError(f"{where}: its sample rate is {stated:g} Hz, not {given:g} Hz; leave it out or correct it")
     return stated

@@ -49,7 +49,7 @@ def _check_markup(path: Path) -> None:
     content = path.read_bytes()
     # each byte of the signs is the same in all encodings that a header can be recognised in
     check_number("elements and attributes", content.count(b"<") + content.count(b"="), _MOST_ELEMENTS)
-    if b"<!ATTLIST" in content.replace(b"\0", b""):  # given to each element anew, however long
+    if b"<!ATTLIST" in content.replace(b"\0", b""):  # given to each element again, however long
         raise ValueError("declarations of attributes are not allowed")
 
 
@@ -187,7 +187,7 @@ def _relative_start(times: Dict[str, Any]) -> float:
 
 
 def _alone(sequences: Element) -> Element:
-    """A series of one set, without the sequences of which the file says that it has no values."""
+    """A series of one set, without the sequences that the file marks as having no values."""
     series = Element("series")
     one = SubElement(SubElement(series, "component"), "sequenceSet")
     for component in sequences:

@@ -1,4 +1,4 @@
-"""Which of the waveforms in a file is the ECG: told by what each of them is, never by its place."""
+"""Which of the waveforms in a file is the ECG: recognised by what each of them is, never by its place."""
 
 import hashlib
 import math
@@ -31,7 +31,7 @@ class Part:
     Attributes:
         leads: ecgdatakit's leads; none where it was not decoded, as its own words call it an averaged beat.
         sample_rate: Hz, exact; None where ecgdatakit gives no more than an integer.
-        start: s after whatever the file counts from; None where the file does not say it.
+        start: s after whatever the file counts from; None where the file does not contain it.
         began: when, where the file gives a time for this part.
         words: what the file calls it.
         original: whether it is what was taken, not what a device made of it.
@@ -78,7 +78,7 @@ class Whole:
         self.rank = (self.is_complete, self.is_original, self.seconds, len(self.positions) or len(first.leads))
 
     def is_outside(self, other: "Whole") -> bool:
-        """Whether the file says that it covers another time."""
+        """Whether it covers another time, by what the file contains."""
         if self.start is None or other.start is None:
             return False
         return self.start + self.seconds <= other.start or other.start + other.seconds <= self.start

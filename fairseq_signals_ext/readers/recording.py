@@ -47,7 +47,7 @@ class Recording:
         patient: the source's patient id, or None.
         start_time, age (years), sex ("female", "male"): None where unknown.
         codes: diagnostic codes such as SNOMED's `426783006` or SCP's `NORM`; `CODE:LIKELIHOOD` (in %) where known.
-        statements: what the file says in words: the lines of a report or of a machine's interpretation.
+        statements: what the file contains in words: the lines of a report or of a machine's interpretation.
         stored: the file's own integers for exactly these leads, where it holds integers.
         derived: those of `leads` that the file does not hold and that were computed from I and II.
         assumed: "leads", "unit" or "sample_rate", where neither the file nor who read it said these: the twelve in

@@ -167,7 +167,7 @@ def _header(rows: "dict[int, List[str]]", used: List[int], first: Optional[int])
         number: sum(lead_position(name_and_unit(cell)[0]) is not None for cell in rows[number]) for number in before
     }
     fitting = [number for number in before if first is None or len(rows[number]) == len(rows[first])]
-    # a row that does not fit the names is an error, which is told later
+    # a row that does not fit the names is an error, which is reported later
     candidates = [number for number in fitting if leads[number]] or [number for number in before if leads[number] > 1]
     if candidates:
         return candidates[0]

@@ -126,7 +126,7 @@ def _columns_of_leads(path: Path, layout: Layout, time: Optional[int], given: Gi
 
 
 def _sample_rate(path: Path, layout: Layout, time: Optional[int], times: np.ndarray, given: GivenMetadata) -> float:
-    """Hz, by the times if there are any, else as the file or the user says."""
+    """Hz, by the times if there are any, else as the file or the user gives."""
     if time is not None:
         name = "s" if layout.stamps else layout.names[time]
         return agreed_rate(path, _rate(path, times, name, f"column {time + 1}"), given.sample_rate)

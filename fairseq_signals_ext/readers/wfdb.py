@@ -49,8 +49,8 @@ def read_wfdb(path: Union[str, Path]) -> Recording:
         path: the `.hea` file, or the record's path without suffix.
 
     Raises:
-        UserError: the record cannot be read, its signal file has another length than its header says, it has no
-            standard lead or one twice, a unit is no voltage, or its leads have different sample rates.
+        UserError: the record cannot be read, its signal file has another length than in its header, it has no
+            standard lead or one twice, a unit is not a voltage, or its leads have different sample rates.
     """
     text = os.fspath(path)
     stem = text[: -len(".hea")] if text.endswith(".hea") else text
@@ -192,7 +192,7 @@ def header_of(path: Union[str, Path]) -> Optional[str]:
 def files_of(header: Path) -> Set[Path]:
     """Files that belong to a WFDB header: its signals, or the headers of its segments."""
     try:
-        if header.stat().st_size > MOST_BYTES:  # reading the record will tell
+        if header.stat().st_size > MOST_BYTES:  # reading the record will show it
             return set()
         content = header.read_bytes()
     except OSError:  # as well

@@ -23,7 +23,7 @@ def read_header(path: Union[str, Path]) -> Header:
     """The header in a file.
 
     Raises:
-        UserError: it is no file, empty, far too long, or no header.
+        UserError: it is not a file, empty, far too long, or no header.
     """
     size = _size_of(path)
     if size is None:
@@ -47,7 +47,7 @@ def checked_frames(path: str, header: Header) -> int:
     are only compared with a limit.
 
     Raises:
-        UserError: a file is missing, has another length than the header says, or the header claims too much.
+        UserError: a file is missing, has another length than in the header, or the header claims too much.
     """
     files = _files(path, header.signals)
     sizes = {name: _size(path, name) for name in files}

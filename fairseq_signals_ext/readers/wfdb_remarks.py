@@ -105,7 +105,7 @@ def _both(found: "re.Match[str]") -> Sequence[Tuple[str, Any]]:
 
 
 def _age(value: str) -> Optional[float]:
-    """Of a text that may go on behind the age: `45 years at the time of recording`."""
+    """Of a text that may continue behind the age: `45 years at the time of recording`."""
     age = age_of(value)
     if age is not None:
         return age

@@ -30,7 +30,7 @@ from fairseq_signals_ext.serving.work import AnswerSteps, Read, ReadShort, Uploa
 
 # of a report, also that no other page shows it in a frame
 _REPORT_POLICY = f"{REPORT_POLICY}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-# s; what is in work when the service ends may go on so long
+# s; what is in work when the service ends may continue so long
 _SECONDS_TO_END = 2
 _ENDING = "upload: the service is ending; send it again later"
 
@@ -71,13 +71,13 @@ class Service:
         self._queue.warm()
 
     def end(self) -> None:
-        """Let requests in work go on for a moment, and refuse those that come; in the event loop."""
+        """Let requests in work continue for a moment, and refuse those that come; in the event loop."""
         self._is_ending = True
         for task in self._tasks:
             asyncio.get_running_loop().call_later(_SECONDS_TO_END, task.cancel)
 
     async def predict(self, request: Request) -> Response:
-        """`POST /predict`: what the model says of the uploaded recording, see `answers.answer`."""
+        """`POST /predict`: the model's predictions for the uploaded recording, see `answers.answer`."""
         return await self._answer(request, FIELDS, AnswerSteps(self._predict, self._respond_prediction))
 
     async def report(self, request: Request) -> Response:

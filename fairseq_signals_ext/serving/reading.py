@@ -43,7 +43,7 @@ class Readers:
 
     Args:
         number: of processes; the others wait.
-        seconds: of the processor that a call may take, where the system says them.
+        seconds: of the processor that a call may take, where the system reports them.
         clock_seconds: that it may take by the clock.
         memory, niceness, modules: as `StoppableProcess`.
     """

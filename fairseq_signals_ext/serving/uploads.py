@@ -39,7 +39,7 @@ async def receive_upload(
 
     Raises:
         UploadError: it is too large or too slow, is broken off, has no file or unknown fields.
-        HTTPException: it is no multipart/form-data, or has too many files; by starlette.
+        HTTPException: it is not multipart/form-data, or has too many files; by starlette.
         OSError: there is no room.
     """
     _check_type(request.headers.get("content-type", ""))

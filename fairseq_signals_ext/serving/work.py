@@ -123,8 +123,8 @@ class UploadQueue:
     """Reads uploads and asks the model.
 
     At most `limits.at_once` are in work. Each is read in a process that can be stopped; the model runs, and reports are
-    made, in one thread. What takes long to read, or is long, gives its turn back and goes on in places of its own: with
-    other processes, and in another thread that gives way to the first between its batches.
+    made, in one thread. What takes long to read, or is long, gives its turn back and continues in places of its own:
+    with other processes, and in another thread that gives way to the first between its batches.
 
     Belongs to an event loop.
 

@@ -1,4 +1,4 @@
-"""Collections of recordings: which files they have, and what their tables say of them.
+"""Collections of recordings: which files they have, and what their tables contain about them.
 
 A kind of source is one module here that describes itself as `KIND`, or an object of another package, announced as an
 entry point of the group `fairseq_signals_ext.sources`.

@@ -1,6 +1,6 @@
 """The metric that chooses the best checkpoint: it is there, it is defined, and better is what is better of it.
 
-fairseq takes a metric that is lowest for the best unless it is told otherwise, and one that is not there is noticed
+fairseq takes a metric that is lowest for the best unless set otherwise, and one that is not there is noticed
 when the first epoch is over. The same option decides for `patience`, `keep_best_checkpoints` and the learning rates of
 `reduce_lr_on_plateau`.
 """

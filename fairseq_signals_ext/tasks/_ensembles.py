@@ -25,7 +25,7 @@ _COLUMNS = ("id", "idx", "patient_id", "label")
 
 
 class PredictionCollector:
-    """Collects what a model says of segments.
+    """Collects a model's predictions for segments.
 
     fairseq's own way, logging outputs, would either sum scores or send them as pickles of at most
     `all_gather_list_size` bytes; here they stay where they are and are gathered as tensors, once.

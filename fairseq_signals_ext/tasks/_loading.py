@@ -2,7 +2,7 @@
 
 Another sample rate, order of leads or standardisation than a model has learned to see makes features of an encoder mean
 nothing, and no number shows it: the training runs, and is only worse. So these are refused unless they are meant. Other
-lengths of segments and absent leads are what the architecture allows for: they are told.
+lengths of segments and absent leads are what the architecture allows for: they are reported.
 """
 
 import contextlib
@@ -91,7 +91,7 @@ def _make_sendable(state: Dict[str, Any]) -> None:
     """Make the config plain values, in place, of a state that the trainer, which has no use for it, sends to all ranks.
 
     They receive it by torch's loader, which takes nothing but data since torch 2.6, and so refused every run on several
-    ranks that was to go on.
+    ranks that was to continue.
     """
     if isinstance(state.get("cfg"), DictConfig):
         state["cfg"] = OmegaConf.to_container(state["cfg"])
@@ -258,7 +258,7 @@ def inputs_of(dataset: EcgDataset) -> Dict[str, Any]:
 
 
 def check_same_inputs(there: Optional[Seen], here: Seen, is_meant: bool) -> None:
-    """See that data are given to a model as those that it learned from; what differs is told in one line.
+    """See that data are given to a model as those that it learned from; what differs is reported in one line.
 
     Args:
         there: None if it learned from nothing yet.

@@ -1,4 +1,4 @@
-"""Where in an epoch a training goes on whose batches, or GPUs, are others than before it was stopped.
+"""Where in an epoch a training continues whose batches, or GPUs, are others than before it was stopped.
 
 fairseq counts batches: of larger ones the epoch may have fewer than were done, which ends in a traceback, and of others
 it would leave out, or repeat, a part of the data.
@@ -31,12 +31,12 @@ class Step(NamedTuple):
 
 
 def keep_position(iterator: Any, dataset: EcgDataset, start: StartingPoint, options: DictConfig) -> None:
-    """Have an iterator over a training's batches go on where the same share of the epoch is done.
+    """Have an iterator over a training's batches continue where the same share of the epoch is done.
 
     Args:
         iterator: fairseq's, new.
         dataset: that it iterates over.
-        start: what the training goes on from.
+        start: what the training continues from.
         options: of the whole training.
     """
     load = iterator.load_state_dict

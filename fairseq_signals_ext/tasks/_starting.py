@@ -153,7 +153,7 @@ def _updates(path: Path) -> int:
 
 
 def check_average(options: Optional[DictConfig], start: Optional[StartingPoint]) -> None:
-    """Say what a moving average of weights is for, if one is to be kept, and see that there is one to go on with.
+    """Say what a moving average of weights is for, if one is to be kept, and see that there is one to continue with.
 
     Args:
         options: of the whole training; None where there are none.

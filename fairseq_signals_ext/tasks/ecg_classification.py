@@ -150,7 +150,7 @@ class EcgClassificationTask(EcgPretrainingTask):
         return model
 
     def _complete(self, cfg: Any) -> Optional[Checkpoint]:
-        """Complete the config of a model to train, and take over the state of the task that it goes on from.
+        """Complete the config of a model to train, and take over the state of the task that it continues from.
 
         Returns the file to load the encoder from, if fairseq's trainer will not load a whole model anyway.
         """
@@ -168,7 +168,7 @@ class EcgClassificationTask(EcgPretrainingTask):
         return pretrained
 
     def _take_state(self, start: StartingPoint) -> None:
-        """Take over what another model of the same task says of itself; its thresholds only if its run goes on."""
+        """Take over what another model of the same task says of itself; its thresholds only if its run continues."""
         if start.checkpoint.task_config.get("_name") != self.cfg._name:
             return
         state = dict(start.checkpoint.task_state)
@@ -303,7 +303,7 @@ class EcgClassificationTask(EcgPretrainingTask):
             step_without(optimizer, self._model.encoder.parameters())
 
     def get_batch_iterator(self, *args: Any, **kwargs: Any) -> Any:
-        """As fairseq's; it asks for one before it validates a subset, whose predictions are then collected anew."""
+        """As fairseq's; it asks for one before it validates a subset, whose predictions are then collected again."""
         self._collector, self._reported, self._metrics = PredictionCollector(), 0, (0, {})
         dataset = kwargs.get("dataset", args[0] if args else None)
         self._validated = next((name for name, known in self.datasets.items() if known is dataset), "")

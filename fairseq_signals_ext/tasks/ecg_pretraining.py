@@ -203,7 +203,7 @@ class EcgPretrainingTask(FairseqTask):
         """Compare a data set with what the model has learned from, or with the one that was compared with that."""
         here = Seen.of(path, inputs_of(dataset))
         check_same_inputs(self._seen, here, self.cfg.allow_mismatch)
-        self._seen = here  # so that a difference is told once
+        self._seen = here  # so that a difference is reported once
 
     def _chooses_best(self, split: str) -> bool:
         """Whether a metric on this subset chooses a training's best checkpoint."""
