@@ -63,7 +63,7 @@ def _check_out(out: Optional[Path], overwrite: bool, source: Path) -> None:
     if out is None:
         return
     if out.suffix != ".yaml":
-        raise UserError(f"{out}: hydra finds configs by their ending .yaml; add it")
+        raise UserError(f"{out}: hydra finds configs by the ending .yaml; add it")
     above = next(folder for folder in out.absolute().parents if folder.exists())
     if not above.is_dir():
         raise UserError(f"{above}: is a file, not a folder; give another --out")

@@ -53,7 +53,7 @@ def test_thresholds_are_of_classifications():
 
 def test_own_names_are_not_overridden(tmp_path):
     (tmp_path / "label_def.csv").write_text("name\nC\nB\nA\n")
-    with pytest.raises(UserError, match="its labels are not those that made_up.pt says it has, A, B, C"):
+    with pytest.raises(UserError, match="its labels are not those of made_up.pt, A, B, C"):
         describe(made_up_checkpoint(), str(tmp_path))
 
 

@@ -263,7 +263,7 @@ def test_looks(models):
 
 def test_labels_of_a_checkpoint(models, tmp_path):
     (tmp_path / "names.csv").write_text("name\nAF\nSR\nPVC\n")
-    with pytest.raises(UserError, match="its labels are not those that .* says it has, A, B, C; leave it out"):
+    with pytest.raises(UserError, match="its labels are not those of .*, A, B, C; leave it out"):
         fairseq_signals_ext.load(models["checkpoint"], labels=str(tmp_path / "names.csv"))
     state = torch.load(models["checkpoint"], weights_only=True)
     del state["task_state"]["label_names"]

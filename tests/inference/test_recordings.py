@@ -44,7 +44,7 @@ def test_a_file_is_told_what_it_does_not_say(tmp_path):
 @pytest.mark.parametrize(
     "given, said, told",
     [
-        (COUNTS, {"sample_rate": 500}, "holds integers; say with unit="),
+        (COUNTS, {"sample_rate": 500}, "contains integers; give the unit of one count with unit="),
         (MILLIVOLTS, {"sample_rate": 500, "unit": "furlong"}, "unit 'furlong' is not a voltage"),
         (MILLIVOLTS, {}, "contains no sample rate"),
         (MILLIVOLTS.T, {"sample_rate": 500}, "give its transpose"),

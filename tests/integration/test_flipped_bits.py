@@ -260,7 +260,7 @@ def test_a_change_that_is_meant_is_accepted(out, checkpoint, capsys):
     assert main(["verify", *command]) == 0
     assert "train.tsv: " in capsys.readouterr().out
     assert line_of("training", out, checkpoint, capsys) == ""
-    assert "train.tsv: has 11 recordings, but split.json says 12" in line_of("verify", out, checkpoint, capsys)
+    assert "train.tsv: has 11 recordings, but split.json has 12" in line_of("verify", out, checkpoint, capsys)
 
 
 def notes_on_checksums(out):

@@ -455,7 +455,7 @@ def test_a_line_of_a_split_is_lost(out, name):
     edit_lines(path, lambda lines: lines[:-1])
     message = only_problem(out)
     assert message.startswith(path.relative_to(out).as_posix().split(".tsv")[0].split("-0")[0])
-    assert " recordings, but split.json says " in message
+    assert " recordings, but split.json has " in message
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"settings": [], "by": 1, "subsets": 3}'])

@@ -154,7 +154,7 @@ WRONG = {
     "too many samples": (lambda header: replace(header, " 500 100", " 500 110"), "1000 bytes, but 110 samples"),
     "lines missing": (
         lambda header: header.write_text("r 5 500 100\nr.dat 16 200/mV\n"),
-        "says 5 signals, but 1 follow",
+        "claims 5 signals, but 1 follow",
     ),
     "not a header": (lambda header: header.write_text("nonsense\n"), "is not a line of a WFDB header"),
     "empty": (lambda header: header.write_text(""), "the file is empty"),
