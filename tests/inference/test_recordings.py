@@ -46,7 +46,7 @@ def test_a_file_is_told_what_it_does_not_say(tmp_path):
     [
         (COUNTS, {"sample_rate": 500}, "contains integers; give the unit of one count with unit="),
         (MILLIVOLTS, {"sample_rate": 500, "unit": "furlong"}, "unit 'furlong' is not a voltage"),
-        (MILLIVOLTS, {}, "contains no sample rate"),
+        (MILLIVOLTS, {}, "its sample rate is missing"),
         (MILLIVOLTS.T, {"sample_rate": 500}, "give its transpose"),
         (MILLIVOLTS[0], {"sample_rate": 500}, "its shape is 600; give numbers"),
         (plain_recording(MILLIVOLTS), {"unit": "mV"}, "of its own; leave these out"),

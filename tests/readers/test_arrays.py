@@ -71,7 +71,7 @@ def test_integers_keep_their_counts_and_need_a_unit(tmp_path, save):
 @pytest.mark.parametrize("save", SAVERS)
 def test_what_is_missing_or_does_not_fit(tmp_path, signal, save):
     path = save(tmp_path, signal)
-    with pytest.raises(UserError, match="contains no sample rate"):
+    with pytest.raises(UserError, match="its sample rate is missing"):
         read_ecg(path)
     with pytest.raises(UserError, match=r"its shape is 12 x 50, which does not fit 2 leads|fit 2 leads|12 x 50"):
         read_ecg(path, sample_rate=250, leads=["I", "V1"])
@@ -200,7 +200,7 @@ def test_challenge_matrix_with_and_without_its_header(tmp_path, ecg_data):
     np.testing.assert_allclose(read_ecg(source).signal, reference.p_signal.T, atol=1e-9)
     alone = tmp_path / source.name
     alone.write_bytes(source.read_bytes())
-    with pytest.raises(UserError, match="contains no sample rate"):
+    with pytest.raises(UserError, match="its sample rate is missing"):
         read_ecg(alone)
     assert set(reference.adc_gain) == {1000}
     recording = read_ecg(alone, sample_rate=reference.fs, unit="uV")

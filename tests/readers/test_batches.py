@@ -71,7 +71,7 @@ def test_shapes_that_do_not_fit(tmp_path, save, shape, message):
 
 
 def test_what_has_to_be_given(tmp_path):
-    with pytest.raises(UserError, match="contains no sample rate"):
+    with pytest.raises(UserError, match="its sample rate is missing"):
         list(read_ecgs(save_npy(tmp_path, SIGNALS)))
     with h5py.File(tmp_path / "two.h5", "w") as file:
         file["a"], file["b"] = SIGNALS, SIGNALS
