@@ -104,7 +104,9 @@ def _frames(model: LoadedModel, segments: SegmentedRecording, name: str) -> int:
     samples = min(model.preprocessing.segment_samples, segments.counts.shape[1])
     frames = int(model.network.geometry.frames(samples))
     if frames < 1:
-        raise RecordingError(f"{name}: is shorter than a frame; give more of it than {segments.facts.seconds:.3g} s")
+        raise RecordingError(
+            f"{name}: is shorter than a frame; give a recording longer than {segments.facts.seconds:.3g} s"
+        )
     return frames
 
 

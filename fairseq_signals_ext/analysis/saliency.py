@@ -126,7 +126,7 @@ class MapOptions:
         if self.method not in METHODS:
             raise UserError(f"method {self.method!r}: use one of {', '.join(METHODS)}")
         if self.layer is not None and not self.is_attention:
-            raise UserError(f"layer {self.layer}: the method {self.method} is of the whole model; leave the layer out")
+            raise UserError(f"layer {self.layer}: the method {self.method} uses the whole model; leave the layer out")
         if self.steps < 1:
             raise UserError(f"steps {self.steps}: give at least 1")
         if not 0 < self.window < np.inf:
@@ -179,7 +179,7 @@ def explain_segments(
     if not np.isfinite(values).any():
         length = f"{facts.seconds:.3g} s"
         raise UserError(
-            f"recording {facts.record_id!r}: no numbers come out of the model; give more of it than {length}"
+            f"recording {facts.record_id!r}: no numbers come out of the model; give a recording longer than {length}"
         )
     names = tuple(segments.preprocessing.leads[column] for column in segments.columns) if values.ndim == 2 else ()
     duration = facts.seconds - 1 / facts.sample_rate

@@ -83,9 +83,7 @@ def run_job(kind: Type[Job], options: argparse.Namespace) -> int:
 def _run_part(kind: Type[Job], options: argparse.Namespace) -> int:
     part = Part.of(options.part)
     if is_done_elsewhere(options):
-        raise UserError(
-            f"--part {options.part}: is done by one device here; leave --backend out, and name one --device"
-        )
+        raise UserError(f"--part {options.part}: runs on one device; leave --backend out, and name one --device")
     if options.overwrite:
         raise UserError(f"--overwrite: a part would replace the others; remove {options.out} before the first part")
     job = _do_part(kind, options, part)
@@ -147,13 +145,13 @@ def _usual_threads() -> int:
 
 def _check_for_cluster(options: argparse.Namespace, devices: Sequence[str]) -> None:
     if len(devices) > 1 or options.jobs < 1:
-        raise UserError(f"--backend {options.backend}: give one --device, and with --jobs in how many parts it is done")
+        raise UserError(f"--backend {options.backend}: give one --device, and the number of parts with --jobs")
     # the folder of the results may have a relative name, as the workers are given its whole path
     given = (value for name, value in vars(options).items() if name != "out")
     for value in given:
         for path in value if isinstance(value, list) else [value]:
             if isinstance(path, (str, Path)) and Path(path).exists() and not Path(path).is_absolute():
-                raise UserError(f"{path}: give its whole path, as the workers of a cluster run in other folders")
+                raise UserError(f"{path}: give its absolute path, as the workers of a cluster run in other folders")
 
 
 def _do_part_elsewhere(

@@ -125,13 +125,13 @@ def _check(options: argparse.Namespace) -> None:
     if options.table is not None and options.color is None:
         raise UserError(f"--table {options.table}: choose one of its columns with --color")
     if options.color is not None and not options.umap:
-        raise UserError("--color: is of a map; add --umap")
+        raise UserError("--color: needs a map; add --umap")
     if options.index is not None and options.neighbours < 1:
         raise UserError(f"--neighbours {options.neighbours}: give at least 1")
     if options.index is not None and options.known is None and options.per != "recording":
         raise UserError("--index: compares whole recordings; leave --per out")
     if options.known is None and not (options.inputs and options.out):
-        raise UserError("give CKPT, FILE and --out, or embeddings that are there with --from")
+        raise UserError("give CKPT, FILE and --out, or existing embeddings with --from")
     if options.known is not None and options.checkpoint is not None:
         raise UserError(f"--from {options.known}: no model runs; leave CKPT and FILE out")
     if options.known is not None and not (options.umap or options.index):

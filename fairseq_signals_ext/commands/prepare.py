@@ -188,7 +188,7 @@ def _report(out: Path, summary: Summary, rejected: int) -> int:
         print("flags: " + ", ".join(f"{flag} {count}" for flag, count in summary.flags.items()))
     for name, factor in summary.likely_factors.items():
         print(
-            f"{name}: its amplitudes are implausible for an ECG in mV; the likely factor is {factor:g}: "
+            f"{name}: its amplitudes are not plausible for an ECG in mV; the likely factor is {factor:g}: "
             f"look at some, and prepare it in a new folder with --gain-fix {name}={factor:g}"
         )
     if rejected:

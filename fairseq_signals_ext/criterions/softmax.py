@@ -44,7 +44,9 @@ class SoftmaxCriterion(ClassificationCriterion):
     def __init__(self, cfg: SoftmaxConfig, task: Any):
         super().__init__(cfg, task)
         if cfg.pos_weight is not None:
-            raise UserError("criterion.pos_weight: classes are weighed by criterion.weight, a number each; use that")
+            raise UserError(
+                "criterion.pos_weight: classes are weighted by criterion.weight, one number per class; use that"
+            )
         if not 0 <= cfg.label_smoothing < 1:
             raise UserError(f"criterion.label_smoothing={cfg.label_smoothing}: use a number from 0 to below 1")
 

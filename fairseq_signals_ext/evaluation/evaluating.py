@@ -276,7 +276,7 @@ def _notes(
     if few:
         notes.append(f"few positives (or negatives): intervals are too narrow: {few}")
     if thresholds.subset == subset:
-        notes.append(f"the thresholds were chosen on {subset} itself: what is measured at them is too good")
+        notes.append(f"the thresholds were chosen on {subset} itself: metrics at them are too optimistic")
     if thresholds.one_class:
         names = ", ".join(map(repr, thresholds.one_class))
         notes.append(f"one class only in {thresholds.subset}, so that the threshold is 0.5: {names}")

@@ -45,7 +45,7 @@ class CurvePage:
 
 PRETRAINING = CurvePage(
     title="Pretraining",
-    loss="loss (bits a masked frame)",
+    loss="loss (bits per masked frame)",
     parts={
         "loss_0": "contrastive (InfoNCE)",
         "loss_1": "codebook diversity",

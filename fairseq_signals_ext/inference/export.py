@@ -113,7 +113,7 @@ def check_replaceable(folder: Path, names: Collection[str], overwrite: bool) -> 
 def _check_apart(given: Path, checkpoint: Path, out: Path) -> None:
     """See that what is exported is not replaced, and that its folder stays as it is."""
     if checkpoint.resolve() in (out.resolve(), *(file.resolve() for file in out.glob("*"))):
-        raise UserError(f"{out}: is what is exported; give another folder with --out")
+        raise UserError(f"{out}: is the input; give another folder with --out")
     if given.is_dir() and given.resolve() in out.resolve().parents:
         raise UserError(f"{out}: is in the folder that is exported; give another folder with --out")
 

@@ -259,7 +259,7 @@ class LoadedModel:
     def _check(self, outputs: Outputs, name: str, facts: RecordingFacts) -> None:
         if not _are_finite(outputs):
             self._check_is_finite()
-            problem = f"no numbers come out of the model; give more of it than {facts.seconds:.3g} s"
+            problem = f"no numbers come out of the model; give a recording longer than {facts.seconds:.3g} s"
             raise RecordingError(f"{name}: {problem}")
 
     def _check_is_finite(self) -> None:
@@ -287,7 +287,7 @@ def _frames(backend: Any, network: Any, layer: Optional[int], is_mean: bool) -> 
     from fairseq_signals_ext.models.pooling import mean_over_frames
 
     if layer is not None and not 0 <= layer <= network.layers:
-        raise UserError(f"layer {layer}: the model has layers 1 to {network.layers}; 0 is what the first is given")
+        raise UserError(f"layer {layer}: the model has layers 1 to {network.layers}; 0 is the input of the first")
 
     def frames(source: Any, padding_mask: Any) -> Tuple[Any]:
         x, padding = network.frames(source, padding_mask, layer)

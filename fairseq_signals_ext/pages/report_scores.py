@@ -96,7 +96,9 @@ def printed_note(labels: int, printed: int) -> str:
     """What is not on paper; empty if all labels are."""
     if printed >= labels:
         return ""
-    return f"On paper {printed} of {labels} labels, those that are positive and the most probable; all on a screen."
+    return (
+        f"On paper {printed} of {labels} labels, those that are positive and the most probable; the screen shows all."
+    )
 
 
 def score_notes(findings: ReportFindings) -> Iterator[str]:

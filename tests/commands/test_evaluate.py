@@ -155,9 +155,7 @@ def test_thresholds_are_not_chosen_on_what_is_evaluated_unless_asked_for(predict
     assert thresholds_of(out / "test")[:2] == ("f1", "valid") and thresholds_of(out / "valid")[:2] == ("0.5", None)
     out = evaluate(data, "--thresholds-from", "valid", subset="valid", out="asked")
     assert thresholds_of(out)[:2] == ("f1", "valid")
-    assert facts_of(out)["notes"] == [
-        "the thresholds were chosen on valid itself: what is measured at them is too good"
-    ]
+    assert facts_of(out)["notes"] == ["the thresholds were chosen on valid itself: metrics at them are too optimistic"]
 
 
 def test_rules(predicted, data):

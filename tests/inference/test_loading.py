@@ -212,7 +212,11 @@ def test_ways_to_give_a_recording(models, tmp_path):
         (np.full((12, 500), np.inf), {"sample_rate": 500}, "array: it holds infinite values"),
         (np.zeros((12, 500)), {"sample_rate": 500}, "array: its leads never change"),
         (np.eye(12, 500), {"sample_rate": -1}, "array: its sample rate is -1.0 Hz"),
-        (np.eye(12, 5), {"sample_rate": 500}, "array: no numbers come out of the model; give more of it than 0.01 s"),
+        (
+            np.eye(12, 5),
+            {"sample_rate": 500},
+            "array: no numbers come out of the model; give a recording longer than 0.01 s",
+        ),
         (plain_recording(np.eye(12, 500)), {"sample_rate": 500}, "recording 'r': has a sample rate, leads"),
         ("no.hea", {}, "no.hea: no such file"),
     ],

@@ -164,7 +164,7 @@ def test_what_does_not_go_together_is_one_line(checkpoint, files, tmp_path):
     for more, told in (
         (["--part", "1/2", "--overwrite"], "--overwrite: a part would replace the others"),
         (["--part", "1/2", "--device", "cpu,cpu"], "leave --backend out, and name one --device"),
-        (["--backend", "dask"], "with --jobs in how many parts"),
+        (["--backend", "dask"], "the number of parts with --jobs"),
         (["--part", "3/2"], "such as 3/16"),
     ):
         with pytest.raises(SystemExit, match=told):
