@@ -93,10 +93,10 @@ def compare(before: Path, records: Path, sizes: Dict[str, Any], rounds: int, fol
     data = folder / "data"
     recordings = prepare(open_source(records, SourceOptions()), data, options=RunOptions(progress=False)).recordings
     np.save(folder / "y.npy", np.random.default_rng(0).integers(0, 2, (recordings, 2)).astype(np.float32))
-    labels = ["--label-file", folder / "y.npy", "--subset", "all", "--thresholds", "0.5", "--resamples", "1"]
+    labels = ["--labels", folder / "y.npy", "--subset", "all", "--thresholds", "0.5", "--resamples", "1"]
     commands = {
         "predict": [checkpoint, records, "--device", "cpu"],
-        "evaluate": [checkpoint, "--data", data, *labels, "--cpu", "--num-workers", "0"],
+        "evaluate": [checkpoint, "--data", data, *labels, "--device", "cpu", "--jobs", "0"],
     }
     sides = {"before": Side(before), "here": Side(REPOSITORY)}
     rows = ["| command | recordings/s before | here | ratio | of single rounds |", "| --- | --- | --- | --- | --- |"]

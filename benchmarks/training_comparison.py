@@ -273,10 +273,10 @@ def compare(options: argparse.Namespace) -> List[str]:
     stock = built[STOCK]
     peaks = {precision: measured_peak(precision) for precision in ("fp32", "bf16")}
     config = ", ".join([f"{options.config}.yaml", *options.override])
-    said = ", ".join(f"{precision} {peak:.2f}" for precision, peak in peaks.items())
+    peaks_text = ", ".join(f"{precision} {peak:.2f}" for precision, peak in peaks.items())
     return [
         f"{config}: {stock.parameters:,} parameters, {pairs} pairs a batch, {rounds} rounds; "
-        f"{stock.operations / (2 * pairs) / 1e9:.2f} GFLOP a segment; measured peak in TFLOP/s: {said}.",
+        f"{stock.operations / (2 * pairs) / 1e9:.2f} GFLOP a segment; measured peak in TFLOP/s: {peaks_text}.",
         "",
         *table(measured, 2 * pairs, stock.operations, peaks, paper=options.config == "ecg_fm"),
     ]

@@ -12,20 +12,26 @@ from fairseq_signals_ext.common.errors import UserError, exits_on_user_error, fi
 from fairseq_signals_ext.common.requirements import quiet_fairseq
 
 _EXAMPLES = """examples:
-  fairseq-hydra-train --config-dir $(fairseq-signals-ext configs pretraining) --config-name tiny \\
-      common.user_dir=$(fairseq-signals-ext user-dir) task.data=$PWD/data/splits/random
   fairseq-signals-ext prepare wfdb path/to/records --out data
+  fairseq-signals-ext verify data
   fairseq-signals-ext split data --name random
+  fairseq-hydra-train --config-dir $(fairseq-signals-ext configs pretraining) \\
+      --config-name tiny task.data=$PWD/data/splits/random \\
+      common.user_dir=$(fairseq-signals-ext user-dir)
   fairseq-signals-ext label data --name cinc2021 --codes cinc2021
   fairseq-signals-ext label data --name findings --reports
-  fairseq-signals-ext label link data --name lvef --events echo.csv --threshold "<= 40"
-  fairseq-signals-ext verify data
-  fairseq-signals-ext evaluate run/checkpoints/checkpoint_best.pt --data data/splits/random --subset test --out result
-  fairseq-signals-ext predict run/checkpoints/checkpoint_best.pt ecg.dcm records/*.hea --out results
-  fairseq-signals-ext report run/checkpoints/checkpoint_best.pt ecg.dcm --out reports
+  fairseq-signals-ext label link data --name lvef --events echo.csv \\
+      --threshold "<= 40"
+  fairseq-signals-ext evaluate run/checkpoints/checkpoint_best.pt \\
+      --data data/splits/random --subset test --out evaluation
+  fairseq-signals-ext predict run/checkpoints/checkpoint_best.pt ecg.dcm \\
+      records/*.hea --out results
+  fairseq-signals-ext report run/checkpoints/checkpoint_best.pt ecg.dcm \\
+      --out reports
   fairseq-signals-ext curve run --out loss.png
   fairseq-signals-ext inspect run/checkpoints/checkpoint_best.pt
-  fairseq-signals-ext export run/checkpoints/checkpoint_best.pt --to onnx --out model
+  fairseq-signals-ext export run/checkpoints/checkpoint_best.pt --to onnx \\
+      --out model
   fairseq-signals-ext config convert ECGFM.yaml --out ours.yaml
 """
 
@@ -43,27 +49,25 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "prepare": Command("turn the recordings of a source into shards, a table and a manifest", ("formats",)),
-    "split": Command("divide prepared recordings into training, validation and test set", ("formats",)),
-    "label": Command("give prepared recordings labels, from codes, a table, reports or events", ("formats",)),
-    "verify": Command("check a prepared folder, and draw what is in it", ("formats", "report")),
-    "evaluate": Command(
-        "say how good fine-tuned models are, with intervals and pictures", ("formats", "train", "report")
-    ),
-    "predict": Command("say what models see in ECGs, from files of any format", ("formats",)),
-    "embed": Command("turn ECGs into vectors, find their nearest neighbours, and draw a map of them", ("formats",)),
-    "explain": Command("say where in ECGs a model looked, with pictures", ("formats", "report")),
+    "prepare": Command("store the recordings of a source as shards, a table and a manifest", ("formats",)),
+    "split": Command("split prepared recordings into training, validation and test sets", ("formats",)),
+    "label": Command("label prepared recordings, from codes, a table, reports or events", ("formats",)),
+    "verify": Command("check a prepared folder, and draw its contents", ("formats", "report")),
+    "evaluate": Command("evaluate fine-tuned models, with intervals and plots", ("formats", "train", "report")),
+    "predict": Command("predict labels for ECG files in any format", ("formats",)),
+    "embed": Command("embed ECGs as vectors, find nearest neighbours, and draw a map", ("formats",)),
+    "explain": Command("show where in ECGs a model looked, with pictures", ("formats", "report")),
     "report": Command(
-        "make a page on each ECG: the ECG, what a model says of it, and where it looked", ("formats", "report")
+        "write a page on each ECG: the ECG, predictions, and where the model looked", ("formats", "report")
     ),
     "serve": Command(
-        "answer uploaded ECGs on this machine: a page to drop files on, and /predict for programs",
+        "serve a model: a web page to drop ECG files on, and an HTTP API",
         ("formats", "report", "serve"),
     ),
     "curve": Command("draw the loss curve of a training", ("report",)),
-    "inspect": Command("say what is in a checkpoint or an export", ("train",)),
-    "export": Command("give a model to people without fairseq, or to ECG-FM's own tools", ("export", "train")),
-    "config": Command("turn a config of ECG-FM's framework into one for fairseq-hydra-train", ("train", "formats")),
+    "inspect": Command("show the contents of a checkpoint or an export", ("train",)),
+    "export": Command("export to ONNX, TorchScript, safetensors or ECG-FM's format", ("export", "train")),
+    "config": Command("convert a config of ECG-FM's framework for fairseq-hydra-train", ("train", "formats")),
 }
 
 # a time before another, such as -7d: argparse takes it for an option, unless a space is in it
@@ -73,17 +77,19 @@ _BEFORE = re.compile(r"-(\d+\.?\d*|\.\d+)[a-z]+")
 def _parser(chosen: Optional[str]) -> Parser:
     parser = Parser(
         prog="fairseq-signals-ext",
-        description="ECG-FM on stock fairseq: everything that fairseq's own commands do not do.",
+        description="ECG-FM on stock fairseq: the commands beside fairseq's own.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=fairseq_signals_ext.__version__)
-    parser.add_argument("--user-dir", metavar="DIR", help="also use what a folder of yours registers, as of fairseq")
+    parser.add_argument("--user-dir", metavar="DIR", help="folder with your own plugins, as in fairseq")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
-    subparsers.add_parser("user-dir", help="print the plugin's folder, for fairseq's common.user_dir or --user-dir")
-    configs = subparsers.add_parser("configs", help="print the folder of the configs, for hydra's --config-dir")
+    subparsers.add_parser("user-dir", help="print the folder for fairseq's common.user_dir or --user-dir")
+    configs = subparsers.add_parser(
+        "configs", help="print the folder with the configs, for --config-dir of fairseq-hydra-train"
+    )
     kinds = ("pretraining", "fine_tuning", "labels")
-    configs.add_argument("kind", nargs="?", choices=kinds, help="one of the folders in it")
+    configs.add_argument("kind", nargs="?", choices=kinds, help="one of its subfolders")
     for name, command in COMMANDS.items():
         if name != chosen:  # only the command that runs is imported
             subparsers.add_parser(name, help=command.summary, add_help=False)

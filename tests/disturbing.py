@@ -89,8 +89,8 @@ COMMANDS = {
     "evaluate": Command(
         lambda world, place: [
             *(world / "model.pt", "--data", world / "prepared" / "splits" / "all", "--subset", "test"),
-            *("--label-file", world / "prepared" / "labels" / "abc", "--out", place / "out", "--resamples", 5),
-            *("--num-workers", 0),
+            *("--labels", world / "prepared" / "labels" / "abc", "--out", place / "out", "--resamples", 5),
+            *("--jobs", 0),
         ]
     ),
     "export safetensors": _export("safetensors"),

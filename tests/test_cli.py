@@ -12,7 +12,7 @@ import pytest
 from made_up_checkpoints import saved_checkpoint
 
 import fairseq_signals_ext
-from fairseq_signals_ext.cli import main
+from fairseq_signals_ext.cli import COMMANDS, main
 from fairseq_signals_ext.common.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.common.requirements import require_fairseq
 
@@ -40,6 +40,28 @@ def test_version_and_help():
         done = run(name, "--help")
         assert done.returncode == 0 and "example" in done.stdout, done.stderr
     assert run("nosuch").returncode == 2
+
+
+COMMANDS_WITH_HELP = ["", *COMMANDS, "label link", "config convert", "user-dir", "configs"]
+
+
+@pytest.mark.parametrize("name", COMMANDS_WITH_HELP)
+def test_help_fits_a_terminal(monkeypatch, capsys, name):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as stopped:
+        main([*name.split(), "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert stopped.value.code == 0 and lines[0].startswith("usage: ")
+    assert [line for line in lines if len(line) > 80] == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands_have_one_name_for_an_option(capsys, name):
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    text = capsys.readouterr().out
+    for old in ("--cpu", "--num-workers", "--label-file", "--workers", "--output"):
+        assert old not in text
 
 
 def test_users_mistake_is_one_line(tmp_path):

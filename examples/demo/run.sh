@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The whole way from recordings to a pretrained model, a classifier fine-tuned from it, its metrics and what it says of an
-# ECG, in minutes on two CPU cores.
+# The whole way from recordings to a pretrained model, a classifier fine-tuned from it, its metrics, and a report on
+# an ECG, in minutes on two CPU cores.
 #   DATA=<folder of WFDB records>   real recordings instead of simulated ones
 #   OUT=<folder>                    where everything goes (default runs/demo)
 #   TRAIN_ARGS="..."                more options for fairseq-hydra-train
@@ -19,12 +19,12 @@ else
 fi
 
 echo "== Preparing shards and manifests from $SOURCE"
-# status 1 says that some recordings were rejected, which rejected.csv explains; the others are there
+# status 1 means that some recordings were rejected, see rejected.csv; the others are prepared
 python manifests/prepare.py wfdb "$SOURCE" --out "$OUT/data" --resume || [ -s "$OUT/data/all.tsv" ]
 python manifests/split.py "$OUT/data" --name random --overwrite
 python manifests/verify.py "$OUT/data"
 
-echo "== Pretraining; a run that was stopped goes on"
+echo "== Pretraining; a run that was stopped continues"
 # shellcheck disable=SC2086
 fairseq-hydra-train --config-dir "$(fairseq-signals-ext configs pretraining)" --config-name tiny \
     task.data="$OUT/data/splits/random" common.user_dir="$(fairseq-signals-ext user-dir)" \
@@ -47,14 +47,14 @@ if python manifests/label.py "$OUT/data" --name rhythm --codes cinc2021 --min-co
     fairseq-validate "$OUT/data/splits/random" --user-dir "$(fairseq-signals-ext user-dir)" --task ecg_classification \
         --path "$OUT/finetune/checkpoints/checkpoint_best.pt" --valid-subset test --batch-size 64 --cpu
     fairseq-signals-ext evaluate "$OUT/finetune/checkpoints/checkpoint_best.pt" --data "$OUT/data/splits/random" \
-        --subset test --label-file "$OUT/data/labels/rhythm" --out "$OUT/evaluation" --overwrite --cpu
-    echo "== Asking it about one ECG"
+        --subset test --labels "$OUT/data/labels/rhythm" --out "$OUT/evaluation" --overwrite --device cpu
+    echo "== Report on one ECG"
     # sed reads to the end: with head, sort could die of a closed pipe, and the demo with it
     RECORD="$(find "$SOURCE" -name '*.hea' | sort | sed -n 1p)"
     fairseq-signals-ext report "$OUT/finetune/checkpoints/checkpoint_best.pt" "$RECORD" --out "$OUT/report" --overwrite
-    RESULT="$OUT/evaluation/per_label.csv, and pictures beside it: confusion.png, roc.png, ..."
+    RESULT="$OUT/evaluation/per_label.csv, with plots beside it: confusion.png, roc.png, ..."
 else
-    RESULT="none: fewer than 10 recordings of any diagnosis that the cinc2021 map knows"
+    RESULT="none: fewer than 10 recordings of any diagnosis in the cinc2021 map"
 fi
 
 echo

@@ -1,11 +1,13 @@
-"""Simulated 12-lead ECGs (10 s, 500 Hz) as WFDB records, to try everything without downloading data.
+"""Simulate 12-lead ECGs (10 s, 500 Hz) as WFDB records, to try the commands.
 
     python examples/demo/simulate.py --out DIR
 
-The beats come from the model of McSharry et al. 2003 (doi:10.1109/TBME.2003.808805) as in neurokit2, which gives
-each lead its own shape. The model is slow, so a few long ECGs are simulated, and each recording is a piece of one of
-them, stretched a little in time, with amplitudes, baseline wander and noise of its own. Leads III, aVR, aVL and aVF
-are computed from I and II, so that they agree as the leads of a real recording do.
+The beats come from the model of McSharry et al. 2003
+(doi:10.1109/TBME.2003.808805) as in neurokit2, which gives each lead its own
+shape. The model is slow, so a few long ECGs are simulated, and each recording
+is a piece of one of them, stretched a little in time, with amplitudes, baseline
+wander and noise of its own. Leads III, aVR, aVL and aVF are computed from I and
+II, so that they agree as the leads of a real recording do.
 """
 
 import argparse
@@ -126,8 +128,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     """Entry point; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the records")
-    parser.add_argument("--recordings", metavar="N", type=int, default=300, help="how many (default 300)")
-    parser.add_argument("--seed", type=int, default=1, help="other seed, other ECGs (default 1)")
+    parser.add_argument("--recordings", metavar="N", type=int, default=300, help="number of recordings (default 300)")
+    parser.add_argument("--seed", type=int, default=1, help="random seed (default 1)")
     args = parser.parse_args(argv)
     simulate(args.out, args.recordings, args.seed)
     return 0

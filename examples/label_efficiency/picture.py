@@ -25,8 +25,8 @@ def draw(single: "pd.DataFrame", means: "pd.DataFrame", path: Path) -> None:
     """Draw means over seeds with their intervals, and each seed as a dot, into a `.png` or `.svg`.
 
     Args:
-        single: a row a fine-tuning: `recordings`, `start`, `auroc`, `auprc`.
-        means: a row a fraction and start: also `fraction`, and `auroc_low`, `auroc_high` and so on.
+        single: one row per fine-tuning: `recordings`, `start`, `auroc`, `auprc`.
+        means: one row per fraction and start: also `fraction`, and `auroc_low`, `auroc_high` and so on.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure

@@ -1,22 +1,30 @@
 """Label efficiency: what pretraining is worth when few recordings have labels.
 
-Fine-tunes on a growing part of the training set, from pretrained and from random weights and with several seeds, with
-fairseq-hydra-train, and evaluates each on the same recordings.
+Fine-tunes with fairseq-hydra-train on growing parts of the training set,
+from pretrained and from random weights, with several seeds, and evaluates all
+models on the same recordings.
 
 examples:
-  fairseq-signals-ext split DIR --name S --subsets 1 5 10 25 50           # leaves train_1.tsv, train_5.tsv, ...
-  python examples/label_efficiency/run.py --data DIR/splits/S --labels DIR/labels/L \\
-      --pretrained run/checkpoints/checkpoint_best.pt --config-name tiny --out efficiency
-  python examples/label_efficiency/run.py --data DIR/splits/S --labels DIR/labels/L --pretrained ecg_fm.pt \\
-      --config-name ecg_interpretation --random-override mode=random_start --fractions 1 10 100 --seeds 1 2 3 4 5 \\
-      --override dataset.batch_size=64 optimization.max_epoch=50 --out efficiency
+  fairseq-signals-ext split DIR --name S --subsets 1 5 10 25 50
+  python examples/label_efficiency/run.py --data DIR/splits/S \\
+      --labels DIR/labels/L --pretrained run/checkpoints/checkpoint_best.pt \\
+      --config-name tiny --out efficiency
+  python examples/label_efficiency/run.py --data DIR/splits/S \\
+      --labels DIR/labels/L --pretrained ecg_fm.pt \\
+      --config-name ecg_interpretation --random-override mode=random_start \\
+      --fractions 1 10 100 --seeds 1 2 3 4 5 \\
+      --override dataset.batch_size=64 optimization.max_epoch=50 \\
+      --out efficiency
 
-Leaves label_efficiency.csv (a row a fine-tuning), label_efficiency_means.csv (means over seeds with intervals, and the
-differences with p), label_efficiency.png and .svg in OUT, and the fine-tunings in OUT/runs. A run that was stopped goes
-on with the same command, and one with more fractions or seeds does only what is new.
+Writes to OUT label_efficiency.csv (one row per fine-tuning),
+label_efficiency_means.csv (means over seeds with intervals, and differences
+with p), label_efficiency.png and .svg, and the fine-tunings to OUT/runs. The
+same command continues an interrupted run; with more fractions or seeds, only
+the new fine-tunings are run.
 
-Intervals come from resampling the patients of the evaluated subset: they say how sure a mean over these seeds is for
-other patients. spread is the standard deviation over the seeds.
+Intervals come from resampling the patients of the evaluated subset: they show
+how certain a mean over these seeds is for other patients. spread is the
+standard deviation over the seeds.
 """
 
 import argparse
@@ -65,30 +73,48 @@ def parse(argv: Optional[List[str]]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="label_efficiency/run.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", metavar="DIR", type=Path, required=True, help="split with train_1.tsv, ...")
-    parser.add_argument("--labels", metavar="DIR", type=Path, required=True, help="labels that label.py left")
+    parser.add_argument("--data", metavar="DIR", type=Path, required=True, help="split made with --subsets")
+    parser.add_argument("--labels", metavar="DIR", type=Path, required=True, help="labels, DIR/labels/NAME")
     parser.add_argument("--pretrained", metavar="CKPT", type=Path, required=True, help="pretrained checkpoint")
     parser.add_argument("--out", metavar="OUT", type=Path, required=True, help="folder for runs and results")
     parser.add_argument(
-        "--config-dir", metavar="DIR", type=Path, default=CONFIGS, help="(default: fine_tuning of the package)"
+        "--config-dir",
+        metavar="DIR",
+        type=Path,
+        default=CONFIGS,
+        help="folder of the config (default: fine_tuning of the package)",
     )
-    parser.add_argument("--config-name", metavar="NAME", default="tiny", help="in the config dir (default tiny)")
+    parser.add_argument("--config-name", metavar="NAME", default="tiny", help="config to train with (default tiny)")
     parser.add_argument(
         "--fractions",
         metavar="P",
         type=float,
         nargs="+",
         default=[1, 5, 10, 25, 50, 100],
-        help="of the training set, in %% (default 1 5 10 25 50 100)",
-    )
-    parser.add_argument("--seeds", metavar="N", type=int, nargs="+", default=[1, 2, 3], help="(default 1 2 3)")
-    parser.add_argument("--subset", metavar="NAME", default="test", help="to evaluate on (default test)")
-    parser.add_argument("--resamples", metavar="N", type=int, default=1000, help="of patients (default 1000)")
-    parser.add_argument(
-        "--override", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help="hydra's, for all runs"
+        help="percentages of the training set (default 1 5 10 25 50 100)",
     )
     parser.add_argument(
-        "--random-override", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help="for random starts only"
+        "--seeds", metavar="N", type=int, nargs="+", default=[1, 2, 3], help="random seeds (default 1 2 3)"
+    )
+    parser.add_argument("--subset", metavar="NAME", default="test", help="subset to evaluate on (default test)")
+    parser.add_argument(
+        "--resamples", metavar="N", type=int, default=1000, help="bootstrap resamples of patients (default 1000)"
+    )
+    parser.add_argument(
+        "--override",
+        metavar="KEY=VALUE",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="options of fairseq-hydra-train for all runs",
+    )
+    parser.add_argument(
+        "--random-override",
+        metavar="KEY=VALUE",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="the same for random starts only",
     )
     options = parser.parse_args(argv)
     options.fractions, options.seeds = sorted({*options.fractions}), sorted({*options.seeds})
@@ -126,8 +152,8 @@ def count_recordings(options: argparse.Namespace) -> Dict[float, Tuple[str, int]
     if missing:
         folder = shlex.quote(str(options.data.resolve().parents[1]))
         command = f"fairseq-signals-ext split {folder} --name {options.data.name} --subsets {' '.join(missing)}"
-        cure = f"make them with the split's own options and these: {command} --overwrite"
-        raise UserError(f"{options.data}: no train_{missing[0]}.tsv, a part of the training set; {cure}")
+        hint = f"make them with the split's own options and these: {command} --overwrite"
+        raise UserError(f"{options.data}: no train_{missing[0]}.tsv, a part of the training set; {hint}")
     return found
 
 
@@ -157,7 +183,7 @@ def plan(options: argparse.Namespace) -> List[Run]:
 
 
 def tables(runs: List[Run], predicted: List[Predictions], resamples: int) -> Tuple["pd.DataFrame", "pd.DataFrame"]:
-    """A row a fine-tuning; and a row a fraction and start, with means over seeds and differences."""
+    """One row per fine-tuning; and one row per fraction and start, with means over seeds and differences."""
     import pandas as pd
 
     single, means = [], []

@@ -24,7 +24,7 @@ def samples_of_frames(values: np.ndarray, padding_mask: np.ndarray, geometry: Ge
     Frames that reach into padding do not count.
 
     Args:
-        values: N x T, a value a frame.
+        values: N x T, one value per frame.
         padding_mask: bool, N x samples, True where a sample is padding.
         geometry: how frames lie over samples.
 
@@ -117,8 +117,8 @@ def gradient_map(model: LoadedModel, label: str, method: str, steps: int) -> Cal
 
     network, position = model.network, label_position(model, label)
     if not network.is_smooth:
-        cure = "use the method attention or occlusion"
-        raise UserError(f"{model.source}: its input is quantized, which has no gradient; {cure}")
+        hint = "use the method attention or occlusion"
+        raise UserError(f"{model.source}: its input is quantized, which has no gradient; {hint}")
 
     def output(source: Any, padding_mask: Any) -> Any:
         return network(source, padding_mask)[0][:, position]

@@ -21,10 +21,10 @@ from fairseq_signals_ext.common.files import atomic
 from fairseq_signals_ext.inference.inputs import Recordings
 from fairseq_signals_ext.inference.model import LoadedModel
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
-from fairseq_signals_ext.inference.reading_ahead import Rejected, Work
+from fairseq_signals_ext.inference.reading_ahead import ReadingPlan, Rejected
 from fairseq_signals_ext.inference.recordings import RecordingError, RecordingFacts
 from fairseq_signals_ext.inference.results import Kept, write_csv
-from fairseq_signals_ext.inference.running import Ran, RunOptions, run_recordings
+from fairseq_signals_ext.inference.running import RecordingOutputs, RunOptions, run_recordings
 
 # of recordings, in a run's parts
 TABLE = "embeddings"
@@ -38,12 +38,12 @@ class Embedded:
     Attributes:
         number: in the inputs.
         name: its file.
-        vectors: float32, rows x E: one row; one a segment; or one a frame, those of a segment after each other, without
-            frames of padding.
+        vectors: float32, rows x E: one row; one per segment; or one per frame, those of a segment after each other,
+            without frames of padding.
         frames: rows of each segment, where rows are frames; else 1.
         recording: what is known of it.
         ecgs: how many ECGs its file contains, where it is the first of these.
-        ends_batch: see `inference.running.Ran`.
+        ends_batch: see `inference.running.RecordingOutputs`.
     """
 
     number: int
@@ -71,7 +71,7 @@ def embed_all(
         per, layer: as `LoadedModel.embed`.
         options: how they are run.
         start: number of the first one.
-        several: see `reading_ahead.Work`, of inputs before that.
+        several: see `reading_ahead.ReadingPlan`, of inputs before that.
 
     Raises:
         UserError: there is no such layer, a frame or layer is asked of an export that only runs, or the model's outputs
@@ -81,22 +81,22 @@ def embed_all(
     options = options or RunOptions()
     with model.divided(options.batches_at_once) as shared:
         runs = [(model.preprocessing, shared.embedder(per, layer))]
-        for ran in run_recordings(runs, Work(inputs, [model.preprocessing], several), options, start):
-            yield ran if isinstance(ran, Rejected) else _embedded(model, ran, per)
+        for result in run_recordings(runs, ReadingPlan(inputs, [model.preprocessing], several), options, start):
+            yield result if isinstance(result, Rejected) else _embedded(model, result, per)
 
 
-def _embedded(model: LoadedModel, ran: Ran, per: str) -> Union[Embedded, Rejected]:
-    read = ran.read
+def _embedded(model: LoadedModel, result: RecordingOutputs, per: str) -> Union[Embedded, Rejected]:
+    read = result.read
     try:
-        vectors = model.embedding_of(ran.outputs[0], read.name, read.facts, per)
+        vectors = model.embedding_of(result.outputs[0], read.name, read.facts, per)
         frames = _frames(model, read.segments[model.preprocessing], read.name) if per == "frame" else 1
     except RecordingError as error:
-        return ran.rejected(error)
+        return result.rejected(error)
     if per == "frame":
         vectors = vectors[:, :frames]
         frames = vectors.shape[1]
     rows = vectors.reshape(-1, vectors.shape[-1])
-    return Embedded(read.number, read.name, rows, frames, read.facts, read.ecgs, ran.ends_batch)
+    return Embedded(read.number, read.name, rows, frames, read.facts, read.ecgs, result.ends_batch)
 
 
 def _frames(model: LoadedModel, segments: SegmentedRecording, name: str) -> int:
@@ -104,7 +104,9 @@ def _frames(model: LoadedModel, segments: SegmentedRecording, name: str) -> int:
     samples = min(model.preprocessing.segment_samples, segments.counts.shape[1])
     frames = int(model.network.geometry.frames(samples))
     if frames < 1:
-        raise RecordingError(f"{name}: is shorter than a frame; give more of it than {segments.facts.seconds:.3g} s")
+        raise RecordingError(
+            f"{name}: is shorter than a frame; give a recording longer than {segments.facts.seconds:.3g} s"
+        )
     return frames
 
 
@@ -152,7 +154,7 @@ def _write_npy(path: Path, results: Kept, dimension: int) -> int:
 
 
 def _write_parquet(path: Path, results: Kept, facts: Mapping[str, Any]) -> Tuple[int, int]:
-    """A row a vector; returns the number of vectors and of recordings."""
+    """One row per vector; returns the number of vectors and of recordings."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

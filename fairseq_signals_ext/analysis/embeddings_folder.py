@@ -1,7 +1,7 @@
 """A folder of embeddings: vectors, a table that says of which recordings they are, and of which model.
 
-`embeddings.npy` (float32, rows x E) with `embeddings.csv`, a row a recording whose vectors are the rows `first_row` to
-`first_row + rows - 1`; or both in `embeddings.parquet`, a row a vector. `embedding.json` is written last.
+`embeddings.npy` (float32, rows x E) with `embeddings.csv`, one row per recording whose vectors are the rows `first_row`
+to `first_row + rows - 1`; or both in `embeddings.parquet`, one row per vector. `embedding.json` is written last.
 """
 
 import json
@@ -40,7 +40,7 @@ class Embeddings:
         folder: where it is.
         facts: what `embedding.json` says, see `model_facts`.
         vectors: float32, rows x E; mapped from the file if that is `.npy`, else in memory.
-        recordings: a row a recording, in order, with at least the columns of `COLUMNS`.
+        recordings: one row per recording, in order, with at least the columns of `COLUMNS`.
     """
 
     folder: Path
@@ -56,7 +56,7 @@ class Embeddings:
 def model_facts(model: "LoadedModel", per: str, layer: Optional[int]) -> Dict[str, Any]:
     """Of which model, and of what in it, embeddings are: plain values.
 
-    Among them is `probe`, what the model makes of a certain segment of noise. It tells weights apart, and is the same
+    Among them is `probe`, what the model makes of a certain segment of noise. It distinguishes weights, and is the same
     for a checkpoint, its copies and its exports.
 
     Args:
@@ -91,19 +91,19 @@ def check_same_model(known: Mapping[str, Any], given: Mapping[str, Any], folder:
     Raises:
         UserError: they are of another model, layer or kind of piece.
     """
-    cure = "embed its recordings again with this model"
+    hint = "embed its recordings again with this model"
     for name in ("per", "layer", "dimension"):
         if known[name] != given[name]:
-            raise UserError(f"{folder}: its embeddings have {name} {known[name]}, these {given[name]}; {cure}")
+            raise UserError(f"{folder}: its embeddings have {name} {known[name]}, these {given[name]}; {hint}")
     ours, theirs = np.array(given["probe"]), np.array(known["probe"])
     if np.linalg.norm(ours - theirs) > _SAME_MODEL * np.linalg.norm(theirs):
         raise UserError(
-            f"{folder}: its embeddings are of another model ({known['source']}, not {given['source']}); {cure}"
+            f"{folder}: its embeddings are of another model ({known['source']}, not {given['source']}); {hint}"
         )
 
 
 def check_finite(vectors: np.ndarray, where: object) -> None:
-    """Raise a `UserError` if vectors have values that are no numbers.
+    """Raise a `UserError` if vectors have values that are not numbers.
 
     Args:
         where: they are from, for the message.

@@ -148,13 +148,13 @@ def train_command(config_dir: Path, config_name: str, out: Path, options: Iterab
 
 
 def run_once(command: Sequence[str], out: Path, inputs: Iterable[Path] = ()) -> None:
-    """Run a training to its end; one that is done is not run again, and one that was stopped goes on.
+    """Run a training to its end; one that is done is not run again, and one that was stopped continues.
 
     Leaves `log.txt`, with all that was printed, and `run.json`: the command, checksums of its inputs, and whether it is
     done. If the command or the content of an input has changed since, everything in `out` is removed first.
 
     Args:
-        command: that keeps its checkpoints in `out`, and goes on from them.
+        command: that keeps its checkpoints in `out`, and continues from them.
         inputs: files that decide what comes of it.
 
     Raises:
@@ -173,8 +173,8 @@ def run_once(command: Sequence[str], out: Path, inputs: Iterable[Path] = ()) -> 
         start = file.tell()
         status = processes.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
     if status:
-        said = log.read_bytes()[start:].decode(errors="replace")
-        raise UserError(f"{log}: the training ended with status {status}: {_reason(said)}")
+        output = log.read_bytes()[start:].decode(errors="replace")
+        raise UserError(f"{log}: the training ended with status {status}: {_reason(output)}")
     _write_json(record, {**wanted, "done": True})
 
 
@@ -183,7 +183,7 @@ def _checksums(paths: Iterable[Path]) -> Dict[str, int]:
     found = {}
     for path in paths:
         if not path.is_file():
-            raise UserError(f"{path}: no such file; mend the path, or make it first")
+            raise UserError(f"{path}: no such file; correct the path, or create it first")
         checksum = 0
         with open(path, "rb") as file:
             while piece := file.read(_PIECE):
@@ -196,7 +196,7 @@ def _clear(out: Path, ours: bool) -> None:
     if out.exists() and any(out.iterdir()):
         if not ours:
             raise UserError(f"{out}: holds files, but not of a run started here; give another folder")
-        logger.warning(f"{out}: was run with another command or other inputs; it is run anew")
+        logger.warning(f"{out}: was run with another command or other inputs; it is run again")
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
 
@@ -206,9 +206,9 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _reason(said: str) -> str:
+def _reason(output: str) -> str:
     """The last error of ours in a log, else its last line."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line[len("error: ") :] for line in lines if line.startswith("error: ")]
     return (errors or lines or ["it printed nothing"])[-1][:300]
 

@@ -48,7 +48,7 @@ def values_for(recordings: "pd.DataFrame", column: str, table: Optional[Path] = 
     Args:
         recordings: `Embeddings.recordings`.
         column: its name.
-        table: CSV or Parquet with a row a recording, joined by the first column of these that it has: `file` (as
+        table: CSV or Parquet with one row per recording, joined by the first column of these that it has: `file` (as
             it was embedded), `record_id` (recordings with the same one get the same value), `idx` (`labels.csv` of a
             prepared folder, whose shards were embedded). The table of a prepared folder is joined by shard and row.
             None: a column of `recordings`.
@@ -96,7 +96,7 @@ def _key_of(table: Path) -> str:
         return "shard"
     key = next((name for name in KEYS if name in present), None)
     if key is None:
-        raise UserError(f"{table}: none of the columns {', '.join(KEYS)}; its columns are {', '.join(present)}")
+        raise UserError(f"{table}: it has none of the columns {', '.join(KEYS)}; its columns are {', '.join(present)}")
     if key == "idx" and not (_prepared_folder(table) / TABLE_NAME).is_file():
         raise UserError(f"{table}: has idx, but is not DIR/labels/NAME/labels.csv; add a column record_id or file")
     return key
@@ -165,7 +165,7 @@ def draw_map(points: np.ndarray, method: str, path: Path, colouring: Optional[Co
 
 def _explanation(count: int, method: str) -> str:
     if method == "UMAP":
-        how = "UMAP, 15 neighbours by cosine: what is near is alike; long distances and sizes say little"
+        how = "UMAP, 15 neighbours by cosine: what is near is alike; long distances and sizes mean little"
     else:
         how = "the first two principal components, as there are too few for UMAP"
     return f"{count} point{'s' * (count != 1)}; {how}"

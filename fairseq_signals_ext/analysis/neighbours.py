@@ -173,7 +173,7 @@ def neighbour_rows(embeddings: Embeddings, index: NeighbourIndex, k: int) -> Ite
     """The nearest known recordings of each recording, except itself, as rows of a table.
 
     Args:
-        embeddings: with a vector a recording.
+        embeddings: with one vector per recording.
 
     Yields:
         record_id, file, rank (from 1), neighbour_record_id, neighbour_file, distance.

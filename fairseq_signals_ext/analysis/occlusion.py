@@ -92,7 +92,7 @@ class Occlusions:
     Attributes:
         label: its name.
         score: the recording's probability, or value of a regression, with all of it.
-        rows: one a part.
+        rows: one per part.
         note: how many waves were found, and in which lead.
     """
 
@@ -113,8 +113,8 @@ def occlude(
     """What a score loses when parts of a recording are taken away; works with exports, too.
 
     Each lead is replaced by zeros, its mean. Then all P waves, all QRS complexes and all T waves are, in every lead,
-    replaced by a straight line from the sample before to the sample after. What is left is no ECG that the model was
-    trained with, so small drops mean little.
+    replaced by a straight line from the sample before to the sample after. What is left is not an ECG that the model
+    was trained with, so small drops mean little.
 
     Args:
         recording, sample_rate, leads: as `recording_of`.

@@ -32,7 +32,7 @@ class Saliency:
     Attributes:
         method: one of `METHODS`.
         label: of which score; None where the method asks for none.
-        values: float32, leads x samples, or samples where the method does not tell leads apart; NaN where the model
+        values: float32, leads x samples, or samples where the method does not distinguish leads; NaN where the model
             did not look, as at the end, where no whole segment is left. Those of gradients and occlusion have a sign.
         leads: names of the rows; empty if there are none.
         sample_rate: Hz, of the model's input.
@@ -57,7 +57,7 @@ class Saliency:
 
     @property
     def peak(self) -> Tuple[str, float]:
-        """Lead ("" where they are not told apart) and time (s) of the sample that mattered most, by magnitude."""
+        """Lead ("" where they are not distinguished) and time (s) of the sample that mattered most, by magnitude."""
         magnitudes = np.abs(self.values)
         place = np.unravel_index(np.nanargmax(magnitudes), magnitudes.shape)
         return self.leads[place[0]] if self.leads else "", float(self.seconds[place[-1]])
@@ -71,7 +71,7 @@ class Saliency:
             recording: the one that was explained.
 
         Returns:
-            float32, its leads x its samples, or its samples where leads are not told apart; 0 or more, NaN for leads
+            float32, its leads x its samples, or its samples where leads are not distinguished; 0 or more, NaN for leads
             and times that the model did not look at.
 
         Raises:
@@ -80,8 +80,8 @@ class Saliency:
         samples = recording.samples
         duration = (samples - 1) / recording.sample_rate
         if abs(duration - self.duration) > 1 / recording.sample_rate:
-            cure = f"lasts {duration:.3f} s, the map {self.duration:.3f} s; give the recording that was explained"
-            raise UserError(f"recording {recording.record_id!r}: {cure}")
+            hint = f"lasts {duration:.3f} s, the map {self.duration:.3f} s; give the recording that was explained"
+            raise UserError(f"recording {recording.record_id!r}: {hint}")
         rows = np.atleast_2d(np.abs(self.values))
         if self.values.shape[-1] > samples:
             rows = _largest_at(rows, samples)
@@ -126,7 +126,7 @@ class MapOptions:
         if self.method not in METHODS:
             raise UserError(f"method {self.method!r}: use one of {', '.join(METHODS)}")
         if self.layer is not None and not self.is_attention:
-            raise UserError(f"layer {self.layer}: the method {self.method} is of the whole model; leave the layer out")
+            raise UserError(f"layer {self.layer}: the method {self.method} uses the whole model; leave the layer out")
         if self.steps < 1:
             raise UserError(f"steps {self.steps}: give at least 1")
         if not 0 < self.window < np.inf:
@@ -177,8 +177,10 @@ def explain_segments(
     values = _over_time(segments, way_to_look(model, label, options))
     facts = segments.facts
     if not np.isfinite(values).any():
-        told = f"{facts.seconds:.3g} s"
-        raise UserError(f"recording {facts.record_id!r}: no numbers come out of the model; give more of it than {told}")
+        length = f"{facts.seconds:.3g} s"
+        raise UserError(
+            f"recording {facts.record_id!r}: no numbers come out of the model; give a recording longer than {length}"
+        )
     names = tuple(segments.preprocessing.leads[column] for column in segments.columns) if values.ndim == 2 else ()
     duration = facts.seconds - 1 / facts.sample_rate
     return Saliency(options.method, label, values, names, model.sample_rate, duration)

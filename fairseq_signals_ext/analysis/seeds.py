@@ -19,11 +19,11 @@ class SeedComparison:
     """Two groups of models. Metrics are macro averages over labels; NaN stands for undefined.
 
     Attributes:
-        groups: a row a group and metric: `group`, `metric`, `mean` over the seeds with its interval, `low` to `high`,
-            and `spread`, the standard deviation over the seeds (NaN for one seed).
-        differences: a row a metric: `metric`, `difference` (mean of the first group less that of the second), `low`,
-            `high`, and the two-sided `p`.
-        seeds: a row a model: `group`, `number` (its place in the group, from 0), and a column a metric.
+        groups: one row per group and metric: `group`, `metric`, `mean` over the seeds with its interval, `low` to
+            `high`, and `spread`, the standard deviation over the seeds (NaN for one seed).
+        differences: one row per metric: `metric`, `difference` (mean of the first group less that of the second),
+            `low`, `high`, and the two-sided `p`.
+        seeds: one row per model: `group`, `number` (its place in the group, from 0), and one column per metric.
         patients: how many were resampled.
     """
 
@@ -43,7 +43,7 @@ def compare_seeds(
     says.
 
     Args:
-        groups: name -> recordings as its models see them, one a seed; all of the same recordings in the same order.
+        groups: name -> recordings as its models see them, one per seed; all of the same recordings in the same order.
         resamples: how many to draw.
         seed: the same one draws the same resamples.
         confidence: of the intervals.

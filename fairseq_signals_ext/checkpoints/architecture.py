@@ -108,7 +108,7 @@ def architecture_of(model: Config) -> Architecture:
 
 
 def geometry_of(model: Config) -> Optional[Geometry]:
-    """How frames lie over samples, by a model's config; None where it does not say."""
+    """How frames lie over samples, by a model's config; None where it does not contain it."""
     return architecture_of(model).geometry(encoder_config(model))
 
 

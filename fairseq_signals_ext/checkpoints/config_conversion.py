@@ -164,8 +164,8 @@ def _refuse_code(key: str, value: Any, name: str) -> None:
         ):
             raise ValueError("not numbers")
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        cure = "'[(256, 2, 2)] * 4'" if key.endswith("_layers") else "'(0.9, 0.98)'"
-        raise UserError(f"{name}: {key} {_short(value)!r}: is more than plain numbers; write it like {cure}") from None
+        hint = "'[(256, 2, 2)] * 4'" if key.endswith("_layers") else "'(0.9, 0.98)'"
+        raise UserError(f"{name}: {key} {_short(value)!r}: is more than plain numbers; write it like {hint}") from None
 
 
 def _is_numbers(value: Any) -> bool:
@@ -210,9 +210,9 @@ def _rename_keys(options: Dict[str, Any], schemas: Mapping[str, Schema]) -> List
 
 def _ask_for(options: Dict[str, Any], schemas: Mapping[str, Schema]) -> None:
     """Mark, in place, what a training needs and the config does not say."""
-    for key, said_by in REQUIRED.items():
+    for key, alternatives in REQUIRED.items():
         section, option = key.split(".")
-        if option in schemas[section].defaults and all(options.get(one) is None for one in said_by):
+        if option in schemas[section].defaults and all(options.get(one) is None for one in alternatives):
             options[key] = _MISSING
 
 
@@ -229,7 +229,7 @@ def _schemas(config: Mapping[str, Any], options: Mapping[str, Any], name: str) -
         if isinstance(config.get(section), dict):
             chosen, here = options.get(f"{section}._name"), _choices(section)
             if not isinstance(chosen, str) or chosen not in here:
-                what = "does not say its _name" if chosen is None else f"{chosen!r:.60} is not here"
+                what = "has no _name" if chosen is None else f"{chosen!r:.60} is not here"
                 raise UserError(f"{name}: {section} {what}; there are {', '.join(sorted(here))}")
             dataclasses[section] = here[chosen]
     return {section: Schema(kind) for section, kind in dataclasses.items()}
@@ -268,7 +268,7 @@ def _what_becomes_of(key: str, options: Mapping[str, Any], schemas: Mapping[str,
         return Change(LOST, key, value, "there by task.mean_path and std_path, here each segment as a whole")
     default = schema.defaults[option]
     if value == _MISSING:
-        return Change(TO_GIVE, key, value, "not said there")
+        return Change(TO_GIVE, key, value, "missing there")
     if key in PATHS and value and isinstance(value, str) and value != default:
         return Change(TO_GIVE, key, value, "a path of where it was trained")
     if key in WRITTEN and value and value != default:

@@ -16,7 +16,7 @@ def read_config(path: Path) -> Sections:
     """The config in a YAML file or in a checkpoint, with its links to other options resolved; other kinds stay text.
 
     Raises:
-        UserError: it cannot be read, is no config, or has more in it than a config.
+        UserError: it cannot be read, is not a config, or has more in it than a config.
     """
     if path.suffix.lower() not in (".yaml", ".yml"):
         return dict(read_checkpoint(path, "give a config (.yaml) or a checkpoint", to_build=False).config)

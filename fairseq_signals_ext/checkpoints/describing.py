@@ -51,7 +51,7 @@ def describe(checkpoint: Checkpoint, labels: Optional[str] = None) -> ModelDescr
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         # values of other kinds than a training leaves
         raise UserError(
-            f"{checkpoint.path}: what it says of its inputs or labels cannot be used ({first_line(error)}); give "
+            f"{checkpoint.path}: its description of inputs or labels cannot be used ({first_line(error)}); give "
             "another file"
         ) from None
     try:
@@ -113,7 +113,7 @@ def preprocessing_of(checkpoint: Checkpoint) -> Preprocessing:
     task, state = checkpoint.task_config, checkpoint.task_state
     rate = float(state.get("sample_rate") or task.get("sample_rate") or ECG_FM_SAMPLE_RATE)
     if not (state.get("sample_rate") or task.get("sample_rate") or is_ecg_fm(checkpoint.parameters)):
-        logger.warning(f"{checkpoint.path}: does not say its sample rate; {rate:g} Hz, ECG-FM's, is assumed")
+        logger.warning(f"{checkpoint.path}: contains no sample rate; {rate:g} Hz, ECG-FM's, is assumed")
     for option in _UNKNOWN_INPUTS:
         if task.get(option):
             logger.warning(f"{checkpoint.path}: was trained with task.{option}={task[option]}, which is not done here")
@@ -139,15 +139,13 @@ def _label_names(checkpoint: Checkpoint, labels: Optional[str]) -> Tuple[Tuple[s
     labels = labels or _usual_place_of_names(checkpoint.path)
     if labels is None:
         logger.warning(
-            f"{checkpoint.path}: does not say its {number} label names; name them with a label_def.csv, "
+            f"{checkpoint.path}: does not contain its {number} label names; name them with a label_def.csv, "
             "or 'ecg-fm' if they are those of ECG-FM's published classifier"
         )
         return tuple(f"label_{label}" for label in range(number)), False
     names = tuple(ECG_FM_AGGREGATION) if labels == "ecg-fm" else _names_of(Path(labels))
     if saved is not None and tuple(saved) != names:
-        raise UserError(
-            f"{labels}: its labels are not those that {checkpoint.path} says it has, {', '.join(saved)}; leave it out"
-        )
+        raise UserError(f"{labels}: its labels are not those of {checkpoint.path}, {', '.join(saved)}; leave it out")
     if len(names) != number:
         raise UserError(
             f"{labels}: {len(names)} label names, but {checkpoint.path} has {number} labels; give the right file, or "

@@ -75,13 +75,13 @@ class Preprocessing:
         if self.standardization not in STANDARDIZATIONS:
             raise UserError(f"standardization {self.standardization!r}: use one of {', '.join(STANDARDIZATIONS)}")
         for name, known in (("leads", LEADS), ("loaded_leads", self.leads)):
-            cure = f"use each once of {', '.join(known)}"
-            leads = _checked_each(name, getattr(self, name), str, cure)
+            hint = f"use each once of {', '.join(known)}"
+            leads = _checked_each(name, getattr(self, name), str, hint)
             if not leads:
-                raise UserError(f"{name}: none; {cure}")
+                raise UserError(f"{name}: none; {hint}")
             for place, lead in enumerate(leads):
                 if lead not in known or lead in leads[:place]:
-                    raise UserError(f"{name} {lead!r}: {cure}")
+                    raise UserError(f"{name} {lead!r}: {hint}")
 
 
 @dataclass(frozen=True)
@@ -178,8 +178,8 @@ class ModelDescription:
             return
         frames = geometry.frames(self.preprocessing.segment_samples)
         if not 0 < frames <= _MOST_FRAMES:
-            told = f"segment_samples {self.preprocessing.segment_samples}: {max(0, frames):,} frames by the encoder"
-            raise UserError(f"{told}; use a length of 1 to {_MOST_FRAMES:,} frames")
+            problem = f"segment_samples {self.preprocessing.segment_samples}: {max(0, frames):,} frames by the encoder"
+            raise UserError(f"{problem}; use a length of 1 to {_MOST_FRAMES:,} frames")
 
     def _check_names(self) -> None:
         names = _checked_each("label_names", self.label_names, str, "use a list of texts")
@@ -190,21 +190,21 @@ class ModelDescription:
                 raise UserError(f"label_names {name!r:.60}: use up to {_LONGEST_NAME} characters that can be printed")
 
 
-def _checked_each(name: str, values: Any, kind: Type[Any], cure: str) -> Sequence[Any]:
+def _checked_each(name: str, values: Any, kind: Type[Any], hint: str) -> Sequence[Any]:
     """The list `name`, each of whose values is of a kind."""
-    for place, value in enumerate(_checked(name, values, tuple, cure)):
-        _checked(f"{name}[{place}]", value, kind, cure)
+    for place, value in enumerate(_checked(name, values, tuple, hint)):
+        _checked(f"{name}[{place}]", value, kind, hint)
     return tuple(values)
 
 
-def _checked(name: str, value: Any, kind: Type[Any], cure: str) -> Any:
+def _checked(name: str, value: Any, kind: Type[Any], hint: str) -> Any:
     """The value of `name`, which is of a kind; a number is finite, and no bool."""
     is_kind = isinstance(value, kind)
     if is_kind and issubclass(kind, Real):
         is_kind = not isinstance(value, bool) and math.isfinite(value)
     if not is_kind:
         given = repr(list(value) if isinstance(value, tuple) else value)
-        raise UserError(f"{name} {given:.60}: {cure}")
+        raise UserError(f"{name} {given:.60}: {hint}")
     return value
 
 

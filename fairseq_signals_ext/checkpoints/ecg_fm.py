@@ -165,15 +165,15 @@ def _chosen(section: Mapping[str, Any], names: List[str]) -> Dict[str, Any]:
 
 def _check_that_it_exists(checkpoint: Checkpoint) -> None:
     model, criterion = checkpoint.model_config, str((checkpoint.config.get("criterion") or {}).get("_name"))
-    told = f"{checkpoint.path}: ECG-FM's framework has no"
-    cure = "export it to another format"
+    missing = f"{checkpoint.path}: ECG-FM's framework has no"
+    hint = "export it to another format"
     if model.get("_name") not in _MODELS:
-        raise UserError(f"{told} model {model.get('_name')!r}; {cure}")
+        raise UserError(f"{missing} model {model.get('_name')!r}; {hint}")
     if criterion not in _CRITERIONS:
-        raise UserError(f"{told} criterion {criterion!r}; {cure}")
+        raise UserError(f"{missing} criterion {criterion!r}; {hint}")
     for option, only in _ONLY.items():
         if model.get(option, only) != only:
-            raise UserError(f"{told} model with {option}={model[option]}; {cure}")
+            raise UserError(f"{missing} model with {option}={model[option]}; {hint}")
 
 
 def checkpoint_of(path: Path) -> Path:

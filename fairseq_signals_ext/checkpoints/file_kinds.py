@@ -24,7 +24,7 @@ _DEEPEST_TUPLE = 100
 
 
 def what_is_wrong_with(path: Path) -> Optional[str]:
-    """Why a file cannot be what `torch.save` wrote, with the cure where there is one; None if it may be.
+    """Why a file cannot be what `torch.save` wrote, with a hint where there is one; None if it may be.
 
     torch does not compare checksums: a file with a flipped bit would be a model that computes something else.
     """
@@ -73,7 +73,7 @@ def _what_is_wrong_with_archive(path: Path, modified: int, size: int) -> Optiona
             if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
                 return "is compressed, which no training does, and could be of any size; give the file as it was saved"
             if sum(part.file_size for part in parts) > size or len(parts) > _MOST_PARTS:
-                return "is damaged: it says that it holds more than it can; copy or download it again"
+                return "is damaged: it claims to contain more than fits into it; copy or download it again"
             for part in pickles:
                 with archive.open(part) as file:
                     check_pickle(file)

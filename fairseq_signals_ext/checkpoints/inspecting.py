@@ -164,7 +164,7 @@ def _without(section: Mapping[str, Any], *options: str) -> Facts:
 
 
 def _items_per_update(batch_size: Any, gpus: Any, update_freq: Any) -> Optional[List[int]]:
-    """Segments, or pairs of them, in each update; one number an epoch, as `update_freq` has them."""
+    """Segments, or pairs of them, in each update; one number per epoch, as `update_freq` has them."""
     numbers = (batch_size, gpus, *(update_freq or (None,)))
     if not all(isinstance(number, int) for number in numbers):
         return None

@@ -67,20 +67,20 @@ class Checkpoint:
 
     @property
     def updates(self) -> Optional[int]:
-        """Updates that the model was trained for; None where it is not said."""
+        """Updates that the model was trained for; None where it is not known."""
         return (self.state.get("optimizer_history") or [{}])[-1].get("num_updates")
 
     @property
     def epoch(self) -> Optional[int]:
-        """Epoch that the training would go on with; None where it is not said."""
+        """Epoch that the training would continue with; None where it is not known."""
         return ((self.state.get("extra_state") or {}).get("train_iterator") or {}).get("epoch")
 
 
-def read_checkpoint(path: Path, cure: str = "give another file", to_build: bool = True) -> Checkpoint:
+def read_checkpoint(path: Path, hint: str = "give another file", to_build: bool = True) -> Checkpoint:
     """Read a checkpoint, its tensors mapped from the file where torch can.
 
     Args:
-        cure: what the user should do if it cannot be used, for messages.
+        hint: what the user should do if it cannot be used, for messages.
         to_build: something may be built from it, so it may name what we list (see `allowed`) and nothing else; False
             where it is only looked at.
 
@@ -90,19 +90,19 @@ def read_checkpoint(path: Path, cure: str = "give another file", to_build: bool 
             and it names something else than ours.
     """
     import_installed()
-    state = read_safely(path, cure)
+    state = read_safely(path, hint)
     problem = _what_is_wrong(state)
     if problem:
-        raise UserError(f"{path}: {problem}; {cure}")
-    return checked(Checkpoint(path, state), cure, to_build)
+        raise UserError(f"{path}: {problem}; {hint}")
+    return checked(Checkpoint(path, state), hint, to_build)
 
 
-def checked(checkpoint: Checkpoint, cure: str = "give another file", to_build: bool = True) -> Checkpoint:
+def checked(checkpoint: Checkpoint, hint: str = "give another file", to_build: bool = True) -> Checkpoint:
     """The same checkpoint, if its config, its parameters and what goes with them are what a model can have.
 
     Args:
         checkpoint: its `model` and `cfg` are dictionaries, as is the section `model` of the latter.
-        cure, to_build: as `read_checkpoint`.
+        hint, to_build: as `read_checkpoint`.
 
     Raises:
         UserError: they are not; one line.
@@ -110,7 +110,7 @@ def checked(checkpoint: Checkpoint, cure: str = "give another file", to_build: b
     try:
         _check(checkpoint, to_build)
     except ValueError as error:
-        raise UserError(f"{checkpoint.path}: {error}; {cure}") from None
+        raise UserError(f"{checkpoint.path}: {error}; {hint}") from None
     return _by_our_names(checkpoint) if to_build else checkpoint
 
 
@@ -190,7 +190,7 @@ def only_data() -> ContextManager[None]:
     return serialization.safe_globals([*names, np.dtype, *numbers, argparse.Namespace])
 
 
-def read_safely(path: Path, cure: str = "give another file") -> Any:
+def read_safely(path: Path, hint: str = "give another file") -> Any:
     """What `torch.save` wrote, whatever it is, as long as it is only data.
 
     Raises:
@@ -201,7 +201,7 @@ def read_safely(path: Path, cure: str = "give another file") -> Any:
     if path.is_dir():
         raise UserError(f"{path}: is a folder; give a file in it, such as checkpoints/checkpoint_best.pt")
     if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint; {cure}")
+        raise UserError(f"{path}: no such checkpoint; {hint}")
     problem = what_is_wrong_with(path)
     if problem:
         raise UserError(f"{path}: {problem}")
@@ -213,9 +213,9 @@ def read_safely(path: Path, cure: str = "give another file") -> Any:
             except (RuntimeError, TypeError, ValueError):  # an old file format, or an old torch, cannot be mapped
                 return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(f"{path}: {_foreign(str(error))}; {cure}") from None
+        raise UserError(f"{path}: {_foreign(str(error))}; {hint}") from None
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise UserError(f"{path}: not a checkpoint ({first_line(error, 120)}); {cure}") from None
+        raise UserError(f"{path}: not a checkpoint ({first_line(error, 120)}); {hint}") from None
 
 
 def _foreign(message: str) -> str:
@@ -227,11 +227,13 @@ def _foreign(message: str) -> str:
 
 
 def _what_is_wrong(state: Any) -> Optional[str]:
-    """Why this is no checkpoint of an ECG model; None if it is one."""
+    """Why this is not a checkpoint of an ECG model; None if it is one."""
     from torch import Tensor
 
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
-        return "not a checkpoint of fairseq or ECG-FM (it has no 'model' with its config; parameters alone do not do)"
+        return (
+            "not a checkpoint of fairseq or ECG-FM (it has no 'model' with its config; parameters alone are not enough)"
+        )
     parameters, config = state["model"], state.get("cfg")
     if not parameters or not all(isinstance(value, Tensor) for value in parameters.values()):
         return "not a checkpoint of fairseq or ECG-FM (its 'model' is not made of tensors)"

@@ -107,7 +107,7 @@ def _what_is_wrong_with(tensor: Any) -> str:
     if tensor.device.type != "cpu":
         return f"has no values (it is on the device {tensor.device.type!r})"
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        return f"says that it has {tensor.numel():,} values, but the file holds fewer"
+        return f"claims {tensor.numel():,} values, but the file contains fewer"
     return ""
 
 
@@ -150,7 +150,7 @@ def check_model(model: Mapping[str, Any], parameters: Mapping[str, Any], file_si
             raise ValueError(f"its model.{option} is null, not a value")
     for option, choices in _CHOICES.items():
         if model.get(option) is not None and model[option] not in choices:
-            raise ValueError(f"its model.{option} is {model[option]!r:.60}, none of {', '.join(map(repr, choices))}")
+            raise ValueError(f"its model.{option} is {model[option]!r:.60}, not one of {', '.join(map(repr, choices))}")
     for option, found, kind in _found(parameters):
         if found is not None and model.get(option) is not None and model[option] != found:
             raise ValueError(f"its model.{option} is {model[option]}, but its parameters are of {found} {kind}")

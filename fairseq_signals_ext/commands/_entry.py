@@ -63,7 +63,7 @@ def run_command(
         with _ended_by_signals():
             return int(run(options))
     except KeyboardInterrupt as error:
-        print(f"\ninterrupted{'; go on with --resume' if resumes else ''}", file=sys.stderr)
+        print(f"\ninterrupted{'; continue with --resume' if resumes else ''}", file=sys.stderr)
         return 128 + (error.args[0] if error.args else signal.SIGINT)
     except ModuleNotFoundError as error:
         missing = how_to_install(error.name or "", [*extras, *_extras_of(options)])
@@ -78,7 +78,9 @@ def run_command(
         if place is None:
             raise
         is_full = place.errno in NO_SPACE and resumes
-        raise UserError(place.with_hint("free some and go on with --resume") if is_full else str(place)) from error
+        raise UserError(
+            place.with_hint("free some space and continue with --resume") if is_full else str(place)
+        ) from error
 
 
 def _quiet_fairseq() -> None:
@@ -130,7 +132,7 @@ def _ended_by_signals() -> Iterator[None]:
 def stem_of(name: str) -> str:
     """What the files of an input are called, such as `A0001` for `records/A0001.hea`."""
     path = Path(name)
-    # what follows a shard's name is no suffix
+    # what follows a shard's name is not a suffix
     return path.name if "#" in path.name else path.stem
 
 

@@ -15,7 +15,7 @@ from fairseq_signals_ext.commands._metric_arguments import (
 )
 from fairseq_signals_ext.commands._parts import Job, run_job
 from fairseq_signals_ext.commands._run_arguments import is_divided
-from fairseq_signals_ext.commands._run_settings import identity
+from fairseq_signals_ext.commands._run_settings import identity, worker_processes
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.files import check_folder_name, only_one, remove_unfinished
 from fairseq_signals_ext.evaluation import comparison, report
@@ -33,7 +33,7 @@ from fairseq_signals_ext.inference.running import RunOptions
 def evaluate_models(options: argparse.Namespace) -> int:
     """Evaluate, write and print; returns the exit status. See `evaluate.run`."""
     if is_divided(options):
-        options.resume = not options.overwrite  # a part that was interrupted is run again, and goes on
+        options.resume = not options.overwrite  # a part that was interrupted is run again, and continues
         return run_job(Evaluation, options)
     with only_one(options.out):
         job = Evaluation(options)
@@ -41,12 +41,12 @@ def evaluate_models(options: argparse.Namespace) -> int:
         return job.run()
 
 
-# of a model's number and a subset, what it says of the segments
+# of a model's number and a subset, its predictions for the segments
 Predict = Callable[[int, str], Predictions]
 
 
 class Evaluation(Job):
-    """What models say of subsets, and how good it is."""
+    """Predictions of models for subsets, and how good they are."""
 
     name = "evaluate"
 
@@ -57,7 +57,7 @@ class Evaluation(Job):
         self._sources = [str(path) for paths in self._groups for path in paths]
         self._folders = _folders(options.out, self._names, self._subsets)
         self._settings, self._choice = evaluation_settings(options), threshold_choice(options)
-        self._label_file = None if options.label_file is None else str(options.label_file)
+        self._label_file = None if options.labels is None else str(options.labels)
 
     @staticmethod
     def files(options: argparse.Namespace) -> List[str]:
@@ -82,7 +82,7 @@ class Evaluation(Job):
 
     @property
     def _how(self) -> RunOptions:
-        return RunOptions(self._options.batch_size, self._options.jobs)
+        return RunOptions(self._options.batch_size, worker_processes(self._options))
 
     @functools.cached_property
     def _work(self) -> List[Tuple[int, str, subsets.Subset]]:
@@ -107,10 +107,10 @@ class Evaluation(Job):
             some = SomeInputs(subset, part.range_of(len(subset)))
             start = min(left_out, len(some))
             left_out -= start
-            for said in subsets.say_of_segments(self._loaded[number], some, self._how, start):
-                known = {**said.known._asdict(), "target": said.known.target.tolist()}
-                results.add(f"{number} {name}", {**known, "scores": said.scores.tolist()})
-                results.count(said.ends_batch)
+            for scored in subsets.segment_scores(self._loaded[number], some, self._how, start):
+                known = {**scored.known._asdict(), "target": scored.known.target.tolist()}
+                results.add(f"{number} {name}", {**known, "scores": scored.scores.tolist()})
+                results.count(scored.ends_batch)
                 yield
 
     def finish(self, results: Kept) -> int:
@@ -164,7 +164,7 @@ class Evaluation(Job):
 
 
 class _Model:
-    """A checkpoint, or several whose scores' means are taken, and what it says of subsets, each predicted once.
+    """A checkpoint, or several whose scores' means are taken, and its predictions for subsets, each predicted once.
 
     Args:
         name: of its checkpoints.
@@ -173,7 +173,7 @@ class _Model:
 
     def __init__(self, name: str, numbers: Sequence[int], predict: Predict, options: argparse.Namespace):
         self.name, self._numbers, self._predict = name, numbers, predict
-        self._label_file = None if options.label_file is None else str(options.label_file)
+        self._label_file = None if options.labels is None else str(options.labels)
         self._data = options.data
         self._predicted: Dict[str, List[Predictions]] = {}
 
@@ -206,8 +206,8 @@ class _Model:
     def _thresholds(self, subset: str, settings: EvaluationSettings, choice: ThresholdChoice) -> Optional[Thresholds]:
         if self.segments(subset).exclusive:
             if choice.asked:
-                told = "classes that exclude one another have none, the most probable is taken"
-                raise UserError(f"--thresholds: {self.name}: {told}; leave it out")
+                problem = "classes that exclude one another have none, the most probable is taken"
+                raise UserError(f"--thresholds: {self.name}: {problem}; leave it out")
             return None
         rule, source = choice.rule, choice.subset
         if source == subset and not choice.asked:  # by default, never on what is evaluated
@@ -227,7 +227,7 @@ def _models(args: argparse.Namespace) -> List[List[Path]]:
 def _names(args: argparse.Namespace, models: Sequence[Sequence[Path]]) -> List[str]:
     names = args.names or comparison.names_of([checkpoints[0] for checkpoints in models])
     if len(names) != len(models) or len(set(names)) < len(names):
-        raise UserError(f"--names {' '.join(names)}: give {len(models)} different names, one a checkpoint")
+        raise UserError(f"--names {' '.join(names)}: give {len(models)} different names, one per checkpoint")
     for name in names if len(names) > 1 else ():
         check_folder_name(name)
     return list(names)

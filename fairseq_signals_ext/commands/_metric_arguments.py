@@ -1,4 +1,4 @@
-"""Options of `evaluate` that say what is measured, and how thresholds come about."""
+"""Options of `evaluate` on metrics, and on how thresholds are chosen."""
 
 import argparse
 import sys
@@ -33,21 +33,30 @@ def add_metric_arguments(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--aggregate",
         choices=("mean", "max", "ecg-fm"),
-        help="segments to recordings; ecg-fm: max for some labels as in its tutorial, mean for others (default: the "
-        "checkpoint's task.aggregate)",
+        help="how scores of segments become that of a recording; ecg-fm: max for five of its labels, mean for others "
+        "(default: as in the checkpoint)",
     )
     group.add_argument(
-        "--aggregate-label", metavar="LABEL=HOW", nargs="+", action="extend", help="mean or max for one label"
+        "--aggregate-label", metavar="LABEL=HOW", nargs="+", action="extend", help="the same for one label: mean or max"
     )
     group.add_argument(
-        "--thresholds", metavar="RULE", help="0.5, f1, youden, sensitivity=0.9 or specificity=0.9 (default f1)"
+        "--thresholds",
+        metavar="RULE",
+        help="0.5, f1, youden, sensitivity=0.9 or specificity=0.9 (default f1, see above)",
     )
-    group.add_argument("--thresholds-from", metavar="NAME", help="subset that they are chosen on (default valid)")
-    group.add_argument("--resamples", metavar="N", type=int, default=1000, help="of patients, bootstrap (default 1000)")
-    group.add_argument("--confidence", metavar="P", type=float, default=0.95, help="of the intervals (default 0.95)")
-    group.add_argument("--seed", metavar="N", type=int, default=1, help="of the bootstrap (default 1)")
+    group.add_argument("--thresholds-from", metavar="NAME", help="subset to choose thresholds on (default valid)")
     group.add_argument(
-        "--cinc-weights", metavar="CSV", type=Path, help="weight matrix of the CinC 2021 Challenge, for its score"
+        "--resamples", metavar="N", type=int, default=1000, help="bootstrap resamples of patients (default 1000)"
+    )
+    group.add_argument(
+        "--confidence", metavar="P", type=float, default=0.95, help="confidence level of the intervals (default 0.95)"
+    )
+    group.add_argument("--seed", metavar="N", type=int, default=1, help="random seed of the bootstrap (default 1)")
+    group.add_argument(
+        "--cinc-weights",
+        metavar="CSV",
+        type=Path,
+        help="weight matrix of the CinC 2021 Challenge, to compute its score",
     )
 
 
@@ -63,7 +72,7 @@ def evaluation_settings(args: argparse.Namespace) -> "EvaluationSettings":
         ("resamples", args.resamples, args.resamples >= 1, "1 or more"),
         ("confidence", args.confidence, 0 < args.confidence < 1, "a number between 0 and 1, such as 0.95"),
         ("batch-size", args.batch_size, args.batch_size >= 1, "1 or more"),
-        ("num-workers", args.jobs, args.jobs >= 0, "0 or more"),
+        ("jobs", args.jobs, args.jobs >= -1, "0 or more, or -1 for one per core"),
     ):
         if not fits:
             raise UserError(f"--{option} {value}: give {wanted}")
@@ -84,9 +93,9 @@ def _label_codes(args: argparse.Namespace) -> Sequence[Sequence[str]]:
     from fairseq_signals_ext.data.label_table import read_labels
     from fairseq_signals_ext.evaluation.cinc2021 import load_weights, match_labels, normal_class
 
-    if args.label_file is None:
-        raise UserError("--cinc-weights: needs --label-file, whose label_def.csv has the codes of the labels")
-    labels, (classes, _) = read_labels(args.label_file), load_weights(args.cinc_weights)
+    if args.labels is None:
+        raise UserError("--cinc-weights: needs --labels, whose label_def.csv has the codes of the labels")
+    labels, (classes, _) = read_labels(args.labels), load_weights(args.cinc_weights)
     members = match_labels(labels.names, labels.codes, classes)
     normal_class([name for name, found in zip(classes, members) if found])
     return labels.codes
@@ -114,7 +123,7 @@ def threshold_choice(args: argparse.Namespace) -> ThresholdChoice:
         return ThresholdChoice(rule, None, asked=True)
     if subset is None and not (any(args.data.glob("valid.tsv")) or any(args.data.glob("valid-*-of-*.tsv"))):
         if rule is not None:
-            cure = "name a subset with --thresholds-from, or give a number"
-            raise UserError(f"--thresholds {rule}: {args.data} has no valid.tsv to choose them on; {cure}")
+            hint = "name a subset with --thresholds-from, or give a number"
+            raise UserError(f"--thresholds {rule}: {args.data} has no valid.tsv to choose them on; {hint}")
         return ThresholdChoice(FIXED, None, asked=False)
     return ThresholdChoice(rule or "f1", subset or "valid", asked=rule is not None or subset is not None)

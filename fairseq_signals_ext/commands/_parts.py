@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, List, Mapping, Optional, Sequence, Tuple, Type
 
 from fairseq_signals_ext.commands._run_arguments import is_done_elsewhere
+from fairseq_signals_ext.commands._run_settings import worker_processes
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.files import BusyError, only_one
 from fairseq_signals_ext.common.processes import BACKENDS, run_jobs
@@ -82,9 +83,7 @@ def run_job(kind: Type[Job], options: argparse.Namespace) -> int:
 def _run_part(kind: Type[Job], options: argparse.Namespace) -> int:
     part = Part.of(options.part)
     if is_done_elsewhere(options):
-        raise UserError(
-            f"--part {options.part}: is done by one device here; leave --backend out, and name one --device"
-        )
+        raise UserError(f"--part {options.part}: runs on one device; leave --backend out, and name one --device")
     if options.overwrite:
         raise UserError(f"--overwrite: a part would replace the others; remove {options.out} before the first part")
     job = _do_part(kind, options, part)
@@ -125,7 +124,7 @@ def _run_divided(kind: Type[Job], options: argparse.Namespace) -> int:
     check_results(options.out, files, options.resume, options.overwrite, Part(1, total).folder)
     if begun:
         shutil.rmtree(options.out / UNFINISHED)
-    readers = 0 if on_cluster else options.jobs // total
+    readers = 0 if on_cluster else worker_processes(options) // total
     jobs: List[Tuple[Any, ...]] = []
     for number, part in enumerate(Part(1, total).all):
         changed = {"device": devices[number % len(devices)], "jobs": readers, "resume": options.resume}
@@ -140,19 +139,19 @@ def _run_divided(kind: Type[Job], options: argparse.Namespace) -> int:
 
 
 def _usual_threads() -> int:
-    """Threads that libraries use where nothing else is said."""
+    """Threads that libraries use by default."""
     return int(os.environ.get("OMP_NUM_THREADS") or cores())
 
 
 def _check_for_cluster(options: argparse.Namespace, devices: Sequence[str]) -> None:
     if len(devices) > 1 or options.jobs < 1:
-        raise UserError(f"--backend {options.backend}: give one --device, and with --jobs in how many parts it is done")
+        raise UserError(f"--backend {options.backend}: give one --device, and the number of parts with --jobs")
     # the folder of the results may have a relative name, as the workers are given its whole path
     given = (value for name, value in vars(options).items() if name != "out")
     for value in given:
         for path in value if isinstance(value, list) else [value]:
             if isinstance(path, (str, Path)) and Path(path).exists() and not Path(path).is_absolute():
-                raise UserError(f"{path}: give its whole path, as the workers of a cluster run in other folders")
+                raise UserError(f"{path}: give its absolute path, as the workers of a cluster run in other folders")
 
 
 def _do_part_elsewhere(

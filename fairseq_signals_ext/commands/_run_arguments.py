@@ -7,17 +7,17 @@ from fairseq_signals_ext.common.processes import BACKENDS
 
 
 def add_inputs(parser: argparse.ArgumentParser, are_needed: bool = True) -> None:
-    """What is run, and how files are read that do not say all."""
+    """The recordings, and metadata for files that lack them."""
     parser.add_argument(
         "inputs",
         metavar="FILE",
         nargs="+" if are_needed else "*",
-        help="ECG files of any mixture of formats, folders of such, prepared folders, or manifests (.tsv)",
+        help="ECG files in any formats, folders of them, prepared folders, or manifests (.tsv)",
     )
-    group = parser.add_argument_group("files that do not say it")
-    group.add_argument("--input-rate", metavar="HZ", type=float, help="sample rate")
-    group.add_argument("--input-unit", metavar="UNIT", help="unit such as uV")
-    group.add_argument("--input-leads", metavar="LEADS", help="leads such as I,II,V1")
+    group = parser.add_argument_group("metadata missing from the input files")
+    group.add_argument("--input-rate", metavar="HZ", type=float, help="sample rate in Hz")
+    group.add_argument("--input-unit", metavar="UNIT", help="unit of the values, such as uV")
+    group.add_argument("--input-leads", metavar="LEADS", help="names of the leads in their order, such as I,II,V1")
 
 
 def add_model(parser: argparse.ArgumentParser, is_needed: bool = True) -> None:
@@ -31,31 +31,49 @@ def add_model(parser: argparse.ArgumentParser, is_needed: bool = True) -> None:
     group = parser.add_argument_group("model")
     group.add_argument(
         "--labels",
-        metavar="FILE",
-        help="label_def.csv, or ecg-fm, if the checkpoint does not hold its label names",
+        metavar="LABELS",
+        help="label names, if missing from the checkpoint: DIR/labels/NAME, a label_def.csv, or ecg-fm",
     )
+    add_device(group)
+    group.add_argument("--threads", metavar="N", type=int, help="threads on a CPU (default: one per core)")
+    group.add_argument("--bf16", action="store_true", help="use bfloat16: faster on a GPU, scores differ by about 0.01")
+
+
+def add_device(group: Any) -> None:
+    """On what models run."""
     group.add_argument(
         "--device",
+        metavar="NAME",
         default="auto",
         help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)",
     )
-    group.add_argument("--threads", metavar="N", type=int, help="on a CPU (default: one a core)")
-    group.add_argument("--bf16", action="store_true", help="bfloat16: faster on a GPU, scores differ by about 0.01")
+
+
+def add_jobs(group: Any) -> None:
+    """How many processes read."""
+    group.add_argument(
+        "--jobs",
+        metavar="N",
+        type=int,
+        default=0,
+        help="worker processes that read (-1: one per core; default 0: a thread); with --backend dask or ray, parts "
+        "of the run",
+    )
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """How a run over many recordings is done."""
     group = parser.add_argument_group("run")
-    group.add_argument("--batch-size", metavar="N", type=int, default=32, help="segments in a batch (default 32)")
-    group.add_argument("--jobs", metavar="N", type=int, default=0, help="processes that read (default 0: a thread)")
+    group.add_argument("--batch-size", metavar="N", type=int, default=32, help="segments per batch (default 32)")
+    add_jobs(group)
     add_parts(group)
     add_restart(group)
 
 
 def add_restart(group: Any) -> None:
-    """What is done with results that are there."""
-    group.add_argument("--resume", action="store_true", help="go on with a run that was interrupted")
-    group.add_argument("--overwrite", action="store_true", help="replace results that are there")
+    """What happens to existing results."""
+    group.add_argument("--resume", action="store_true", help="continue an interrupted run")
+    group.add_argument("--overwrite", action="store_true", help="replace existing results")
 
 
 def add_parts(group: Any) -> None:
@@ -63,13 +81,13 @@ def add_parts(group: Any) -> None:
     group.add_argument(
         "--part",
         metavar="N/OF",
-        help="do one part of the run, such as 3/16; the one that is done last merges the parts",
+        help="run one part only, such as 3/16; the part that ends last merges them all",
     )
     group.add_argument(
         "--backend",
         choices=BACKENDS,
         default="processes",
-        help="dask, ray: an existing cluster does the run, in as many parts as --jobs (default processes)",
+        help="processes on this machine (default), or an existing dask or ray cluster, which runs --jobs parts",
     )
 
 

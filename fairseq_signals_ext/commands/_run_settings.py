@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
 from fairseq_signals_ext.inference.inputs import Inputs, find_inputs
-from fairseq_signals_ext.inference.running import RunOptions
+from fairseq_signals_ext.inference.running import RunOptions, cores
 
 # options that say what files do not
-SAID = ("input_rate", "input_unit", "input_leads")
+METADATA_OPTIONS = ("input_rate", "input_unit", "input_leads")
 
 
 def inputs_of(options: argparse.Namespace) -> Inputs:
@@ -19,11 +19,16 @@ def inputs_of(options: argparse.Namespace) -> Inputs:
 def run_options(options: argparse.Namespace) -> RunOptions:
     """What `add_run` asked for."""
     at_once = None if options.threads is None else min(RunOptions().batches_at_once, options.threads)
-    return RunOptions(options.batch_size, options.jobs, at_once)
+    return RunOptions(options.batch_size, worker_processes(options), at_once)
+
+
+def worker_processes(options: argparse.Namespace) -> int:
+    """The number that `--jobs` stands for; 0: none."""
+    return cores() if options.jobs == -1 else int(options.jobs)
 
 
 def settings_of(options: argparse.Namespace, inputs: Inputs, names: Sequence[str]) -> Dict[str, Any]:
-    """What the results of a run depend on, so that it goes on with --resume only with the same.
+    """What the results of a run depend on, so that it continues with --resume only with the same.
 
     Args:
         names: of the command's own options that count, beside models, inputs and how these are read.
@@ -31,7 +36,7 @@ def settings_of(options: argparse.Namespace, inputs: Inputs, names: Sequence[str
     return {
         "checkpoint": identity([options.checkpoint, *getattr(options, "ensemble", ())]),
         "list of recordings": inputs.fingerprint(),
-        **{name: getattr(options, name) for name in (*names, "labels", "bf16", *SAID)},
+        **{name: getattr(options, name) for name in (*names, "labels", "bf16", *METADATA_OPTIONS)},
     }
 
 

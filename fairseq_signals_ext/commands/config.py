@@ -1,13 +1,16 @@
-"""Configs of ECG-FM's framework for stock fairseq.
+"""Convert configs of ECG-FM's framework to stock fairseq.
 
 examples:
-  fairseq-signals-ext config convert mimic_iv_ecg_physionet_pretrained.yaml --out configs/pretrain.yaml
-  fairseq-signals-ext config convert mimic_iv_ecg_finetuned.pt --out configs/finetune.yaml   # the one in it
+  fairseq-signals-ext config convert mimic_iv_ecg_physionet_pretrained.yaml \\
+      --out configs/pretrain.yaml
+  fairseq-signals-ext config convert mimic_iv_ecg_finetuned.pt \\
+      --out configs/finetune.yaml    # the config in the checkpoint
   fairseq-hydra-train --config-dir $PWD/configs --config-name pretrain \\
-      task.data=$PWD/data/splits/random common.user_dir=$(fairseq-signals-ext user-dir)
+      task.data=$PWD/data/splits/random \\
+      common.user_dir=$(fairseq-signals-ext user-dir)
 
-Every key that is renamed or dropped is listed with the reason, on stdout; without --out the new config goes there and
-the list to stderr.
+All keys that are renamed or dropped are listed on stdout with the reason.
+Without --out, the new config is printed to stdout and the list to stderr.
 """
 
 import argparse
@@ -26,13 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="what", metavar="convert", required=True)
     convert = kinds.add_parser(
         "convert",
-        help="turn a config of ECG-FM's framework into one for fairseq-hydra-train",
+        help="convert a config of ECG-FM's framework for fairseq-hydra-train",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    convert.add_argument("config", metavar="CONFIG", type=Path, help="YAML beside ECG-FM's checkpoint, or a checkpoint")
-    convert.add_argument("--out", metavar="FILE.yaml", type=Path, help="the new config (default: print it)")
-    convert.add_argument("--overwrite", action="store_true", help="replace the file")
+    convert.add_argument("config", metavar="CONFIG", type=Path, help="YAML file of ECG-FM's framework, or a checkpoint")
+    convert.add_argument("--out", metavar="FILE", type=Path, help="YAML file for the new config (default: print it)")
+    convert.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -60,10 +63,10 @@ def _check_out(out: Optional[Path], overwrite: bool, source: Path) -> None:
     if out is None:
         return
     if out.suffix != ".yaml":
-        raise UserError(f"{out}: hydra finds configs by the ending .yaml; name it so")
+        raise UserError(f"{out}: hydra finds configs by the ending .yaml; add it")
     above = next(folder for folder in out.absolute().parents if folder.exists())
     if not above.is_dir():
         raise UserError(f"{above}: is a file, not a folder; give another --out")
     if out.exists() and source.exists() and out.samefile(source):
-        raise UserError(f"{out}: is what is converted; give another --out")
+        raise UserError(f"{out}: is the input; give another --out")
     check_free(out.parent, [out.name], overwrite)

@@ -1,7 +1,9 @@
 """Draw the loss curve of a training from fairseq's log.
 
 example:
-  fairseq-signals-ext curve run --out loss.png      # run: hydra.run.dir of fairseq-hydra-train
+  fairseq-signals-ext curve run --out loss.png
+
+run is the hydra.run.dir of fairseq-hydra-train.
 """
 
 import argparse
@@ -12,12 +14,14 @@ from fairseq_signals_ext.evaluation.training_curve import draw_curve, read_log
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("log", type=Path, help="hydra_train.log, or the run folder that it is in")
-    parser.add_argument("--out", type=Path, default=Path("loss.png"), help="picture, .png or .svg (default loss.png)")
+    parser.add_argument("log", metavar="RUN", type=Path, help="folder of the run, or its hydra_train.log")
+    parser.add_argument(
+        "--out", metavar="FILE", type=Path, default=Path("loss.png"), help="picture, .png or .svg (default loss.png)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Draw, and say where."""
+    """Draw, and print the file; returns the exit status."""
     draw_curve(read_log(options.log), options.out)
     print(options.out)
     return 0

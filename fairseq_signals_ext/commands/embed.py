@@ -1,28 +1,42 @@
-"""Turn ECGs into vectors: embeddings of recordings, segments or frames, their nearest neighbours, and a map of them.
+"""Embed ECGs as vectors, find their nearest neighbours, and draw a map of them.
 
 examples:
-  fairseq-signals-ext embed run/checkpoints/checkpoint_best.pt ecg.dcm records/*.hea --out embeddings
-  fairseq-signals-ext embed mimic_iv_ecg_physionet_pretrained.pt data/all.tsv --out known --jobs 4
-  fairseq-signals-ext embed model.pt folder/ --out new --index known --neighbours 5
-  fairseq-signals-ext embed model.pt data --out known --umap --color AF --table data/labels/cinc2021/labels.csv
-  fairseq-signals-ext embed --from known --umap --color age --table data/recordings.parquet --overwrite
+  fairseq-signals-ext embed run/checkpoints/checkpoint_best.pt ecg.dcm \\
+      records/*.hea --out embeddings
+  fairseq-signals-ext embed mimic_iv_ecg_physionet_pretrained.pt data/all.tsv \\
+      --out known --jobs 4
+  fairseq-signals-ext embed model.pt folder/ --out new --index known \\
+      --neighbours 5
+  fairseq-signals-ext embed model.pt data --out known --umap --color AF \\
+      --table data/labels/cinc2021/labels.csv
+  fairseq-signals-ext embed --from known --umap --color age \\
+      --table data/recordings.parquet --overwrite
 
-A recording is read and cut as for predict. Its embedding is the mean of the encoder's output over frames and segments,
-or that of any layer (--layer). Leaves in OUT:
+Recordings are read and cut as in predict. The embedding of a recording is the
+mean of the encoder's output over frames and segments, or that of another layer
+(--layer). Writes to OUT:
 
-  embeddings.npy     float32, a row a vector, as numpy.load(..., mmap_mode="r") opens it
-  embeddings.csv     a row a recording: record id, file, seconds, segments, flags; its vectors are rows first_row to
-                     first_row + rows - 1. With --per frame, frames is how many each segment has (those of padding are
-                     left out): row first_row + s * frames + f is frame f of segment s
-  embedding.json     of which model they are; a frame begins at s * segment_seconds + f * frame_seconds
-  embeddings.parquet with --format parquet, in place of the .npy and .csv: a row a vector, with its start in s
-  map.png, map.csv   with --umap: a place for each vector; with fewer than 45 by principal components
-  neighbours.csv     with --index: the nearest known recordings of each, except itself, by cosine distance
-  rejected.csv       files that cannot be used, and why
+  embeddings.npy     float32, one row per vector; open it with numpy.load(...,
+                     mmap_mode="r")
+  embeddings.csv     one row per recording: record id, file, seconds, segments,
+                     flags; its vectors are rows first_row to first_row + rows -
+                     1. With --per frame, frames is the number per segment
+                     (without padding): row first_row + s * frames + f is frame
+                     f of segment s
+  embedding.json     the model; frame f of segment s begins at s *
+                     segment_seconds + f * frame_seconds
+  embeddings.parquet with --format parquet, instead of .npy and .csv: one row
+                     per vector, with its start in s
+  map.png, map.csv   with --umap: a position for each vector; for fewer than 45
+                     vectors by principal components
+  neighbours.csv     with --index: for each recording the nearest known ones by
+                     cosine distance, except itself
+  rejected.csv       files that could not be used, with the reason
 
-With --from, map and neighbours are of embeddings that are there already, and no model runs; a map in another colour
-uses the places of its map.csv again. UMAP takes one thread, so that it gives the same map each time. The exit status is
-1 if something was rejected. A run that was interrupted goes on with --resume, and can be done in parts as predict's.
+With --from, existing embeddings are used and no model runs; a map in another
+colour reuses the positions in map.csv. UMAP uses one thread, so that it gives
+the same map each time. The exit status is 1 if a file was rejected. --resume
+continues an interrupted run; runs can be divided into parts as in predict.
 """
 
 import argparse
@@ -52,38 +66,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     run_arguments.add_model(parser, is_needed=False)
     run_arguments.add_inputs(parser, are_needed=False)
-    parser.add_argument("--out", metavar="DIR", type=Path, help="where the results go (default: with --from its DIR)")
-    parser.add_argument("--per", choices=EMBEDDED, default="recording", help="what a vector is of (default recording)")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="folder for the results (default with --from: its DIR)")
+    parser.add_argument(
+        "--per",
+        choices=EMBEDDED,
+        default="recording",
+        help="one vector per recording, segment or frame (default recording)",
+    )
     parser.add_argument(
         "--layer",
         metavar="N",
         type=int,
-        help="after this transformer layer, from 1; 0: what the first is given (default: the encoder's output)",
+        help="output of this transformer layer, from 1; 0: the input of the first (default: output of the encoder)",
     )
-    parser.add_argument("--format", choices=_FORMATS, default="npy", help="of the vectors (default npy)")
-    group = parser.add_argument_group("what is made of the vectors")
+    parser.add_argument("--format", choices=_FORMATS, default="npy", help="format of the vectors (default npy)")
+    group = parser.add_argument_group("maps and neighbours")
     group.add_argument(
         "--from",
         dest="known",
         metavar="DIR",
         type=Path,
-        help="embeddings that are there, in place of CKPT and FILE",
+        help="use existing embeddings instead of CKPT and FILE",
     )
     group.add_argument("--umap", action="store_true", help="draw a map (needs umap-learn)")
-    group.add_argument("--color", metavar="COLUMN", help="of the map: a column of --table, or of embeddings.csv")
+    group.add_argument("--color", metavar="COLUMN", help="column of --table or embeddings.csv that colours the map")
     group.add_argument(
         "--table",
         metavar="FILE",
         type=Path,
-        help="CSV or Parquet with a column file or record_id; labels.csv or recordings.parquet of a prepared folder",
+        help="CSV or Parquet with a column file or record_id, or labels.csv or recordings.parquet of a prepared folder",
     )
-    group.add_argument("--index", metavar="DIR", type=Path, help="known embeddings, to find the nearest among")
-    group.add_argument("--neighbours", metavar="K", type=int, default=5, help="how many (default 5)")
+    group.add_argument("--index", metavar="DIR", type=Path, help="known embeddings, to search for the nearest ones")
+    group.add_argument(
+        "--neighbours", metavar="K", type=int, default=5, help="number of nearest neighbours (default 5)"
+    )
     run_arguments.add_run(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Embed, write and say what was done; returns the exit status.
+    """Embed, write and print a summary; returns the exit status.
 
     Raises:
         UserError: the model, an input, a table or an index cannot be used, or results are there already.
@@ -102,19 +123,19 @@ def run(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> None:
     """See that what is asked for fits together, before a model runs for hours."""
     if options.table is not None and options.color is None:
-        raise UserError(f"--table {options.table}: say which of its columns with --color")
+        raise UserError(f"--table {options.table}: choose one of its columns with --color")
     if options.color is not None and not options.umap:
-        raise UserError("--color: is of a map; add --umap")
+        raise UserError("--color: needs a map; add --umap")
     if options.index is not None and options.neighbours < 1:
         raise UserError(f"--neighbours {options.neighbours}: give at least 1")
     if options.index is not None and options.known is None and options.per != "recording":
         raise UserError("--index: compares whole recordings; leave --per out")
     if options.known is None and not (options.inputs and options.out):
-        raise UserError("give CKPT, FILE and --out, or embeddings that are there with --from")
+        raise UserError("give CKPT, FILE and --out, or existing embeddings with --from")
     if options.known is not None and options.checkpoint is not None:
         raise UserError(f"--from {options.known}: no model runs; leave CKPT and FILE out")
     if options.known is not None and not (options.umap or options.index):
-        raise UserError("--from: say what to make of the embeddings, --umap or --index")
+        raise UserError("--from: choose what to do with the embeddings, --umap or --index")
     if options.table is not None:
         from fairseq_signals_ext.analysis.map_drawing import check_column
 

@@ -1,23 +1,31 @@
-"""Say how good fine-tuned models are: metrics with intervals, predictions, pictures, and a comparison of several.
+"""Evaluate fine-tuned models: metrics with intervals, predictions and plots.
 
 examples:
-  fairseq-signals-ext evaluate run/checkpoints/checkpoint_best.pt --data DIR/splits/S --subset test \\
-      --label-file DIR/labels/L --out evaluation
-  fairseq-signals-ext evaluate pretrained.pt random.pt --names pretrained random --data DIR/splits/S --subset test \\
-      --label-file DIR/labels/L --out comparison --aggregate max --thresholds sensitivity=0.9 --thresholds-from valid
+  fairseq-signals-ext evaluate run/checkpoints/checkpoint_best.pt \\
+      --data DIR/splits/S --subset test --labels DIR/labels/L --out evaluation
+  fairseq-signals-ext evaluate pretrained.pt random.pt \\
+      --names pretrained random --data DIR/splits/S --subset test \\
+      --labels DIR/labels/L --out comparison --aggregate max \\
+      --thresholds sensitivity=0.9 --thresholds-from valid
+  fairseq-signals-ext evaluate --ensemble seed1.pt seed2.pt \\
+      --data DIR/splits/S --subset test --out evaluation
 
-Leaves metrics.json, per_label.csv, predictions.parquet, segments.parquet (if recordings have several) and pictures in
-OUT; for several subsets in OUT/SUBSET, for several checkpoints in OUT/NAME, with comparison.csv, .md and .png in OUT.
+Writes metrics.json, per_label.csv, predictions.parquet, segments.parquet (if
+recordings have several segments) and plots to OUT; for several subsets to
+OUT/SUBSET; for several checkpoints to OUT/NAME, with a comparison of them in
+OUT/comparison.csv, .md and .png.
 
-With --ensemble all checkpoints are one model, whose scores are the means of theirs, as of predict --ensemble:
-  fairseq-signals-ext evaluate --ensemble seed1.pt seed2.pt --data DIR/splits/S --subset test --out evaluation
+With --ensemble, all checkpoints are one model, whose scores are the means of
+theirs, as in predict --ensemble.
 
-CKPT is a checkpoint or an export. Parts, several devices and clusters are as for predict; a part that was interrupted
-is run again, and goes on.
+CKPT is a checkpoint or an export. Parts of a run, several devices and clusters
+work as in predict. If a part is interrupted, run it again; it continues.
 
-Segments are evaluated as they are, and aggregated to recordings. Without --thresholds, those with the best F1 on the
-subset valid are used, if there is a manifest of it and it is not what is evaluated; otherwise 0.5. If they are asked
-to be chosen on what is evaluated, the results say so.
+Metrics are computed on segments and on recordings, whose scores are aggregated
+from their segments. Without --thresholds, the thresholds with the best F1 on
+the subset valid are used, if its manifest exists and valid itself is not
+evaluated; otherwise 0.5. The results state if thresholds were chosen on the
+data that are evaluated.
 """
 
 import argparse
@@ -28,36 +36,33 @@ from typing import List, Optional
 
 from fairseq_signals_ext.commands._entry import run_command
 from fairseq_signals_ext.commands._metric_arguments import add_metric_arguments
-from fairseq_signals_ext.commands._run_arguments import add_parts
+from fairseq_signals_ext.commands._run_arguments import add_device, add_jobs, add_parts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to a parser."""
+    parser.usage = "%(prog)s CKPT [CKPT ...] --data DIR --subset NAME\n           --out DIR [options]"
     parser.add_argument("checkpoints", metavar="CKPT", nargs="*", type=Path, help="fine-tuned model")
     parser.add_argument(
         "--ensemble",
         metavar="CKPT",
         nargs="*",
         type=Path,
-        help="take all checkpoints, those named here and before, for one model; scores are means",
+        help="use all checkpoints, named here or before, as one model; scores are means",
     )
-    parser.add_argument("--data", metavar="DIR", type=Path, required=True, help="folder with the manifests")
-    parser.add_argument("--subset", metavar="NAME", required=True, help="manifests to evaluate, such as test,valid")
-    parser.add_argument("--label-file", metavar="FILE", type=Path, help="y.npy or its folder (default: the training's)")
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="where the results go")
-    parser.add_argument("--names", metavar="NAME", nargs="+", help="of the checkpoints (default: from their paths)")
-    parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
-    parser.add_argument("--batch-size", metavar="N", type=int, default=64, help="segments (default 64)")
+    parser.add_argument("--data", metavar="DIR", type=Path, required=True, help="split, a folder with manifests")
+    parser.add_argument("--subset", metavar="NAME", required=True, help="manifests to evaluate on, such as test,valid")
     parser.add_argument(
-        *("--num-workers", "--jobs"),
-        metavar="N",
-        dest="jobs",
-        type=int,
-        default=0,
-        help="processes that read (default 0: a thread); with --backend, parts of the run",
+        "--labels", metavar="DIR", type=Path, help="DIR/labels/NAME, or a y.npy (default: as in the training)"
     )
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
-    parser.add_argument("--cpu", action="store_true", help="as --device cpu")
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the results")
+    parser.add_argument(
+        "--names", metavar="NAME", nargs="+", help="names of the checkpoints (default: from their paths)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace existing results")
+    parser.add_argument("--batch-size", metavar="N", type=int, default=64, help="segments per batch (default 64)")
+    add_jobs(parser)
+    add_device(parser)
     add_parts(parser.add_argument_group("parts of a run"))
     add_metric_arguments(parser.add_argument_group("metrics"))
 
@@ -74,7 +79,6 @@ def run(args: argparse.Namespace) -> int:
     logging.getLogger("fairseq_signals_ext").setLevel(logging.INFO)
     # of fairseq's use of torch; nothing that a user can change
     warnings.filterwarnings("ignore", module=r"torch\.(nn\.utils\.weight_norm|utils\.data)")
-    args.device = "cpu" if args.cpu else args.device
     # what it takes to evaluate is imported here and nowhere else in this module, so that --help does not wait for it
     from fairseq_signals_ext.commands._evaluating import evaluate_models
 

@@ -1,23 +1,31 @@
-"""Say where in ECGs a model looked: maps over time and leads, pictures, and what is lost without leads or waves.
+"""Show where in ECGs a model looked: maps over time and leads, and occlusion.
 
 examples:
-  fairseq-signals-ext explain run/checkpoints/checkpoint_best.pt records/*.hea --out explanations
-  fairseq-signals-ext explain mimic_iv_ecg_finetuned.pt ecg.dcm --labels ecg-fm --method gradient \\
-      --label "Atrial fibrillation" --out explanations --picture png --sanity-check
-  fairseq-signals-ext explain checkpoint_best.pt ecg.npy --input-rate 500 --input-unit mV --method occlusion --out out
+  fairseq-signals-ext explain run/checkpoints/checkpoint_best.pt records/*.hea \\
+      --out explanations
+  fairseq-signals-ext explain mimic_iv_ecg_finetuned.pt ecg.dcm \\
+      --labels ecg-fm --method gradient --label "Atrial fibrillation" \\
+      --out explanations --picture png --sanity-check
+  fairseq-signals-ext explain checkpoint_best.pt ecg.npy --input-rate 500 \\
+      --input-unit mV --method occlusion --out explanations
 
 Methods:
-  attention   how much any moment takes from each, in one layer (--layer, default the last); ECG-FM's saliency
+  attention   how much attention each moment receives in one layer (--layer,
+              default the last), as in ECG-FM
   rollout     the same, followed through all layers
-  gradient    integrated gradients of a label's logit: each lead and sample. Also gradient:saliency (the gradient alone)
-              and gradient:input-x-gradient
-  occlusion   the drop of a label's probability where 0.2 s of all leads are left out; and a table of the drops without
-              each lead, and without all P waves, QRS complexes and T waves
+  gradient    integrated gradients of a label's logit, for each lead and sample.
+              Also gradient:saliency (the gradient alone) and
+              gradient:input-x-gradient
+  occlusion   the drop of a label's probability if 0.2 s of all leads are
+              removed; and a table of the drops without each lead, and without
+              all P waves, QRS complexes and T waves
 
-Leaves in OUT for each recording NAME.npz (saliency, seconds, sample_rate, leads, method, label), a picture of the ten
-seconds around its peak, with occlusion NAME-occlusion.csv; for several labels NAME-LABEL. Beside them
-explanations.csv, and rejected.csv with the recordings that cannot be used; the exit status is 1 if there are any. A map
-shows what the model computes, not what is wrong with the heart. For research only.
+Writes to OUT for each recording NAME.npz (saliency, seconds, sample_rate,
+leads, method, label), a picture of the ten seconds around its peak, and with
+occlusion NAME-occlusion.csv; with several labels NAME-LABEL. Also
+explanations.csv, and rejected.csv with the recordings that could not be used;
+the exit status is 1 if there are any. A map shows what the model computes, not
+what is wrong with the heart. For research use only.
 """
 
 import argparse
@@ -59,26 +67,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     run_arguments.add_model(parser)
     run_arguments.add_inputs(parser)
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="where the results go")
-    parser.add_argument("--method", default="attention", help="see above (default attention)")
-    parser.add_argument("--layer", metavar="N", type=int, help="of attention and rollout (default the last)")
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the results")
+    parser.add_argument("--method", metavar="NAME", default="attention", help="see above (default attention)")
+    parser.add_argument("--layer", metavar="N", type=int, help="layer for attention and rollout (default: the last)")
     parser.add_argument(
         "--label",
         metavar="NAME",
         nargs="+",
-        help="explained by gradient and occlusion (default: the most probable label that reaches its threshold, of all "
-        "if none does)",
+        help="labels to explain by gradient and occlusion (default: the most probable label of those that reach their "
+        "threshold, or of all if none does)",
     )
-    parser.add_argument("--steps", metavar="N", type=int, default=50, help="of integrated gradients (default 50)")
-    parser.add_argument("--window", metavar="S", type=float, default=0.2, help="of occlusion, in s (default 0.2)")
+    parser.add_argument("--steps", metavar="N", type=int, default=50, help="steps of integrated gradients (default 50)")
+    parser.add_argument("--window", metavar="S", type=float, default=0.2, help="window of occlusion in s (default 0.2)")
     parser.add_argument(
         "--sanity-check",
         action="store_true",
-        help="also the rank correlation with the map of random weights: near 0 is good, near 1 says nothing of the "
-        "model",
+        help="also compute the rank correlation with the map of a model with random weights: near 0 is good; near 1, "
+        "the map does not depend on what the model learned",
     )
     run_arguments.add_restart(parser)
-    parser.add_argument("--picture", choices=("svg", "png", "none"), default="svg", help="(default svg)")
+    parser.add_argument(
+        "--picture", choices=("svg", "png", "none"), default="svg", help="format of pictures (default svg)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -109,7 +119,7 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _settings(options: argparse.Namespace, inputs: Inputs) -> Dict[str, Any]:
-    """What the results depend on, so that a run goes on only with the same."""
+    """What the results depend on, so that a run continues only with the same."""
     names = ("method", "layer", "label", "steps", "window", "sanity_check", "picture")
     return run_settings.settings_of(options, inputs, names)
 
@@ -158,8 +168,8 @@ def _endings(options: argparse.Namespace) -> Iterator[str]:
 def _check(model: LoadedModel, labels: Optional[Sequence[str]], how: MapOptions) -> None:
     """See that the model can be explained so, before the recordings are read."""
     if labels and how.is_attention:
-        cure = "leave it out, or use --method gradient"
-        raise UserError(f"--label {labels[0]}: {how.method} is the same for all labels; {cure}")
+        hint = "leave it out, or use --method gradient"
+        raise UserError(f"--label {labels[0]}: {how.method} is the same for all labels; {hint}")
     for label in labels or (*model.label_names[:1], None)[:1]:
         way_to_look(model, label, how)
 
@@ -177,7 +187,7 @@ class _Explainer:
     ):
         self._model, self._how, self._options = model, how, options
         self._jobs, self._results = jobs, results
-        self._score = model.description.of_kind.shown_as
+        self._score = model.description.of_kind.display_name
 
     @property
     def columns(self) -> Dict[str, str]:
@@ -206,7 +216,7 @@ class _Explainer:
             if self._options.picture != "none":
                 title = " | ".join((recording.record_id, *self._label(row), saliency.method))
                 draw_saliency(saliency, recording, job.path(f".{self._options.picture}"), title)
-            tqdm.write(f"{job.path('.npz')}: {self._told(row)}")
+            tqdm.write(f"{job.path('.npz')}: {self._summary(row)}")
             rows.append(row)
         for row in rows:
             self._results.add(_ROWS, row)
@@ -239,7 +249,7 @@ class _Explainer:
         write_occlusions(occlusions, job.path("-occlusion.csv"), self._score)
         return {self._score: occlusions.score, "note": occlusions.note}
 
-    def _told(self, row: Mapping[str, Any]) -> str:
+    def _summary(self, row: Mapping[str, Any]) -> str:
         """A row in words."""
         where = f" in {row['lead']}" if row["lead"] else ""
         words = [*self._label(row), f"{row['method']} highest at {row['seconds']:.3f} s{where}"]

@@ -1,12 +1,13 @@
-"""Say what is in a checkpoint, ours or ECG-FM's, or in an export; fairseq is not needed, and nothing is built.
+"""Show the contents of a checkpoint or an export; fairseq is not needed.
 
 examples:
   fairseq-signals-ext inspect run/checkpoints/checkpoint_best.pt
   fairseq-signals-ext inspect mimic_iv_ecg_finetuned.pt --json | jq .labels
-  fairseq-signals-ext inspect model-onnx                       # the folder of an export
+  fairseq-signals-ext inspect model-onnx    # folder of an export
 
-Prints the architecture, the parameters by part, how recordings become its input, labels with their thresholds, the
-settings of the training, how far it came, and where it is from.
+Prints the architecture, the number of parameters of each part, how recordings
+are turned into its input, labels with their thresholds, and the settings,
+progress and origin of the training.
 """
 
 import argparse
@@ -26,7 +27,7 @@ _SEVERAL = ("parts", "augmentations", "metrics")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("model", type=Path, help="checkpoint, or the folder of an export")
+    parser.add_argument("model", metavar="CKPT", type=Path, help="checkpoint, or the folder of an export")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -60,7 +61,7 @@ def as_text(facts: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _rows(name: str, value: Any) -> List[str]:
-    """Name and value; long values go on under themselves, and what is not known is left out."""
+    """Name and value; long values continue under themselves, and what is not known is left out."""
     special = {"bytes": ("size", as_size), "training_seconds": ("training time", _time)}
     label, as_words = special.get(name, (name.replace("_", " "), _text))
     text = as_words(value) if value is not None else ""
@@ -98,7 +99,7 @@ def _time(seconds: float) -> str:
 
 
 def _table(labels: Sequence[Mapping[str, Any]]) -> List[str]:
-    """A line a label, with a heading."""
+    """One line per label, with a heading."""
     columns: Dict[str, List[str]] = {"": [str(number) for number in range(len(labels))]}
     for column in labels[0]:
         columns[column] = [_text(label[column]) for label in labels]

@@ -1,6 +1,7 @@
 """`label`: labels for prepared recordings, from codes, a table or reports; `label link`: from events around the ECG."""
 
 import argparse
+import textwrap
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Callable, Dict
@@ -21,30 +22,38 @@ from fairseq_signals_ext.labelling.from_table import KEYS, labels_from_table
 from fairseq_signals_ext.labelling.labels import Labels, drop_rare, write_labels
 from fairseq_signals_ext.labelling.link_settings import CHOICES, LinkSettings, read_link_settings
 
-_RESULT = "Leaves labels.csv, y.npy, label_def.csv, pos_weight.txt and label.json in DIR/labels/NAME."
+_RESULT = """\
+Writes labels.csv, y.npy, label_def.csv, pos_weight.txt and label.json to
+DIR/labels/NAME."""
 _EXAMPLES = f"""\
 examples:
-  fairseq-signals-ext label DIR --name challenge --codes cinc2021 --min-count 100
-  fairseq-signals-ext label DIR --name superclasses --codes ptbxl-super --sources ptb-xl
-  fairseq-signals-ext label DIR --name outcome --table outcomes.csv --on record_id --columns death_30d
-  fairseq-signals-ext label DIR --name findings --reports --label-set ecg-fm-17
+  fairseq-signals-ext label DIR --name challenge --codes cinc2021 \\
+      --min-count 100
+  fairseq-signals-ext label DIR --name superclasses --codes ptbxl-super \\
+      --sources ptb-xl
+  fairseq-signals-ext label DIR --name outcome --table outcomes.csv \\
+      --on record_id --columns death_30d
+  fairseq-signals-ext label DIR --name findings --reports \\
+      --label-set ecg-fm-17
   fairseq-signals-ext label text "Atrial fibrillation, no LBBB"
 
 {_RESULT}
-code maps: """ + "\n           ".join(f"{name}: {what}" for name, what in CODE_MAPS.items())
+"""
 _LINK_EXAMPLES = f"""\
 examples:
   fairseq-signals-ext label link DIR --name lvef --events echo.csv \\
-      --patient-column subject_id --time-column charttime --value-column lvef --window -7d 7d \\
-      --choose nearest --threshold "<= 50" "<= 40" --label-names le_50 le_40
+      --patient-column subject_id --time-column charttime --value-column lvef \\
+      --window -7d 7d --choose nearest --threshold "<= 50" "<= 40" \\
+      --label-names le_50 le_40
   fairseq-signals-ext label link DIR --name troponin --events labevents.csv.gz \\
       --config $(fairseq-signals-ext configs labels)/troponin_mimic_iv.yaml
 
 {_RESULT}
 """
 
-_LINKED = "Labels from events around the ECG: fairseq-signals-ext label link --help"
+_LINKED = "For labels from events around the ECG: fairseq-signals-ext label link --help"
 
+_WIDTH = 80
 # the subcommand that is meant where none is named
 _UNNAMED = "recordings"
 # which options belong to one way to label only
@@ -66,29 +75,47 @@ def add_arguments(parser: Parser) -> None:
 
 
 def _add_unnamed(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "%(prog)s DIR --name NAME (--codes MAP | --table FILE | --reports) [options]"
+    parser.usage = "%(prog)s DIR --name NAME\n           (--codes MAP | --table FILE | --reports) [options]"
     parser.description = "Label prepared recordings from their codes, a table or their reports."
-    parser.epilog = f"{_LINKED}\n\n{_EXAMPLES}"
+    parser.epilog = f"{_LINKED}\n\n{_EXAMPLES}\n{_code_maps()}"
     _add_common_arguments(parser)
     _add_code_arguments(parser.add_argument_group("from codes"))
     _add_table_arguments(parser.add_argument_group("from a table"))
     add_report_arguments(parser.add_argument_group("from reports"))
 
 
+def _code_maps() -> str:
+    """The code maps and what they contain, in lines that fit a terminal."""
+    width = max(map(len, CODE_MAPS))
+    indent = " " * (width + 4)
+    lines = [
+        textwrap.fill(f"  {name:{width}}  {contents}", _WIDTH, subsequent_indent=indent)
+        for name, contents in CODE_MAPS.items()
+    ]
+    return "\n".join(["code maps:", *lines])
+
+
 def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="DIR", type=Path, help="prepared folder")
-    parser.add_argument("--name", metavar="NAME", required=True, help="of the labels: DIR/labels/NAME")
     parser.add_argument(
-        "--sources", "--source", metavar="NAME", nargs="+", help="label only the recordings of these sources"
+        "--name", metavar="NAME", required=True, help="name of the labels; they are written to DIR/labels/NAME"
     )
-    parser.add_argument("--train-manifest", metavar="TSV", type=Path, help="compute pos_weight.txt from these only")
+    parser.add_argument("--sources", metavar="NAME", nargs="+", help="label only the recordings of these sources")
+    parser.add_argument(
+        "--train-manifest",
+        metavar="TSV",
+        type=Path,
+        help="compute pos_weight.txt from the recordings of this manifest only",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace labels of this name")
 
 
 def _add_code_arguments(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument("--codes", metavar="MAP", help="a code map (see below), or a CSV file with code and label")
     group.add_argument(
-        "--min-likelihood", metavar="P", type=float, help="codes less likely than P %% do not count (default 0)"
+        "--codes", metavar="MAP", help="a code map (see below), or a CSV file with the columns code and label"
+    )
+    group.add_argument(
+        "--min-likelihood", metavar="P", type=float, help="ignore codes with a likelihood below P %% (default 0)"
     )
     group.add_argument(
         "--min-count", metavar="N", type=int, help="drop labels with fewer positives (not for --regression)"
@@ -97,14 +124,21 @@ def _add_code_arguments(group: "argparse._ArgumentGroup") -> None:
         "--no-codes-are-negative",
         action="store_true",
         default=None,
-        help="recordings without any code have no label, rather than being unlabelled",
+        help="recordings without any code are negative for all labels, not unlabelled",
     )
 
 
 def _add_table_arguments(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument("--table", metavar="FILE", type=Path, help="csv or parquet with a row a recording or patient")
-    group.add_argument("--on", choices=KEYS, help="column to join on (default: the first of these that it has)")
-    group.add_argument("--columns", metavar="COLUMN", nargs="+", help="the labels (default: all with numbers only)")
+    group.add_argument(
+        "--table", metavar="FILE", type=Path, help="CSV or Parquet with one row per recording or patient"
+    )
+    group.add_argument("--on", choices=KEYS, help="column to join on (default: the first of these in the table)")
+    group.add_argument(
+        "--columns",
+        metavar="COLUMN",
+        nargs="+",
+        help="columns that are labels (default: all that contain only numbers)",
+    )
     group.add_argument("--regression", action="store_true", default=None, help="labels are numbers to predict")
 
 
@@ -114,35 +148,41 @@ def _add_link(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _LINK_EXAMPLES
     _add_common_arguments(parser)
     group = parser.add_argument_group("events and settings")
-    group.add_argument("--events", metavar="FILE", type=Path, help="csv, csv.gz or parquet with a row an event")
+    group.add_argument("--events", metavar="FILE", type=Path, help="CSV, CSV.GZ or Parquet with one row per event")
     group.add_argument("--regression", action="store_true", default=None, help="labels are numbers to predict")
-    group.add_argument("--config", metavar="YAML", type=Path, help="settings; options given here come first")
-    group.add_argument("--patient-column", metavar="COLUMN", help="default patient")
-    group.add_argument("--time-column", metavar="COLUMN", help="default time")
-    group.add_argument("--value-column", metavar="COLUMN", help="default value; numbers, also <0.01 or 55-60%%")
+    group.add_argument(
+        "--config", metavar="YAML", type=Path, help="file with settings; options of this command override it"
+    )
+    group.add_argument("--patient-column", metavar="COLUMN", help="column with the patient (default patient)")
+    group.add_argument("--time-column", metavar="COLUMN", help="column with the time (default time)")
+    group.add_argument(
+        "--value-column", metavar="COLUMN", help="column with the value (default value): numbers, also <0.01 or 55-60%%"
+    )
     group.add_argument(
         "--window",
         metavar=("FROM", "TO"),
         nargs=2,
         type=str.strip,
-        help="after the ECG's start, with s, min, h, d or w; both ends belong to it (default -7d 7d)",
+        help="time from the start of the ECG to the event, in s, min, h, d or w, ends included (default -7d 7d)",
     )
-    group.add_argument("--choose", choices=CHOICES, help="which of several events counts (default nearest)")
+    group.add_argument("--choose", choices=CHOICES, help="which event to use if there are several (default nearest)")
     group.add_argument(
         "--threshold",
         dest="thresholds",
         metavar="'<= N'",
         nargs="+",
         action="extend",
-        help="makes a label; a number, or the column that has it, after <, <=, > or >=",
+        help="one label per threshold: <, <=, > or >=, and a number or the name of a column with the numbers",
     )
-    group.add_argument("--label-names", metavar="NAME", nargs="+", help="one a threshold (default VALUE_le_N)")
+    group.add_argument("--label-names", metavar="NAME", nargs="+", help="one per threshold (default VALUE_le_N)")
     group.add_argument(
         "--filter", metavar=("COLUMN", "VALUE"), nargs="+", action="append", help="use only events with these values"
     )
-    group.add_argument("--timezone", metavar="ZONE", help="of the ECGs' clocks, if times of events have a timezone")
     group.add_argument(
-        "--keep-value", action="store_true", default=None, help="write values.csv with the chosen events too"
+        "--timezone", metavar="ZONE", help="timezone of the ECGs' clocks, if times of events have a timezone"
+    )
+    group.add_argument(
+        "--keep-value", action="store_true", default=None, help="also write values.csv with the chosen events"
     )
 
 

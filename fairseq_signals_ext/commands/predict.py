@@ -1,32 +1,43 @@
-"""Say what models see in ECGs: probabilities (or values) for each recording, from files of any format.
+"""Predict labels for ECG files in any format, or values of a regression.
 
 examples:
-  fairseq-signals-ext predict run/checkpoints/checkpoint_best.pt ecg.dcm records/*.hea --out results
-  fairseq-signals-ext predict mimic_iv_ecg_finetuned.pt data/all.tsv --out results --format parquet --jobs 4
-  fairseq-signals-ext predict seed1.pt folder/ --ensemble seed2.pt seed3.pt --out results
-  fairseq-signals-ext predict model-onnx exports/*.npy --input-rate 500 --input-unit uV --out results
+  fairseq-signals-ext predict run/checkpoints/checkpoint_best.pt ecg.dcm \\
+      records/*.hea --out results
+  fairseq-signals-ext predict mimic_iv_ecg_finetuned.pt data/all.tsv \\
+      --out results --format parquet --jobs 4
+  fairseq-signals-ext predict seed1.pt folder/ --ensemble seed2.pt seed3.pt \\
+      --out results
+  fairseq-signals-ext predict model-onnx exports/*.npy --input-rate 500 \\
+      --input-unit uV --out results
 
-Recordings are resampled, their leads ordered by name, standardised and cut as the model's training did it. All segments
-of a recording are used, and aggregated by label as the checkpoint says. Leaves in OUT:
+Recordings are resampled, their leads ordered by name, standardised and cut into
+segments as in the model's training. All segments of a recording are used; their
+scores are aggregated per label as the checkpoint specifies. Writes to OUT:
 
-  predictions.csv (or .parquet)  a row a recording: record id, file, seconds, sample rate, segments, missing leads (the
-                                 model was given zeros), flags of quality, s of calibration pulse or padding that were
-                                 cut off its start and end, then for each label its probability, and whether that
-                                 reaches the checkpoint's threshold, if it has any; of classes that exclude one another
-                                 (criterion softmax) the most probable one is positive. Of a file that contains several
-                                 ECGs each has a row: FILE is the first, FILE#2 and so on come after all files; one of
-                                 them alone is given as FILE#2
-  segments.csv (or .parquet)     with --segments, a row a segment, with its start in s
-  rejected.csv                   files that cannot be used, and why
+  predictions.csv  (or .parquet) one row per recording: record id, file,
+                   seconds, sample rate, segments, missing leads (the model gets
+                   zeros), quality flags, and seconds of calibration pulse or
+                   padding cut off at its start and end; then the probability of
+                   each label, and whether it reaches the checkpoint's
+                   threshold, if there is one. With a softmax criterion, the
+                   most probable class is positive. If a file contains several
+                   ECGs, FILE is the first; rows for FILE#2 and so on follow
+                   after all files. FILE#2 as an input stands for this ECG only.
+  segments.csv     (or .parquet) with --segments: one row per segment, with its
+                   start in s
+  rejected.csv     files that could not be used, with the reason
 
-The exit status is 1 if something was rejected. A run that was interrupted goes on with --resume.
+The exit status is 1 if a file was rejected. --resume continues an interrupted
+run.
 
-A run can be done in parts by any scheduler, such as a slurm array or make -j: --part 1/16 to --part 16/16 with the same
-other options and OUT. Each part goes on with --resume, too. The one that is done last merges them: the files are, byte
-for byte, those of one run, and its exit status is that of the run. --device cuda:0,cuda:1 divides a run among the GPUs
-of this machine, --backend dask or ray with --jobs 16 among the workers of a cluster that is there. Files have to be
-given with their whole paths then. Other processors, or another OMP_NUM_THREADS, change the last digit of scores: dask's
-workers have 1 unless they are told otherwise.
+A scheduler such as a slurm array or make -j can run a job in parts: --part 1/16
+to --part 16/16 with the same other options and the same OUT. Each part can be
+resumed, too. The part that ends last merges all; the files are, byte for byte,
+those of a single run, and its exit status is that of the whole run. --device
+cuda:0,cuda:1 divides a run among the GPUs of this machine, --backend dask or
+ray with --jobs 16 among the workers of an existing cluster; give absolute paths
+then. Other processors, or another OMP_NUM_THREADS, change the last digit of
+scores: dask's workers use 1 thread by default.
 """
 
 import argparse
@@ -57,22 +68,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     run_arguments.add_model(parser)
     run_arguments.add_inputs(parser)
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="where the results go")
-    parser.add_argument("--format", choices=_FORMATS, default="csv", help="of the tables (default csv)")
-    parser.add_argument("--segments", action="store_true", help="write the scores of segments, too")
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the results")
+    parser.add_argument("--format", choices=_FORMATS, default="csv", help="format of the tables (default csv)")
+    parser.add_argument("--segments", action="store_true", help="also write the scores of segments")
     parser.add_argument(
-        "--ensemble", metavar="CKPT", nargs="+", default=[], help="further models, named after FILE; scores are means"
+        "--ensemble",
+        metavar="CKPT",
+        nargs="+",
+        default=[],
+        help="further models, given after FILE; scores are means over all models",
     )
     parser.add_argument(
         "--aggregate",
         choices=("mean", "max", "ecg-fm"),
-        help="segments to recordings; ecg-fm: max for five of its labels, mean for others (default: the checkpoint's)",
+        help="how scores of segments become that of a recording; ecg-fm: max for five of its labels, mean for others "
+        "(default: as in the checkpoint)",
     )
     run_arguments.add_run(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Predict, write and say what was done; returns the exit status.
+    """Predict, write and print a summary; returns the exit status.
 
     Raises:
         UserError: a model or input cannot be used, or results are there already.
@@ -98,7 +114,7 @@ class Prediction(Job):
 
     def settings(self) -> Dict[str, Any]:
         """What the rows depend on."""
-        names = ("labels", "bf16", "aggregate", "segments", *run_settings.SAID)
+        names = ("labels", "bf16", "aggregate", "segments", *run_settings.METADATA_OPTIONS)
         return {
             "checkpoint": run_settings.identity([self._options.checkpoint, *self._options.ensemble]),
             "list of recordings": self._inputs.fingerprint(),
@@ -134,7 +150,7 @@ class Prediction(Job):
 def predict_into(
     results: Results, ensemble: "Ensemble", inputs: Recordings, how: "RunOptions", segments: bool = False
 ) -> Iterator[None]:
-    """Add what models say of recordings to results, from where these end; gives one item a recording.
+    """Add predictions of models for recordings to results, from where these end; gives one item a recording.
 
     Args:
         segments: add rows of segments, too.

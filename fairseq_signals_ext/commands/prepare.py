@@ -1,17 +1,23 @@
-"""Store the recordings of a source once, as shards with a table and a manifest.
+"""Store the recordings of a source once: shards, a table and a manifest.
 
 examples:
-  fairseq-signals-ext prepare physionet2021 /data/challenge-2021/training --out data --jobs 8
-  fairseq-signals-ext prepare ptbxl /data/ptb-xl --out data                      # beside the first, in the same folder
-  fairseq-signals-ext prepare files /data/hospital --table patients.csv --out hospital --rate 500 --resample polyphase
-  fairseq-signals-ext prepare wfdb /data/records --out data --resume             # go on; add records that are new
+  fairseq-signals-ext prepare physionet2021 /data/challenge-2021/training \\
+      --out data --jobs 8
+  fairseq-signals-ext prepare ptbxl /data/ptb-xl --out data
+  fairseq-signals-ext prepare files /data/hospital --table patients.csv \\
+      --out hospital --rate 500 --resample polyphase
+  fairseq-signals-ext prepare wfdb /data/records --out data --resume
 
-Leaves DIR/shards, DIR/recordings.parquet, DIR/rejected.csv and DIR/all.tsv. The exit status is 1 if a file was
-rejected.
+Several sources can be prepared into the same folder. --resume continues an
+interrupted run, and adds new recordings.
+
+Writes DIR/shards, DIR/recordings.parquet, DIR/rejected.csv and DIR/all.tsv. The
+exit status is 1 if a file was rejected.
 """
 
 import argparse
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Union
 
@@ -25,6 +31,7 @@ from fairseq_signals_ext.sources import Kinds, SourceOptions, find_kind, open_so
 from fairseq_signals_ext.sources.download import download
 
 _KINDS = "kinds of source:"
+_WIDTH = 80
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -32,7 +39,10 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
     def add_text(self, text: Optional[str]) -> None:
         if text == _KINDS:
-            lines = [f"  {name:13} {find_kind(name).holds}" for name in Kinds()]
+            lines = [
+                textwrap.fill(f"  {name:13} {find_kind(name).holds}", _WIDTH, subsequent_indent=" " * 16)
+                for name in Kinds()
+            ]
             text = "\n".join([text, *lines])
         super().add_text(text)
 
@@ -45,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to a parser."""
     parser.formatter_class, parser.epilog = _Help, _KINDS
     parser.add_argument("kind", metavar="NAME", choices=Kinds(), help="kind of source, see below")
-    parser.add_argument("folder", metavar="SOURCE", type=Path, help="folder that holds the recordings")
+    parser.add_argument("folder", metavar="SOURCE", type=Path, help="folder with the recordings")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the results")
     _add_source_arguments(parser.add_argument_group("source"))
     _add_processing_arguments(parser.add_argument_group("processing"))
@@ -53,9 +63,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_source_arguments(group: Any) -> None:
-    group.add_argument("--source", metavar="NAME", help="name of the source in tables (default NAME, or the folder's)")
     group.add_argument(
-        "--download", action="store_true", help="first fetch the collection into SOURCE, or what is left"
+        "--source", metavar="NAME", help="name of the source in tables (default: NAME, or the folder's name)"
+    )
+    group.add_argument(
+        "--download", action="store_true", help="first download the collection into SOURCE, or what is missing"
     )
     group.add_argument(
         "--table",
@@ -64,20 +76,27 @@ def _add_source_arguments(group: Any) -> None:
         help=f"{_that_take('table')}: CSV or Parquet with file or record_id, patient, ...",
     )
     for option, metavar, name, what, kind in (
-        ("--input-rate", "HZ", "sample_rate", "sample rate where a file does not say it", float),
-        ("--input-unit", "UNIT", "unit", "unit such as uV where a file does not say it", str),
-        ("--input-leads", "LEADS", "leads", "leads such as I,II,V1 where a file does not say them", str),
+        ("--input-rate", "HZ", "sample_rate", "sample rate, if missing from a file", float),
+        ("--input-unit", "UNIT", "unit", "unit such as uV, if missing from a file", str),
+        ("--input-leads", "LEADS", "leads", "leads such as I,II,V1, if missing from a file", str),
     ):
         group.add_argument(option, metavar=metavar, type=kind, help=f"{_that_take(name)}: {what}")
 
 
 def _add_processing_arguments(group: Any) -> None:
-    group.add_argument("--rate", metavar="HZ", type=float, default=500.0, help="sample rate to store (default 500)")
     group.add_argument(
-        "--resample", choices=sorted(RESAMPLERS), default="linear", help="linear, as ECG-FM (default), or polyphase"
+        "--rate", metavar="HZ", type=float, default=500.0, help="sample rate of the stored recordings (default 500)"
     )
-    group.add_argument("--storage", choices=sorted(STORAGES), default="raw", help="flac: a third of the size, slower")
-    group.add_argument("--fill-leads", action="store_true", help="store absent leads as zeros, and flag the recording")
+    group.add_argument(
+        "--resample", choices=sorted(RESAMPLERS), default="linear", help="linear, as in ECG-FM (default), or polyphase"
+    )
+    group.add_argument(
+        "--storage",
+        choices=sorted(STORAGES),
+        default="raw",
+        help="raw (default), or flac: a third of the size, slower to read",
+    )
+    group.add_argument("--fill-leads", action="store_true", help="store missing leads as zeros, and flag the recording")
     group.add_argument(
         "--min-seconds", metavar="S", type=float, default=5.0, help="flag shorter recordings (default 5)"
     )
@@ -85,19 +104,24 @@ def _add_processing_arguments(group: Any) -> None:
         "--gain-fix",
         metavar="PART=FACTOR",
         nargs="*",
-        help="multiply the amplitudes of a part of the source; without values: where the amplitudes are not plausible, "
-        "by the likely factor",
+        help="multiply the amplitudes of a part of the source by a factor; without values: where amplitudes are "
+        "implausible, by the likely factor",
     )
 
 
 def _add_run_arguments(group: Any) -> None:
-    group.add_argument("--jobs", metavar="N", type=int, default=1, help="processes; -1: one a core (default 1)")
     group.add_argument(
-        "--backend", choices=BACKENDS, default="processes", help="dask, ray: an existing cluster (default processes)"
+        "--jobs", metavar="N", type=int, default=1, help="worker processes (-1: one per core; default 1)"
     )
-    group.add_argument("--shard-size", metavar="N", type=int, default=1024, help="recordings a shard (default 1024)")
-    group.add_argument("--resume", action="store_true", help="go on after an interruption, or with what is new")
-    group.add_argument("--retry-rejected", action="store_true", help="resume, and try again what was rejected")
+    group.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default="processes",
+        help="processes on this machine (default), or an existing dask or ray cluster",
+    )
+    group.add_argument("--shard-size", metavar="N", type=int, default=1024, help="recordings per shard (default 1024)")
+    group.add_argument("--resume", action="store_true", help="continue an interrupted run, or add new recordings")
+    group.add_argument("--retry-rejected", action="store_true", help="as --resume, and try rejected files again")
     group.add_argument("--strict", action="store_true", help="stop at the first file that cannot be used")
 
 
@@ -129,7 +153,7 @@ def run(options: argparse.Namespace) -> int:
             gain_fix=_gain_fix(options.gain_fix),
         )
     except KeyboardInterrupt:
-        print("interrupted; go on with --resume", file=sys.stderr)
+        print("interrupted; continue with --resume", file=sys.stderr)
         return 130
     return _report(options.out, summary, summary.rejected_of.get(source.name, 0))
 

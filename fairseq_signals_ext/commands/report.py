@@ -1,20 +1,26 @@
-"""Make a page on each ECG for a cardiologist to look at: the ECG, what the model says of it, and where it looked.
+"""Write a page on each ECG: the ECG, predictions, and where the model looked.
 
 examples:
-  fairseq-signals-ext report run/checkpoints/checkpoint_best.pt ecg.dcm records/*.hea --out reports
-  fairseq-signals-ext report mimic_iv_ecg_finetuned.pt ecg.xml --labels ecg-fm --anonymous --out reports
-  fairseq-signals-ext report checkpoint_best.pt ecg.dcm --saliency gradient --label "Atrial fibrillation" --out reports
-  fairseq-signals-ext report seed1.pt folder/ --ensemble seed2.pt seed3.pt --index embeddings/ \\
-      --calibration evaluation/metrics.json --out reports
+  fairseq-signals-ext report run/checkpoints/checkpoint_best.pt ecg.dcm \\
+      records/*.hea --out reports
+  fairseq-signals-ext report mimic_iv_ecg_finetuned.pt ecg.xml --labels ecg-fm \\
+      --anonymous --out reports
+  fairseq-signals-ext report checkpoint_best.pt ecg.dcm --saliency gradient \\
+      --label "Atrial fibrillation" --out reports
+  fairseq-signals-ext report seed1.pt folder/ --ensemble seed2.pt seed3.pt \\
+      --index embeddings/ --calibration evaluation/metrics.json --out reports
 
-Leaves in OUT for each recording NAME.html, which needs nothing else and opens in any browser without a network; and
-rejected.csv with the files that cannot be used. The exit status is 1 if there are any. With --anonymous the pages are
-report-1.html and so on, in the order of the files, and nothing in them says who the patient is.
+Writes to OUT NAME.html for each recording, which opens in any browser without a
+network; and rejected.csv with the files that could not be used. The exit status
+is 1 if there are any. With --anonymous, pages are named report-1.html and so
+on, in the order of the files, and contain nothing that identifies the patient.
 
-Printed, a page is one A4 sheet with the ECG at 25 mm/s and 10 mm/mV; print at 100 %. Where complexes are tall, rows
-reach into each other, as on an ECG machine's paper. Of many labels the positive and the most probable ones are printed;
-a screen shows all. A model that was only pretrained has no labels, and so pages with the ECG, where it looked, and the
-nearest known recordings.
+Printed, a page is one A4 sheet with the ECG at 25 mm/s and 10 mm/mV; print at
+100 %. Tall complexes can overlap the next row, as on the paper of an ECG
+machine. If there are many labels, only the positive and the most probable ones
+are printed; the screen shows all. For a model without labels (pretrained only),
+the page shows the ECG, where the model looked, and the nearest known
+recordings.
 
 For research use only; not a medical device.
 """
@@ -48,25 +54,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     run_arguments.add_model(parser)
     run_arguments.add_inputs(parser)
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="where the pages go")
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the pages")
     run_arguments.add_restart(parser)
-    parser.add_argument("--anonymous", action="store_true", help="say nothing of who the patient is")
+    parser.add_argument("--anonymous", action="store_true", help="leave out everything that identifies the patient")
     parser.add_argument(
         "--saliency",
         metavar="METHOD",
         default="attention",
         help="attention, rollout, gradient or another method of explain, or none (default attention)",
     )
-    parser.add_argument("--layer", metavar="N", type=int, help="of attention and rollout (default the last)")
-    parser.add_argument("--label", metavar="NAME", help="explained by gradient (default the one it is most certain of)")
-    parser.add_argument("--index", metavar="DIR", type=Path, help="embeddings of known recordings, by this model")
-    parser.add_argument("--neighbours", metavar="K", type=int, default=5, help="of them that are shown (default 5)")
+    parser.add_argument("--layer", metavar="N", type=int, help="layer for attention and rollout (default: the last)")
+    parser.add_argument("--label", metavar="NAME", help="label to explain by gradient (default: the most certain one)")
+    parser.add_argument(
+        "--index", metavar="DIR", type=Path, help="embeddings of known recordings, made with this model"
+    )
+    parser.add_argument(
+        "--neighbours", metavar="K", type=int, default=5, help="number of nearest known recordings to show (default 5)"
+    )
     parser.add_argument("--calibration", metavar="FILE", type=Path, help="metrics.json of an evaluation of this model")
-    parser.add_argument("--ensemble", metavar="CKPT", nargs="+", default=[], help="further models; scores are means")
+    parser.add_argument(
+        "--ensemble", metavar="CKPT", nargs="+", default=[], help="further models; scores are means over all models"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Make the pages and say what was done; returns the exit status.
+    """Write the pages and print a summary; returns the exit status.
 
     Raises:
         UserError: a model or option cannot be used, or pages are there already.
@@ -96,7 +108,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _settings(options: argparse.Namespace, inputs: Inputs) -> Dict[str, Any]:
-    """What the pages depend on, so that a run goes on only with the same."""
+    """What the pages depend on, so that a run continues only with the same."""
     names = ("anonymous", "saliency", "layer", "label", "neighbours")
     files = {name: str(getattr(options, name)) for name in ("index", "calibration")}
     return {**run_settings.settings_of(options, inputs, names), **files}

@@ -1,19 +1,28 @@
-"""Serve a model on this machine: a page on which one drops ECG files, and /predict and /report for programs.
+"""Serve a model on this machine: a web page to drop ECG files on, and an HTTP API.
 
 examples:
-  fairseq-signals-ext serve run/checkpoints/checkpoint_best.pt       # then open the address that is printed
+  fairseq-signals-ext serve run/checkpoints/checkpoint_best.pt
   curl -F file=@ecg.dcm http://127.0.0.1:8000/predict
-  curl -F file=@A0001.hea -F file=@A0001.mat http://127.0.0.1:8000/predict                        # WFDB
-  curl -F file=@ecg.npy -F sample_rate=500 -F leads=I,II,V1 -F unit=mV http://127.0.0.1:8000/predict
-  curl -F file=@ecg.dcm -F anonymous=1 http://127.0.0.1:8000/report > report.html
+  curl -F file=@A0001.hea -F file=@A0001.mat \\
+      http://127.0.0.1:8000/predict    # WFDB
+  curl -F file=@ecg.npy -F sample_rate=500 -F leads=I,II,V1 -F unit=mV \\
+      http://127.0.0.1:8000/predict
+  curl -F file=@ecg.dcm -F anonymous=1 \\
+      http://127.0.0.1:8000/report > report.html
 
-/predict answers JSON; /report the page that the command report makes, with anonymous=1 without who the patient is. A
-request is one recording. Its files are kept in a temporary folder until it is answered; those that a killed service
-left are removed. A few requests are in work at a time and the model takes one after the other; the rest wait. Files are
-read by processes of their own: a file that takes more than 15 s or 2 GB to read is refused, and long ones keep no short
-ones waiting. A request has 120 s to arrive and is broken off after 10 s without data. A recording lasts at most 24 h,
-one for a report 2 h. Other paths: /model (facts), /health. Ctrl-C ends it, within 5 s.
-For research use only. There is no authentication and no encryption, so by default only this machine is served.
+Open the printed address in a browser for the page. /predict returns JSON;
+/report the page of the command report, with anonymous=1 without the patient's
+identity. One request is one recording. Its files are kept in a temporary folder
+until it is answered; files left by a service that was killed are removed. A few
+requests are handled at a time, the model runs one after the other, and the rest
+wait. Files are read in separate processes: a file that takes more than 15 s or
+2 GB to read is refused, and long ones do not delay short ones. A request must
+arrive within 120 s and is ended after 10 s without data. A recording can last
+up to 24 h, for a report 2 h. Other paths: /model (facts), /health. Ctrl-C stops
+it within 5 s.
+
+For research use only. There is no authentication and no encryption, so by
+default only this machine can connect.
 """
 
 import argparse
@@ -42,9 +51,11 @@ _SECONDS_TO_END = 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     run_arguments.add_model(parser)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default 127.0.0.1: this machine)")
-    parser.add_argument("--port", type=int, default=8000, help="0: any that is free (default 8000)")
-    parser.add_argument("--max-upload-mb", type=float, default=64, help="largest upload (default 64)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: only this machine can connect)"
+    )
+    parser.add_argument("--port", metavar="N", type=int, default=8000, help="port; 0: any free one (default 8000)")
+    parser.add_argument("--max-upload-mb", metavar="MB", type=float, default=64, help="largest upload (default 64)")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -11,20 +11,28 @@ from fairseq_signals_ext.prepared.split_settings import SplitSettings
 
 _EXAMPLES = """\
 examples:
-  fairseq-signals-ext split data --name random --by patient --fractions 0.8 0.1 0.1
-  fairseq-signals-ext split data --name future --by patient-time --cuts 2019-01-01 2020-01-01 --crossing drop
-  fairseq-signals-ext split data --name folds --by column --column strat_fold --train 1-8 --valid 9 --test 10
-  fairseq-signals-ext split data --name few --stratify data/labels/scp --subsets 1 5 10 25 50
+  fairseq-signals-ext split data --name random --by patient \\
+      --fractions 0.8 0.1 0.1
+  fairseq-signals-ext split data --name future --by patient-time \\
+      --cuts 2019-01-01 2020-01-01 --crossing drop
+  fairseq-signals-ext split data --name folds --by column \\
+      --column strat_fold --train 1-8 --valid 9 --test 10
+  fairseq-signals-ext split data --name few --stratify data/labels/scp \\
+      --subsets 1 5 10 25 50
   fairseq-signals-ext split data --name cv --kfold 5
-  fairseq-signals-ext split data --name adults --where age ">=" 18 --without-flags nan flat --needs-leads I,II,V1
+  fairseq-signals-ext split data --name adults --where age ">=" 18 \\
+      --without-flags nan flat --needs-leads I,II,V1
 
-Leaves DIR/splits/NAME/{train,valid,test}.tsv, with --kfold fold-0/{train,valid}.tsv and so on, with --subsets also
-train_1.tsv, train_5.tsv, ..., and split.json with the settings and counts. A manifest of more than --manifest-lines
+Writes DIR/splits/NAME/{train,valid,test}.tsv, and split.json with the settings
+and counts; with --kfold fold-0/{train,valid}.tsv and so on; with --subsets also
+train_1.tsv, train_5.tsv, ... A manifest of more than --manifest-lines
 recordings is written in pieces, train-00000-of-000NN.tsv.
 
-Recordings of the same content are never in two subsets. With --by time and --by column, copies of a recording in a
-later subset are left out of the earlier ones. Dates that a source has shifted patient by patient, such as those of
-MIMIC-IV, put recordings of one patient in order, but not of two: --by time says nothing there."""
+Recordings with the same content are never in two subsets. With --by time and
+--by column, copies of a recording in a later subset are left out of the earlier
+ones. Some sources, such as MIMIC-IV, shift dates by a different amount for each
+patient: these order the recordings of one patient, but not those of several, so
+--by time has no meaning there."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,20 +40,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = "Split a prepared folder into manifests for training, validation and testing."
     parser.epilog = _EXAMPLES
-    parser.add_argument("folder", metavar="DIR", type=Path, help="folder that prepare left")
+    parser.add_argument("folder", metavar="DIR", type=Path, help="prepared folder")
     parser.add_argument("--name", metavar="NAME", required=True, help="name of the split")
     parser.add_argument("--overwrite", action="store_true", help="replace the split of this name")
-    parser.add_argument("--seed", metavar="N", type=int, default=1, help="(default 1)")
+    parser.add_argument("--seed", metavar="N", type=int, default=1, help="random seed (default 1)")
     _add_strategies(parser.add_argument_group("how to split"))
-    _add_results(parser.add_argument_group("what is written"))
-    _add_filters(parser.add_argument_group("which recordings (those left out are counted by reason)"))
+    _add_results(parser.add_argument_group("output"))
+    _add_filters(parser.add_argument_group("which recordings to use (those left out are counted by reason)"))
 
 
 def _add_strategies(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--by",
         metavar="STRATEGY",
-        help="random (recordings), patient (the default where patients are known), time (train before valid before "
+        help="random (by recording), patient (the default if patients are known), time (train before valid before "
         "test), patient-time (as time, and no patient in two subsets) or column",
     )
     group.add_argument(
@@ -53,9 +61,11 @@ def _add_strategies(group: "argparse._ArgumentGroup") -> None:
         metavar="F",
         type=float,
         nargs="+",
-        help="of the recordings for train, valid and test (default 0.8 0.1 0.1); with --stratify of the patients",
+        help="shares of train, valid and test (default 0.8 0.1 0.1), of recordings or with --stratify of patients",
     )
-    group.add_argument("--cuts", metavar="TIME", nargs="+", default=[], help="when valid and test begin, as 2019-12-31")
+    group.add_argument(
+        "--cuts", metavar="TIME", nargs="+", default=[], help="dates on which valid and test begin, as 2019-12-31"
+    )
     group.add_argument(
         "--crossing",
         metavar="HOW",
@@ -67,36 +77,52 @@ def _add_strategies(group: "argparse._ArgumentGroup") -> None:
         group.add_argument(
             f"--{name}", metavar="VALUE", nargs="+", default=[], help=f"the column's values for {name}; 1-8 is a range"
         )
-    group.add_argument("--allow-shared-patients", action="store_true", help="though the column splits patients")
     group.add_argument(
-        "--stratify", metavar="LABELS_DIR", type=Path, help="same share of each label in all subsets: DIR/labels/NAME"
+        "--allow-shared-patients",
+        action="store_true",
+        help="allow --column to put a patient into several subsets",
+    )
+    group.add_argument(
+        "--stratify",
+        metavar="LABELS_DIR",
+        type=Path,
+        help="give all subsets the same share of each label of DIR/labels/NAME",
     )
 
 
 def _add_results(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument("--kfold", metavar="K", type=int, default=0, help="K folds, each recording in one fold's valid")
     group.add_argument(
-        "--subsets", metavar="PERCENT", type=float, nargs="+", default=[], help="nested subsets of train, in %% of it"
+        "--kfold", metavar="K", type=int, default=0, help="write K folds; each recording is in valid of one fold"
     )
     group.add_argument(
-        "--manifest-lines", metavar="N", type=int, default=500_000, help="longest manifest (default 500000)"
+        "--subsets",
+        metavar="PERCENT",
+        type=float,
+        nargs="+",
+        default=[],
+        help="also write nested subsets with these percentages of train",
+    )
+    group.add_argument(
+        "--manifest-lines", metavar="N", type=int, default=500_000, help="most recordings per manifest (default 500000)"
     )
 
 
 def _add_filters(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
-        "--without-flags", metavar="FLAG", nargs="+", default=[], help=f"none of these: {', '.join(FLAGS)}"
+        "--without-flags", metavar="FLAG", nargs="+", default=[], help=f"without any of these flags: {', '.join(FLAGS)}"
     )
-    group.add_argument("--with-leads", metavar="N", type=int, default=0, help="N leads or more that are not filled")
-    group.add_argument("--needs-leads", metavar="LEADS", default="", help="these leads, such as I,II,V1")
-    group.add_argument("--min-seconds", metavar="S", type=float, default=0.0, help="S seconds or more")
+    group.add_argument(
+        "--with-leads", metavar="N", type=int, default=0, help="with N or more leads that are not filled with zeros"
+    )
+    group.add_argument("--needs-leads", metavar="LEADS", default="", help="with these leads, such as I,II,V1")
+    group.add_argument("--min-seconds", metavar="S", type=float, default=0.0, help="of S or more seconds")
     group.add_argument(
         "--where",
         metavar=("COLUMN", "OP", "VALUE"),
         nargs=3,
         action="append",
         default=[],
-        help="a condition, with OP one of == != < <= > >= in (VALUE then is A,B,C); may be given again",
+        help="with this value in a column; OP is one of == != < <= > >= in (VALUE is then A,B,C); may be repeated",
     )
 
 

@@ -1,11 +1,12 @@
-"""Check that a prepared folder is whole and fits together, and draw what is in it.
+"""Check that a prepared folder is complete and consistent, and draw its contents.
 
 examples:
   fairseq-signals-ext verify data --jobs 8
-  fairseq-signals-ext verify data --quick --no-report        # all but the counts themselves; seconds
-  fairseq-signals-ext verify data/splits/s --update-checksums   # a manifest was edited, and is meant to be so
+  fairseq-signals-ext verify data --quick --no-report    # takes seconds
+  fairseq-signals-ext verify data/splits/s --update-checksums    # after an edit
 
-Prints a summary and what is wrong, and leaves DIR/verify.html. The exit status is 1 if anything is wrong.
+Prints a summary and all problems, and writes DIR/verify.html. The exit status
+is 1 if there are problems.
 """
 
 import argparse
@@ -23,19 +24,21 @@ _MOST_LINES = 50
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to a parser."""
-    parser.add_argument("folder", metavar="DIR", type=Path, help="folder that prepare left")
-    parser.add_argument("--jobs", metavar="N", type=int, default=1, help="processes; -1: one a core (default 1)")
+    parser.add_argument("folder", metavar="DIR", type=Path, help="prepared folder")
     parser.add_argument(
-        "--quick", action="store_true", help="do not read the counts: none of their checksums, means and deviations"
+        "--jobs", metavar="N", type=int, default=1, help="worker processes (-1: one per core; default 1)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="do not read the signals, so skip their checksums, means and deviations"
     )
     parser.add_argument(
         UPDATE_OPTION,
         action="store_true",
-        help="first record the checksums of all files as they are now, after a change that is meant, or in a folder of "
-        "an older version; DIR may then be a folder with manifests or labels as well, and only they are looked at",
+        help="first record the checksums of all files as they are now, after an intended change or for a folder of an "
+        "older version; if DIR is a folder with manifests or labels, only these are updated",
     )
-    parser.add_argument("--out", metavar="FILE", type=Path, help="the report (default DIR/verify.html)")
-    parser.add_argument("--no-report", action="store_true", help="only print")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="report to write (default DIR/verify.html)")
+    parser.add_argument("--no-report", action="store_true", help="print only, write no report")
 
 
 def run(options: argparse.Namespace) -> int:

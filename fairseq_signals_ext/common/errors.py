@@ -1,4 +1,4 @@
-"""What a user can mend: the one exception for it, what to install, and how both reach a terminal."""
+"""What a user can fix: the one exception for it, what to install, and how both reach a terminal."""
 
 import errno
 import functools
@@ -29,8 +29,8 @@ _EXTRAS = {
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 # why a place cannot be written or read, and what to do
 PLACE_HINTS = {
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give another place, or mend its permissions"),
-    **dict.fromkeys(NO_SPACE, "free some, or give another place"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give another place, or correct its permissions"),
+    **dict.fromkeys(NO_SPACE, "free some space, or give another place"),
     **dict.fromkeys((errno.ENOTDIR, errno.EFBIG, errno.ENAMETOOLONG), "give another place"),
     errno.EIO: "check the disk, or give another place",
 }
@@ -42,19 +42,19 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class UserError(ValueError):
-    """Bad input or settings. The message is one line: file, item, what is wrong, and the cure."""
+    """Bad input or settings. The message is one line: file, item, what is wrong, and what to do."""
 
 
-class NotSaidError(UserError):
-    """A file does not say something that is needed to read it.
+class MissingMetadataError(UserError):
+    """Metadata that is needed to read a file is missing from it.
 
     Attributes:
-        what: the argument of `read_ecg` that says it.
+        argument: the argument of `read_ecg` that gives it.
     """
 
-    def __init__(self, message: str, what: str = ""):
+    def __init__(self, message: str, argument: str = ""):
         super().__init__(message)
-        self.what = what
+        self.argument = argument
 
 
 class OneOfSeveralError(UserError):
@@ -74,7 +74,7 @@ class MissingPackageError(UserError):
 
 
 class PlaceError(OSError, UserError):
-    """A file cannot be written where it was to be, which is no fault of what would be in it.
+    """A file cannot be written where it was to be, which is not the fault of what would be in it.
 
     Attributes:
         errno, strerror, filename: as in any `OSError`.
@@ -154,9 +154,9 @@ def exits_on_user_error(function: Function) -> Function:
         except UserError as error:
             raise SystemExit(f"error: {_on_one_line(str(error))}") from error
         except ModuleNotFoundError as error:
-            cure = how_to_install(error.name or "")
-            if cure is None:
+            hint = how_to_install(error.name or "")
+            if hint is None:
                 raise
-            raise SystemExit(f"error: {cure}") from error
+            raise SystemExit(f"error: {hint}") from error
 
     return wrapped  # type: ignore[return-value]

@@ -136,9 +136,9 @@ def _number(error: Exception, folder: Path) -> Optional[int]:
     number = getattr(error, "errno", None)
     if isinstance(number, int):
         return number
-    said = [one for one in NO_SPACE if os.strerror(one) in str(error) or f"(os error {one})" in str(error)]
-    if said:
-        return said[0]
+    matching = [one for one in NO_SPACE if os.strerror(one) in str(error) or f"(os error {one})" in str(error)]
+    if matching:
+        return matching[0]
     # those that remove their file have said it
     return None if _has_room(folder) else errno.ENOSPC
 
@@ -157,7 +157,7 @@ def require_room(folder: Path, size: int) -> None:
         with tempfile.TemporaryFile(dir=folder) as file:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)
-    except OSError as error:  # where it is another, writing will tell
+    except OSError as error:  # where it is another, writing will show it
         if error.errno in NO_SPACE:
             raise PlaceError(error.errno, os.strerror(error.errno), os.fspath(folder)) from error
 
@@ -207,8 +207,8 @@ def _locked(path: Path, target: Path) -> Iterator[None]:
             # of a process that was killed workers may live on for a moment, with its lock
             lock.acquire(timeout=_SECONDS_UNTIL_WORKERS_END if _is_gone(_holder(path)) else 0)
     except Timeout:
-        told = f" (process {_holder(path)})" if _holder(path) else ""
-        raise BusyError(f"{target}: another run is writing to this folder{told}; wait for it to end") from None
+        holder = f" (process {_holder(path)})" if _holder(path) else ""
+        raise BusyError(f"{target}: another run is writing to this folder{holder}; wait for it to end") from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise PlaceError(error.errno, error.strerror, os.fspath(path)) from error
@@ -278,12 +278,12 @@ def safe_name(text: str, default: str = "recording") -> str:
 
 
 def is_no_text(name: str) -> bool:
-    """Whether the name of a file has bytes that are no letters in this locale."""
+    """Whether the name of a file has bytes that are not letters in this locale."""
     return any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def check_text(path: Path) -> None:
-    """Raise a `UserError` if the name of a file or folder is no text, which some libraries need."""
+    """Raise a `UserError` if the name of a file or folder is not text, which some libraries need."""
     if is_no_text(str(path)):
         raise UserError(f"{path}: {NOT_IN_THIS_LOCALE}")
 

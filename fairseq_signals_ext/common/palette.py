@@ -46,7 +46,7 @@ class _Palette(NamedTuple):
 
 PALETTE = _Palette()
 
-# settings of matplotlib that all plots have; names come from outside: a $ in one is no mathematics
+# settings of matplotlib that all plots have; names come from outside: a $ in one is not mathematics
 PLOT_STYLE: Dict[str, Any] = {
     "text.parse_math": False,
     "text.color": PALETTE.ink,

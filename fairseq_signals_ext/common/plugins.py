@@ -37,7 +37,7 @@ def from_others(group: str, kind: Type[Kind]) -> List[Tuple[str, Kind]]:
         if isinstance(announced, kind):
             found.append((package, announced))
         else:
-            _warn(group, package, name, f"is no {kind.__name__}")
+            _warn(group, package, name, f"is not a {kind.__name__}")
     return found
 
 

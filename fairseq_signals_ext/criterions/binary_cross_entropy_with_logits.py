@@ -32,7 +32,9 @@ class BinaryCrossEntropyWithLogitsConfig(ClassificationConfig):
 
     pos_weight: Any = field(
         default=None,
-        metadata={"help": "weight of positives, a number a label: a list, or the pos_weight.txt of the label command"},
+        metadata={
+            "help": "weight of positives, one number per label: a list, or the pos_weight.txt of the label command"
+        },
     )
     loss: ChoiceEnum(["cross_entropy", "focal", "asymmetric"]) = field(  # type: ignore[valid-type]
         default="cross_entropy", metadata={"help": "focal: arXiv 1708.02002; asymmetric: arXiv 2009.14119"}
@@ -42,7 +44,8 @@ class BinaryCrossEntropyWithLogitsConfig(ClassificationConfig):
     gamma_neg: float = field(default=4.0, metadata={"help": "asymmetric: gamma of negatives"})
     clip: float = field(default=0.05, metadata={"help": "asymmetric: negatives below this probability cost nothing"})
     threshold: float = field(
-        default=0.5, metadata={"help": "probability from which on a label is found, in accuracy, F1 and CinC score"}
+        default=0.5,
+        metadata={"help": "lowest probability at which a label counts as found, in accuracy, F1 and CinC score"},
     )
     report_cinc_score: bool = field(
         default=False, metadata={"help": "log the score of the PhysioNet/CinC Challenge 2021 of validation sets"}

@@ -34,7 +34,7 @@ class SoftmaxConfig(ClassificationConfig):
 class SoftmaxCriterion(ClassificationCriterion):
     """Cross entropy of classes; recordings whose class is not known take no part.
 
-    Logged: of segments `loss` (bits a segment) and `accuracy`; of validation sets, by the probabilities, those of
+    Logged: of segments `loss` (bits per segment) and `accuracy`; of validation sets, by the probabilities, those of
     `ClassificationCriterion`.
     """
 
@@ -44,7 +44,9 @@ class SoftmaxCriterion(ClassificationCriterion):
     def __init__(self, cfg: SoftmaxConfig, task: Any):
         super().__init__(cfg, task)
         if cfg.pos_weight is not None:
-            raise UserError("criterion.pos_weight: classes are weighed by criterion.weight, a number each; use that")
+            raise UserError(
+                "criterion.pos_weight: classes are weighted by criterion.weight, one number per class; use that"
+            )
         if not 0 <= cfg.label_smoothing < 1:
             raise UserError(f"criterion.label_smoothing={cfg.label_smoothing}: use a number from 0 to below 1")
 

@@ -60,7 +60,7 @@ def cmsc_loss(
     Nothing waits for the device, and shapes depend on N and E only.
 
     Args:
-        features: N x E, one a segment (the encoder's output, averaged over time).
+        features: N x E, one per segment (the encoder's output, averaged over time).
         patient_id: integer, N.
         segment: integer, N; 0 for a first and 1 for a second segment. There must be as many first as second ones, in
             any order; this is not looked at, which would wait for the device.
@@ -157,7 +157,7 @@ class Wav2Vec2WithCmscCriterion(Objective, Wav2vecCriterion):
         self.cmsc_weight = 1.0 if cmsc_weights is None else cmsc_weights
         self.cmsc_gather = cmsc_gather
         self.reconstruction_weight = reconstruction_weight
-        self._told_of_one_pair = False
+        self._warned_of_one_pair = False
 
     def forward(self, model: Any, sample: Dict[str, Any], reduce: bool = True) -> Tuple[Tensor, int, Dict[str, Any]]:
         """Loss (summed over masked frames), their number, and what to log: tensors, so that nothing waits for them.
@@ -256,12 +256,12 @@ class Wav2Vec2WithCmscCriterion(Objective, Wav2vecCriterion):
             features, patient_id, segment, present = gather_segments(
                 features, patient_id, segment, sample.get("most_segments"), counts=not sample.get("is_dummy", False)
             )
-        if len(features) == 2 and not self._told_of_one_pair:
+        if len(features) == 2 and not self._warned_of_one_pair:
             logger.warning(
                 "CMSC: a batch with one pair of segments, whose loss is 0 as there is nothing to compare it with; it "
-                "does not count in cmsc_accuracy (told once)"
+                "does not count in cmsc_accuracy (shown once)"
             )
-            self._told_of_one_pair = True
+            self._warned_of_one_pair = True
         with torch.autocast(features.device.type, enabled=False):
             return cmsc_loss(features, patient_id, segment, self.temp, self.eps, present)
 

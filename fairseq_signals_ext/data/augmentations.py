@@ -132,7 +132,7 @@ class AdditiveNoise(Augmentation):
 
     With `dependency` the noise of the derived limb leads follows from the noise of I and II, as if it had
     entered at the electrodes; I and II need not be among the leads. Only the noise obeys this: the signal
-    itself is never computed anew, since each of its leads was standardised on its own.
+    itself is never computed again, since each of its leads was standardised on its own.
     """
 
     def _apply(self, segment: np.ndarray, rng: np.random.Generator) -> None:
@@ -222,7 +222,7 @@ def _is_count(value: Any, low: int, high: float = math.inf) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool) and low <= int(value) <= high
 
 
-# option, what must hold, cure; in an order in which the first that fails is the one to mend
+# option, what must hold, hint; in an order in which the first that fails is the one to fix
 _RULES: Tuple[Tuple[str, Callable[[AugmentationSettings], bool], str], ...] = (
     (
         "perturbation_mode",
@@ -253,13 +253,13 @@ _RULES: Tuple[Tuple[str, Callable[[AugmentationSettings], bool], str], ...] = (
 
 
 def _check(settings: AugmentationSettings) -> None:
-    for option, holds, cure in _RULES:
+    for option, holds, hint in _RULES:
         try:
             good = holds(settings)
         except TypeError:
             good = False
         if not good:
-            raise UserError(f"augmentation option {option}={getattr(settings, option)!r}: {cure}")
+            raise UserError(f"augmentation option {option}={getattr(settings, option)!r}: {hint}")
 
 
 def build_augmentations(settings: AugmentationSettings, leads: Sequence[int], sample_rate: float) -> List[Augmentation]:
@@ -271,7 +271,7 @@ def build_augmentations(settings: AugmentationSettings, leads: Sequence[int], sa
         sample_rate: of the segments, in Hz.
 
     Raises:
-        UserError: an option is wrong; the message names it, its value and the cure.
+        UserError: an option is wrong; the message names it, its value and what to do.
     """
     _check(settings)
     names = settings.perturbation_mode

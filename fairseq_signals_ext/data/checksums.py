@@ -20,7 +20,7 @@ CHECKSUMS_NAME = "checksums.json"
 UPDATE_OPTION = "--update-checksums"
 # by the command that wrote a file: how to have it again
 _AGAIN = {
-    "prepare": "prepare again with --resume, which writes it anew",
+    "prepare": "prepare again with --resume, which writes it again",
     "split": "make the split again with fairseq-signals-ext split --overwrite",
     "label": "make the labels again with fairseq-signals-ext label --overwrite",
 }
@@ -127,14 +127,14 @@ def read_record(record: Path) -> Optional[Record]:
         found = Record(content["command"], content["checksums"])
         if content["crc32"] == _own_checksum(found) and _is_plain(found):
             return found
-        told = "the record of checksums is damaged"
+        problem = "the record of checksums is damaged"
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        told = f"the record of checksums cannot be read ({first_line(error)})"
+        problem = f"the record of checksums cannot be read ({first_line(error)})"
     folder = record.parent if record.name == CHECKSUMS_NAME else record.parent.parent
-    cure = f"copy it again, or write it anew: fairseq-signals-ext verify {folder} {UPDATE_OPTION}"
-    raise UserError(f"{record}: {told}; {cure}")
+    hint = f"copy it again, or record it again: fairseq-signals-ext verify {folder} {UPDATE_OPTION}"
+    raise UserError(f"{record}: {problem}; {hint}")
 
 
 def _is_plain(record: Record) -> bool:

@@ -32,7 +32,7 @@ class Collater:
     Args:
         settings: what the model is given.
         sample_rate: Hz.
-        segment_samples: of a segment; shorter ones are padded to this, so that what the model says of one does not
+        segment_samples: of a segment; shorter ones are padded to this, so that the model's predictions for one do not
             depend on the others in its batch.
         training: augment.
         masks: what the model will mask; None: leave that to the model.

@@ -158,8 +158,8 @@ class EcgDataset(FairseqDataset):
             UserError: the data are not in shards, or no size to shuffle in.
         """
         if not isinstance(self.store, ShardStore):
-            cure = "prepare shards with fairseq-signals-ext prepare, or leave the option out"
-            raise UserError(f"{self.name}: task.shuffle_window_gb is for shards, and these are .mat files; {cure}")
+            hint = "prepare shards with fairseq-signals-ext prepare, or leave the option out"
+            raise UserError(f"{self.name}: task.shuffle_window_gb is for shards, and these are .mat files; {hint}")
         self._windows = _Windows(self.store, self._recording, gigabytes)
 
     def ordered_indices(self) -> np.ndarray:
@@ -291,7 +291,7 @@ class _Windows:
 
     def _without_windows_left_out(self, following: int, position: int) -> int:
         window = int(torch.searchsorted(self._bounds, position, right=True)) - 1
-        # a run that goes on within an epoch may have read its first batch (fairseq does), and nothing up to this
+        # a run that continues within an epoch may have read its first batch (fairseq does), and nothing up to this
         # window; what is due since the window began is for the next one
         if window > 0 and self._due[following] < self._bounds[window - 1]:
             return int(torch.searchsorted(self._due, int(self._bounds[window])))

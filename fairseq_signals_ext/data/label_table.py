@@ -102,7 +102,9 @@ def read_labels(path: Union[str, Path]) -> LabelTable:
     """
     file, definition = label_files(Path(path))
     if not file.is_file():
-        raise UserError(f"{file}: no such label file; make one with fairseq-signals-ext label, or mend task.label_file")
+        raise UserError(
+            f"{file}: no such label file; make one with fairseq-signals-ext label, or correct task.label_file"
+        )
     check(file)
     values = open_values(file)
     names, codes = _definition(definition, values.shape[1])
@@ -170,22 +172,22 @@ def read_weights(weights: Union[str, Path, Sequence[float]], labels: int, option
     Raises:
         UserError: no such file, not what was written, or not a positive number for each label.
     """
-    told, numbers = f"criterion.{option}={weights}", cast(Any, weights)
+    setting, numbers = f"criterion.{option}={weights}", cast(Any, weights)
     if isinstance(weights, (str, Path)):
-        told = str(weights)
+        setting = str(weights)
         check(Path(weights))
         try:
             numbers = json.loads(Path(weights).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(
-                f"{told}: {error}; give a file such as pos_weight.txt of fairseq-signals-ext label"
+                f"{setting}: {error}; give a file such as pos_weight.txt of fairseq-signals-ext label"
             ) from None
     if isinstance(numbers, (int, float)) or not all(_is_positive(number) for number in numbers):
-        raise UserError(f"{told}: not a list of positive numbers, one a label, such as [12.3,4.5]")
+        raise UserError(f"{setting}: not a list of positive numbers, one per label, such as [12.3,4.5]")
     if len(numbers) != labels:
         raise UserError(
-            f"{told}: {len(numbers)} numbers for {labels} labels; "
-            f"give one a label, such as the pos_weight.txt beside the label file"
+            f"{setting}: {len(numbers)} numbers for {labels} labels; "
+            f"give one per label, such as the pos_weight.txt beside the label file"
         )
     return [float(number) for number in numbers]
 

@@ -1,6 +1,6 @@
 """Manifests: which recordings a split has. Three kinds of tab-separated text are read.
 
-* ours: the root, then `shards/00000.npy<TAB>row<TAB>samples`, a line a recording in a shard;
+* ours: the root, then `shards/00000.npy<TAB>row<TAB>samples`, one line per recording in a shard;
 * ECG-FM's: the root, then `path<TAB>samples`, a line a `.mat` file;
 * ECG-FM's for CMSC: the root, the extension, then `name<TAB>samples<TAB>lead<TAB>0,1`, a line for the files
   `name_0.mat` and `name_1.mat`, adjacent segments of one recording.
@@ -69,8 +69,8 @@ def find_manifests(data: Union[str, Path], split: str) -> List[Path]:
     pieces = sorted(folder.glob(f"{split}-*-of-*.tsv"))
     if not pieces:
         present = ", ".join(sorted(path.name for path in folder.glob("*.tsv"))[:8]) or "none"
-        cure = "give task.data a folder with manifests, or make them with fairseq-signals-ext prepare"
-        raise UserError(f"{single}: no such manifest (manifests in this folder: {present}); {cure}")
+        hint = "give task.data a folder with manifests, or make them with fairseq-signals-ext prepare"
+        raise UserError(f"{single}: no such manifest (manifests in this folder: {present}); {hint}")
     count = re.sub(r".*-of-(\d+)$", r"\1", pieces[0].stem)
     wanted = [folder / f"{split}-{number:05d}-of-{count}.tsv" for number in range(int(count))]
     missing = [path for path in wanted if path not in pieces]
@@ -123,7 +123,7 @@ def _read_manifest(path: Path) -> Manifest:
             root = file.readline().rstrip("\r\n")
             first = file.readline().rstrip("\r\n")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: cannot be read ({error.reason}, so it is no text); prepare the data again") from None
+        raise UserError(f"{path}: cannot be read ({error.reason}, so it is not text); prepare the data again") from None
     if not root or not first:
         raise UserError(f"{path}: the manifest is empty; prepare the data again, or check the split's fractions")
     folder = path.parent / root
@@ -181,7 +181,7 @@ def _checked_lines(path: Path, pattern: "re.Pattern[str]", skip: int) -> List[Li
             text = line.rstrip("\r\n")
             if number > skip:
                 if not pattern.fullmatch(text):
-                    raise UserError(f"{path}: line {number} is malformed: {text[:80]!r}; mend it or prepare again")
+                    raise UserError(f"{path}: line {number} is malformed: {text[:80]!r}; fix it or prepare again")
                 lines.append(text.split("\t"))
     if not lines:
         raise UserError(f"{path}: the manifest is empty; prepare the data again, or check the split's fractions")

@@ -47,10 +47,10 @@ def check_labels(table: LabelTable, num_labels: int, saved: Optional[Sequence[st
         UserError: another number of labels, or another order.
     """
     if len(table.names) != num_labels:
-        cure = "leave model.num_labels out, or give the file that it is meant for"
+        hint = "leave model.num_labels out, or give the file that it is meant for"
         if is_loaded:
-            cure = "the checkpoint does not name them: give a file with its columns"
-        raise UserError(f"{table.path}: {len(table.names)} labels, but the model has num_labels={num_labels}; {cure}")
+            hint = "the checkpoint does not name them: give a file with its columns"
+        raise UserError(f"{table.path}: {len(table.names)} labels, but the model has num_labels={num_labels}; {hint}")
     for number, (name, theirs) in enumerate(zip(table.names, saved or ())):
         if name != theirs:
             raise UserError(
@@ -94,7 +94,7 @@ class KnownLabels(NamedTuple):
             return np.array([self._stored(signal) for signal in signals])
         for signal in signals:
             if signal.idx < 0:
-                raise UserError(f"{signal.name}: does not say its idx, the row of its label; make it again with idx")
+                raise UserError(f"{signal.name}: has no idx, the row of its label; write it again with idx")
         return self.table.rows(np.array([signal.idx for signal in signals]))
 
     def _stored(self, signal: Signal) -> np.ndarray:
@@ -104,8 +104,8 @@ class KnownLabels(NamedTuple):
         if len(label) != self.number:
             raise UserError(f"{name}: {len(label)} labels where model.num_labels={self.number}; set one right")
         if self.classes and not are_classes(label).all():
-            cure = meaning_of(label[~are_classes(label)][0], label) or "see task ecg_regression"
-            raise UserError(f"{name}: label {label.tolist()} is not of 0, 1 and NaN; {cure}")
+            hint = meaning_of(label[~are_classes(label)][0], label) or "see task ecg_regression"
+            raise UserError(f"{name}: label {label.tolist()} is not of 0, 1 and NaN; {hint}")
         if self.exclusive and not are_exclusive(label[np.newaxis]).all():
             raise UserError(f"{name}: label {label.tolist()}: {NOT_EXCLUSIVE}")
         return label

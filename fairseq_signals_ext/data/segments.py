@@ -28,10 +28,10 @@ class SegmentSettings:
         pad_leads: give the model all twelve leads, with zeros for those not loaded or absent.
         normalize: normalise each segment as a whole instead of each lead over its recording.
         pairs: "none" (single segments), "fixed" (segments 0 and 1, 2 and 3, ...: CMSC as in ECG-FM), "random" (two
-            adjacent windows anywhere in the recording, drawn anew each epoch) or "recording" (an item is all segments
-            of a recording).
+            adjacent windows anywhere in the recording, drawn again in each epoch) or "recording" (an item is all
+            segments of a recording).
         segment: of a training set, without pairs: "all" (every segment of a recording) or "random" (one of them, drawn
-            anew each epoch: ECG-FM's paper).
+            again in each epoch: ECG-FM's paper).
         augmentations: applied to every segment of a training set.
     """
 

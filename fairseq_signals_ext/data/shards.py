@@ -5,7 +5,7 @@ A shard is two files:
 * `NNNNN.npy`, one flat int16 array; recording after recording, and in each the leads one after the other:
   `[rec 0: I I I ... II II II ... V6 V6 V6][rec 1: I I I ...]...`
   or, compressed, one flat uint8 array: `[rec 0: a FLAC stream of the same counts][rec 1: ...]...`
-* `NNNNN.index.npy`, a structured array (`INDEX_DTYPE`), a row a recording; offsets are in elements of the array.
+* `NNNNN.index.npy`, a structured array (`INDEX_DTYPE`), one row per recording; offsets are in elements of the array.
 
 Beside them `NNNNN.checksums.json` records the index's checksum, see `checksums`.
 
@@ -147,8 +147,8 @@ class ShardWriter:
         Args:
             counts: leads x samples, int16, leads in standard order.
             leads: positions in `LEADS` of the rows of `counts`, ascending.
-            scale: mV per count, one a row.
-            zero: the count at 0 mV, one a row.
+            scale: mV per count, one per row.
+            zero: the count at 0 mV, one per row.
             sample_rate: Hz.
             idx: the recording's number across sources.
             patient: id of the patient; where it is not known, something unique to the recording.
@@ -245,7 +245,7 @@ def read_counts(array: np.ndarray, index: np.ndarray, row: int) -> Optional[np.n
 
 
 def byte_ranges(array: np.ndarray, index: np.ndarray, rows: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """First byte of recordings in a shard's array, and the one after their last: int64, one a row."""
+    """First byte of recordings in a shard's array, and the one after their last: int64, one per row."""
     offsets = index["offset"]
     following = np.minimum(rows + 1, len(index) - 1)
     stop = np.where(rows + 1 < len(index), offsets[following], len(array))

@@ -42,7 +42,7 @@ class Signal:
         sample_rate: Hz.
         patient: number that stands for the patient.
         pair: number that CMSC takes for the patient; other than `patient` where ECG-FM's files contain an `idx`.
-        idx: the recording's row in a label file; negative, another for each file, if the file does not say.
+        idx: the recording's row in a label file; negative, another for each file, if the file does not contain it.
         label: float, L: the label that is stored with the signal; None if there is none.
     """
 
@@ -83,7 +83,7 @@ class ShardStore:
     """Recordings in shards, memory-mapped: opening costs the same whatever their number.
 
     Raises:
-        UserError: a shard is missing, shorter than its index says, or the manifest names a row it does not have.
+        UserError: a shard is missing, shorter than its index claims, or the manifest names a row it does not have.
     """
 
     def __init__(self, manifest: ShardManifest, checksum: str = "once"):
@@ -266,14 +266,14 @@ class MatStore:
         """Recording `number` of the manifest; its values are taken as they are, in whatever unit.
 
         Raises:
-            UserError: a file is missing, unreadable, of another length than the manifest says, or holds NaN.
+            UserError: a file is missing, unreadable, of another length than in the manifest, or holds NaN.
         """
         files = self.manifest.files[number]
         pieces = [_load_mat(path) for path in files]
         counts = pieces[0]["feats"] if len(pieces) == 1 else np.concatenate([p["feats"] for p in pieces], axis=1)
         if counts.shape[1] != self.samples[number]:
             raise UserError(
-                f"{files[0]}: {counts.shape[1]} samples, the manifest says {self.samples[number]}; make it again"
+                f"{files[0]}: {counts.shape[1]} samples, but the manifest has {self.samples[number]}; make it again"
             )
         ones, zeros = np.ones(len(LEADS)), np.zeros(len(LEADS))
         return Signal(

@@ -70,7 +70,7 @@ def mask_frames(
         settings: what to mask.
         samples: integer, B; samples of each segment before padding.
         padded_to: samples of each segment after padding, from which T follows.
-        rows: integer, B; a number a segment; the same number, seed and epoch give the same spans.
+        rows: integer, B; one number per segment; the same number, seed and epoch give the same spans.
         seed: of the run.
         epoch: of the training.
 

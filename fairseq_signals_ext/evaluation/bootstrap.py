@@ -51,9 +51,9 @@ class Bootstrap:
     """Metrics with their intervals. NaN stands for undefined.
 
     Attributes:
-        per_label: a row a label and metric: `label`, `metric`, `point` (its value on the items as they are), `low` and
-            `high`, `undefined_resamples`: in which the label had one class only (precision and npv: nothing to divide
-            by; R2: equal values), which are left out of the interval.
+        per_label: one row per label and metric: `label`, `metric`, `point` (its value on the items as they are), `low`
+            and `high`, `undefined_resamples`: in which the label had one class only (precision and npv: nothing to
+            divide by; R2: equal values), which are left out of the interval.
         average: the same for `average` (`macro` or `micro`) and `metric`; empty for a regression. The macro average of
             a resample is that of the labels which are defined in it.
         resamples: how many were drawn.

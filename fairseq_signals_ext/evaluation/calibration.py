@@ -48,7 +48,7 @@ def expected_calibration_error(scores: np.ndarray, targets: np.ndarray, bins: in
 
 
 def reliability(scores: np.ndarray, targets: np.ndarray, bins: int = 10) -> "pd.DataFrame":
-    """What to draw of a label's calibration: a row a bin that has items; empty if nothing is known.
+    """What to draw of a label's calibration: one row per bin that has items; empty if nothing is known.
 
     Args:
         scores: float64, n, probabilities of one label.

@@ -70,7 +70,7 @@ def _numbers(path: Union[str, Path], table: "pd.DataFrame") -> np.ndarray:
     if not np.isfinite(matrix).all():
         row, column = np.argwhere(~np.isfinite(matrix))[0]
         place = f"row {table.index[row]}, column {table.columns[column]}"
-        raise UserError(f"{path}: {place}: {matrix[row, column]:g} is no weight; give the Challenge's weights.csv")
+        raise UserError(f"{path}: {place}: {matrix[row, column]:g} is not a weight; give the Challenge's weights.csv")
     return matrix
 
 
@@ -99,15 +99,18 @@ def match_labels(
     Returns:
         For each class the positions of its labels; none if no label stands for it.
     """
-    known_as = [
+    names_of_classes = [
         {name.strip(), *(part.strip() for part in name.split("|")), *(str(code).strip() for code in codes)}
         for name, codes in zip(label_names, label_codes)
     ]
-    return [[position for position, names in enumerate(known_as) if names & set(name.split("|"))] for name in classes]
+    return [
+        [position for position, names in enumerate(names_of_classes) if names & set(name.split("|"))]
+        for name in classes
+    ]
 
 
 def check_scored(path: Union[str, Path], label_names: Sequence[str], label_codes: Sequence[Iterable[str]]) -> None:
-    """Raise a `UserError` if a file gives no score for these labels: it is no weights.csv, or none is sinus rhythm."""
+    """Raise a `UserError` if a file gives no score for these labels: not a weights.csv, or none is sinus rhythm."""
     classes, _ = load_weights(path)
     members = match_labels(label_names, label_codes, classes)
     normal_class([name for name, labels in zip(classes, members) if labels])
@@ -157,7 +160,7 @@ def score_predictions(
         thresholds: of the labels (L); default 0.5.
 
     Raises:
-        UserError: the file is no matrix of weights, or no label stands for sinus rhythm.
+        UserError: the file is not a matrix of weights, or no label stands for sinus rhythm.
     """
     predictions.check()
     classes, weights = load_weights(weights_file)

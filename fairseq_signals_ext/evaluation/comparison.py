@@ -54,7 +54,7 @@ def names_of(checkpoints: Sequence[Path]) -> List[str]:
                 del parts[end]
     names = [re.sub(r"[^\w.-]+", "_", "-".join(parts)).strip("_.-") for parts in paths]
     if not all(names) or len(set(names)) < len(names):
-        raise UserError(f"{', '.join(map(str, checkpoints))}: cannot be told apart; name each with --names")
+        raise UserError(f"{', '.join(map(str, checkpoints))}: cannot be distinguished; name each with --names")
     return names
 
 
@@ -70,7 +70,7 @@ def compare(evaluations: Mapping[str, Evaluation]) -> "pd.DataFrame":
         same for `auprc`; for labels `auroc_delong_p`, DeLong's paired test, if no patient has several recordings, of
         which that test knows nothing; and `auroc_p_holm`, that p, else `auroc_p`, adjusted for the number of labels.
         NaN where undefined, and for the first model.
-        Of a regression, a row a label and model with the same for `mae`, `rmse`, `r2` and `pearson_r`.
+        Of a regression, one row per label and model with the same for `mae`, `rmse`, `r2` and `pearson_r`.
 
     Raises:
         UserError: the models are not of the same recordings, labels and known values.
@@ -86,7 +86,7 @@ def compare(evaluations: Mapping[str, Evaluation]) -> "pd.DataFrame":
         ways = first.settings.aggregation, evaluation.settings.aggregation
         if ways[0] != ways[1]:
             logger.warning(
-                f"{first_name} and {name} aggregate segments by {ways[0]} and by {ways[1]}, as their configs say; "
+                f"{first_name} and {name} aggregate segments by {ways[0]} and by {ways[1]}, as in their configs; "
                 f"--aggregate compares them alike"
             )
         table = _values(evaluation)

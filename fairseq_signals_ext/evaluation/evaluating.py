@@ -76,10 +76,10 @@ class Evaluation:
     Attributes:
         about: `checkpoint`, `subset` and `label_file`, as the user named them.
         settings: how it was made.
-        segments: what the model said.
+        segments: the model's predictions.
         recordings: the same, aggregated.
-        per_label: a row a label: `metrics.label_metrics` of recordings, with intervals by bootstrap (`auroc_low`, ...)
-            and, if `independent`, DeLong (`auroc_delong_low`, ...), `segment_auroc` and `segment_auprc`; of a
+        per_label: one row per label: `metrics.label_metrics` of recordings, with intervals by bootstrap (`auroc_low`,
+            ...) and, if `independent`, DeLong (`auroc_delong_low`, ...), `segment_auroc` and `segment_auprc`; of a
             regression `regression.label_metrics` with intervals, `segment_mae` and `segment_r2`.
         summaries: `recordings` and `segments`: `metrics.summary`, for recordings with intervals.
         thresholds: None for a regression.
@@ -137,13 +137,13 @@ def evaluate(
     thresholds: Optional[Thresholds] = None,
     recordings: Optional[Predictions] = None,
 ) -> Evaluation:
-    """Evaluate what a model said of the segments of a subset.
+    """Evaluate a model's predictions for the segments of a subset.
 
     Args:
         segments: how they are measured is said by their `kind`.
         about: `checkpoint`, `subset` and `label_file`, for the files.
         thresholds: default 0.5; none of labels that exclude one another.
-        recordings: what it said of recordings, if not what `aggregate` makes of the segments.
+        recordings: its predictions for recordings, if not what `aggregate` makes of the segments.
 
     Raises:
         UserError: there is nothing to evaluate, or a setting does not fit.
@@ -276,7 +276,7 @@ def _notes(
     if few:
         notes.append(f"few positives (or negatives): intervals are too narrow: {few}")
     if thresholds.subset == subset:
-        notes.append(f"the thresholds were chosen on {subset} itself: what is measured at them is too good")
+        notes.append(f"the thresholds were chosen on {subset} itself: metrics at them are too optimistic")
     if thresholds.one_class:
         names = ", ".join(map(repr, thresholds.one_class))
         notes.append(f"one class only in {thresholds.subset}, so that the threshold is 0.5: {names}")

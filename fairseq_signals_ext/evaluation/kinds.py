@@ -47,7 +47,7 @@ class Kind:
         name: in checkpoints, exports and results.
         output_name: of an export's first output; None: there are embeddings only.
         score_name: what columns of scores begin with in tables.
-        shown_as: what a score is called in answers and pictures.
+        display_name: name of a score in answers and pictures.
         is_scaled: outputs are in deviations of the training labels, whose mean and deviation a checkpoint holds.
         has_classes: a label is there (1), not there (0) or not known (NaN), and scores are probabilities of it, so that
             there may be thresholds.
@@ -58,7 +58,7 @@ class Kind:
     name: str
     output_name: Optional[str] = None
     score_name: str = "score"
-    shown_as: str = "score"
+    display_name: str = "score"
     is_scaled: bool = False
     has_classes: ClassVar[bool] = False
     measures: Tuple[Measure, ...] = ()
@@ -196,12 +196,12 @@ CLASSIFICATION = register_kind(
         "classification",
         output_name="logits",
         score_name="probability",
-        shown_as="probability",
+        display_name="probability",
         measures=(("auroc", "AUROC", True), ("ece", "ECE", False)),
         measures_meaning="ECE: how far probabilities are from frequencies, on average.",
     )
 )
 REGRESSION = register_kind(
-    Numbers("regression", output_name="values", score_name="prediction", shown_as="value", is_scaled=True)
+    Numbers("regression", output_name="values", score_name="prediction", display_name="value", is_scaled=True)
 )
 PRETRAINING = register_kind(Kind("pretraining"))

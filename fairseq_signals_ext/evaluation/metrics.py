@@ -19,7 +19,7 @@ from fairseq_signals_ext.evaluation.thresholds import called
 if TYPE_CHECKING:
     import pandas as pd
 
-# columns of `label_metrics` that are no metric
+# columns of `label_metrics` that are not metrics
 NOT_METRICS = ("label", "known", "positives", "threshold", "tp", "fp", "fn", "tn")
 _WANTED = 0.9
 
@@ -106,7 +106,7 @@ def specificity_at_sensitivity(scores: np.ndarray, targets: np.ndarray, wanted: 
 def _each_label(
     metric: Callable[[np.ndarray, np.ndarray], float], scores: np.ndarray, targets: np.ndarray
 ) -> np.ndarray:
-    """A metric of each label's known items; NaN without both classes, or where a score is no finite number."""
+    """A metric of each label's known items; NaN without both classes, or where a score is not a finite number."""
     values = np.full(scores.shape[1], np.nan)
     for label in range(scores.shape[1]):
         known = ~np.isnan(targets[:, label])
@@ -148,7 +148,7 @@ def thresholds_of(predictions: Predictions, thresholds: Optional[np.ndarray]) ->
     """A threshold for each label (float64, L): those given, by default 0.5, or NaN where labels exclude one another.
 
     Raises:
-        UserError: they are not one a label.
+        UserError: they are not one per label.
     """
     labels = len(predictions.label_names)
     default = np.nan if predictions.exclusive else 0.5
@@ -159,7 +159,7 @@ def thresholds_of(predictions: Predictions, thresholds: Optional[np.ndarray]) ->
 
 
 def label_metrics(predictions: Predictions, thresholds: Optional[np.ndarray] = None) -> "pd.DataFrame":
-    """All metrics of each label, a row a label; NaN where undefined.
+    """All metrics of each label, one row per label; NaN where undefined.
 
     Args:
         thresholds: of the labels (L); default 0.5.
@@ -170,7 +170,7 @@ def label_metrics(predictions: Predictions, thresholds: Optional[np.ndarray] = N
         `specificity_at_90_sensitivity`, `brier`, `ece`; `tp`, `fp`, `fn`, `tn` at the threshold.
 
     Raises:
-        UserError: thresholds are not one a label, or there are values of which no metric can be had.
+        UserError: thresholds are not one per label, or there are values of which no metric can be had.
     """
     import pandas as pd
 

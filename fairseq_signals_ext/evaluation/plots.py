@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: a panel a label, the same bytes from the same predictions."""
+"""Pictures of an evaluation: one panel per label, the same bytes from the same predictions."""
 
 import textwrap
 from pathlib import Path
@@ -55,7 +55,7 @@ def draw_plots(predictions: "Predictions", per_label: "pd.DataFrame", folder: Pa
 
     Args:
         predictions: of recordings.
-        per_label: a row a label, the columns of `metrics.label_metrics` (or `regression.label_metrics`) and, where
+        per_label: one row per label, the columns of `metrics.label_metrics` (or `regression.label_metrics`) and, where
             there are intervals, `auroc_low`, `auroc_high`, `auprc_low` and `auprc_high`.
 
     Returns:

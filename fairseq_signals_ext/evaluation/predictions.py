@@ -1,4 +1,4 @@
-"""What a model said of recordings or of their segments, beside what is known of them."""
+"""A model's predictions for recordings or their segments, beside what is known of them."""
 
 import dataclasses
 from dataclasses import dataclass, replace
@@ -49,10 +49,10 @@ class Predictions:
         patient: int64, N: number that stands for the recording's patient; what a bootstrap resamples.
         label_names: L names.
         record_id: N strings from the source; None where the data do not say.
-        aggregation: how segments' scores become a recording's, unless told otherwise; see `to_recordings`.
+        aggregation: how segments' scores become a recording's, unless set otherwise; see `to_recordings`.
         kind: name of what values are, see `kinds`.
         exclusive: an item has exactly one of the labels, and the most probable one is called positive.
-        label_file: from which the targets are; None where it is not said.
+        label_file: from which the targets are; None where it is not known.
     """
 
     scores: np.ndarray
@@ -91,15 +91,15 @@ class Predictions:
             odd = ~np.isin(self.targets, (0, 1)) & ~np.isnan(self.targets)
             self._refuse(odd, self.targets, "target", "labels of a classification are 0, 1 or NaN")
 
-    def _refuse(self, bad: np.ndarray, values: np.ndarray, what: str, cure: str) -> None:
+    def _refuse(self, bad: np.ndarray, values: np.ndarray, what: str, hint: str) -> None:
         if bad.any():
             item, label = np.argwhere(bad)[0]
             place = f"recording {self.idx[item]}, label {self.label_names[label]!r}"
-            raise UserError(f"{place}: {what} {values[item, label]:g} ({bad.sum()} such); {cure}")
+            raise UserError(f"{place}: {what} {values[item, label]:g} ({bad.sum()} such); {hint}")
 
 
 def matched(a: Predictions, b: Predictions) -> Tuple[Predictions, Predictions]:
-    """What two models said of the same items, both sorted by recording; segments of one stay in their order.
+    """Predictions of two models for the same items, both sorted by recording; segments of one stay in their order.
 
     Raises:
         UserError: recordings, patients, labels or targets differ.
@@ -158,7 +158,7 @@ def ways_of(label_names: Sequence[str], how: str, per_label: Mapping[str, str] =
 
     Args:
         how: `mean` or `max`; `ecg-fm`: by `ECG_FM_AGGREGATION`, the mean for labels that it does not have.
-        per_label: `mean` or `max` for labels by name, where it is another; names that are no label have no effect.
+        per_label: `mean` or `max` for labels by name, where it is another; names that are not labels have no effect.
 
     Raises:
         UserError: another way is asked for.

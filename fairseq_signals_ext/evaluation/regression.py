@@ -24,7 +24,7 @@ _ROUNDING = 1e-12
 
 
 def label_metrics(predictions: Predictions) -> "pd.DataFrame":
-    """Metrics of each label, a row a label, in the label's own unit; NaN where undefined.
+    """Metrics of each label, one row per label, in the label's own unit; NaN where undefined.
 
     Args:
         predictions: values as scores and targets; items whose target is NaN take no part.

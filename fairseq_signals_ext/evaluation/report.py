@@ -61,8 +61,8 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
     * `metrics.json`: what was evaluated and how, macro and micro averages with intervals, notes, versions; undefined
       values are null.
     * `per_label.csv`: `Evaluation.per_label`; undefined values are empty.
-    * `predictions.parquet`: a row a recording, see `prediction_table`.
-    * `segments.parquet`: a row a segment, if a recording has several.
+    * `predictions.parquet`: one row per recording, see `prediction_table`.
+    * `segments.parquet`: one row per segment, if a recording has several.
     * pictures, see `draw_plots`.
     """
     text = json.dumps(as_json(_facts(evaluation)), indent=2, ensure_ascii=False, allow_nan=False)
@@ -136,7 +136,7 @@ def _versions() -> Dict[str, str]:
 
 
 def as_text(evaluation: Evaluation) -> str:
-    """An evaluation as a table for a terminal of 100 columns: averages, then a line a label, then notes."""
+    """An evaluation as a table for a terminal of 100 columns: averages, then one line per label, then notes."""
     settings, recordings = evaluation.settings, evaluation.recordings
     of_labels = [f"{name}: {way}" for name, way in settings.label_aggregation.items()]
     how = ", ".join([str(settings.aggregation), *of_labels])

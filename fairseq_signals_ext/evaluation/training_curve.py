@@ -45,7 +45,7 @@ class CurvePage:
 
 PRETRAINING = CurvePage(
     title="Pretraining",
-    loss="loss (bits a masked frame)",
+    loss="loss (bits per masked frame)",
     parts={
         "loss_0": "contrastive (InfoNCE)",
         "loss_1": "codebook diversity",
@@ -66,7 +66,7 @@ REGRESSION = CurvePage(
 )
 CLASSIFICATION = CurvePage(
     title="Fine-tuning",
-    loss="loss (bits a label)",
+    loss="loss (bits per label)",
     parts={},
     results={"auroc": "AUROC", "auprc": "AUPRC", "f1": "F1"},
     result="macro average (F1: pooled)",
@@ -116,8 +116,8 @@ def read_log(log: Path) -> Curves:
         elif "[curve]" in line:
             curves.named = _page_in(line) or curves.named
     if not curves.train:
-        cure = "train with common.log_format=json and a common.log_interval below the number of updates"
-        raise UserError(f"{path}: no numbers of a training in this log; {cure}")
+        hint = "train with common.log_format=json and a common.log_interval below the number of updates"
+        raise UserError(f"{path}: no numbers of a training in this log; {hint}")
     return curves
 
 

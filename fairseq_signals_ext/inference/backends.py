@@ -185,9 +185,9 @@ def _check_fits(session: Any, path: Path, outputs: List[str], shape: Tuple[int, 
     found = next(one.shape for one in session.get_inputs() if one.name == "source")
     # a size that the file leaves open is a name or None
     if len(found) != 3 or any(size != own for size, own in zip(found[1:], shape) if isinstance(size, int)):
-        told = " x ".join(str(size) for size in found[1:])
+        given = " x ".join(str(size) for size in found[1:])
         needed = " x ".join(map(str, shape))
-        raise UserError(f"{path}: takes segments of {told}, not {needed} as its config says; copy the whole folder")
+        raise UserError(f"{path}: takes segments of {given}, not {needed} as in its config; copy the whole folder")
 
 
 def _torch_device(name: str) -> Any:

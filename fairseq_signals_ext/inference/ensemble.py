@@ -12,20 +12,20 @@ from fairseq_signals_ext.inference.inputs import Recordings
 from fairseq_signals_ext.inference.loading import is_export, load_model
 from fairseq_signals_ext.inference.model import LoadedModel, Prediction, positive_of
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
-from fairseq_signals_ext.inference.reading_ahead import Rejected, Work
+from fairseq_signals_ext.inference.reading_ahead import ReadingPlan, Rejected
 from fairseq_signals_ext.inference.recordings import AnyRecording, Leads, RecordingError, RecordingFacts, recording_of
-from fairseq_signals_ext.inference.running import Ran, RunOptions, run_recordings, run_segments
+from fairseq_signals_ext.inference.running import RecordingOutputs, RunOptions, run_recordings, run_segments
 
 
 class Predicted(NamedTuple):
-    """What models say of one of many recordings.
+    """Predictions of models for one of many recordings.
 
     Attributes:
         number: in the inputs.
         name: its file.
         prediction: of it.
         ecgs: how many ECGs its file contains, where it is the first of these.
-        ends_batch: see `running.Ran`.
+        ends_batch: see `running.RecordingOutputs`.
     """
 
     number: int
@@ -114,7 +114,7 @@ class Ensemble:
             inputs: see `inputs.find_inputs`.
             options: how they are run.
             start: number of the first one.
-            several: see `reading_ahead.Work`, of inputs before that.
+            several: see `reading_ahead.ReadingPlan`, of inputs before that.
 
         Raises:
             UserError: a model's outputs are not finite for any recording.
@@ -124,16 +124,16 @@ class Ensemble:
         with contextlib.ExitStack() as stack:
             models = [stack.enter_context(model.divided(options.batches_at_once)) for model in self.models]
             runs = [(model.preprocessing, model.backend) for model in models]
-            for ran in run_recordings(runs, Work(inputs, self.preprocessings, several), options, start):
-                yield ran if isinstance(ran, Rejected) else self._predicted(ran)
+            for result in run_recordings(runs, ReadingPlan(inputs, self.preprocessings, several), options, start):
+                yield result if isinstance(result, Rejected) else self._predicted(result)
 
-    def _predicted(self, ran: Ran) -> Union[Predicted, Rejected]:
-        read = ran.read
+    def _predicted(self, result: RecordingOutputs) -> Union[Predicted, Rejected]:
+        read = result.read
         try:
-            prediction = self._prediction(ran.outputs, read.name, read.facts)
+            prediction = self._prediction(result.outputs, read.name, read.facts)
         except RecordingError as error:
-            return ran.rejected(error)
-        return Predicted(read.number, read.name, prediction, read.ecgs, ran.ends_batch)
+            return result.rejected(error)
+        return Predicted(read.number, read.name, prediction, read.ecgs, result.ends_batch)
 
     def _prediction(self, outputs: Sequence[Outputs], name: str, facts: RecordingFacts) -> Prediction:
         of_models = [model.prediction_of(one, name, facts) for model, one in zip(self.models, outputs)]

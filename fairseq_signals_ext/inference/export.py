@@ -107,13 +107,13 @@ def check_replaceable(folder: Path, names: Collection[str], overwrite: bool) -> 
         raise UserError(f"{given}: is not empty; give another folder with --out, or --overwrite")
     others = [name for name in content if name not in names]
     if others:
-        raise UserError(f"{given}: has {others[0]!r}, which is no part of this export; give another folder with --out")
+        raise UserError(f"{given}: has {others[0]!r}, which is not part of this export; give another folder with --out")
 
 
 def _check_apart(given: Path, checkpoint: Path, out: Path) -> None:
     """See that what is exported is not replaced, and that its folder stays as it is."""
     if checkpoint.resolve() in (out.resolve(), *(file.resolve() for file in out.glob("*"))):
-        raise UserError(f"{out}: is what is exported; give another folder with --out")
+        raise UserError(f"{out}: is the input; give another folder with --out")
     if given.is_dir() and given.resolve() in out.resolve().parents:
         raise UserError(f"{out}: is in the folder that is exported; give another folder with --out")
 
@@ -190,7 +190,8 @@ def _to_ecg_fm(job: _Job) -> Dict[str, float]:
 def _outputs_and_parameters(job: _Job) -> Tuple[export_check.Outputs, Dict[str, Any]]:
     """What the model computes, and its parameters as they are in the file; the model itself is gone.
 
-    The file is mapped anew each time that it is read: pages that were looked at count as memory while they are mapped.
+    The file is mapped again each time that it is read: pages that were looked at count as memory while they are
+    mapped.
     """
     model = _build(job.source)
     expected = export_check.outputs_of_model(model, job.description)

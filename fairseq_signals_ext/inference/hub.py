@@ -46,7 +46,7 @@ def fetch(source: str) -> Path:
 
 
 def _what_is_wrong(error: Exception) -> str:
-    """What happened, and the cure, in one line."""
+    """What happened, and what to do, in one line."""
     from huggingface_hub import errors
 
     # the first that fits: the later ones are more general

@@ -24,7 +24,7 @@ from fairseq_signals_ext.sources.source import read_file, split_number
 from fairseq_signals_ext.sources.wfdb import belonging_to
 
 MANIFEST_SUFFIX = ".tsv"
-# what a prepared folder's table says of a recording, as `Recording` calls it
+# what a prepared folder's table contains about a recording, as `Recording` calls it
 _KNOWN = ("record_id", "patient", "start_time", "age", "sex")
 
 
@@ -37,17 +37,17 @@ class Recordings(Protocol):
         """See `Inputs.name`."""
 
     def read(self, number: int, ecg: Optional[int] = None) -> Any:
-        """A `Given`, or what has its `ecgs`, `beside` and `segmented`."""
+        """An `InputRecording`, or what has its `ecgs`, `beside` and `segmented`."""
 
     def known(self, number: int) -> Dict[str, Any]:
         """See `Inputs.known`."""
 
 
-class Given(NamedTuple):
+class InputRecording(NamedTuple):
     """A recording as it is read.
 
     Attributes:
-        recording: its signal, and what its file says.
+        recording: its signal, and what its file contains.
         is_standardised: its values are in standard deviations of each lead, as in ECG-FM's manifests.
         ecgs: how many ECGs its file contains, if none of them was asked for: this is the first.
     """
@@ -86,13 +86,13 @@ class _Files:
     def name(self, number: int) -> str:
         return os.path.join(self.folder, self.items[number].name)
 
-    def read(self, number: int, ecg: Optional[int] = None) -> Given:
+    def read(self, number: int, ecg: Optional[int] = None) -> InputRecording:
         item = self.items[number] if ecg is None else self.items[number].numbered(ecg)
         if item.number is None:
             recording = read_file(Path(self.folder), item)
-            return Given(recording, ecgs=recording.ecgs)
+            return InputRecording(recording, ecgs=recording.ecgs)
         try:
-            return Given(read_file(Path(self.folder), item))
+            return InputRecording(read_file(Path(self.folder), item))
         except OneOfSeveralError as error:
             file, name = (os.path.join(self.folder, one) for one in (item.file, item.name))
             raise UserError(str(error).replace(file, name, 1)) from error
@@ -117,13 +117,13 @@ class _Shards:
         manifest = self._store.manifest
         return f"{manifest.shards[manifest.shard[number]]}#{manifest.row[number]}"
 
-    def read(self, number: int) -> Given:
+    def read(self, number: int) -> InputRecording:
         signal = self._store.read(number)
         rows = [row for row, lead in enumerate(signal.leads) if lead not in self._filled.get(signal.idx, ())]
         leads = [signal.leads[row] for row in rows]
         counts = signal.counts if len(rows) == len(signal.leads) else signal.counts[rows]
         stored = StoredCounts(counts, signal.scale[leads], signal.zero[leads])
-        return Given(Recording(f"idx {signal.idx}", None, tuple(leads), signal.sample_rate, stored=stored))
+        return InputRecording(Recording(f"idx {signal.idx}", None, tuple(leads), signal.sample_rate, stored=stored))
 
     @property
     def _folder(self) -> Path:
@@ -164,12 +164,14 @@ class _MatFiles:
     def name(self, number: int) -> str:
         return str(self.manifest.files[number][0])
 
-    def read(self, number: int) -> Given:
+    def read(self, number: int) -> InputRecording:
         from fairseq_signals_ext.data.stores import MatStore
 
         signal = MatStore(self.manifest).read(number)
         record_id = self.manifest.files[number][0].stem
-        return Given(Recording(record_id, signal.counts.astype(np.float64), signal.leads, signal.sample_rate), True)
+        return InputRecording(
+            Recording(record_id, signal.counts.astype(np.float64), signal.leads, signal.sample_rate), True
+        )
 
     def known(self, number: int) -> Dict[str, Any]:
         return {}
@@ -208,7 +210,7 @@ class Inputs:
         part, place = self._find(number)
         return _as_text(part.name(place)) + ("" if ecg is None else f"#{ecg}")
 
-    def read(self, number: int, ecg: Optional[int] = None) -> Given:
+    def read(self, number: int, ecg: Optional[int] = None) -> InputRecording:
         """A recording, from its file alone.
 
         Args:
@@ -237,7 +239,7 @@ class Inputs:
             digest.update(f"{self.name(number)}\n".encode())
         return digest.hexdigest()
 
-    def given(self, number: int) -> Given:
+    def given(self, number: int) -> InputRecording:
         """As `read`, with all that is known of the recording.
 
         Raises:
@@ -279,8 +281,8 @@ def find_inputs(
         UserError: nothing is given, a path is not there, or a manifest or folder cannot be used.
     """
     options = SourceOptions(sample_rate=sample_rate, leads=leads, unit=unit)
-    said = {"sample_rate": sample_rate, "leads": None if leads is None else leads.split(","), "unit": unit}
-    defaults = {name: value for name, value in said.items() if value is not None}
+    metadata = {"sample_rate": sample_rate, "leads": None if leads is None else leads.split(","), "unit": unit}
+    defaults = {name: value for name, value in metadata.items() if value is not None}
     parts: List[_Part] = []
     files: List[Item] = []
     for path in _without_signal_files([Path(one) for one in given]):

@@ -43,10 +43,10 @@ def load_model(
             raise UserError(f"{source}: labels are in the export; leave them out, or export again with --labels")
         return _from_export(folder, str(source), how)
     except ModuleNotFoundError as error:
-        cure = how_to_install(error.name or "")
-        if cure is None:
+        hint = how_to_install(error.name or "")
+        if hint is None:
             raise
-        raise MissingPackageError(f"{source}: {cure}") from None
+        raise MissingPackageError(f"{source}: {hint}") from None
 
 
 def is_export(source: Any) -> bool:

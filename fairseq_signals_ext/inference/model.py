@@ -1,4 +1,4 @@
-"""A model that is ready to use: from a recording to what the model says of it.
+"""A model that is ready to use: from a recording to the model's predictions for it.
 
 Needs numpy, what the model's backend needs, and for some formats of ECG files the extra `formats`.
 """
@@ -27,7 +27,7 @@ EMBEDDED = ("recording", "segment", "frame")
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a model says of one recording.
+    """A model's predictions for one recording.
 
     Attributes:
         label_names: L names.
@@ -118,8 +118,8 @@ class LoadedModel:
             UserError: the model is an export that only runs.
         """
         if not hasattr(getattr(self._backend, "network", None), "attention"):
-            cure = "give the checkpoint, or its export to safetensors"
-            raise UserError(f"{self.source}: an export that only runs cannot be looked into; {cure}")
+            hint = "give the checkpoint, or its export to safetensors"
+            raise UserError(f"{self.source}: an export that only runs cannot be looked into; {hint}")
         return self._backend.network  # type: ignore[attr-defined]
 
     def predict(
@@ -166,8 +166,8 @@ class LoadedModel:
             UserError: another way is asked for, or ECG-FM's of labels of which none is its.
         """
         if how == "ecg-fm" and not {*self.label_names} & {*ECG_FM_AGGREGATION}:
-            cure = "name its labels with labels='ecg-fm', --labels ecg-fm, if they are these"
-            raise UserError(f"{self.source}: has none of ECG-FM's labels; {cure}, or aggregate by mean or max")
+            hint = "name its labels with labels='ecg-fm', --labels ecg-fm, if they are these"
+            raise UserError(f"{self.source}: has none of ECG-FM's labels; {hint}, or aggregate by mean or max")
         description = dataclasses.replace(self.description, aggregation=ways_of(self.label_names, how))
         return LoadedModel(description, self._backend, self.source, self.task_options)
 
@@ -259,8 +259,8 @@ class LoadedModel:
     def _check(self, outputs: Outputs, name: str, facts: RecordingFacts) -> None:
         if not _are_finite(outputs):
             self._check_is_finite()
-            told = f"no numbers come out of the model; give more of it than {facts.seconds:.3g} s"
-            raise RecordingError(f"{name}: {told}")
+            problem = f"no numbers come out of the model; give a recording longer than {facts.seconds:.3g} s"
+            raise RecordingError(f"{name}: {problem}")
 
     def _check_is_finite(self) -> None:
         """See that numbers come out of the model for a whole segment, here of noise."""
@@ -287,7 +287,7 @@ def _frames(backend: Any, network: Any, layer: Optional[int], is_mean: bool) -> 
     from fairseq_signals_ext.models.pooling import mean_over_frames
 
     if layer is not None and not 0 <= layer <= network.layers:
-        raise UserError(f"layer {layer}: the model has layers 1 to {network.layers}; 0 is what the first is given")
+        raise UserError(f"layer {layer}: the model has layers 1 to {network.layers}; 0 is the input of the first")
 
     def frames(source: Any, padding_mask: Any) -> Tuple[Any]:
         x, padding = network.frames(source, padding_mask, layer)

@@ -105,8 +105,8 @@ def build_model(checkpoint: Checkpoint) -> Any:
     if options.get("_name") not in _our_models():
         raise UserError(f"{checkpoint.path}: model {options.get('_name')!r}; use one of {', '.join(_our_models())}")
     if options.get("layer_type") == "trf_adp" or options.get("pos_enc_type", "abs") != "abs":
-        told = f"layer_type={options.get('layer_type')}, pos_enc_type={options.get('pos_enc_type')}"
-        raise UserError(f"{checkpoint.path}: {told}: fairseq cannot run these on ECGs; use another model")
+        problem = f"layer_type={options.get('layer_type')}, pos_enc_type={options.get('pos_enc_type')}"
+        raise UserError(f"{checkpoint.path}: {problem}: fairseq cannot run these on ECGs; use another model")
     # fairseq would wrap the layers, for training
     config = OmegaConf.create({**options, "checkpoint_activations": False})
     try:

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence
 
 from fairseq_signals_ext.checkpoints.description import Preprocessing
-from fairseq_signals_ext.inference.inputs import Given, Inputs
+from fairseq_signals_ext.inference.inputs import InputRecording, Inputs
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
-from fairseq_signals_ext.inference.reading_ahead import ReadRecording, Rejected, Work, read_all, reason_of
+from fairseq_signals_ext.inference.reading_ahead import ReadingPlan, ReadRecording, Rejected, read_all, reason_of
 from fairseq_signals_ext.inference.results import Results
 
 
@@ -23,18 +23,18 @@ def do_each(
     A recording that cannot be read, or whose work fails, is noted as rejected, and stops no other.
 
     Args:
-        work: for a recording, of which `beside` is the `Given` with all that is known of it.
+        work: for a recording, of which `beside` is the `InputRecording` with all that is known of it.
         undo: removes what work has left of a recording; with its number and why it was rejected.
         name: of the work, for the bar.
         preprocessings: for which recordings have segments.
 
     Raises:
-        OSError: what is no fault of a recording, such as a full disk, see `reason_of`.
+        OSError: what is not the fault of a recording, such as a full disk, see `reason_of`.
         MissingPackageError: a format, or the work, needs a package that is not installed.
     """
     from tqdm import tqdm
 
-    found = read_all(Work(_Whole(inputs), preprocessings), results.done)
+    found = read_all(ReadingPlan(_Whole(inputs), preprocessings), results.done)
     total = len(inputs)
     for read in tqdm(found, total=total, initial=results.done, desc=name, unit="recording", disable=None):
         reason = read.reason if isinstance(read, Rejected) else _reason_against(work, read)
@@ -56,7 +56,7 @@ def _reason_against(work: Callable[[ReadRecording], None], read: ReadRecording) 
 class _ReadWhole(NamedTuple):
     """A recording that is kept beside its segments."""
 
-    beside: Given
+    beside: InputRecording
     ecgs: int = 1
 
     def segmented(self, preprocessing: Preprocessing, name: str) -> SegmentedRecording:

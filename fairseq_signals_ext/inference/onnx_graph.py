@@ -94,7 +94,7 @@ def check_graph(path: Path) -> None:
     """See that an ONNX file has only operators that our exports need, and no constants larger than the file.
 
     Raises:
-        UserError: it has others, or it is no ONNX file.
+        UserError: it has others, or it is not an ONNX file.
     """
     try:
         with open(path, "rb") as file:

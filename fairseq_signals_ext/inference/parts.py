@@ -1,7 +1,7 @@
 """A run in parts, by processes, machines or jobs of a scheduler: each does some of the recordings, the last one merges.
 
-The result is, byte for byte, that of one run: parts begin where one run begins a new batch, see `Work.group`, and rows
-are merged in its order.
+The result is, byte for byte, that of one run: parts begin where one run begins a new batch, see `ReadingPlan.group`,
+and rows are merged in its order.
 """
 
 import json

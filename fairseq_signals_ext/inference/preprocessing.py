@@ -54,8 +54,8 @@ class SegmentedRecording:
 
     Attributes:
         counts: loaded leads that are there x samples, int16.
-        gain, offset: float32, one a row of `counts`: `counts * gain + offset` is standardised, or mV where segments are
-            normalised as a whole.
+        gain, offset: float32, one per row of `counts`: `counts * gain + offset` is standardised, or mV where segments
+            are normalised as a whole.
         columns: where the rows of `counts` go in the input.
         preprocessing: of the model.
         facts: what is known of the recording.

@@ -31,7 +31,7 @@ _NOT_ITS_FAULT = (*NO_SPACE, errno.EROFS, errno.EMFILE, errno.ENFILE)
 GROUP = 64
 # recordings that go to another process together, and their size from which on no more do
 _CHUNK, _CHUNK_BYTES = 16, 2**25
-# such chunks that wait, beyond one a process
+# such chunks that wait, beyond one per process
 _AHEAD = 2
 
 
@@ -44,7 +44,7 @@ class ReadRecording:
         name: its file, as messages and tables name it.
         segments: for each way of preprocessing that models need.
         ecgs: how many ECGs its file contains, where it is the first of these.
-        group: see `Work.group`.
+        group: see `ReadingPlan.group`.
         beside: what was read beside its signal.
     """
 
@@ -70,8 +70,8 @@ class Rejected:
         name: its file.
         reason: why, in one line, and what to do.
         ecgs: how many ECGs its file contains, where it is the first of these.
-        group: see `Work.group`.
-        ends_batch: see `running.Ran`.
+        group: see `ReadingPlan.group`.
+        ends_batch: see `running.RecordingOutputs`.
     """
 
     number: int
@@ -86,8 +86,8 @@ Read = Union[ReadRecording, Rejected]
 
 
 @dataclass(frozen=True)
-class Work:
-    """What reading takes; it can go to other processes.
+class ReadingPlan:
+    """Which recordings are read, and how they are preprocessed; it can be sent to other processes.
 
     Attributes:
         inputs: the recordings.
@@ -132,10 +132,10 @@ class Work:
         """Read a recording; nothing that is wrong with it is raised, apart from a package that is missing."""
         name, ecgs = self.name(number), 1
         try:
-            given = self.inputs.read(*self._place(number))
-            ecgs = given.ecgs
-            segments = {one: given.segmented(one, name) for one in self.preprocessings}
-            return ReadRecording(number, name, segments, ecgs, self.group(number), given.beside)
+            recording = self.inputs.read(*self._place(number))
+            ecgs = recording.ecgs
+            segments = {one: recording.segmented(one, name) for one in self.preprocessings}
+            return ReadRecording(number, name, segments, ecgs, self.group(number), recording.beside)
         except Exception as error:  # noqa: BLE001 - one file must never stop the millions that follow
             ecgs = getattr(error, "ecgs", ecgs)
             return Rejected(number, name, reason_of(error, name), ecgs, self.group(number))
@@ -159,29 +159,29 @@ def reason_of(error: Exception, name: str) -> str:
     return f"cannot be used ({type(error).__name__}: {shown(error)}); get it again"
 
 
-def read_all(work: Work, start: int = 0, jobs: int = 0) -> Iterator[Read]:
+def read_all(plan: ReadingPlan, start: int = 0, jobs: int = 0) -> Iterator[Read]:
     """All recordings from number `start` on, in order; last the second and further ECGs of files with several.
 
     Args:
-        work: knows those with several among the inputs before `start`.
+        plan: knows those with several among the inputs before `start`.
         jobs: processes that read; 0: the caller's own.
 
     Raises:
         MissingPackageError: a format needs a package that is not installed.
     """
-    several = list(work.several)
-    for read in _read_numbers(work, range(start, len(work.inputs)), jobs):
+    several = list(plan.several)
+    for read in _read_numbers(plan, range(start, len(plan.inputs)), jobs):
         if read.ecgs > 1:
             several.append((read.number, read.ecgs))
-        known = work.inputs.known(read.number)
+        known = plan.inputs.known(read.number)
         yield _with_record_id(read, known["record_id"]) if "record_id" in known else read
     if several:
-        work = dataclasses.replace(work, several=several)
-        yield from _read_numbers(work, range(max(start, len(work.inputs)), len(work)), jobs)
+        plan = dataclasses.replace(plan, several=several)
+        yield from _read_numbers(plan, range(max(start, len(plan.inputs)), len(plan)), jobs)
 
 
-def _read_numbers(work: Work, numbers: range, jobs: int) -> Iterator[Read]:
-    return map(work.read, numbers) if jobs == 0 else _read_in_processes(work, numbers, jobs)
+def _read_numbers(plan: ReadingPlan, numbers: range, jobs: int) -> Iterator[Read]:
+    return map(plan.read, numbers) if jobs == 0 else _read_in_processes(plan, numbers, jobs)
 
 
 def _with_record_id(read: Read, record_id: str) -> Read:
@@ -194,10 +194,10 @@ def _with_record_id(read: Read, record_id: str) -> Read:
     return dataclasses.replace(read, segments=segments)
 
 
-def _read_in_processes(work: Work, numbers: Sequence[int], jobs: int) -> Iterator[Read]:
+def _read_in_processes(plan: ReadingPlan, numbers: Sequence[int], jobs: int) -> Iterator[Read]:
     """As `map(work.read, numbers)`; a recording that ends the process that reads it is rejected."""
     chunks = (numbers[first : first + _CHUNK] for first in range(0, len(numbers), _CHUNK))
-    pool = _Pool(work, jobs)
+    pool = _Pool(plan, jobs)
     waiting: Deque[Sequence[int]] = deque(itertools.islice(chunks, jobs + _AHEAD))
     try:
         pending = deque(map(pool.submit, waiting))
@@ -225,17 +225,17 @@ def _read_in_processes(work: Work, numbers: Sequence[int], jobs: int) -> Iterato
 class _Pool:
     """Processes that read; they can be started again when one of them has died."""
 
-    def __init__(self, work: Work, jobs: int):
-        self._work, self._jobs = work, jobs
+    def __init__(self, plan: ReadingPlan, jobs: int):
+        self._plan, self._jobs = plan, jobs
         self._executor: Any = None
 
     def submit(self, numbers: Sequence[int]) -> "Future[List[Read]]":
         """Read these, or the first of them if they are large."""
-        # its processes are no forks, which may stand still where torch has threads, and need no guarded main module
+        # its processes are not forks, which may stand still where torch has threads, and need no guarded main module
         from loky import ProcessPoolExecutor
 
         if self._executor is None:
-            arguments = (self._work, os.getpid())
+            arguments = (self._plan, os.getpid())
             self._executor = ProcessPoolExecutor(self._jobs, initializer=_start_worker, initargs=arguments)
         try:
             return self._executor.submit(_read_in_worker, numbers)
@@ -250,7 +250,7 @@ class _Pool:
         except BrokenProcessPool:
             self.start_again()
             reason = "reading it ended the process (out of memory, or a damaged file); get it again, or cut it"
-            return Rejected(number, self._work.name(number), reason, group=self._work.group(number))
+            return Rejected(number, self._plan.name(number), reason, group=self._plan.group(number))
 
     def start_again(self) -> None:
         self.end()
@@ -261,12 +261,12 @@ class _Pool:
             self._executor.shutdown(wait=True, kill_workers=True)
 
 
-_worker: Optional[Work] = None
+_worker: Optional[ReadingPlan] = None
 
 
-def _start_worker(work: Work, parent: int) -> None:
+def _start_worker(plan: ReadingPlan, parent: int) -> None:
     global _worker
-    _worker = work
+    _worker = plan
     # a terminal's Ctrl-C reaches all processes; the first one ends the others
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with(parent)

@@ -99,15 +99,15 @@ def _recording_of_array(given: Any, sample_rate: Optional[float], leads: Leads, 
     if array.ndim != 2 or array.dtype.kind not in "iuf":
         raise UserError(f"array: is of {array.dtype} and its shape is {shape}; give numbers, leads x samples, in mV")
     if unit is None and array.dtype.kind != "f":
-        raise UserError("array: holds integers; say with unit='uV', 'mV', ... what one stands for")
+        raise UserError("array: contains integers; give the unit of one count with unit='uV', 'mV', ...")
     factor = millivolts(unit or "mV")
     if factor is None:
-        raise UserError(f"array: the unit {unit!r} is no voltage; give mV, uV, nV or V")
+        raise UserError(f"array: the unit {unit!r} is not a voltage; give mV, uV, nV or V")
     if sample_rate is None:
-        raise UserError("array: does not say its sample rate; give sample_rate in Hz")
+        raise UserError("array: its sample rate is missing; give sample_rate in Hz")
     if leads is None and len(array) != len(LEADS):
-        cure = "give its transpose" if array.shape[1] == len(LEADS) else "name its leads with leads=['I', ...]"
-        raise UserError(f"array: its shape is {shape}, not 12 leads x samples; {cure}")
+        hint = "give its transpose" if array.shape[1] == len(LEADS) else "name its leads with leads=['I', ...]"
+        raise UserError(f"array: its shape is {shape}, not 12 leads x samples; {hint}")
     positions = parse_leads(leads)
     if len(positions) != len(array):
         raise UserError(f"array: its shape is {shape}, but {len(positions)} leads are named; name each row")

@@ -1,8 +1,8 @@
 """What a run over many recordings leaves: rows of tables and arrays, kept in parts until all recordings are done.
 
-While a run goes on, `OUT/.unfinished` has a part for every thousand recordings or so, `START-END.jsonl` with a row per
-line and `START-END.npy` with arrays; `settings.json` says of which run. The last line of a part has the checksums of
-its rows and arrays; what was done from a damaged part on is done again. The files that a user sees are made of the
+While a run continues, `OUT/.unfinished` has a part for every thousand recordings or so, `START-END.jsonl` with a row
+per line and `START-END.npy` with arrays; `settings.json` says of which run. The last line of a part has the checksums
+of its rows and arrays; what was done from a damaged part on is done again. The files that a user sees are made of the
 parts at the end.
 """
 
@@ -118,7 +118,7 @@ class Results(Kept):
         out: folder of the results.
         files: names of those that a finished run leaves there.
         settings: all that the rows depend on, plain values.
-        resume: go on with the parts that are there.
+        resume: continue with the parts that are there.
         overwrite: replace results that are there, finished or not.
         part: folder of its own for one of several that do the run together, see `parts`; None: it does all.
         inputs: their number, after which a file with rows ends; None: it does not matter.
@@ -185,7 +185,7 @@ class Results(Kept):
         """Call after each recording, when all its rows are added.
 
         Args:
-            ends_batch: a run may go on after it; others are kept with the next that does.
+            ends_batch: a run may continue after it; others are kept with the next that does.
         """
         self._waiting += 1
         if not ends_batch:
@@ -262,14 +262,16 @@ def check_results(out: Path, files: Sequence[str], resume: bool, overwrite: bool
     """
     begun = _begun(out)
     if begun and (part is None) != (begun == [_WHOLE]) and not overwrite:
-        told = "in one part" if begun == [_WHOLE] else "in several parts"
-        raise UserError(f"{out}: has an unfinished run {told}; go on with it so, or remove {out / UNFINISHED} first")
+        how = "in one part" if begun == [_WHOLE] else "in several parts"
+        raise UserError(
+            f"{out}: has an unfinished run {how}; continue it in the same way, or remove {out / UNFINISHED} first"
+        )
     numbers = {name.split("-of-")[-1] for name in begun} | {part.split("-of-")[-1] if part else _WHOLE}
     if part is not None and len(numbers) > 1:
         raise UserError(f"{out}: has an unfinished run in another number of parts; remove {out / UNFINISHED} first")
     is_unfinished = (part or _WHOLE) in begun
     if is_unfinished and not (resume or overwrite):
-        raise UserError(f"{out}: has an unfinished run; go on with --resume, or begin again with --overwrite")
+        raise UserError(f"{out}: has an unfinished run; continue with --resume, or begin again with --overwrite")
     if not (is_unfinished and resume):  # else what is there was made of its parts, and will be again
         check_free(out, files, overwrite)
 

@@ -18,7 +18,7 @@ from fairseq_signals_ext.checkpoints.description import Preprocessing
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.inference.backends import Outputs
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
-from fairseq_signals_ext.inference.reading_ahead import ReadRecording, Rejected, Work, read_all, reason_of
+from fairseq_signals_ext.inference.reading_ahead import ReadingPlan, ReadRecording, Rejected, read_all, reason_of
 
 BATCH_SIZE = 32
 _MOST_AT_ONCE = 4
@@ -38,7 +38,7 @@ class RunOptions:
     Attributes:
         batch_size: segments in a batch.
         jobs: processes that read; 0: the caller's own reads, while other threads run the networks.
-        at_once: batches that run at the same time; None: up to four, one a core.
+        at_once: batches that run at the same time; None: up to four, one per core.
     """
 
     batch_size: int = BATCH_SIZE
@@ -56,19 +56,19 @@ class RunOptions:
 
 
 def cores() -> int:
-    """Those that this process may use, where the system says it."""
+    """Those that this process may use, where the system reports it."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, eq=False)
-class Ran:
-    """What networks said of a recording.
+class RecordingOutputs:
+    """Outputs of networks for a recording.
 
     Attributes:
         read: the recording.
-        outputs: for each network its outputs, arrays with a row a segment.
-        ends_batch: no later recording shares a batch with it, so that a run which goes on after it has the same batches
-            as an unbroken one.
+        outputs: for each network its outputs, arrays with one row per segment.
+        ends_batch: no later recording shares a batch with it, so that a run which continues after it has the same
+            batches as an unbroken one.
     """
 
     read: ReadRecording
@@ -99,18 +99,18 @@ def run_segments(
 
 
 def run_recordings(
-    runs: Sequence[Tuple[Preprocessing, Run]], work: Work, options: RunOptions, start: int = 0
-) -> Iterator[Union[Ran, Rejected]]:
+    runs: Sequence[Tuple[Preprocessing, Run]], plan: ReadingPlan, options: RunOptions, start: int = 0
+) -> Iterator[Union[RecordingOutputs, Rejected]]:
     """What networks say of recordings, in order.
 
     Args:
-        runs: networks, each with its own preprocessing, one of those of `work`; they are called by several threads.
+        runs: networks, each with its own preprocessing, one of those of `plan`; they are called by several threads.
         start: number of the first recording.
 
     Raises:
         MissingPackageError: a format needs a package that is not installed.
     """
-    batches = _batches(read_all(work, start, options.jobs), options.batch_size)
+    batches = _batches(read_all(plan, start, options.jobs), options.batch_size)
     outputs: List[Tuple[Outputs, ...]] = []
     for batch, of_pieces in _in_order(lambda batch: (batch, _run_batch(runs, batch)), batches, options.batches_at_once):
         for piece, output in zip(batch, of_pieces):
@@ -121,7 +121,7 @@ def run_recordings(
             if piece.is_last:
                 # those of a network are tuples of arrays, of which each piece has some rows
                 joined = tuple(tuple(map(np.concatenate, zip(*parts))) for parts in zip(*outputs))
-                yield Ran(piece.read, joined, piece is batch[-1])
+                yield RecordingOutputs(piece.read, joined, piece is batch[-1])
                 outputs = []
 
 

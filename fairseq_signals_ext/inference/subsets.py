@@ -1,4 +1,4 @@
-"""What a model says of a manifest's segments, beside what is known of them: what `evaluate` measures.
+"""A model's predictions for a manifest's segments, beside what is known of them: what `evaluate` measures.
 
 Segments are those that validation has while the model is trained: cut and standardised by what is stored with the
 recordings, also where there is no signal; recordings that training drops are left out.
@@ -29,7 +29,7 @@ from fairseq_signals_ext.evaluation.predictions import AGGREGATIONS, Predictions
 from fairseq_signals_ext.inference.inputs import Recordings
 from fairseq_signals_ext.inference.model import LoadedModel
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
-from fairseq_signals_ext.inference.reading_ahead import Rejected, Work
+from fairseq_signals_ext.inference.reading_ahead import ReadingPlan, Rejected
 from fairseq_signals_ext.inference.running import RunOptions, run_recordings
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Known(NamedTuple):
 
 @dataclass(frozen=True)
 class StoredRecording:
-    """A recording as a store has it; see `inputs.Given`.
+    """A recording as a store has it; see `inputs.InputRecording`.
 
     Attributes:
         signal: its counts, and how they are standardised.
@@ -69,14 +69,14 @@ class StoredRecording:
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a model says of a recording's segments.
+class SegmentScores:
+    """Scores of a model for the segments of a recording.
 
     Attributes:
         number: in the subset.
         known: of the recording.
         scores: float64, segments x L: probabilities, or values of a regression in the label's unit.
-        ends_batch: see `running.Ran`.
+        ends_batch: see `running.RecordingOutputs`.
     """
 
     number: int
@@ -123,7 +123,7 @@ class Subset:
     def _labels(self, label_file: Optional[str]) -> Optional[LabelTable]:
         if not label_file:
             if self._store.idx is not None:
-                raise UserError(f"{self._path}: no labels for these recordings; give --label-file")
+                raise UserError(f"{self._path}: no labels for these recordings; give --labels")
             return None
         table, description = read_labels(label_file), self._description
         known = description.label_names if description.names_are_known else None
@@ -195,7 +195,7 @@ class Subset:
         return self._store.fingerprint().hex()
 
     def predictions(self, known: Sequence[Known], scores: List[np.ndarray]) -> Predictions:
-        """What a model said of all segments.
+        """Scores of all segments, with what is known of them.
 
         Args:
             known: of each recording.
@@ -220,11 +220,11 @@ def _aggregation(label_names: Tuple[str, ...], ways: Tuple[str, ...]) -> str:
     for how in AGGREGATIONS:
         if ways_of(label_names, how) == ways:
             return how
-    raise UserError("the model aggregates segments by ways that have no name here; say how with --aggregate")
+    raise UserError("the model aggregates segments in a way that has no name here; choose one with --aggregate")
 
 
-def say_of_segments(model: LoadedModel, subset: Recordings, how: RunOptions, start: int = 0) -> Iterator[Said]:
-    """What a model says of each recording's segments, in order, from number `start` on.
+def segment_scores(model: LoadedModel, subset: Recordings, how: RunOptions, start: int = 0) -> Iterator[SegmentScores]:
+    """Scores of each recording's segments, in order, from number `start` on.
 
     Args:
         subset: a `Subset`, or a part of one.
@@ -233,16 +233,16 @@ def say_of_segments(model: LoadedModel, subset: Recordings, how: RunOptions, sta
         UserError: a recording cannot be used, or the model's outputs are not finite.
     """
     with model.divided(how.batches_at_once) as shared:
-        work = Work(subset, [model.preprocessing])
-        for ran in run_recordings([(model.preprocessing, shared.backend)], work, how, start):
-            if isinstance(ran, Rejected):
-                raise UserError(ran.reason if ran.name in ran.reason else f"{ran.name}: {ran.reason}")
-            read = ran.read
-            prediction = model.prediction_of(ran.outputs[0], read.name, read.facts)
-            yield Said(read.number, read.beside, prediction.segment_scores, ran.ends_batch)
+        plan = ReadingPlan(subset, [model.preprocessing])
+        for result in run_recordings([(model.preprocessing, shared.backend)], plan, how, start):
+            if isinstance(result, Rejected):
+                raise UserError(result.reason if result.name in result.reason else f"{result.name}: {result.reason}")
+            read = result.read
+            prediction = model.prediction_of(result.outputs[0], read.name, read.facts)
+            yield SegmentScores(read.number, read.beside, prediction.segment_scores, result.ends_batch)
 
 
 def predict_subset(model: LoadedModel, subset: Subset, how: Optional[RunOptions] = None) -> Predictions:
-    """Scores and targets of all segments of a subset; see `say_of_segments`."""
-    said = list(say_of_segments(model, subset, how or RunOptions()))
-    return subset.predictions([one.known for one in said], [one.scores for one in said])
+    """Scores and targets of all segments of a subset; see `segment_scores`."""
+    scored = list(segment_scores(model, subset, how or RunOptions()))
+    return subset.predictions([one.known for one in scored], [one.scores for one in scored])

@@ -53,7 +53,7 @@ def parse_values(values: "pd.Series") -> Tuple[np.ndarray, np.ndarray, np.ndarra
     """Values as numbers.
 
     `<0.01` is the number 0.01 with a bound; `55-60%` is the middle of the range; a percent sign is left away. Anything
-    else, such as `1,5`, `ca. 50` or `5 ng/mL`, is no number, rather than guessed at.
+    else, such as `1,5`, `ca. 50` or `5 ng/mL`, is not a number, rather than guessed at.
 
     Returns:
         numbers (float64, NaN where there is none), bounds (int8, see `BOUNDS`), and which are ranges (bool).
@@ -78,7 +78,7 @@ def _parse_value(text: str) -> Tuple[float, int, bool]:
 
 
 def clock_times(values: "pd.Series", timezone: Optional[str]) -> "pd.Series":
-    """Times as datetime64 without a timezone, NaT for what is no ISO 8601 time of a whole date.
+    """Times as datetime64 without a timezone, NaT for what is not an ISO 8601 time of a whole date.
 
     Args:
         timezone: times that have a timezone are converted to this one; those that have none stay as they are.
@@ -113,7 +113,7 @@ def read_events(path: Union[str, Path], settings: LinkSettings, patients: Sequen
     """The events of these patients that have a time and a value, and that the filter lets pass.
 
     Args:
-        path: table with a row an event: csv, csv.gz or parquet.
+        path: table with one row per event: csv, csv.gz or parquet.
         settings: names of columns, filter and timezone.
         patients: ids, each once; see `as_keys`.
 
@@ -132,8 +132,8 @@ def read_events(path: Union[str, Path], settings: LinkSettings, patients: Sequen
         found = f"{counts['passed']} of {counts['rows']} events pass the filter, none is of a patient with an ECG"
         raise UserError(f"{path}: {found}; check --filter, and the ids in --patient-column")
     if examples.get("no_time") and not sum(len(part["time"]) for part in parts):
-        cure = "write times as 2020-01-31 10:00:00"
-        raise UserError(f"{path}: no event has a time that can be read ({examples['no_time']}); {cure}")
+        hint = "write times as 2020-01-31 10:00:00"
+        raise UserError(f"{path}: no event has a time that can be read ({examples['no_time']}); {hint}")
     joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     patient, time, value, bound = (joined.pop(key) for key in ("patient", "time", "value", "bound"))
     limits = {key[len(_LIMIT) :]: limit for key, limit in joined.items()}
@@ -141,7 +141,7 @@ def read_events(path: Union[str, Path], settings: LinkSettings, patients: Sequen
 
 
 # rows of the file; that pass the filter; of patients with ECGs; left out: without a time, without a value, with a value
-# that is no number; used: as a bound (<0.01), as the middle of a range
+# that is not a number; used: as a bound (<0.01), as the middle of a range
 _COUNTED = ("rows", "passed", "of_patients", "no_time", "no_value", "not_a_number", "bounds", "ranges")
 
 

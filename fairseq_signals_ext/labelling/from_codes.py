@@ -127,7 +127,7 @@ def _read_rows(path: Path) -> List[Tuple[int, str, str]]:
             for row in reader:
                 code, label = (row["code"] or "").strip(), (row["label"] or "").strip()
                 if not code or not label:
-                    raise UserError(f"{path}: line {reader.line_num}: code or label is empty; mend or delete the line")
+                    raise UserError(f"{path}: line {reader.line_num}: code or label is empty; fix or delete the line")
                 rows.append((reader.line_num, code, label))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read as a CSV file in UTF-8 ({error})") from error
@@ -175,7 +175,7 @@ def labels_from_codes(
             labels.codes.setdefault(label, []).append(code)
     labels.settings = {"code_map": code_map.name, "min_likelihood": min_likelihood, "sources": sources}
     labels.settings["no_codes_are_negative"] = no_codes_are_negative
-    _tell_foreign(labels, foreign, table["source"])
+    _warn_of_foreign(labels, foreign, table["source"])
     _count_codes(labels, codes, code_map, int(inside.sum()), int(unlikely.sum()))
     return labels
 
@@ -188,7 +188,7 @@ def _set_ones(values: np.ndarray, codes: "pd.DataFrame", code_map: CodeMap) -> N
             values[recordings, column[label]] = 1
 
 
-def _tell_foreign(labels: Labels, foreign: Mapping[str, str], sources: "pd.Series") -> None:
+def _warn_of_foreign(labels: Labels, foreign: Mapping[str, str], sources: "pd.Series") -> None:
     """Count and note the recordings of sources with another vocabulary; `foreign`: source -> one of its codes."""
     labels.counts["other_vocabulary"] = {source: int((sources == source).sum()) for source in foreign}
     for source, example in foreign.items():
@@ -209,7 +209,7 @@ def _foreign_sources(source: "pd.Series", codes: "pd.DataFrame", code_map: CodeM
 
 
 def _codes(lists: "pd.Series") -> "pd.DataFrame":
-    """A row a code of a recording: recording (row of the table), code, likelihood (NaN where there is none)."""
+    """One row per code of a recording: recording (row of the table), code, likelihood (NaN where there is none)."""
     import pandas as pd
 
     text = lists.explode().dropna().astype(str)

@@ -130,7 +130,7 @@ def fulfils(value: np.ndarray, bound: np.ndarray, relation: str, limit: np.ndarr
         value: float64.
         bound: int8, see `events.BOUNDS`: `<0.01` is certainly not above 0.01, and may or may not be above 0.005.
         relation: `<`, `<=`, `>` or `>=`.
-        limit: float64, one or one a value.
+        limit: float64, one or one per value.
     """
     lowest, highest = np.where(bound < 0, -np.inf, value), np.where(bound > 0, np.inf, value)
     excluded = np.abs(bound) == 2  # the number itself is not possible
@@ -161,7 +161,9 @@ def _values(events: Events, chosen: np.ndarray, settings: LinkSettings) -> np.nd
 def _check_one_source(file: Union[str, Path], sources: "pd.Series") -> None:
     named = sorted(sources.fillna("").unique())
     if len(named) > 1:
-        raise UserError(f"{file}: patients of {', '.join(map(repr, named))} have events; say which with --source NAME")
+        raise UserError(
+            f"{file}: patients of {', '.join(map(repr, named))} have events; choose one with --sources NAME"
+        )
 
 
 def _details(idx: np.ndarray, started: np.ndarray, events: Events, chosen: np.ndarray) -> "pd.DataFrame":
@@ -199,7 +201,7 @@ def _count(labels: Labels, events: Events, chosen: np.ndarray, usable: np.ndarra
     for reason, text in (
         ("no_time", "have no time that can be read and are left out"),
         ("no_value", "have no value and are left out"),
-        ("not_a_number", "have a value that is no number and are left out"),
+        ("not_a_number", "have a value that is not a number and are left out"),
         ("bounds", "have a bound such as <0.01 and count where it decides the threshold"),
         ("ranges", "have a range such as 55-60 and count with its middle"),
     ):

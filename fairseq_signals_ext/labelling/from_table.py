@@ -35,7 +35,7 @@ def labels_from_table(
     sources: Optional[Sequence[str]] = None,
     regression: bool = False,
 ) -> Labels:
-    """Labels from a table of somebody else: csv or parquet, a row a recording or a patient.
+    """Labels from a table of somebody else: csv or parquet, one row per recording or patient.
 
     Args:
         out: prepared folder.
@@ -89,7 +89,7 @@ def _key_of(file: Union[str, Path], on: Optional[str]) -> str:
     present = columns_of(file)
     on = on or next((key for key in KEYS if key in present), None)
     if on is None:
-        raise UserError(f"{file}: none of the columns {', '.join(KEYS)}; its columns are {', '.join(present)}")
+        raise UserError(f"{file}: it has none of the columns {', '.join(KEYS)}; its columns are {', '.join(present)}")
     return on
 
 
@@ -130,7 +130,7 @@ def _numeric_columns(rows: "pd.DataFrame") -> List[str]:
 
 
 def _numbers(file: Union[str, Path], name: str, values: "pd.Series", regression: bool) -> np.ndarray:
-    """A column as float64, NaN where empty; `UserError` for what is no label."""
+    """A column as float64, NaN where empty; `UserError` for what is not a label."""
     import pandas as pd
 
     texts = as_texts(values).str.lower()
@@ -139,13 +139,13 @@ def _numbers(file: Union[str, Path], name: str, values: "pd.Series", regression:
     if len(wrong):
         allowed = "a number or nothing" if regression else "0, 1, true, false or nothing"
         text = as_texts(values.iloc[wrong[:1]]).iloc[0]
-        cure = "mend it, or choose the labels with --columns"
+        hint = "fix it, or choose the labels with --columns"
         found = pd.to_numeric(texts, errors="coerce").to_numpy(np.float64)
         meaning = meaning_of(found[wrong[0]], found) if not regression and np.isfinite(found[wrong[0]]) else None
         if meaning is not None:
-            cure = f"mend it: {meaning}"
+            hint = f"fix it: {meaning}"
         line = place(file, texts.index[wrong[0]])
-        raise UserError(f"{file}: {line}: column {name!r}: {text!r} is not {allowed}; {cure}")
+        raise UserError(f"{file}: {line}: column {name!r}: {text!r} is not {allowed}; {hint}")
     return numbers.to_numpy(np.float64)
 
 
@@ -166,7 +166,7 @@ def _check_unambiguous(file: Union[str, Path], on: str, sources: "pd.Series", ke
     spread = several.groupby("key")["source"].unique()
     for key, names in spread[spread.map(len) > 1].items():
         found = f"{on} {key!r} is that of recordings of {', '.join(map(repr, sorted(names)))}"
-        raise UserError(f"{file}: {found}; say with --source NAME which is meant")
+        raise UserError(f"{file}: {found}; choose one with --sources NAME")
     if on != "patient" and len(several):
         key = several["key"].iloc[0]
         raise UserError(f"{file}: {on} {key!r} is that of {(known['key'] == key).sum()} recordings; join by idx")

@@ -107,7 +107,7 @@ def write_labels(
 ) -> Path:
     """Write labels to `out/labels/name`, which appears whole or not at all; returns this folder.
 
-    * `labels.csv`: idx and a column a label, 1, 0 or empty; the recordings of which at least one label is known.
+    * `labels.csv`: idx and one column per label, 1, 0 or empty; the recordings of which at least one label is known.
     * `y.npy`: float32, (largest idx + 1) x labels; the row is the recording's idx; NaN where unknown.
     * `label_def.csv`: name, pos_count_all, pos_percent_all (in spite of its name a fraction, as in ECG-FM: positives
       of those known), known_count, codes.
@@ -129,8 +129,8 @@ def write_labels(
     if len({"idx", *labels.names}) <= len(labels.names):
         raise UserError(f"labels {', '.join(labels.names)}: give each a name of its own, other than idx")
     if not labels.known.any():
-        told = f" ({'; '.join(labels.notes)})" if labels.notes else ""
-        raise UserError(f"{out}: not one of {len(labels.idx)} recordings would have a label{told}")
+        notes = f" ({'; '.join(labels.notes)})" if labels.notes else ""
+        raise UserError(f"{out}: not one of {len(labels.idx)} recordings would have a label{notes}")
     weighted = np.ones(len(labels.idx), bool) if train_manifest is None else _in_manifest(out, labels, train_manifest)
     with atomic_folder(folder) as temporary:
         if folder.is_dir():

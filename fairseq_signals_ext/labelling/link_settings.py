@@ -63,7 +63,7 @@ class LinkSettings:
         window: from and to, after the ECG's start: `("-7d", "7d")`; both ends belong to it.
         choose: which of several events in the window counts, one of `CHOICES`.
         thresholds: texts, see `Threshold.parse`; each makes a label.
-        label_names: one a threshold; empty: made from column and threshold.
+        label_names: one per threshold; empty: made from column and threshold.
         filter: column -> texts; only events that have one of them are used.
         timezone: of the ECGs' clocks, for events whose times have a timezone.
         keep_value: write the chosen events as well.
@@ -89,7 +89,7 @@ class LinkSettings:
             raise UserError("linking needs thresholds such as '<= 40', or regression, and not both")
         number = max(1, len(self.limits))
         if self.label_names and len(self.label_names) != number:
-            raise UserError(f"{len(self.label_names)} label names for {number} label(s): give one a threshold")
+            raise UserError(f"{len(self.label_names)} label names for {number} label(s): give one per threshold")
         _offsets(self.window)
 
     @property

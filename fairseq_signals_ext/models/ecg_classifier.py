@@ -217,7 +217,7 @@ def resolve_config(cfg: Any) -> Optional[Checkpoint]:
         return None
     if cfg.get("no_pretrained_weights") and not cfg.get("feature_grad_mult"):
         logger.warning("random weights, and convolutions that do not learn: set model.feature_grad_mult=1")
-    checkpoint = read_checkpoint(Path(path), "mend model.model_path, or set model.no_pretrained_weights=true")
+    checkpoint = read_checkpoint(Path(path), "correct model.model_path, or set model.no_pretrained_weights=true")
     take_over_architecture(cfg, checkpoint.model_config)
     return None if cfg.get("no_pretrained_weights") else checkpoint
 

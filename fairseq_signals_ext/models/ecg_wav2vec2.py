@@ -33,7 +33,7 @@ from fairseq_signals_ext.models.faster_parts import (
 from fairseq_signals_ext.models.pooling import mean_over_frames
 from fairseq_signals_ext.models.wav2vec2_in_use import Wav2Vec2InUse
 
-# options for negatives that are no masked frames of the same segment, or are changed after they were drawn
+# options for negatives that are not masked frames of the same segment, or are changed after they were drawn
 _NOT_OF_THE_SEGMENT = ("cross_sample_negatives", "negatives_from_everywhere")
 _OTHER_NEGATIVES = (*_NOT_OF_THE_SEGMENT, "codebook_negatives", "target_glu")
 
@@ -204,7 +204,7 @@ class EcgWav2Vec2Model(Encoder, Wav2Vec2Model):
     def __getstate__(self) -> Dict[str, Any]:
         """For copies and pickles: torch copies no result of a computation, such as weights under weight norm.
 
-        These are computed anew at each forward.
+        These are computed again at each forward.
         """
         for part in self.encoder.pos_conv.modules():
             if hasattr(part, "weight_g"):
@@ -328,7 +328,7 @@ class EcgWav2Vec2Model(Encoder, Wav2Vec2Model):
             self.reconstruction_head = nn.Linear(self.cfg.encoder_embed_dim, outputs).to(self.mask_emb)
 
     def reconstruct(self, features: Tensor) -> Tensor:
-        """Signal under frames, ... x L x (samples a frame), from encoder output, ... x E.
+        """Signal under frames, ... x L x (samples per frame), from encoder output, ... x E.
 
         Frame t stands for the samples from `t * hop` to `(t + 1) * hop`, `hop` being the product of the strides.
         """

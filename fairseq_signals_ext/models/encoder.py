@@ -109,7 +109,7 @@ class Encoder(LoadsStrictly):
         """How frames lie over samples."""
         found = self.architecture.geometry(dict(self.cfg))
         if found is None:
-            raise UserError(f"{type(self).__name__}: its config does not say how frames lie over samples")
+            raise UserError(f"{type(self).__name__}: its config does not define how frames lie over samples")
         return found
 
     def encode(

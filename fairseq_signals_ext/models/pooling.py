@@ -1,4 +1,4 @@
-"""From frames to one vector a segment."""
+"""From frames to one vector per segment."""
 
 from typing import Optional
 

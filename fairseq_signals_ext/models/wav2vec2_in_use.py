@@ -65,7 +65,7 @@ class Wav2Vec2InUse(nn.Module):
         """Attention weights of all layers, means over their heads: N x layers x T (queries) x T (keys).
 
         Raises:
-            UserError: the layers are no plain transformer's (conformer), and have none to give.
+            UserError: the layers are not plain transformer's (conformer), and have none to give.
         """
         with self._keeping_attention() as kept:
             frames = self.frames(source, padding_mask)[1].size(1)

@@ -157,8 +157,8 @@ class FairseqAdam(AdamOfFairseq):
 def _check_options(cfg: FusedAdamConfig) -> None:
     for option in _OTHER_KERNELS:
         if getattr(cfg, option, False):
-            cure = "leave it out, or use optimizer._name=adam"
-            raise UserError(f"optimizer.{option}: fused_adam always uses torch's fused kernel; {cure}")
+            hint = "leave it out, or use optimizer._name=adam"
+            raise UserError(f"optimizer.{option}: fused_adam always uses torch's fused kernel; {hint}")
 
 
 def _check_parameters(parameters: List[Tensor]) -> None:
@@ -168,8 +168,8 @@ def _check_parameters(parameters: List[Tensor]) -> None:
         UserError: they are in 16 bits, or torch has no such kernel for their device.
     """
     if any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in parameters):
-        cure = "leave out common.memory_efficient_fp16 and memory_efficient_bf16, or use optimizer._name=adam"
-        raise UserError(f"optimizer fused_adam: parameters in 16 bits, but it updates float32; {cure}")
+        hint = "leave out common.memory_efficient_fp16 and memory_efficient_bf16, or use optimizer._name=adam"
+        raise UserError(f"optimizer fused_adam: parameters in 16 bits, but it updates float32; {hint}")
     for device in {parameter.device for parameter in parameters}:
         probe = torch.nn.Parameter(torch.zeros(1, device=device))
         probe.grad = torch.zeros_like(probe)
@@ -177,8 +177,8 @@ def _check_parameters(parameters: List[Tensor]) -> None:
             FusedAdam([probe]).step()
         except NotImplementedError:
             missing = f"torch {torch.__version__} has no fused kernel for device {device.type}"
-            cure = "use optimizer._name=adam (for a CPU torch has it since 2.4)"
-            raise UserError(f"optimizer fused_adam: {missing}; {cure}") from None
+            hint = "use optimizer._name=adam (for a CPU torch has it since 2.4)"
+            raise UserError(f"optimizer fused_adam: {missing}; {hint}") from None
 
 
 def _parse_betas(betas: Any) -> Tuple[float, float]:

@@ -196,7 +196,7 @@ def moved_together(rows: Sequence[Row], most: float, name_widths: Sequence[float
     to where few traces are.
 
     Args:
-        most: height of the paper; less than the pulses and names need is no limit.
+        most: height of the paper; less than the pulses and names need is not a limit.
         name_widths: what the name of each lead of `leads.LEADS` takes with its note.
     """
     distances = [squares(upper.below + lower.above) for upper, lower in zip(rows, rows[1:])]

@@ -123,10 +123,10 @@ def draw_ecg(
 
 def _names(recording: Recording, notes: Mapping[str, str]) -> List[Tuple[str, str]]:
     """Name and note of each lead of `LEADS`."""
-    said = {lead: "derived" for lead in recording.derived}
-    said.update({lead_index(name): figures.cleaned(note) for name, note in notes.items()})
+    texts = {lead: "derived" for lead in recording.derived}
+    texts.update({lead_index(name): figures.cleaned(note) for name, note in notes.items()})
     absent = set(range(len(LEADS))) - set(recording.leads)
-    return [(name, "" if lead in absent else said.get(lead, "")) for lead, name in enumerate(LEADS)]
+    return [(name, "" if lead in absent else texts.get(lead, "")) for lead, name in enumerate(LEADS)]
 
 
 def _name_width(name: str, note: str) -> float:

@@ -31,7 +31,7 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 def style(size: float, weight: str = "normal") -> Dict[str, Any]:
-    """How matplotlib's `text` draws it: size in points, and a $ is no mathematics."""
+    """How matplotlib's `text` draws it: size in points, and a $ is not mathematics."""
     return {"family": _FAMILY, "fontsize": size, "fontweight": weight, "parse_math": False}
 
 
@@ -57,7 +57,7 @@ def width(text: str, size: float, weight: str = "normal") -> float:
 
 
 def fitting(text: str, most: float, size: float, weight: str = "normal") -> str:
-    """The text, or as much of its beginning as is no wider than `most`, then "…"."""
+    """The text, or as much of its beginning as is not wider than `most`, then "…"."""
     if width(text, size, weight) <= most:
         return text
     low, high = 0, len(text)

@@ -114,9 +114,9 @@ def _lines(line: str, size: float, room: float, weight: str = "normal") -> int:
 def _above(findings: ReportFindings) -> float:
     """All but the ECG and what the model says: the frame, what is known of the patient, and notes on the ECG."""
     facts = "     ".join(f"{name} {value}" for name, value in patient_terms(findings))
-    said = statements_line(findings.recording.statements)
+    text = statements_line(findings.recording.statements)
     quality = " ".join(map(": ".join, quality_lines(findings)))
-    lines = (said, f"Signal quality: {quality}", caption(findings))
+    lines = (text, f"Signal quality: {quality}", caption(findings))
     return _FRAME + 3.4 * _lines(facts, 7.5, _WIDTH) + 3.2 * sum(_lines(line, _SIZE, _WIDTH) for line in lines)
 
 
@@ -129,8 +129,8 @@ def _scores(findings: ReportFindings, labels: Sequence[Score], tables: int, rows
     heights = [_ROW + _LINE * (_lines(row.name, _SIZE, cell, "bold") - 1) for row in labels]
     size = max(1, min(rows, math.ceil(len(labels) / tables)))
     highest = max((sum(heights[first : first + size]) for first in range(0, len(labels), size)), default=0.0)
-    said = " ".join([*score_notes(findings), printed_note(len(labels), rows * tables)])
-    return _HEADINGS + highest + _LINE * _lines(said, _SIZE, _WIDTH)
+    text = " ".join([*score_notes(findings), printed_note(len(labels), rows * tables)])
+    return _HEADINGS + highest + _LINE * _lines(text, _SIZE, _WIDTH)
 
 
 def _side(findings: ReportFindings) -> float:

@@ -71,7 +71,7 @@ def _environment(templates: Optional[Path]) -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    # style sheets and scripts are no templates, so no bracket in them means anything
+    # style sheets and scripts are not templates, so no bracket in them means anything
     environment.globals["source"] = lambda name: Markup(source_of(name, templates))
     environment.globals["palette"] = css_variables()
     environment.filters["line"] = cleaned

@@ -26,7 +26,7 @@ _VERSIONS = (("package_version", "fairseq-signals-ext"), ("fairseq_version", "fa
 
 
 def patient_terms(findings: ReportFindings) -> List[Tuple[str, object]]:
-    """What the file says of the patient and the recording."""
+    """What the file contains about the patient and the recording."""
     recording, facts = findings.recording, findings.facts
     length = ("Length", f"{facts.seconds:.4g} s at {facts.sample_rate:g} Hz")
     if findings.options.anonymous:
@@ -44,8 +44,8 @@ def patient_terms(findings: ReportFindings) -> List[Tuple[str, object]]:
 
 def statements_line(statements: Sequence[str]) -> str:
     """What the device or a physician said, or its beginning."""
-    said = "; ".join(statements)
-    return said if len(said) <= _MOST_STATEMENTS else f"{said[:_MOST_STATEMENTS].rstrip()}… (cut)"
+    joined = "; ".join(statements)
+    return joined if len(joined) <= _MOST_STATEMENTS else f"{joined[:_MOST_STATEMENTS].rstrip()}… (cut)"
 
 
 class NeighbourTable(NamedTuple):

@@ -1,4 +1,4 @@
-"""What a model says of a recording, as tables of labels that stand beside each other."""
+"""A model's predictions for a recording, as tables of labels that stand beside each other."""
 
 import math
 from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
@@ -7,10 +7,10 @@ from fairseq_signals_ext.checkpoints.ecg_fm_labels import short_label_note
 from fairseq_signals_ext.pages.report_findings import ReportFindings
 
 THRESHOLD = "Threshold"
-_NO_LABELS = "This model was only pretrained: it has no labels, so it says nothing of what this ECG shows."
+_NO_LABELS = "This model was only pretrained: it has no labels, so it predicts nothing about this ECG."
 _NOT_CALIBRATED = (
     "Probabilities are the model's own, not calibrated: a training that weighs positives (pos_weight) makes them too "
-    "high. They order recordings; they are no risks."
+    "high. They rank recordings; they are not risks."
 )
 POSITIVE = "▲ positive"
 
@@ -97,7 +97,9 @@ def printed_note(labels: int, printed: int) -> str:
     """What is not on paper; empty if all labels are."""
     if printed >= labels:
         return ""
-    return f"On paper {printed} of {labels} labels, those that are positive and the most probable; all on a screen."
+    return (
+        f"On paper {printed} of {labels} labels, those that are positive and the most probable; the screen shows all."
+    )
 
 
 def score_notes(findings: ReportFindings) -> Iterator[str]:
@@ -127,7 +129,7 @@ def _on_thresholds(findings: ReportFindings) -> str:
         return f"{POSITIVE}: the most probable label; a recording has exactly one of them."
     if findings.thresholds is None:
         return "The model has no thresholds, so no label is called positive."
-    rules = dict.fromkeys(model.description.threshold_rule or "chosen in a way not said" for model in findings.models)
+    rules = dict.fromkeys(model.description.threshold_rule or "chosen in an unknown way" for model in findings.models)
     means = ", means over the models" if len(findings.models) > 1 else ""
     return f"{POSITIVE}: the probability reaches the threshold, the line on its bar ({', '.join(rules)}{means})."
 

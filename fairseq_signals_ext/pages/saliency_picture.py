@@ -16,7 +16,7 @@ _SEEN_SECONDS = 0.04
 def draw_saliency(saliency: Saliency, recording: Recording, path: Path, title: str) -> None:
     """Draw a recording with the map under its trace: the ten seconds around the peak, of a shorter one all.
 
-    Maps that tell leads apart are drawn with whole leads below each other; others on the standard 3 x 4.
+    Maps that distinguish leads are drawn with whole leads below each other; others on the standard 3 x 4.
 
     Raises:
         UserError: the picture cannot be written.
@@ -31,7 +31,7 @@ def draw_saliency(saliency: Saliency, recording: Recording, path: Path, title: s
 def drawn_values(saliency: Saliency, recording: Recording) -> np.ndarray:
     """A map as `draw_ecg` takes it: at the recording's samples.
 
-    One that tells leads apart is given as its means over 40 ms (1 mm), for a single sample could not be seen.
+    One that distinguishes leads is given as its means over 40 ms (1 mm), for a single sample could not be seen.
     """
     values = saliency.at(recording)
     return smoothed(values, round(_SEEN_SECONDS * recording.sample_rate)) if saliency.leads else values

@@ -131,7 +131,7 @@ def _checked(findings: Findings) -> List[str]:
         f"{findings.shards:,} shard(s) of the plan: complete, with an index that fits counts, plan and table",
         f"not checked (--quick): {counts}" if findings.quick else counts,
         f"{findings.recordings:,} row(s) of the table; every planned item is there or among the rejected",
-        f"{findings.manifests:,} manifest(s): each line is a recording, no line twice; train, valid and test are apart",
+        f"{findings.manifests:,} manifest(s): each line a recording, none twice; train, valid and test do not overlap",
         f"{findings.labels:,} set(s) of labels: a row for each recording, a column for each label",
     ]
 

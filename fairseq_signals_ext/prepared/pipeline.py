@@ -58,9 +58,9 @@ class RunOptions:
 
     Attributes:
         shard_size: items a shard.
-        jobs: processes; -1: one a core.
+        jobs: processes; -1: one per core.
         backend: "processes" on this machine, or "dask" or "ray" for an existing cluster.
-        resume: go on with a source that the folder has: keep the shards that are complete, add what is new.
+        resume: continue with a source that the folder has: keep the shards that are complete, add what is new.
         retry_rejected: with `resume`, try the items again that were rejected.
         strict: raise at the first item that cannot be used, in place of rejecting it.
         progress: show a bar.
@@ -77,7 +77,7 @@ class RunOptions:
     def __post_init__(self) -> None:
         if self.shard_size < 1 or self.jobs == 0:
             raise UserError(
-                f"shard-size {self.shard_size}, jobs {self.jobs}: give at least 1 of each (jobs -1: one a core)"
+                f"shard-size {self.shard_size}, jobs {self.jobs}: give at least 1 of each (jobs -1: one per core)"
             )
         if self.backend not in BACKENDS:
             raise UserError(f"backend {self.backend!r}: use one of {', '.join(BACKENDS)}")
@@ -144,7 +144,7 @@ def _later_ecgs(source: Source, items: Dict[str, Item], parts: Sequence["pa.Tabl
     clash = next((name for name in later if name in items), None)
     if clash is not None:
         file = source.folder / clash
-        raise UserError(f"{file}: is named as the ECG of a file with several; rename it and go on with --resume")
+        raise UserError(f"{file}: is named as the ECG of a file with several; rename it and continue with --resume")
     return later
 
 
@@ -178,7 +178,7 @@ def _write_errors(out: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise UserError(
-            f"{error.filename or out}: {error.strerror or error}; mend that and go on with --resume"
+            f"{error.filename or out}: {error.strerror or error}; fix it, then continue with --resume"
         ) from error
 
 
@@ -329,11 +329,11 @@ def _processed(source: Source, settings: BlockSettings, item: Item) -> Tuple[Rec
     except ImportError:
         raise
     except Exception as error:  # noqa: BLE001 - one file must never stop the millions that follow
-        is_told = isinstance(error, UserError)
-        reason = str(error) if is_told else f"cannot be used ({type(error).__name__}: {shown(error)})"
+        is_user_error = isinstance(error, UserError)
+        reason = str(error) if is_user_error else f"cannot be used ({type(error).__name__}: {shown(error)})"
         if recording is not None and recording.ecgs > 1:
             raise OneOfSeveralError(reason, recording.ecgs) from error
-        if is_told:
+        if is_user_error:
             raise
         raise UserError(reason) from error
 

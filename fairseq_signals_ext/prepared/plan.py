@@ -126,11 +126,11 @@ def extended(
 
 
 def check_addition(out: Path, plan: Sequence[Block], source: str, settings: BlockSettings, resume: bool) -> None:
-    """Raise a `UserError` where a source cannot be prepared, or go on, in a folder with this plan."""
+    """Raise a `UserError` where a source cannot be prepared, or continued, in a folder with this plan."""
     own = [block for block in plan if block.source == source]
     if own and not resume:
         raise UserError(
-            f"{out}: has source {source!r} already; go on with --resume, or give this one another name with --source"
+            f"{out}: has source {source!r} already; continue with --resume, or give this one another name with --source"
         )
     if own and own[0].settings != settings:
         raise UserError(

@@ -46,7 +46,7 @@ _COMMON_GAINS = (1000.0, 200.0, 204.8, 1 / 4.88e-3)
 # counts of 4.88 uV taken for counts of 1 uV
 _LIKELY_FACTORS = (4.88, 10.0, 100.0, 1000.0, 1e6)
 _DIGITS = 3  # of a gain that somebody wrote; more are what a file's range divided by its bits gives
-_ALIKE = 0.05  # factors that differ by less cannot be told apart by amplitudes
+_ALIKE = 0.05  # factors that differ by less cannot be distinguished by amplitudes
 
 
 class Quality(NamedTuple):

@@ -226,8 +226,8 @@ def _subsets(split: _Split, members: Sequence[np.ndarray], folder: str = "") -> 
         if not len(rows):
             where = f"{split.out / TABLE_NAME}: {folder}{name} would be empty"
             units = len(np.unique(split.unit[split.rows]))
-            cure = "change the fractions, cuts, folds or values, or add recordings"
-            raise UserError(f"{where} ({len(split.rows)} recordings in {units} whole units); {cure}")
+            hint = "change the fractions, cuts, folds or values, or add recordings"
+            raise UserError(f"{where} ({len(split.rows)} recordings in {units} whole units); {hint}")
     return subsets
 
 

@@ -65,7 +65,7 @@ def random_parts(unit: np.ndarray, fractions: Sequence[float], seed: Sequence[in
 
     Args:
         unit: int64, a recording.
-        fractions: of the recordings, one a part.
+        fractions: of the recordings, one per part.
         seed: of numpy's default generator.
 
     Returns:
@@ -97,7 +97,7 @@ def stratified_parts(
     Args:
         unit: int64, a recording.
         labels: recordings x labels, bool.
-        fractions: one a part.
+        fractions: one per part.
         seed: of numpy's `RandomState`.
 
     Returns:
@@ -131,7 +131,8 @@ def stratifying_labels(folder: Path, idx: np.ndarray) -> np.ndarray:
         recordings x columns, bool.
 
     Raises:
-        UserError: a file is missing or damaged, does not belong to these recordings, or has values that are no classes.
+        UserError: a file is missing or damaged, does not belong to these recordings, or has values that are not
+            classes.
     """
     table = read_labels(folder)
     values = table.rows(idx)

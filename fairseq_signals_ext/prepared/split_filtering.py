@@ -213,5 +213,5 @@ def parse_time(text: str, context: str) -> np.datetime64:
     except ValueError:
         time = None
     if time is None or time.tzinfo is not None:
-        raise UserError(f"{context}: {text!r} is no time; write 2019-12-31 or 2019-12-31T23:59, without zone")
+        raise UserError(f"{context}: {text!r} is not a time; write 2019-12-31 or 2019-12-31T23:59, without zone")
     return np.datetime64(time, "us")

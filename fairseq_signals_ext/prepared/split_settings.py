@@ -105,7 +105,7 @@ def check_fractions(fractions: Sequence[float], names: Sequence[str] = SUBSETS) 
     """Raises `UserError` unless there is one fraction a name, none below 0, and they add up to 1."""
     text = " ".join(f"{fraction:g}" for fraction in fractions)
     if len(fractions) != len(names) or not all(fraction >= 0 for fraction in fractions):
-        raise UserError(f"fractions {text}: give one a subset ({', '.join(names)}), none below 0")
+        raise UserError(f"fractions {text}: give one per subset ({', '.join(names)}), none below 0")
     if abs(sum(fractions) - 1) > 1e-6:
         raise UserError(f"fractions {text}: they add up to {sum(fractions):g}; they must add up to 1")
 

@@ -93,8 +93,8 @@ def read_table(out: Union[str, Path], columns: Optional[Sequence[str]] = None) -
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001 - what a damaged one raises is not documented
-        cure = "run fairseq-signals-ext prepare again with --resume"
-        raise UserError(f"{path}: cannot be read ({first_line(error)}); {cure}") from error
+        hint = "run fairseq-signals-ext prepare again with --resume"
+        raise UserError(f"{path}: cannot be read ({first_line(error)}); {hint}") from error
 
 
 def manifest_lines(table: "pd.DataFrame") -> List[str]:
@@ -189,7 +189,7 @@ def write_tables(out: Path, plan: Sequence[Block], parts_of_all: Optional[Sequen
         _write_rejected(rejections, rejected)
     if not len(columns):
         first, count = rejected[0], len(rejected)
-        reason = f"the first, {first['source_file']}: {first['reason']}; when mended, add --retry-rejected"
+        reason = f"the first, {first['source_file']}: {first['reason']}; once fixed, add --retry-rejected"
         raise UserError(f"{out / REJECTED_NAME}: all {count} items were rejected; {reason}")
     flagged = pa.array([flag for flags in columns["flags"] for flag in flags], pa.string()).to_pandas().value_counts()
     return Summary(

@@ -63,7 +63,7 @@ def verify(out: Union[str, Path], jobs: int = 1, quick: bool = False, progress: 
 
     Args:
         out: folder that `prepare` left.
-        jobs: processes; -1: one a core.
+        jobs: processes; -1: one per core.
         quick: do not read the counts, and so check neither CRC-32 nor mean and std.
         progress: show a bar.
 
@@ -72,13 +72,13 @@ def verify(out: Union[str, Path], jobs: int = 1, quick: bool = False, progress: 
     """
     out = Path(out)
     if jobs == 0:
-        raise UserError("jobs 0: give at least 1 (-1: one a core)")
+        raise UserError("jobs 0: give at least 1 (-1: one per core)")
     plan = read_plan(out)
     if not plan:
         raise UserError(f"{out / PLAN_NAME}: no such file, or no shards in it; run fairseq-signals-ext prepare first")
     table = read_compact(out, list(dict.fromkeys((*SHARD_COLUMNS, *MANIFEST_COLUMNS))))
     if table.empty:
-        raise UserError(f"{out / TABLE_NAME}: has no recordings; see rejected.csv, mend that and prepare again")
+        raise UserError(f"{out / TABLE_NAME}: has no recordings; see rejected.csv, fix the problems and prepare again")
     hours = float(table["samples"].sum()) / plan[0].settings.processing.rate / 3600
     findings = Findings(out, quick, len(table), len(plan), hours)
     recorded = check_checksums(out, plan)
@@ -224,7 +224,7 @@ def _check_rejected(out: Path, plan: Sequence[Block], idx: np.ndarray) -> List[s
     twice = _twice(plan, idx)
     if twice:
         (source, name), table = twice[0], out / TABLE_NAME
-        problems.append(f"{table}: item {name!r} of source {source!r} is there twice{_more(len(twice))}; prepare anew")
+        problems.append(f"{table}: item {name!r} of source {source!r} appears twice{_more(len(twice))}; prepare again")
     if lost:
         (source, name), block = lost[0]
         where = f"item {name!r} of source {source!r}, planned for shard {block.number}"

@@ -48,8 +48,8 @@ def check_checksums(out: Path, plan: List[Block]) -> Checked:
     notes = [line for folder in folders for line in _not_recorded(folder)]
     counted = ", ".join(f"{count} {name}" for name, count in without.items() if count)
     if counted:
-        cure = f"record them as they are with fairseq-signals-ext verify {out} {UPDATE_OPTION}"
-        notes.append(f"{out}: {counted} have no checksums, as older versions write none; {cure}")
+        hint = f"record them as they are with fairseq-signals-ext verify {out} {UPDATE_OPTION}"
+        notes.append(f"{out}: {counted} have no checksums, as older versions write none; {hint}")
     return Checked(problems, notes, len(folders))
 
 
@@ -201,5 +201,5 @@ def _read_table(path: Path, names: List[str]) -> Tuple[np.ndarray, np.ndarray]:
         return table["idx"].to_numpy(np.int64), table[names].to_numpy(float)
     except UserError:
         raise
-    except Exception as error:  # noqa: BLE001 - of text that is no table pandas raises much
+    except Exception as error:  # noqa: BLE001 - of text that is not a table pandas raises much
         raise UserError(f"{path}: cannot be read ({first_line(error)}); {_LABEL_AGAIN}") from None

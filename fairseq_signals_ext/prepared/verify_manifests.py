@@ -22,7 +22,7 @@ _PIECE = re.compile(r"-\d+-of-\d+$")
 # strategies that do not keep a patient's recordings together, and so say what the user wanted
 _STRATEGIES_THAT_SHARE = ("random", "time")
 _SPLIT_AGAIN = "make the split again with fairseq-signals-ext split --overwrite"
-_NOTHING_SAID: Dict[str, Any] = {"by": None, "shared": False, "sizes": {}}
+_UNKNOWN_SETTINGS: Dict[str, Any] = {"by": None, "shared": False, "sizes": {}}
 
 
 class Checked(NamedTuple):
@@ -105,7 +105,7 @@ def _check_folder(
     for name, size in sorted(sizes.items()):
         listed = len(subsets.get(name, ()))
         if listed != size:
-            text = f"has {listed} recordings, but split.json says {size}"
+            text = f"has {listed} recordings, but split.json has {size}"
             checked.problems.append(f"{folder / name}.tsv: {text}; {_SPLIT_AGAIN}")
     may_share_patients = split is not None and (split["shared"] or split["by"] in _STRATEGIES_THAT_SHARE)
     return _joined(checked, _check_apart(folder, subsets, recordings, may_share_patients))
@@ -126,27 +126,27 @@ def _subsets(splits: Path) -> Dict[Path, List[str]]:
     return found
 
 
-def _check_subset(folder: Path, name: str, recordings: _Recordings, cure: str) -> Tuple[Checked, np.ndarray]:
+def _check_subset(folder: Path, name: str, recordings: _Recordings, hint: str) -> Tuple[Checked, np.ndarray]:
     """What is wrong with a manifest, or with the pieces of one; and the positions of its recordings."""
     checked, members = Checked([], [], 0), []
     try:
         for path in find_manifests(folder, name):
-            found, positions = _check_manifest(path, recordings, cure)
+            found, positions = _check_manifest(path, recordings, hint)
             checked = _joined(checked, found)
             members.append(positions)
     except UserError as error:
         checked.problems.append(str(error))
     except (OSError, ValueError) as error:
-        checked.problems.append(f"{folder / name}.tsv: cannot be read ({error}); {cure}")
+        checked.problems.append(f"{folder / name}.tsv: cannot be read ({error}); {hint}")
     joined = np.concatenate([np.zeros(0, np.int64), *members])
     unique, times = np.unique(joined, return_counts=True)
     if (times > 1).any():
         twice = recordings.name(unique[np.argmax(times > 1)])
-        checked.problems.append(f"{folder / name}.tsv: {twice} is listed {times.max()} times; {cure}")
+        checked.problems.append(f"{folder / name}.tsv: {twice} is listed {times.max()} times; {hint}")
     return checked, unique
 
 
-def _check_manifest(path: Path, recordings: _Recordings, cure: str) -> Tuple[Checked, np.ndarray]:
+def _check_manifest(path: Path, recordings: _Recordings, hint: str) -> Tuple[Checked, np.ndarray]:
     manifest = read_manifests([path])
     if isinstance(manifest, FileManifest):
         return Checked([], [f"{path}: lists .mat files; what they hold was not checked"], 1), np.zeros(0, np.int64)
@@ -159,10 +159,10 @@ def _check_manifest(path: Path, recordings: _Recordings, cure: str) -> Tuple[Che
         if wrong.any():
             first, more = int(np.argmax(wrong)), int(wrong.sum()) - 1
             also = f" (and {more} more such lines)" if more else ""
-            problems.append(f"{path}: line {first + 2}: {what(first)}{also}; {cure}")
+            problems.append(f"{path}: line {first + 2}: {what(first)}{also}; {hint}")
 
-    add(positions == -2, lambda line: f"{manifest.shards[manifest.shard[line]].name} is no shard of this folder")
-    add(positions == -1, lambda line: f"row {manifest.row[line]} of its shard is no recording of the table")
+    add(positions == -2, lambda line: f"{manifest.shards[manifest.shard[line]].name} is not a shard of this folder")
+    add(positions == -1, lambda line: f"row {manifest.row[line]} of its shard is not a recording of the table")
     add(
         samples != manifest.samples,
         lambda line: f"{recordings.name(positions[line])} has {samples[line]} samples, not {manifest.samples[line]}",
@@ -178,11 +178,11 @@ def _split_json(folder: Path, splits: Path) -> Optional[Dict[str, Any]]:
     """
     path = next((above / "split.json" for above in (folder, folder.parent) if (above / "split.json").is_file()), None)
     if path is None or splits not in path.parents:
-        return dict(_NOTHING_SAID)
+        return dict(_UNKNOWN_SETTINGS)
     try:
         check(path)
     except UserError:
-        return dict(_NOTHING_SAID)
+        return dict(_UNKNOWN_SETTINGS)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         below = "" if path.parent == folder else f"{folder.name}/"

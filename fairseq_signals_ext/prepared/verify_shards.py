@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # columns of the table that `check_shard` needs
 SHARD_COLUMNS = ("idx", "source_file", "patient_key", "samples", "leads", "shard", "row")
-WRITE_TABLE_AGAIN = "prepare again with --resume, which writes it anew"
+WRITE_TABLE_AGAIN = "prepare again with --resume, which writes it again"
 # mean and std are stored as float32; the second term, in counts, is for sums in another order that cancel out
 _RELATIVE, _COUNTS = 2.0**-22, 1e-6
 
@@ -77,7 +77,7 @@ class _Names:
         self,
         rows: Union[np.ndarray, Sequence[int]],
         what: Callable[[int], str],
-        cure: str = PREPARE_AGAIN,
+        hint: str = PREPARE_AGAIN,
         path: Optional[Path] = None,
     ) -> List[str]:
         """No line where no row of the index is wrong, else one."""
@@ -85,18 +85,18 @@ class _Names:
             return []
         more = f" (and {len(rows) - 1} more of this shard)" if len(rows) > 1 else ""
         first = int(rows[0])
-        return [f"{path or self.shard}: {self.recording(first)}: {what(first)}{more}; {cure}"]
+        return [f"{path or self.shard}: {self.recording(first)}: {what(first)}{more}; {hint}"]
 
 
 def _check_part(path: Path, items: int) -> List[str]:
     import pyarrow.parquet as pq
 
-    cure = "delete it and prepare again with --resume"
+    hint = "delete it and prepare again with --resume"
     try:
         rows = pq.ParquetFile(path).metadata.num_rows
     except Exception as error:  # noqa: BLE001 - what a damaged one raises is not documented
-        return [f"{path}: cannot be read ({first_line(error)}); {cure}"]
-    return [] if rows == items else [f"{path}: has {rows} rows for {items} items of the plan; {cure}"]
+        return [f"{path}: cannot be read ({first_line(error)}); {hint}"]
+    return [] if rows == items else [f"{path}: has {rows} rows for {items} items of the plan; {hint}"]
 
 
 def _check_index(names: _Names, array: np.ndarray, index: np.ndarray, block: Block) -> List[str]:
@@ -206,7 +206,7 @@ def _has_moments(counts: np.ndarray, entry: np.void) -> bool:
     """Whether mean and std (mV) of a recording's row of the index are those of its counts, to float32 accuracy."""
     leads = list(mask_to_leads(int(entry["leads"])))
     scale, zero = entry["scale"][leads], entry["zero"][leads]
-    with np.errstate(all="ignore"):  # a scale that is no number has its own line
+    with np.errstate(all="ignore"):  # a scale that is not a number has its own line
         for stored, found in (
             (entry["mean"][leads], (counts.mean(axis=1) - zero) * scale),
             (entry["std"][leads], counts.std(axis=1) * np.abs(scale)),

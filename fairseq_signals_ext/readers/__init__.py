@@ -10,15 +10,15 @@ from typing import Any, Dict, Iterator, Optional, Sequence, Union
 import numpy as np
 
 from fairseq_signals_ext.common.errors import (
+    MissingMetadataError,
     MissingPackageError,
-    NotSaidError,
     OneOfSeveralError,
     UserError,
     how_to_install,
 )
 from fairseq_signals_ext.readers.ends import without_ends
 from fairseq_signals_ext.readers.facts import patient_of, start_of
-from fairseq_signals_ext.readers.formats import Said, format_of
+from fairseq_signals_ext.readers.formats import GivenMetadata, format_of
 from fairseq_signals_ext.readers.limb_leads import with_limb_leads
 from fairseq_signals_ext.readers.recording import Recording, StoredCounts
 
@@ -37,7 +37,7 @@ def read_ecg(
     unit: Optional[str] = None,
     number: Optional[int] = None,
 ) -> Recording:
-    """Read one ECG; the format is told by the file's content.
+    """Read one ECG; the format is recognised by the file's content.
 
     `formats.supported()` lists the formats. Leads are found by their names, whatever their order, other signals are
     ignored, and amplitudes become mV. Calibration pulses and constant padding at the ends are cut off, see
@@ -52,7 +52,7 @@ def read_ecg(
 
     Raises:
         UserError: no such file, a kind of file that is not supported, damaged or doubtful content, something that
-            has to be given is missing, something that is given differs from what the file says, the file contains
+            has to be given is missing, something that is given differs from what the file contains, the file contains
             several ECGs, or it claims more than it can hold or than the memory of this machine (found out before
             memory is taken).
     """
@@ -92,7 +92,7 @@ def _read(
     """All ECGs of a file as they are stored; a sequence of many may read each when it is asked for."""
     file = Path(path)
     try:
-        return format_of(file).read(file, Said(sample_rate, leads, unit))
+        return format_of(file).read(file, GivenMetadata(sample_rate, leads, unit))
     except ImportError as error:
         hint = how_to_install(error.name or "") or f"{error}: pip install 'fairseq-signals-ext[formats]'"
         raise MissingPackageError(f"{path}: {' '.join(hint.split())}") from error
@@ -109,7 +109,7 @@ def _completed(path: Union[str, Path], recordings: Sequence[Recording], number: 
         if complete.derived:  # which may be infinite where I and II are not
             _check(path, complete)
     except UserError as error:
-        if several == 1 or isinstance(error, NotSaidError):
+        if several == 1 or isinstance(error, MissingMetadataError):
             raise
         reason = str(error).replace(f"{path}: ", "", 1)
         raise OneOfSeveralError(f"{path}: ECG {number + 1} of {several}: {reason}", several) from error
@@ -133,7 +133,7 @@ def _quietly() -> Iterator[None]:
 
 
 def _check(path: Union[str, Path], recording: Recording) -> None:
-    """Whatever a damaged file claims, what goes on is finite."""
+    """Whatever a damaged file claims, what is passed on is finite."""
     if recording.samples == 0:
         raise UserError(f"{path}: it holds no samples; get it again")
     if recording.stored is None and np.isinf(recording.signal).any():

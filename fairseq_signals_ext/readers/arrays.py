@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 import numpy as np
 
-from fairseq_signals_ext.common.errors import NotSaidError, UserError
+from fairseq_signals_ext.common.errors import MissingMetadataError, UserError
 from fairseq_signals_ext.common.leads import LEADS, parse_leads
 from fairseq_signals_ext.readers.batches import Batch, table_beside
 from fairseq_signals_ext.readers.facts import (
@@ -24,7 +24,7 @@ from fairseq_signals_ext.readers.facts import (
     sex_of,
     shown,
 )
-from fairseq_signals_ext.readers.formats import Beginning, Format, Said, starts_with
+from fairseq_signals_ext.readers.formats import Beginning, Format, GivenMetadata, starts_with
 from fairseq_signals_ext.readers.matlab import HDF5_MARK, MatFile, is_hdf5
 from fairseq_signals_ext.readers.recording import Recording, signal_and_counts
 from fairseq_signals_ext.readers.sizes import check_values
@@ -32,7 +32,7 @@ from fairseq_signals_ext.readers.sizes import check_values
 _CPSC_RATE = 500.0  # Hz
 
 
-def read_npy(path: Path, said: Said) -> Sequence[Recording]:
+def read_npy(path: Path, given: GivenMetadata) -> Sequence[Recording]:
     """Read a NumPy file: leads x samples or samples x leads, integers or floats; or a batch of such arrays.
 
     A batch is N x leads x samples or N x samples x leads, each of which is read when it is asked for. What is known of
@@ -40,7 +40,7 @@ def read_npy(path: Path, said: Said) -> Sequence[Recording]:
 
     Args:
         path: the file.
-        said: the sample rate, which has to be given; names of the leads in their order, None means the twelve in
+        given: the sample rate, which has to be given; names of the leads in their order, None means the twelve in
             standard order; and a voltage, which has to be given for integers, while mV is assumed for floats.
 
     Raises:
@@ -51,41 +51,41 @@ def read_npy(path: Path, said: Said) -> Sequence[Recording]:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # numpy raises what Python raises on a damaged header
         raise UserError(f"{path}: cannot be read as a NumPy array ({shown(error)}); save it again") from error
-    return _recordings(path, array.shape, lambda part: array[part], said)
+    return _recordings(path, array.shape, lambda part: array[part], given)
 
 
 def _recordings(
-    path: Path, shape: Tuple[int, ...], read: Callable[[Any], np.ndarray], said: Said
+    path: Path, shape: Tuple[int, ...], read: Callable[[Any], np.ndarray], given: GivenMetadata
 ) -> Sequence[Recording]:
     """The ECGs of an array of two or three dimensions, of which `read` gives the part that is asked for."""
     if len(shape) != 3:
-        return [_recording(path, read(...), said)]
-    _samples_first(path, shape[1:], len(parse_leads(said.leads)))  # a shape that does not fit is told at once
-    return Batch(path, shape[0], lambda number: _recording(path, read(number), said))
+        return [_recording(path, read(...), given)]
+    _samples_first(path, shape[1:], len(parse_leads(given.leads)))  # a shape that does not fit is reported at once
+    return Batch(path, shape[0], lambda number: _recording(path, read(number), given))
 
 
-def read_hdf5(path: Path, said: Said) -> Sequence[Recording]:
+def read_hdf5(path: Path, given: GivenMetadata) -> Sequence[Recording]:
     """Read an HDF5 file: a batch, as `read_npy`, if its only array of three dimensions is one; else as `read_mat`.
 
     Args and Raises: as `read_npy`.
     """
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(MatFile(path))
-        count = len(LEADS if said.leads is None else parse_leads(said.leads))
+        count = len(LEADS if given.leads is None else parse_leads(given.leads))
         is_single = any(name in ("feats", "val") or _fits(shape, count) for name, shape in file.shapes.items())
         batches = [name for name, shape in file.shapes.items() if len(shape) == 3]
         if is_single or file.is_of_matlab or not batches:
-            return read_mat(path, said)
+            return read_mat(path, given)
         if len(batches) > 1:
             listed = ", ".join(shown(name, 20) for name in batches[:20])
             raise UserError(f"{path}: {len(batches)} of its arrays have three dimensions ({listed}); leave one")
         shape = tuple(reversed(file.shapes[batches[0]]))  # HDF5's order, not MATLAB's
-        found = _recordings(path, shape, lambda number: file.part(batches[0], number), said)
+        found = _recordings(path, shape, lambda number: file.part(batches[0], number), given)
         stack.pop_all()  # it stays open while there is a batch
     return found
 
 
-def read_mat(path: Path, said: Said) -> Sequence[Recording]:
+def read_mat(path: Path, given: GivenMetadata) -> Sequence[Recording]:
     """Read a MATLAB file (version 4 to 7.3) with one matrix of leads x samples or samples x leads.
 
     The matrix is `feats` (ECG-FM's files, in mV or standardised), `val` (the PhysioNet Challenges') or the only matrix
@@ -97,26 +97,26 @@ def read_mat(path: Path, said: Said) -> Sequence[Recording]:
 
     Args:
         path: the file.
-        said: as of `read_npy`; the sample rate has to be given if the file does not contain it.
+        given: as of `read_npy`; the sample rate has to be given if the file does not contain it.
 
     Raises:
         UserError: as `read_npy`, the sample rate differs from the file's, or `patient_id` is neither a number nor text.
     """
     with MatFile(path) as file:
-        name = _signal_name(path, file.shapes, len(LEADS if said.leads is None else parse_leads(said.leads)))
+        name = _signal_name(path, file.shapes, len(LEADS if given.leads is None else parse_leads(given.leads)))
         array = file.read(name)
         if "curr_sample_rate" in file.shapes:
-            rate = agreed_rate(path, _number(path, file.read("curr_sample_rate")), said.sample_rate)
-            said = said._replace(sample_rate=rate)
+            rate = agreed_rate(path, _number(path, file.read("curr_sample_rate")), given.sample_rate)
+            given = given._replace(sample_rate=rate)
         if name == "feats" and {"mean", "std"} <= set(file.shapes):
             array = _original(path, array, file.read("mean"), file.read("std"))
         beside = name.rpartition(".")[0]
         facts = _facts(file, f"{beside}." if beside else "")
         is_cpsc = name == "ECG.data" and {"ECG.sex", "ECG.age"} <= file.texts | set(file.shapes)
-    if said.sample_rate is None and is_cpsc:
-        recording = _recording(path, array, said._replace(sample_rate=_CPSC_RATE))
+    if given.sample_rate is None and is_cpsc:
+        recording = _recording(path, array, given._replace(sample_rate=_CPSC_RATE))
         return [replace(recording, assumed=(*recording.assumed, "sample_rate"), **facts)]
-    return [replace(_recording(path, array, said), **facts)]
+    return [replace(_recording(path, array, given), **facts)]
 
 
 def _facts(file: MatFile, beside: str) -> Dict[str, Any]:
@@ -132,18 +132,20 @@ def _facts(file: MatFile, beside: str) -> Dict[str, Any]:
     }
 
 
-def _recording(path: Path, array: np.ndarray, said: Said) -> Recording:
-    rate, leads, unit = said
+def _recording(path: Path, array: np.ndarray, given: GivenMetadata) -> Recording:
+    rate, leads, unit = given
     positions = parse_leads(leads)
     if array.dtype.kind not in "iuf":
         raise UserError(f"{path}: it holds {shown(array.dtype, 40)}, not real numbers; save integers or floats")
     if rate is None:
-        raise NotSaidError(f"{path}: it does not say its sample rate; give it ({RATE_OPTION})", "sample_rate")
+        raise MissingMetadataError(f"{path}: its sample rate is missing; give it ({RATE_OPTION})", "sample_rate")
     if unit is None and array.dtype.kind != "f":
-        raise NotSaidError(f"{path}: it holds integers and no unit; give that of one count ({UNIT_OPTION})", "unit")
+        raise MissingMetadataError(
+            f"{path}: it contains integers and no unit; give that of one count ({UNIT_OPTION})", "unit"
+        )
     factor = millivolts(unit or "mV")
     if factor is None:
-        raise UserError(f"{path}: the unit {shown(unit, 40)!r} is no voltage; give mV, uV, nV or V")
+        raise UserError(f"{path}: the unit {shown(unit, 40)!r} is not a voltage; give mV, uV, nV or V")
     check_values(path, array.size)
     rows = _leads_first(path, array, len(positions))
     order = np.argsort(positions)
@@ -168,9 +170,9 @@ def _samples_first(path: Path, sizes: Tuple[int, ...], leads: int) -> bool:
     shape = " x ".join(map(str, sizes)) or "that of a single number"
     if len(sizes) != 2 or leads not in sizes:
         hint = f"give the leads it has ({LEADS_OPTION})"
-        raise NotSaidError(f"{path}: its shape is {shape}, which does not fit {leads} leads; {hint}", "leads")
+        raise MissingMetadataError(f"{path}: its shape is {shape}, which does not fit {leads} leads; {hint}", "leads")
     if sizes[0] == sizes[1]:
-        raise UserError(f"{path}: its shape is {shape}, so leads and samples cannot be told apart; use a .csv file")
+        raise UserError(f"{path}: its shape is {shape}, so leads and samples cannot be distinguished; use a .csv file")
     return sizes[0] != leads
 
 
@@ -183,7 +185,7 @@ def _signal_name(path: Path, shapes: Dict[str, Tuple[int, ...]], leads: int) -> 
     if len(fitting) != 1:
         listed = ", ".join(shown(name, 20) for name in list(shapes)[:20]) or "none"
         fit = f"{len(fitting)} of its matrices ({listed}) fit {leads} leads"
-        raise NotSaidError(f"{path}: {fit}; name the one 'val', or give the leads ({LEADS_OPTION})", "leads")
+        raise MissingMetadataError(f"{path}: {fit}; name the one 'val', or give the leads ({LEADS_OPTION})", "leads")
     return fitting[0]
 
 

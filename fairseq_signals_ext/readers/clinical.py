@@ -22,7 +22,7 @@ from fairseq_signals_ext.readers.facts import (
     shown,
     start_of,
 )
-from fairseq_signals_ext.readers.formats import Beginning, Format, Said
+from fairseq_signals_ext.readers.formats import Beginning, Format, GivenMetadata
 from fairseq_signals_ext.readers.parts import Part, Whole, choose, lead_names
 from fairseq_signals_ext.readers.recording import Recording, signal_and_counts
 from fairseq_signals_ext.readers.sizes import check_size
@@ -80,7 +80,7 @@ class Decoder:
         parser: name of its class of `ecgdatakit`.
         adapt: (that class, file) -> the parser that is used, whose `parts`, if it has some, are all waveforms.
         check: raises a `ValueError` if a file claims more than it can hold, or has far more parts than an ECG. The
-            library reserves memory for what a file says, or takes memory per element or time with the square of a
+            library reserves memory for what a file contains, or takes memory per element or time with the square of a
             length, so this comes first. It is linear in the size of the file, and takes a small part of the time that
             reading takes. Where a file is damaged, the library says what is wrong.
         copies: what reading takes at most, in sizes of the file (measured with files of nothing but the shortest
@@ -109,16 +109,16 @@ class Decoder:
         return Format(self.name, suffixes, sniff, functools.partial(read_clinical, self), imports=needed)
 
 
-def read_clinical(decoder: Decoder, path: Path, said: Said) -> List[Recording]:
+def read_clinical(decoder: Decoder, path: Path, given: GivenMetadata) -> List[Recording]:
     """Read the ECGs in a file of a device or a hospital, in the order of their times.
 
-    Most files contain one. Of several waveforms, those that are ECGs are told by what they are (`parts.choose`), and
-    waveforms of other leads over the same time are joined.
+    Most files contain one. Of several waveforms, those that are ECGs are recognised by what they are (`parts.choose`),
+    and waveforms of other leads over the same time are joined.
 
     Leads are found by name, other signals are ignored, amplitudes become mV with the file's own scale. Averaged beats
     are not read. Samples that the file marks as missing are NaN: a lead that was off (ISHNE), the value for no data
     (MFER), and padding (DICOM) where it can be padding. `start_time` is the clock at the place of recording, without
-    its time zone; each ECG's own where the file gives one. Age, sex and patient are what the file says; made-up
+    its time zone; each ECG's own where the file gives one. Age, sex and patient are what the file contains; made-up
     patients and hidden dates are None, and so is an age that was computed from one. Whatever `ecgdatakit` warns of that
     puts samples or scale in doubt (a checksum that differs, a truncated file, gaps, an offset that it does not apply)
     is an error here; its other warnings are dropped.
@@ -126,8 +126,8 @@ def read_clinical(decoder: Decoder, path: Path, said: Said) -> List[Recording]:
     Args:
         decoder: of its format.
         path: the file.
-        said: names for all signals in their order, for a file none of whose signals has a lead's name; a voltage, for a
-            file that gives a scale without one; and a sample rate, which must be that of the file.
+        given: names for all signals in their order, for a file none of whose signals has a lead's name; a voltage, for
+            a file that gives a scale without one; and a sample rate, which must be that of the file.
 
     Raises:
         UserError: the file cannot be decoded or holds doubtful values, has no lead or one twice, a lead has no
@@ -138,20 +138,20 @@ def read_clinical(decoder: Decoder, path: Path, said: Said) -> List[Recording]:
     for whole in wholes:
         for part in whole.parts:
             _refuse_doubtful(path, part.remarks)
-    recordings = [_recording(path, decoder, record, whole, len(wholes) > 1, said) for whole in wholes]
+    recordings = [_recording(path, decoder, record, whole, len(wholes) > 1, given) for whole in wholes]
     for recording in recordings:
-        agreed_rate(path, recording.sample_rate, said.sample_rate)
+        agreed_rate(path, recording.sample_rate, given.sample_rate)
     return recordings
 
 
 def _recording(
-    path: Path, decoder: Decoder, record: Any, whole: Whole, is_one_of_several: bool, said: Said
+    path: Path, decoder: Decoder, record: Any, whole: Whole, is_one_of_several: bool, given: GivenMetadata
 ) -> Recording:
     leads = whole.leads()
-    rows = rows_of_leads(lead_names(leads), path, said.leads)
+    rows = rows_of_leads(lead_names(leads), path, given.leads)
     chosen = [leads[row] for row in rows.values()]
     _check_together(path, chosen)
-    scale, zero = zip(*(_scale_and_zero(path, lead, said.unit) for lead in chosen))
+    scale, zero = zip(*(_scale_and_zero(path, lead, given.unit) for lead in chosen))
     signal, stored = signal_and_counts([_samples(decoder, lead) for lead in chosen], scale, zero)
     start = _start_time(decoder, record, whole.parts[0], is_one_of_several)
     statements = whole.parts[0].statements
@@ -225,14 +225,14 @@ def _check_together(path: Path, chosen: List[Any]) -> None:
 
 def _scale_and_zero(path: Path, lead: Any, unit: Optional[str]) -> Tuple[float, float]:
     """mV per count, and the count at 0 mV."""
-    said = (lead.resolution_unit if lead.is_raw else lead.units).strip()
-    scaled = bool(said) or lead.resolution != 1.0  # ecgdatakit's value where a file says nothing
-    factor = millivolts(said or unit or "")
+    stated_unit = (lead.resolution_unit if lead.is_raw else lead.units).strip()
+    scaled = bool(stated_unit) or lead.resolution != 1.0  # ecgdatakit's value where a file contains nothing
+    factor = millivolts(stated_unit or unit or "")
     if factor is None or not scaled:
-        what = f"the unit {shown(said)!r}" if said else "no unit or no scale"
+        what = f"the unit {shown(stated_unit)!r}" if stated_unit else "no unit or no scale"
         raise UserError(f"{path}: lead {shown(lead.label)} has {what}, so its voltage is unknown; export it in mV")
-    if said and unit and millivolts(unit) != factor:
-        raise UserError(f"{path}: its unit is {said}, not {unit}; leave the unit out or correct it")
+    if stated_unit and unit and millivolts(unit) != factor:
+        raise UserError(f"{path}: its unit is {stated_unit}, not {unit}; leave the unit out or correct it")
     resolution, offset = (float(lead.resolution), float(lead.offset)) if lead.is_raw else (1.0, 0.0)
     if not (math.isfinite(resolution) and math.isfinite(offset) and resolution):
         raise UserError(f"{path}: lead {shown(lead.label)} has the scale {resolution:g}; export it again")

@@ -22,7 +22,7 @@ from fairseq_signals_ext.readers.recording import Recording, StoredCounts
 _SHORTEST_PART, _LONGEST_EDGE, _LONGEST_PART = 0.02, 0.01, 2.0
 # mV: heights of a pulse, and how far those of two leads may be apart, which are rounded to counts
 _HEIGHTS, _ROUNDING, _RELATIVE = (0.08, 12.0), 0.012, 0.02
-# all leads standing still for less is no padding: PTB-XL's recordings all end in 0.1 s of their last value
+# all leads standing still for less is not padding: PTB-XL's recordings all end in 0.1 s of their last value
 _SHORTEST_PADDING = 0.2
 # a plateau without its edges, which has the same voltage in all leads
 _SHORTEST_PLATEAU = 0.05

@@ -8,12 +8,12 @@ import unicodedata
 from datetime import date, datetime
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from fairseq_signals_ext.common.errors import NotSaidError, UserError, without_quotes
+from fairseq_signals_ext.common.errors import MissingMetadataError, UserError, without_quotes
 from fairseq_signals_ext.common.leads import LEADS, parse_leads
 
 _POSITION = {name.lower(): position for position, name in enumerate(LEADS)}
 _POSITION.update({"di": 0, "dii": 1, "diii": 2})  # as Brazilian and Spanish devices write I, II, III
-# "-aVR" is another signal than aVR, so a hyphen is no separator
+# "-aVR" is another signal than aVR, so a hyphen is not a separator
 _DECORATION = re.compile(r"(?:mdc[\s_]+)?(?:(?:ecg|ekg)[\s_:]+)?(?:lead[\s_:]*)?")
 _CHEST = re.compile(r"(?:(?:ecg|ekg)[\s_:]{1,2})?(?:lead[\s_:]{0,2})?c([1-6])\+?")
 _V1, _FEWEST_LIMB_LEADS = 6, 2
@@ -23,7 +23,7 @@ _SEX = {
     **dict.fromkeys(("f", "female", "woman", "w", "weiblich", "feminino", "femenino"), "female"),
     **dict.fromkeys(("m", "male", "man", "männlich", "masculino"), "male"),
 }
-# how a message names what a user can say of a file: from Python, and on the command line
+# how a message names what a user can give for a file: from Python, and on the command line
 RATE_OPTION = "sample_rate in Hz, --input-rate"
 UNIT_OPTION = "unit such as uV, --input-unit"
 LEADS_OPTION = "leads, --input-leads"
@@ -36,7 +36,7 @@ _YEARS = {
     **dict.fromkeys(("w", "wk", "wks", "week", "weeks"), 7 / 365.25),
     **dict.fromkeys(("d", "day", "days"), 1 / 365.25),
 }
-_OLDEST_GROUP = 80  # years; "18+" is no age, but "90+" is how ages of the oldest are hidden
+_OLDEST_GROUP = 80  # years; "18+" is not an age, but "90+" is how ages of the oldest are hidden
 _LONGEST_ID = 200
 # words that stand where a patient's id would be; what is written with spaces or signs is here without them
 _NOBODY_WORDS = """
@@ -97,49 +97,49 @@ def rows_of_leads(
     names: Sequence[str],
     where: object,
     given: Optional[Sequence[str]] = None,
-    said_as: Optional[Sequence[str]] = None,
+    shown_names: Optional[Sequence[str]] = None,
 ) -> Dict[int, int]:
-    """Position in `LEADS` -> row in `names`, in standard order; names that are no standard lead are left out.
+    """Position in `LEADS` -> row in `names`, in standard order; names that are not a standard lead are left out.
 
     Args:
         names: what the file calls its signals.
         where: the file, with which a message begins.
         given: the user's names of the leads. They name the signals if the file names no lead, one for each signal;
             otherwise they must be the leads that the file has.
-        said_as: the same names as messages may contain them; None: as they are.
+        shown_names: the same names as messages may contain them; None: as they are.
 
     Raises:
         UserError: no name is a standard lead, two are the same one, or `given` does not fit.
     """
     positions: Sequence[Optional[int]] = _positions(tuple([name[: _LONGEST + 1] for name in names]))
-    said_as = names if said_as is None else said_as
+    shown_names = names if shown_names is None else shown_names
     if given is not None:
         positions = _as_given(positions, parse_leads(given), where)
     found: Dict[int, int] = {}
     for row, position in enumerate(positions):
         if position in found:
-            raise UserError(f"{where}: lead {shown(said_as[row])!r} is there twice; rename or remove one")
+            raise UserError(f"{where}: lead {shown(shown_names[row])!r} appears twice; rename or remove one")
         if position is not None:
             found[position] = row
     if not found:
-        listed = ", ".join(shown(name, 20) for name in said_as[:20]) or "none"
-        cure = f"name them {', '.join(LEADS)}"
-        raise NotSaidError(f"{where}: none of its signals ({listed}) is a standard lead; {cure}", "leads")
+        listed = ", ".join(shown(name, 20) for name in shown_names[:20]) or "none"
+        hint = f"name them {', '.join(LEADS)}"
+        raise MissingMetadataError(f"{where}: none of its signals ({listed}) is a standard lead; {hint}", "leads")
     return dict(sorted(found.items()))
 
 
 def _as_given(positions: Sequence[Optional[int]], given: List[int], where: object) -> Sequence[Optional[int]]:
-    said = sorted(position for position in positions if position is not None)
-    if said and said != sorted(given):
-        its, yours = (", ".join(LEADS[position] for position in some) for some in (said, sorted(given)))
+    stated = sorted(position for position in positions if position is not None)
+    if stated and stated != sorted(given):
+        its, yours = (", ".join(LEADS[position] for position in some) for some in (stated, sorted(given)))
         raise UserError(f"{where}: its leads are {its}, not {yours}; leave the leads out or correct them")
-    if not said and len(given) != len(positions):
+    if not stated and len(given) != len(positions):
         raise UserError(f"{where}: it has {len(positions)} signals, but {len(given)} leads are given; name each signal")
-    return positions if said else list(given)
+    return positions if stated else list(given)
 
 
 def millivolts(unit: str) -> Optional[float]:
-    """mV in one of a unit such as `uV`, `mV`, `Volt`, in any case; None if it is no voltage."""
+    """mV in one of a unit such as `uV`, `mV`, `Volt`, in any case; None if it is not a voltage."""
     return _millivolts(unit) if len(unit) <= _LONGEST else None
 
 
@@ -155,7 +155,7 @@ def patient_of(value: Any, numbered: bool = False) -> Optional[str]:
     Nobody are words such as `ANONYMOUS`, `n/a`, `test`, `X X X X`, marks without a letter or a digit, zeros, negative
     numbers, and what is typed where an id is asked for: `123456`, `999999`. Many people share each of these, who would
     be taken for one. The id of somebody is its own text on one line; what is longer than 200 letters is
-    told apart by a hash of the whole at its end.
+    distinguished by a hash of the whole at its end.
 
     Args:
         value: text, a number (a whole one without a point), or None.
@@ -198,7 +198,7 @@ def age_of(value: Any) -> Optional[float]:
     """Age in years from a number or a text such as `45`, `069Y`, `6M`, `12 weeks`, `3D`; None if it is none.
 
     `90+` and `>89` are 90: so the oldest are hidden (HIPAA), and 90 keeps them the oldest, as PTB-XL's 300 does here.
-    Such a limit below 80 is no age. Negative ages and those above 130 are None.
+    Such a limit below 80 is not an age. Negative ages and those above 130 are None.
     """
     age = _years(value) if isinstance(value, str) else _number(value)
     return age if age is not None and math.isfinite(age) and 0 <= age <= _OLDEST else None
@@ -251,8 +251,8 @@ def shown(value: Any, longest: int = 200) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in str(value)[: 2 * longest]).strip()[:longest]
 
 
-def agreed_rate(where: object, said: float, given: Optional[float]) -> float:
-    """The sample rate (Hz) that a file says; a user's that differs is a `UserError`."""
-    if given is not None and not math.isclose(said, given, rel_tol=1e-6):
-        raise UserError(f"{where}: its sample rate is {said:g} Hz, not {given:g} Hz; leave it out or correct it")
-    return said
+def agreed_rate(where: object, stated: float, given: Optional[float]) -> float:
+    """The sample rate (Hz) that a file contains; a user's that differs is a `UserError`."""
+    if given is not None and not math.isclose(stated, given, rel_tol=1e-6):
+        raise UserError(f"{where}: its sample rate is {stated:g} Hz, not {given:g} Hz; leave it out or correct it")
+    return stated

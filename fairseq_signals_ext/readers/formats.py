@@ -1,4 +1,4 @@
-"""The formats of ECG files: what each is, and which of them a file is, told by its content.
+"""The formats of ECG files: what each is, and which of them a file is, recognised by its content.
 
 A format is one object, `Format`, in the module that reads it. Formats of other people's packages are found through
 entry points of the group `fairseq_signals_ext.formats`.
@@ -54,8 +54,8 @@ _ROOT = re.compile(r"\s*<(?:[\w.-]+:)?([\w.-]+)")
 _NUMBERS = re.compile(r"[\d.eE+\s-]*")
 
 
-class Said(NamedTuple):
-    """What a user says of a file that does not say it itself.
+class GivenMetadata(NamedTuple):
+    """Metadata that a user gives for a file that lacks them.
 
     Attributes:
         sample_rate: Hz.
@@ -102,7 +102,7 @@ class Beginning:
 
     @functools.cached_property
     def root(self) -> Optional[str]:
-        """Name of the root of an XML file without its namespace, empty if it has none; None if it is no XML."""
+        """Name of the root of an XML file without its namespace, empty if it has none; None if it is not XML."""
         if not self.text.startswith("<"):
             return None
         return _root_of(_decoded(self._read(_XML_HEAD)).lstrip(_BEFORE_TEXT))
@@ -166,9 +166,9 @@ class Format:
         suffixes: usual ones, with the point, in lower case. A file is recognised by its content, so they serve lists,
             and finding what belongs to a file.
         sniff: whether a file is of this format, from its beginning; cheap, as it is asked for all files.
-        read: (file, what the user says of it) -> its ECGs in their order; one that is read when it is asked for may
+        read: (file, what the user gives for it) -> its ECGs in their order; one that is read when it is asked for may
             stand in a sequence of many. Raises a `UserError` if the file is damaged or doubtful, or something has to
-            be said or differs from what the file says. Lead names are put in order by `facts.rows_of_leads`.
+            be said or differs from what the file contains. Lead names are put in order by `facts.rows_of_leads`.
         called: how lists name it, where its name alone does not tell what to give.
         one_person: whether several ECGs of a file are of one person where it does not say who that is.
         belonging: (file) -> files that belong to it and are no ECGs of their own, such as its table; only for files
@@ -180,7 +180,7 @@ class Format:
     name: str
     suffixes: Tuple[str, ...]
     sniff: Callable[[Beginning], bool]
-    read: Callable[[Path, Said], Sequence[Recording]]
+    read: Callable[[Path, GivenMetadata], Sequence[Recording]]
     called: str = ""
     one_person: bool = True
     belonging: Optional[Callable[[Path], Iterable[Path]]] = None
@@ -194,7 +194,7 @@ def starts_with(mark: bytes) -> Callable[[Beginning], bool]:
 
 
 def format_of(path: Union[str, Path]) -> Format:
-    """The format of a file, told by its content; of a WFDB record by the header that is there.
+    """The format of a file, recognised by its content; of a WFDB record by the header that is there.
 
     A table is only recognised as text with separators or numbers: its header decides whether it is an ECG. Other
     people's formats are asked before it, and after all others.
@@ -310,4 +310,4 @@ def _guarded(package: str, one: Format) -> Format:
 
 @functools.lru_cache(maxsize=None)
 def _warn_once(package: str, name: str, error: str) -> None:
-    logger.warning("%s: cannot tell whether a file is %s (%s); update or remove that package", package, name, error)
+    logger.warning("%s: cannot check whether a file is %s (%s); update or remove that package", package, name, error)

@@ -17,7 +17,7 @@ import numpy as np
 
 from fairseq_signals_ext.readers.clinical import Decoder, check_number, with_age
 from fairseq_signals_ext.readers.formats import Beginning
-from fairseq_signals_ext.readers.parts import Part, choose, only_beats, says_beat
+from fairseq_signals_ext.readers.parts import Part, choose, names_beat, only_beats
 from fairseq_signals_ext.readers.sizes import check_claim
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def _check_markup(path: Path) -> None:
     content = path.read_bytes()
     # each byte of the signs is the same in all encodings that a header can be recognised in
     check_number("elements and attributes", content.count(b"<") + content.count(b"="), _MOST_ELEMENTS)
-    if b"<!ATTLIST" in content.replace(b"\0", b""):  # given to each element anew, however long
+    if b"<!ATTLIST" in content.replace(b"\0", b""):  # given to each element again, however long
         raise ValueError("declarations of attributes are not allowed")
 
 
@@ -85,7 +85,7 @@ class _MuseParts(_Parser):
 
     def _part(self, waveform: Element, record: Any, file: Path) -> Part:
         words = " ".join(child.text or "" for child in waveform if child.tag.lower() == "waveformtype").strip()
-        if says_beat(words):
+        if names_beat(words):
             return Part([], words=words)
         # ecgdatakit reads waveforms called rhythm, or not called anything, and one of each name
         alone, before = Element("RestingECG"), len(self._warnings)
@@ -119,7 +119,7 @@ class _AecgParts(_Parser):
         chosen = [whole.parts[0] for whole in choose(self._path, self.parts)]
         self._chosen = chosen[0]
         if len(chosen) > 1:
-            self._tell_statements(chosen)
+            self._read_statements(chosen)
         return self._chosen.source, (beats[0] if beats else None)
 
     def _read_sequence_set(self, series: Element, kind: str, file: Path) -> Tuple[List[Any], Dict[str, Any]]:
@@ -128,7 +128,7 @@ class _AecgParts(_Parser):
         return self._chosen.leads, self._chosen.times
 
     def _add_series(self, series: Element, words: str, beats: List[Element], only: bool, file: Path) -> None:
-        if says_beat(words):
+        if names_beat(words):
             beats.append(series)
             self.parts.append(Part([], words=words))
             return
@@ -159,16 +159,16 @@ class _AecgParts(_Parser):
         began = began.replace(tzinfo=None)
         return began, (began - datetime(1970, 1, 1)).total_seconds()
 
-    def _tell_statements(self, chosen: List[Part]) -> None:
+    def _read_statements(self, chosen: List[Part]) -> None:
         """Each series has its own."""
         from ecgdatakit.models import ECGRecord
 
         found: Dict[int, List[Tuple[str, str]]] = {}
         for part in chosen:
             if id(part.source) not in found:
-                told = ECGRecord(source_format="hl7_aecg")
-                self._read_annotations(told, part.source, part.source.find("derivation/derivedSeries"))
-                found[id(part.source)] = told.interpretation.statements
+                record = ECGRecord(source_format="hl7_aecg")
+                self._read_annotations(record, part.source, part.source.find("derivation/derivedSeries"))
+                found[id(part.source)] = record.interpretation.statements
             part.statements = found[id(part.source)]
 
 
@@ -187,7 +187,7 @@ def _relative_start(times: Dict[str, Any]) -> float:
 
 
 def _alone(sequences: Element) -> Element:
-    """A series of one set, without the sequences of which the file says that it has no values."""
+    """A series of one set, without the sequences that the file marks as having no values."""
     series = Element("series")
     one = SubElement(SubElement(series, "component"), "sequenceSet")
     for component in sequences:

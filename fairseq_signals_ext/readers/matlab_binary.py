@@ -130,7 +130,7 @@ class BinaryMat:
     def _version_5(self) -> Iterator[Tuple[str, Optional[Matrix]]]:
         order = {b"IM": "<", b"MI": ">"}.get(bytes(self._content[126:128]))
         if order is None:
-            raise ValueError("its header does not say its byte order")
+            raise ValueError("its header does not define its byte order")
         at = _HEADER
         while at + 8 <= len(self._content):
             kind, size = struct.unpack_from(f"{order}II", self._content, at)

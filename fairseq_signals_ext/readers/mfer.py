@@ -54,7 +54,7 @@ class _Walk:
                 at = self._after_channel(at)
             length, at = self._length(at)
             self._count(tag, self._content[at : at + min(length or 0, 8)])
-            if length is None:  # its content goes on here, up to zeros
+            if length is None:  # its content continues here, up to zeros
                 continue
             if tag in (_OF_CHANNEL, _GROUP):
                 self.through(at, min(at + length, end), depth + 1)

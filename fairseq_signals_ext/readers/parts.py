@@ -1,4 +1,4 @@
-"""Which of the waveforms in a file is the ECG: told by what each of them is, never by its place."""
+"""Which of the waveforms in a file is the ECG: recognised by what each of them is, never by its place."""
 
 import hashlib
 import math
@@ -31,7 +31,7 @@ class Part:
     Attributes:
         leads: ecgdatakit's leads; none where it was not decoded, as its own words call it an averaged beat.
         sample_rate: Hz, exact; None where ecgdatakit gives no more than an integer.
-        start: s after whatever the file counts from; None where the file does not say it.
+        start: s after whatever the file counts from; None where the file does not contain it.
         began: when, where the file gives a time for this part.
         words: what the file calls it.
         original: whether it is what was taken, not what a device made of it.
@@ -61,7 +61,7 @@ class Part:
 
     def is_average(self, longest: float) -> bool:
         """Whether it is beats averaged by a device, in a file whose longest part takes so many seconds."""
-        if not self.leads or says_beat(self.words):
+        if not self.leads or names_beat(self.words):
             return True
         return self.seconds < _BEAT_SECONDS and (not self.original or longest >= 2 * self.seconds)
 
@@ -78,7 +78,7 @@ class Whole:
         self.rank = (self.is_complete, self.is_original, self.seconds, len(self.positions) or len(first.leads))
 
     def is_outside(self, other: "Whole") -> bool:
-        """Whether the file says that it covers another time."""
+        """Whether it covers another time, by what the file contains."""
         if self.start is None or other.start is None:
             return False
         return self.start + self.seconds <= other.start or other.start + other.seconds <= self.start
@@ -112,7 +112,7 @@ class Whole:
         return found
 
 
-def says_beat(words: str) -> bool:
+def names_beat(words: str) -> bool:
     """Whether a file's own words call a waveform an averaged beat."""
     text = words.replace("_", " ")
     return _BEAT.search(text) is not None and _NO_BEAT.search(text) is None

@@ -47,7 +47,7 @@ class Recording:
         patient: the source's patient id, or None.
         start_time, age (years), sex ("female", "male"): None where unknown.
         codes: diagnostic codes such as SNOMED's `426783006` or SCP's `NORM`; `CODE:LIKELIHOOD` (in %) where known.
-        statements: what the file says in words: the lines of a report or of a machine's interpretation.
+        statements: what the file contains in words: the lines of a report or of a machine's interpretation.
         stored: the file's own integers for exactly these leads, where it holds integers.
         derived: those of `leads` that the file does not hold and that were computed from I and II.
         assumed: "leads", "unit" or "sample_rate", where neither the file nor who read it said these: the twelve in
@@ -104,7 +104,7 @@ def signal_and_counts(
     """Signal in mV, and the counts if every sample of every row is an integer of at most 32 bits.
 
     Args:
-        rows: a row a lead, all of one length; any real dtype, NaN where a sample is invalid.
+        rows: one row per lead, all of one length; any real dtype, NaN where a sample is invalid.
         scale: mV per unit of each row.
         zero: value of each row at 0 mV.
 

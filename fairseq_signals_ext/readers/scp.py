@@ -52,7 +52,7 @@ def _scp_sections(content: bytes) -> Dict[int, bytes]:
         if not 3 <= number <= 6 or not size or not start:
             continue
         if number in found:
-            raise ValueError(f"section {number} is there twice")
+            raise ValueError(f"section {number} appears twice")
         found[number] = content[start - 1 + 16 : start - 1 + size]
     return found
 

@@ -31,7 +31,7 @@ class _Fact(NamedTuple):
 def single_lead_layout(encoding: str, lines: Sequence[str]) -> Optional[Layout]:
     """The layout of an export of one lead with these first lines: one column; None if it is another table.
 
-    It is one if facts with a voltage alone, and with a sample rate, stand above at least three numbers, one a line.
+    It is one if facts with a voltage alone, and with a sample rate, stand above at least three numbers, one per line.
     """
     used = [number for number, line in enumerate(lines) if line.strip()]
     first = next((number for number in used if _NUMBER.fullmatch(lines[number][:LONGEST_NAME])), None)
@@ -48,7 +48,7 @@ def single_lead_layout(encoding: str, lines: Sequence[str]) -> Optional[Layout]:
             near = sorted(facts, key=lambda fact: abs(fact.line - unit.line))
             lead = next((lead for fact in near if (lead := _lead(fact, unit))), "")
             name = f"{lead} ({unit.value})"
-            return Layout(encoding, "\t", [name], 1, first, said_rate=rate, start_time=_start(facts))
+            return Layout(encoding, "\t", [name], 1, first, remarked_rate=rate, start_time=_start(facts))
     return None
 
 

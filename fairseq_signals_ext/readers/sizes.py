@@ -58,7 +58,7 @@ def check_claim(path: Union[str, Path], values: int, stored: int) -> None:
 
 @functools.lru_cache(maxsize=None)
 def _memory() -> float:
-    """Bytes of the machine; endless where the system does not say it."""
+    """Bytes of the machine; endless where the system does not report it."""
     if not hasattr(os, "sysconf"):
         return float("inf")
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -27,7 +27,7 @@ STAMP = re.compile(
 _NUMBER = re.compile(
     r"[-+\u2212]?(?:[0-9]+(?:[.,][0-9]*)?|[.,][0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?(?:nan|inf(?:inity)?)", re.I
 )
-_SAID_RATE = re.compile(
+_REMARKED_RATE = re.compile(
     r"(?:sampl[a-z]{0,10}|abtast[a-z]{0,12}|\bfs)\b[^0-9]{0,40}([0-9]{1,6}(?:[.,][0-9]{1,6})?)", re.I
 )
 # names that may be shown in messages; any other cell of a table may be about a person
@@ -46,7 +46,7 @@ class Layout:
         columns: how many there are.
         skipped: lines before the first row of values, counted from the beginning of the file.
         stamps: columns of time stamps.
-        said_rate: Hz that the remarks contain.
+        remarked_rate: Hz that the remarks contain.
         start_time: that the remarks contain.
     """
 
@@ -56,7 +56,7 @@ class Layout:
     columns: int
     skipped: int
     stamps: Tuple[int, ...] = ()
-    said_rate: Optional[float] = None
+    remarked_rate: Optional[float] = None
     start_time: Optional[datetime] = None
 
 
@@ -167,7 +167,7 @@ def _header(rows: "dict[int, List[str]]", used: List[int], first: Optional[int])
         number: sum(lead_position(name_and_unit(cell)[0]) is not None for cell in rows[number]) for number in before
     }
     fitting = [number for number in before if first is None or len(rows[number]) == len(rows[first])]
-    # a row that does not fit the names is an error, which is told later
+    # a row that does not fit the names is an error, which is reported later
     candidates = [number for number in fitting if leads[number]] or [number for number in before if leads[number] > 1]
     if candidates:
         return candidates[0]
@@ -188,5 +188,7 @@ def _joined(name: str, unit: str) -> str:
 
 def _rate_of(remarks: Sequence[str]) -> Optional[float]:
     """Hz, where one line before the names says it, as `Sampling rate: 500 Hz`."""
-    found = {float(match.group(1).replace(",", ".")) for line in remarks if (match := _SAID_RATE.search(line[:1000]))}
+    found = {
+        float(match.group(1).replace(",", ".")) for line in remarks if (match := _REMARKED_RATE.search(line[:1000]))
+    }
     return found.pop() if len(found) == 1 else None

@@ -1,4 +1,4 @@
-"""Text tables (`.csv`, `.tsv`): a column a lead, with or without a time column; and exports of one lead alone."""
+"""Text tables (`.csv`, `.tsv`): one column per lead, with or without a time column; and exports of one lead alone."""
 
 import re
 from datetime import date, datetime, timedelta
@@ -7,7 +7,7 @@ from typing import Iterator, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
-from fairseq_signals_ext.common.errors import NotSaidError, UserError
+from fairseq_signals_ext.common.errors import MissingMetadataError, UserError
 from fairseq_signals_ext.readers.facts import (
     LEADS_OPTION,
     RATE_OPTION,
@@ -17,7 +17,7 @@ from fairseq_signals_ext.readers.facts import (
     rows_of_leads,
     shown,
 )
-from fairseq_signals_ext.readers.formats import Beginning, Format, Said
+from fairseq_signals_ext.readers.formats import Beginning, Format, GivenMetadata
 from fairseq_signals_ext.readers.recording import Recording, signal_and_counts
 from fairseq_signals_ext.readers.single_lead import single_lead_layout
 from fairseq_signals_ext.readers.sizes import check_values
@@ -37,8 +37,8 @@ _LAST_DAY = date(9000, 1, 1).toordinal()
 _LIKELY_RATES = (50.0, 10000.0)  # Hz; a factor below 1000, so that of seconds and ms at most one fits
 
 
-def read_table(path: Path, said: Said) -> List[Recording]:
-    """Read a table with a row a sample, columns separated by comma, semicolon or tab (with decimal commas as well).
+def read_table(path: Path, given: GivenMetadata) -> List[Recording]:
+    """Read a table with one row per sample, columns separated by comma, semicolon or tab (with decimal commas as well).
 
     A header names the leads, in any order and case, each with its unit if it likes (`I (uV)`, `V1 [mV]`, `aVR_mV`), or
     with a line of units under it (PhysioNet's export). Remarks may stand above it; a sample rate in these counts.
@@ -51,7 +51,7 @@ def read_table(path: Path, said: Said) -> List[Recording]:
 
     Args:
         path: the file.
-        said: the sample rate, for a table without a time column; names of the columns in their order, for a table
+        given: the sample rate, for a table without a time column; names of the columns in their order, for a table
             without a header; and a voltage, for columns without one, while mV is assumed if not all values are
             integers.
 
@@ -64,18 +64,18 @@ def read_table(path: Path, said: Said) -> List[Recording]:
     """
     encoding, lines = head_of(path)
     layout = single_lead_layout(encoding, lines) or layout_of(encoding, lines)
-    _check_layout(path, layout, said)
+    _check_layout(path, layout, given)
     time = _time_column(path, layout)
-    columns = _columns_of_leads(path, layout, time, said)
+    columns = _columns_of_leads(path, layout, time, given)
     places = [column.place for column in columns]
     values = _numbers(path, layout, places if time is None else [*places, time])
     if values.shape[1] == 0:
         raise UserError(f"{path}: it holds no samples; get it again")
-    sample_rate = _sample_rate(path, layout, time, values[-1], said)
+    sample_rate = _sample_rate(path, layout, time, values[-1], given)
     samples = list(values[: len(columns)])
-    scale = [_millivolts(path, column.unit, said.unit, samples) for column in columns]
+    scale = [_millivolts(path, column.unit, given.unit, samples) for column in columns]
     signal, stored = signal_and_counts(samples, scale, [0.0] * len(scale))
-    has_units = said.unit is not None or all(column.unit for column in columns)
+    has_units = given.unit is not None or all(column.unit for column in columns)
     recording = Recording(
         record_id=path.stem,
         physical=signal,
@@ -96,9 +96,11 @@ class _Column(NamedTuple):
     unit: Optional[str]
 
 
-def _check_layout(path: Path, layout: Layout, said: Said) -> None:
-    if not layout.names and said.leads is None:
-        raise NotSaidError(f"{path}: it has no header with lead names; add one or give them ({LEADS_OPTION})", "leads")
+def _check_layout(path: Path, layout: Layout, given: GivenMetadata) -> None:
+    if not layout.names and given.leads is None:
+        raise MissingMetadataError(
+            f"{path}: it has no header with lead names; add one or give them ({LEADS_OPTION})", "leads"
+        )
     if layout.columns > _MOST_COLUMNS:
         many = f"{layout.columns:,} columns, more than {_MOST_COLUMNS:,}"
         raise UserError(f"{path}: it has {many}; keep those of the leads")
@@ -113,26 +115,28 @@ def _time_column(path: Path, layout: Layout) -> Optional[int]:
     return times[0] if times else None
 
 
-def _columns_of_leads(path: Path, layout: Layout, time: Optional[int], said: Said) -> List[_Column]:
+def _columns_of_leads(path: Path, layout: Layout, time: Optional[int], given: GivenMetadata) -> List[_Column]:
     """In the order of the leads."""
     names = layout.names or [""] * layout.columns
     others = [column for column in range(layout.columns) if column != time and column not in layout.stamps]
     pairs = [_name_and_unit(names[column]) for column in others]
     columns = [name for name, _ in pairs]
-    rows = rows_of_leads(columns, path, said.leads, as_shown(columns))
+    rows = rows_of_leads(columns, path, given.leads, as_shown(columns))
     return [_Column(lead, others[row], pairs[row][1]) for lead, row in rows.items()]
 
 
-def _sample_rate(path: Path, layout: Layout, time: Optional[int], times: np.ndarray, said: Said) -> float:
-    """Hz, by the times if there are any, else as the file or the user says."""
+def _sample_rate(path: Path, layout: Layout, time: Optional[int], times: np.ndarray, given: GivenMetadata) -> float:
+    """Hz, by the times if there are any, else as the file or the user gives."""
     if time is not None:
         name = "s" if layout.stamps else layout.names[time]
-        return agreed_rate(path, _rate(path, times, name, f"column {time + 1}"), said.sample_rate)
-    if layout.said_rate is not None:
-        return agreed_rate(path, layout.said_rate, said.sample_rate)
-    if said.sample_rate is None:
-        raise NotSaidError(f"{path}: it has no time column; give its sample rate ({RATE_OPTION})", "sample_rate")
-    return said.sample_rate
+        return agreed_rate(path, _rate(path, times, name, f"column {time + 1}"), given.sample_rate)
+    if layout.remarked_rate is not None:
+        return agreed_rate(path, layout.remarked_rate, given.sample_rate)
+    if given.sample_rate is None:
+        raise MissingMetadataError(
+            f"{path}: it has no time column; give its sample rate ({RATE_OPTION})", "sample_rate"
+        )
+    return given.sample_rate
 
 
 def _numbers(path: Path, layout: Layout, columns: List[int]) -> np.ndarray:
@@ -265,25 +269,25 @@ def _column(name: str, place: str) -> str:
 def _seconds(path: Path, name: str, step: float) -> float:
     """s in one unit of a time column."""
     match = _TIME.fullmatch(name)
-    said = match and (match.group(1) or match.group(2))
-    if said:
-        return _SECONDS[said.lower()]
+    stated = match and (match.group(1) or match.group(2))
+    if stated:
+        return _SECONDS[stated.lower()]
     fitting = [seconds for seconds in (1.0, 1e-3) if _LIKELY_RATES[0] <= 1 / (step * seconds) <= _LIKELY_RATES[1]]
     if not fitting:
         raise UserError(f"{path}: column {shown(name)!r} is neither in s nor in ms; name its unit, as in 'time (ms)'")
     return fitting[0]
 
 
-def _millivolts(path: Path, said: Optional[str], given: Optional[str], samples: List[np.ndarray]) -> float:
+def _millivolts(path: Path, stated: Optional[str], given: Optional[str], samples: List[np.ndarray]) -> float:
     """mV in one unit of a column."""
-    if said and given and millivolts(said) != millivolts(given):
-        raise UserError(f"{path}: a column's unit is {shown(said)}, not {given}; leave the unit out or correct it")
-    if not said and not given and all((np.isnan(row) | (np.rint(row) == row)).all() for row in samples):
-        cure = f"write it in the header ('I (uV)') or give it ({UNIT_OPTION})"
-        raise NotSaidError(f"{path}: it holds integers and no unit; {cure}", "unit")
-    factor = millivolts(said or given or "mV")
+    if stated and given and millivolts(stated) != millivolts(given):
+        raise UserError(f"{path}: a column's unit is {shown(stated)}, not {given}; leave the unit out or correct it")
+    if not stated and not given and all((np.isnan(row) | (np.rint(row) == row)).all() for row in samples):
+        hint = f"write it in the header ('I (uV)') or give it ({UNIT_OPTION})"
+        raise MissingMetadataError(f"{path}: it contains integers and no unit; {hint}", "unit")
+    factor = millivolts(stated or given or "mV")
     if factor is None:
-        raise UserError(f"{path}: the unit {shown(said or given)!r} is no voltage; write mV, uV, nV or V")
+        raise UserError(f"{path}: the unit {shown(stated or given)!r} is not a voltage; write mV, uV, nV or V")
     return factor
 
 

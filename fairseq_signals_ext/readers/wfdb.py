@@ -6,11 +6,11 @@ from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tu
 
 import numpy as np
 
-from fairseq_signals_ext.common.errors import NotSaidError, UserError
+from fairseq_signals_ext.common.errors import MissingMetadataError, UserError
 from fairseq_signals_ext.common.files import walk_files
 from fairseq_signals_ext.common.leads import LEADS
 from fairseq_signals_ext.readers.facts import agreed_rate, millivolts, rows_of_leads, shown, start_of
-from fairseq_signals_ext.readers.formats import Beginning, Format, Said
+from fairseq_signals_ext.readers.formats import Beginning, Format, GivenMetadata
 from fairseq_signals_ext.readers.recording import Recording, StoredCounts
 from fairseq_signals_ext.readers.wfdb_claims import MOST_BYTES, checked_frames, checked_segments, read_header
 from fairseq_signals_ext.readers.wfdb_header import Header, Segment, Signal, named_files
@@ -49,8 +49,8 @@ def read_wfdb(path: Union[str, Path]) -> Recording:
         path: the `.hea` file, or the record's path without suffix.
 
     Raises:
-        UserError: the record cannot be read, its signal file has another length than its header says, it has no
-            standard lead or one twice, a unit is no voltage, or its leads have different sample rates.
+        UserError: the record cannot be read, its signal file has another length than in its header, it has no
+            standard lead or one twice, a unit is not a voltage, or its leads have different sample rates.
     """
     text = os.fspath(path)
     stem = text[: -len(".hea")] if text.endswith(".hea") else text
@@ -173,7 +173,7 @@ def _joined(file: str, header: Header, segments: Sequence[Tuple[Segment, Header]
 def _has_leads(file: str, header: Header) -> bool:
     try:
         rows_of_leads([signal.name for signal in header.signals], file)
-    except NotSaidError:
+    except MissingMetadataError:
         return False
     return True
 
@@ -192,7 +192,7 @@ def header_of(path: Union[str, Path]) -> Optional[str]:
 def files_of(header: Path) -> Set[Path]:
     """Files that belong to a WFDB header: its signals, or the headers of its segments."""
     try:
-        if header.stat().st_size > MOST_BYTES:  # reading the record will tell
+        if header.stat().st_size > MOST_BYTES:  # reading the record will show it
             return set()
         content = header.read_bytes()
     except OSError:  # as well
@@ -205,14 +205,14 @@ def _is_record(beginning: Beginning) -> bool:
     return header_of(beginning.path) is not None
 
 
-def _read(path: Path, said: Said) -> List[Recording]:
+def _read(path: Path, given: GivenMetadata) -> List[Recording]:
     header = header_of(path) or os.fspath(path)
-    if said.unit is not None:
-        raise UserError(f"{header}: a WFDB header says its units; leave the unit out")
+    if given.unit is not None:
+        raise UserError(f"{header}: a WFDB header contains its units; leave the unit out")
     recording = read_wfdb(header)
-    agreed_rate(header, recording.sample_rate, said.sample_rate)
-    if said.leads is not None:
-        rows_of_leads([LEADS[lead] for lead in recording.leads], header, said.leads)
+    agreed_rate(header, recording.sample_rate, given.sample_rate)
+    if given.leads is not None:
+        rows_of_leads([LEADS[lead] for lead in recording.leads], header, given.leads)
     return [recording]
 
 

@@ -23,7 +23,7 @@ def read_header(path: Union[str, Path]) -> Header:
     """The header in a file.
 
     Raises:
-        UserError: it is no file, empty, far too long, or no header.
+        UserError: it is not a file, empty, far too long, or no header.
     """
     size = _size_of(path)
     if size is None:
@@ -47,7 +47,7 @@ def checked_frames(path: str, header: Header) -> int:
     are only compared with a limit.
 
     Raises:
-        UserError: a file is missing, has another length than the header says, or the header claims too much.
+        UserError: a file is missing, has another length than in the header, or the header claims too much.
     """
     files = _files(path, header.signals)
     sizes = {name: _size(path, name) for name in files}
@@ -63,7 +63,7 @@ def checked_frames(path: str, header: Header) -> int:
             _check_length(path, signals[0], frames, samples, sizes[name])
     largest = max([signal.skew for signal in header.signals])
     if largest and largest >= frames:
-        raise UserError(f"{path}: its skew of {largest} samples is longer than its signals; mend it")
+        raise UserError(f"{path}: its skew of {largest} samples is longer than its signals; fix it")
     check_values(path, 2 * total if largest else total)
     return frames
 
@@ -131,10 +131,10 @@ def checked_segments(path: str, header: Header) -> List[Tuple[Segment, Header]]:
     segments = header.segments or ()
     total = sum(segment.length for segment in segments)
     if not 0 < header.width <= MOST_SIGNALS:
-        raise UserError(f"{path}: its first line does not fit the {len(segments)} segments that follow; mend it")
+        raise UserError(f"{path}: its first line does not fit the {len(segments)} segments that follow; fix it")
     if header.frames is not None and header.frames != total:
         claims = f"{shown(header.frames, 30)} samples, its segments have {shown(total, 30)}"
-        raise UserError(f"{path}: its first line says {claims}; mend it")
+        raise UserError(f"{path}: its first line claims {claims}; fix it")
     is_variable = bool(segments) and segments[0].length == 0
     if not is_variable and any(segment.name == NO_FILE for segment in segments):
         layout = "a gap ('~') needs a first segment of length 0 that lists the signals"
@@ -162,7 +162,7 @@ def _segment(path: str, layout: bool) -> Header:
         raise UserError(f"{path}: no such file, but a segment of a record; put it beside the record")
     header = read_header(path)
     if header.segments is not None:
-        raise UserError(f"{path}: it has segments, but is itself a segment; mend it")
+        raise UserError(f"{path}: it has segments, but is itself a segment; fix it")
     return header if layout else header._replace(frames=checked_frames(path, header))
 
 
@@ -172,7 +172,7 @@ def _held(folder: str, header: Header) -> int:
 
 def _check_segment(path: str, header: Header, segment: Segment, its: Header, layout: bool) -> None:
     if not layout and its.frames != segment.length:
-        said = f"segment {shown(segment.name, 40)!r} has {its.frames} samples, not {shown(segment.length, 30)}"
-        raise UserError(f"{path}: its {said}; mend it")
+        difference = f"segment {shown(segment.name, 40)!r} has {its.frames} samples, not {shown(segment.length, 30)}"
+        raise UserError(f"{path}: its {difference}; fix it")
     if layout and len(its.signals) != header.width:
-        raise UserError(f"{path}: its layout {shown(segment.name, 40)!r} has not its {header.width} signals; mend it")
+        raise UserError(f"{path}: its layout {shown(segment.name, 40)!r} has not its {header.width} signals; fix it")

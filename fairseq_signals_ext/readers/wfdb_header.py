@@ -158,7 +158,7 @@ def named_files(content: bytes) -> Tuple[str, ...]:
     """Names of the files, beside it, that a header names: signal files, or headers of segments.
 
     As `Header.files`, but only the first word of each line is looked at, so that a header that cannot be read has its
-    files as well. Empty where it is no header.
+    files as well. Empty where it is not a header.
     """
     lines, _ = _lines(content)
     if not lines or len(lines) > MOST_LINES or not is_record_line(lines[0]):
@@ -179,7 +179,7 @@ def is_record_line(line: str) -> bool:
 
 
 def _lines(content: bytes) -> Tuple[List[str], List[str]]:
-    """Lines that are no remarks, and remarks without what marks them."""
+    """Lines that are not remarks, and remarks without what marks them."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -279,15 +279,15 @@ def _check_most(lines: Sequence[str], most: int, what: str, where: object) -> No
         raise UserError(f"{where}: it has {len(lines):,} {what}, more than {most:,}; cut it into several records")
 
 
-def _check_number(said: str, found: int, what: str, where: object) -> None:
-    if said.lstrip("0") != str(found):  # also of none, which is no record of an ECG
+def _check_number(stated: str, found: int, what: str, where: object) -> None:
+    if stated.lstrip("0") != str(found):  # also of none, which is not a record of an ECG
         raise UserError(
-            f"{where}: its first line says {shown(said, 20)} {what}, but {found} follow; get the header again"
+            f"{where}: its first line claims {shown(stated, 20)} {what}, but {found} follow; get the header again"
         )
 
 
 def _no_line(line: str, where: object) -> UserError:
-    return UserError(f"{where}: its line {shown(line, 40)!r} is no line of a WFDB header; mend it")
+    return UserError(f"{where}: its line {shown(line, 40)!r} is not a line of a WFDB header; fix it")
 
 
 def _start_time(text: Optional[str]) -> Optional[datetime]:

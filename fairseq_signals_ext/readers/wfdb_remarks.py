@@ -17,7 +17,7 @@ _FIELD = re.compile(
     r"(?:[ _]?(?:[(\[][a-z ./]{1,12}[)\]]|(?:in[ _])?years))?(?P<close>>)?[ \t]{0,8}(?P<separator>[:=])?",
     re.IGNORECASE,
 )
-_OF_WHOM = ("patient", "patient's", "patients", "subject", "subject's", "participant")
+_PATIENT_WORDS = ("patient", "patient's", "patients", "subject", "subject's", "participant")
 _END = re.compile(r"[;|\t]|  |,\s|<[A-Za-z]")
 _AGE_AND_SEX = re.compile(r"(?P<age>-?\d{1,3})[ \t/,]{1,4}(?P<sex>[MF])(?!\w)", re.IGNORECASE)
 _AGE_AND_SEX_ONLY = re.compile(r"(?P<age>-?\d{1,3})[ \t]{1,4}(?P<sex>[MF])(?:[ \t]+\d.*)?", re.IGNORECASE)
@@ -46,20 +46,20 @@ def facts_of(remarks: Sequence[str]) -> Dict[str, Any]:
             continue
         if name in _OTHERS:
             continue
-        told: Iterable[Tuple[str, Any]]
+        described: Iterable[Tuple[str, Any]]
         if name in _ALONE and not _MORE.search(value):  # most remarks of the millions that there are
-            told = _values(name, _one(value))
+            described = _values(name, _one(value))
         elif _WORTH.search(remark, 0, _LONGEST):
-            told = _told(remark[:_LONGEST].strip())
+            described = _described(remark[:_LONGEST].strip())
         else:
             continue
-        for name, value in told:
+        for name, value in described:
             if found[name] is None:
                 found[name] = value
     return {**found, "codes": codes}
 
 
-def _told(remark: str) -> Iterable[Tuple[str, Any]]:
+def _described(remark: str) -> Iterable[Tuple[str, Any]]:
     """Names and values, None where a value is not known."""
     alone = _AGE_AND_SEX_ONLY.fullmatch(remark)
     if alone:
@@ -86,7 +86,7 @@ def _one(value: str) -> str:
 
 
 def _may_begin(before: str) -> bool:
-    return not before or before[-1] in ",;|" or before.lower() in _OF_WHOM
+    return not before or before[-1] in ",;|" or before.lower() in _PATIENT_WORDS
 
 
 @functools.lru_cache(maxsize=1000)
@@ -105,7 +105,7 @@ def _both(found: "re.Match[str]") -> Sequence[Tuple[str, Any]]:
 
 
 def _age(value: str) -> Optional[float]:
-    """Of a text that may go on behind the age: `45 years at the time of recording`."""
+    """Of a text that may continue behind the age: `45 years at the time of recording`."""
     age = age_of(value)
     if age is not None:
         return age

@@ -1,1 +1,1 @@
-"""A small local HTTP service: an ECG file goes in, what a model says of it comes out."""
+"""A small local HTTP service: an ECG file goes in, a model's predictions for it come out."""

@@ -63,7 +63,7 @@ def answer(recording: Recording, prediction: Prediction, model: LoadedModel) -> 
 
 
 def _labels(prediction: Prediction, model: LoadedModel) -> List[Dict[str, Any]]:
-    score_name = model.description.of_kind.shown_as
+    score_name = model.description.of_kind.display_name
     thresholds = model.thresholds or [None] * len(prediction.label_names)
     positive = [None] * len(thresholds) if prediction.positive is None else prediction.positive.tolist()
     rows = zip(prediction.label_names, prediction.scores.tolist(), thresholds, positive)

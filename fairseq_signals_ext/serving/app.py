@@ -26,11 +26,11 @@ from fairseq_signals_ext.serving.limits import Limits, UploadError
 from fairseq_signals_ext.serving.reading import ReadUpload, read_short_upload, read_upload
 from fairseq_signals_ext.serving.upload import Upload
 from fairseq_signals_ext.serving.uploads import ANONYMOUS, FIELDS, receive_upload
-from fairseq_signals_ext.serving.work import Read, ReadShort, Way, Work
+from fairseq_signals_ext.serving.work import AnswerSteps, Read, ReadShort, UploadQueue
 
 # of a report, also that no other page shows it in a frame
 _REPORT_POLICY = f"{REPORT_POLICY}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-# s; what is in work when the service ends may go on so long
+# s; what is in work when the service ends may continue so long
 _SECONDS_TO_END = 2
 _ENDING = "upload: the service is ending; send it again later"
 
@@ -60,29 +60,29 @@ class Service:
         """Make what belongs to an event loop, and end it with the service."""
         self._arriving = asyncio.Semaphore(self._limits.arriving)
         self._large = asyncio.Semaphore(self._limits.at_once)
-        self._work = Work(self._model, self._limits, *self._reads)
+        self._queue = UploadQueue(self._model, self._limits, *self._reads)
         try:
             yield
         finally:
-            self._work.end()
+            self._queue.end()
 
     def warm(self) -> None:
         """Start the processes that read before the first upload comes; in the event loop."""
-        self._work.warm()
+        self._queue.warm()
 
     def end(self) -> None:
-        """Let requests in work go on for a moment, and refuse those that come; in the event loop."""
+        """Let requests in work continue for a moment, and refuse those that come; in the event loop."""
         self._is_ending = True
         for task in self._tasks:
             asyncio.get_running_loop().call_later(_SECONDS_TO_END, task.cancel)
 
     async def predict(self, request: Request) -> Response:
-        """`POST /predict`: what the model says of the uploaded recording, see `answers.answer`."""
-        return await self._answer(request, FIELDS, Way(self._predict, self._told))
+        """`POST /predict`: the model's predictions for the uploaded recording, see `answers.answer`."""
+        return await self._answer(request, FIELDS, AnswerSteps(self._predict, self._respond_prediction))
 
     async def report(self, request: Request) -> Response:
         """`POST /report`: the page of `report_html` on the uploaded recording; `anonymous=1` hides whose it is."""
-        return await self._answer(request, (*FIELDS, ANONYMOUS), Way(self._find, self._reported))
+        return await self._answer(request, (*FIELDS, ANONYMOUS), AnswerSteps(self._find, self._respond_report))
 
     async def model(self) -> Dict[str, Any]:
         """`GET /model`: facts of the model, and the limits that a sender should know."""
@@ -100,7 +100,7 @@ class Service:
     def _predict(self, model: LoadedModel, _: Upload, found: ReadUpload) -> Prediction:
         return model.predict(found.recording)
 
-    def _told(self, found: ReadUpload, prediction: Prediction) -> Response:
+    def _respond_prediction(self, found: ReadUpload, prediction: Prediction) -> Response:
         return JSONResponse(answer(found.recording, prediction, self._model))
 
     def _find(self, model: LoadedModel, upload: Upload, found: ReadUpload) -> ReportFindings:
@@ -111,10 +111,10 @@ class Service:
         options = dataclasses.replace(self._report_options, anonymous=upload.anonymous)
         return find(model, found.recording, found.name, options)
 
-    def _reported(self, _: ReadUpload, findings: ReportFindings) -> Response:
+    def _respond_report(self, _: ReadUpload, findings: ReportFindings) -> Response:
         return HTMLResponse(report_page(findings), headers={"content-security-policy": _REPORT_POLICY})
 
-    async def _answer(self, request: Request, fields: Sequence[str], way: Way[Any]) -> Response:
+    async def _answer(self, request: Request, fields: Sequence[str], steps: AnswerSteps[Any]) -> Response:
         """The answer to an upload; its files are there until then.
 
         Args:
@@ -130,7 +130,7 @@ class Service:
             if self._is_ending:
                 raise UploadError(_ENDING, 503)
             with upload_folder() as folder:
-                return await self._answer_in(folder, request, fields, way)
+                return await self._answer_in(folder, request, fields, steps)
         except asyncio.CancelledError:
             if not self._is_ending:
                 raise
@@ -143,7 +143,9 @@ class Service:
         finally:
             self._tasks.discard(task)
 
-    async def _answer_in(self, folder: Path, request: Request, fields: Sequence[str], way: Way[Any]) -> Response:
+    async def _answer_in(
+        self, folder: Path, request: Request, fields: Sequence[str], steps: AnswerSteps[Any]
+    ) -> Response:
         async with contextlib.AsyncExitStack() as waiting:
             await waiting.enter_async_context(self._arriving)
 
@@ -152,7 +154,7 @@ class Service:
 
             upload = await receive_upload(request, folder, self._limits, fields, enlarge)
             try:
-                return await _while_connected(request, self._work.answer(upload, way, waiting))
+                return await _while_connected(request, self._queue.answer(upload, steps, waiting))
             except UserError as error:
                 refusal = refusal_of(error)
                 assert refusal is not None
@@ -234,4 +236,4 @@ async def _refused(_: Request, error: Any) -> JSONResponse:
 
 async def _failed(_: Request, error: Exception) -> JSONResponse:
     """A mistake of ours, whose traceback belongs in the log only."""
-    return JSONResponse({"error": "the service failed; its log says why"}, 500)
+    return JSONResponse({"error": "the service failed; see its log"}, 500)

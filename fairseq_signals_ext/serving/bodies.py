@@ -16,7 +16,7 @@ _READ, _SECONDS = 4, 5.0
 
 
 class Bodies:
-    """Breaks off bodies that are too large (413) or too slow (408), and closes the connections of those that go on.
+    """Breaks off bodies that are too large (413) or too slow (408), and closes the connections of those that continue.
 
     Args:
         app: what is asked.

@@ -1,7 +1,7 @@
 """Who may use the service from a browser: pages of its own only.
 
-A page of somebody else, open in the same browser, can send requests to this machine. It is told by its `Origin`; one
-that made its own name point to this machine (DNS rebinding) is told by `Host`.
+A page of somebody else, open in the same browser, can send requests to this machine. It is recognised by its `Origin`;
+one that made its own name point to this machine (DNS rebinding) is recognised by `Host`.
 """
 
 import ipaddress

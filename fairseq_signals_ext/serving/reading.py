@@ -43,7 +43,7 @@ class Readers:
 
     Args:
         number: of processes; the others wait.
-        seconds: of the processor that a call may take, where the system says them.
+        seconds: of the processor that a call may take, where the system reports them.
         clock_seconds: that it may take by the clock.
         memory, niceness, modules: as `StoppableProcess`.
     """
@@ -221,8 +221,8 @@ def read_upload(upload: Upload, limits: Limits, sample_rate: float) -> ReadUploa
     if seconds > 3600 * limits.hours:
         raise UploadError(f"{path}: lasts {seconds / 3600:.1f} h, more than {limits.hours:g} h; send a part of it", 422)
     if seconds * sample_rate * len(recording.leads) > limits.resampled:
-        told = f"lasts {seconds / 3600:.1f} h, too long for the memory of its {len(recording.leads)} leads"
-        raise UploadError(f"{path}: {told} at the model's {sample_rate:g} Hz; send a part of it", 422)
+        problem = f"lasts {seconds / 3600:.1f} h, too long for the memory of its {len(recording.leads)} leads"
+        raise UploadError(f"{path}: {problem} at the model's {sample_rate:g} Hz; send a part of it", 422)
     return ReadUpload(upload.names[main], recording)
 
 

@@ -38,7 +38,7 @@ class ProcessGone(ProcessEnded):
 class StoppableProcess:
     """A process that runs one function after the other; it ends with the one that started it.
 
-    It is no fork, so what it does not import it does not have, and no threads are in its way.
+    It is not a fork, so what it does not import it does not have, and no threads are in its way.
 
     Args:
         memory: bytes that a call may need, where the system can limit them.
@@ -79,7 +79,7 @@ class StoppableProcess:
         self._used_before = None
         try:
             self._connection.send((function, arguments))
-            # it may still be importing, which is no fault of this call either
+            # it may still be importing, which is not the fault of this call either
             self._connection.recv()
         except (EOFError, OSError) as error:
             raise ProcessGone from error
@@ -94,7 +94,7 @@ class StoppableProcess:
 
     @property
     def processor_seconds(self) -> Optional[float]:
-        """Time of the processor that the call in work has taken; None where the system does not say it."""
+        """Time of the processor that the call in work has taken; None where the system does not report it."""
         used = self._processor_seconds()
         return None if used is None or self._used_before is None else used - self._used_before
 

@@ -39,7 +39,7 @@ async def receive_upload(
 
     Raises:
         UploadError: it is too large or too slow, is broken off, has no file or unknown fields.
-        HTTPException: it is no multipart/form-data, or has too many files; by starlette.
+        HTTPException: it is not multipart/form-data, or has too many files; by starlette.
         OSError: there is no room.
     """
     _check_type(request.headers.get("content-type", ""))
@@ -50,11 +50,11 @@ async def receive_upload(
     except ClientDisconnect:
         raise UploadError("upload: was broken off; send it again", 400) from None
     try:
-        said = _said(form, fields)
+        metadata = _metadata(form, fields)
         names = await run_in_threadpool(_store, _files(form), folder)
     finally:
         await form.close()
-    return Upload(folder, names, **said)
+    return Upload(folder, names, **metadata)
 
 
 def _check_type(content_type: str) -> None:
@@ -81,25 +81,25 @@ def _enlarging(receive: _Receive, small: int, enlarge: _Enlarge) -> _Receive:
     return enlarging
 
 
-def _said(form: FormData, fields: Sequence[str]) -> Dict[str, Any]:
+def _metadata(form: FormData, fields: Sequence[str]) -> Dict[str, Any]:
     """What the text fields say of the files; an empty one says nothing."""
     texts = {name: value.strip() for name, value in form.multi_items() if isinstance(value, str)}
     unknown = [name for name in texts if name not in fields]
     if unknown:
         known = f"known are {', '.join(fields)}; {_HOW}"
-        raise UploadError(f"upload: field {shown(unknown[0], 40)!r} is no file and not known; {known}", 400)
+        raise UploadError(f"upload: field {shown(unknown[0], 40)!r} is neither a file nor known; {known}", 400)
     given = {name: value for name, value in texts.items() if value}
-    said: Dict[str, Any] = {"unit": given.get("unit")}
+    metadata: Dict[str, Any] = {"unit": given.get("unit")}
     if "sample_rate" in given:
-        said["sample_rate"] = _rate(given["sample_rate"])
+        metadata["sample_rate"] = _rate(given["sample_rate"])
     if "leads" in given:
         try:
-            said["leads"] = [LEADS[position] for position in parse_leads(given["leads"])]
+            metadata["leads"] = [LEADS[position] for position in parse_leads(given["leads"])]
         except UserError as error:
             raise UploadError(f"upload: leads: {shown(error)}", 400) from None
     if ANONYMOUS in given:
-        said["anonymous"] = _is_yes(given[ANONYMOUS])
-    return said
+        metadata["anonymous"] = _is_yes(given[ANONYMOUS])
+    return metadata
 
 
 def _is_yes(text: str) -> bool:
@@ -114,7 +114,7 @@ def _rate(text: str) -> float:
     except ValueError:
         rate = math.nan
     if not 0 < rate < math.inf:
-        raise UploadError(f"upload: sample_rate {shown(text, 40)!r} is no rate; give a number in Hz", 400)
+        raise UploadError(f"upload: sample_rate {shown(text, 40)!r} is not a rate; give a number in Hz", 400)
     return rate
 
 

@@ -26,7 +26,7 @@ _QUICK_CLOCK, _SLOW_CLOCK = 10, 3
 Read = Callable[[Upload, Limits, float], ReadUpload]
 ReadShort = Callable[[Upload, Limits, float], Optional[ReadUpload]]
 Result = TypeVar("Result")
-Said = TypeVar("Said")
+ModelResult = TypeVar("ModelResult")
 
 
 class Ended(Exception):
@@ -107,24 +107,24 @@ def giving_way(model: LoadedModel, turns: Turns, is_over: threading.Event) -> Lo
 
 
 @dataclass(frozen=True)
-class Way(Generic[Said]):
+class AnswerSteps(Generic[ModelResult]):
     """How an answer is made; both run in a thread.
 
     Attributes:
-        ask: what is needed of a model, which may give way to others meanwhile.
-        tell: the answer, from the recording and what `ask` gave; no two of these run at the same time.
+        run_model: what is needed of a model, which may give way to others meanwhile.
+        respond: the answer, from the recording and what `run_model` gave; no two of these run at the same time.
     """
 
-    ask: Callable[[LoadedModel, Upload, ReadUpload], Said]
-    tell: Callable[[ReadUpload, Said], Response]
+    run_model: Callable[[LoadedModel, Upload, ReadUpload], ModelResult]
+    respond: Callable[[ReadUpload, ModelResult], Response]
 
 
-class Work:
+class UploadQueue:
     """Reads uploads and asks the model.
 
     At most `limits.at_once` are in work. Each is read in a process that can be stopped; the model runs, and reports are
-    made, in one thread. What takes long to read, or is long, gives its turn back and goes on in places of its own: with
-    other processes, and in another thread that gives way to the first between its batches.
+    made, in one thread. What takes long to read, or is long, gives its turn back and continues in places of its own:
+    with other processes, and in another thread that gives way to the first between its batches.
 
     Belongs to an event loop.
 
@@ -157,11 +157,11 @@ class Work:
         for runner in (self._runner, self._slow_runner):
             runner.shutdown(wait=False)
 
-    async def answer(self, upload: Upload, way: Way[Any], waiting: contextlib.AsyncExitStack) -> Response:
+    async def answer(self, upload: Upload, steps: AnswerSteps[Any], waiting: contextlib.AsyncExitStack) -> Response:
         """The answer to an upload.
 
         Args:
-            way: to get it.
+            steps: to get it.
             waiting: closed when its turn has come.
 
         Raises:
@@ -175,13 +175,13 @@ class Work:
             with contextlib.suppress(OutOfTime, MemoryError):
                 found = await _read(self._readers, self._read_short, *given)
             if found is not None:
-                return await _in_thread(self._runner, self._short, way, upload, found)
+                return await _in_thread(self._runner, self._short, steps, upload, found)
             await turn.aclose()
             await turn.enter_async_context(self._slow_turn())
             found = await self._read_slowly(*given)
             is_over = threading.Event()
             turn.callback(is_over.set)
-            return await _in_thread(self._slow_runner, self._long, way, upload, found, is_over)
+            return await _in_thread(self._slow_runner, self._long, steps, upload, found, is_over)
 
     @contextlib.asynccontextmanager
     async def _slow_turn(self) -> AsyncIterator[None]:
@@ -206,14 +206,14 @@ class Work:
             needs = f"more than {limits.read_bytes / 1e9:g} GB of memory"
         raise UploadError(f"{upload.name}: reading it takes {needs}; send a part of it, or another format", 422)
 
-    def _short(self, way: Way[Any], upload: Upload, found: ReadUpload) -> Response:
+    def _short(self, steps: AnswerSteps[Any], upload: Upload, found: ReadUpload) -> Response:
         with self._turns.short():
-            return way.tell(found, way.ask(self._model, upload, found))
+            return steps.respond(found, steps.run_model(self._model, upload, found))
 
-    def _long(self, way: Way[Any], upload: Upload, found: ReadUpload, is_over: threading.Event) -> Response:
-        said = way.ask(giving_way(self._model, self._turns, is_over), upload, found)
+    def _long(self, steps: AnswerSteps[Any], upload: Upload, found: ReadUpload, is_over: threading.Event) -> Response:
+        result = steps.run_model(giving_way(self._model, self._turns, is_over), upload, found)
         with self._turns.long():
-            return way.tell(found, said)
+            return steps.respond(found, result)
 
 
 async def _read(readers: Readers, read: Callable[..., Result], upload: Upload, *arguments: Any) -> Result:
@@ -222,12 +222,14 @@ async def _read(readers: Readers, read: Callable[..., Result], upload: Upload, *
     except (OutOfTime, MemoryError, ImportError):
         raise
     except ProcessEnded:
-        told = "reading it ended the process that read it (out of memory, or a damaged file); get it again, or cut it"
+        problem = (
+            "reading it ended the process that read it (out of memory, or a damaged file); get it again, or cut it"
+        )
     except Exception as error:  # noqa: BLE001 - one file must not be a failure of the service
         if refusal_of(error) is not None:
             raise
-        told = reason_of(error, upload.name)
-    raise UploadError(f"{upload.name}: {told}", 422)
+        problem = reason_of(error, upload.name)
+    raise UploadError(f"{upload.name}: {problem}", 422)
 
 
 async def _in_thread(executor: Executor, function: Callable[..., Result], *arguments: Any) -> Result:

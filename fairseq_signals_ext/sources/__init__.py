@@ -1,4 +1,4 @@
-"""Collections of recordings: which files they have, and what their tables say of them.
+"""Collections of recordings: which files they have, and what their tables contain about them.
 
 A kind of source is one module here that describes itself as `KIND`, or an object of another package, announced as an
 entry point of the group `fairseq_signals_ext.sources`.
@@ -76,7 +76,7 @@ def open_source(kind: str, folder: Union[str, Path], options: Optional[SourceOpt
     if options.table is not None and TABLE not in found.takes:
         raise UserError(f"{options.table}: {kind} has tables of its own; leave this one out, or prepare it as 'files'")
     if any(getattr(options, name) is not None for name in READING if name not in found.takes):
-        raise UserError(f"{folder}: the files of {kind} say their rate, unit and leads; leave these out")
+        raise UserError(f"{folder}: the files of {kind} contain their rate, unit and leads; leave these out")
     if kind in our_kinds():
         return found.open(Path(folder), options)
     try:

@@ -42,7 +42,7 @@ def download(kind: str, folder: Path, rate: float = 500.0) -> None:
     database = found.database
     if database is None:
         raise UserError(f"{kind}: cannot be downloaded from here; {found.where}")
-    with _told(kind, database.name, Path(folder)):
+    with _named_errors(kind, database.name, Path(folder)):
         records = [record for record in _records(database.name) if database.is_wanted(record, rate)]
         files = [*database.tables, *(record + suffix for record in records for suffix in database.suffixes)]
         _fetch_all(database.name, list(dict.fromkeys(files)), Path(folder))
@@ -58,7 +58,9 @@ def _records(database: str, below: str = "") -> Iterator[str]:
             continue
         parts = name.rstrip("/").split("/")
         if not all(map(_PART.fullmatch, parts)) or len(parts) > _DEEPEST:
-            raise UserError(f"{database}: its list of records has {name[:200]!r}, which is no file below it; check it")
+            raise UserError(
+                f"{database}: its list of records has {name[:200]!r}, which is not a file below it; check it"
+            )
         if name.endswith("/"):
             yield from _records(database, name)
         else:
@@ -114,7 +116,7 @@ def _may_pass(error: OSError) -> bool:
 
 
 @contextlib.contextmanager
-def _told(kind: str, database: str, folder: Path) -> Iterator[None]:
+def _named_errors(kind: str, database: str, folder: Path) -> Iterator[None]:
     """Turns what goes wrong into a `UserError`."""
     try:
         yield
@@ -131,15 +133,16 @@ def _reason(error: OSError, database: str, folder: Path) -> str:
 
     if isinstance(error, RequestException):
         address = getattr(error.request, "url", database)
-        return f"{address} cannot be reached ({type(error).__name__}); check the network and do it again to go on"
+        problem = f"{address} cannot be reached ({type(error).__name__})"
+        return f"{problem}; check the network and repeat the command to continue"
     url, status = getattr(error, "url", None), getattr(error, "status_code", None)
     if url is None:
-        return f"{error.filename or folder}: {error.strerror or error}; mend that and do it again to go on"
+        return f"{error.filename or folder}: {error.strerror or error}; fix it, then repeat the command to continue"
     if status in (401, 403):
         return f"{url} is refused ({status}); log in and agree to the terms at {_home(database)}, and fetch it there"
     if status == 404:
         return f"{url} does not exist; see {_home(database)} for what there is"
-    return f"{shown(error)}; do it again later to go on"
+    return f"{shown(error)}; repeat the command later to continue"
 
 
 def _home(database: str) -> str:

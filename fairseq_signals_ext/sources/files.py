@@ -1,7 +1,7 @@
 """Any mixture of ECG files, recognised by their content, with an optional table of what is known of them.
 
-Every file is an item, so that one which is no ECG is rejected with the reason and nothing is left out in silence; what
-formats say that belongs to a file is none, such as the signal files that WFDB headers name.
+Every file is an item, so that one which is not an ECG is rejected with the reason and nothing is left out in silence;
+what formats say that belongs to a file is none, such as the signal files that WFDB headers name.
 """
 
 from pathlib import Path

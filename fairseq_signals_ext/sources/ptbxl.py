@@ -69,7 +69,7 @@ def _codes(path: Path, row: Dict[str, Any]) -> Tuple[str, ...]:
         return tuple(f"{code}:{float(likelihood):g}" for code, likelihood in codes.items())
     except (ValueError, SyntaxError, AttributeError, TypeError, MemoryError, RecursionError) as error:
         raise UserError(
-            f"{path}: ecg_id {row['ecg_id']}: scp_codes {row['scp_codes']!r:.60} is no list of codes; "
+            f"{path}: ecg_id {row['ecg_id']}: scp_codes {row['scp_codes']!r:.60} is not a list of codes; "
             "get the file again"
         ) from error
 

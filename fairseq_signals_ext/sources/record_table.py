@@ -88,7 +88,8 @@ def time(value: Any, where: str) -> Optional[datetime]:
     """A value of a table as a time without a zone; None where it is empty.
 
     Raises:
-        UserError: it is no time, or one whose day and month cannot be told apart; the message begins with `where`.
+        UserError: it is not a time, or one whose day and month cannot be distinguished; the message begins with
+            `where`.
     """
     import pandas as pd
 
@@ -103,16 +104,16 @@ def time(value: Any, where: str) -> Optional[datetime]:
         except ValueError:
             return pd.to_datetime(written, format="ISO8601").tz_localize(None).to_pydatetime()
     except ValueError:
-        raise UserError(f"{where}: {shown(written)!r} is no time; write it as 2024-12-31 23:59:59") from None
+        raise UserError(f"{where}: {shown(written)!r} is not a time; write it as 2024-12-31 23:59:59") from None
 
 
 def with_table(items: Sequence[Item], table: Optional[Path]) -> List[Item]:
-    """The items with what a user's table says of them.
+    """The items with what a user's table contains about them.
 
     The table's column `source_file`, `file` or `path` names a file below the source's folder (or its last part only),
     or `record_id` its name without suffix. `record_id`, `patient`, `start_time`, `age`, `sex`, `codes` (a list, or
-    separated by semicolons, commas or `|`), `statements` and `source` replace what a file says; `sample_rate`, `unit`
-    and `leads` say how to read it; any other column goes into the table of recordings.
+    separated by semicolons, commas or `|`), `statements` and `source` replace what a file contains; `sample_rate`,
+    `unit` and `leads` say how to read it; any other column goes into the table of recordings.
 
     Raises:
         UserError: the table cannot be read, has none of these columns, names a file twice, none that is here, or by a
@@ -158,7 +159,7 @@ def _rows(path: Path) -> Tuple[Dict[str, Dict[str, Any]], str]:
     rows: Dict[str, Dict[str, Any]] = {}
     for name, row in zip(names, table.to_dict("records")):
         if name in rows:
-            raise UserError(f"{path}: {key} {name!r} is there twice; remove one of the rows")
+            raise UserError(f"{path}: {key} {name!r} appears twice; remove one of the rows")
         rows[str(name)] = row
     return rows, key
 

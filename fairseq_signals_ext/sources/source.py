@@ -1,4 +1,4 @@
-"""`Source`: a collection of recordings, and what its own tables say of them."""
+"""`Source`: a collection of recordings, and what its own tables contain about them."""
 
 import dataclasses
 import math
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Mapping, Optional, Sequence, Tuple
 
-from fairseq_signals_ext.common.errors import NotSaidError, UserError
+from fairseq_signals_ext.common.errors import MissingMetadataError, UserError
 from fairseq_signals_ext.common.leads import parse_leads
 from fairseq_signals_ext.readers import Recording, read_ecg
 from fairseq_signals_ext.readers.facts import millivolts
@@ -30,8 +30,9 @@ class Item:
         name: its file below the source's folder, with `#NAME` where a file holds many recordings; unique in the source.
             Later ECGs of a file that turns out to contain several are `#2`, `#3`, ...
         source: name of the part of the collection that it belongs to; empty: the source's own name.
-        facts: what the collection's tables say of it, in place of what the file says: attributes of `Recording`
-            (`record_id`, `patient`, `age`, `codes`, ...), and further columns for the table (numbers, texts or None).
+        facts: what the collection's tables contain about it, in place of what the file contains: attributes of
+            `Recording` (`record_id`, `patient`, `age`, `codes`, ...), and further columns for the table (numbers, texts
+            or None).
         reading: what is known of its file, as `read_ecg` takes it: `sample_rate` (Hz), `unit`, `leads`.
         defaults: the same, for what its file does not say.
         number: which of the ECGs of its file it is, from 1; None: the first, and maybe the only one.
@@ -71,22 +72,22 @@ def one_person(path: Path) -> bool:
 
 
 def read_file(folder: Path, item: Item) -> Recording:
-    """Read an item that is a file, or one of the ECGs of a file, with what the user says of rate, unit and leads."""
-    said = dict(item.reading)
+    """Read an item that is a file, or one of the ECGs of a file, with what the user gives for rate, unit and leads."""
+    reading = dict(item.reading)
     while True:
         try:
             # a text, as paths take long to put together
-            recording = read_ecg(os.path.join(folder, item.file), number=item.number or 1, **said)
-        except NotSaidError as error:
-            if error.what in said or error.what not in item.defaults:
+            recording = read_ecg(os.path.join(folder, item.file), number=item.number or 1, **reading)
+        except MissingMetadataError as error:
+            if error.argument in reading or error.argument not in item.defaults:
                 raise
-            said[error.what] = item.defaults[error.what]
+            reading[error.argument] = item.defaults[error.argument]
             continue
-        # what the user says comes before what would be assumed
+        # what the user gives comes before what would be assumed
         assumed = [name for name in recording.assumed if name in item.defaults]
         if not assumed:
             return recording
-        said.update((name, item.defaults[name]) for name in assumed)
+        reading.update((name, item.defaults[name]) for name in assumed)
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,8 @@ class SourceKind:
     Attributes:
         name: on the command line.
         holds: what its folder holds, in one line of help.
-        open: (folder, what the user says) -> its recordings, or `UserError`; nothing is read but tables and names.
-        takes: what a user can say, of `TABLE` and `READING`.
+        open: (folder, what the user gives) -> its recordings, or `UserError`; nothing is read but tables and names.
+        takes: what a user can give, of `TABLE` and `READING`.
         database: where `--download` gets it; None: it cannot.
         where: how to get it otherwise, for a message.
     """
@@ -150,15 +151,15 @@ class SourceKind:
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """What a user can say of a source.
+    """What a user can give for a source.
 
     Attributes:
         name: of the source; None: the kind's, or the folder's where a kind stands for no particular collection.
         rate: Hz that is wanted, where a collection comes in several.
         table: a table (CSV or Parquet) with what is known of the recordings, for kinds that have none of their own.
-        sample_rate: Hz, where files do not say it.
-        unit: of amplitudes, where files do not say it.
-        leads: of rows or columns, where files do not say it.
+        sample_rate: Hz, where files do not contain it.
+        unit: of amplitudes, where files do not contain it.
+        leads: of rows or columns, where files do not contain it.
     """
 
     name: Optional[str] = None
@@ -171,6 +172,6 @@ class SourceOptions:
     def __post_init__(self) -> None:
         parse_leads(self.leads)
         if self.unit is not None and millivolts(self.unit) is None:
-            raise UserError(f"unit {self.unit!r}: is no voltage; give mV, uV, nV or V")
+            raise UserError(f"unit {self.unit!r}: is not a voltage; give mV, uV, nV or V")
         if self.sample_rate is not None and not 0 < self.sample_rate < math.inf:
             raise UserError(f"sample rate {self.sample_rate:g}: give Hz above 0")

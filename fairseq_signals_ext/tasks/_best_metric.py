@@ -1,6 +1,6 @@
 """The metric that chooses the best checkpoint: it is there, it is defined, and better is what is better of it.
 
-fairseq takes a metric that is lowest for the best unless it is told otherwise, and one that is not there is noticed
+fairseq takes a metric that is lowest for the best unless set otherwise, and one that is not there is noticed
 when the first epoch is over. The same option decides for `patience`, `keep_best_checkpoints` and the learning rates of
 `reduce_lr_on_plateau`.
 """
@@ -48,16 +48,16 @@ def choose_direction(options: DictConfig, criterion: Any, model: Any) -> None:
         return
     if options.checkpoint.keep_best_checkpoints > 0 and not re.fullmatch(r"[\w-]+", metric):
         raise UserError(
-            f"checkpoint.keep_best_checkpoints writes {metric!r} into names of files, and it is no name for one; "
+            f"checkpoint.keep_best_checkpoints writes {metric!r} into names of files, but it is not a valid one; "
             f"leave that option out, or choose the best by another metric"
         )
     highest = better is Better.HIGHER
     if bool(options.checkpoint[_MAXIMIZE]) == highest:
         return
-    told = f"{metric} is better when it is {better.value}: checkpoint.{_MAXIMIZE}={str(highest).lower()}"
+    direction = f"{metric} is better when it is {better.value}: checkpoint.{_MAXIMIZE}={str(highest).lower()}"
     if _is_typed(options):
-        raise UserError(f"checkpoint.best_checkpoint_metric={told} is what fits it; leave the option out")
-    logger.warning(f"{told} is taken instead of {str(not highest).lower()}")
+        raise UserError(f"checkpoint.best_checkpoint_metric={direction} is what fits it; leave the option out")
+    logger.warning(f"{direction} is taken instead of {str(not highest).lower()}")
     for section in (options.checkpoint, options.lr_scheduler):
         if _MAXIMIZE in section:
             with open_dict(section):
@@ -70,7 +70,7 @@ def _better(metric: str, criterion: Any, model: Any) -> Optional[Better]:
     logged: Dict[str, Better] = criterion.logged(model)
     found = logged.get(metric)
     if found in (None, Better.NEITHER):
-        problem = "is not logged here" if found is None else "says nothing of how good a model is"
+        problem = "is not logged here" if found is None else "does not measure how good a model is"
         usable = ", ".join(name for name, better in logged.items() if better is not Better.NEITHER)
         raise UserError(f"checkpoint.best_checkpoint_metric={metric} {problem}; use {usable}")
     return found

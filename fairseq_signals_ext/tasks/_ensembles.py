@@ -25,7 +25,7 @@ _COLUMNS = ("id", "idx", "patient_id", "label")
 
 
 class PredictionCollector:
-    """Collects what a model says of segments.
+    """Collects a model's predictions for segments.
 
     fairseq's own way, logging outputs, would either sum scores or send them as pickles of at most
     `all_gather_list_size` bytes; here they stay where they are and are gathered as tensors, once.
@@ -114,7 +114,7 @@ def _mean(outputs: Tensor, first: ModelDescription) -> Tensor:
     return (found - outputs.new_tensor(first.target_mean)) / outputs.new_tensor(first.target_std)
 
 
-def mend_loading_of_ensembles() -> None:
+def patch_ensemble_loading() -> None:
     """Have fairseq load `a.pt:b.pt` for one of our tasks as one model; calling it again is harmless."""
 
     @wrapping(checkpoint_utils, "load_model_ensemble_and_task")

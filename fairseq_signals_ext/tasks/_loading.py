@@ -2,7 +2,7 @@
 
 Another sample rate, order of leads or standardisation than a model has learned to see makes features of an encoder mean
 nothing, and no number shows it: the training runs, and is only worse. So these are refused unless they are meant. Other
-lengths of segments and absent leads are what the architecture allows for: they are told.
+lengths of segments and absent leads are what the architecture allows for: they are reported.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 _OPTION = "task.allow_mismatch"
 
 
-def mend_loading_of_checkpoints() -> None:
+def patch_checkpoint_loading() -> None:
     """Make fairseq say in one line what is wrong with a file that it is to load, and never run what is in it.
 
     fairseq shows torch's traceback, torch before 2.6 runs what a pickle asks for, and fairseq evaluates options of its
@@ -64,7 +64,7 @@ def mend_loading_of_checkpoints() -> None:
             _make_sendable(state)
         return state
 
-    _mend_loading_of_models()
+    _patch_model_loading()
     _receive_what_is_sent()
 
 
@@ -79,10 +79,10 @@ def in_one_line(source: Any) -> Iterator[None]:
     try:
         yield
     except SystemExit as error:  # of our task, which does not know the file
-        told = str(error.code)
-        if str(source) in told or not told.startswith(_ERROR):
+        message = str(error.code)
+        if str(source) in message or not message.startswith(_ERROR):
             raise
-        raise SystemExit(f"{_ERROR}{source}: {told[len(_ERROR) :]}") from error
+        raise SystemExit(f"{_ERROR}{source}: {message[len(_ERROR) :]}") from error
     except Exception as error:  # fairseq asserts, and the others have kinds of their own, for options that do not fit
         raise SystemExit(f"{_ERROR}{source}: cannot be loaded ({first_line(error)}); give another file") from error
 
@@ -91,7 +91,7 @@ def _make_sendable(state: Dict[str, Any]) -> None:
     """Make the config plain values, in place, of a state that the trainer, which has no use for it, sends to all ranks.
 
     They receive it by torch's loader, which takes nothing but data since torch 2.6, and so refused every run on several
-    ranks that was to go on.
+    ranks that was to continue.
     """
     if isinstance(state.get("cfg"), DictConfig):
         state["cfg"] = OmegaConf.to_container(state["cfg"])
@@ -103,7 +103,7 @@ def _receive_what_is_sent() -> None:
         torch.serialization.add_safe_globals([distributed_utils._TensorPlaceholder])
 
 
-def _mend_loading_of_models() -> None:
+def _patch_model_loading() -> None:
     """The same where fairseq builds models: a file that is not there, and options that do not fit."""
 
     @wrapping(checkpoint_utils, "load_model_ensemble_and_task")
@@ -165,7 +165,7 @@ def _check_ours(path: Path) -> None:
     """See that a file is a checkpoint of one of our tasks, by its config alone."""
     checkpoint = read_checkpoint(path)
     if not (checkpoint.config.get("criterion") or {}).get("_name"):
-        raise UserError(f"{path}: does not say its criterion; give the checkpoint as it was saved")
+        raise UserError(f"{path}: contains no criterion; give the checkpoint as it was saved")
     if checkpoint.state.get("args") is not None:  # fairseq would make a config of these, and forget the other
         raise UserError(f"{path}: has options of an old fairseq beside its config; give the checkpoint as it was saved")
 
@@ -258,7 +258,7 @@ def inputs_of(dataset: EcgDataset) -> Dict[str, Any]:
 
 
 def check_same_inputs(there: Optional[Seen], here: Seen, is_meant: bool) -> None:
-    """See that data are given to a model as those that it learned from; what differs is told in one line.
+    """See that data are given to a model as those that it learned from; what differs is reported in one line.
 
     Args:
         there: None if it learned from nothing yet.
@@ -271,11 +271,13 @@ def check_same_inputs(there: Optional[Seen], here: Seen, is_meant: bool) -> None
         return
     severe = differences_of_inputs(there.inputs, here.inputs)
     found = [*severe, *_smaller_differences(there.inputs, here.inputs)]
-    told = f"{here.source}: is not what {there.source} is of: {'; '.join(found)}"
+    difference = f"{here.source}: is not what {there.source} is of: {'; '.join(found)}"
     if severe and not is_meant:
-        raise UserError(f"{told}; prepare the data, or set the task's options, as there, or mean it: ++{_OPTION}=true")
+        raise UserError(
+            f"{difference}; prepare the data or set the task's options as there, or confirm this with ++{_OPTION}=true"
+        )
     if found:
-        logger.warning(told)
+        logger.warning(difference)
 
 
 def _smaller_differences(there: Preprocessing, here: Preprocessing) -> List[str]:

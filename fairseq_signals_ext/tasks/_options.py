@@ -38,7 +38,7 @@ class EcgPretrainingConfig(FairseqDataclass):
         default=None,
         metadata={
             "help": "none: single segments; fixed: segments 0-1, 2-3, ... of a recording; "
-            "random: two adjacent windows, drawn anew each epoch; recording: all segments of one; "
+            "random: two adjacent windows, drawn again in each epoch; recording: all segments of one; "
             "default: what the criterion needs"
         },
     )
@@ -66,7 +66,7 @@ class EcgPretrainingConfig(FairseqDataclass):
             "model's, whose features then mean something else"
         },
     )
-    rebuild_batches: bool = field(default=True, metadata={"help": "compose the batches anew in each epoch"})
+    rebuild_batches: bool = field(default=True, metadata={"help": "compose new batches in each epoch"})
     bf16_gradients: bool = field(
         default=False,
         metadata={"help": "send gradients between GPUs in bf16, half the bytes of fp32; with ddp_backend=pytorch_ddp"},
@@ -192,7 +192,7 @@ def _resolve(section: Any, option: str, name: str, typed_in: Path) -> None:
     if not found:
         raise UserError(
             f"{name}={value}: no such file or folder in {typed_in}, where the command was typed, nor in {Path.cwd()}; "
-            f"mend {name}"
+            f"correct {name}"
         )
     with open_dict(section):
         section[option] = str(found[0])

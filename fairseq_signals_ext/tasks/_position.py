@@ -1,4 +1,4 @@
-"""Where in an epoch a training goes on whose batches, or GPUs, are others than before it was stopped.
+"""Where in an epoch a training continues whose batches, or GPUs, are others than before it was stopped.
 
 fairseq counts batches: of larger ones the epoch may have fewer than were done, which ends in a traceback, and of others
 it would leave out, or repeat, a part of the data.
@@ -31,12 +31,12 @@ class Step(NamedTuple):
 
 
 def keep_position(iterator: Any, dataset: EcgDataset, start: StartingPoint, options: DictConfig) -> None:
-    """Have an iterator over a training's batches go on where the same share of the epoch is done.
+    """Have an iterator over a training's batches continue where the same share of the epoch is done.
 
     Args:
         iterator: fairseq's, new.
         dataset: that it iterates over.
-        start: what the training goes on from.
+        start: what the training continues from.
         options: of the whole training.
     """
     load = iterator.load_state_dict
@@ -51,11 +51,11 @@ def keep_position(iterator: Any, dataset: EcgDataset, start: StartingPoint, opti
             raise UserError(
                 f"{start.checkpoint.path}: was saved after {done} batches of epoch {epoch}, which is over after "
                 f"{len(iterator)} now: the training data are others; set checkpoint.reset_dataloader=true to begin "
-                f"with the data anew"
+                f"with the data again"
             )
         if position != done:
             logger.warning(
-                f"batches or GPUs are others than before: epoch {epoch} goes on after {position} of {len(iterator)} "
+                f"batches or GPUs are others than before: epoch {epoch} continues after {position} of {len(iterator)} "
                 f"batches, the same share as {done} were; a few recordings come twice or not at all in this epoch"
             )
         load({**state, "iterations_in_epoch": position})

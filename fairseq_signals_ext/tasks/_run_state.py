@@ -1,6 +1,6 @@
 """What fairseq keeps of a training outside of its checkpoints: in functions and modules, for a whole process.
 
-A sweep's next training would go on with the best score, the patience and the logs of the one before, and one that is
+A sweep's next training would continue with the best score, the patience and the logs of the one before, and one that is
 resumed would have forgotten how long it has been waiting.
 """
 
@@ -57,7 +57,7 @@ class Run:
 
     def begin(self, options: Optional[DictConfig], start: Optional[StartingPoint]) -> None:
         """Forget what fairseq kept of an earlier training in this process, before anything of this one is loaded."""
-        _mend()
+        _patch()
         self.options, self.start = options, start
         _forget_scores()
         if options is not None:
@@ -94,7 +94,7 @@ class Run:
         Args:
             trainer: fairseq's.
             extra_state: of the checkpoint.
-            epoch: with which the training goes on.
+            epoch: with which the training continues.
         """
         if self.start is None or not self.start.goes_on:
             return
@@ -176,7 +176,7 @@ def _difference(before: Dict[str, Any], now: Dict[str, Any]) -> Optional[str]:
 
 
 def _close_logs(log_file: Optional[str]) -> None:
-    """Close what an earlier training in this process logged to, which fairseq would go on writing to."""
+    """Close what an earlier training in this process logged to, which fairseq would continue writing to."""
     own = os.path.abspath(log_file) if log_file else None
     for name in _LOGS:
         log = logging.getLogger(name)
@@ -191,7 +191,7 @@ def _close_logs(log_file: Optional[str]) -> None:
     progress_bar._tensorboard_writers.clear()
 
 
-def _mend() -> None:
+def _patch() -> None:
     """Have fairseq's checkpoints keep the state of runs."""
 
     @wrapping(checkpoint_utils, "load_checkpoint")

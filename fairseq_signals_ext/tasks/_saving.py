@@ -13,7 +13,7 @@ from fairseq_signals_ext.common.files import atomic
 from fairseq_signals_ext.tasks._wrapping import wrapping
 
 
-def mend_saving_of_checkpoints() -> None:
+def patch_checkpoint_saving() -> None:
     """Make fairseq write, and copy, a checkpoint beside its place and move it there when it is whole.
 
     fairseq copies in place: a full disk, or a process that is killed, left a `checkpoint_last.pt` that is cut short.
@@ -66,7 +66,7 @@ def _in_one_line(path: Union[str, Path]) -> Iterator[None]:
             raise
         raise SystemExit(
             f"error: {path}: cannot be written ({cause.strerror or cause}); checkpoints that are there already stay "
-            f"whole: make room, or mend the folder, and give the same command again to go on"
+            f"whole: make room, or fix the folder, then repeat the command to continue"
         ) from error
 
 

@@ -58,7 +58,7 @@ def starting_point(cfg: Any) -> Optional[StartingPoint]:
     path, option = _chosen(cfg)
     if path is None:
         return None
-    checkpoint = read_checkpoint(path, f"mend {option}")
+    checkpoint = read_checkpoint(path, f"correct {option}")
     goes_on = option != "checkpoint.finetune_from_model"
     if goes_on:
         _check_optimizer(checkpoint, cfg)
@@ -95,7 +95,7 @@ def _replace_damaged(cfg: Any) -> None:
     if problem is None or newest is None:
         return
     what = problem.split(";")[0]
-    logger.warning(f"{last}: {what}; the training goes on from {newest}, the newest checkpoint here that is whole")
+    logger.warning(f"{last}: {what}; the training continues from {newest}, the newest checkpoint here that is whole")
     for section in (cfg, options.task, options.checkpoint):
         with open_dict(section):
             # fairseq takes either, not both
@@ -109,10 +109,10 @@ def check_fits(checkpoint: Checkpoint, model: Any) -> None:
         difference = None  # all ranks take part in collecting the parameters, which only the first one is given
     problem = difference or different_option(checkpoint.model_config, model.cfg)
     if problem:
-        cure = "set the model's options as there, or give a new run a checkpoint.save_dir of its own"
+        hint = "set the model's options as there, or give a new run a checkpoint.save_dir of its own"
         if hasattr(model, "load_pretrained"):
-            cure = "to start from its encoder only, give it as model.model_path, and the run a folder of its own"
-        raise UserError(f"{checkpoint.path}: is of another model than {type(model).__name__} here: {problem}; {cure}")
+            hint = "to start from its encoder only, give it as model.model_path, and the run a folder of its own"
+        raise UserError(f"{checkpoint.path}: is of another model than {type(model).__name__} here: {problem}; {hint}")
 
 
 def _check_optimizer(checkpoint: Checkpoint, cfg: Any) -> None:
@@ -153,7 +153,7 @@ def _updates(path: Path) -> int:
 
 
 def check_average(options: Optional[DictConfig], start: Optional[StartingPoint]) -> None:
-    """Say what a moving average of weights is for, if one is to be kept, and see that there is one to go on with.
+    """Say what a moving average of weights is for, if one is to be kept, and see that there is one to continue with.
 
     Args:
         options: of the whole training; None where there are none.
@@ -166,7 +166,7 @@ def check_average(options: Optional[DictConfig], start: Optional[StartingPoint])
         return
     if start is not None and "ema" not in (start.checkpoint.state.get("extra_state") or {}):
         raise UserError(
-            f"{start.checkpoint.path}: has no average of weights to go on with; set ema.store_ema=false, or begin a "
+            f"{start.checkpoint.path}: has no average of weights to continue with; set ema.store_ema=false, or begin a "
             f"new training, which may take this file's encoder as model.model_path"
         )
     logger.info(

@@ -63,7 +63,7 @@ class EcgClassificationConfig(EcgPretrainingConfig):
     )
     segment: ChoiceEnum(SEGMENT_CHOICES) = field(  # type: ignore[valid-type]
         default="all",
-        metadata={"help": "of a training recording: all segments, or random: one, drawn anew each epoch"},
+        metadata={"help": "of a training recording: all segments, or random: one, drawn again in each epoch"},
     )
     aggregate: ChoiceEnum(AGGREGATIONS) = field(  # type: ignore[valid-type]
         default="mean",
@@ -150,7 +150,7 @@ class EcgClassificationTask(EcgPretrainingTask):
         return model
 
     def _complete(self, cfg: Any) -> Optional[Checkpoint]:
-        """Complete the config of a model to train, and take over the state of the task that it goes on from.
+        """Complete the config of a model to train, and take over the state of the task that it continues from.
 
         Returns the file to load the encoder from, if fairseq's trainer will not load a whole model anyway.
         """
@@ -168,7 +168,7 @@ class EcgClassificationTask(EcgPretrainingTask):
         return pretrained
 
     def _take_state(self, start: StartingPoint) -> None:
-        """Take over what another model of the same task says of itself; its thresholds only if its run goes on."""
+        """Take over what another model of the same task says of itself; its thresholds only if its run continues."""
         if start.checkpoint.task_config.get("_name") != self.cfg._name:
             return
         state = dict(start.checkpoint.task_state)
@@ -220,8 +220,8 @@ class EcgClassificationTask(EcgPretrainingTask):
             if isinstance(store, ShardStore):
                 check_same_folder(self.labels, store.manifest.shards[0])
         elif store.idx is not None:
-            cure = "set task.label_file (fairseq-validate: --label-file) to what fairseq-signals-ext label leaves"
-            raise UserError(f"{path}: no labels for these recordings; {cure}")
+            hint = "set task.label_file (fairseq-validate: --label-file) to what fairseq-signals-ext label leaves"
+            raise UserError(f"{path}: no labels for these recordings; {hint}")
         dataset = LabelledEcgDataset(
             store,
             self._settings(),
@@ -290,8 +290,8 @@ class EcgClassificationTask(EcgPretrainingTask):
         # with fp16, bf16 and amp fairseq wraps the optimizer
         inner = getattr(optimizer, "fp32_optimizer", getattr(optimizer, "wrapped_optimizer", optimizer))
         if self._model.cfg.layer_decay != 1 and not isinstance(inner, FairseqCompositeOptimizer):
-            cure = "use optimizer composite, as in $(fairseq-signals-ext configs)/fine_tuning/mode/layer_decay.yaml"
-            raise SystemExit(f"error: model.layer_decay={self._model.cfg.layer_decay:g} has no effect here; {cure}")
+            hint = "use optimizer composite, as in $(fairseq-signals-ext configs)/fine_tuning/mode/layer_decay.yaml"
+            raise SystemExit(f"error: model.layer_decay={self._model.cfg.layer_decay:g} has no effect here; {hint}")
         exits_on_user_error(check_can_freeze)(model, optimizer)
         return super().train_step(sample, model, criterion, optimizer, update_num, *args, **kwargs)
 
@@ -303,7 +303,7 @@ class EcgClassificationTask(EcgPretrainingTask):
             step_without(optimizer, self._model.encoder.parameters())
 
     def get_batch_iterator(self, *args: Any, **kwargs: Any) -> Any:
-        """As fairseq's; it asks for one before it validates a subset, whose predictions are then collected anew."""
+        """As fairseq's; it asks for one before it validates a subset, whose predictions are then collected again."""
         self._collector, self._reported, self._metrics = PredictionCollector(), 0, (0, {})
         dataset = kwargs.get("dataset", args[0] if args else None)
         self._validated = next((name for name, known in self.datasets.items() if known is dataset), "")
@@ -345,8 +345,8 @@ class EcgClassificationTask(EcgPretrainingTask):
     def _learn_thresholds(self, predictions: Predictions) -> None:
         """Keep, for the checkpoint that fairseq saves next, the thresholds of recordings' best F1."""
         thresholds, _ = choose_thresholds(to_recordings(predictions), _THRESHOLD_RULE)
-        told = f"{_THRESHOLD_RULE} on {self._validated}"
-        self.state.merge_state_dict({"thresholds": thresholds.tolist(), "threshold_rule": told})
+        rule = f"{_THRESHOLD_RULE} on {self._validated}"
+        self.state.merge_state_dict({"thresholds": thresholds.tolist(), "threshold_rule": rule})
 
     def collected(self) -> Predictions:
         """Predictions of the segments that were validated since the last batch iterator was made."""

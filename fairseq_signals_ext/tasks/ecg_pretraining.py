@@ -32,29 +32,29 @@ from fairseq_signals_ext.evaluation.kinds import PRETRAINING
 from fairseq_signals_ext.evaluation.training_curve import log_page
 from fairseq_signals_ext.models.faster_parts import compile_parts, without_compiling
 from fairseq_signals_ext.tasks._best_metric import choose_direction
-from fairseq_signals_ext.tasks._ensembles import mend_loading_of_ensembles
+from fairseq_signals_ext.tasks._ensembles import patch_ensemble_loading
 from fairseq_signals_ext.tasks._freezing import check_optimizer_state
 from fairseq_signals_ext.tasks._loading import (
     Seen,
     check_same_inputs,
     in_one_line,
     inputs_of,
-    mend_loading_of_checkpoints,
+    patch_checkpoint_loading,
 )
 from fairseq_signals_ext.tasks._options import EcgPretrainingConfig, all_options, resolve_paths, segment_settings
 from fairseq_signals_ext.tasks._parallel import is_sharded, send_gradients_in_bf16
 from fairseq_signals_ext.tasks._position import keep_position
 from fairseq_signals_ext.tasks._run_state import Run
-from fairseq_signals_ext.tasks._saving import mend_saving_of_checkpoints
+from fairseq_signals_ext.tasks._saving import patch_checkpoint_saving
 from fairseq_signals_ext.tasks._starting import RESETS, StartingPoint, check_average, check_fits, starting_point
 
 logger = logging.getLogger(__name__)
 
 _Task = TypeVar("_Task", bound=Type[Any])
 
-mend_loading_of_checkpoints()
-mend_saving_of_checkpoints()
-mend_loading_of_ensembles()
+patch_checkpoint_loading()
+patch_checkpoint_saving()
+patch_ensemble_loading()
 
 
 def register_ecg_task(name: str, dataclass: Type[FairseqDataclass]) -> Callable[[_Task], _Task]:
@@ -203,7 +203,7 @@ class EcgPretrainingTask(FairseqTask):
         """Compare a data set with what the model has learned from, or with the one that was compared with that."""
         here = Seen.of(path, inputs_of(dataset))
         check_same_inputs(self._seen, here, self.cfg.allow_mismatch)
-        self._seen = here  # so that a difference is told once
+        self._seen = here  # so that a difference is reported once
 
     def _chooses_best(self, split: str) -> bool:
         """Whether a metric on this subset chooses a training's best checkpoint."""
@@ -218,7 +218,7 @@ class EcgPretrainingTask(FairseqTask):
         if self.cfg.shuffle_window_gb is None:
             return
         if not self.cfg.rebuild_batches:
-            raise UserError("task.shuffle_window_gb is for batches made anew each epoch: set task.rebuild_batches=true")
+            raise UserError("task.shuffle_window_gb is for new batches in each epoch: set task.rebuild_batches=true")
         dataset.shuffle_in_windows(self.cfg.shuffle_window_gb)
 
     def get_batch_iterator(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:

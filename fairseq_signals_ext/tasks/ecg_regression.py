@@ -37,7 +37,7 @@ class EcgRegressionTask(EcgClassificationTask):
                 self._learn_scale(values)
 
     def _learn_scale(self, values: np.ndarray) -> None:
-        if "target_mean" in self.state.state_dict:  # of the checkpoint that the training goes on from
+        if "target_mean" in self.state.state_dict:  # of the checkpoint that the training continues from
             return
         std = np.nanstd(values, axis=0)
         self.state.merge_state_dict(

@@ -138,7 +138,7 @@ def test_resumed_run_leaves_the_same_files(checkpoint, data, tmp_path, monkeypat
         patch.setattr(LoadedModel, "embedding_of", interrupted)
         embed(checkpoint, out, *options, status=130)
     assert not list(out.glob("embedding*"))
-    assert "has an unfinished run; go on with --resume" in error_of("embed", checkpoint, *options, "--out", out)
+    assert "has an unfinished run; continue with --resume" in error_of("embed", checkpoint, *options, "--out", out)
     other = ["--layer", "1", "--resume", "--out", out]
     assert "its unfinished run was with another layer" in error_of("embed", checkpoint, *options, *other)
     done.clear()
@@ -182,7 +182,7 @@ def test_what_cannot_be_used_is_rejected(checkpoint, model, tmp_path, capsys):
         out = embed(checkpoint, tmp_path / per, *files, *options, status=1)
         rejected = pd.read_csv(out / "rejected.csv").set_index("file")["reason"]
         assert rejected.index.tolist() == [str(tmp_path / f"{name}.npy") for name in "bcd"]
-        assert "give more of it than 0.016 s" in rejected[str(tmp_path / "c.npy")]
+        assert "give a recording longer than 0.016 s" in rejected[str(tmp_path / "c.npy")]
         table, vectors = pieces(out, "embeddings.npy")
         assert table["record_id"].tolist() == ["a", "e"]
         for file, rows in zip((files[0], files[4]), vectors):
@@ -229,8 +229,8 @@ def test_damaged_folders(checkpoint, data, tmp_path, damage, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--color", "sex"], "--color: is of a map; add --umap"),
-        (["--umap", "--table", "t.csv"], "--table t.csv: say which of its columns with --color"),
+        (["--color", "sex"], "--color: needs a map; add --umap"),
+        (["--umap", "--table", "t.csv"], "--table t.csv: choose one of its columns with --color"),
         (["--umap", "--table", "t.csv", "--color", "sex"], "t.csv: no such file"),
         (["--index", "known", "--per", "segment"], "--index: compares whole recordings; leave --per out"),
         (["--index", "known", "--neighbours", "0"], "--neighbours 0: give at least 1"),

@@ -136,7 +136,10 @@ def test_values_are_joined(tmp_path, monkeypatch):
     [
         ({"record_id": ["000", "000"], "sex": ["f", "m"]}, "t.csv: line 3: another sex of record_id '000'"),
         ({"record_id": ["9"], "sex": ["f"]}, "t.csv: none of its record_id is of the embedded recordings, such as '00"),
-        ({"patient": ["000"], "sex": ["f"]}, "t.csv: none of the columns file, record_id, idx; its columns are pat"),
+        (
+            {"patient": ["000"], "sex": ["f"]},
+            "t.csv: it has none of the columns file, record_id, idx; its columns are pat",
+        ),
         ({"idx": [0], "sex": ["f"]}, "t.csv: has idx, but is not DIR/labels/NAME/labels.csv; add a column"),
         ({"record_id": ["000"]}, "t.csv: no column 'sex'; its columns are record_id"),
     ],

@@ -100,7 +100,7 @@ def test_a_run_ends_with_the_one_that_started_it(tmp_path):
     ("printed", "reason"),
     [
         (
-            "error: early; mend it\\nerror: y.npy: too short; make it again\\nand more",
+            "error: early; fix it\\nerror: y.npy: too short; make it again\\nand more",
             "y.npy: too short; make it again",
         ),
         ("Traceback\\nRuntimeError: out of memory\\n\\n", "RuntimeError: out of memory"),

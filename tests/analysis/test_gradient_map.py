@@ -160,7 +160,7 @@ def test_a_recording_that_is_too_short(made_up_model):
     recording = stored_recording(made_up_counts(np.random.default_rng(0), 12))
     for method in ("attention", "rollout", "gradient"):
         with pytest.raises(
-            UserError, match=r"^recording 'r': no numbers come out of the model; give more of it than 0.024 s$"
+            UserError, match=r"^recording 'r': no numbers come out of the model; give a recording longer than 0.024 s$"
         ):
             explain(made_up_model(), recording, method=method)
 

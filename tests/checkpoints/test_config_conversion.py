@@ -440,7 +440,7 @@ def test_unknown_names(section, name, known):
 
 
 def test_sections_without_a_name_or_missing():
-    with pytest.raises(UserError, match="c.yaml: model does not say its _name; there are ecg_transformer_classifier"):
+    with pytest.raises(UserError, match="c.yaml: model has no _name; there are ecg_transformer_classifier"):
         convert_config({**SMALL, "model": {}}, "c.yaml")
     for section in ("task", "model", "criterion"):
         rest = {name: values for name, values in SMALL.items() if name != section}

@@ -110,8 +110,8 @@ def test_one_lead_is_no_audio(tmp_path):
 
 
 def test_no_file_and_a_folder(tmp_path):
-    with pytest.raises(UserError, match="nowhere.pt: no such checkpoint; mend it"):
-        read_checkpoint(tmp_path / "nowhere.pt", "mend it")
+    with pytest.raises(UserError, match="nowhere.pt: no such checkpoint; fix it"):
+        read_checkpoint(tmp_path / "nowhere.pt", "fix it")
     with pytest.raises(UserError, match="is a folder; give a file in it"):
         read_checkpoint(tmp_path)
 

@@ -112,7 +112,7 @@ def full_disk(name, world, disk, steps, told):
         if outcome != 0:
             failed += 1
             assert "No space left on device; " in str(outcome), outcome
-            assert ("go on with --resume" in str(outcome)) == ("--resume" in command.again)
+            assert ("continue with --resume" in str(outcome)) == ("--resume" in command.again)
             assert not [path for path in contents(disk) if ".tmp" in path or path.endswith(LOCK_NAME)]
             assert run(name, world, disk, *command.again) == 0
         assert same(name, contents(disk), expected), (name, pages)

@@ -16,6 +16,7 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from fairseq_signals_ext.commands.evaluate import main
 from fairseq_signals_ext.evaluation.predictions import ECG_FM_AGGREGATION, Predictions
 from fairseq_signals_ext.inference import loading, subsets
+from fairseq_signals_ext.inference.running import cores
 
 LABELS = ("AF", "SR")
 FAST = ("--resamples", 20)
@@ -29,7 +30,7 @@ def predicted(monkeypatch):
     def predict_subset(model, given, how):
         checkpoint, (subset, label_file) = Path(model.source), given
         options = SimpleNamespace(
-            batch_size=how.batch_size, num_workers=how.jobs, cpu=model.device == "cpu", label_file=label_file
+            batch_size=how.batch_size, jobs=how.jobs, cpu=model.device == "cpu", label_file=label_file
         )
         asked.append((checkpoint.name, subset, options))
         rng = np.random.default_rng([len(subset), *subset.encode()])
@@ -92,10 +93,11 @@ def test_reference_classifier(golden_folder, tmp_path, capsys):
     checkpoint = golden_folder / "tiny_finetuned.pt"
     out = evaluate(
         tmp_path,
-        "--label-file",
+        "--labels",
         tmp_path / "y.npy",
-        "--cpu",
-        "--num-workers",
+        "--device",
+        "cpu",
+        "--jobs",
         0,
         checkpoints=[str(checkpoint)],
         out="o",
@@ -122,7 +124,7 @@ def test_published_classifier_has_its_names_and_its_way_of_aggregating(golden_fo
     write_shards(tmp_path, [5000] * 8, patients=[f"p{row}" for row in range(8)], split="test")
     np.save(tmp_path / "y.npy", (np.random.default_rng(0).random((8, 17)) < 0.4).astype(np.float32))
     checkpoint = shutil.copy(golden_folder / "tiny_finetuned.pt", tmp_path / "mimic_iv_ecg_finetuned.pt")
-    options = ("--label-file", tmp_path / "y.npy", "--cpu", "--num-workers", 0)
+    options = ("--labels", tmp_path / "y.npy", "--device", "cpu", "--jobs", 0)
     out = evaluate(tmp_path, *options, checkpoints=[str(checkpoint)], out="published")
     recordings, segments = (pd.read_parquet(out / f"{name}.parquet") for name in ("predictions", "segments"))
     for label, how in ECG_FM_AGGREGATION.items():
@@ -153,9 +155,7 @@ def test_thresholds_are_not_chosen_on_what_is_evaluated_unless_asked_for(predict
     assert thresholds_of(out / "test")[:2] == ("f1", "valid") and thresholds_of(out / "valid")[:2] == ("0.5", None)
     out = evaluate(data, "--thresholds-from", "valid", subset="valid", out="asked")
     assert thresholds_of(out)[:2] == ("f1", "valid")
-    assert facts_of(out)["notes"] == [
-        "the thresholds were chosen on valid itself: what is measured at them is too good"
-    ]
+    assert facts_of(out)["notes"] == ["the thresholds were chosen on valid itself: metrics at them are too optimistic"]
 
 
 def test_rules(predicted, data):
@@ -203,7 +203,7 @@ def test_challenge_score(predicted, data):
     weights.write_text(",AF,NSR\nAF,1,0.5\nNSR,0.5,1\n")
     np.save(data / "y.npy", np.zeros((40, 2)))
     (data / "label_def.csv").write_text("name,codes\nAF,164889003\nSR,426783006;NSR\n")
-    out = evaluate(data, "--cinc-weights", weights, "--label-file", data / "y.npy", "--thresholds", 0.5)
+    out = evaluate(data, "--cinc-weights", weights, "--labels", data / "y.npy", "--thresholds", 0.5)
     table = pd.read_parquet(out / "predictions.parquet")
     labels = table[["target_AF", "target_SR"]].to_numpy() == 1
     outputs = table[["probability_AF", "probability_SR"]].to_numpy() >= 0.5
@@ -225,8 +225,8 @@ def test_challenge_score(predicted, data):
 def test_challenge_score_that_cannot_be_had(predicted, data):
     np.save(data / "y.npy", np.zeros((40, 2)))
     weights = data / "weights.csv"
-    arguments = ("--cinc-weights", weights, "--label-file", data / "y.npy")
-    assert "needs --label-file" in fails(data, *arguments[:2])
+    arguments = ("--cinc-weights", weights, "--labels", data / "y.npy")
+    assert "needs --labels" in fails(data, *arguments[:2])
     weights.write_text(",AF,NSR\nAF,1,0.5\n")
     assert "rows and columns are not the same classes" in fails(data, *arguments)
     weights.write_text(",AF,NSR\nAF,1,0.5\nNSR,0.5,1\n")
@@ -235,10 +235,12 @@ def test_challenge_score_that_cannot_be_had(predicted, data):
 
 
 def test_options_reach_the_model(predicted, data):
-    evaluate(data, "--batch-size", 3, "--num-workers", 0, "--cpu", "--label-file", "labels/L")
+    evaluate(data, "--batch-size", 3, "--jobs", 0, "--device", "cpu", "--labels", "labels/L")
     options = predicted[0][2]
-    assert (options.batch_size, options.num_workers, options.cpu, options.label_file) == (3, 0, True, "labels/L")
+    assert (options.batch_size, options.jobs, options.cpu, options.label_file) == (3, 0, True, "labels/L")
     assert facts_of(data.parent / "out")["label_file"] == "labels/L"
+    evaluate(data, "--jobs", -1, out="one_per_core")
+    assert predicted[-1][2].jobs == cores()
     assert facts_of(evaluate(data, out="b"))["label_file"] == "labels/of the checkpoint"
 
 
@@ -272,7 +274,7 @@ def _fails_with_a_comparison(data):
         (("--resamples", "0"), "--resamples 0: give 1 or more"),
         (("--confidence", "95"), "--confidence 95.0: give a number between 0 and 1, such as 0.95"),
         (("--batch-size", "0"), "--batch-size 0: give 1 or more"),
-        (("--num-workers", "-1"), "--num-workers -1: give 0 or more"),
+        (("--jobs", "-2"), "--jobs -2: give 0 or more, or -1 for one per core"),
         (("--subset", "test,test"), "--subset 'test,test': give different names with commas"),
     ],
 )

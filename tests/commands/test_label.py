@@ -142,7 +142,7 @@ def test_link_with_options(folder, tmp_path):
     arguments = [
         "link",
         folder,
-        "--source",
+        "--sources",
         "a",
         "b",
         "--name",
@@ -171,7 +171,7 @@ def test_example_of_reduced_ejection_fraction(folder, tmp_path):
     arguments = [
         "link",
         folder,
-        "--source",
+        "--sources",
         "a",
         "b",
         "--name",
@@ -200,7 +200,7 @@ def test_example_of_abnormal_troponin(folder, tmp_path):
     arguments = [
         "link",
         folder,
-        "--source",
+        "--sources",
         "a",
         "b",
         "--name",

@@ -240,11 +240,11 @@ def test_an_interrupted_run_goes_on(checkpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ensemble.Ensemble, "predict_all", interrupted)
     capsys.readouterr()
     assert predict(*broken) == 130
-    assert capsys.readouterr().err.splitlines()[-1] == "interrupted; go on with --resume"
+    assert capsys.readouterr().err.splitlines()[-1] == "interrupted; continue with --resume"
     settings = json.loads((tmp_path / "broken" / ".unfinished" / "settings.json").read_text())
     assert {*settings} >= {"checkpoint", "list of recordings"}
     monkeypatch.undo()
-    with pytest.raises(SystemExit, match="go on with --resume"):
+    with pytest.raises(SystemExit, match="continue with --resume"):
         predict(*broken)
     with pytest.raises(SystemExit, match="with another list of recordings"):
         predict(checkpoint, files[0], *broken[1:], "--resume")
@@ -301,7 +301,7 @@ def test_values_of_a_regression(tmp_path):
         ({"more": ["--threads", "0"]}, "threads 0"),
         ({"more": ["--device", "cuda:99"]}, "device 'cuda:99': cannot be used"),
         ({"out": "taken"}, "exists already"),
-        ({"more": ["--input-unit", "furlong"]}, "unit 'furlong': is no voltage"),
+        ({"more": ["--input-unit", "furlong"]}, "unit 'furlong': is not a voltage"),
         ({"more": ["--input-leads", "I,II,X9"]}, "unknown lead 'X9'"),
         ({"more": ["--input-rate", "-5"]}, "sample rate -5: give Hz above 0"),
         ({"more": ["--aggregate", "ecg-fm"]}, "has none of ECG-FM's labels"),

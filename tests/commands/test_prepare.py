@@ -70,7 +70,7 @@ def test_rejected_files_are_told_in_the_last_line(source, tmp_path):
     rejected = pd.read_csv(out / "rejected.csv").set_index("source_file")["reason"]
     assert "5 bytes, but 100 samples per lead need 2400" in rejected["r1.hea"]
     assert "its file 'r2.dat' is missing" in rejected["r2.hea"]
-    assert "'not a header' is no line of a WFDB header" in rejected["r3.hea"]
+    assert "'not a header' is not a line of a WFDB header" in rejected["r3.hea"]
     table = pd.read_parquet(out / "recordings.parquet").set_index("record_id")
     assert len(table) == 7
     assert (list(table["flags"]["r4"])[:2], table["nan_samples"]["r4"]) == (["nan", "short"], 1)
@@ -92,7 +92,7 @@ def spoil_folder(source):
             "plan.jsonl: no such file, though there are shards",
         ),
         (lambda source: None, ["--gain-fix", "source"], "gain-fix 'source': write PART=FACTOR"),
-        (lambda source: None, ["--input-rate", "500"], "the files of wfdb say their rate, unit and leads"),
+        (lambda source: None, ["--input-rate", "500"], "the files of wfdb contain their rate, unit and leads"),
         (lambda source: None, ["--rate", "-1"], "rate -1.0: give a sample rate in Hz above 0"),
     ],
 )

@@ -124,7 +124,7 @@ def test_no_report(out, capsys):
 
 
 def test_long_lists_are_cut_on_the_terminal_but_not_in_the_report(out, capsys, monkeypatch):
-    lines = [f"file {number}: wrong; mend it" for number in range(60)]
+    lines = [f"file {number}: wrong; fix it" for number in range(60)]
     monkeypatch.setattr(
         "fairseq_signals_ext.commands.verify.verify",
         lambda folder, *_: Findings(folder, False, 8, 4, 1.0, problems=lines, notes=lines),

@@ -380,7 +380,7 @@ def test_damaged_mat_files(tmp_path):
     with pytest.raises(UserError, match="a.mat: not a .mat file"):
         open_dataset(tmp_path)
     write_mat(tmp_path / "a.mat", np.zeros((12, 2400)), idx=1)
-    with pytest.raises(UserError, match="2400 samples, the manifest says 2500"):
+    with pytest.raises(UserError, match="2400 samples, but the manifest has 2500"):
         open_dataset(tmp_path)
 
 

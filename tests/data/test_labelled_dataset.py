@@ -191,5 +191,5 @@ def test_mat_file_without_label_or_idx(tmp_path):
         data.collater([data[0]])
     scipy.io.savemat(tmp_path / "0.mat", {"feats": np.ones((12, 2500)), "curr_sample_rate": RATE, "patient_id": 4})
     data = dataset(tmp_path, table(5))
-    with pytest.raises(UserError, match="0.mat: does not say its idx"):
+    with pytest.raises(UserError, match="0.mat: has no idx"):
         data.collater([data[0]])

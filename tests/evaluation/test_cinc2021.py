@@ -179,7 +179,7 @@ def test_without_sinus_rhythm_there_is_no_score(scoring):
         (",a,b\na,1,0\nc,0,1\n", "rows and columns are not the same classes"),
         (",a,b\na,1,0\n", "rows and columns are not the same classes"),
         (",a,b\na,1,x\nb,0,1\n", "could not convert"),
-        (",a,b\na,1,nan\nb,0,1\n", "row a, column b: nan is no weight"),
+        (",a,b\na,1,nan\nb,0,1\n", "row a, column b: nan is not a weight"),
     ],
 )
 def test_other_files_are_refused(tmp_path, content, message):

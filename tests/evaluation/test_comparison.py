@@ -63,7 +63,7 @@ def test_names(paths, names):
 
 @pytest.mark.parametrize("paths", [["a.pt", "a.pt"], ["a.pt", "b/a.pt"], ["x=/a.pt", "x-/a.pt"]])
 def test_names_that_cannot_be_told_apart(paths):
-    with pytest.raises(UserError, match="cannot be told apart; name each with --names"):
+    with pytest.raises(UserError, match="cannot be distinguished; name each with --names"):
         comparison.names_of([Path(path) for path in paths])
 
 

@@ -59,7 +59,7 @@ def test_it_is_listed_beside_ours(toy, broken):
     assert "  toy           the toy collection: patients.txt and its files\n" in done.stdout
     assert "  wfdb          WFDB records (.hea)\n" in done.stdout
     assert done.stderr.splitlines() == [
-        "broken_source: fairseq_signals_ext.sources: 'b' is no SourceKind; update or remove that package"
+        "broken_source: fairseq_signals_ext.sources: 'b' is not a SourceKind; update or remove that package"
     ]
 
 
@@ -68,7 +68,7 @@ def test_it_is_listed_beside_ours(toy, broken):
     [
         (["nothing", "."], "invalid choice: 'nothing'"),
         (["toy", ".", "--download"], "toy: cannot be downloaded from here"),
-        (["toy", ".", "--input-unit", "uV"], "the files of toy say their rate, unit and leads; leave these out"),
+        (["toy", ".", "--input-unit", "uV"], "the files of toy contain their rate, unit and leads; leave these out"),
         (["toy", "."], "toy_source cannot open it as toy (FileNotFoundError: "),
     ],
 )

@@ -155,8 +155,9 @@ def test_evaluate_measures_what_predict_says(trained, tmp_path):
         tmp_path / "e",
         "--resamples",
         20,
-        "--cpu",
-        "--num-workers",
+        "--device",
+        "cpu",
+        "--jobs",
         0,
     )
     done = command(trained, "evaluate", checkpoint(trained), *of_one)

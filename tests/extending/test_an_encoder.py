@@ -212,7 +212,7 @@ def test_inspect(trained):
 
 def test_evaluate_agrees_with_predict(trained, tmp_path):
     data, _, _, tuned, _ = trained
-    of_test = ("--data", data, "--subset", "test", "--resamples", 20, "--cpu", "--num-workers", 0)
+    of_test = ("--data", data, "--subset", "test", "--resamples", 20, "--device", "cpu", "--jobs", 0)
     succeeds(trained, "evaluate", tuned, *of_test, "--out", tmp_path / "e")
     succeeds(trained, "predict", tuned, data / "test.tsv", "--out", tmp_path / "p", "--device", "cpu")
     found = pd.read_parquet(tmp_path / "e" / "predictions.parquet")["probability_label_0"]

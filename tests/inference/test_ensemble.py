@@ -191,7 +191,7 @@ def test_a_recording_without_numbers_is_rejected_and_a_model_without_them_stops(
     wrong = [number for number, samples in enumerate(LENGTHS) if samples < 500]
     found = list(some.predict_all(short, RunOptions(4)))
     assert [one.number for one in found if isinstance(one, Rejected)] == wrong
-    assert found[wrong[0]].reason == "no numbers come out of the model; give more of it than 0.6 s"
+    assert found[wrong[0]].reason == "no numbers come out of the model; give a recording longer than 0.6 s"
     assert all(isinstance(one, Predicted) for one in found if one.number not in wrong)
 
     def nothing(source, padding_mask):

@@ -323,7 +323,7 @@ def test_folder_of_an_export_for_ecg_fm(tmp_path):
     expected = read_checkpoint(folder / "model.pt").parameters
     found = read_safetensors(result.folder).parameters
     assert torch.equal(found["proj.weight"], expected["proj.weight"])
-    with pytest.raises(UserError, match="there: is what is exported"):
+    with pytest.raises(UserError, match="there: is the input"):
         export(folder, "ecg-fm", folder, overwrite=True)
     assert "model.pt" in left(folder)
 
@@ -340,7 +340,7 @@ def test_the_folder_that_is_exported_stays_as_it_is(small, below):
 def test_a_folder_with_content_is_kept(small, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").touch()
-    for overwrite, message in ((False, "is not empty; give another"), (True, "has 'thesis.tex', which is no part")):
+    for overwrite, message in ((False, "is not empty; give another"), (True, "has 'thesis.tex', which is not part")):
         with pytest.raises(UserError, match=message):
             export(small[0], "safetensors", tmp_path / "out", overwrite=overwrite)
     assert left(tmp_path / "out") == ["thesis.tex"]
@@ -352,7 +352,7 @@ def test_an_export_is_replaced_as_a_whole(small, tmp_path):
     first = export(small[0], "safetensors", tmp_path / "out")
     with pytest.raises(UserError, match="is not empty"):
         export(small[0], "torchscript", tmp_path / "out")
-    with pytest.raises(UserError, match="is what is exported"):
+    with pytest.raises(UserError, match="is the input"):
         export(first.folder, "onnx", first.folder, overwrite=True)
     export(small[0], "torchscript", tmp_path / "out", overwrite=True)
     assert left(tmp_path) == ["out"]

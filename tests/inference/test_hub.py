@@ -243,8 +243,8 @@ def test_without_the_library(monkeypatch):
     for module in [module for module in sys.modules if module.split(".")[0] == "huggingface_hub"]:
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    cure = r"hf:a/b/c.pt: huggingface_hub is not installed: pip install 'fairseq-signals-ext\[hub\]'"
-    with pytest.raises(MissingPackageError, match=cure):
+    hint = r"hf:a/b/c.pt: huggingface_hub is not installed: pip install 'fairseq-signals-ext\[hub\]'"
+    with pytest.raises(MissingPackageError, match=hint):
         fairseq_signals_ext.load("hf:a/b/c.pt")
 
 

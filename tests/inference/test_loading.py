@@ -199,7 +199,7 @@ def test_ways_to_give_a_recording(models, tmp_path):
 @pytest.mark.parametrize(
     ("given", "options", "message"),
     [
-        (np.zeros((12, 500)), {}, "array: does not say its sample rate; give sample_rate in Hz"),
+        (np.zeros((12, 500)), {}, "array: its sample rate is missing; give sample_rate in Hz"),
         (np.zeros((500, 12)), {"sample_rate": 500}, "array: its shape is 500 x 12, .*; give its transpose"),
         (np.zeros((3, 500)), {"sample_rate": 500}, "array: its shape is 3 x 500, .*; name its leads"),
         (np.zeros((3, 500)), {"sample_rate": 500, "leads": "I,II"}, "but 2 leads are named"),
@@ -212,7 +212,11 @@ def test_ways_to_give_a_recording(models, tmp_path):
         (np.full((12, 500), np.inf), {"sample_rate": 500}, "array: it holds infinite values"),
         (np.zeros((12, 500)), {"sample_rate": 500}, "array: its leads never change"),
         (np.eye(12, 500), {"sample_rate": -1}, "array: its sample rate is -1.0 Hz"),
-        (np.eye(12, 5), {"sample_rate": 500}, "array: no numbers come out of the model; give more of it than 0.01 s"),
+        (
+            np.eye(12, 5),
+            {"sample_rate": 500},
+            "array: no numbers come out of the model; give a recording longer than 0.01 s",
+        ),
         (plain_recording(np.eye(12, 500)), {"sample_rate": 500}, "recording 'r': has a sample rate, leads"),
         ("no.hea", {}, "no.hea: no such file"),
     ],
@@ -263,7 +267,7 @@ def test_looks(models):
 
 def test_labels_of_a_checkpoint(models, tmp_path):
     (tmp_path / "names.csv").write_text("name\nAF\nSR\nPVC\n")
-    with pytest.raises(UserError, match="its labels are not those that .* says it has, A, B, C; leave it out"):
+    with pytest.raises(UserError, match="its labels are not those of .*, A, B, C; leave it out"):
         fairseq_signals_ext.load(models["checkpoint"], labels=str(tmp_path / "names.csv"))
     state = torch.load(models["checkpoint"], weights_only=True)
     del state["task_state"]["label_names"]
@@ -388,8 +392,8 @@ def test_a_file_that_is_not_the_export_of_its_folder(models, tmp_path, name):
 def test_missing_packages(models, monkeypatch, name, package, extra):
     for module in [module for module in sys.modules if module.split(".")[0] == package]:
         monkeypatch.setitem(sys.modules, module, None)
-    cure = rf"{models[name]}: {package} is not installed: pip install 'fairseq-signals-ext\[{extra}\]'"
-    with pytest.raises(MissingPackageError, match=cure):
+    hint = rf"{models[name]}: {package} is not installed: pip install 'fairseq-signals-ext\[{extra}\]'"
+    with pytest.raises(MissingPackageError, match=hint):
         fairseq_signals_ext.load(models[name])
 
 

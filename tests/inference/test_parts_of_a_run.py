@@ -107,7 +107,7 @@ def test_predict_interrupted(checkpoint, files, tmp_path, monkeypatch):
             with monkeypatch.context() as patch:
                 interrupt(patch, at)
                 assert run(*part, "--resume", out=out) == 130
-        with pytest.raises(SystemExit, match="has an unfinished run; go on with --resume"):
+        with pytest.raises(SystemExit, match="has an unfinished run; continue with --resume"):
             run(*part, out=out)
         status = run(*part, "--resume", out=out)
     assert status == 1 and content(out) == content(tmp_path / "whole")
@@ -136,8 +136,8 @@ def data(tmp_path_factory):
 
 def test_evaluate(checkpoint, data, tmp_path, capsys, monkeypatch):
     other = saved_checkpoint(tmp_path / "b.pt", encoder_layers=1)
-    options = ["evaluate", checkpoint, other, "--data", data, "--subset", "test", "--label-file", data / "labels"]
-    options += ["--resamples", 10, "--batch-size", 4, "--cpu"]
+    options = ["evaluate", checkpoint, other, "--data", data, "--subset", "test", "--labels", data / "labels"]
+    options += ["--resamples", 10, "--batch-size", 4, "--device", "cpu"]
     assert run(*options, out=tmp_path / "whole") == 0
     said = capsys.readouterr().out.replace("whole", "parts")
     with monkeypatch.context() as patch:
@@ -164,7 +164,7 @@ def test_what_does_not_go_together_is_one_line(checkpoint, files, tmp_path):
     for more, told in (
         (["--part", "1/2", "--overwrite"], "--overwrite: a part would replace the others"),
         (["--part", "1/2", "--device", "cpu,cpu"], "leave --backend out, and name one --device"),
-        (["--backend", "dask"], "with --jobs in how many parts"),
+        (["--backend", "dask"], "the number of parts with --jobs"),
         (["--part", "3/2"], "such as 3/16"),
     ):
         with pytest.raises(SystemExit, match=told):

@@ -16,8 +16,8 @@ from made_up import made_up_counts, plain_recording
 from fairseq_signals_ext.checkpoints.description import Preprocessing
 from fairseq_signals_ext.common.errors import MissingPackageError, UserError
 from fairseq_signals_ext.inference import reading_ahead
-from fairseq_signals_ext.inference.inputs import Given
-from fairseq_signals_ext.inference.reading_ahead import ReadRecording, Rejected, Work, read_all
+from fairseq_signals_ext.inference.inputs import InputRecording
+from fairseq_signals_ext.inference.reading_ahead import ReadingPlan, ReadRecording, Rejected, read_all
 
 SMALL = Preprocessing(segment_samples=500, stride_samples=500)
 
@@ -47,7 +47,7 @@ class MadeUpInputs:
         errors["quoting"] = ValueError("could not convert string to float: 'Jane Doe'")
         if kind in errors:
             raise errors[kind]
-        return Given(plain_recording(made_up_counts(np.random.default_rng(number), 1000) / 1000))
+        return InputRecording(plain_recording(made_up_counts(np.random.default_rng(number), 1000) / 1000))
 
 
 def outcome(read):
@@ -65,7 +65,7 @@ REASONS = {
 @given(st.lists(st.sampled_from(["ok", *REASONS]), max_size=12), st.integers(0, 12))
 @settings(max_examples=25, deadline=None)
 def test_all_in_order_and_each_once(kinds, start):
-    found = list(read_all(Work(MadeUpInputs(tuple(kinds)), [SMALL]), start))
+    found = list(read_all(ReadingPlan(MadeUpInputs(tuple(kinds)), [SMALL]), start))
     assert [read.number for read in found] == list(range(start, len(kinds)))
     for read in found:
         known = f"known{read.number}" if read.number % 2 else "r"
@@ -74,7 +74,7 @@ def test_all_in_order_and_each_once(kinds, start):
 
 def test_large_recordings_come_one_by_one(monkeypatch):
     """What a process hands over at once is some of what it was asked for, and the rest is asked for again."""
-    monkeypatch.setattr(reading_ahead, "_worker", Work(MadeUpInputs(("ok", "bad", "ok", "ok")), [SMALL]))
+    monkeypatch.setattr(reading_ahead, "_worker", ReadingPlan(MadeUpInputs(("ok", "bad", "ok", "ok")), [SMALL]))
     for size, expected in ((1, 1), (30_000, 3), (2**25, 4)):
         monkeypatch.setattr(reading_ahead, "_CHUNK_BYTES", size)
         assert [read.number for read in reading_ahead._read_in_worker([0, 1, 2, 3])] == [*range(expected)]
@@ -85,14 +85,14 @@ def test_processes_give_the_same(monkeypatch, chunk):
     """Also where one of them is ended by what it reads: only that recording is lost."""
     monkeypatch.setattr(reading_ahead, "_CHUNK", chunk)
     kinds = ("ok", "bad", "ok", "kill", "bug", *("ok",) * 8, "kill")
-    work = Work(MadeUpInputs(kinds), [SMALL])
+    work = ReadingPlan(MadeUpInputs(kinds), [SMALL])
     found = list(read_all(work, 1, jobs=2))
     assert [read.number for read in found] == list(range(1, len(kinds)))
     for read in found:
         if kinds[read.number] == "kill":
             assert "reading it ended the process" in read.reason
             continue
-        (here,) = read_all(Work(MadeUpInputs(kinds[: read.number + 1]), [SMALL]), read.number)
+        (here,) = read_all(ReadingPlan(MadeUpInputs(kinds[: read.number + 1]), [SMALL]), read.number)
         assert outcome(read) == outcome(here)
         if isinstance(read, ReadRecording):
             np.testing.assert_array_equal(read.segments[SMALL].counts, here.segments[SMALL].counts)
@@ -104,9 +104,9 @@ def test_processes_need_no_guarded_main_module(tmp_path):
     (tmp_path / "script.py").write_text(
         "from fairseq_signals_ext.checkpoints.description import Preprocessing\n"
         "from fairseq_signals_ext.inference.inputs import find_inputs\n"
-        "from fairseq_signals_ext.inference.reading_ahead import Work, read_all\n"
+        "from fairseq_signals_ext.inference.reading_ahead import ReadingPlan, read_all\n"
         f"inputs = find_inputs(['{tmp_path}/x.npy'] * 3, sample_rate=500)\n"
-        "print([read.facts.seconds for read in read_all(Work(inputs, [Preprocessing()]), jobs=2)])\n"
+        "print([read.facts.seconds for read in read_all(ReadingPlan(inputs, [Preprocessing()]), jobs=2)])\n"
     )
     done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, check=False)
     assert done.stdout == "[2.0, 2.0, 2.0]\n", done.stderr
@@ -115,7 +115,7 @@ def test_processes_need_no_guarded_main_module(tmp_path):
 @pytest.mark.parametrize("jobs", [0, 1])
 def test_a_missing_package_stops_the_run(jobs):
     with pytest.raises(MissingPackageError):
-        list(read_all(Work(MadeUpInputs(("ok", "missing")), [SMALL]), jobs=jobs))
+        list(read_all(ReadingPlan(MadeUpInputs(("ok", "missing")), [SMALL]), jobs=jobs))
 
 
 def test_processes_end_with_the_one_that_started_them(tmp_path):
@@ -125,9 +125,9 @@ def test_processes_end_with_the_one_that_started_them(tmp_path):
         "import time\n"
         "from fairseq_signals_ext.checkpoints.description import Preprocessing\n"
         "from fairseq_signals_ext.inference.inputs import find_inputs\n"
-        "from fairseq_signals_ext.inference.reading_ahead import Work, read_all\n"
+        "from fairseq_signals_ext.inference.reading_ahead import ReadingPlan, read_all\n"
         f"inputs = find_inputs(['{tmp_path}/x.npy'] * 3, sample_rate=500)\n"
-        "next(read_all(Work(inputs, [Preprocessing()]), jobs=1))\n"
+        "next(read_all(ReadingPlan(inputs, [Preprocessing()]), jobs=1))\n"
         "print('reading', flush=True)\n"
         "time.sleep(60)\n"
     )

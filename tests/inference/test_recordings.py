@@ -44,9 +44,9 @@ def test_a_file_is_told_what_it_does_not_say(tmp_path):
 @pytest.mark.parametrize(
     "given, said, told",
     [
-        (COUNTS, {"sample_rate": 500}, "holds integers; say with unit="),
-        (MILLIVOLTS, {"sample_rate": 500, "unit": "furlong"}, "unit 'furlong' is no voltage"),
-        (MILLIVOLTS, {}, "does not say its sample rate"),
+        (COUNTS, {"sample_rate": 500}, "contains integers; give the unit of one count with unit="),
+        (MILLIVOLTS, {"sample_rate": 500, "unit": "furlong"}, "unit 'furlong' is not a voltage"),
+        (MILLIVOLTS, {}, "its sample rate is missing"),
         (MILLIVOLTS.T, {"sample_rate": 500}, "give its transpose"),
         (MILLIVOLTS[0], {"sample_rate": 500}, "its shape is 600; give numbers"),
         (plain_recording(MILLIVOLTS), {"unit": "mV"}, "of its own; leave these out"),

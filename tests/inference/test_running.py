@@ -11,9 +11,9 @@ from made_up import plain_recording
 
 from fairseq_signals_ext.checkpoints.description import Preprocessing
 from fairseq_signals_ext.common.errors import UserError
-from fairseq_signals_ext.inference.inputs import Given
-from fairseq_signals_ext.inference.reading_ahead import Rejected, Work
-from fairseq_signals_ext.inference.running import Ran, RunOptions, run_recordings
+from fairseq_signals_ext.inference.inputs import InputRecording
+from fairseq_signals_ext.inference.reading_ahead import ReadingPlan, Rejected
+from fairseq_signals_ext.inference.running import RecordingOutputs, RunOptions, run_recordings
 
 SMALL = Preprocessing(sample_rate=10.0, segment_samples=4, stride_samples=4, standardization="segment")
 SLOW = Preprocessing(sample_rate=5.0, segment_samples=2, stride_samples=2, standardization="segment")
@@ -40,7 +40,7 @@ class NumberedInputs:
         if not self.segments[number]:
             raise UserError("none")
         samples = 4 * self.segments[number] + number % 3
-        return Given(plain_recording(np.arange(12 * samples).reshape(12, -1) % 97 + number, 10))
+        return InputRecording(plain_recording(np.arange(12 * samples).reshape(12, -1) % 97 + number, 10))
 
 
 def first_samples(sizes):
@@ -62,7 +62,7 @@ def first_samples(sizes):
 @settings(max_examples=60, deadline=None)
 def test_each_recording_has_the_outputs_of_its_segments(segments, batch_size, at_once, kinds):
     inputs, sizes = NumberedInputs(segments), []
-    work = Work(inputs, list(dict.fromkeys(kinds)))
+    work = ReadingPlan(inputs, list(dict.fromkeys(kinds)))
     runs = [(kind, first_samples(sizes)) for kind in kinds]
     found = list(run_recordings(runs, work, RunOptions(batch_size, at_once=at_once)))
     assert [one.number if isinstance(one, Rejected) else one.read.number for one in found] == list(range(len(segments)))
@@ -80,7 +80,7 @@ def test_each_recording_has_the_outputs_of_its_segments(segments, batch_size, at
 
 def test_a_recording_is_divided_only_if_it_is_longer_than_a_batch():
     sizes = []
-    work = Work(NumberedInputs([3, 3, 3, 0, 2, 9, 1]), [SMALL])
+    work = ReadingPlan(NumberedInputs([3, 3, 3, 0, 2, 9, 1]), [SMALL])
     list(run_recordings([(SMALL, first_samples(sizes))], work, RunOptions(4, at_once=1)))
     # 3 | 3 | 3 | 2 | 4, 4 of 9 | its last with the next
     assert sizes == [3, 3, 3, 2, 4, 4, 2]
@@ -89,7 +89,7 @@ def test_a_recording_is_divided_only_if_it_is_longer_than_a_batch():
 def test_reading_is_only_a_little_ahead():
     inputs = NumberedInputs([2] * 50)
     for done, _ in enumerate(
-        run_recordings([(SMALL, first_samples([]))], Work(inputs, [SMALL]), RunOptions(2, at_once=3))
+        run_recordings([(SMALL, first_samples([]))], ReadingPlan(inputs, [SMALL]), RunOptions(2, at_once=3))
     ):
         # one batch is being filled, seven wait or run
         assert inputs.read_so_far <= done + 1 + 8
@@ -103,22 +103,24 @@ def test_batches_run_at_the_same_time():
         both.wait()
         return (source[:, 0, :1],)
 
-    found = list(run_recordings([(SMALL, run)], Work(NumberedInputs([1] * 4), [SMALL]), RunOptions(1, at_once=2)))
+    found = list(
+        run_recordings([(SMALL, run)], ReadingPlan(NumberedInputs([1] * 4), [SMALL]), RunOptions(1, at_once=2))
+    )
     assert len(found) == 4
 
 
 def test_who_stops_listening_does_not_wait_for_all():
-    ran = []
+    result = []
 
     def run(source, padding_mask):
         time.sleep(0.01)
-        ran.append(len(source))
+        result.append(len(source))
         return (source[:, 0, :1],)
 
-    found = run_recordings([(SMALL, run)], Work(NumberedInputs([1] * 1000), [SMALL]), RunOptions(1, at_once=2))
-    assert isinstance(next(found), Ran)
+    found = run_recordings([(SMALL, run)], ReadingPlan(NumberedInputs([1] * 1000), [SMALL]), RunOptions(1, at_once=2))
+    assert isinstance(next(found), RecordingOutputs)
     found.close()
-    assert len(ran) < 10
+    assert len(result) < 10
 
 
 def test_an_error_of_the_network_is_raised():
@@ -126,4 +128,4 @@ def test_an_error_of_the_network_is_raised():
         raise UserError("its weights are damaged")
 
     with pytest.raises(UserError, match="weights are damaged"):
-        list(run_recordings([(SMALL, run)], Work(NumberedInputs([1]), [SMALL]), RunOptions()))
+        list(run_recordings([(SMALL, run)], ReadingPlan(NumberedInputs([1]), [SMALL]), RunOptions()))

@@ -84,7 +84,7 @@ def test_exports(labels, tmp_path, kind):
 
 def test_what_cannot_be_measured_is_one_line(labels, tmp_path):
     model = load_model(saved(tmp_path / "a.pt"))
-    with pytest.raises(UserError, match="no labels for these recordings; give --label-file"):
+    with pytest.raises(UserError, match="no labels for these recordings; give --labels"):
         Subset(model, tmp_path, "test")
     with pytest.raises(UserError, match="no such manifest"):
         Subset(model, tmp_path, "other", str(labels))

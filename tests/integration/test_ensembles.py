@@ -87,7 +87,7 @@ def test_all_commands_take_the_mean_of_scores(data, pair, tmp_path, kind):
     assert together.scores == pytest.approx(expected, abs=1e-5 * abs(expected).max())
 
     evaluate = ["evaluate", "--ensemble", *map(str, paths), "--data", str(data), "--subset", "valid"]
-    options = ["--out", str(tmp_path / "evaluation"), "--resamples", "10", "--num-workers", "0"]
+    options = ["--out", str(tmp_path / "evaluation"), "--resamples", "10", "--jobs", "0"]
     assert main([*evaluate, *options]) == 0
     found = pd.read_parquet(tmp_path / "evaluation" / "predictions.parquet").sort_values("idx")
     predict = ["predict", str(paths[0]), str(data / "valid.tsv"), "--ensemble", str(paths[1])]

@@ -70,8 +70,8 @@ def test_an_export_says_the_same(trained, tmp_path, kind):
 
 def test_an_evaluation_calls_the_most_probable_class(data, trained, tmp_path):
     out = tmp_path / "evaluation"
-    options = ["--data", str(data), "--subset", "valid", "--label-file", str(data / "labels"), "--out", str(out)]
-    command = ["evaluate", str(trained / "checkpoint_last.pt"), *options, "--resamples", "20", "--num-workers", "0"]
+    options = ["--data", str(data), "--subset", "valid", "--labels", str(data / "labels"), "--out", str(out)]
+    command = ["evaluate", str(trained / "checkpoint_last.pt"), *options, "--resamples", "20", "--jobs", "0"]
     assert main(command) == 0
     facts = json.loads((out / "metrics.json").read_text())
     assert facts["threshold_rule"] == "most probable" and set(facts["thresholds"].values()) == {None}

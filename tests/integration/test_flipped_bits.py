@@ -138,8 +138,8 @@ def exits_on_user_error():
 
 def run_evaluate(out, checkpoint):
     """The command, with another folder for what it leaves."""
-    data = ["--data", out / "splits" / "s", "--subset", "train", "--label-file", out / "labels" / "l"]
-    fast = ["--cpu", "--num-workers", 0, "--resamples", 2, "--thresholds", "0.5", "--overwrite"]
+    data = ["--data", out / "splits" / "s", "--subset", "train", "--labels", out / "labels" / "l"]
+    fast = ["--device", "cpu", "--jobs", 0, "--resamples", 2, "--thresholds", "0.5", "--overwrite"]
     evaluate.main([str(part) for part in (checkpoint, *data, *fast, "--out", out.parent / "evaluated")])
 
 
@@ -260,7 +260,7 @@ def test_a_change_that_is_meant_is_accepted(out, checkpoint, capsys):
     assert main(["verify", *command]) == 0
     assert "train.tsv: " in capsys.readouterr().out
     assert line_of("training", out, checkpoint, capsys) == ""
-    assert "train.tsv: has 11 recordings, but split.json says 12" in line_of("verify", out, checkpoint, capsys)
+    assert "train.tsv: has 11 recordings, but split.json has 12" in line_of("verify", out, checkpoint, capsys)
 
 
 def notes_on_checksums(out):

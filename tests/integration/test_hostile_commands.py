@@ -33,7 +33,7 @@ def commands(data, path, out):
         for option in ("restore_file", "finetune_from_model", "continue_once")
     }
     without_task = ["--user-dir", user_dir(), "--path", path, "--batch-size", 5, "--cpu"]
-    evaluate = ["evaluate", path, "--data", data, "--subset", "test", "--out", out / "evaluated", "--cpu"]
+    evaluate = ["evaluate", path, "--data", data, "--subset", "test", "--out", out / "evaluated", "--device", "cpu"]
     return {
         "fairseq-validate": validate_command(data, path, "test"),
         "fairseq-validate without a task": [str(BIN / "fairseq-validate"), str(data), *map(str, without_task)],

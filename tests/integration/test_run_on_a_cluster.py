@@ -55,5 +55,5 @@ def test_a_subset(cluster, checkpoint, tmp_path):
     write_shards(data, [1000 + 500 * (row % 4) for row in range(RECORDINGS)], split="test")
     values = np.random.default_rng(0).integers(0, 2, (RECORDINGS, len(LABELS))).astype(float)
     write_label_file(data / "labels", values, LABELS)
-    given = ("--data", data, "--subset", "test", "--label-file", data / "labels", "--resamples", 10, "--cpu")
+    given = ("--data", data, "--subset", "test", "--labels", data / "labels", "--resamples", 10, "--device", "cpu")
     assert "metrics.json" in same_on(cluster, tmp_path, "evaluate", checkpoint, *given)

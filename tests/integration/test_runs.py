@@ -82,7 +82,7 @@ def test_the_best_checkpoint_of_a_pretraining(data, tmp_path, metric, highest, c
     "override, said",
     [
         ("++checkpoint.best_checkpoint_metric=auprc", "best_checkpoint_metric=auprc is not logged here; use loss"),
-        ("++checkpoint.best_checkpoint_metric=temp", "best_checkpoint_metric=temp says nothing of how good"),
+        ("++checkpoint.best_checkpoint_metric=temp", "best_checkpoint_metric=temp does not measure how good"),
         ("++checkpoint.maximize_best_checkpoint_metric=true", "loss is better when it is lower"),
     ],
 )
@@ -139,13 +139,13 @@ def test_larger_batches_from_the_middle_of_an_epoch_on(data, tmp_path, caplog):
     assert saved(tmp_path)["extra_state"]["train_iterator"]["iterations_in_epoch"] == 12  # of 16
     caplog.set_level("INFO")
     finetune(data, tmp_path, *UNVALIDATED, "++dataset.batch_size=4", "++optimization.max_epoch=1")
-    assert "epoch 1 goes on after 3 of 4 batches" in caplog.text
+    assert "epoch 1 continues after 3 of 4 batches" in caplog.text
     assert updates(tmp_path) == 13
     assert saved(tmp_path)["extra_state"]["train_iterator"]["epoch"] == 2
 
 
 def test_the_last_checkpoint_is_cut(data, tmp_path, caplog):
-    """The same command goes on from the newest whole one, as if that had been the last."""
+    """The same command continues from the newest whole one, as if that had been the last."""
     options = ["++checkpoint.save_interval_updates=3", *UNVALIDATED, "++optimization.max_epoch=2"]
     finetune(data, tmp_path / "unbroken", *options)
     finetune(data, tmp_path / "cut", *options, "++optimization.max_update=7")
@@ -155,12 +155,12 @@ def test_the_last_checkpoint_is_cut(data, tmp_path, caplog):
     assert names == ["checkpoint_1_3.pt", "checkpoint_2_6.pt", "checkpoint_last.pt"]
     caplog.set_level("INFO")
     finetune(data, tmp_path / "cut", *options)
-    assert caplog.text.count("goes on from") == 1
+    assert caplog.text.count("continues from") == 1
     assert f"Loaded checkpoint {tmp_path / 'cut' / 'checkpoint_2_6.pt'}" in caplog.text
     assert same(tmp_path / "unbroken", tmp_path / "cut")
 
 
 def test_a_checkpoint_that_is_not_there(data, tmp_path):
-    with pytest.raises(SystemExit, match="nowhere.pt: no such checkpoint; mend checkpoint.restore_file"):
+    with pytest.raises(SystemExit, match="nowhere.pt: no such checkpoint; correct checkpoint.restore_file"):
         pretrain(data, tmp_path, f"checkpoint.restore_file={tmp_path / 'nowhere.pt'}")
     assert not list(tmp_path.glob("*.pt"))

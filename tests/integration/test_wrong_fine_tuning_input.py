@@ -70,7 +70,7 @@ def test_pretrained_file_of_another_architecture(line_of):
 
 @pytest.mark.slow
 def test_pretrained_file_is_missing(line_of):
-    assert "nowhere.pt: no such checkpoint; mend model.model_path" in line_of(pretrained="/nowhere.pt")
+    assert "nowhere.pt: no such checkpoint; correct model.model_path" in line_of(pretrained="/nowhere.pt")
 
 
 def test_neither_pretrained_file_nor_random_start(line_of):

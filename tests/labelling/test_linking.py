@@ -159,7 +159,7 @@ def test_what_was_left_out_is_told(tmp_path):
         "7 events, 6 pass the filter, 5 are of patients with an ECG",
         "1 events have no time that can be read and are left out (such as line 3: '01/03/2150')",
         "1 events have no value and are left out",
-        "1 events have a value that is no number and are left out (such as line 2: 'haemolysed')",
+        "1 events have a value that is not a number and are left out (such as line 2: 'haemolysed')",
         "1 events have a bound such as <0.01 and count where it decides the threshold",
         "1 events have a range such as 55-60 and count with its middle",
         "2 of 3 recordings have no patient or no start time",
@@ -232,7 +232,7 @@ def test_pieces_of_a_table_make_the_whole(tmp_path, monkeypatch, suffix, where):
 def test_patients_of_two_sources(tmp_path):
     rows = [("1", START, "a"), ("2", START, "b"), ("3", START, "b")]
     text = "patient,time,value\n1,2150-03-01,30\n2,2150-03-01,30\n"
-    with pytest.raises(UserError, match=r"patients of 'a', 'b' have events; say which with --source NAME"):
+    with pytest.raises(UserError, match=r"patients of 'a', 'b' have events; choose one with --sources NAME"):
         link(tmp_path, rows, text)
     np.testing.assert_array_equal(link(tmp_path, rows, text, ["b"]).values[:, 0], [np.nan, 1, np.nan])
     np.testing.assert_array_equal(link(tmp_path, rows, text, ["a", "b"]).values[:, 0], [1, 1, np.nan])

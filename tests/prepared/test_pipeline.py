@@ -187,7 +187,7 @@ def test_result_is_the_same_whatever_the_jobs_and_after_resuming(tmp_path, recor
     (resumed / "recordings.parquet").unlink()
     (resumed / "shards" / ".00001.npy.123-0123abcd.tmp").write_bytes(b"left by a process that was killed")
     kept = (resumed / "shards" / "00000.npy").stat().st_mtime_ns
-    with pytest.raises(UserError, match="has source 'source' already; go on with --resume"):
+    with pytest.raises(UserError, match="has source 'source' already; continue with --resume"):
         prepare(source, resumed, options=quiet(shard_size=2))
     prepare(source, resumed, options=quiet(shard_size=2, resume=True))
     assert contents(resumed) == expected
@@ -318,7 +318,7 @@ def test_a_full_disk_is_one_line(tmp_path, records, monkeypatch):
         raise OSError(28, "No space left on device", "shards/00000.npy")
 
     monkeypatch.setattr("fairseq_signals_ext.prepared.pipeline.write_part", full)
-    with pytest.raises(UserError, match="^shards/00000.npy: No space left on device; mend that and go on with"):
+    with pytest.raises(UserError, match="^shards/00000.npy: No space left on device; fix it, then continue with"):
         prepare(open_source("wfdb", records), tmp_path / "out", options=QUIET)
 
 

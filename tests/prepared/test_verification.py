@@ -264,7 +264,7 @@ def test_an_item_is_there_twice(out):
     plan[1]["items"][0] = plan[0]["items"][0]
     (out / "plan.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in plan))
     name = plan[0]["items"][0]
-    assert any(f"item {name!r} of source" in line and "is there twice" in line for line in problems(out))
+    assert any(f"item {name!r} of source" in line and "appears twice" in line for line in problems(out))
 
 
 def test_mean_and_std_to_the_accuracy_of_float32(out):
@@ -278,7 +278,7 @@ def test_a_row_of_the_table_is_missing(out):
     found = [line for line in problems(out) if "recordings.parquet" in line]
     assert found == [
         f"{out}/recordings.parquet: item 'r05.hea' (row 1, idx 5): it has no row here; "
-        "prepare again with --resume, which writes it anew"
+        "prepare again with --resume, which writes it again"
     ]
     lost = [line for line in problems(out) if "rejected.csv" in line]
     assert len(lost) == 1 and "item 'r05.hea' of source 'records', planned for shard 1, is neither" in lost[0]
@@ -309,7 +309,7 @@ def test_items_that_rejected_csv_has_lost(out):
     edit_lines(out / "rejected.csv", lambda lines: lines[:1])
     assert only_problem(out) == (
         "rejected.csv: item 'r02.hea' of source 'records', planned for shard 0, is neither in the table nor here; "
-        "prepare again with --resume, which writes it anew"
+        "prepare again with --resume, which writes it again"
     )
 
 
@@ -356,7 +356,7 @@ def test_a_source_of_which_nothing_in_a_shard_is_usable(tmp_path):
     ("edit", "message"),
     [
         (lambda lines: [*lines[:2], "shards/00000.npy\tx\t501", *lines[3:]], "all.tsv: line 3 is malformed"),
-        (lambda lines: [*lines[:2], "shards/7.npy\t1\t501", *lines[3:]], "all.tsv: line 3: 7.npy is no shard of this"),
+        (lambda lines: [*lines[:2], "shards/7.npy\t1\t501", *lines[3:]], "all.tsv: line 3: 7.npy is not a shard of"),
         (lambda lines: [*lines[:2], "shards/00000.npy\t9\t501", *lines[3:]], "all.tsv: line 3: row 9 of its shard is"),
         (
             lambda lines: [*lines[:2], "shards/00000.npy\t1\t7", *lines[3:]],
@@ -455,7 +455,7 @@ def test_a_line_of_a_split_is_lost(out, name):
     edit_lines(path, lambda lines: lines[:-1])
     message = only_problem(out)
     assert message.startswith(path.relative_to(out).as_posix().split(".tsv")[0].split("-0")[0])
-    assert " recordings, but split.json says " in message
+    assert " recordings, but split.json has " in message
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"settings": [], "by": 1, "subsets": 3}'])

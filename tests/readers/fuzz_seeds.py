@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, List, Optional
 import numpy as np
 import scipy.io
 from made_up_scp import SAMPLES as _SAMPLES
-from made_up_scp import counts, mend_scp, scp
+from made_up_scp import counts, repair_scp, scp
 
 _RATE = {"sample_rate": 500}
 
@@ -26,7 +26,7 @@ class Seed:
     main: str
     files: Dict[str, bytes]
     keywords: Dict[str, Any] = field(default_factory=dict)
-    mend: Optional[Callable[[bytes], bytes]] = None  # puts the checksums of a changed file right
+    repair: Optional[Callable[[bytes], bytes]] = None  # puts the checksums of a changed file right
 
 
 def seeds_of(reader: str) -> List[Seed]:
@@ -47,14 +47,14 @@ def _real(reader: str) -> List[Seed]:
     found = [folder / "formats" / names[reader]] if reader in names else []
     cases = folder.parent / "cases" / reader
     found += [path for path in sorted(cases.glob("*.*")) if path.suffix not in (".npz", ".hea", ".dat")]
-    mend = {"scp": mend_scp, "ishne": mend_ishne}.get(reader)
+    repair = {"scp": repair_scp, "ishne": repair_ishne}.get(reader)
     # no name in this one is a lead's
     keywords: Dict[str, Any] = {"leads": ["I"]} if reader == "edf" else {}
     made = []
     for path in found:
         if path.is_file() and path.stat().st_size < 600_000:
             name, use = f"real{path.suffix}", {} if cases in path.parents else keywords
-            made.append(Seed(name, {name: path.read_bytes()}, use, mend))
+            made.append(Seed(name, {name: path.read_bytes()}, use, repair))
     return made
 
 
@@ -244,7 +244,7 @@ def _dicom() -> List[Seed]:
     return _one("r.dcm", saved.getvalue())
 
 
-def mend_ishne(content: bytes) -> bytes:
+def repair_ishne(content: bytes) -> bytes:
     """No checksum, which the format allows."""
     return content[:8] + b"\0\0" + content[10:]
 
@@ -261,7 +261,7 @@ def _ishne() -> List[Seed]:
     struct.pack_into("<12h", head, 206, 1000, 1000, *[-9] * 10)
     struct.pack_into("<h", head, 272, 500)
     content = bytes(head) + b"note" + counts(2).T.astype("<i2").tobytes()
-    return [Seed("r.ecg", {"r.ecg": content}, mend=mend_ishne)]
+    return [Seed("r.ecg", {"r.ecg": content}, repair=repair_ishne)]
 
 
 def mfer(*definitions: bytes, channels: int = 2) -> bytes:
@@ -374,7 +374,7 @@ _MAKERS: Dict[str, Callable[[], List[Seed]]] = {
     "hdf5": _hdf5,
     "csv": _tables,
     "dicom": _dicom,
-    "scp": lambda: [Seed("r.scp", {"r.scp": scp([1, 2])}, mend=mend_scp)],
+    "scp": lambda: [Seed("r.scp", {"r.scp": scp([1, 2])}, repair=repair_scp)],
     "muse": lambda: _one("r.xml", muse()),
     "philips": lambda: _one("r.xml", philips(counts(2).astype("<i2").tobytes())),
     "aecg": lambda: _one("r.xml", aecg()),

@@ -69,8 +69,8 @@ def input_of(seeds: List[fuzz_seeds.Seed], number: int) -> Tuple[fuzz_seeds.Seed
     # the file that is named most of the time, as what it says decides what is read of the others
     name = seed.main if chance.random() < 0.7 else chance.choice(sorted(files))
     files[name] = mutated(chance, files[name])
-    if seed.mend is not None and chance.random() < 0.8:
-        files[name] = seed.mend(files[name])
+    if seed.repair is not None and chance.random() < 0.8:
+        files[name] = seed.repair(files[name])
     return seed, files
 
 

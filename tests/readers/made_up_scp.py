@@ -15,7 +15,7 @@ def counts(leads: int = 12, samples: int = SAMPLES) -> np.ndarray:
     return np.random.default_rng(0).integers(-900, 900, (leads, samples)).astype(np.int16)
 
 
-def mend_scp(content: bytes) -> bytes:
+def repair_scp(content: bytes) -> bytes:
     """The checksums of an SCP-ECG record and its sections, as they ought to be."""
     raw = bytearray(content)
     with contextlib.suppress(struct.error, IndexError):
@@ -59,4 +59,4 @@ def scp(leads: List[int], samples: int = SAMPLES, end: Optional[int] = None, huf
         pointers += struct.pack("<HII", number, len(found) if found else 0, start + 1 if found else 0)
         start += len(found) if found else 0
     raw = b"\0" * 6 + section(0, pointers) + b"".join(others.values())
-    return mend_scp(raw)
+    return repair_scp(raw)

@@ -60,7 +60,7 @@ def test_leads_are_the_dimension_of_twelve(tmp_path, signal, save, transposed):
 def test_integers_keep_their_counts_and_need_a_unit(tmp_path, save):
     counts = np.random.default_rng(0).integers(-3000, 3000, (12, 50)).astype(np.int16)
     path = save(tmp_path, counts)
-    with pytest.raises(UserError, match="it holds integers and no unit"):
+    with pytest.raises(UserError, match="it contains integers and no unit"):
         read_ecg(path, sample_rate=250)
     recording = read_ecg(path, sample_rate=250, unit="uV")
     np.testing.assert_allclose(recording.signal, counts / 1000, rtol=0, atol=1e-12)
@@ -71,13 +71,13 @@ def test_integers_keep_their_counts_and_need_a_unit(tmp_path, save):
 @pytest.mark.parametrize("save", SAVERS)
 def test_what_is_missing_or_does_not_fit(tmp_path, signal, save):
     path = save(tmp_path, signal)
-    with pytest.raises(UserError, match="does not say its sample rate"):
+    with pytest.raises(UserError, match="its sample rate is missing"):
         read_ecg(path)
     with pytest.raises(UserError, match=r"its shape is 12 x 50, which does not fit 2 leads|fit 2 leads|12 x 50"):
         read_ecg(path, sample_rate=250, leads=["I", "V1"])
-    with pytest.raises(UserError, match="'mmHg' is no voltage"):
+    with pytest.raises(UserError, match="'mmHg' is not a voltage"):
         read_ecg(path, sample_rate=250, unit="mmHg")
-    with pytest.raises(UserError, match="cannot be told apart"):
+    with pytest.raises(UserError, match="cannot be distinguished"):
         read_ecg(save(tmp_path, signal[:, :12]), sample_rate=250)
 
 
@@ -200,7 +200,7 @@ def test_challenge_matrix_with_and_without_its_header(tmp_path, ecg_data):
     np.testing.assert_allclose(read_ecg(source).signal, reference.p_signal.T, atol=1e-9)
     alone = tmp_path / source.name
     alone.write_bytes(source.read_bytes())
-    with pytest.raises(UserError, match="does not say its sample rate"):
+    with pytest.raises(UserError, match="its sample rate is missing"):
         read_ecg(alone)
     assert set(reference.adc_gain) == {1000}
     recording = read_ecg(alone, sample_rate=reference.fs, unit="uV")

@@ -57,7 +57,7 @@ def test_integers_and_other_leads(tmp_path):
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((3, 12, 12), "its shape is 12 x 12, so leads and samples cannot be told apart"),
+        ((3, 12, 12), "its shape is 12 x 12, so leads and samples cannot be distinguished"),
         ((3, 100, 5), "its shape is 100 x 5, which does not fit 12 leads"),
         ((0, 12, 100), "0 ECGs|claims more|no samples"),
         ((2, 12, 100, 1), "does not fit 12 leads|fit 12 leads"),
@@ -71,7 +71,7 @@ def test_shapes_that_do_not_fit(tmp_path, save, shape, message):
 
 
 def test_what_has_to_be_given(tmp_path):
-    with pytest.raises(UserError, match="does not say its sample rate"):
+    with pytest.raises(UserError, match="its sample rate is missing"):
         list(read_ecgs(save_npy(tmp_path, SIGNALS)))
     with h5py.File(tmp_path / "two.h5", "w") as file:
         file["a"], file["b"] = SIGNALS, SIGNALS

@@ -202,8 +202,8 @@ def muse(formats, tmp_path, *changes):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("<LeadID>V6</LeadID>", "<LeadID>V5</LeadID>", "lead 'V5' is there twice"),
-        ("<LeadID>V6</LeadID>", "<LeadID>Lead II</LeadID>", "lead 'II' is there twice"),
+        ("<LeadID>V6</LeadID>", "<LeadID>V5</LeadID>", "lead 'V5' appears twice"),
+        ("<LeadID>V6</LeadID>", "<LeadID>Lead II</LeadID>", "lead 'II' appears twice"),
         ("MICROVOLTS", "MMHG", "lead I has no unit or no scale"),
         ("<LeadAmplitudeUnits>MICROVOLTS</LeadAmplitudeUnits>", "", "lead I has no unit or no scale"),
         ("<SampleBase>500</SampleBase>", "<SampleBase>0</SampleBase>", "cannot be read as GE MUSE XML"),

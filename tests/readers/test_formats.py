@@ -118,7 +118,7 @@ def test_names_of_no_standard_lead(name):
 def test_rows_of_leads():
     assert list(rows_of_leads(["V1", "resp", "avf", "DI"], "f").items()) == [(0, 3), (5, 2), (6, 0)]
     assert rows_of_leads(["a", "b"], "f", ["V2", "II"]) == {1: 1, 7: 0}
-    with pytest.raises(UserError, match="f: lead 'Lead V1' is there twice"):
+    with pytest.raises(UserError, match="f: lead 'Lead V1' appears twice"):
         rows_of_leads(["V1", "Lead V1"], "f")
     with pytest.raises(UserError, match="a lead is named twice"):
         rows_of_leads(["a", "b"], "f", ["V2", "v2"])

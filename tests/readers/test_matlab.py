@@ -94,7 +94,7 @@ def test_cpsc_2018(cases):
 @pytest.mark.parametrize("save", SAVERS)
 def test_structs_like_cpscs(tmp_path, save):
     save(tmp_path / "r.mat", {"record": {**STRUCT, "sex": "F"}})
-    with pytest.raises(UserError, match="does not say its sample rate"):
+    with pytest.raises(UserError, match="its sample rate is missing"):
         read_ecg(tmp_path / "r.mat")
     recording = read_ecg(tmp_path / "r.mat", sample_rate=250)
     assert (recording.age, recording.sex, recording.sample_rate) == (74, "female", 250)

@@ -53,7 +53,7 @@ def test_each_column_has_its_unit(tmp_path, signal):
 def test_integers_need_a_unit_and_are_kept(tmp_path):
     counts = np.random.default_rng(0).integers(-3000, 3000, (2, 40))
     path = table(tmp_path, ["I", "V1"], counts)
-    with pytest.raises(UserError, match="it holds integers and no unit"):
+    with pytest.raises(UserError, match="it contains integers and no unit"):
         read_ecg(path, sample_rate=500)
     for recording in (
         read_ecg(path, sample_rate=500, unit="uV"),
@@ -116,14 +116,14 @@ def test_without_a_header_leads_have_to_be_given(tmp_path, signal):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("I,V1,i\n1.5,2,3\n", "lead 'i' is there twice"),
+        ("I,V1,i\n1.5,2,3\n", "lead 'i' appears twice"),
         ("a,b\n1.5,2\n", r"none of its signals \(a, b\) is a standard lead"),
         ("I,V1\n1.5,2\n3\n", "line 3 has 1 values, not 2"),
         ("I,V1\n1.5,2\n3,4,5\n", "line 3 has 3 values, not 2"),
         ("I,V1\n1.5,x\n", "does not hold numbers throughout"),
         ("I,V1\n", "no samples"),
         ("I,V1\n1.5,inf\n", "infinite"),
-        ("I (mmHg),V1\n1.5,2\n", "unit 'mmHg' is no voltage"),
+        ("I (mmHg),V1\n1.5,2\n", "unit 'mmHg' is not a voltage"),
         ("time,t,V1\n1.5,2,3\n", "2 time columns"),
         ("some words, and more\n", "none of its signals"),
     ],

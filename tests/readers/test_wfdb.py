@@ -154,15 +154,15 @@ WRONG = {
     "too many samples": (lambda header: replace(header, " 500 100", " 500 110"), "1000 bytes, but 110 samples"),
     "lines missing": (
         lambda header: header.write_text("r 5 500 100\nr.dat 16 200/mV\n"),
-        "says 5 signals, but 1 follow",
+        "claims 5 signals, but 1 follow",
     ),
-    "not a header": (lambda header: header.write_text("nonsense\n"), "is no line of a WFDB header"),
+    "not a header": (lambda header: header.write_text("nonsense\n"), "is not a line of a WFDB header"),
     "empty": (lambda header: header.write_text(""), "the file is empty"),
-    "binary": (lambda header: header.write_bytes(bytes(range(256))), "is no line of a WFDB header"),
+    "binary": (lambda header: header.write_bytes(bytes(range(256))), "is not a line of a WFDB header"),
     "unknown format": (lambda header: replace(header, ".dat 16", ".dat 17"), "signal format '17' is not known"),
     "no rate": (lambda header: replace(header, " 500 100", " 0 100"), "its sample rate is 0"),
     "unit": (lambda header: replace(header, "/mV", "/mmHg"), "lead I has the unit 'mmHg'"),
-    "lead twice": (lambda header: replace(header, "AVF", "V1"), "lead 'V1' is there twice"),
+    "lead twice": (lambda header: replace(header, "AVF", "V1"), "lead 'V1' appears twice"),
     "gone": (lambda header: header.unlink(), "no such file"),
 }
 

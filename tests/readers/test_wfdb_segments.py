@@ -47,7 +47,7 @@ def test_variable_layout_with_gaps_and_leads_that_come_and_go(tmp_path):
     layout = [f"~ 0x2 200/mV 16 0 0 0 0 {LEADS[lead]}" for lead in SIX] + ["~ 0 50/NU 16 0 0 0 0 PLETH"]
     (tmp_path / "l.hea").write_text("\n".join(["l 7 250 0", *layout, ""]))
     (tmp_path / "m.hea").write_text("m/7 7 250/250(0) 87\nl 0\na 20\n~ 7\nb 30\np 10\nc 10\na 10\n")
-    with pytest.raises(UserError, match="its segment 'a' has 20 samples, not 10; mend it"):
+    with pytest.raises(UserError, match="its segment 'a' has 20 samples, not 10; fix it"):
         read_ecg(tmp_path / "m.hea")
     (tmp_path / "m.hea").write_text("m/7 7 250/250(0) 97\nl 0\na 20\n~ 7\nb 30\np 10\nc 10\na 20\n")
     recording = read_ecg(tmp_path / "m.hea")
@@ -90,9 +90,9 @@ WRONG = {
     "no leads": ("p 40\np 40\n", r"none of its signals \(PLETH\) is a standard lead"),
     "missing": ("a 40\nx 40\n", "no such file, but a segment of a record; put it beside the record"),
     "unprintable": ("a 40\n\x7f 40\n", "the name of its segment 2 cannot be shown; correct it"),
-    "of itself": ("a 40\nm 40\n", "it has segments, but is itself a segment; mend it"),
+    "of itself": ("a 40\nm 40\n", "it has segments, but is itself a segment; fix it"),
     "unit": ("a 40\nu 40\n", "lead I has the unit 'mmHg'; write mV, uV, nV or V in the header"),
-    "length": ("a 40\na 50\n", "its first line says 80 samples, its segments have 90; mend it"),
+    "length": ("a 40\na 50\n", "its first line claims 80 samples, its segments have 90; fix it"),
     "gap": ("a 40\n~ 40\n", r"a gap \('~'\) needs a first segment of length 0 that lists the signals"),
 }
 

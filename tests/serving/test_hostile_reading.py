@@ -87,7 +87,7 @@ def test_hostile_files_end(client, name):
 
 def test_readers_that_died_while_idle_are_no_fault_of_an_upload(client):
     assert asked(client).status_code == 200
-    for process in client.app.state.service._work._readers._all:
+    for process in client.app.state.service._queue._readers._all:
         process.stop()
     assert asked(client).status_code == 200
 
@@ -125,7 +125,7 @@ def test_long_recordings_give_way(model, path):
             assert not long.done(), long.result().text
             time.sleep(0.01)
         short = threads.submit(asked, client)
-        turns = client.app.state.service._work._turns
+        turns = client.app.state.service._queue._turns
         while not turns._in_a_hurry:
             assert not short.done(), short.result().text
             time.sleep(0.01)

@@ -138,7 +138,7 @@ def test_why_there_is_no_report_is_said(page, tmp_path):
     page.choose("#files", written(tmp_path, csv_file()))
     answered(page, 1)
     page.value("byId('sample_rate').value = 'fast'; document.querySelector('article button').click()")
-    page.wait_for("document.querySelector('article').innerText.includes('is no rate')")
+    page.wait_for("document.querySelector('article').innerText.includes('is not a rate')")
     assert page.value("document.querySelectorAll('article button').length") == 1
 
 

@@ -80,9 +80,9 @@ def test_anonymous(client, said):
     [
         ("/report", csv_file(), {"anonymous": "perhaps"}, 400, "anonymous 'perhaps': give 1 or 0"),
         ("/report", csv_file(), {"name": "x"}, 400, "known are sample_rate, leads, unit, anonymous"),
-        ("/predict", csv_file(), {"anonymous": "1"}, 400, "field 'anonymous' is no file and not known"),
+        ("/predict", csv_file(), {"anonymous": "1"}, 400, "field 'anonymous' is neither a file nor known"),
         ("/report", bad_files(0), {}, 415, "this kind of file is not supported"),
-        ("/report", npy_file(), {}, 422, "it does not say its sample rate"),
+        ("/report", npy_file(), {}, 422, "its sample rate is missing"),
     ],
 )
 def test_what_is_refused(client, path, files, data, status, message):

@@ -129,15 +129,15 @@ def test_bad_files(client, kind, status, message):
 @pytest.mark.parametrize(
     ("data", "status", "message"),
     [
-        ({}, 422, "it does not say its sample rate"),
-        ({"sample_rate": "500"}, 422, "it holds integers and no unit"),
-        ({"sample_rate": "fast"}, 400, "sample_rate 'fast' is no rate"),
+        ({}, 422, "its sample rate is missing"),
+        ({"sample_rate": "500"}, 422, "it contains integers and no unit"),
+        ({"sample_rate": "fast"}, 400, "sample_rate 'fast' is not a rate"),
         ({"sample_rate": "nan"}, 400, "no rate"),
         ({"sample_rate": "-5"}, 400, "no rate"),
         ({**_SAID, "leads": "I,X9"}, 400, "unknown lead 'X9'"),
         ({**_SAID, "leads": "I,II"}, 422, "does not fit 2 leads"),
-        ({**_SAID, "unit": "kg"}, 422, "the unit 'kg' is no voltage"),
-        ({**_SAID, "rate": "500"}, 400, "field 'rate' is no file and not known"),
+        ({**_SAID, "unit": "kg"}, 422, "the unit 'kg' is not a voltage"),
+        ({**_SAID, "rate": "500"}, 400, "field 'rate' is neither a file nor known"),
         ({**_SAID, "unit": "u" * 20_000}, 400, "maximum size"),
     ],
 )
@@ -290,7 +290,7 @@ def test_a_mistake_of_ours_is_not_shown(client, model, monkeypatch):
 
     monkeypatch.setattr(model, "predict", fail)
     response = client.post("/predict", files=parts(wfdb_files()))
-    assert response.status_code == 500 and response.json() == {"error": "the service failed; its log says why"}
+    assert response.status_code == 500 and response.json() == {"error": "the service failed; see its log"}
 
 
 def test_a_package_that_the_service_lacks(client, model, monkeypatch):

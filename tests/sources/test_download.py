@@ -208,7 +208,7 @@ def test_nothing_is_written_outside_the_folder(mimic, server, tmp_path, name):
 def test_lists_without_end(server, tmp_path):
     for depth in range(20):
         publish(server, MIMIC, {"a/" * depth + "RECORDS": b"a/\n"})
-    assert "which is no file below it" in refusal("mimic_iv_ecg", tmp_path / "mimic")
+    assert "which is not a file below it" in refusal("mimic_iv_ecg", tmp_path / "mimic")
 
 
 def test_refused(mimic, server, tmp_path):
@@ -244,7 +244,7 @@ def test_trouble_that_stays(mimic, server, tmp_path):
     publish(server, MIMIC, {f"{RECORDS[0]}.dat": 503})
     text = refusal("mimic_iv_ecg", tmp_path / "mimic")
     assert text.startswith("mimic_iv_ecg: 503 Error")
-    assert text.endswith("do it again later to go on")
+    assert text.endswith("repeat the command later to continue")
     assert server.fetched().count(f"{MIMIC}/{RECORDS[0]}.dat") == 3
     # what is there is whole
     found = contents(tmp_path / "mimic")

@@ -20,7 +20,7 @@ FORMATS = {
 REASONS = {
     "README.md": "none of its signals (ECGs) is a standard lead",
     "a/empty.dat": "the file is empty",
-    "a/without_rate.npy": "it does not say its sample rate",
+    "a/without_rate.npy": "its sample rate is missing",
     "broken": "no such file",
     "formats/single_lead_300hz.edf": "none of its signals",
     "formats/unsupported.xml": "unsupported",

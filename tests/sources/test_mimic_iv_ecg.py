@@ -100,7 +100,7 @@ def test_records_that_are_not_there_are_rejected(collection, prepare):
     ("old", "new", "message"),
     [
         ("10000032,44458630,44458630", "10000032,44458630,4445,8630", "cannot be read (Error tokenizing"),
-        ("2180-07-23 09:54:00", "yesterday", "study 44458630: ecg_time: 'yesterday' is no time"),
+        ("2180-07-23 09:54:00", "yesterday", "study 44458630: ecg_time: 'yesterday' is not a time"),
         (path_of(*RECORDS[1][:2]), path_of(*RECORDS[0][:2]), "40689238.hea' is listed twice"),
         (",path", ",waveform", "record_list.csv: no column 'path'"),
     ],

@@ -93,12 +93,15 @@ def test_parquet(tmp_path):
     ("content", "expected"),
     [
         ("name,patient\n1.xml,p\n", "no column of source_file, file, path, record_id"),
-        ("file,patient\n1.xml,p\n1.xml,q\n", "file '1.xml' is there twice; remove one of the rows"),
+        ("file,patient\n1.xml,p\n1.xml,q\n", "file '1.xml' appears twice; remove one of the rows"),
         ("file,patient\n1.xml,p\n,q\n", "row 2 has no file; write it or remove the row"),
         ("file,patient\n1.xml,p\n7.xml,q\n", "1 rows name no file of this source; the first has file '7.xml'"),
         ("file,patient\n7.xml,p\n8.xml,p\n", "none of its 2 rows names a file of this source by its 'file'"),
         ("file,patient\n", "none of its 0 rows"),
-        ("file,start_time\n1.xml,31.12.2024\n", "a/1.xml: start_time: '31.12.2024' is no time; write it as 2024-12-31"),
+        (
+            "file,start_time\n1.xml,31.12.2024\n",
+            "a/1.xml: start_time: '31.12.2024' is not a time; write it as 2024-12-31",
+        ),
         ("file,patient\n1.xml,p,3\n", "the first line of values has more of them"),
         ("file,patient\n1.xml,p\n2.xml,p,3\n", "cannot be read (Error tokenizing data"),
         ("", "cannot be read (No columns to parse from file)"),
@@ -159,7 +162,7 @@ def test_times(written, expected):
     "written", ["03/04/2024", "13/04/2024", "now", "today", "12:30", "5", "2024-02-30", "31.12.24"]
 )
 def test_what_is_no_time_or_doubtful(written):
-    with pytest.raises(UserError, match=f"^t: '{written}' is no time"):
+    with pytest.raises(UserError, match=f"^t: '{written}' is not a time"):
         time(written, "t")
 
 

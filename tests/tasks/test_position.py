@@ -95,7 +95,7 @@ def test_changes(now, expected):
 
 def test_nothing_is_said_where_nothing_changes(caplog):
     assert go_on(99, config(), config(), 7)[0] == 7 and not caplog.text
-    assert go_on(99, config(), config(8), 7)[0] == 3 and "epoch 1 goes on after 3 of 13 batches" in caplog.text
+    assert go_on(99, config(), config(8), 7)[0] == 3 and "epoch 1 continues after 3 of 13 batches" in caplog.text
 
 
 @pytest.mark.parametrize(

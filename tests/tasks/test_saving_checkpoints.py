@@ -14,7 +14,7 @@ from fairseq import checkpoint_utils
 from fairseq.file_io import PathManager
 
 from fairseq_signals_ext.checkpoints.file_kinds import what_is_wrong_with
-from fairseq_signals_ext.tasks._saving import mend_saving_of_checkpoints
+from fairseq_signals_ext.tasks._saving import patch_checkpoint_saving
 
 MEGABYTE = 1 << 20
 
@@ -26,7 +26,7 @@ def state(megabytes=1.0, seed=0):
 
 @pytest.fixture(autouse=True)
 def mended(registered):
-    mend_saving_of_checkpoints()  # a second time
+    patch_checkpoint_saving()  # a second time
 
 
 @pytest.fixture()

@@ -42,7 +42,7 @@ def test_order(options, tmp_path):
 @pytest.mark.parametrize("option", ["finetune_from_model", "continue_once", "restore_file"])
 def test_missing(options, option):
     setattr(options, option, "nowhere.pt")
-    with pytest.raises(UserError, match=f"nowhere.pt: no such checkpoint; mend checkpoint.{option}"):
+    with pytest.raises(UserError, match=f"nowhere.pt: no such checkpoint; correct checkpoint.{option}"):
         starting_point(options)
 
 
@@ -111,9 +111,9 @@ def test_a_cut_checkpoint_is_replaced_by_the_newest_whole_one(run, kept, caplog)
     assert (start.checkpoint.path.name, start.goes_on) == ("checkpoint_1_10.pt", True)
     # fairseq will load it, too
     assert options.checkpoint.restore_file == options.task.restore_file == str(folder / "checkpoint_1_10.pt")
-    assert caplog.text.count("checkpoint_last.pt: ") == caplog.text.count("goes on from") == 1
+    assert caplog.text.count("checkpoint_last.pt: ") == caplog.text.count("continues from") == 1
     assert starting_point(options.task).checkpoint.path.name == "checkpoint_1_10.pt"
-    assert caplog.text.count("goes on from") == 1
+    assert caplog.text.count("continues from") == 1
 
 
 def test_the_newest_may_be_damaged_as_well(run):

@@ -43,11 +43,11 @@ async function post(path, files, more) {
   try {
     response = await fetch(path, {method: 'POST', body: form});
   } catch (error) {
-    throw new Error('the file cannot be sent; is the service still running, and is it no folder?');
+    throw new Error('the file cannot be sent; is the service still running, and is it a file, not a folder?');
   }
   if (response.ok) return response;
-  const said = await response.json().catch(() => ({error: `the service answered ${response.status}`}));
-  throw new Error(said.error);
+  const failure = await response.json().catch(() => ({error: `the service answered ${response.status}`}));
+  throw new Error(failure.error);
 }
 
 async function ask(files) {
@@ -156,9 +156,9 @@ function showAnswer(files, answer) {
 }
 
 function showError(files, message) {
-  const said = element('p', message);
-  said.setAttribute('role', 'alert');
-  show(files, [said], 'failed');
+  const alert = element('p', message);
+  alert.setAttribute('role', 'alert');
+  show(files, [alert], 'failed');
   if (/sample_rate|leads|unit/.test(message)) byId('more').open = true;
 }
 
