@@ -12,8 +12,9 @@ def add_inputs(parser: argparse.ArgumentParser, are_needed: bool = True) -> None
         "inputs",
         metavar="FILE",
         nargs="+" if are_needed else "*",
-        help="ECG files of any mixture of formats, folders of such, prepared folders, or manifests (.tsv)",
+        help="ECG files of any mixture of formats, folders of such, prepared folders, folders of splits, or manifests",
     )
+    parser.add_argument("--subset", metavar="NAME", help="of a split's folder, such as test (default: all of them)")
     group = parser.add_argument_group("files that do not say it")
     group.add_argument("--input-rate", metavar="HZ", type=float, help="sample rate")
     group.add_argument("--input-unit", metavar="UNIT", help="unit such as uV")

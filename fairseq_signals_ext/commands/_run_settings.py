@@ -13,7 +13,7 @@ SAID = ("input_rate", "input_unit", "input_leads")
 
 def inputs_of(options: argparse.Namespace) -> Inputs:
     """The recordings that `add_inputs` asked for."""
-    return find_inputs(options.inputs, options.input_rate, options.input_leads, options.input_unit)
+    return find_inputs(options.inputs, options.input_rate, options.input_leads, options.input_unit, options.subset)
 
 
 def run_options(options: argparse.Namespace) -> RunOptions:

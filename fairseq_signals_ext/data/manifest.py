@@ -20,6 +20,9 @@ from fairseq_signals_ext.data.checksums import check
 
 _SHARD_LINE = re.compile(r"[^\t]+\.npy\t\d{1,9}\t\d{1,9}")
 _FILE_LINE = re.compile(r"[^\t]+\t\d{1,9}")
+_NUMBER = re.compile(r"[-+]?\d*\.?\d*([eE][-+]?\d+)?")
+_PIECE = re.compile(r"-\d+-of-\d+$")
+_LONGEST_LINE = 2**16
 _CMSC_LINE = re.compile(r"[^\t]+\t\d{1,9}\t\d+\t\d+(,\d+)*")
 
 
@@ -79,6 +82,33 @@ def find_manifests(data: Union[str, Path], split: str) -> List[Path]:
         found = f"the set of {len(wanted)} manifests is not whole ({len(pieces)} found)"
         raise UserError(f"{named}: {found}; copy them all")
     return pieces
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether a file begins as a manifest does, whatever it is called: a tab-separated ECG may be a `.tsv`, too."""
+    try:
+        with open(path, "rb") as file:
+            lines = [file.readline(_LONGEST_LINE).rstrip(b"\r\n").decode("utf-8") for _ in range(3)]
+    except (OSError, UnicodeDecodeError):
+        return False
+    root, first, second = lines
+    if not root or "\t" in root:
+        return False
+    if _SHARD_LINE.fullmatch(first):
+        return True
+    # a row of two samples is no line of a file
+    is_file = _FILE_LINE.fullmatch(first) and not _NUMBER.fullmatch(first.split("\t")[0].strip())
+    return bool(is_file or ("\t" not in first and _CMSC_LINE.fullmatch(second)))
+
+
+def subsets_of(folder: Path) -> List[str]:
+    """The subsets of a split's folder, such as train, valid and test; none if it is no split's.
+
+    Parts of the training set, such as `train_10`, are left out where all of it is there.
+    """
+    found = (path for path in sorted(folder.glob("*.tsv")) if is_manifest(path))
+    names = list(dict.fromkeys(_PIECE.sub("", path.stem) for path in found))
+    return [name for name in names if "train" not in names or not name.startswith("train_")]
 
 
 def read_manifests(paths: Sequence[Path]) -> Manifest:
