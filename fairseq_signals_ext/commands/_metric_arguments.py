@@ -1,7 +1,6 @@
 """Options of `evaluate` that say what is measured, and how thresholds come about."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Optional, Sequence, Tuple
 
@@ -75,7 +74,7 @@ def evaluation_settings(args: argparse.Namespace) -> "EvaluationSettings":
         seed=args.seed,
         cinc_weights=args.cinc_weights,
         label_codes=() if args.cinc_weights is None else _label_codes(args),
-        progress=sys.stderr.isatty(),
+        progress=True,
     )
 
 

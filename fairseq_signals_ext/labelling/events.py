@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple, Un
 import numpy as np
 
 from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.progress import Progress
 from fairseq_signals_ext.labelling.link_settings import LinkSettings
 from fairseq_signals_ext.sources.text_tables import as_keys, as_texts, place, places_of, read_chunks
 
@@ -121,12 +122,11 @@ def read_events(path: Union[str, Path], settings: LinkSettings, patients: Sequen
         UserError: the file, a column or a timezone cannot be used, or no event is of one of the patients.
     """
     import pandas as pd
-    from tqdm import tqdm
 
     known = pd.Index(np.array(patients, object))
     counts = dict.fromkeys(_COUNTED, 0)
     examples: Dict[str, str] = {}
-    chunks = tqdm(read_chunks(path, settings.columns), desc="events", unit="piece", delay=5)
+    chunks = Progress("events", None, "piece", delay=5).each(read_chunks(path, settings.columns))
     parts = [_read_part(path, chunk, settings, known, counts, examples) for chunk in chunks]
     if not counts["of_patients"]:
         found = f"{counts['passed']} of {counts['rows']} events pass the filter, none is of a patient with an ECG"
