@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Callable, Container, Dict, Iterator, List, Optional, Sequence, Tuple
 
+from fairseq_signals_ext.checkpoints.description import read_description
 from fairseq_signals_ext.common.errors import NO_SPACE, PlaceError, UserError, exits_on_user_error, how_to_install
 from fairseq_signals_ext.common.files import NOT_IN_THIS_LOCALE, safe_name
 
@@ -92,8 +93,16 @@ def _quiet_fairseq() -> None:
 
 def _extras_of(options: argparse.Namespace) -> Sequence[str]:
     """What options need: the model that a command runs, of which an export tells only when it is read, and fetching."""
-    is_checkpoint = str(getattr(options, "checkpoint", "")).endswith(".pt")
-    return [*["train"] * is_checkpoint, *["download"] * getattr(options, "download", False)]
+    needed = ["download"] * getattr(options, "download", False)
+    source = getattr(options, "checkpoint", None)
+    if source is None:
+        return needed
+    with contextlib.suppress(UserError):  # it is no export
+        path = Path(source)
+        weights = read_description(path if path.is_dir() else path.parent)[1]
+        if path.is_dir() or weights.name == path.name:
+            return [*needed, "onnx" if weights.suffix == ".onnx" else "train"]
+    return [*needed, "train"] if str(source).endswith(".pt") else needed
 
 
 def _check_locale(options: argparse.Namespace) -> None:
