@@ -71,9 +71,7 @@ def find_manifests(data: Union[str, Path], split: str) -> List[Path]:
         return [single]
     pieces = sorted(folder.glob(f"{split}-*-of-*.tsv"))
     if not pieces:
-        present = ", ".join(sorted(path.name for path in folder.glob("*.tsv"))[:8]) or "none"
-        cure = "give task.data a folder with manifests, or make them with fairseq-signals-ext prepare"
-        raise UserError(f"{single}: no such manifest (manifests in this folder: {present}); {cure}")
+        raise UserError(f"{single}: no such manifest {_how_to_get_manifests(folder)}")
     count = re.sub(r".*-of-(\d+)$", r"\1", pieces[0].stem)
     wanted = [folder / f"{split}-{number:05d}-of-{count}.tsv" for number in range(int(count))]
     missing = [path for path in wanted if path not in pieces]
@@ -82,6 +80,20 @@ def find_manifests(data: Union[str, Path], split: str) -> List[Path]:
         found = f"the set of {len(wanted)} manifests is not whole ({len(pieces)} found)"
         raise UserError(f"{named}: {found}; copy them all")
     return pieces
+
+
+def _how_to_get_manifests(folder: Path) -> str:
+    """What is in a folder that lacks the manifest of a subset, and what to do."""
+    splits = sorted(path.parent.name for path in folder.glob("splits/*/*.tsv"))
+    if splits:
+        named = ", ".join(dict.fromkeys(splits))
+        return f"(this is a prepared folder, with the splits {named}); give the folder {folder / 'splits' / splits[0]}"
+    if (folder / "all.tsv").is_file():
+        command = f"fairseq-signals-ext split {folder} --name random"
+        return f"(this is a prepared folder without splits); make one: {command}"
+    present = ", ".join(sorted(path.name for path in folder.glob("*.tsv"))[:8]) or "none"
+    how = "give task.data a folder with manifests, or make them with fairseq-signals-ext prepare and split"
+    return f"(manifests in this folder: {present}); {how}"
 
 
 def is_manifest(path: Path) -> bool:

@@ -84,7 +84,7 @@ def test_with_all_else_blocked(exported, record, expected):
 COMMANDS = """
 import sys
 with_these = {*sys.stdlib_module_names, "fairseq_signals_ext", "numpy", "filelock", "onnxruntime", "packaging"}
-with_these |= {"coloredlogs", "google", "flatbuffers", "humanfriendly", "ml_dtypes", "mpmath", "sympy"}  # of onnxruntime
+with_these |= {"coloredlogs", "google", "flatbuffers", "humanfriendly", "ml_dtypes", "mpmath", "sympy"}
 class Hidden:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] not in with_these and not name.startswith("_"):
