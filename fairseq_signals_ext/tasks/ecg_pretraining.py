@@ -34,6 +34,7 @@ from fairseq_signals_ext.models.faster_parts import compile_parts, without_compi
 from fairseq_signals_ext.tasks._best_metric import choose_direction
 from fairseq_signals_ext.tasks._ensembles import mend_loading_of_ensembles
 from fairseq_signals_ext.tasks._freezing import check_optimizer_state
+from fairseq_signals_ext.tasks._interrupting import end_in_one_line
 from fairseq_signals_ext.tasks._loading import (
     Seen,
     check_same_inputs,
@@ -115,6 +116,7 @@ class EcgPretrainingTask(FairseqTask):
         if not from_checkpoint:
             resolve_paths(self.cfg, cfg)
             self.run.begin(all_options(self.cfg), starting_point(self.cfg))
+            end_in_one_line(self.run.options)
         return self._make_model(cfg, from_checkpoint)
 
     def _make_model(self, cfg: Any, from_checkpoint: bool) -> Any:
