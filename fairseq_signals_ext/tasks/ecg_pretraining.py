@@ -48,6 +48,7 @@ from fairseq_signals_ext.tasks._position import keep_position
 from fairseq_signals_ext.tasks._run_state import Run
 from fairseq_signals_ext.tasks._saving import mend_saving_of_checkpoints
 from fairseq_signals_ext.tasks._starting import RESETS, StartingPoint, check_average, check_fits, starting_point
+from fairseq_signals_ext.tasks._wrong_options import tell_wrong_options
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ _Task = TypeVar("_Task", bound=Type[Any])
 mend_loading_of_checkpoints()
 mend_saving_of_checkpoints()
 mend_loading_of_ensembles()
+tell_wrong_options()
 
 
 def register_ecg_task(name: str, dataclass: Type[FairseqDataclass]) -> Callable[[_Task], _Task]:
