@@ -10,7 +10,7 @@ import numpy as np
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.progress import Progress
 from fairseq_signals_ext.labelling.link_settings import LinkSettings
-from fairseq_signals_ext.sources.text_tables import as_keys, as_texts, place, places_of, read_chunks
+from fairseq_signals_ext.sources.text_tables import as_iso_time, as_keys, as_texts, place, places_of, read_chunks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
 _VALUE = re.compile(rf"(<=|>=|<|>|=|≤|≥)?\s*([+-]?{_NUMBER})\s*%?")
 _RANGE = re.compile(rf"({_NUMBER})\s*(?:%\s*)?(?:-|–|to)\s*({_NUMBER})\s*%?")
+# not three digits, which may be thousands, unless a zero is before them
+_DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+),(\d{1,2}|\d{4,}|(?<=(?<!\d)0,)\d{3})(?![\d.,])")
 # how a value is bound: the true value is below, at most, equal to, at least or above the number
 BOUNDS = {"<": -2, "<=": -1, "": 0, ">=": 1, ">": 2}
 _WRITTEN = {"≤": "<=", "≥": ">=", "=": "", None: ""}
@@ -53,8 +55,8 @@ class Events:
 def parse_values(values: "pd.Series") -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Values as numbers.
 
-    `<0.01` is the number 0.01 with a bound; `55-60%` is the middle of the range; a percent sign is left away. Anything
-    else, such as `1,5`, `ca. 50` or `5 ng/mL`, is no number, rather than guessed at.
+    `<0.01` is the number 0.01 with a bound; `55-60%` is the middle of the range; a percent sign is left away; `1,5` is
+    1.5. Anything else, such as `1,500`, which may be 1500, `ca. 50` or `5 ng/mL`, is no number, rather than guessed at.
 
     Returns:
         numbers (float64, NaN where there is none), bounds (int8, see `BOUNDS`), and which are ranges (bool).
@@ -69,6 +71,7 @@ def parse_values(values: "pd.Series") -> Tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def _parse_value(text: str) -> Tuple[float, int, bool]:
+    text = _DECIMAL_COMMA.sub(r"\1.\2", text)
     match = _VALUE.fullmatch(text)
     if match and np.isfinite(float(match[2])):
         return float(match[2]), BOUNDS[_WRITTEN.get(match[1], match[1])], False
@@ -79,7 +82,7 @@ def _parse_value(text: str) -> Tuple[float, int, bool]:
 
 
 def clock_times(values: "pd.Series", timezone: Optional[str]) -> "pd.Series":
-    """Times as datetime64 without a timezone, NaT for what is no ISO 8601 time of a whole date.
+    """Times as datetime64 without a timezone, NaT for what is no time of a whole date in ISO 8601 or as `as_iso_time`.
 
     Args:
         timezone: times that have a timezone are converted to this one; those that have none stay as they are.
@@ -92,6 +95,8 @@ def clock_times(values: "pd.Series", timezone: Optional[str]) -> "pd.Series":
     if pd.api.types.is_datetime64_any_dtype(values):
         return values if values.dt.tz is None else _converted(values, timezone)
     texts = as_texts(values)
+    others = ~texts.str.match(_DATE)
+    texts[others] = texts[others].map(as_iso_time)
     texts = texts.where(texts.str.match(_DATE), None)
     zoned = texts.str.contains(_TIMEZONE, na=False).astype(bool)
     times = pd.to_datetime(texts.where(~zoned, None), format="ISO8601", errors="coerce")
