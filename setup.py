@@ -37,8 +37,8 @@ TRAIN = [
     "torch>=2.2",  # on a CPU, gradients of GELU are wrong before (pytorch issue 112006)
     "tqdm",
 ]
-# runs an exported model: numpy and this, no torch
-ONNX = ["onnxruntime"]
+# runs an exported model, of Python or with the commands predict and embed: numpy and these, no torch
+ONNX = ["filelock", "onnxruntime"]
 EXPORT = [*TRAIN, *ONNX, "onnx", "onnxscript"]
 HUB = ["huggingface_hub"]
 REPORT = ["jinja2", "matplotlib", "pandas", "pyarrow", "scikit-learn", "scipy"]

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import re
 import sys
 from typing import List, NamedTuple, Optional, Tuple
@@ -139,6 +140,8 @@ def _import_user_dir(folder: str) -> None:
 def main(arguments: Optional[List[str]] = None) -> int:
     """Run the command; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    # threads that wait for others must not keep a core busy; OpenMP reads this when torch is imported
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = _with_user_dir(arguments)
     chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
     parser = _parser(chosen)

@@ -2,13 +2,16 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 
 import pytest
+from made_up_checkpoints import saved_checkpoint
 
 import fairseq_signals_ext
 from fairseq_signals_ext.cli import COMMANDS
+from fairseq_signals_ext.inference.export import export
 
 # hides all packages but numpy, as if they were not installed
 HIDING = """
@@ -38,6 +41,13 @@ def bare(tmp_path_factory):
     return run
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A model as ONNX."""
+    folder = tmp_path_factory.mktemp("model")
+    return export(saved_checkpoint(folder / "a.pt"), "onnx", folder / "onnx").folder
+
+
 def test_packages_are_hidden(bare, tmp_path):
     assert bare("--help").returncode == 0
     assert bare("user-dir").stdout.strip() == fairseq_signals_ext.user_dir()
@@ -64,6 +74,7 @@ def test_help(bare, command):
         (["label", "{here}", "--name", "l", "--codes", "cinc2021"], FORMATS, "formats"),
         (["predict", "a.pt", "b.hea", "--out", "{here}/out"], [*FORMATS, "fairseq", "torch"], "formats,train"),
         (["predict", "model", "b.hea", "--out", "{here}/out"], FORMATS, "formats"),
+        (["predict", "{here}/onnx", "b.hea", "--out", "{here}/out"], [*FORMATS, "onnxruntime"], "formats,onnx"),
         (
             ["explain", "a.pt", "b.hea", "--out", "{here}/out"],
             [*FORMATS, "torch", "matplotlib"],
@@ -77,12 +88,13 @@ def test_help(bare, command):
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )
-def test_all_that_is_missing_is_said_at_once(bare, tmp_path, arguments, packages, extras):
+def test_all_that_is_missing_is_said_at_once(bare, exported, tmp_path, arguments, packages, extras):
     (tmp_path / "hydra_train.log").write_text(
         '[2026-01-01 00:00:00,000][train_inner][INFO] - {"loss": "1", "num_updates": "1"}\n'
     )
     (tmp_path / "r.hea").write_text("r 12 500 5000\n")
     (tmp_path / "a.pt").write_bytes(b"PK\x03\x04")
+    shutil.copytree(exported, tmp_path / "onnx")
     done = bare(*(argument.format(here=tmp_path) for argument in arguments))
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()

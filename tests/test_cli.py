@@ -70,6 +70,41 @@ def test_users_mistake_is_one_line(tmp_path):
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and "no such log" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["predict", "a.pt", "b.hea", "--ot", "x"], "--ot: did you mean --out?"),
+        (["predict", "a.pt", "b.hea", "--out", "x", "--seg"], "--seg: did you mean --segments?"),
+        (["predict", "a.pt", "b.hea", "--out=x", "--batchsize=3"], "--batchsize: did you mean --batch-size?"),
+        (["prepare", "wfdb", "x", "--output", "y"], "--output: did you mean --out?"),
+        (["label", "x", "--name", "l", "--codez", "cinc2021"], "--codez: did you mean --codes?"),
+    ],
+)
+def test_an_option_that_is_not_there(capsys, typed, meant):
+    """None is taken for another, and the one that may have been meant is named."""
+    with pytest.raises(SystemExit) as ended:
+        main(typed)
+    assert ended.value.code == 2 and capsys.readouterr().err.rstrip().endswith(f"; {meant}")
+
+
+def test_threads_do_not_spin():
+    """Set before torch is imported, unless somebody has chosen otherwise."""
+    script = (
+        "import os; from fairseq_signals_ext.cli import main; main(['user-dir']); print(os.environ['OMP_WAIT_POLICY'])"
+    )
+    for given, expected in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
+        environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+        environment.update({} if given is None else {"OMP_WAIT_POLICY": given})
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        assert done.stdout.splitlines()[-1] == expected
+
+
+def test_results_do_not_go_among_the_recordings(tmp_path):
+    with pytest.raises(SystemExit, match="is the folder of the source; give the results a folder of their own"):
+        main(["prepare", "wfdb", str(tmp_path), "--out", f"{tmp_path}/../{tmp_path.name}"])
+
+
 def test_importing_is_light():
     code = "import sys, fairseq_signals_ext; print(*{'torch', 'fairseq', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

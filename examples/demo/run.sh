@@ -6,6 +6,7 @@
 #   TRAIN_ARGS="..."                more options for fairseq-hydra-train
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
 OUT="${OUT:-runs/demo}"
 mkdir -p "$OUT"
 OUT="$(cd "$OUT" && pwd)"

@@ -15,6 +15,8 @@ from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.files import atomic
 from fairseq_signals_ext.common.leads import parse_leads
 
+# where a training leaves its checkpoints, from its folder or from the one within it
+_OF_A_RUN = tuple(f"{folder}checkpoint_{name}.pt" for folder in ("checkpoints/", "") for name in ("best", "last"))
 _SECTIONS = {
     "common": "all_gather_list_size empty_cache_freq fp16 fp16_init_scale fp16_no_flatten_grads fp16_scale_tolerance "
     "fp16_scale_window log_file log_format log_interval memory_efficient_fp16 min_loss_scale model_parallel_size "
@@ -181,8 +183,16 @@ def checkpoint_of(path: Path) -> Path:
 
     Returns:
         Any other path as it is.
+
+    Raises:
+        UserError: it is the folder of a training.
     """
     if not path.is_dir() or (path / CONFIG_FILE).exists():
         return path
     found = sorted(path.glob("*.pt"))
-    return found[0] if len(found) == 1 else path
+    if len(found) == 1:
+        return found[0]
+    of_run = next((path / name for name in _OF_A_RUN if (path / name).is_file()), None)
+    if of_run is not None:
+        raise UserError(f"{path}: is the folder of a training, not a checkpoint; give {of_run}")
+    return path

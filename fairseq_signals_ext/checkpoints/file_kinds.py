@@ -14,6 +14,19 @@ from typing import IO, Any, Dict, List, NamedTuple, Optional
 from fairseq_signals_ext.common.errors import first_line
 
 _HEAD = 512
+# how files of other kinds begin, and what they are
+_OTHERS = {
+    b"\x89PNG\r\n": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"GIF8": "a GIF picture",
+    b"%PDF-": "a PDF",
+    b"\x89HDF\r\n": "an HDF5 file",
+    b"\x93NUMPY": "a numpy array",
+    b"PAR1": "a Parquet table",
+    b"\x1f\x8b": "compressed by gzip",
+}
+# where others have it, and what
+_WITHIN = {(128, b"DICM"): "a DICOM file", (16, b"SCPECG"): "an ECG in SCP-ECG"}
 _MOST_PARTS = 100_000
 # magic number, version, system, the data, names of the tensors
 _PICKLES = 5
@@ -41,6 +54,9 @@ def what_is_wrong_with(path: Path) -> Optional[str]:
         return "is a pointer of Git LFS, not the file itself; fetch it with git lfs pull"
     if head.lstrip()[:15].lower().startswith((b"<!doctype", b"<html")):
         return "is a web page, not a checkpoint; download the file itself"
+    other = _other_kind(head)
+    if other:
+        return f"is {other}, not a checkpoint; give the .pt"
     if _is_text(head):
         return "is a text, not a checkpoint; give the .pt"
     return _what_is_wrong_with_pickles(path)
@@ -55,6 +71,12 @@ def _what_is_wrong_with_pickles(path: Path) -> Optional[str]:
     except ValueError as error:
         return f"is damaged or cut short, or no checkpoint ({first_line(error)}); copy or download it again"
     return None
+
+
+def _other_kind(head: bytes) -> Optional[str]:
+    """What a file of another kind is, from its first bytes; None if they are of none that is known."""
+    marks = {**{(0, mark): kind for mark, kind in _OTHERS.items()}, **_WITHIN}
+    return next((kind for (at, mark), kind in marks.items() if head[at : at + len(mark)] == mark), None)
 
 
 def _is_text(head: bytes) -> bool:

@@ -2,17 +2,20 @@
 
 import argparse
 import contextlib
+import difflib
 import io
 import logging
 import os
+import re
 import signal
 import sys
 import threading
 import warnings
 from pathlib import Path
 from types import FrameType
-from typing import Callable, Container, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Container, Dict, Iterator, List, NoReturn, Optional, Sequence, Set, Tuple
 
+from fairseq_signals_ext.checkpoints.description import read_description
 from fairseq_signals_ext.common.errors import NO_SPACE, PlaceError, UserError, exits_on_user_error, how_to_install
 from fairseq_signals_ext.common.files import NOT_IN_THIS_LOCALE, safe_name
 
@@ -29,12 +32,41 @@ class Parser(argparse.ArgumentParser):
 
     unnamed: Optional[Tuple[str, Container[str]]] = None
 
+    def __init__(self, *args: Any, **kwargs: Any):
+        # an option of which a part is typed would mean another one as soon as there are more
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+        self._given: List[str] = []
+
+    def error(self, message: str) -> NoReturn:
+        """As of `argparse`, with the options that may have been meant by those that there are not."""
+        known = sorted(_options_of(self))
+        for given in self._given:
+            name = given.split("=")[0]
+            if not re.fullmatch(r"--[a-z][\w-]*", name) or name in known:
+                continue
+            begin_so = [one for one in known if one.startswith(name)]
+            close = begin_so or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+            if close:
+                message += f"; {name}: did you mean {' or '.join(close)}?"
+        super().error(message)
+
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]  # several forms
         """As of `argparse`, which calls this for subcommands, too."""
+        self._given = list(args or [])
         if self.unnamed is not None and args is not None:
             name, names = self.unnamed
             args = args if args and args[0] in names else [name, *args]
         return super().parse_known_args(args, namespace)
+
+
+def _options_of(parser: argparse.ArgumentParser) -> Set[str]:
+    """The options of a parser and of its subcommands."""
+    found: Set[str] = set()
+    for action in parser._actions:
+        found.update(option for option in action.option_strings if option.startswith("--"))
+        if isinstance(action, argparse._SubParsersAction):
+            found.update(*map(_options_of, action.choices.values()))
+    return found
 
 
 @exits_on_user_error
@@ -94,8 +126,16 @@ def _quiet_fairseq() -> None:
 
 def _extras_of(options: argparse.Namespace) -> Sequence[str]:
     """What options need: the model that a command runs, of which an export tells only when it is read, and fetching."""
-    is_checkpoint = str(getattr(options, "checkpoint", "")).endswith(".pt")
-    return [*["train"] * is_checkpoint, *["download"] * getattr(options, "download", False)]
+    needed = ["download"] * getattr(options, "download", False)
+    source = getattr(options, "checkpoint", None)
+    if source is None:
+        return needed
+    with contextlib.suppress(UserError):  # it is no export
+        path = Path(source)
+        weights = read_description(path if path.is_dir() else path.parent)[1]
+        if path.is_dir() or weights.name == path.name:
+            return [*needed, "onnx" if weights.suffix == ".onnx" else "train"]
+    return [*needed, "train"] if str(source).endswith(".pt") else needed
 
 
 def _check_locale(options: argparse.Namespace) -> None:

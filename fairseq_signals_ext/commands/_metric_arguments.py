@@ -1,7 +1,6 @@
 """Options of `evaluate` on metrics, and on how thresholds are chosen."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Optional, Sequence, Tuple
 
@@ -84,7 +83,7 @@ def evaluation_settings(args: argparse.Namespace) -> "EvaluationSettings":
         seed=args.seed,
         cinc_weights=args.cinc_weights,
         label_codes=() if args.cinc_weights is None else _label_codes(args),
-        progress=sys.stderr.isatty(),
+        progress=True,
     )
 
 

@@ -14,6 +14,7 @@ from fairseq_signals_ext.commands._run_settings import worker_processes
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.files import BusyError, only_one
 from fairseq_signals_ext.common.processes import BACKENDS, run_jobs
+from fairseq_signals_ext.common.progress import Progress
 from fairseq_signals_ext.inference.parts import Merged, Part, are_all_done, note_done
 from fairseq_signals_ext.inference.results import UNFINISHED, Kept, Results, check_results
 from fairseq_signals_ext.inference.running import cores
@@ -113,8 +114,6 @@ def _do_part(kind: Type[Job], options: argparse.Namespace, part: Part) -> Job:
 
 def _run_divided(kind: Type[Job], options: argparse.Namespace) -> int:
     """Have the parts done by processes or a cluster, and merge them."""
-    from tqdm import tqdm
-
     files, devices = kind.files(options), options.device.split(",")
     on_cluster = options.backend != BACKENDS[0]
     if on_cluster:
@@ -130,7 +129,7 @@ def _run_divided(kind: Type[Job], options: argparse.Namespace) -> int:
         changed = {"device": devices[number % len(devices)], "jobs": readers, "resume": options.resume}
         of_part = argparse.Namespace(**{**vars(options), **changed, "out": Path(options.out).resolve()})
         jobs.append((kind, of_part, part))
-    with tqdm(total=total, desc=kind.name, unit="part", disable=None) as bar:
+    with Progress(kind.name, total, "part") as bar:
         # libraries set up as in one run, as other numbers of threads add numbers in another order
         run_jobs(_do_part_elsewhere, jobs, options.backend, total, bar.update, threads=_usual_threads())
     here = copy.copy(options)
@@ -171,9 +170,7 @@ def _results(job: Job, options: argparse.Namespace, part: Part, folder: Optional
 
 
 def _fill(job: Job, results: Results, part: Part) -> None:
-    from tqdm import tqdm
-
     total = job.inputs(part)
-    with tqdm(total=total, initial=results.done, desc=job.name, unit="recording", disable=None) as bar:
+    with Progress(job.name, total, "recording", results.done) as bar:
         for _ in job.fill(results, part):
             bar.update()

@@ -12,8 +12,9 @@ def add_inputs(parser: argparse.ArgumentParser, are_needed: bool = True) -> None
         "inputs",
         metavar="FILE",
         nargs="+" if are_needed else "*",
-        help="ECG files in any formats, folders of them, prepared folders, or manifests (.tsv)",
+        help="ECG files in any formats, folders of them, prepared folders, folders of splits, or manifests (.tsv)",
     )
+    parser.add_argument("--subset", metavar="NAME", help="of a split's folder, such as test (default: all of them)")
     group = parser.add_argument_group("metadata missing from the input files")
     group.add_argument("--input-rate", metavar="HZ", type=float, help="sample rate in Hz")
     group.add_argument("--input-unit", metavar="UNIT", help="unit of the values, such as uV")

@@ -4,16 +4,31 @@ import argparse
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.inference.inputs import Inputs, find_inputs
 from fairseq_signals_ext.inference.running import RunOptions, cores
 
+_MODELS = (".pt", ".onnx", ".safetensors", ".json")
 # options that say what files do not
 METADATA_OPTIONS = ("input_rate", "input_unit", "input_leads")
 
 
 def inputs_of(options: argparse.Namespace) -> Inputs:
-    """The recordings that `add_inputs` asked for."""
-    return find_inputs(options.inputs, options.input_rate, options.input_leads, options.input_unit)
+    """The recordings that `add_inputs` asked for.
+
+    Raises:
+        UserError: see `find_inputs`, or the model is among them.
+    """
+    _check_order(options)
+    return find_inputs(options.inputs, options.input_rate, options.input_leads, options.input_unit, options.subset)
+
+
+def _check_order(options: argparse.Namespace) -> None:
+    """Raise a `UserError` where an ECG is given first, and then the checkpoint."""
+    first, model = Path(options.checkpoint or ""), next((one for one in options.inputs if one.endswith(".pt")), None)
+    if model is not None and first.is_file() and first.suffix not in _MODELS:
+        command = f"{options.command} {model} {first}"
+        raise UserError(f"{first}: is in the place of the model; give the checkpoint first: {command} ...")
 
 
 def run_options(options: argparse.Namespace) -> RunOptions:

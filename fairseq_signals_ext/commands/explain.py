@@ -52,6 +52,7 @@ from fairseq_signals_ext.commands import _run_settings as run_settings
 from fairseq_signals_ext.commands._entry import distinct_names, stem_of
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.files import check_free, only_one
+from fairseq_signals_ext.common.progress import tell
 from fairseq_signals_ext.inference.inputs import Inputs
 from fairseq_signals_ext.inference.model import LoadedModel
 from fairseq_signals_ext.inference.one_by_one import do_each
@@ -205,8 +206,6 @@ class _Explainer:
 
     def explain(self, read: ReadRecording) -> None:
         """Make and write the maps of a recording, and add a row of the table for each."""
-        from tqdm import tqdm
-
         recording, segments = read.beside.recording, read.segments[self._model.preprocessing]
         rows = []
         for job in self._jobs[read.number]:
@@ -216,19 +215,17 @@ class _Explainer:
             if self._options.picture != "none":
                 title = " | ".join((recording.record_id, *self._label(row), saliency.method))
                 draw_saliency(saliency, recording, job.path(f".{self._options.picture}"), title)
-            tqdm.write(f"{job.path('.npz')}: {self._summary(row)}")
+            tell(f"{job.path('.npz')}: {self._summary(row)}")
             rows.append(row)
         for row in rows:
             self._results.add(_ROWS, row)
 
     def undo(self, number: int, reason: str) -> None:
         """Remove what there is of a recording that is rejected, also of an earlier run, and say why it is."""
-        from tqdm import tqdm
-
         for job in self._jobs[number]:
             for ending in _endings(self._options):
                 job.path(ending).unlink(missing_ok=True)
-        tqdm.write(f"rejected: {self._jobs[number][0].file}: {reason}")
+        tell(f"rejected: {self._jobs[number][0].file}: {reason}")
 
     def _row(self, job: _Job, record_id: str, segments: SegmentedRecording, saliency: Saliency) -> Dict[str, Any]:
         lead, second = saliency.peak

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence
 
 from fairseq_signals_ext.checkpoints.inspecting import inspect_model
-from fairseq_signals_ext.common.values import as_size
+from fairseq_signals_ext.common.values import as_size, as_time
 
 _WIDTH = 110
 _NAME_WIDTH = 26
@@ -62,7 +62,7 @@ def as_text(facts: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _rows(name: str, value: Any) -> List[str]:
     """Name and value; long values continue under themselves, and what is not known is left out."""
-    special = {"bytes": ("size", as_size), "training_seconds": ("training time", _time)}
+    special = {"bytes": ("size", as_size), "training_seconds": ("training time", as_time)}
     label, as_words = special.get(name, (name.replace("_", " "), _text))
     text = as_words(value) if value is not None else ""
     if not text:
@@ -89,13 +89,6 @@ def _option(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _time(seconds: float) -> str:
-    hours, minutes = int(seconds // 3600), int(seconds % 3600 // 60)
-    if hours:
-        return f"{hours:,} h {minutes} min"
-    return f"{minutes} min {seconds % 60:.0f} s" if minutes else f"{seconds:.1f} s"
 
 
 def _table(labels: Sequence[Mapping[str, Any]]) -> List[str]:

@@ -18,7 +18,7 @@ _EXTRAS = {
     "ray": ("ray",),
     "report": ("jinja2", "markupsafe", "matplotlib"),
     "train": ("fairseq", "safetensors", "torch"),
-    "onnx": ("onnxruntime",),
+    "onnx": ("filelock", "onnxruntime"),
     "export": ("onnx", "onnxscript"),
     "hub": ("huggingface_hub",),
     "embed": ("umap",),

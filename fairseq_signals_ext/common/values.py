@@ -27,3 +27,11 @@ def as_size(size: float) -> str:
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:,.3g} TB" if size < 999.5 else f"{size:,.0f} TB"
+
+
+def as_time(seconds: float) -> str:
+    """A duration in words, such as 4 min 30 s."""
+    hours, minutes = int(seconds // 3600), int(seconds % 3600 // 60)
+    if hours:
+        return f"{hours:,} h {minutes} min"
+    return f"{minutes} min {seconds % 60:.0f} s" if minutes else f"{seconds:.1f} s"

@@ -20,6 +20,9 @@ from fairseq_signals_ext.data.checksums import check
 
 _SHARD_LINE = re.compile(r"[^\t]+\.npy\t\d{1,9}\t\d{1,9}")
 _FILE_LINE = re.compile(r"[^\t]+\t\d{1,9}")
+_NUMBER = re.compile(r"[-+]?\d*\.?\d*([eE][-+]?\d+)?")
+_PIECE = re.compile(r"-\d+-of-\d+$")
+_LONGEST_LINE = 2**16
 _CMSC_LINE = re.compile(r"[^\t]+\t\d{1,9}\t\d+\t\d+(,\d+)*")
 
 
@@ -68,9 +71,7 @@ def find_manifests(data: Union[str, Path], split: str) -> List[Path]:
         return [single]
     pieces = sorted(folder.glob(f"{split}-*-of-*.tsv"))
     if not pieces:
-        present = ", ".join(sorted(path.name for path in folder.glob("*.tsv"))[:8]) or "none"
-        hint = "give task.data a folder with manifests, or make them with fairseq-signals-ext prepare"
-        raise UserError(f"{single}: no such manifest (manifests in this folder: {present}); {hint}")
+        raise UserError(f"{single}: no such manifest {_how_to_get_manifests(folder)}")
     count = re.sub(r".*-of-(\d+)$", r"\1", pieces[0].stem)
     wanted = [folder / f"{split}-{number:05d}-of-{count}.tsv" for number in range(int(count))]
     missing = [path for path in wanted if path not in pieces]
@@ -79,6 +80,47 @@ def find_manifests(data: Union[str, Path], split: str) -> List[Path]:
         found = f"the set of {len(wanted)} manifests is not whole ({len(pieces)} found)"
         raise UserError(f"{named}: {found}; copy them all")
     return pieces
+
+
+def _how_to_get_manifests(folder: Path) -> str:
+    """What is in a folder that lacks the manifest of a subset, and what to do."""
+    splits = sorted(path.parent.name for path in folder.glob("splits/*/*.tsv"))
+    if splits:
+        named = ", ".join(dict.fromkeys(splits))
+        return f"(this is a prepared folder, with the splits {named}); give the folder {folder / 'splits' / splits[0]}"
+    if (folder / "all.tsv").is_file():
+        command = f"fairseq-signals-ext split {folder} --name random"
+        return f"(this is a prepared folder without splits); make one: {command}"
+    present = ", ".join(sorted(path.name for path in folder.glob("*.tsv"))[:8]) or "none"
+    how = "give task.data a folder with manifests, or make them with fairseq-signals-ext prepare and split"
+    return f"(manifests in this folder: {present}); {how}"
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether a file begins as a manifest does, whatever it is called: a tab-separated ECG may be a `.tsv`, too."""
+    try:
+        with open(path, "rb") as file:
+            lines = [file.readline(_LONGEST_LINE).rstrip(b"\r\n").decode("utf-8") for _ in range(3)]
+    except (OSError, UnicodeDecodeError):
+        return False
+    root, first, second = lines
+    if not root or "\t" in root:
+        return False
+    if _SHARD_LINE.fullmatch(first):
+        return True
+    # a row of two samples is no line of a file
+    is_file = _FILE_LINE.fullmatch(first) and not _NUMBER.fullmatch(first.split("\t")[0].strip())
+    return bool(is_file or ("\t" not in first and _CMSC_LINE.fullmatch(second)))
+
+
+def subsets_of(folder: Path) -> List[str]:
+    """The subsets of a split's folder, such as train, valid and test; none if it is no split's.
+
+    Parts of the training set, such as `train_10`, are left out where all of it is there.
+    """
+    found = (path for path in sorted(folder.glob("*.tsv")) if is_manifest(path))
+    names = list(dict.fromkeys(_PIECE.sub("", path.stem) for path in found))
+    return [name for name in names if "train" not in names or not name.startswith("train_")]
 
 
 def read_manifests(paths: Sequence[Path]) -> Manifest:

@@ -4,6 +4,8 @@ from typing import Iterator, Optional, Tuple
 
 import numpy as np
 
+from fairseq_signals_ext.common.progress import Progress
+
 _BLOCK_BYTES = 32 * 2**20
 
 
@@ -14,11 +16,9 @@ def resampled(patients: int, resamples: int, seed: int, rows: int = 0, progress:
         rows: how many numbers are made of a resample, at most.
         progress: show a bar.
     """
-    from tqdm import tqdm
-
     block = max(1, _BLOCK_BYTES // (8 * max(1, rows, patients)))
     rng = np.random.default_rng(seed)
-    with tqdm(total=resamples, desc="bootstrap", unit="resample", disable=not progress, leave=False) as bar:
+    with Progress("bootstrap", resamples, "resample", is_shown=progress, leave=False) as bar:
         for first in range(0, resamples, block):
             count = min(block, resamples - first)
             yield patient_weights(rng, patients, count)

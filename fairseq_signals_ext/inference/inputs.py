@@ -10,10 +10,17 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Protocol, Seq
 import numpy as np
 
 from fairseq_signals_ext.checkpoints.description import Preprocessing
-from fairseq_signals_ext.common.errors import OneOfSeveralError, UserError
+from fairseq_signals_ext.common.errors import MissingPackageError, OneOfSeveralError, UserError
 from fairseq_signals_ext.common.files import is_no_text
 from fairseq_signals_ext.common.leads import parse_leads
-from fairseq_signals_ext.data.manifest import FileManifest, ShardManifest, read_manifests
+from fairseq_signals_ext.data.manifest import (
+    FileManifest,
+    ShardManifest,
+    find_manifests,
+    is_manifest,
+    read_manifests,
+    subsets_of,
+)
 from fairseq_signals_ext.data.stores import ShardStore
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
 from fairseq_signals_ext.prepared.table import TABLE_NAME, read_table
@@ -177,7 +184,27 @@ class _MatFiles:
         return {}
 
 
-_Part = Union[_Files, _Shards, _MatFiles]
+@dataclass(frozen=True)
+class _Unusable:
+    """A manifest or folder that cannot be used, which must not stop a run over others."""
+
+    path: str
+    reason: str
+
+    def __len__(self) -> int:
+        return 1
+
+    def name(self, number: int) -> str:
+        return self.path
+
+    def read(self, number: int) -> InputRecording:
+        raise UserError(self.reason)
+
+    def known(self, number: int) -> Dict[str, Any]:
+        return {}
+
+
+_Part = Union[_Files, _Shards, _MatFiles, _Unusable]
 
 
 @dataclass(frozen=True)
@@ -268,17 +295,21 @@ def find_inputs(
     sample_rate: Optional[float] = None,
     leads: Optional[str] = None,
     unit: Optional[str] = None,
+    subset: Optional[str] = None,
 ) -> Inputs:
     """The recordings that paths stand for.
 
     Args:
         given: ECG files, of any mixture of formats; folders, of which every file below is one; prepared folders;
-            manifests (`.tsv`) of ours or ECG-FM's. A signal file or a segment of a WFDB header that is given too is
-            left out. `FILE#2` is the second ECG of a file that contains several.
+            folders of splits; manifests of ours or ECG-FM's, which are told from tab-separated ECGs by what they
+            contain. A signal file or a segment of a WFDB header that is given too is left out. `FILE#2` is the second
+            ECG of a file that contains several. A manifest or folder that cannot be used is one recording, which
+            cannot be read.
         sample_rate, leads, unit: of files that do not say it, see `read_ecg`.
+        subset: of the folders of splits; None: all of their subsets.
 
     Raises:
-        UserError: nothing is given, a path is not there, or a manifest or folder cannot be used.
+        UserError: nothing is given, none of it can be used, or a subset is asked for and no folder is of a split.
     """
     options = SourceOptions(sample_rate=sample_rate, leads=leads, unit=unit)
     metadata = {"sample_rate": sample_rate, "leads": None if leads is None else leads.split(","), "unit": unit}
@@ -286,21 +317,30 @@ def find_inputs(
     parts: List[_Part] = []
     files: List[Item] = []
     for path in _without_signal_files([Path(one) for one in given]):
-        is_file = path.suffix != MANIFEST_SUFFIX and not path.is_dir()
-        if is_file:
+        if not path.is_dir() and not (path.suffix == MANIFEST_SUFFIX and is_manifest(path)):
             files.append(_item(path, defaults))
             continue
         if files:
             parts.append(_Files("", files))
             files = []
-        parts.append(_of_folder(path, options) if path.is_dir() else _of_manifest(path))
+        parts.append(_of_folder_or_manifest(path, options, subset))
     if files:
         parts.append(_Files("", files))
+    _check_found(given, parts, subset)
+    return Inputs(tuple(parts))
+
+
+def _check_found(given: Sequence[Union[str, Path]], parts: Sequence[_Part], subset: Optional[str]) -> None:
+    """Raise a `UserError` where there is nothing to run, or an option that would change nothing."""
     if not parts:
         raise UserError("no recordings are given; name ECG files, folders or manifests")
     if not any(_is_there(Path(path)) for path in given):
         raise UserError(f"{given[0]}: no such file or folder; check the path")
-    return Inputs(tuple(parts))
+    first = parts[0]
+    if isinstance(first, _Unusable) and all(isinstance(part, _Unusable) for part in parts):
+        raise UserError(first.reason)
+    if subset is not None and not any(_is_split(Path(path)) for path in given):
+        raise UserError(f"--subset {subset}: none of the inputs is the folder of a split; leave it out, or give one")
 
 
 def _item(path: Path, defaults: Mapping[str, Any]) -> Item:
@@ -324,16 +364,31 @@ def _without_signal_files(paths: Sequence[Path]) -> List[Path]:
     return [path for path in paths if not belonging or path.resolve() not in belonging]
 
 
-def _of_folder(folder: Path, options: SourceOptions) -> _Part:
-    prepared = folder / f"all{MANIFEST_SUFFIX}"
-    if prepared.is_file() and (folder / TABLE_NAME).is_file():
-        return _of_manifest(prepared)
-    source = open_source(folder, options)
+def _is_prepared(folder: Path) -> bool:
+    return (folder / f"all{MANIFEST_SUFFIX}").is_file() and (folder / TABLE_NAME).is_file()
+
+
+def _is_split(folder: Path) -> bool:
+    return folder.is_dir() and not _is_prepared(folder) and bool(subsets_of(folder))
+
+
+def _of_folder_or_manifest(path: Path, options: SourceOptions, subset: Optional[str]) -> _Part:
+    try:
+        if path.is_file():
+            return _of_manifests([path])
+        if _is_prepared(path):
+            return _of_manifests([path / f"all{MANIFEST_SUFFIX}"])
+        if _is_split(path):
+            names = subsets_of(path) if subset is None else [subset]
+            return _of_manifests([manifest for name in names for manifest in find_manifests(path, name)])
+        source = open_source(path, options)
+    except MissingPackageError:
+        raise
+    except UserError as error:
+        return _Unusable(str(path), str(error))
     return _Files(str(source.folder), source.items)
 
 
-def _of_manifest(path: Path) -> _Part:
-    if not path.is_file():
-        raise UserError(f"{path}: no such manifest; check the path")
-    manifest = read_manifests([path])
+def _of_manifests(paths: Sequence[Path]) -> _Part:
+    manifest = read_manifests(paths)
     return _Shards(manifest) if isinstance(manifest, ShardManifest) else _MatFiles(manifest)

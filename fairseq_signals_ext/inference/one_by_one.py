@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence
 
 from fairseq_signals_ext.checkpoints.description import Preprocessing
+from fairseq_signals_ext.common.progress import Progress
 from fairseq_signals_ext.inference.inputs import InputRecording, Inputs
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
 from fairseq_signals_ext.inference.reading_ahead import ReadingPlan, ReadRecording, Rejected, read_all, reason_of
@@ -32,11 +33,8 @@ def do_each(
         OSError: what is not the fault of a recording, such as a full disk, see `reason_of`.
         MissingPackageError: a format, or the work, needs a package that is not installed.
     """
-    from tqdm import tqdm
-
     found = read_all(ReadingPlan(_Whole(inputs), preprocessings), results.done)
-    total = len(inputs)
-    for read in tqdm(found, total=total, initial=results.done, desc=name, unit="recording", disable=None):
+    for read in Progress(name, len(inputs), "recording", results.done).each(found):
         reason = read.reason if isinstance(read, Rejected) else _reason_against(work, read)
         if reason is not None:
             results.reject(read.name, reason)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple, Un
 import numpy as np
 
 from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.progress import Progress
 from fairseq_signals_ext.labelling.link_settings import LinkSettings
-from fairseq_signals_ext.sources.text_tables import as_keys, as_texts, place, places_of, read_chunks
+from fairseq_signals_ext.sources.text_tables import as_iso_time, as_keys, as_texts, place, places_of, read_chunks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 _NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
 _VALUE = re.compile(rf"(<=|>=|<|>|=|≤|≥)?\s*([+-]?{_NUMBER})\s*%?")
 _RANGE = re.compile(rf"({_NUMBER})\s*(?:%\s*)?(?:-|–|to)\s*({_NUMBER})\s*%?")
+# not three digits, which may be thousands, unless a zero is before them
+_DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+),(\d{1,2}|\d{4,}|(?<=(?<!\d)0,)\d{3})(?![\d.,])")
 # how a value is bound: the true value is below, at most, equal to, at least or above the number
 BOUNDS = {"<": -2, "<=": -1, "": 0, ">=": 1, ">": 2}
 _WRITTEN = {"≤": "<=", "≥": ">=", "=": "", None: ""}
@@ -52,8 +55,8 @@ class Events:
 def parse_values(values: "pd.Series") -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Values as numbers.
 
-    `<0.01` is the number 0.01 with a bound; `55-60%` is the middle of the range; a percent sign is left away. Anything
-    else, such as `1,5`, `ca. 50` or `5 ng/mL`, is not a number, rather than guessed at.
+    `<0.01` is the number 0.01 with a bound; `55-60%` is the middle of the range; a percent sign is left away; `1,5` is
+    1.5. Anything else, such as `1,500`, which may be 1500, `ca. 50` or `5 ng/mL`, is not a number, rather than guessed.
 
     Returns:
         numbers (float64, NaN where there is none), bounds (int8, see `BOUNDS`), and which are ranges (bool).
@@ -68,6 +71,7 @@ def parse_values(values: "pd.Series") -> Tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def _parse_value(text: str) -> Tuple[float, int, bool]:
+    text = _DECIMAL_COMMA.sub(r"\1.\2", text)
     match = _VALUE.fullmatch(text)
     if match and np.isfinite(float(match[2])):
         return float(match[2]), BOUNDS[_WRITTEN.get(match[1], match[1])], False
@@ -78,7 +82,7 @@ def _parse_value(text: str) -> Tuple[float, int, bool]:
 
 
 def clock_times(values: "pd.Series", timezone: Optional[str]) -> "pd.Series":
-    """Times as datetime64 without a timezone, NaT for what is not an ISO 8601 time of a whole date.
+    """Times as datetime64 without a timezone, NaT for what is not a time of a whole date in ISO 8601 or `as_iso_time`.
 
     Args:
         timezone: times that have a timezone are converted to this one; those that have none stay as they are.
@@ -91,6 +95,8 @@ def clock_times(values: "pd.Series", timezone: Optional[str]) -> "pd.Series":
     if pd.api.types.is_datetime64_any_dtype(values):
         return values if values.dt.tz is None else _converted(values, timezone)
     texts = as_texts(values)
+    others = ~texts.str.match(_DATE)
+    texts[others] = texts[others].map(as_iso_time)
     texts = texts.where(texts.str.match(_DATE), None)
     zoned = texts.str.contains(_TIMEZONE, na=False).astype(bool)
     times = pd.to_datetime(texts.where(~zoned, None), format="ISO8601", errors="coerce")
@@ -121,12 +127,11 @@ def read_events(path: Union[str, Path], settings: LinkSettings, patients: Sequen
         UserError: the file, a column or a timezone cannot be used, or no event is of one of the patients.
     """
     import pandas as pd
-    from tqdm import tqdm
 
     known = pd.Index(np.array(patients, object))
     counts = dict.fromkeys(_COUNTED, 0)
     examples: Dict[str, str] = {}
-    chunks = tqdm(read_chunks(path, settings.columns), desc="events", unit="piece", delay=5)
+    chunks = Progress("events", None, "piece", delay=5).each(read_chunks(path, settings.columns))
     parts = [_read_part(path, chunk, settings, known, counts, examples) for chunk in chunks]
     if not counts["of_patients"]:
         found = f"{counts['passed']} of {counts['rows']} events pass the filter, none is of a patient with an ECG"

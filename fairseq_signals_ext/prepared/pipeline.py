@@ -17,6 +17,7 @@ from fairseq_signals_ext.common.errors import MissingPackageError, OneOfSeveralE
 from fairseq_signals_ext.common.files import PLAN_NAME, check_text, only_one, remove_unfinished
 from fairseq_signals_ext.common.leads import LEADS, leads_to_mask
 from fairseq_signals_ext.common.processes import BACKENDS, run_jobs
+from fairseq_signals_ext.common.progress import Progress
 from fairseq_signals_ext.data.checksums import CHECKSUMS_NAME
 from fairseq_signals_ext.data.shards import STORAGES, ShardWriter, patient_key
 from fairseq_signals_ext.prepared.counts import Counts, Processing, to_counts
@@ -228,10 +229,8 @@ def _write_blocks(
     for block in missing:
         chosen = [_item(items, name) for name in block.items]
         jobs.append((dataclasses.replace(source, items=chosen), block, out, options.strict))
-    from tqdm import tqdm
-
     done = total - sum(len(block.items) for block in missing)
-    with tqdm(total=total, initial=done, desc="prepare", unit="item", disable=not options.progress) as bar:
+    with Progress("prepare", total, "item", done, options.progress) as bar:
         run_jobs(_write_block, jobs, options.backend, options.jobs, bar.update)
 
 

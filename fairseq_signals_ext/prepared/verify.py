@@ -15,6 +15,7 @@ import numpy as np
 
 from fairseq_signals_ext.common.errors import UserError, first_line
 from fairseq_signals_ext.common.processes import joblib_settings
+from fairseq_signals_ext.common.progress import Progress
 from fairseq_signals_ext.data.checksums import check
 from fairseq_signals_ext.prepared.plan import PLAN_NAME, Block, read_plan
 from fairseq_signals_ext.prepared.quality import FLAGS, FOR_FACTORS, likely_factors
@@ -152,7 +153,6 @@ def _shard_problems(
 ) -> Iterator[List[str]]:
     """Problems of each shard, in the order of the plan."""
     from joblib import Parallel, delayed
-    from tqdm import tqdm
 
     columns, rows_of = table[list(SHARD_COLUMNS)], table.groupby("shard", sort=False, observed=True).indices
     none = np.zeros(0, np.int64)
@@ -161,7 +161,7 @@ def _shard_problems(
     )
     found = Parallel(n_jobs=jobs, return_as="generator", batch_size=1, **joblib_settings())(work)
     total = sum(len(block.items) for block in plan)
-    with tqdm(total=total, desc="verify", unit="item", disable=not progress) as bar:
+    with Progress("verify", total, "item", is_shown=progress) as bar:
         for block, problems in zip(plan, found):
             bar.update(len(block.items))
             yield problems

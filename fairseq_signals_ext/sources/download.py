@@ -13,6 +13,7 @@ from typing import Any, Callable, Iterator, Sequence
 
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.files import atomic
+from fairseq_signals_ext.common.progress import Progress
 from fairseq_signals_ext.readers.facts import shown
 from fairseq_signals_ext.sources import find_kind
 
@@ -70,12 +71,10 @@ def _records(database: str, below: str = "") -> Iterator[str]:
 def _fetch_all(database: str, files: Sequence[str], folder: Path) -> None:
     from multiprocessing.pool import ThreadPool
 
-    from tqdm import tqdm
-
     pool = ThreadPool(_CONNECTIONS)
     try:
         fetched = pool.imap_unordered(functools.partial(_fetch, database, folder), files)
-        for _ in tqdm(fetched, total=len(files), desc="download", unit="file"):
+        for _ in Progress("download", len(files), "file").each(fetched):
             pass
     finally:
         # the files under way are finished, so that none is left in pieces

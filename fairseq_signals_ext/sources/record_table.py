@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence,
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.readers.facts import age_of, patient_of, sex_of, shown
 from fairseq_signals_ext.sources.source import Item
-from fairseq_signals_ext.sources.text_tables import UNREADABLE, as_id, separator_of
+from fairseq_signals_ext.sources.text_tables import UNREADABLE, as_id, as_iso_time, separator_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,13 +96,14 @@ def time(value: Any, where: str) -> Optional[datetime]:
     written = text(value)
     if written is None:
         return None
+    iso = as_iso_time(written)
     try:
-        if not _DATE.match(written):  # pandas knows "now", and takes 2020 for its first day
+        if not _DATE.match(iso):  # pandas knows "now", and takes 2020 for its first day
             raise ValueError
         try:
-            return datetime.fromisoformat(written).replace(tzinfo=None)  # twenty times as fast
+            return datetime.fromisoformat(iso).replace(tzinfo=None)  # twenty times as fast
         except ValueError:
-            return pd.to_datetime(written, format="ISO8601").tz_localize(None).to_pydatetime()
+            return pd.to_datetime(iso, format="ISO8601").tz_localize(None).to_pydatetime()
     except ValueError:
         raise UserError(f"{where}: {shown(written)!r} is not a time; write it as 2024-12-31 23:59:59") from None
 
@@ -117,22 +118,25 @@ def with_table(items: Sequence[Item], table: Optional[Path]) -> List[Item]:
 
     Raises:
         UserError: the table cannot be read, has none of these columns, names a file twice, none that is here, or by a
-            name that files of several folders have.
+            name that files of several folders have; or values are of no use, of which all are counted.
     """
     if table is None:
         return list(items)
     rows, key = _rows(table)
     found: List[Item] = []
     used: Dict[str, str] = {}
+    problems: Dict[str, List[str]] = {}
     whole = {item.name for item in items}
     for item in items:
         # the whole name of a file is not the short one of another
         names = (name for name in _names(item, key) if name == item.name or key == "record_id" or name not in whole)
         name = next((name for name in names if name in rows), None)
-        found.append(item if name is None else _with_row(item, rows[name], table))
+        found.append(item if name is None else _with_row(item, rows[name], problems))
         if name is not None and _folder(used.setdefault(name, item.name)) != _folder(item.name):
             both = f"{used[name]!r} and {item.name!r}"
             raise UserError(f"{table}: {key} {name!r} may be {both}; write them with their folders in a column 'file'")
+    if problems:
+        raise UserError(f"{table}: {_joined(problems)}")
     if not used:
         raise UserError(f"{table}: none of its {len(rows)} rows names a file of this source by its {key!r}; check them")
     unknown = next((name for name in rows if name not in used), None)
@@ -211,21 +215,42 @@ def _names(item: Item, key: str) -> List[str]:
     return [item.name, last, item.name.rsplit(".", 1)[0], stem]
 
 
-def _with_row(item: Item, row: Dict[str, Any], path: Path) -> Item:
-    where = f"{path}: {item.name}"
+def _with_row(item: Item, row: Dict[str, Any], problems: Dict[str, List[str]]) -> Item:
+    """The item with what a row says of it; what cannot be used is noted by its column."""
+
+    def read(name: str, how: Callable[[Any, str], Any], value: Any) -> Any:
+        try:
+            return how(value, f"{item.name}: {name}")
+        except UserError as error:
+            problems.setdefault(name, []).append(str(error))
+            return None
+
     facts = {name: value for name, value in row.items() if name not in ("source_file", "file", "path")}
     source = text(facts.pop("source", None))
     reading = {name: facts.pop(name) for name in _READING if text(facts.get(name)) is not None}
     if "sample_rate" in reading:
-        reading["sample_rate"] = _known(reading["sample_rate"], number, f"{where}: sample_rate", "a number in Hz")
+        reading["sample_rate"] = read("sample_rate", _rate, reading["sample_rate"])
     for name in _READING:
         facts.pop(name, None)
-    for name, read in _FACTS.items():
+    for name, how in _FACTS.items():
         if name in facts:
-            facts[name] = read(facts[name], f"{where}: {name}")
+            facts[name] = read(name, how, facts[name])
     return dataclasses.replace(
         item, source=source or item.source, facts={**item.facts, **facts}, reading={**item.reading, **reading}
     )
+
+
+def _joined(problems: Dict[str, List[str]]) -> str:
+    """All that is wrong with the values of a table: by column the first, and how many more there are."""
+    told = [f"{found[0]}{f' (and {len(found) - 1} more)' * (len(found) > 1)}" for found in problems.values()]
+    if len(told) == 1:
+        return told[0]
+    count = sum(map(len, problems.values()))
+    return f"{count} values in {len(told)} columns cannot be used: {' | '.join(told)}"
+
+
+def _rate(value: Any, where: str) -> Any:
+    return _known(value, number, where, "a number in Hz")
 
 
 def _known(value: Any, read: Callable[[Any], Any], where: str, wanted: str) -> Any:

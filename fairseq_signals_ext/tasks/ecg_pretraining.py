@@ -34,6 +34,7 @@ from fairseq_signals_ext.models.faster_parts import compile_parts, without_compi
 from fairseq_signals_ext.tasks._best_metric import choose_direction
 from fairseq_signals_ext.tasks._ensembles import patch_ensemble_loading
 from fairseq_signals_ext.tasks._freezing import check_optimizer_state
+from fairseq_signals_ext.tasks._interrupting import end_in_one_line
 from fairseq_signals_ext.tasks._loading import (
     Seen,
     check_same_inputs,
@@ -47,6 +48,7 @@ from fairseq_signals_ext.tasks._position import keep_position
 from fairseq_signals_ext.tasks._run_state import Run
 from fairseq_signals_ext.tasks._saving import patch_checkpoint_saving
 from fairseq_signals_ext.tasks._starting import RESETS, StartingPoint, check_average, check_fits, starting_point
+from fairseq_signals_ext.tasks._wrong_options import tell_wrong_options
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +57,7 @@ _Task = TypeVar("_Task", bound=Type[Any])
 patch_checkpoint_loading()
 patch_checkpoint_saving()
 patch_ensemble_loading()
+tell_wrong_options()
 
 
 def register_ecg_task(name: str, dataclass: Type[FairseqDataclass]) -> Callable[[_Task], _Task]:
@@ -115,6 +118,7 @@ class EcgPretrainingTask(FairseqTask):
         if not from_checkpoint:
             resolve_paths(self.cfg, cfg)
             self.run.begin(all_options(self.cfg), starting_point(self.cfg))
+            end_in_one_line(self.run.options)
         return self._make_model(cfg, from_checkpoint)
 
     def _make_model(self, cfg: Any, from_checkpoint: bool) -> Any:

@@ -270,6 +270,43 @@ def test_manifest_ensemble_and_aggregation(checkpoint, tmp_path):
         assert (row["record_id"], row["file"]) == (f"idx {number}", inputs.name(number))
 
 
+def test_tab_separated_ecgs_are_no_manifests(checkpoint, tmp_path):
+    """Told apart by content; a manifest that cannot be used is rejected as a file is, and the others are run."""
+    signal = made_up_counts(np.random.default_rng(0), 5000)
+    names = ["I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6"]
+    pd.DataFrame(signal.T, columns=names).to_csv(tmp_path / "twelve.tsv", sep="\t", index=False)
+    pd.DataFrame(signal[:2].T, columns=names[:2]).to_csv(tmp_path / "two.tsv", sep="\t", index=False)
+    write_shards(tmp_path, [5000, 700])
+    (tmp_path / "damaged.tsv").write_text(".\nshards/00000.npy\t0\t5000\nno row\n")
+    (tmp_path / "empty.tsv").write_text("")
+    files = [tmp_path / f"{name}.tsv" for name in ("twelve", "damaged", "train", "no_such", "two", "empty")]
+    options = ["--out", tmp_path / "out", "--input-unit", "uV", *RATE]
+    assert predict(checkpoint, *files, *options) == 1
+    found = [row["record_id"] for row in rows(tmp_path / "out" / "predictions.csv")]
+    assert found == ["twelve", "idx 0", "idx 1", "two"]
+    rejected = {row["file"].split("/")[-1]: row["reason"] for row in rows(tmp_path / "out" / "rejected.csv")}
+    assert {*rejected} == {"damaged.tsv", "no_such.tsv", "empty.tsv"} and "line 3" in rejected["damaged.tsv"]
+    with pytest.raises(SystemExit, match="line 3"):
+        predict(checkpoint, tmp_path / "damaged.tsv", "--out", tmp_path / "other")
+
+
+def test_the_folder_of_a_split(checkpoint, tmp_path):
+    """All of its subsets, or one; parts of the training set would be twice there."""
+    write_shards(tmp_path, [5000, 700, 5000, 700])
+    root, *lines = (tmp_path / "train.tsv").read_text().splitlines(keepends=True)
+    split = tmp_path / "splits" / "s"
+    split.mkdir(parents=True)
+    subsets = {"train-00000-of-00002": [0], "train-00001-of-00002": [1], "train_50": [0], "valid": [2], "test": [3]}
+    for name, members in subsets.items():
+        (split / f"{name}.tsv").write_text("../..\n" + "".join(lines[number] for number in members))
+    for options, expected in (([], [3, 0, 1, 2]), (["--subset", "test"], [3]), (["--subset", "train_50"], [0])):
+        out = tmp_path / "-".join(["out", *options])
+        assert predict(checkpoint, split, "--out", out, *options) == 0
+        assert [row["record_id"] for row in rows(out / "predictions.csv")] == [f"idx {one}" for one in expected]
+    with pytest.raises(SystemExit, match="no_such.tsv: no such manifest .manifests in this folder: test.tsv"):
+        predict(checkpoint, split, "--subset", "no_such", "--out", tmp_path / "none")
+
+
 def test_results_are_replaced_when_new_ones_are_there(checkpoint, tmp_path, monkeypatch):
     file, out = write_npy(tmp_path / "x.npy"), tmp_path / "out"
     assert predict(checkpoint, file, "--out", out, *RATE, "--segments", "--format", "parquet") == 0
@@ -296,7 +333,8 @@ def test_values_of_a_regression(tmp_path):
     "change, told",
     [
         ({"checkpoint": "no_such.pt"}, "no_such.pt: no such checkpoint"),
-        ({"files": ["no_such.tsv"]}, "no_such.tsv: no such manifest"),
+        ({"files": ["no_such.tsv"]}, "no_such.tsv: no such file or folder"),
+        ({"more": ["--subset", "test"]}, "--subset test: none of the inputs is the folder of a split"),
         ({"more": ["--batch-size", "0"]}, "batch-size 0"),
         ({"more": ["--threads", "0"]}, "threads 0"),
         ({"more": ["--device", "cuda:99"]}, "device 'cuda:99': cannot be used"),

@@ -35,7 +35,7 @@ def test_the_four_commands(source, tmp_path):
     done = script("manifests/prepare.py", "wfdb", source, "--out", out, "--jobs", 2, "--shard-size", 4)
     assert done.returncode == 0, done.stderr
     assert f"{out}: 10 recordings, 0.00 h, 3 shard(s)\nflags: short 10" in done.stdout
-    assert "10/10" in done.stderr
+    assert done.stderr == ""  # no terminal, and too short for a line of progress
     assert len(pd.read_parquet(out / "recordings.parquet")) == 10
     assert (out / "rejected.csv").read_text() == "source,source_file,reason\n"
     table = tmp_path / "table.csv"

@@ -150,7 +150,7 @@ def test_fingerprint_tells_other_lists(tmp_path):
     "make, told",
     [
         (lambda path: [], "no recordings are given"),
-        (lambda path: [path / "no.tsv"], "no such manifest"),
+        (lambda path: [path / "no.tsv"], "no.tsv: no such file or folder"),
         (lambda path: [path / "no", path / "such"], "no: no such file or folder"),
     ],
 )

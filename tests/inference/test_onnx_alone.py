@@ -81,6 +81,31 @@ def test_with_all_else_blocked(exported, record, expected):
     check(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120), expected)
 
 
+COMMANDS = """
+import sys
+with_these = {*sys.stdlib_module_names, "fairseq_signals_ext", "numpy", "filelock", "onnxruntime", "packaging"}
+with_these |= {"coloredlogs", "google", "flatbuffers", "humanfriendly", "ml_dtypes", "mpmath", "sympy"}
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] not in with_these and not name.startswith("_"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Hidden())
+from fairseq_signals_ext.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("command", ["predict", "embed", "inspect"])
+def test_commands_with_only_this_extra(exported, record, tmp_path, command):
+    """None but the packages of `[onnx]`, and what these need."""
+    given = [] if command == "inspect" else [record, "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-c", COMMANDS, command, str(exported), *given]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = done.stdout if not given else (tmp_path / "out" / "rejected.csv").read_text()
+    assert "onnx" in found if not given else found == "file,reason\n"
+
+
 def test_what_needs_more_says_so(exported, ecg_data):
     """DICOM is read by packages of the extra `formats`."""
     file = str(ecg_data / "formats" / "dicom_12lead_1000hz.dcm")

@@ -26,6 +26,32 @@ def test_missing_manifest(data):
     )
 
 
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (
+            "++task.segment_second=4",
+            "task.segment_second: ecg_pretraining has no such option; did you mean task.segment_seconds?",
+        ),
+        (
+            "++model.encoder_layer=4",
+            "model.encoder_layer: wav2vec2_cmsc has no such option; did you mean model.encoder_layers?",
+        ),
+        (
+            "++criterion.zzz=4",
+            "criterion.zzz: wav2vec2_with_cmsc has no such option; it has infonce, loss_weights, log_keys",
+        ),
+        (
+            "++task.segment_seconds=long",
+            "task.segment_seconds: Value 'long' of type 'str' could not be converted to Float; give",
+        ),
+    ],
+)
+def test_an_option_that_is_not_there(data, typed, told):
+    """The ++ is needed for what a config does not name, and then hydra checks nothing."""
+    assert told in line_of(data, typed)
+
+
 def test_empty_manifest(data):
     (data / "train.tsv").write_text("")
     assert "train.tsv: the manifest is empty" in line_of(data)

@@ -25,7 +25,12 @@ from fairseq_signals_ext.labelling.events import BOUNDS, clock_times, parse_valu
         ("", None, ""),
         ("60-55", None, ""),
         ("~50", None, ""),
-        ("1,5", None, ""),
+        ("1,5", 1.5, ""),
+        ("<0,012", 0.012, "<"),
+        ("55,5-60,5%", 58.0, ""),
+        ("1,500", None, ""),
+        ("1.000,5", None, ""),
+        ("1,2,3", None, ""),
         ("5 ng/mL", None, ""),
         ("< 5-10", None, ""),
         ("1e999", None, ""),
@@ -45,6 +50,12 @@ def test_times():
     wanted = ["2150-03-01 00:00", "2150-03-01 10:00", "2150-03-01 10:00:00.5"]
     pd.testing.assert_series_equal(found.iloc[:3], pd.Series(pd.to_datetime(wanted, format="ISO8601")))
     assert found.iloc[3:].isna().all()
+
+
+def test_times_in_other_ways_that_cannot_be_misread():
+    texts = ["26.09.2019 12:00", "2017/09/22", "20180220030000", "03/04/2019", "2150-03-01", "31.02.2019"]
+    wanted = ["2019-09-26 12:00", "2017-09-22 00:00", "2018-02-20 03:00", None, "2150-03-01 00:00", None]
+    pd.testing.assert_series_equal(clock_times(pd.Series(texts), None), pd.Series(pd.to_datetime(wanted)))
 
 
 def test_times_with_a_timezone():

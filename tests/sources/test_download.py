@@ -128,8 +128,7 @@ def test_download_and_prepare(mimic, server, tmp_path, capsys):
     assert contents(folder) == mimic
     printed = capsys.readouterr()
     assert printed.out.startswith(f"{tmp_path / 'out'}: 2 recordings, 0.00 h, 1 shard(s)\n")
-    assert "download: 100%" in printed.err
-    assert "6/6" in printed.err
+    assert printed.err == ""  # no terminal, and too short for a line of progress
 
 
 def test_second_call_fetches_what_is_missing_or_short(mimic, server, tmp_path, capsys):

@@ -99,8 +99,8 @@ def test_parquet(tmp_path):
         ("file,patient\n7.xml,p\n8.xml,p\n", "none of its 2 rows names a file of this source by its 'file'"),
         ("file,patient\n", "none of its 0 rows"),
         (
-            "file,start_time\n1.xml,31.12.2024\n",
-            "a/1.xml: start_time: '31.12.2024' is not a time; write it as 2024-12-31",
+            "file,start_time\n1.xml,31/12/2024\n",
+            "a/1.xml: start_time: '31/12/2024' is not a time; write it as 2024-12-31",
         ),
         ("file,patient\n1.xml,p,3\n", "the first line of values has more of them"),
         ("file,patient\n1.xml,p\n2.xml,p,3\n", "cannot be read (Error tokenizing data"),
@@ -109,6 +109,22 @@ def test_parquet(tmp_path):
 )
 def test_wrong_tables(tmp_path, content, expected):
     assert expected in message(tmp_path, content)
+
+
+def test_all_values_that_are_of_no_use_are_told_at_once(tmp_path, refusal, write_record, counts):
+    """By the command: the first of each column, and how many more there are."""
+    for name in "abc":
+        write_record(tmp_path / "records" / name, counts(0))
+    rows = ["a.hea,31/12/2024,w,67 years", "b.hea,x,both,old", "c.hea,26.09.2019 12:00,m,45"]
+    (tmp_path / "t.csv").write_text("\n".join(["file,start_time,sex,age", *rows]))
+    told = refusal("wfdb", tmp_path / "records", "--table", tmp_path / "t.csv")
+    assert "t.csv: 4 values in 3 columns cannot be used: " in told
+    first, *others = told.split("cannot be used: ")[1].split(" | ")
+    assert first == "a.hea: start_time: '31/12/2024' is no time; write it as 2024-12-31 23:59:59 (and 1 more)"
+    assert others == [
+        "b.hea: age: 'old' is not known; write years",
+        "b.hea: sex: 'both' is not known; write female or male",
+    ]
 
 
 def test_a_name_in_two_folders_is_refused(tmp_path):
@@ -146,6 +162,13 @@ def test_columns_that_are_ours_are_refused(tmp_path, refusal, write_record, coun
     [
         ("2024-12-31 23:59:59", datetime(2024, 12, 31, 23, 59, 59)),
         ("2024-12-31T23:59:59.25+05:00", datetime(2024, 12, 31, 23, 59, 59, 250000)),
+        ("26.09.2019 12:00", datetime(2019, 9, 26, 12)),
+        ("6.9.2019 7:05:09", datetime(2019, 9, 6, 7, 5, 9)),
+        ("31.12.2024", datetime(2024, 12, 31)),
+        ("2017/09/22", datetime(2017, 9, 22)),
+        ("2017/9/2 23:59", datetime(2017, 9, 2, 23, 59)),
+        ("20180220030000", datetime(2018, 2, 20, 3)),
+        (201802200315, datetime(2018, 2, 20, 3, 15)),
         ("20241231", datetime(2024, 12, 31)),
         (20241231, datetime(2024, 12, 31)),
         (pd.Timestamp("2024-12-31 01:00", tz="Europe/Berlin"), datetime(2024, 12, 31, 1)),
@@ -159,7 +182,8 @@ def test_times(written, expected):
 
 
 @pytest.mark.parametrize(
-    "written", ["03/04/2024", "13/04/2024", "now", "today", "12:30", "5", "2024-02-30", "31.12.24"]
+    "written",
+    ["03/04/2024", "13/04/2024", "now", "today", "12:30", "5", "2024-02-30", "31.12.24", "30.02.2024", "12.31.2024"],
 )
 def test_what_is_no_time_or_doubtful(written):
     with pytest.raises(UserError, match=f"^t: '{written}' is not a time"):

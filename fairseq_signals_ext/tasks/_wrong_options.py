@@ -1,0 +1,48 @@
+"""What fairseq says of options that its dataclasses do not have, in one line instead of a traceback."""
+
+import difflib
+from dataclasses import fields
+from types import ModuleType
+from typing import Any
+
+from fairseq import models, registry, tasks
+from fairseq.dataclass import utils
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from fairseq_signals_ext.common.errors import UserError, exits_on_user_error, first_line
+from fairseq_signals_ext.tasks._wrapping import wrapping
+
+
+def tell_wrong_options() -> None:
+    """Have fairseq name the option that a task, model, criterion, ... does not have, or whose value is of no use.
+
+    Calling it again is harmless.
+    """
+    for module in (utils, tasks, models, registry):  # each has its own name for one function
+        _tell_those_of(module)
+
+
+def _tell_those_of(module: ModuleType) -> None:
+    @wrapping(module, "merge_with_parent")
+    @exits_on_user_error
+    def merge_or_tell(merge: Any, dc: Any, cfg: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return merge(dc, cfg, *args, **kwargs)
+        except OmegaConfBaseException as error:
+            raise UserError(_told(error, dc, cfg)) from error
+
+
+def _told(error: OmegaConfBaseException, dataclass: Any, config: Any) -> str:
+    """One line.
+
+    Args:
+        dataclass: of the section's options.
+        config: the section, as it was given.
+    """
+    section, name = config._key(), str(error.full_key)
+    if not isinstance(error, ConfigKeyError):
+        return f"{section}.{name}: {first_line(error)}; give another value"
+    known = [field.name for field in fields(dataclass) if not field.name.startswith("_")]
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {section}.{close[0]}?" if close else f"it has {', '.join(known)}"
+    return f"{section}.{name}: {config.get('_name')} has no such option; {hint}"

@@ -1,0 +1,67 @@
+"""What a user gives in place of a model or of data by mistake: one line that says what it is, and what to type."""
+
+import re
+
+import numpy as np
+import pytest
+from made_up import made_up_counts, write_shards
+from made_up_checkpoints import saved_checkpoint
+from made_up_wfdb import write_wfdb
+from PIL import Image
+
+from fairseq_signals_ext.cli import main
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run with two checkpoints, an ECG and a picture."""
+    folder = tmp_path_factory.mktemp("given")
+    (folder / "run" / "checkpoints").mkdir(parents=True)
+    for name in ("best", "last"):
+        saved_checkpoint(folder / "run" / "checkpoints" / f"checkpoint_{name}.pt")
+    write_wfdb(folder / "r", made_up_counts(np.random.default_rng(0), 1000))
+    Image.new("L", (9, 9)).save(folder / "picture.png")
+    (folder / "like.dcm").write_bytes(bytes(128) + b"DICM" + bytes(range(200)))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ("run", "run: is the folder of a training, not a checkpoint; give {}/run/checkpoints/checkpoint_best.pt"),
+        ("run/checkpoints", "checkpoints: is the folder of a training, .* give {}/run/checkpoints/checkpoint_best.pt"),
+        ("picture.png", "picture.png: is a PNG picture, not a checkpoint; give the .pt"),
+        ("like.dcm", "like.dcm: is a DICOM file, not a checkpoint; give the .pt"),
+    ],
+)
+def test_what_is_no_model(folder, model, told):
+    out = str(folder / "out")
+    commands = [["inspect", str(folder / model)], ["export", str(folder / model), "--to", "onnx", "--out", out]]
+    for command in ("predict", "embed", "explain", "report"):
+        commands.append([command, str(folder / model), str(folder / "r.hea"), "--out", out])
+    for command in commands:
+        with pytest.raises(SystemExit, match=told.format(re.escape(str(folder)))) as found:
+            main(command)
+        assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("command", ["predict", "embed", "explain", "report"])
+def test_the_ecg_before_the_checkpoint(folder, command):
+    model, ecg = str(folder / "run/checkpoints/checkpoint_best.pt"), str(folder / "r.hea")
+    told = f"r.hea: is in the place of the model; give the checkpoint first: {command} {model} {ecg} ..."
+    with pytest.raises(SystemExit, match=re.escape(told)):
+        main([command, ecg, model, "--out", str(folder / "out")])
+
+
+def test_data_without_the_split(folder, tmp_path):
+    """As `evaluate --data` and `task.data` look for a subset; the second is tested with the real training."""
+    model = str(folder / "run/checkpoints/checkpoint_best.pt")
+    options = ["--subset", "test", "--out", str(tmp_path / "out")]
+    write_shards(tmp_path / "data", [1000], split="all")
+    with pytest.raises(SystemExit, match="without splits.; make one: fairseq-signals-ext split .*/data --name random"):
+        main(["evaluate", model, "--data", str(tmp_path / "data"), *options])
+    for name in ("a", "b"):
+        (tmp_path / "data" / "splits" / name).mkdir(parents=True)
+        (tmp_path / "data" / "splits" / name / "test.tsv").write_text("../..\nshards/00000.npy\t0\t1000\n")
+    with pytest.raises(SystemExit, match="with the splits a, b.; give the folder .*/data/splits/a"):
+        main(["evaluate", model, "--data", str(tmp_path / "data"), *options])
