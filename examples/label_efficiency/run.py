@@ -72,7 +72,7 @@ def parse(argv: Optional[List[str]]) -> argparse.Namespace:
     parser.add_argument(
         "--config-dir", metavar="DIR", type=Path, default=CONFIGS, help="(default: fine_tuning of the package)"
     )
-    parser.add_argument("--config-name", metavar="NAME", default="tiny", help="in the config dir (default tiny)")
+    parser.add_argument("--config-name", metavar="NAME", required=True, help="in the config dir, such as tiny")
     parser.add_argument(
         "--fractions",
         metavar="P",
