@@ -84,7 +84,7 @@ def parse(argv: Optional[List[str]]) -> argparse.Namespace:
         default=CONFIGS,
         help="folder of the config (default: fine_tuning of the package)",
     )
-    parser.add_argument("--config-name", metavar="NAME", default="tiny", help="config to train with (default tiny)")
+    parser.add_argument("--config-name", metavar="NAME", required=True, help="config in that folder, such as tiny")
     parser.add_argument(
         "--fractions",
         metavar="P",

@@ -1,8 +1,12 @@
 """Every config that we ship composes and starts."""
 
+from pathlib import Path
+
 import pytest
 from made_up import write_shards
-from running import CONFIGS, SMALL, logged, train
+from running import BIN, CONFIGS, SMALL, logged, run, train
+
+from fairseq_signals_ext import configs_dir
 
 PAPER_RATES = {1: 1e-4, 5: 1e-4, 6: 8e-5, 200: 8e-5, 201: 5e-5, 240: 5e-5}
 
@@ -47,14 +51,14 @@ VARIANTS = {
     "continuous targets": ["model.quantize_targets=false"],
     "reconstruction": ["++criterion.reconstruction_weight=0.5"],
     "gathering on one rank": ["++criterion.cmsc_gather=true"],
-    "eight leads": ["++task.leads_to_load='I,II,V1,V2,V3,V4,V5,V6'", "model.in_d=8"],
+    "eight leads": ["task.leads_to_load='I,II,V1,V2,V3,V4,V5,V6'", "model.in_d=8"],
     "every augmentation": [
         "task.perturbation_mode=[random_leads_masking,powerline_noise,emg_noise,baseline_shift,baseline_wander]",
         "task.p=[1,0.5,0.5,0.5,0.5]",
         "task.mask_leads_selection=conditional",
-        "++task.mask_leads_condition=[2,3]",
+        "task.mask_leads_condition=[2,3]",
     ],
-    "random pairs": ["++task.pairs=random"],
+    "random pairs": ["task.pairs=random"],
     "masks that stock fairseq cannot make": ["++model.no_mask_overlap=true", "++model.mask_selection=uniform"],
 }
 
@@ -66,3 +70,26 @@ def test_variant_trains_and_validates(data, tmp_path, overrides):
     assert all(value == value for value in logged(log, "loss"))
     assert bool(logged(log, "valid_cmsc_accuracy")) == ("criterion._name=wav2vec" not in overrides)
     assert bool(logged(log, "valid_reconstruction_mse")) == any("reconstruction" in option for option in overrides)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [("pretraining", "ecg_fm_fast"), ("pretraining", "tiny"), ("fine_tuning", "age"), ("fine_tuning", "tiny")],
+)
+def test_every_option_of_the_task_needs_no_plus_signs(kind, config):
+    """As the command composes it; what a config does not set is the default of the task."""
+    import fairseq_signals_ext
+
+    fairseq_signals_ext.register()
+    from fairseq.tasks import TASK_DATACLASS_REGISTRY
+    from omegaconf import OmegaConf
+
+    configs = Path(configs_dir(kind))
+    command = [BIN / "fairseq-hydra-train", "--config-dir", configs, "--config-name", config, "--cfg", "job"]
+    done = run([*map(str, command), "task.data=x", "task.allow_mismatch=true"])
+    composed = OmegaConf.create(done.stdout).task
+    defaults = OmegaConf.structured(TASK_DATACLASS_REGISTRY[composed._name])
+    own = {name for name in defaults if not OmegaConf.is_interpolation(defaults, name)} - {"_name", "data"}
+    assert composed.allow_mismatch is True and own <= {*composed}
+    shared = OmegaConf.load(configs / "options" / "task.yaml").task
+    assert {*shared} == own and all(shared[name] == defaults[name] for name in own)

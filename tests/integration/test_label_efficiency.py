@@ -32,6 +32,7 @@ def data(tmp_path_factory):
 
 def arguments(data, pretrained, out, *more):
     given = ["--data", data, "--labels", data / "labels", "--pretrained", pretrained, "--out", out]
+    given += ["--config-name", "tiny"]
     small = ["--resamples", "50", "--override", *SMALL_RUN, "optimization.max_epoch=2"]
     return [str(part) for part in (*given, "--fractions", "100", "50", "--seeds", "1", *small, *more)]
 
@@ -120,6 +121,14 @@ def test_missing_parts_of_the_training_set(data, tmp_path):
 )
 def test_wrong_options(data, tmp_path, options, said):
     assert said in error_line(script(SCRIPT, *arguments(data, data / "train.tsv", tmp_path / "out", *options)))
+
+
+def test_no_config_is_taken_in_silence(data, tmp_path):
+    """A small model says nothing of a large one."""
+    given = arguments(data, data / "train.tsv", tmp_path / "out")
+    place = given.index("--config-name")
+    done = script(SCRIPT, *given[:place], *given[place + 2 :])
+    assert done.returncode == 2 and done.stderr.rstrip().endswith("are required: --config-name")
 
 
 def test_a_training_that_fails_names_its_log(data, tmp_path):

@@ -120,7 +120,7 @@ def test_all_values_that_are_of_no_use_are_told_at_once(tmp_path, refusal, write
     told = refusal("wfdb", tmp_path / "records", "--table", tmp_path / "t.csv")
     assert "t.csv: 4 values in 3 columns cannot be used: " in told
     first, *others = told.split("cannot be used: ")[1].split(" | ")
-    assert first == "a.hea: start_time: '31/12/2024' is no time; write it as 2024-12-31 23:59:59 (and 1 more)"
+    assert first == "a.hea: start_time: '31/12/2024' is not a time; write it as 2024-12-31 23:59:59 (and 1 more)"
     assert others == [
         "b.hea: age: 'old' is not known; write years",
         "b.hea: sex: 'both' is not known; write female or male",
