@@ -46,8 +46,8 @@ def test_split_prints_a_table_of_counts(tmp_path):
 def test_help_has_examples():
     done = script("manifests/split.py", "--help")
     assert done.returncode == 0
-    assert "fairseq-signals-ext split data --name random --by patient --fractions 0.8 0.1 0.1" in done.stdout
-    assert "in % of it" in done.stdout
+    assert "fairseq-signals-ext split data --name random --by patient \\\n      --fractions 0.8 0.1 0.1" in done.stdout
+    assert "nested subsets with these percentages" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -449,7 +449,7 @@ def test_weights_of_another_export(models, tmp_path):
     ):
         inputs = {**facts["preprocessing"], option: value, "loaded_leads": list(LEADS[:3])}
         (folder / "config.json").write_text(json.dumps({**facts, "preprocessing": inputs}))
-        with pytest.raises(UserError, match=f"model.onnx: takes segments of 12 x 500, not {needed} as its config"):
+        with pytest.raises(UserError, match=f"model.onnx: takes segments of 12 x 500, not {needed} as in its config"):
             fairseq_signals_ext.load(folder)
 
 
