@@ -15,7 +15,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Callable, Container, Dict, Iterator, List, NoReturn, Optional, Sequence, Set, Tuple
 
-from fairseq_signals_ext.checkpoints.description import read_description
 from fairseq_signals_ext.common.errors import NO_SPACE, PlaceError, UserError, exits_on_user_error, how_to_install
 from fairseq_signals_ext.common.files import NOT_IN_THIS_LOCALE, safe_name
 
@@ -130,7 +129,9 @@ def _extras_of(options: argparse.Namespace) -> Sequence[str]:
     source = getattr(options, "checkpoint", None)
     if source is None:
         return needed
-    with contextlib.suppress(UserError):  # it is no export
+    from fairseq_signals_ext.checkpoints.description import read_description  # with numpy, which help does not need
+
+    with contextlib.suppress(UserError):  # it is not an export
         path = Path(source)
         weights = read_description(path if path.is_dir() else path.parent)[1]
         if path.is_dir() or weights.name == path.name:
