@@ -29,6 +29,8 @@ def _tell_those_of(module: ModuleType) -> None:
         try:
             return merge(dc, cfg, *args, **kwargs)
         except OmegaConfBaseException as error:
+            if cfg._key() is None:  # no section of a command's options: somebody builds one model
+                raise
             raise UserError(_told(error, dc, cfg)) from error
 
 

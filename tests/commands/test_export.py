@@ -46,7 +46,7 @@ def test_mistakes_are_one_line(tmp_path):
     (tmp_path / "empty").mkdir()
     mistakes = {
         "no such checkpoint": [str(tmp_path / "none.pt"), "--to", "onnx"],
-        "its labels are not those that": [str(path), "--to", "onnx", "--labels", str(tmp_path / "two.csv")],
+        "its labels are not those of": [str(path), "--to", "onnx", "--labels", str(tmp_path / "two.csv")],
         "no such file; give a folder that fairseq-signals-ext export made": [str(tmp_path / "empty"), "--to", "onnx"],
     }
     for message, arguments in mistakes.items():

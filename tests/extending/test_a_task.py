@@ -44,7 +44,7 @@ class Counts(Numbers):
         return outputs.exp().mean(0).log()
 
 
-COUNTS = register_kind(Counts("counts", output_name="log_rates", score_name="count", shown_as="count"))
+COUNTS = register_kind(Counts("counts", output_name="log_rates", score_name="count", display_name="count"))
 
 
 @dataclass

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up_checkpoints import SAMPLES, made_up_checkpoint
 
+import fairseq_signals_ext
 from fairseq_signals_ext.checkpoints.describing import describe
 from fairseq_signals_ext.checkpoints.reading import Checkpoint, read_checkpoint
 from fairseq_signals_ext.common.errors import UserError
@@ -144,6 +145,7 @@ WRONG = {
 
 @pytest.mark.parametrize(("message", "options"), WRONG.items(), ids=[next(iter(each)) for each in WRONG.values()])
 def test_a_config_that_does_not_fit_is_named(message, options):
+    fairseq_signals_ext.register()  # which patches what fairseq says of options
     with pytest.raises(UserError, match=message) as error:
         build_model(changed(made_up_checkpoint(), **options))
     assert "\n" not in str(error.value)

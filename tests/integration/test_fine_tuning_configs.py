@@ -75,7 +75,7 @@ def test_the_paper_s_tasks_differ_in_nothing_but_data_and_aggregation():
 
     configs = [OmegaConf.to_container(OmegaConf.load(CONFIGS / f"{name}.yaml")) for name in TASKS]
     for config in configs:
-        assert config.pop("defaults") == ["_self_", "classification"]
+        assert config.pop("defaults") == ["options/task", "_self_", "classification"]
         assert list(config) == ["task"] and list(config["task"]) == ["aggregate"]
     shared = OmegaConf.load(CONFIGS / "finetune.yaml")
     assert (shared.dataset.batch_size, shared.task.segment) == (256, "random")

@@ -118,7 +118,7 @@ def test_patients_are_those_of_this_source(collection, prepare):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("1984-11-14 12:55:37", "14.11.1984", "ecg_id 2: recording_date: '14.11.1984' is not a time"),
+        ("1984-11-14 12:55:37", "14/11/1984", "ecg_id 2: recording_date: '14/11/1984' is not a time"),
         ("{'LNGQT': 15.5}", "LNGQT", "ecg_id 2: scp_codes 'LNGQT' is not a list of codes; get the file again"),
         ("{'LNGQT': 15.5}", "{'LNGQT': open('x')}", "ecg_id 2: scp_codes"),
         ("{'LNGQT': 15.5}", "-" * 100_000 + "1", "ecg_id 2: scp_codes"),
