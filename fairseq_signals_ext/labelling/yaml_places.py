@@ -38,9 +38,11 @@ class Node:
         if getattr(self._node, "id", "") != "mapping":
             raise UserError(f"{self.place}: give keys and values here")
         found = [(Node(self._path, key).text, Node(self._path, value)) for key, value in self._node.value]  # type: ignore[attr-defined]
-        for number, (key, value) in enumerate(found):
-            if key in (other for other, _ in found[:number]):
+        seen = set()
+        for key, value in found:
+            if key in seen:
                 raise UserError(f"{value.place}: {key!r} is there twice; join the two")
+            seen.add(key)
         return found
 
     def get(self, key: str) -> "Node":

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from made_up import write_mat, write_shards
 from made_up_checkpoints import saved_checkpoint
+from running import mistake_of
 
 import fairseq_signals_ext
 from fairseq_signals_ext.analysis import embeddings
@@ -46,11 +47,7 @@ def embed(checkpoint, out, *given, status=0):
 
 def error_of(*arguments):
     """The one line of a user's mistake."""
-    with pytest.raises(SystemExit) as error:
-        main([str(argument) for argument in arguments])
-    message = error.value.code
-    assert isinstance(message, str) and message.startswith("error: ") and "\n" not in message
-    return message
+    return mistake_of(main, [str(argument) for argument in arguments])
 
 
 def pieces(found, name):

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up import write_shards
 from made_up_checkpoints import saved_checkpoint
+from running import mistake_of
 
 import fairseq_signals_ext
 from fairseq_signals_ext.analysis import neighbours
@@ -103,11 +104,7 @@ def run(tmp_path_factory):
 
 
 def error_of(*arguments):
-    with pytest.raises(SystemExit) as error:
-        main([str(argument) for argument in arguments])
-    message = error.value.code
-    assert isinstance(message, str) and message.startswith("error: ") and "\n" not in message
-    return message
+    return mistake_of(main, [str(argument) for argument in arguments])
 
 
 @pytest.mark.parametrize("known", ["known", "itself"])

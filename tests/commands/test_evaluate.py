@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_up import write_shards
+from running import mistake_of
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from fairseq_signals_ext.commands.evaluate import main
@@ -69,11 +70,7 @@ def evaluate(data, *arguments, checkpoints=("a.pt",), subset="test", out="out"):
 
 def fails(data, *arguments, **options):
     """The one line of an error."""
-    with pytest.raises(SystemExit) as error:
-        evaluate(data, *arguments, **options)
-    message = error.value.code
-    assert isinstance(message, str) and message.startswith("error: ") and "\n" not in message
-    return message
+    return mistake_of(evaluate, data, *arguments, **options)
 
 
 def facts_of(folder):

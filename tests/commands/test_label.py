@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from running import script
+from running import mistake_of, script
 
 from fairseq_signals_ext import cli, configs_dir
 
@@ -59,11 +59,7 @@ def folder(tmp_path):
 
 def fails(capsys, *arguments):
     """The one line of an error."""
-    with pytest.raises(SystemExit) as error:
-        main([str(argument) for argument in arguments])
-    message = error.value.code
-    assert isinstance(message, str) and message.startswith("error: ") and "\n" not in message
-    return message
+    return mistake_of(main, [str(argument) for argument in arguments])
 
 
 def test_script_with_codes(folder):

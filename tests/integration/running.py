@@ -6,9 +6,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Tuple
 
 import made_up_checkpoints
+import pytest
 from omegaconf import OmegaConf
 
 from fairseq_signals_ext import configs_dir
@@ -116,6 +117,15 @@ def error_line(done: "subprocess.CompletedProcess[str]") -> str:
     lines = [line for line in text.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, text[-3000:]
     return lines[0]
+
+
+def mistake_of(run: Callable[..., Any], *arguments: Any, **options: Any) -> str:
+    """The one line of a user's mistake, where a command runs in this process."""
+    with pytest.raises(SystemExit) as error:
+        run(*arguments, **options)
+    message = error.value.code
+    assert isinstance(message, str) and message.startswith("error: ") and "\n" not in message
+    return message
 
 
 def start_rank(arguments: List[str], gradients: Path) -> "subprocess.Popen[str]":

@@ -93,7 +93,7 @@ PARSERS = {
     "labelling.events._RANGE": events._RANGE.fullmatch,
     "labelling.link_settings._DURATION": link_settings._DURATION.fullmatch,
     "labelling.link_settings._THRESHOLD": link_settings._THRESHOLD.fullmatch,
-    "splitting.assigning._RANGE": split_assigning._RANGE.fullmatch,
+    "split_assigning._RANGE": split_assigning._RANGE.fullmatch,
     "training_curve._LINE": _LINE.search,
 }
 # quick where it is linear, and seconds where it is not
