@@ -13,6 +13,7 @@ A stored count c of lead k stands for `(c - zero[k]) * scale[k]` mV.
 """
 
 import contextlib
+import functools
 import hashlib
 import io
 import mmap
@@ -81,6 +82,7 @@ def index_path(shard: Union[str, Path]) -> Path:
     return Path(shard).with_suffix(".index.npy")
 
 
+@functools.lru_cache(maxsize=1000)  # asked for by the table and by the shard
 def patient_key(patient: str) -> int:
     """A 63-bit number that stands for a patient id, the same on every machine (BLAKE2b)."""
     digest = hashlib.blake2b(patient.encode(), digest_size=8).digest()
@@ -178,7 +180,9 @@ class ShardWriter:
 
 def _mean_and_std(counts: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     """Mean and population deviation of each row; exact to float64, as sums of 16-bit numbers and their squares are."""
-    mean = counts.sum(axis=1, dtype=np.int64) / counts.shape[1]
+    # 32 bits hold the sum of up to 65,536 such numbers, and are added in half the time
+    sums = np.int32 if counts.shape[1] <= 2**16 else np.int64
+    mean = counts.sum(axis=1, dtype=sums) / counts.shape[1]
     # numpy converts to int64 piece by piece, which spares memory that would be touched for the first time
     square = np.einsum("ij,ij->i", counts, counts, dtype=np.int64, casting="safe") / counts.shape[1]
     return mean, np.sqrt(np.maximum(square - mean**2, 0))
