@@ -10,7 +10,6 @@ from typing import List, NamedTuple, Optional, Tuple
 import fairseq_signals_ext
 from fairseq_signals_ext.commands._entry import Parser, run_command
 from fairseq_signals_ext.common.errors import UserError, exits_on_user_error, first_line
-from fairseq_signals_ext.common.requirements import quiet_fairseq
 
 _EXAMPLES = """examples:
   fairseq-signals-ext prepare wfdb path/to/records --out data
@@ -114,6 +113,8 @@ def _with_user_dir(arguments: List[str]) -> List[str]:
     parser = argparse.ArgumentParser(prog="fairseq-signals-ext", add_help=False, allow_abbrev=False)
     parser.add_argument("--user-dir")
     found, others = parser.parse_known_args(arguments)
+    from fairseq_signals_ext.common.requirements import quiet_fairseq
+
     with quiet_fairseq():
         _import_user_dir(found.user_dir)
     return others

@@ -2,9 +2,7 @@
 
 import argparse
 import contextlib
-import difflib
 import io
-import logging
 import os
 import re
 import signal
@@ -38,6 +36,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """As of `argparse`, with the options that may have been meant by those that there are not."""
+        import difflib  # as logging below, which help does not need
+
         known = sorted(_options_of(self))
         for given in self._given:
             name = given.split("=")[0]
@@ -119,6 +119,8 @@ def _quiet_fairseq() -> None:
 
     This must come before fairseq is imported: its tasks for speech would set up logging, at level DEBUG.
     """
+    import logging
+
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     warnings.filterwarnings("ignore", module=r"torch\.nn\.utils\.weight_norm")
 
