@@ -1,0 +1,155 @@
+"""Whether a recording is like those that a model was calibrated on; if not, the model refuses to answer, and says why.
+
+The score of a recording is how far its embedding is from those of the training, by the Mahalanobis distance (Lee et al.
+2018, arXiv 1807.03888), in standard deviations of its logarithm; a recording that lacks leads, is short, or has flags
+that hardly any recording of the calibration had, is refused whatever its embedding. Needs numpy alone.
+"""
+
+import base64
+import functools
+from dataclasses import dataclass
+from typing import List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+
+from fairseq_signals_ext.common.errors import UserError
+
+# what a broken rule adds to the threshold: above whatever distance a recording may have by chance
+_OF_A_RULE = 10.0
+_WORDS = {
+    "nan": "samples are missing",
+    "constant": "a lead is constant",
+    "flat": "a lead stands still",
+    "clipped": "the signal is clipped",
+    "short": "it is shorter than a segment",
+    "amplitude": "its amplitude is not that of an ECG",
+    "einthoven": "its limb leads do not follow from each other",
+    "filled": "a lead is missing",
+}
+KNOWN_FLAGS = tuple(_WORDS)
+
+
+class Verdict(NamedTuple):
+    """What `Refusal` says of a recording.
+
+    Attributes:
+        score: above the threshold it is refused.
+        reason: why it is refused, in words; None: it is not.
+    """
+
+    score: float
+    reason: Optional[str]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """When a model refuses to answer.
+
+    E is the length of an embedding, K a number of directions. Arrays are base64 of little-endian float32.
+
+    Attributes:
+        mean: E, of the embeddings of the training.
+        directions: K x E, orthonormal, in which these vary most.
+        variances: K, along them.
+        residual: variance along each of the other E - K.
+        center, spread: mean and deviation of the logarithm of the distance, of the calibration's recordings.
+        threshold: the highest score that is not refused.
+        share: of recordings like those of the calibration that is refused, at most.
+        flags: those that are refused.
+        most_missing: leads that may be missing.
+        shortest: s.
+    """
+
+    mean: str
+    directions: str
+    variances: str
+    residual: float
+    center: float
+    spread: float
+    threshold: float
+    share: float
+    flags: Tuple[str, ...] = ()
+    most_missing: int = 0
+    shortest: float = 0.0
+
+    @functools.cached_property
+    def _arrays(self) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+        mean = decoded(self.mean)
+        return mean, decoded(self.directions).reshape(-1, len(mean)), decoded(self.variances)
+
+    def distances(self, embeddings: np.ndarray) -> np.ndarray:
+        """Scores of embeddings alone: float64, N.
+
+        Args:
+            embeddings: N x E, of recordings.
+        """
+        return (self._logarithms(embeddings) - self.center) / self.spread
+
+    def _logarithms(self, embeddings: np.ndarray) -> np.ndarray:
+        mean, directions, variances = self._arrays
+        return log_distances(embeddings, mean, directions, variances, self.residual)
+
+    def verdict(self, embedding: np.ndarray, seconds: float, missing: int, flags: Sequence[str]) -> Verdict:
+        """What is said of one recording.
+
+        Args:
+            embedding: E.
+            seconds: its length.
+            missing: how many of the model's leads it lacks.
+            flags: of `prepared.quality.FLAGS`.
+        """
+        score = float(self.distances(np.asarray(embedding, np.float64)[None])[0])
+        broken = self._broken(seconds, missing, flags)
+        if broken:
+            return Verdict(max(score, self.threshold) + _OF_A_RULE * len(broken), "; ".join(broken))
+        if score <= self.threshold:
+            return Verdict(score, None)
+        return Verdict(
+            score, f"unlike the ECGs that the model knows (distance {score:.1f}, limit {self.threshold:.1f})"
+        )
+
+    def _broken(self, seconds: float, missing: int, flags: Sequence[str]) -> List[str]:
+        found = []
+        if missing > self.most_missing:
+            found.append(f"{missing} lead{'s are' if missing > 1 else ' is'} missing")
+        if seconds < self.shortest:
+            found.append(f"it has {seconds:.3g} s, less than {self.shortest:.3g} s")
+        told = ("filled",) if missing else ()
+        return found + [_WORDS.get(flag, flag) for flag in flags if flag in self.flags and flag not in told]
+
+    def check(self) -> None:
+        """See that it holds together.
+
+        Raises:
+            UserError: arrays or numbers do not fit.
+        """
+        try:
+            mean, directions, variances = self._arrays
+            numbers = [self.residual, self.spread, self.center, self.threshold, self.share, self.shortest]
+            fits = directions.shape == (len(variances), len(mean)) and self.residual > 0 and self.spread > 0
+            fits = fits and bool((variances > 0).all() and np.isfinite([*numbers, self.most_missing]).all())
+            fits = fits and all(bool(np.isfinite(one).all()) for one in (mean, directions, variances))
+        except (ValueError, TypeError):
+            fits = False
+        if not fits:
+            raise UserError("calibration: its refusal does not hold together; calibrate again")
+
+
+def log_distances(
+    embeddings: np.ndarray, mean: np.ndarray, directions: np.ndarray, variances: np.ndarray, residual: float
+) -> np.ndarray:
+    """Logarithms of squared Mahalanobis distances: float64, N; see `Refusal` for the arguments."""
+    apart = np.asarray(embeddings, np.float64) - mean
+    along = apart @ directions.T
+    rest = np.maximum((apart**2).sum(axis=1) - (along**2).sum(axis=1), 0)
+    return np.log((along**2 / variances).sum(axis=1) + rest / residual + 1e-12)
+
+
+def encoded(array: np.ndarray) -> str:
+    """Base64 of an array as float32."""
+    return base64.b64encode(np.ascontiguousarray(array, "<f4").tobytes()).decode("ascii")
+
+
+def decoded(text: str) -> np.ndarray:
+    """The array, float64, of what `encoded` gave."""
+    return np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float64)
