@@ -24,6 +24,8 @@ _EXAMPLES = """examples:
       --threshold "<= 40"
   fairseq-signals-ext evaluate run/checkpoints/checkpoint_best.pt \\
       --data data/splits/random --subset test --out evaluation
+  fairseq-signals-ext calibrate run/checkpoints/checkpoint_best.pt \\
+      --data data/splits/random --subset valid --out calibrated.pt
   fairseq-signals-ext predict run/checkpoints/checkpoint_best.pt ecg.dcm \\
       records/*.hea --out results
   fairseq-signals-ext report run/checkpoints/checkpoint_best.pt ecg.dcm \\
@@ -54,6 +56,9 @@ COMMANDS = {
     "label": Command("label prepared recordings, from codes, a table, reports or events", ("formats",)),
     "verify": Command("check a prepared folder, and draw its contents", ("formats", "report")),
     "evaluate": Command("evaluate fine-tuned models, with intervals and plots", ("formats", "train", "report")),
+    "calibrate": Command(
+        "calibrate a fine-tuned model: probabilities, decisions with promised errors, and refusal", ("formats", "train")
+    ),
     "predict": Command("predict labels for ECG files in any format", ("formats",)),
     "embed": Command("embed ECGs as vectors, find nearest neighbours, and draw a map", ("formats",)),
     "explain": Command("show where in ECGs a model looked, with pictures", ("formats", "report")),

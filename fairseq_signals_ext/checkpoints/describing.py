@@ -10,6 +10,7 @@ from fairseq_signals_ext.checkpoints.reading import Checkpoint
 from fairseq_signals_ext.common.errors import UserError, first_line
 from fairseq_signals_ext.common.leads import LEADS, parse_leads
 from fairseq_signals_ext.data.label_table import DEFINITION_FILE, read_label_definition
+from fairseq_signals_ext.evaluation.decisions import calibration_of
 from fairseq_signals_ext.evaluation.kinds import CLASSIFICATION, PRETRAINING, REGRESSION, kind_of
 from fairseq_signals_ext.evaluation.predictions import ECG_FM_AGGREGATION, ways_of
 
@@ -82,6 +83,7 @@ def _described(checkpoint: Checkpoint, kind: str, labels: Optional[str]) -> Mode
         target_std=_floats(state.get("target_std")) or (),
         activation=str(state.get("activation") or "sigmoid"),
         names_are_known=known,
+        calibration=calibration_of(state.get("calibration")) if chosen else None,
         provenance=_provenance(checkpoint),
     )
 
@@ -101,6 +103,8 @@ def task_state_of(description: ModelDescription) -> Dict[str, Any]:
         state.update(label_names=list(description.label_names), aggregation=list(description.aggregation))
     if description.thresholds is not None:
         state.update(thresholds=list(description.thresholds), threshold_rule=description.threshold_rule)
+    if description.calibration is not None:
+        state.update(calibration=description.calibration.as_plain())
     if description.is_exclusive:
         state.update(activation=description.activation)
     if description.target_mean:

@@ -17,6 +17,7 @@ from fairseq_signals_ext.checkpoints.plain_configs import check_plain
 from fairseq_signals_ext.common.errors import UserError, first_line
 from fairseq_signals_ext.common.leads import LEADS
 from fairseq_signals_ext.common.values import as_json
+from fairseq_signals_ext.evaluation.decisions import Calibration, calibration_of
 from fairseq_signals_ext.evaluation.kinds import KINDS, Kind, kind_of
 
 STANDARDIZATIONS = ("lead", "segment")
@@ -101,6 +102,7 @@ class ModelDescription:
             recording has exactly one, so that together they give the probabilities, and the most probable is called
             positive, without thresholds.
         names_are_known: False where the checkpoint does not say its label names, and `label_names` are placeholders.
+        calibration: probabilities, decisions and refusal; None if it was not calibrated.
         provenance: where it is from: checkpoint's file name, updates, epoch, package versions, data, ...
     """
 
@@ -115,6 +117,7 @@ class ModelDescription:
     target_std: Tuple[float, ...] = ()
     activation: str = "sigmoid"
     names_are_known: bool = True
+    calibration: Optional[Calibration] = None
     provenance: Dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -152,6 +155,10 @@ class ModelDescription:
             raise UserError(f"activation {self.activation!r}: use one of {', '.join(ACTIVATIONS)}")
         if self.is_exclusive and self.thresholds is not None:
             raise UserError("thresholds: classes that exclude one another have none; use null")
+        if self.calibration is not None:
+            if not self.of_kind.has_classes or self.is_exclusive:
+                raise UserError("calibration: only a model with a probability for each label has one; use null")
+            self.calibration.check(len(self.label_names))
         for name in ("architecture", "provenance"):
             _checked(name, getattr(self, name), dict, "use values by names")
         self.preprocessing.check()
@@ -241,7 +248,8 @@ def read_description(folder: Path) -> Tuple[ModelDescription, Path]:
             facts.pop(other, None)
         weights = _checked("weights", facts.pop("weights"), str, "use the name of a file")
         inputs = _of(Preprocessing, facts.pop("preprocessing"))
-        description = _of(ModelDescription, {**facts, "preprocessing": inputs})
+        calibration = calibration_of(facts.pop("calibration", None))
+        description = _of(ModelDescription, {**facts, "preprocessing": inputs, "calibration": calibration})
         description.check()
     except UserError as error:
         raise UserError(f"{path}: {error}") from None

@@ -1,7 +1,7 @@
 """What is in a checkpoint or an export, as plain values: nothing is built, and tensors stay in their file."""
 
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from fairseq_signals_ext.checkpoints.architecture import ENCODER, architecture_of, encoder_config, geometry_of
 from fairseq_signals_ext.checkpoints.describing import describe
@@ -12,6 +12,7 @@ from fairseq_signals_ext.checkpoints.reading import Checkpoint, read_checkpoint
 from fairseq_signals_ext.common.conv_layers import Geometry
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.values import as_json
+from fairseq_signals_ext.evaluation.decisions import Calibration
 
 Facts = Dict[str, Any]
 
@@ -218,12 +219,17 @@ def _averages(meters: Any) -> Facts:
 def _usage(description: ModelDescription) -> Dict[str, Any]:
     """What one must know to use it."""
     inputs = description.preprocessing
-    columns = {
+    columns: Dict[str, Optional[Tuple[Any, ...]]] = {
         "threshold": description.thresholds,
         "aggregation": description.aggregation,
         "mean": description.target_mean,
         "std": description.target_std,
     }
+    calibration = description.calibration
+    if calibration is not None:
+        columns["probability_by"] = tuple(one.method for one in calibration.labels)
+        columns["negative_below"] = tuple(one.low for one in calibration.labels)
+        columns["positive_from"] = tuple(one.high for one in calibration.labels)
     return {
         "preprocessing": {
             "sample_rate_hz": inputs.sample_rate,
@@ -244,8 +250,18 @@ def _usage(description: ModelDescription) -> Dict[str, Any]:
             ],
             "notes": label_notes(description.label_names) or None,
         },
+        "calibration": calibration and {**calibration.provenance, "refusal": _refusal(calibration)},
         "provenance": description.provenance,
     }
+
+
+def _refusal(calibration: Calibration) -> Optional[Facts]:
+    """When recordings are refused, without the arrays."""
+    refusal = calibration.refusal
+    if refusal is None:
+        return None
+    names = ("threshold", "share", "flags", "most_missing", "shortest")
+    return {name: getattr(refusal, name) for name in names}
 
 
 def _tensors(value: Any) -> Iterator[Any]:

@@ -23,6 +23,10 @@ scores are aggregated per label as the checkpoint specifies. Writes to OUT:
                    most probable class is positive. If a file contains several
                    ECGs, FILE is the first; rows for FILE#2 and so on follow
                    after all files. FILE#2 as an input stands for this ECG only.
+                   Of a calibrated model also calibrated_LABEL, decision_LABEL
+                   (positive, negative or uncertain), refused (why the model
+                   should not be believed; empty if nothing is against it) and
+                   refusal_score.
   segments.csv     (or .parquet) with --segments: one row per segment, with its
                    start in s
   rejected.csv     files that could not be used, with the reason
@@ -136,6 +140,12 @@ class Prediction(Job):
         labels = ensemble.label_names
         scores = {f"{_what(ensemble)}_{name}": "float64" for name in labels}
         decisions = {f"positive_{name}": "bool" for name in labels if ensemble.decides}
+        calibration = ensemble.calibration
+        if calibration is not None:
+            decisions.update({f"calibrated_{name}": "float64" for name in labels})
+            decisions.update({f"decision_{name}": "string" for name in labels})
+            if calibration.refusal is not None:
+                decisions.update(refused="string", refusal_score="float64")
         if options.segments:
             results.write_table(f"segments.{options.format}", "segments", {**_SEGMENT_COLUMNS, **scores})
         name = f"predictions.{options.format}"
@@ -188,6 +198,10 @@ def _add_rows(results: Results, found: "Predicted", ensemble: "Ensemble", segmen
     row.update(zip(columns, prediction.scores.tolist()))
     if prediction.positive is not None:
         row.update((f"positive_{name}", bool(one)) for name, one in zip(ensemble.label_names, prediction.positive))
+    if prediction.calibrated is not None and prediction.decision is not None:
+        for name, probability, decision in zip(ensemble.label_names, prediction.calibrated, prediction.decision):
+            row.update({f"calibrated_{name}": float(probability), f"decision_{name}": decision})
+        row.update(refused=prediction.refused, refusal_score=prediction.refusal_score)
     results.add("predictions", row)
     if segments:
         inputs = ensemble.models[0].preprocessing

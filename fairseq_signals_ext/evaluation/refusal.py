@@ -16,15 +16,13 @@ from fairseq_signals_ext.common.errors import UserError
 
 # what a broken rule adds to the threshold: above whatever distance a recording may have by chance
 _OF_A_RULE = 10.0
+# not those that have rules of their own, nor "nan", of which what is stored knows nothing
 _WORDS = {
-    "nan": "samples are missing",
     "constant": "a lead is constant",
     "flat": "a lead stands still",
     "clipped": "the signal is clipped",
-    "short": "it is shorter than a segment",
     "amplitude": "its amplitude is not that of an ECG",
     "einthoven": "its limb leads do not follow from each other",
-    "filled": "a lead is missing",
 }
 KNOWN_FLAGS = tuple(_WORDS)
 
@@ -114,8 +112,7 @@ class Refusal:
             found.append(f"{missing} lead{'s are' if missing > 1 else ' is'} missing")
         if seconds < self.shortest:
             found.append(f"it has {seconds:.3g} s, less than {self.shortest:.3g} s")
-        told = ("filled",) if missing else ()
-        return found + [_WORDS.get(flag, flag) for flag in flags if flag in self.flags and flag not in told]
+        return found + [_WORDS[flag] for flag in flags if flag in self.flags]
 
     def check(self) -> None:
         """See that it holds together.
@@ -128,6 +125,7 @@ class Refusal:
             numbers = [self.residual, self.spread, self.center, self.threshold, self.share, self.shortest]
             fits = directions.shape == (len(variances), len(mean)) and self.residual > 0 and self.spread > 0
             fits = fits and bool((variances > 0).all() and np.isfinite([*numbers, self.most_missing]).all())
+            fits = fits and {*self.flags} <= {*KNOWN_FLAGS}
             fits = fits and all(bool(np.isfinite(one).all()) for one in (mean, directions, variances))
         except (ValueError, TypeError):
             fits = False

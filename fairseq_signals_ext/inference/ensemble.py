@@ -7,6 +7,7 @@ import numpy as np
 
 from fairseq_signals_ext.checkpoints.describing import check_ensemble
 from fairseq_signals_ext.checkpoints.description import Preprocessing
+from fairseq_signals_ext.evaluation.decisions import Calibration
 from fairseq_signals_ext.inference.backends import Outputs
 from fairseq_signals_ext.inference.inputs import Recordings
 from fairseq_signals_ext.inference.loading import is_export, load_model
@@ -77,6 +78,11 @@ class Ensemble:
     def decides(self) -> bool:
         """Whether they say which labels are positive."""
         return self.thresholds is not None or self.models[0].description.is_exclusive
+
+    @property
+    def calibration(self) -> Optional[Calibration]:
+        """Of one model; several together have none, as each was calibrated alone."""
+        return self.models[0].description.calibration if len(self.models) == 1 else None
 
     @property
     def source(self) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from fairseq_signals_ext.checkpoints.description import ModelDescription, Preprocessing
 from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.evaluation.decisions import DECISIONS
 from fairseq_signals_ext.evaluation.predictions import ECG_FM_AGGREGATION, ways_of
 from fairseq_signals_ext.evaluation.thresholds import called
 from fairseq_signals_ext.inference.backends import Outputs
@@ -36,6 +37,11 @@ class Prediction:
             is the highest; None where the model has no thresholds.
         segment_scores: float64, N x L: the scores of its segments.
         recording: what is known of it, with flags of what may be wrong with it.
+        calibrated: float64, L: probabilities that mean what they say; None where the model was not calibrated.
+        decision: for each label "positive", "negative" or "uncertain", with the errors that the calibration promises;
+            None where the model was not calibrated.
+        refused: why the model should not be believed for this recording, in words; None where nothing is against it.
+        refusal_score: above `Refusal.threshold` it is refused; None where the model never refuses.
     """
 
     label_names: Tuple[str, ...]
@@ -43,6 +49,10 @@ class Prediction:
     positive: Optional[np.ndarray]
     segment_scores: np.ndarray
     recording: RecordingFacts
+    calibrated: Optional[np.ndarray] = None
+    decision: Optional[Tuple[str, ...]] = None
+    refused: Optional[str] = None
+    refusal_score: Optional[float] = None
 
     def as_dict(self) -> Dict[str, float]:
         """The recording's score by label."""
@@ -188,7 +198,26 @@ class LoadedModel:
         segment_scores = self.description.of_kind.scores(outputs[0].astype(np.float64), self.description.activation)
         takes_maximum = np.array(self.description.aggregation) == "max"
         scores = np.where(takes_maximum, segment_scores.max(axis=0), segment_scores.mean(axis=0))
-        return Prediction(self.label_names, scores, self.positive(scores), segment_scores, facts)
+        prediction = Prediction(self.label_names, scores, self.positive(scores), segment_scores, facts)
+        return self._calibrated(prediction, outputs[-1].mean(axis=0))
+
+    def _calibrated(self, prediction: Prediction, embedding: np.ndarray) -> Prediction:
+        """With what the calibration says, if there is one."""
+        calibration = self.description.calibration
+        if calibration is None:
+            return prediction
+        scores = prediction.scores[None]
+        decisions = calibration.decisions(scores)[0]
+        found = dataclasses.replace(
+            prediction,
+            calibrated=calibration.probabilities(scores)[0],
+            decision=tuple(DECISIONS[one] for one in decisions),
+        )
+        if calibration.refusal is None:
+            return found
+        facts = prediction.recording
+        verdict = calibration.refusal.verdict(embedding, facts.seconds, len(facts.missing_leads), facts.flags)
+        return dataclasses.replace(found, refused=verdict.reason, refusal_score=verdict.score)
 
     @property
     def decides(self) -> bool:

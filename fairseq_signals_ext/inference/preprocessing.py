@@ -116,7 +116,7 @@ class SegmentedRecording:
             sample_rate=signal.sample_rate,
             segments=max(1, samples // preprocessing.stride_samples),
             missing_leads=tuple(lead for lead in preprocessing.loaded_leads if lead not in there),
-            flags=(),
+            flags=_flags_of_stored(signal, rows, preprocessing),
         )
         return cls._of(counts, leads, gain, offset, preprocessing, facts)
 
@@ -187,6 +187,20 @@ def _stored(recording: Recording, preprocessing: Preprocessing, name: str) -> Tu
     if len(quality.constant) == len(stored.leads):
         raise UserError(f"{name}: its leads never change, so there is no ECG in it; give another recording")
     return stored, quality
+
+
+def _flags_of_stored(signal: Signal, rows: Sequence[int], preprocessing: Preprocessing) -> Tuple[str, ...]:
+    """Flags of these rows, but for what is not stored: samples that were invalid, and leads that are not there.
+
+    Of a recording that is standardised already none is known.
+    """
+    if signal.counts.dtype != np.int16 or not rows:
+        return ()
+    leads = tuple(signal.leads[row] for row in rows)
+    scale, zero = (np.asarray(values, np.float64)[list(leads)] for values in (signal.scale, signal.zero))
+    counts = signal.counts if len(rows) == len(signal.leads) else signal.counts[list(rows)]
+    stored = Counts(counts, leads, scale, zero, 0.0, 0, ())
+    return assess(stored, signal.sample_rate, preprocessing.segment_samples / signal.sample_rate).flags
 
 
 def _of_leads(stored: Counts, loaded: AbstractSet[int]) -> Counts:

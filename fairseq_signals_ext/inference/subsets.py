@@ -27,7 +27,7 @@ from fairseq_signals_ext.data.segments import whole_pieces
 from fairseq_signals_ext.data.stores import ShardStore, Signal, Store, check_leads, check_sample_rate, open_store
 from fairseq_signals_ext.evaluation.predictions import AGGREGATIONS, Predictions, ways_of
 from fairseq_signals_ext.inference.inputs import Recordings
-from fairseq_signals_ext.inference.model import LoadedModel
+from fairseq_signals_ext.inference.model import LoadedModel, Prediction
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
 from fairseq_signals_ext.inference.reading_ahead import ReadingPlan, Rejected
 from fairseq_signals_ext.inference.running import RunOptions, run_recordings
@@ -75,14 +75,21 @@ class SegmentScores:
     Attributes:
         number: in the subset.
         known: of the recording.
-        scores: float64, segments x L: probabilities, or values of a regression in the label's unit.
+        prediction: of the recording and its segments.
+        embedding: float32, E, of the recording.
         ends_batch: see `running.RecordingOutputs`.
     """
 
     number: int
     known: Known
-    scores: np.ndarray
+    prediction: Prediction
+    embedding: np.ndarray
     ends_batch: bool = True
+
+    @property
+    def scores(self) -> np.ndarray:
+        """float64, segments x L: probabilities, or values of a regression in the label's unit."""
+        return self.prediction.segment_scores
 
 
 class Subset:
@@ -171,6 +178,12 @@ class Subset:
     def __len__(self) -> int:
         return len(self._kept)
 
+    @property
+    def idx(self) -> Optional[np.ndarray]:
+        """Of each recording, int64; None for those of `.mat` files, which have theirs inside."""
+        idx = self._store.idx
+        return None if idx is None else idx[self._kept]
+
     def name(self, number: int, ecg: Optional[int] = None) -> str:
         """How messages call a recording."""
         return self._store.name(self._kept[number])
@@ -239,7 +252,8 @@ def segment_scores(model: LoadedModel, subset: Recordings, how: RunOptions, star
                 raise UserError(result.reason if result.name in result.reason else f"{result.name}: {result.reason}")
             read = result.read
             prediction = model.prediction_of(result.outputs[0], read.name, read.facts)
-            yield SegmentScores(read.number, read.beside, prediction.segment_scores, result.ends_batch)
+            embedding = result.outputs[0][-1].mean(axis=0)
+            yield SegmentScores(read.number, read.beside, prediction, embedding, result.ends_batch)
 
 
 def predict_subset(model: LoadedModel, subset: Subset, how: Optional[RunOptions] = None) -> Predictions:

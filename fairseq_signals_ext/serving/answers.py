@@ -44,7 +44,9 @@ def answer(recording: Recording, prediction: Prediction, model: LoadedModel) -> 
         `cut` (s of calibration pulse or padding that were cut off its `start` and its `end`),
         `flags`: what may be wrong with it, and what each means; `labels`: for each `name`, `probability` (or `value`,
         of a regression), `threshold` and `positive`, None where the model has no thresholds (of classes that exclude
-        one another the most probable is positive); `segments`: for each `start` and `end` (s) and `scores`, one a
+        one another the most probable is positive), `calibrated` (a probability) and `decision` (positive, negative or
+        uncertain), None where it was not calibrated; `refused`: why the model should not be believed, or None;
+        `segments`: for each `start` and `end` (s) and `scores`, one a
         label; `model`, see `model_facts`; `note`.
     """
     return {
@@ -56,6 +58,7 @@ def answer(recording: Recording, prediction: Prediction, model: LoadedModel) -> 
         "cut": {"start": prediction.recording.cut_start, "end": prediction.recording.cut_end},
         "flags": {name: FLAGS[name] for name in prediction.recording.flags},
         "labels": _labels(prediction, model),
+        "refused": prediction.refused,
         "segments": _segments(prediction, model),
         "model": model_facts(model),
         "note": NOTE,
@@ -66,8 +69,11 @@ def _labels(prediction: Prediction, model: LoadedModel) -> List[Dict[str, Any]]:
     score_name = model.description.of_kind.display_name
     thresholds = model.thresholds or [None] * len(prediction.label_names)
     positive = [None] * len(thresholds) if prediction.positive is None else prediction.positive.tolist()
-    rows = zip(prediction.label_names, prediction.scores.tolist(), thresholds, positive)
-    return [dict(zip(("name", score_name, "threshold", "positive"), row)) for row in rows]
+    calibrated = [None] * len(thresholds) if prediction.calibrated is None else prediction.calibrated.tolist()
+    decision = prediction.decision or [None] * len(thresholds)
+    columns = ("name", score_name, "threshold", "positive", "calibrated", "decision")
+    rows = zip(prediction.label_names, prediction.scores.tolist(), thresholds, positive, calibrated, decision)
+    return [dict(zip(columns, row)) for row in rows]
 
 
 def _segments(prediction: Prediction, model: LoadedModel) -> List[Dict[str, Any]]:

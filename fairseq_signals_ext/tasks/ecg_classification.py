@@ -47,7 +47,8 @@ from fairseq_signals_ext.tasks.ecg_pretraining import EcgPretrainingTask, regist
 logger = logging.getLogger(__name__)
 
 _THRESHOLD_RULE = "f1"
-_THRESHOLDS = ("thresholds", "threshold_rule")  # in the task's state
+# in the task's state, of one model and none that is trained on
+_DECISIONS = ("thresholds", "threshold_rule", "calibration")
 
 
 @dataclass
@@ -168,12 +169,12 @@ class EcgClassificationTask(EcgPretrainingTask):
         return pretrained
 
     def _take_state(self, start: StartingPoint) -> None:
-        """Take over what another model of the same task says of itself; its thresholds only if its run continues."""
+        """Take over what another model of the same task says of itself; its decisions only if its run continues."""
         if start.checkpoint.task_config.get("_name") != self.cfg._name:
             return
         state = dict(start.checkpoint.task_state)
         if not start.goes_on:
-            state = {name: value for name, value in state.items() if name not in _THRESHOLDS}
+            state = {name: value for name, value in state.items() if name not in _DECISIONS}
         self.state.merge_state_dict(state)
 
     def _start_from(self, start: StartingPoint, model: Any) -> None:
@@ -285,7 +286,7 @@ class EcgClassificationTask(EcgPretrainingTask):
         Raises:
             SystemExit: `layer_decay`, with an optimizer that would ignore it.
         """
-        for name in _THRESHOLDS:  # of the model before this update
+        for name in _DECISIONS:  # of the model before this update
             self.state.state_dict.pop(name, None)
         # with fp16, bf16 and amp fairseq wraps the optimizer
         inner = getattr(optimizer, "fp32_optimizer", getattr(optimizer, "wrapped_optimizer", optimizer))

@@ -58,7 +58,7 @@ def test_reasons():
     usual = np.zeros(24)
     assert refusal.verdict(usual, 10, 0, ("clipped",)).reason is None
     assert refusal.verdict(usual, 10, 0, ("einthoven",)).reason == "its limb leads do not follow from each other"
-    assert refusal.verdict(usual, 10, 1, ("filled",)).reason == "1 lead is missing"
+    assert refusal.verdict(usual, 10, 1, ("filled", "short")).reason == "1 lead is missing"
     assert refusal.verdict(usual, 4, 0, ()).reason == "it has 4 s, less than 10 s"
     far = refusal.verdict(usual + 100, 10, 0, ())
     assert far.reason.startswith("unlike the ECGs that the model knows (distance ")
