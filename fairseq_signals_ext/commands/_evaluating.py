@@ -17,8 +17,9 @@ from fairseq_signals_ext.commands._parts import Job, run_job
 from fairseq_signals_ext.commands._run_arguments import is_divided
 from fairseq_signals_ext.commands._run_settings import identity, worker_processes
 from fairseq_signals_ext.common.errors import UserError
-from fairseq_signals_ext.common.files import check_folder_name, only_one, remove_unfinished
-from fairseq_signals_ext.evaluation import comparison, report
+from fairseq_signals_ext.common.files import atomic_files, check_folder_name, only_one, remove_unfinished
+from fairseq_signals_ext.evaluation import comparison, report, selective
+from fairseq_signals_ext.evaluation.decisions import Calibration
 from fairseq_signals_ext.evaluation.evaluating import Evaluation as OneEvaluation
 from fairseq_signals_ext.evaluation.evaluating import EvaluationSettings, Thresholds, aggregate, evaluate
 from fairseq_signals_ext.evaluation.predictions import Predictions, mean_of
@@ -65,7 +66,8 @@ class Evaluation(Job):
         names = _names(options, _models(options))
         folders = _folders(Path(), names, _subsets(options)).values()
         compared = comparison.FILES if len(names) > 1 else ()
-        return [*(str(folder / file) for folder in folders for file in report.FILES), *compared]
+        files = [*report.FILES, *(selective.FILES if options.selective else ())]
+        return [*(str(folder / file) for folder in folders for file in files), *compared]
 
     def settings(self) -> Dict[str, Any]:
         """What the scores depend on."""
@@ -109,7 +111,8 @@ class Evaluation(Job):
             left_out -= start
             for scored in subsets.segment_scores(self._loaded[number], some, self._how, start):
                 known = {**scored.known._asdict(), "target": scored.known.target.tolist()}
-                results.add(f"{number} {name}", {**known, "scores": scored.scores.tolist()})
+                row = {**known, "scores": scored.scores.tolist(), "refusal": scored.prediction.refusal_score}
+                results.add(f"{number} {name}", row)
                 results.count(scored.ends_batch)
                 yield
 
@@ -121,7 +124,7 @@ class Evaluation(Job):
             rows = list(results.rows(f"{number} {name}"))
             known = [subsets.Known(row["idx"], row["patient"], np.array(row["target"], np.float64)) for row in rows]
             scores = [np.array(row["scores"], np.float64) for row in rows]
-            return given[number, name].predictions(known, scores)
+            return given[number, name].predictions(known, scores, [row["refusal"] for row in rows])
 
         status = self.evaluate(predict)
         results.clean()
@@ -153,14 +156,32 @@ class Evaluation(Job):
             model = _Model(", ".join(map(str, checkpoints)), numbers, predict, self._options)
             for subset in self._subsets:
                 evaluation = model.evaluate(subset, self._settings, self._choice)
-                report.write_evaluation(evaluation, self._folders[name, subset])
-                print(f"{model.name}\n{report.as_text(evaluation)}\nresults: {self._folders[name, subset]}\n")
+                folder = self._folders[name, subset]
+                report.write_evaluation(evaluation, folder)
+                print(f"{model.name}\n{report.as_text(evaluation)}\nresults: {folder}\n")
+                if self._options.selective:
+                    print(self._selective(evaluation, numbers, folder))
                 found[subset][name] = evaluation
         if len(self._names) > 1:
             tables = {subset: comparison.compare(evaluations) for subset, evaluations in found.items()}
             comparison.write_comparison(tables, self._settings, self._options.out)
             print(f"{comparison.as_text(tables, self._settings)}\nresults: {self._options.out}")
         return 0
+
+    def _selective(self, evaluation: OneEvaluation, numbers: Sequence[int], folder: Path) -> str:
+        """Evaluate the decisions of a calibrated model; returns what to print."""
+        calibration = self._calibration(numbers)
+        about = report.facts_of_recordings(evaluation.recordings, self._options.data, ("age", "sex", "source"))
+        found = selective.evaluate_selective(evaluation.recordings, calibration, about, self._options.seed)
+        with atomic_files(folder, selective.FILES) as new:
+            selective.write_selective(found, new)
+        return f"{selective.as_text(found)}\n"
+
+    def _calibration(self, numbers: Sequence[int]) -> Optional[Calibration]:
+        """Of one model; those of an ensemble were each calibrated alone."""
+        if len(numbers) > 1:
+            raise UserError("--selective: an ensemble has no calibration of its own; evaluate its models one by one")
+        return self._load(self._sources[numbers[0]]).description.calibration
 
 
 class _Model:

@@ -18,6 +18,10 @@ OUT/comparison.csv, .md and .png.
 With --ensemble, all checkpoints are one model, whose scores are the means of
 theirs, as in predict --ensemble.
 
+With --selective also selective.csv, risk_coverage.csv and selective.png: whether
+a calibrated model keeps its promises, for whom, and what its probabilities are
+worth before and after calibration.
+
 CKPT is a checkpoint or an export. Parts of a run, several devices and clusters
 work as in predict. If a part is interrupted, run it again; it continues.
 
@@ -61,6 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing results")
     parser.add_argument("--batch-size", metavar="N", type=int, default=64, help="segments per batch (default 64)")
+    parser.add_argument(
+        "--selective", action="store_true", help="evaluate the decisions and refusals of a calibrated model, too"
+    )
     add_jobs(parser)
     add_device(parser)
     add_parts(parser.add_argument_group("parts of a run"))

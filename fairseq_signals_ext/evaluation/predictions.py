@@ -53,6 +53,8 @@ class Predictions:
         kind: name of what values are, see `kinds`.
         exclusive: an item has exactly one of the labels, and the most probable one is called positive.
         label_file: from which the targets are; None where it is not known.
+        refusal: float64, N: the score of the item's recording above which a calibrated model refuses it; None where
+            the model never does.
     """
 
     scores: np.ndarray
@@ -65,6 +67,7 @@ class Predictions:
     aggregation: str = "mean"
     exclusive: bool = False
     label_file: Optional[str] = None
+    refusal: Optional[np.ndarray] = None
 
     @property
     def of_kind(self) -> Kind:
@@ -112,7 +115,7 @@ def matched(a: Predictions, b: Predictions) -> Tuple[Predictions, Predictions]:
 def _by_idx(predictions: Predictions) -> Predictions:
     order = np.argsort(predictions.idx, kind="stable")
     arrays = {name: getattr(predictions, name)[order] for name in ("scores", "targets", "idx", "patient")}
-    return replace(predictions, record_id=None, **arrays)
+    return replace(predictions, record_id=None, refusal=None, **arrays)
 
 
 def _check_same(a: Predictions, b: Predictions) -> None:
@@ -202,6 +205,7 @@ def to_recordings(
         idx=predictions.idx[first],
         patient=predictions.patient[first],
         record_id=None if predictions.record_id is None else predictions.record_id[first],
+        refusal=None if predictions.refusal is None else predictions.refusal[first],
     )
 
 

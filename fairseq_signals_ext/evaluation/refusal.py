@@ -14,6 +14,8 @@ import numpy as np
 
 from fairseq_signals_ext.common.errors import UserError
 
+# characters of a text
+_PIECE = 8000
 # what a broken rule adds to the threshold: above whatever distance a recording may have by chance
 _OF_A_RULE = 10.0
 # not those that have rules of their own, nor "nan", of which what is stored knows nothing
@@ -43,7 +45,8 @@ class Verdict(NamedTuple):
 class Refusal:
     """When a model refuses to answer.
 
-    E is the length of an embedding, K a number of directions. Arrays are base64 of little-endian float32.
+    E is the length of an embedding, K a number of directions. Arrays are base64 of little-endian float32, in pieces, as
+    configs have no long texts.
 
     Attributes:
         mean: E, of the embeddings of the training.
@@ -58,9 +61,9 @@ class Refusal:
         shortest: s.
     """
 
-    mean: str
-    directions: str
-    variances: str
+    mean: Tuple[str, ...]
+    directions: Tuple[str, ...]
+    variances: Tuple[str, ...]
     residual: float
     center: float
     spread: float
@@ -143,11 +146,12 @@ def log_distances(
     return np.log((along**2 / variances).sum(axis=1) + rest / residual + 1e-12)
 
 
-def encoded(array: np.ndarray) -> str:
-    """Base64 of an array as float32."""
-    return base64.b64encode(np.ascontiguousarray(array, "<f4").tobytes()).decode("ascii")
+def encoded(array: np.ndarray) -> Tuple[str, ...]:
+    """Pieces of base64 of an array as float32."""
+    text = base64.b64encode(np.ascontiguousarray(array, "<f4").tobytes()).decode("ascii")
+    return tuple(text[start : start + _PIECE] for start in range(0, len(text), _PIECE))
 
 
-def decoded(text: str) -> np.ndarray:
+def decoded(pieces: Sequence[str]) -> np.ndarray:
     """The array, float64, of what `encoded` gave."""
-    return np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float64)
+    return np.frombuffer(base64.b64decode("".join(pieces), validate=True), "<f4").astype(np.float64)

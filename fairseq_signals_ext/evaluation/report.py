@@ -6,7 +6,9 @@ import json
 import platform
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List
+from typing import TYPE_CHECKING, Any, Dict, List, Sequence
+
+import numpy as np
 
 import fairseq_signals_ext
 from fairseq_signals_ext.common.errors import UserError
@@ -38,21 +40,35 @@ def with_record_ids(predictions: Predictions, data: Path) -> Predictions:
     Raises:
         UserError: the prepared folder's table cannot be read, or lacks a recording.
     """
-    import pandas as pd
-
     if predictions.record_id is not None:
         return predictions
+    found = facts_of_recordings(predictions, data, ("record_id",)).get("record_id")
+    names = predictions.idx.astype(str).astype(object) if found is None else found
+    return dataclasses.replace(predictions, record_id=names)
+
+
+def facts_of_recordings(predictions: Predictions, data: Path, columns: Sequence[str]) -> Dict[str, np.ndarray]:
+    """What a prepared folder knows of each item's recording, by column; empty where the folder is not known.
+
+    Args:
+        data: the manifests' folder; it is known for a prepared folder `DIR` or its `DIR/splits/NAME`.
+
+    Raises:
+        UserError: the prepared folder's table cannot be read, or lacks a recording or a column.
+    """
+    import pandas as pd
+
     data = data.resolve()
     homes = [data, *(folder.parent for folder in data.parents if folder.name == "splits")]
     prepared = next((home for home in homes if (home / TABLE_NAME).is_file()), None)
     if prepared is None:
-        return dataclasses.replace(predictions, record_id=predictions.idx.astype(str).astype(object))
-    table = read_table(prepared, ["idx", "record_id"])
+        return {}
+    table = read_table(prepared, ["idx", *columns])
     places = pd.Index(table["idx"]).get_indexer(predictions.idx)
     if (places < 0).any():
         missing = predictions.idx[places < 0][0]
         raise UserError(f"{prepared / TABLE_NAME}: no recording with idx {missing}; split the folder again")
-    return dataclasses.replace(predictions, record_id=table["record_id"].to_numpy(object)[places])
+    return {name: table[name].to_numpy(object)[places] for name in columns}
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:

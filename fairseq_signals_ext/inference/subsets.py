@@ -207,12 +207,15 @@ class Subset:
         """The same for the same recordings in the same order."""
         return self._store.fingerprint().hex()
 
-    def predictions(self, known: Sequence[Known], scores: List[np.ndarray]) -> Predictions:
+    def predictions(
+        self, known: Sequence[Known], scores: List[np.ndarray], refusal: Sequence[Optional[float]] = ()
+    ) -> Predictions:
         """Scores of all segments, with what is known of them.
 
         Args:
             known: of each recording.
             scores: of each recording: segments x L.
+            refusal: of each recording, see `Prediction.refusal_score`.
         """
         segments = [len(one) for one in scores]
         return Predictions(
@@ -225,6 +228,7 @@ class Subset:
             aggregation=_aggregation(self._description.label_names, self._description.aggregation),
             exclusive=self._description.is_exclusive,
             label_file=self.label_file,
+            refusal=None if not refusal or None in refusal else np.repeat(np.array(refusal, np.float64), segments),
         )
 
 
@@ -259,4 +263,5 @@ def segment_scores(model: LoadedModel, subset: Recordings, how: RunOptions, star
 def predict_subset(model: LoadedModel, subset: Subset, how: Optional[RunOptions] = None) -> Predictions:
     """Scores and targets of all segments of a subset; see `segment_scores`."""
     scored = list(segment_scores(model, subset, how or RunOptions()))
-    return subset.predictions([one.known for one in scored], [one.scores for one in scored])
+    refusal = [one.prediction.refusal_score for one in scored]
+    return subset.predictions([one.known for one in scored], [one.scores for one in scored], refusal)

@@ -85,7 +85,7 @@ def test_too_few():
         fit_refusal(seen(100, 1), 0.001)
 
 
-@pytest.mark.parametrize("wrong", [{"mean": "?"}, {"variances": ""}, {"spread": 0.0}, {"residual": float("nan")}])
+@pytest.mark.parametrize("wrong", [{"mean": ("?",)}, {"variances": ()}, {"spread": 0.0}, {"residual": float("nan")}])
 def test_damaged_content_is_refused(wrong):
     refusal: Refusal = dataclasses.replace(fit_refusal(seen(100, 1), 0.05), **wrong)
     with pytest.raises(UserError, match="calibrate again"):
