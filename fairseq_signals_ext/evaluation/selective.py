@@ -13,7 +13,7 @@ from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.evaluation.calibration import brier, expected_calibration_error, reliability
 from fairseq_signals_ext.evaluation.decisions import Calibration
 from fairseq_signals_ext.evaluation.predictions import Predictions
-from fairseq_signals_ext.evaluation.resampling import interval, mean_of_defined
+from fairseq_signals_ext.evaluation.resampling import interval, mean_of_defined, mirrored
 from fairseq_signals_ext.evaluation.text import aligned
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def _of(metric: Any, scores: np.ndarray, targets: np.ndarray) -> float:
 
 
 def _interval_of_ece(scores: np.ndarray, targets: np.ndarray, patients: np.ndarray, seed: int) -> Tuple[float, float]:
-    """95 % interval of the expected calibration error, percentiles over resamples of patients."""
+    """95 % basic interval of the expected calibration error, of resamples of patients, in which it is higher."""
     if not len(scores):
         return float("nan"), float("nan")
     _, which = np.unique(patients, return_inverse=True)
@@ -205,7 +205,9 @@ def _interval_of_ece(scores: np.ndarray, targets: np.ndarray, patients: np.ndarr
         drawn = rng.integers(len(starts) - 1, size=len(starts) - 1)
         chosen = np.concatenate([order[starts[one] : starts[one + 1]] for one in drawn])
         found[resample] = _of(expected_calibration_error, scores[chosen], targets[chosen])
-    return interval(found, 0.95)
+    point = np.array([[_of(expected_calibration_error, scores, targets)]])
+    low, high = interval(mirrored(point, found[None])[0], 0.95)
+    return max(0.0, low), max(0.0, high)
 
 
 def write_selective(found: Selective, folder: Path) -> None:

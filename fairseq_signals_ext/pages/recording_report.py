@@ -35,6 +35,7 @@ from fairseq_signals_ext.pages.report_scores import (
     Score,
     header_of,
     printed_note,
+    refusal_line,
     score_notes,
     score_tables,
     scores_of,
@@ -130,7 +131,9 @@ def _scores(findings: ReportFindings, labels: Sequence[Score], tables: int, rows
     size = max(1, min(rows, math.ceil(len(labels) / tables)))
     highest = max((sum(heights[first : first + size]) for first in range(0, len(labels), size)), default=0.0)
     text = " ".join([*score_notes(findings), printed_note(len(labels), rows * tables)])
-    return _HEADINGS + highest + _LINE * _lines(text, _SIZE, _WIDTH)
+    refused = refusal_line(findings)
+    refused_height = 3.2 * _lines(f"No answer: {refused}", _SIZE, _WIDTH) if refused else 0.0
+    return _HEADINGS + refused_height + highest + _LINE * _lines(text, _SIZE, _WIDTH)
 
 
 def _side(findings: ReportFindings) -> float:
@@ -209,6 +212,7 @@ def _score_values(findings: ReportFindings, layout: Layout) -> Dict[str, Any]:
         "header": header_of(findings),
         "is_regression": findings.is_regression,
         "positive_mark": POSITIVE,
+        "refused": refusal_line(findings),
         "notes": [*score_notes(findings), *([note] if note else [])],
     }
 

@@ -107,6 +107,11 @@ class ReportFindings:
     neighbours: Optional[List[Neighbour]]
 
     @property
+    def is_calibrated(self) -> bool:
+        """Whether the model decides with promised errors."""
+        return self.prediction is not None and self.prediction.decision is not None
+
+    @property
     def is_regression(self) -> bool:
         """Whether scores are values, not probabilities."""
         return not self.models[0].description.of_kind.has_classes
@@ -152,7 +157,8 @@ def find(model: AnyModel, recording: Recording, name: str, options: ReportOption
         facts=segments.facts,
         models=models,
         prediction=prediction,
-        thresholds=model.thresholds,
+        # a calibrated model has decisions in their place
+        thresholds=None if prediction is not None and prediction.decision is not None else model.thresholds,
         saliency=_saliency(first, segments, prediction, options),
         neighbours=_neighbours(first, recording, name, options),
     )

@@ -6,7 +6,7 @@ from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
 from fairseq_signals_ext.checkpoints.ecg_fm_labels import short_label_note
 from fairseq_signals_ext.pages.report_findings import ReportFindings
 
-THRESHOLD = "Threshold"
+THRESHOLD, DECISION = "Threshold", "Decision"
 _NO_LABELS = "This model was only pretrained: it has no labels, so it predicts nothing about this ECG."
 _NOT_CALIBRATED = (
     "Probabilities are the model's own, not calibrated: a training that weighs positives (pos_weight) makes them too "
@@ -24,6 +24,7 @@ class Score(NamedTuple):
         threshold: None where there is none.
         positive: whether it is reached.
         measures: of an evaluation, as text.
+        decision: of a calibrated model, in a word; empty of others.
     """
 
     label: str
@@ -31,6 +32,7 @@ class Score(NamedTuple):
     threshold: Optional[float]
     positive: bool
     measures: Tuple[str, ...]
+    decision: str = ""
 
     @property
     def name(self) -> str:
@@ -46,9 +48,12 @@ def scores_of(findings: ReportFindings) -> List[Score]:
     labels = prediction.label_names
     thresholds: Sequence[Optional[float]] = findings.thresholds or [None] * len(labels)
     positive = [False] * len(labels) if prediction.positive is None else prediction.positive.tolist()
+    scores, decisions = prediction.scores, prediction.decision or ("",) * len(labels)
+    if prediction.calibrated is not None:
+        scores, positive = prediction.calibrated, [decision == "positive" for decision in decisions]
     unknown = ("-",) * (0 if calibration is None else len(calibration.measures))
     measures = [unknown if calibration is None else calibration.labels.get(label, unknown) for label in labels]
-    rows = list(map(Score, labels, prediction.scores.tolist(), thresholds, positive, measures))
+    rows = list(map(Score, labels, scores.tolist(), thresholds, positive, measures, decisions))
     return rows if findings.is_regression else sorted(rows, key=lambda row: -row.value)
 
 
@@ -57,7 +62,8 @@ def header_of(findings: ReportFindings) -> List[str]:
     calibration = findings.options.calibration
     measures = () if calibration is None else calibration.measures
     score = "Value" if findings.is_regression else "Probability"
-    return ["Label", score, *([THRESHOLD] if findings.thresholds else []), *measures]
+    decided = [DECISION] if findings.is_calibrated else [THRESHOLD] if findings.thresholds else []
+    return ["Label", score, *decided, *measures]
 
 
 class ScoreTables(NamedTuple):
@@ -102,26 +108,48 @@ def printed_note(labels: int, printed: int) -> str:
     )
 
 
+def refusal_line(findings: ReportFindings) -> str:
+    """Why the model should not be believed for this ECG; empty where nothing is against it."""
+    prediction = findings.prediction
+    if prediction is None or prediction.refused is None:
+        return ""
+    return f"{prediction.refused}. The model was not made for such an ECG; do not use what it says below."
+
+
 def score_notes(findings: ReportFindings) -> Iterator[str]:
     """How to read the scores, in sentences."""
     calibration = findings.options.calibration
     if findings.prediction is None:
         yield _NO_LABELS
         return
-    if not findings.is_regression:
+    if findings.is_calibrated:
+        yield _on_decisions(findings)
+    elif not findings.is_regression:
         yield _on_thresholds(findings)
     yield _on_segments(findings)
     if len(findings.models) > 1:
         yield f"Scores are means over {len(findings.models)} models."
     if not findings.models[0].description.names_are_known:
         yield "The checkpoint does not hold the names of its labels."
-    if not findings.is_regression:
+    if not findings.is_regression and not findings.is_calibrated:
         yield _NOT_CALIBRATED
     meaning = short_label_note(findings.models[0].description.label_names)
     if meaning is not None:
         yield meaning
     if calibration is not None:
         yield f"{', '.join(calibration.measures)}: {calibration.about}. {calibration.meaning}"
+
+
+def _on_decisions(findings: ReportFindings) -> str:
+    """What the three words promise."""
+    calibration = findings.models[0].description.calibration
+    facts = {} if calibration is None else calibration.provenance
+    missed, alarmed = (f"{100 * float(facts.get(name, 0)):g} %" for name in ("miss", "false_alarm"))
+    return (
+        f"Probabilities are calibrated. Of ECGs with a finding at most {missed} are called negative, and of those "
+        f"without it at most {alarmed} positive, if they are like those of the calibration; where neither can be "
+        "promised, it is uncertain."
+    )
 
 
 def _on_thresholds(findings: ReportFindings) -> str:

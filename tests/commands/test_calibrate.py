@@ -13,6 +13,8 @@ from running import mistake_of
 import fairseq_signals_ext
 from fairseq_signals_ext.cli import main
 from fairseq_signals_ext.inference.export import export
+from fairseq_signals_ext.readers import read_ecg
+from fairseq_signals_ext.serving.answers import answer
 
 NUMBER = 160
 
@@ -105,6 +107,46 @@ def test_exports_decide_the_same(calibrated, tmp_path, to):
         one, other = (model.predict(recording, 500) for model in (ours, theirs))
         assert (one.decision, one.refused is None) == (other.decision, other.refused is None)
         np.testing.assert_allclose(one.calibrated, other.calibrated, atol=1e-4)
+
+
+def test_evaluation_of_decisions(calibrated, world, tmp_path, capsys):
+    given = ["--data", world, "--subset", "valid", "--labels", world / "labels", "--device", "cpu", "--resamples", 2]
+    command = ["evaluate", calibrated, *given, "--selective", "--out", tmp_path / "whole"]
+    assert main([str(one) for one in command]) == 0
+    printed = capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "whole" / "selective.csv").set_index(["label", "group"])
+    # on the calibration's own recordings no promise is broken
+    for name in LABELS[:2]:
+        assert table.loc[(name, "all"), "miss"] <= 0.05
+        assert table.loc[(name, "all"), "false_alarm"] <= 0.10
+        assert table.loc[(name, "all"), "refused"] <= 0.05
+        assert name in printed
+    for number in (1, 2):
+        part = [*command[:-1], tmp_path / "parts", "--part", f"{number}/2"]
+        assert main([str(one) for one in part]) == 0
+    for name in ("selective.csv", "risk_coverage.csv", "selective.png"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    plain = [world / "a.pt" if one is calibrated else one for one in command[:-1]]
+    assert "is not calibrated; run" in mistake_of(lambda: main([str(one) for one in [*plain, tmp_path / "no"]]))
+
+
+def test_report_and_service(calibrated, tmp_path):
+    recording = made_up_counts(np.random.default_rng(5), 5000) / 1000
+    recording[0] = 0
+    np.save(tmp_path / "flat.npy", recording)
+    command = ["report", calibrated, tmp_path / "flat.npy", "--input-rate", 500, "--saliency", "none"]
+    assert main([str(one) for one in [*command, "--out", tmp_path / "out", "--device", "cpu"]]) == 0
+    page = (tmp_path / "out" / "flat.html").read_text(encoding="utf-8")
+    assert "<b>No answer:</b> a lead is constant" in page
+    assert ">Decision</th>" in page
+    assert "<td>uncertain</td>" in page
+    assert "at most 5 % are called negative" in page
+    assert "not calibrated" not in page
+    model = fairseq_signals_ext.load(calibrated)
+    read = read_ecg(tmp_path / "flat.npy", sample_rate=500)
+    told = answer(read, model.predict(read), model)
+    assert told["refused"].startswith("a lead is constant")
+    assert [label["decision"] for label in told["labels"]][2] == "uncertain"
 
 
 def test_inspect_shows_it(calibrated, capsys):

@@ -86,9 +86,9 @@ function nameOf(files) { return files.map(file => file.name).join(', '); }
 // the bar of the page's template, which has a threshold
 function bar(label) {
   const made = byId('bar').content.cloneNode(true).firstChild;
-  made.querySelector('i').style.width = `${100 * label.probability}%`;
+  made.querySelector('i').style.width = `${100 * (label.decision ? label.calibrated : label.probability)}%`;
   const tick = made.querySelector('b');
-  if (label.threshold === null) tick.remove();
+  if (label.threshold === null || label.decision) tick.remove();
   else tick.style.left = `${100 * Math.min(1, Math.max(0, label.threshold))}%`;
   return made;
 }
@@ -104,7 +104,12 @@ function row(label) {
   }
   const drawn = element('td', undefined, 'drawn');
   drawn.append(bar(label));
-  made.append(element('td', number(label.probability, 3)), drawn);
+  made.append(element('td', number(label.decision ? label.calibrated : label.probability, 3)), drawn);
+  if (label.decision) {
+    made.className = label.decision === 'positive' ? 'positive' : '';
+    made.append(element('td', label.decision));
+    return made;
+  }
   if (label.threshold !== null) {
     made.append(element('td', number(label.threshold, 3)), element('td', label.positive ? 'positive' : 'negative'));
   }
@@ -113,6 +118,7 @@ function row(label) {
 
 function titles(label) {
   if ('value' in label) return ['Label', 'Value'];
+  if (label.decision) return ['Label', 'Probability', '0 to 1', 'Decision'];
   return ['Label', 'Probability', '0 to 1', ...(label.threshold === null ? [] : ['Threshold', 'Decision'])];
 }
 
@@ -147,6 +153,7 @@ function showAnswer(files, answer) {
   const wide = element('div', undefined, 'wide');
   wide.append(table(answer));
   const flags = Object.entries(answer.flags).map(([name, meaning]) => element('p', `Check it: ${name}: ${meaning}.`));
+  if (answer.refused) flags.unshift(element('p', `No answer: ${answer.refused}. Do not use the numbers below.`, 'note'));
   if (answer.missing_leads.length) flags.push(element('p', `Missing leads: ${answer.missing_leads.join(', ')}.`));
   if (cutOff) flags.push(element('p', `Cut off as calibration pulse or padding: ${cutOff}.`));
   const report = element('p');
