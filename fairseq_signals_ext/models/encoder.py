@@ -135,18 +135,33 @@ class Encoder(LoadsStrictly):
         return found
 
     def encode(
-        self, source: Tensor, padding_mask: Optional[Tensor] = None, mask: bool = False, **masks: Tensor
+        self,
+        source: Tensor,
+        padding_mask: Optional[Tensor] = None,
+        mask: bool = False,
+        layer: Optional[int] = None,
+        **masks: Tensor,
     ) -> Dict[str, Any]:
         """Frames while training: `x` (N x T x E), `padding_mask` (bool, N x T, or None).
 
         Args:
-            source, padding_mask: as `frames`; no mask where nothing is padded.
+            source, padding_mask, layer: as `frames`; no mask where nothing is padded.
             mask: mask frames in time, if the encoder can.
             masks: those of the collater, see `mask_settings`.
         """
-        padded = source.new_zeros(source[:, 0].shape).bool() if padding_mask is None else padding_mask
-        x, padding = self.frames(source, padded)
+        x, padding = self.frames(source, _whole_unless(padding_mask, source), layer)
         return {"x": x, "padding_mask": None if padding_mask is None else padding}
+
+    def encode_all(
+        self, source: Tensor, padding_mask: Optional[Tensor] = None, mask: bool = False, **masks: Tensor
+    ) -> Dict[str, Any]:
+        """The same for all layers at once: `x` is the list that `all_frames` gives."""
+        x, padding = self.all_frames(source, _whole_unless(padding_mask, source))
+        return {"x": x, "padding_mask": None if padding_mask is None else padding}
+
+    def is_above(self, parameter: str, layer: int) -> bool:
+        """Whether the frames after a layer, 0 to `layers`, do not depend on a parameter, by its name."""
+        return self.layer_of(parameter) >= layer
 
     def for_use(self) -> nn.Module:
         """A module without what trains it.
@@ -203,6 +218,10 @@ class Encoder(LoadsStrictly):
             if head not in own:
                 self._saved_heads().setdefault(head, {})[parameter] = state_dict.pop(key)
         return state_dict
+
+
+def _whole_unless(padding_mask: Optional[Tensor], source: Tensor) -> Tensor:
+    return source.new_zeros(source[:, 0].shape).bool() if padding_mask is None else padding_mask
 
 
 def padding_of_frames(x: Tensor, padding_mask: Tensor, geometry: Geometry) -> Tensor:

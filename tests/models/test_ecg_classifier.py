@@ -16,7 +16,6 @@ from fairseq_signals_ext.models.ecg_classifier import (
     resolve_config,
 )
 from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config, Wav2Vec2CmscModel
-from fairseq_signals_ext.models.pooling import AttentionPooling, MeanPooling
 
 SMALL = {**made_up_checkpoints.SMALL, "encoder_layers": 3}
 
@@ -234,20 +233,6 @@ def test_layer_decay_scales():
     assert layers == [0.125, 0.25, 0.5]
     assert scales["feature_extractor.conv_layers.0.0.weight"] == 0.0625
     assert not hasattr(model.proj.weight, "optim_overrides")
-
-
-@pytest.mark.parametrize("pooling", [MeanPooling(), AttentionPooling(8)], ids=["mean", "attention"])
-def test_pooling_leaves_padding_out(pooling):
-    torch.manual_seed(0)
-    x, padding = torch.randn(2, 6, 8), torch.zeros(2, 6, dtype=torch.bool)
-    padding[1, 4:] = True
-    pooled = pooling(x, padding)
-    torch.testing.assert_close(pooled, torch.stack([x[0].mean(0), x[1, :4].mean(0)]))  # untrained attention is the mean
-    if isinstance(pooling, AttentionPooling):
-        torch.nn.init.normal_(pooling.score.weight)
-        pooled = pooling(x, padding)
-        torch.testing.assert_close(pooled[1:], pooling(x[1:, :4]))
-        assert not torch.allclose(pooled[0], x[0].mean(0))
 
 
 def test_masks_of_the_collater_are_used_while_training_only():
