@@ -4,7 +4,7 @@ import contextlib
 import copy
 import functools
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterator, List, Optional, Tuple, Type
+from typing import Any, Dict, List, Optional, Tuple, Type
 
 import torch
 from fairseq.models.wav2vec.wav2vec2 import ConvFeatureExtractionModel, Wav2Vec2Config, Wav2Vec2Model
@@ -31,11 +31,11 @@ from fairseq_signals_ext.models.faster_parts import (
     targets_at,
 )
 from fairseq_signals_ext.models.pooling import mean_over_frames
-from fairseq_signals_ext.models.wav2vec2_in_use import Wav2Vec2InUse
+from fairseq_signals_ext.models.wav2vec2_in_use import Wav2Vec2InUse, in_order, keeping_layers
 
+_LAST_NORM = "encoder.layer_norm."
 # options for negatives that are not masked frames of the same segment, or are changed after they were drawn
 _NOT_OF_THE_SEGMENT = ("cross_sample_negatives", "negatives_from_everywhere")
-_LAST_NORM = "encoder.layer_norm."
 _OTHER_NEGATIVES = (*_NOT_OF_THE_SEGMENT, "codebook_negatives", "target_glu")
 
 
@@ -182,47 +182,19 @@ class EcgWav2Vec2Model(Encoder, Wav2Vec2Model):
     ) -> Dict[str, Any]:
         """Frames by fairseq's own forward, see `extract_features`."""
         if layer == 0:  # fairseq counts from the output of the first
-            result = self._encode_layers(source, padding_mask, mask=mask, layer=0, **masks)
+            result = self.encode_all(source, padding_mask, mask=mask, layer=0, **masks)
             return {**result, "x": result["x"][0]}
         last = None if layer is None else layer - 1
         return self.extract_features(source, padding_mask, mask=mask, layer=last, **masks)
 
     def encode_all(
-        self, source: Tensor, padding_mask: Optional[Tensor] = None, mask: bool = False, **masks: Tensor
+        self, source: Tensor, padding_mask: Optional[Tensor] = None, mask: bool = False, **options: Any
     ) -> Dict[str, Any]:
         """Frames of all layers by fairseq's own forward; a layer that was dropped passes on what it was given."""
-        return self._encode_layers(source, padding_mask, mask=mask, **masks)
-
-    def _encode_layers(self, *args: Any, **options: Any) -> Dict[str, Any]:
-        with self._keeping_layers() as kept:
-            result = self.extract_features(*args, **options)
-        output = result["x"]
-        given, frames = kept.pop(-1, output.transpose(0, 1)), output.size(1)
-        states = [given]
-        for number in range(self.layers):
-            states.append(kept.get(number, states[-1]))
-        # frames may have been added, to a multiple of a number
-        x = [_in_fp32(state.transpose(0, 1)[:, :frames]) for state in states]
-        return {**result, "x": [*x, output] if self.ends_with_norm else x}
-
-    @contextlib.contextmanager
-    def _keeping_layers(self) -> Iterator[Dict[int, Tensor]]:
-        """Collects what each layer gives, T x B x E, by its number, and as -1 what the first to run is given."""
-        kept: Dict[int, Tensor] = {}
-
-        def keep(number: int, module: nn.Module, inputs: Tuple[Tensor, ...], output: Tuple[Tensor, Any]) -> None:
-            kept.setdefault(-1, inputs[0])
-            kept[number] = output[0]
-
-        hooks = [
-            layer.register_forward_hook(functools.partial(keep, number))
-            for number, layer in enumerate(self.encoder.layers)
-        ]
-        try:
-            yield kept
-        finally:
-            for hook in hooks:
-                hook.remove()
+        with keeping_layers(self.encoder.layers) as kept:
+            result = self.extract_features(source, padding_mask, mask=mask, **options)
+        x = [_in_fp32(frames) for frames in in_order(kept, self.layers, result["x"])]
+        return {**result, "x": [*x, result["x"]] if self.ends_with_norm else x}
 
     def for_use(self) -> Wav2Vec2InUse:
         """What is used and exported."""

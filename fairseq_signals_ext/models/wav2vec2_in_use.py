@@ -1,9 +1,13 @@
-"""ECG-FM's encoder as it is used and exported: what fairseq's forward computes, with nothing of training around it."""
+"""ECG-FM's encoder as it is used and exported: what fairseq's forward computes, with nothing of training around it.
+
+And what comes out of the layers of fairseq's own forward.
+"""
 
 import contextlib
+import functools
 import threading
 from collections import deque
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -151,3 +155,36 @@ class Wav2Vec2InUse(nn.Module):
             yield x.transpose(0, 1)[:, :frames]
         if encoder.layer_norm_first and last is None:
             yield encoder.layer_norm(x.transpose(0, 1)[:, :frames])
+
+
+@contextlib.contextmanager
+def keeping_layers(layers: Iterable[nn.Module]) -> Iterator[Dict[int, Tensor]]:
+    """Collects, while a model's own forward runs, what each layer gives, T x N x E, by its number from 0.
+
+    And as -1 what the first that runs is given. fairseq returns neither this nor which layers were dropped.
+    """
+    kept: Dict[int, Tensor] = {}
+
+    def keep(number: int, module: nn.Module, inputs: Tuple[Tensor, ...], output: Tuple[Tensor, Any]) -> None:
+        kept.setdefault(-1, inputs[0])
+        kept[number] = output[0]
+
+    hooks = [layer.register_forward_hook(functools.partial(keep, number)) for number, layer in enumerate(layers)]
+    try:
+        yield kept
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def in_order(kept: Dict[int, Tensor], layers: int, output: Tensor) -> List[Tensor]:
+    """Frames, N x T x E, of the layers 0 to `layers`, of what `keeping_layers` collected; 0 is the first's input.
+
+    Args:
+        output: N x T x E, what came out in the end, which is all that there is where every layer was dropped.
+    """
+    states = [kept.get(-1, output.transpose(0, 1))]
+    for number in range(layers):
+        states.append(kept.get(number, states[-1]))
+    # frames may have been added, to a multiple of a number
+    return [state.transpose(0, 1)[:, : output.size(1)] for state in states]
