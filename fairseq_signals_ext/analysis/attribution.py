@@ -46,7 +46,7 @@ def attention_map(model: LoadedModel, layer: Optional[int], roll_out: bool) -> C
     """What gives the saliency of segments from source and padding mask: N x samples, see `samples_of_frames`.
 
     Args:
-        layer: 1 to the number of layers; None: the last.
+        layer: 1 to the number of layers; None: the last that the outputs depend on.
         roll_out: follow the attention through all layers up to this one (Abnar and Zuidema 2020, arXiv 2005.00928):
             half of what a layer passes on is its input, and the mean over queries is taken. Otherwise the maximum
             over queries of the layer's own weights, which is ECG-FM's saliency (arXiv 2408.05178). Heads are averaged.
@@ -55,9 +55,9 @@ def attention_map(model: LoadedModel, layer: Optional[int], roll_out: bool) -> C
         UserError: the model cannot be looked into, or has no such layer.
     """
     network = model.network
-    last = network.layers if layer is None else layer
+    last = network.last_layer if layer is None else layer
     if not 1 <= last <= network.layers:
-        raise UserError(f"layer {layer}: {model.source} has layers 1 to {network.layers}; give one of them")
+        raise UserError(f"layer {last}: {model.source} has layers 1 to {network.layers}; give one of them")
 
     def of_frames(source: Any, padding_mask: Any) -> Any:
         attention = network.attention(source, padding_mask)[:, :last].float()

@@ -69,6 +69,7 @@ _CRITERION_CLASSES = {
 _ONLY = {
     "activation_fn": "gelu",
     "layer_type": "transformer",
+    "layers": "last",
     "pooling": "mean",
     "pos_conv_depth": 1,
     "quantizer_depth": 1,

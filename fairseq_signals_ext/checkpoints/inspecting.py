@@ -17,7 +17,7 @@ from fairseq_signals_ext.evaluation.decisions import Calibration
 Facts = Dict[str, Any]
 
 # parts that no encoder is, by how the names of their parameters start
-_PARTS = {"pretraining heads": ("heads.",), "head": ("proj.", "pooling.")}
+_PARTS = {"pretraining heads": ("heads.",), "head": ("proj.", "pooling.", "layer_mix.")}
 # sizes of a classifier by their names in its config
 _SIZES = {"labels": "num_labels", "pooling": "pooling"}
 _QUANTIZER_SIZES = {"codebooks": "latent_groups", "codes_per_codebook": "latent_vars", "target_dimensions": "final_dim"}
@@ -94,8 +94,15 @@ def _kind(description: Optional[ModelDescription], config: Mapping[str, Any]) ->
         "encoder": encoder.get("_name") if encoder is not config else None,
         **{name: encoder.get(option) for name, option in own.items()},
         **{name: config.get(option) for name, option in sizes.items()},
+        **(_head(config) if config.get("num_labels") else {}),
         **_frames(geometry_of(config), rate, samples),
     }
+
+
+def _head(config: Mapping[str, Any]) -> Facts:
+    """What a classifier is given of its encoder, and by how many heads of attention."""
+    heads = config.get("pooling_heads") if config.get("pooling") == "query" else None
+    return {"pooling_heads": heads, "layers_used": config.get("layers")}
 
 
 def _frames(geometry: Optional[Geometry], rate: Optional[float], samples: Optional[int]) -> Facts:

@@ -36,6 +36,7 @@ _LIMITS = {
     "adp_dim": (0, _WIDEST),
     "required_seq_len_multiple": (1, 1024),
     "crop_seq_to_multiple": (1, 1024),
+    "pooling_heads": (1, 1024),
 }
 # probabilities
 _SHARES = (
@@ -48,6 +49,8 @@ _MOST_UPDATES = 10**12
 # bytes per parameter in a file, at least; and as many as ECG-FM has, which a file that says no sizes is taken to be of
 _BYTES_PER_PARAMETER = 2
 _ALLOWANCE = 100_000_000
+# what a classifier may be given of its encoder: its output, a mix of all layers, or one
+_LAYERS = re.compile("last|mix|[0-9]{1,4}")
 _LAYER = re.compile(r"(?:encoder\.)?encoder\.layers\.(\d+)\.")
 # by the name of a parameter, after a classifier's own, which of its axes is of the size, and what it is of
 _SHAPES = {
@@ -60,7 +63,7 @@ _CHOICES = {
     "layer_type": ("transformer", "conformer", "trf_adp"),
     "extractor_mode": ("default", "layer_norm"),
     "activation_fn": ("relu", "gelu", "gelu_fast", "gelu_accurate", "tanh", "linear"),
-    "pooling": ("mean", "attention"),
+    "pooling": ("mean", "attention", "query", "mean_std"),
     "attn_type": ("", "espnet"),
     "pos_enc_type": ("abs", "rel_pos", "rope"),
     **dict.fromkeys(("conv_bias", "layer_norm_first", "quantize_input", "quantize_targets"), (True, False)),
@@ -121,6 +124,9 @@ def check_limits(model: Mapping[str, Any]) -> None:
         value = model.get(option)
         if value is not None and not (_is_number(value) and 0 <= value <= 1):
             raise ValueError(f"its model.{option} is {value!r:.60}, not a number from 0 to 1")
+    layers = model.get("layers")  # an encoder of other people may call other things so
+    if layers is not None and model.get("num_labels") is not None and not _LAYERS.fullmatch(f"{layers!s:.60}"):
+        raise ValueError(f"its model.layers is {layers!r:.60}, not last, mix or the number of a layer")
     if model.get("conv_feature_layers") is not None:
         for layer in parse_conv_layers(model["conv_feature_layers"]):
             if max(layer) > _WIDEST:

@@ -32,7 +32,9 @@ class EcgNetwork(nn.Module):
         encoder: Any = model.encoder if self.has_output else model
         self.encoder = encoder.for_use()
         if self.has_output:
-            self.pooling, self.proj = model.pooling, model.proj
+            self.pooling, self.proj, self.layer_mix = model.pooling, model.proj, model.layer_mix
+        self.layer: Optional[int] = model.layer if self.has_output else None
+        self.has_mix = self.has_output and self.layer_mix is not None
         self.is_scaled = description.of_kind.is_scaled
         if self.is_scaled:
             self.register_buffer("target_mean", torch.tensor(description.target_mean))
@@ -48,7 +50,8 @@ class EcgNetwork(nn.Module):
 
         Returns:
             Output (N x labels: logits, or values in the label's unit) and embedding (N x E: the mean over frames that
-            are not padding of the encoder's output); of a pretrained model the embedding only.
+            are not padding of the encoder's output, or of the layers that the classifier is given); of a pretrained
+            model the embedding only.
         """
         x, padding = self.frames(source, padding_mask)
         embedding = mean_over_frames(x, padding)
@@ -63,6 +66,11 @@ class EcgNetwork(nn.Module):
         return int(self.encoder.layers)
 
     @property
+    def last_layer(self) -> int:
+        """The highest layer that outputs depend on."""
+        return self.layers if self.layer is None else self.layer
+
+    @property
     def is_smooth(self) -> bool:
         """Whether gradients explain what it says."""
         return bool(self.encoder.is_smooth)
@@ -73,8 +81,11 @@ class EcgNetwork(nn.Module):
         return self.encoder.geometry
 
     def frames(self, source: Tensor, padding_mask: Tensor, layer: Optional[int] = None) -> Tuple[Tensor, Tensor]:
-        """What the encoder makes of each frame, see `Encoder.frames`."""
-        return self.encoder.frames(source, padding_mask, layer)
+        """What the encoder makes of each frame, see `Encoder.frames`; with `layer=None` what the head is given."""
+        if layer is None and self.has_mix:
+            layers, padding = self.encoder.all_frames(source, padding_mask)
+            return self.layer_mix(layers), padding
+        return self.encoder.frames(source, padding_mask, self.layer if layer is None else layer)
 
     def attention(self, source: Tensor, padding_mask: Tensor) -> Tensor:
         """Attention weights, see `Encoder.attention`."""

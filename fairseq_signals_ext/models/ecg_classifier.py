@@ -1,9 +1,9 @@
-"""ECG-FM's classifier: an encoder, pooling over frames, a linear head. It serves for regression as well."""
+"""ECG-FM's classifier: an encoder, pooling over its frames, a linear head. It serves for regression as well."""
 
 import logging
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 import torch
 from fairseq.dataclass import ChoiceEnum
@@ -15,7 +15,7 @@ from fairseq_signals_ext.checkpoints.reading import Checkpoint, read_checkpoint
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config, EcgWav2Vec2Model
 from fairseq_signals_ext.models.encoder import LoadsStrictly, build_encoder
-from fairseq_signals_ext.models.pooling import AttentionPooling, MeanPooling
+from fairseq_signals_ext.models.pooling import LayerMix, build_pooling
 from fairseq_signals_ext.models.pretrained import (
     encoder_in,
     fit_to_encoder,
@@ -62,8 +62,20 @@ class EcgTransformerClassifierConfig(EcgWav2Vec2Config):
             "see $(fairseq-signals-ext configs)/fine_tuning/mode/layer_decay.yaml)"
         },
     )
-    pooling: ChoiceEnum(["mean", "attention"]) = field(  # type: ignore[valid-type]
-        default="mean", metadata={"help": "how frames become one vector"}
+    pooling: ChoiceEnum(["mean", "attention", "query", "mean_std"]) = field(  # type: ignore[valid-type]
+        default="mean",
+        metadata={
+            "help": "how frames become one vector: their mean; attention: a mean with learned weights; query: what a "
+            "learned query of several heads finds; mean_std: mean and standard deviation"
+        },
+    )
+    pooling_heads: int = field(default=16, metadata={"help": "heads of pooling=query; a divisor of the dimensions"})
+    layers: Any = field(
+        default="last",
+        metadata={
+            "help": "whose frames they are: last: the encoder's output; mix: of all layers, with learned weights; or "
+            "the number of a layer, 0: the input of the first"
+        },
     )
     final_dropout: float = field(default=0.0, metadata={"help": "dropout of the encoder's output"})
     apply_mask: bool = field(default=False, metadata={"help": "mask frames while training, as in pretraining"})
@@ -93,9 +105,10 @@ class EcgTransformerClassifier(LoadsStrictly, BaseFairseqModel):
         self.takes_encoders = False
         self.encoder: Any = build_encoder(cfg.encoder) if cfg.encoder else EcgWav2Vec2Model(cfg)
         self.encoder.drop_objective(keep_masks=cfg.apply_mask)
-        self.pooling = AttentionPooling(self.encoder.dimensions) if cfg.pooling == "attention" else MeanPooling()
+        self.layer, self.layer_mix = _chosen_layers(cfg.layers, self.encoder)
+        self.pooling = build_pooling(cfg.pooling, self.encoder.dimensions, cfg.pooling_heads)
         self.final_dropout = nn.Dropout(cfg.final_dropout)
-        self.proj = nn.Linear(self.encoder.dimensions, cfg.num_labels)
+        self.proj = nn.Linear(self.pooling.outputs, cfg.num_labels)
         nn.init.xavier_uniform_(self.proj.weight)
         nn.init.zeros_(self.proj.bias)
         if cfg.linear_probe and cfg.layer_decay != 1:
@@ -104,6 +117,10 @@ class EcgTransformerClassifier(LoadsStrictly, BaseFairseqModel):
             )
         if cfg.linear_probe:
             self.encoder.requires_grad_(False)
+        if self.layer is not None:
+            for name, parameter in self.encoder.named_parameters():
+                if self.encoder.is_above(name, self.layer):
+                    parameter.requires_grad_(False)
         if cfg.layer_decay != 1:
             self._decay_learning_rates(cfg.layer_decay)
 
@@ -166,13 +183,18 @@ class EcgTransformerClassifier(LoadsStrictly, BaseFairseqModel):
             masks: those of the collater, with `apply_mask`; see `EcgWav2Vec2Model.forward`.
 
         Returns:
-            `out` (B x L, logits, or values for regression), `encoder_out` (B x T x E), `padding_mask` (bool, B x T,
-            or None).
+            `out` (B x L, logits, or values for regression), `encoder_out` (B x T x E, of the layers that are chosen),
+            `padding_mask` (bool, B x T, or None).
         """
+        if self.layer is not None:
+            masks["layer"] = self.layer
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.encoder_learns):
             mask = self.cfg.apply_mask and self.training
-            encoded = self.encoder.encode(source, padding_mask, mask=mask, **masks)
+            encode = self.encoder.encode if self.layer_mix is None else self.encoder.encode_all
+            encoded = encode(source, padding_mask, mask=mask, **masks)
         x, padding = encoded["x"], encoded["padding_mask"]
+        if self.layer_mix is not None:
+            x = self.layer_mix(x)
         pooled = self.pooling(self.final_dropout(x), padding)
         return {"out": self.proj(pooled), "encoder_out": x.detach(), "padding_mask": padding}
 
@@ -189,11 +211,27 @@ class EcgTransformerClassifier(LoadsStrictly, BaseFairseqModel):
         return sample["label"].float()
 
     def _decay_learning_rates(self, decay: float) -> None:
-        layers = self.encoder.layers
+        layers = self.encoder.layers if self.layer is None else self.layer
         for name, parameter in self.encoder.named_parameters():
             layer = self.encoder.layer_of(name)
             # fairseq's composite optimizer reads this
             parameter.optim_overrides = {"optimizer": {"lr_scale": decay ** (layers - layer)}}
+
+
+def _chosen_layers(chosen: Any, encoder: Any) -> Tuple[Optional[int], Optional[LayerMix]]:
+    """The number of the one layer that `model.layers` asks for, or the mix of all; neither for the encoder's output."""
+    text = str(chosen)
+    if text == "last":
+        return None, None
+    if not encoder.layers:
+        raise UserError(f"model.layers={text:.60}: this encoder gives no layers of its own; use model.layers=last")
+    if text == "mix":
+        return None, LayerMix(encoder.layers + 1 + encoder.ends_with_norm)
+    if not (text.isascii() and text.isdecimal() and int(text[:9]) <= encoder.layers):
+        raise UserError(
+            f"model.layers={text:.60}: the encoder has layers 0 to {encoder.layers}; use one of them, last or mix"
+        )
+    return int(text), None
 
 
 def resolve_config(cfg: Any) -> Optional[Checkpoint]:

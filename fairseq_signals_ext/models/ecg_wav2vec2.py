@@ -31,8 +31,9 @@ from fairseq_signals_ext.models.faster_parts import (
     targets_at,
 )
 from fairseq_signals_ext.models.pooling import mean_over_frames
-from fairseq_signals_ext.models.wav2vec2_in_use import Wav2Vec2InUse
+from fairseq_signals_ext.models.wav2vec2_in_use import Wav2Vec2InUse, in_order, keeping_layers
 
+_LAST_NORM = "encoder.layer_norm."
 # options for negatives that are not masked frames of the same segment, or are changed after they were drawn
 _NOT_OF_THE_SEGMENT = ("cross_sample_negatives", "negatives_from_everywhere")
 _OTHER_NEGATIVES = (*_NOT_OF_THE_SEGMENT, "codebook_negatives", "target_glu")
@@ -158,11 +159,42 @@ class EcgWav2Vec2Model(Encoder, Wav2Vec2Model):
         """See `Encoder.frames`."""
         return Wav2Vec2InUse(self).frames(source, padding_mask, layer)
 
+    @property
+    def ends_with_norm(self) -> bool:
+        """Whether layers normalise their inputs, so that the last output is normalised after them."""
+        return bool(self.encoder.layer_norm_first)
+
+    def all_frames(self, source: Tensor, padding_mask: Tensor) -> Tuple[List[Tensor], Tensor]:
+        """See `Encoder.all_frames`; in one pass."""
+        return Wav2Vec2InUse(self).all_frames(source, padding_mask)
+
+    def is_above(self, parameter: str, layer: int) -> bool:
+        """See `Encoder.is_above`; the norm after the last layer is above them all."""
+        return super().is_above(parameter, layer) or (self.ends_with_norm and parameter.startswith(_LAST_NORM))
+
     def encode(
-        self, source: Tensor, padding_mask: Optional[Tensor] = None, mask: bool = False, **masks: Tensor
+        self,
+        source: Tensor,
+        padding_mask: Optional[Tensor] = None,
+        mask: bool = False,
+        layer: Optional[int] = None,
+        **masks: Tensor,
     ) -> Dict[str, Any]:
         """Frames by fairseq's own forward, see `extract_features`."""
-        return self.extract_features(source, padding_mask, mask=mask, **masks)
+        if layer == 0:  # fairseq counts from the output of the first
+            result = self.encode_all(source, padding_mask, mask=mask, layer=0, **masks)
+            return {**result, "x": result["x"][0]}
+        last = None if layer is None else layer - 1
+        return self.extract_features(source, padding_mask, mask=mask, layer=last, **masks)
+
+    def encode_all(
+        self, source: Tensor, padding_mask: Optional[Tensor] = None, mask: bool = False, **options: Any
+    ) -> Dict[str, Any]:
+        """Frames of all layers by fairseq's own forward; a layer that was dropped passes on what it was given."""
+        with keeping_layers(self.encoder.layers) as kept:
+            result = self.extract_features(source, padding_mask, mask=mask, **options)
+        x = [_in_fp32(frames) for frames in in_order(kept, self.layers, result["x"])]
+        return {**result, "x": [*x, result["x"]] if self.ends_with_norm else x}
 
     def for_use(self) -> Wav2Vec2InUse:
         """What is used and exported."""

@@ -5,7 +5,7 @@ only: a transformer of patches, convolutions or a state-space model implement it
 """
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Callable, ClassVar, Dict, Iterator, Mapping, Optional, Tuple, Type, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, ClassVar, Dict, Iterator, List, Mapping, Optional, Tuple, Type, TypeVar
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.models import register_model
@@ -91,6 +91,28 @@ class Encoder(LoadsStrictly):
         """Number of layers that `frames` can be asked for."""
         return 0
 
+    @property
+    def ends_with_norm(self) -> bool:
+        """Whether the encoder's output is not that of its last layer, but what a last norm makes of it."""
+        return False
+
+    def all_frames(self, source: Tensor, padding_mask: Tensor) -> Tuple[List[Tensor], Tensor]:
+        """Frames of all layers, with gradient; where one pass can give them, override this.
+
+        Args:
+            source, padding_mask: as `frames`.
+
+        Returns:
+            x: N x T x E for each of the layers 0 to `layers`, and last the encoder's output where that is another
+                (`ends_with_norm`); of an encoder without layers its output only.
+            padding: bool, N x T, as `frames`.
+        """
+        layers: List[Optional[int]] = [*range(self.layers + 1)] if self.layers else []
+        if self.ends_with_norm or not layers:
+            layers.append(None)
+        found = [self.frames(source, padding_mask, layer) for layer in layers]
+        return [x for x, _ in found], found[-1][1]
+
     def attention(self, source: Tensor, padding_mask: Tensor) -> Tensor:
         """Attention weights of all layers, means over their heads: N x layers x T (queries) x T (keys).
 
@@ -113,21 +135,39 @@ class Encoder(LoadsStrictly):
         return found
 
     def encode(
-        self, source: Tensor, padding_mask: Optional[Tensor] = None, mask: bool = False, **masks: Tensor
+        self,
+        source: Tensor,
+        padding_mask: Optional[Tensor] = None,
+        mask: bool = False,
+        layer: Optional[int] = None,
+        **masks: Tensor,
     ) -> Dict[str, Any]:
         """Frames while training: `x` (N x T x E), `padding_mask` (bool, N x T, or None).
 
         Args:
-            source, padding_mask: as `frames`; no mask where nothing is padded.
+            source, padding_mask, layer: as `frames`; no mask where nothing is padded.
             mask: mask frames in time, if the encoder can.
             masks: those of the collater, see `mask_settings`.
         """
-        padded = source.new_zeros(source[:, 0].shape).bool() if padding_mask is None else padding_mask
-        x, padding = self.frames(source, padded)
+        x, padding = self.frames(source, _whole_unless(padding_mask, source), layer)
         return {"x": x, "padding_mask": None if padding_mask is None else padding}
 
+    def encode_all(
+        self, source: Tensor, padding_mask: Optional[Tensor] = None, mask: bool = False, **masks: Tensor
+    ) -> Dict[str, Any]:
+        """The same for all layers at once: `x` is the list that `all_frames` gives."""
+        x, padding = self.all_frames(source, _whole_unless(padding_mask, source))
+        return {"x": x, "padding_mask": None if padding_mask is None else padding}
+
+    def is_above(self, parameter: str, layer: int) -> bool:
+        """Whether the frames after a layer, 0 to `layers`, do not depend on a parameter, by its name."""
+        return self.layer_of(parameter) >= layer
+
     def for_use(self) -> nn.Module:
-        """A module with `frames`, `attention`, `layers`, `is_smooth`, `geometry` as here, without what trains it."""
+        """A module without what trains it.
+
+        It has `frames`, `all_frames`, `attention`, `layers`, `ends_with_norm`, `is_smooth` and `geometry` as here.
+        """
         module: Any = self
         return module
 
@@ -178,6 +218,10 @@ class Encoder(LoadsStrictly):
             if head not in own:
                 self._saved_heads().setdefault(head, {})[parameter] = state_dict.pop(key)
         return state_dict
+
+
+def _whole_unless(padding_mask: Optional[Tensor], source: Tensor) -> Tensor:
+    return source.new_zeros(source[:, 0].shape).bool() if padding_mask is None else padding_mask
 
 
 def padding_of_frames(x: Tensor, padding_mask: Tensor, geometry: Geometry) -> Tensor:

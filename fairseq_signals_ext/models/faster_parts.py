@@ -30,12 +30,17 @@ def compile_parts(model: Any) -> None:
     size, as the last one of an epoch, is compiled for as well.
 
     Raises:
-        UserError: there is no C++ compiler, or Python's headers are missing.
+        UserError: there is no C++ compiler, or Python's headers are missing, or a classifier looks into the layers.
     """
     check_compiler()
+    looks_into_layers = str(getattr(model.cfg, "layers", "last")) in ("mix", "0")
     model = getattr(model, "encoder", model) if not hasattr(model, "feature_extractor") else model  # of a classifier
     if not hasattr(model, "feature_extractor"):
         raise UserError("model.compile is for ECG-FM's encoder; set model.compile=false")
+    if looks_into_layers:
+        raise UserError(
+            "model.compile gives no look into the layers, which model.layers asks for; set one of them only"
+        )
     for part in _parts_of_one_shape(model):
         if part._compiled_call_impl is None:
             part.compile(dynamic=False)

@@ -1,9 +1,18 @@
-"""From frames to one vector per segment."""
+"""From frames, of one layer or of all, to one vector per segment; needs torch only.
 
-from typing import Optional
+A pooling is a module whose `forward(x, padding_mask)` makes N x `outputs` of frames, N x T x E; frames of padding have
+no influence. `build_pooling` makes one by its name. Shapes: N segments, T frames, E dimensions, H heads.
+"""
+
+from typing import Any, Callable, Dict, Optional, Sequence
 
 import torch
 from torch import Tensor, nn
+
+from fairseq_signals_ext.common.errors import UserError
+
+# added to the variance, so that its root has a gradient where all frames are the same
+_LEAST_VARIANCE = 1e-6
 
 
 def mean_over_frames(x: Tensor, padding_mask: Optional[Tensor] = None) -> Tensor:
@@ -18,9 +27,31 @@ def mean_over_frames(x: Tensor, padding_mask: Optional[Tensor] = None) -> Tensor
 class MeanPooling(nn.Module):
     """Mean over the frames that are not padding, as in ECG-FM."""
 
+    def __init__(self, dimensions: int):
+        super().__init__()
+        self.outputs = dimensions
+
     def forward(self, x: Tensor, padding_mask: Optional[Tensor] = None) -> Tensor:
         """See `mean_over_frames`."""
         return mean_over_frames(x, padding_mask)
+
+
+class MeanStdPooling(nn.Module):
+    """Mean and standard deviation over the frames that are not padding, one after the other (arXiv 1803.10963)."""
+
+    def __init__(self, dimensions: int):
+        super().__init__()
+        self.outputs = 2 * dimensions
+
+    def forward(self, x: Tensor, padding_mask: Optional[Tensor] = None) -> Tensor:
+        """N x 2 E, of x (N x T x E) and `padding_mask` (bool, N x T, True where a frame is padding)."""
+        values = x.to(_at_least_fp32(x))
+        mean = mean_over_frames(values, padding_mask)
+        apart = values - mean.unsqueeze(1)
+        if padding_mask is not None:  # whose square may be infinite
+            apart = apart.masked_fill(padding_mask.unsqueeze(-1), 0)
+        variance = mean_over_frames(apart**2, padding_mask)
+        return torch.cat([mean, torch.sqrt(variance + _LEAST_VARIANCE)], dim=-1).type_as(x)
 
 
 class AttentionPooling(nn.Module):
@@ -29,16 +60,104 @@ class AttentionPooling(nn.Module):
     The score starts at zero, so that an untrained layer is the mean.
     """
 
-    def __init__(self, embed_dim: int):
+    def __init__(self, dimensions: int):
         super().__init__()
-        self.score = nn.Linear(embed_dim, 1)
+        self.outputs = dimensions
+        self.score = nn.Linear(dimensions, 1)
         nn.init.zeros_(self.score.weight)
         nn.init.zeros_(self.score.bias)
 
     def forward(self, x: Tensor, padding_mask: Optional[Tensor] = None) -> Tensor:
         """B x E, of x (B x T x E) and `padding_mask` (bool, B x T, True where a frame is padding)."""
-        scores = self.score(x).squeeze(-1).float()
-        if padding_mask is not None:
-            scores = scores.masked_fill(padding_mask, float("-inf"))
-        weights = torch.softmax(scores, dim=-1).type_as(x)
+        weights = _softmax_over_frames(self.score(x).squeeze(-1), padding_mask).type_as(x)
         return torch.einsum("bt,bte->be", weights, x)
+
+
+class QueryPooling(nn.Module):
+    """What one learned query finds in the frames by attention of several heads (arXiv 1706.03762).
+
+    Query, keys and values have projections of their own, without bias; nothing follows the heads, as an output layer
+    does. As the attention pooler that frozen encoders are compared with (arXiv 2404.08471).
+    """
+
+    def __init__(self, dimensions: int, heads: int = 16):
+        """Make a query and projections with random values.
+
+        Raises:
+            UserError: `heads` do not divide `dimensions`.
+        """
+        super().__init__()
+        if heads < 1 or dimensions % heads:
+            raise UserError(
+                f"model.pooling_heads={heads} does not divide the encoder's {dimensions} dimensions; give a divisor, "
+                f"such as {_divisor(dimensions, heads)}"
+            )
+        self.outputs, self.heads = dimensions, heads
+        self.query = nn.Parameter(torch.empty(dimensions))
+        self.q, self.k, self.v = (nn.Linear(dimensions, dimensions, bias=False) for _ in range(3))
+        nn.init.normal_(self.query, std=0.02)
+        for projection in (self.q, self.k, self.v):
+            nn.init.xavier_uniform_(projection.weight)
+
+    def forward(self, x: Tensor, padding_mask: Optional[Tensor] = None) -> Tensor:
+        """N x E, of x (N x T x E) and `padding_mask` (bool, N x T, True where a frame is padding)."""
+        query = self.q(self.query).unflatten(-1, (self.heads, -1))
+        keys, values = (part(x).unflatten(-1, (self.heads, -1)) for part in (self.k, self.v))
+        scores = torch.einsum("hd,nthd->nht", query, keys) * (self.outputs // self.heads) ** -0.5
+        weights = _softmax_over_frames(scores, None if padding_mask is None else padding_mask.unsqueeze(1))
+        return torch.einsum("nht,nthd->nhd", weights.type_as(values), values).flatten(1)
+
+
+class LayerMix(nn.Module):
+    """A mean of all layers' frames with learned weights, which start equal (arXiv 1802.05365; SUPERB, 2105.01051)."""
+
+    def __init__(self, layers: int):
+        super().__init__()
+        self.weights = nn.Parameter(torch.zeros(layers))  # before the softmax
+
+    def forward(self, layers: Sequence[Tensor]) -> Tensor:
+        """N x T x E, of as many layers' frames, N x T x E each."""
+        shares = torch.softmax(self.weights, dim=0).type_as(layers[0])
+        # one by one: a stack would hold a copy of all
+        return sum(share * x for share, x in zip(shares.unbind(), layers))
+
+
+_POOLINGS: Dict[str, Callable[..., Any]] = {
+    "mean": MeanPooling,
+    "attention": AttentionPooling,
+    "query": QueryPooling,
+    "mean_std": MeanStdPooling,
+}
+
+
+def build_pooling(name: str, dimensions: int, heads: int = 16) -> Any:
+    """A pooling by its name.
+
+    Args:
+        name: mean, attention, query or mean_std.
+        dimensions: E.
+        heads: of `query`.
+
+    Raises:
+        UserError: there is none of this name, or `heads` do not divide `dimensions`.
+    """
+    if name not in _POOLINGS:
+        raise UserError(f"model.pooling={name!s:.60}: use one of {', '.join(_POOLINGS)}")
+    return QueryPooling(dimensions, heads) if name == "query" else _POOLINGS[name](dimensions)
+
+
+def _softmax_over_frames(scores: Tensor, padding_mask: Optional[Tensor]) -> Tensor:
+    """Weights of frames, in fp32 or more, over the last axis; exactly 0 where `padding_mask` is True."""
+    scores = scores.to(_at_least_fp32(scores))
+    if padding_mask is not None:
+        scores = scores.masked_fill(padding_mask, float("-inf"))
+    return torch.softmax(scores, dim=-1)
+
+
+def _at_least_fp32(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _divisor(dimensions: int, heads: int) -> int:
+    """The largest divisor below a number."""
+    return max(number for number in range(1, max(heads, 1) + 1) if dimensions % number == 0)

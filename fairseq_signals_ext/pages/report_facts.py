@@ -143,8 +143,8 @@ def _method(findings: ReportFindings) -> str:
     saliency, options = findings.saliency, findings.options
     if saliency is None or saliency.label is not None:
         return "" if saliency is None else f"{saliency.method} of {saliency.label}"
-    layers = findings.models[0].network.layers
-    return f"{saliency.method} of layer {options.layer or layers} of {layers}"
+    network = findings.models[0].network
+    return f"{saliency.method} of layer {options.layer or network.last_layer} of {network.layers}"
 
 
 def _where_it_looked(findings: ReportFindings) -> str:

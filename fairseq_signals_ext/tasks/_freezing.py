@@ -83,7 +83,8 @@ def check_can_freeze(model: Any, optimizer: Any) -> None:
             "model.freeze_finetune_updates: ddp_backend=pytorch_ddp waits for gradients of all parameters; set "
             "distributed_training.find_unused_parameters=true, or ddp_backend=legacy_ddp"
         )
-    frozen = later or model.cfg.linear_probe or not model.cfg.feature_grad_mult > 0
+    some_never = not model.cfg.feature_grad_mult > 0 or model.layer is not None
+    frozen = later or model.cfg.linear_probe or some_never
     if frozen and is_sharded(model) and any(group.get("weight_decay") for group in optimizer.param_groups):
         raise UserError(
             "ddp_backend=fully_sharded: weight decay would shrink frozen parameters, which share tensors with others; "

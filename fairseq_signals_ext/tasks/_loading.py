@@ -77,14 +77,22 @@ def _is_ours(task: Any) -> bool:
 def in_one_line(source: Any) -> Iterator[None]:
     """Ends with one line where fairseq, torch or OmegaConf cannot make anything of a file that was checked before."""
     try:
+        with _named(source):
+            yield
+    except Exception as error:  # fairseq asserts, and the others have kinds of their own, for options that do not fit
+        raise SystemExit(f"{_ERROR}{source}: cannot be loaded ({first_line(error)}); give another file") from error
+
+
+@contextlib.contextmanager
+def _named(source: Any) -> Iterator[None]:
+    """Names the file in a line that ends the program, where who ended it does not know the file."""
+    try:
         yield
-    except SystemExit as error:  # of our task, which does not know the file
+    except SystemExit as error:
         message = str(error.code)
         if str(source) in message or not message.startswith(_ERROR):
             raise
         raise SystemExit(f"{_ERROR}{source}: {message[len(_ERROR) :]}") from error
-    except Exception as error:  # fairseq asserts, and the others have kinds of their own, for options that do not fit
-        raise SystemExit(f"{_ERROR}{source}: cannot be loaded ({first_line(error)}); give another file") from error
 
 
 def _make_sendable(state: Dict[str, Any]) -> None:
@@ -117,7 +125,9 @@ def _patch_model_loading() -> None:
             if for_us and not path.exists():
                 raise SystemExit(f"error: {path}: no such checkpoint; give another --path")
             for_us = _check(path, for_us) or for_us
-        with in_one_line(paths[0]) if for_us and paths else contextlib.nullcontext():
+        if not paths:
+            return load(filenames, arg_overrides, task, *args, **kwargs)
+        with in_one_line(paths[0]) if for_us else _named(paths[0]):
             return load(filenames, arg_overrides, task, *args, **kwargs)
 
 

@@ -19,7 +19,7 @@ class Planted(nn.Module):
     Its attention is that of frames which look at the last frame that the sample is part of.
     """
 
-    is_smooth, layers = True, 2
+    is_smooth, layers, last_layer = True, 2, 2
 
     def __init__(self, lead, sample, conv_layers):
         super().__init__()

@@ -49,6 +49,7 @@ def test_sizes_that_a_config_need_not_say(registered):
     assert {option: config.get(option, 1) for option in sizes._DEFAULTS} == sizes._DEFAULTS
     known = {option.name for option in dataclasses.fields(EcgWav2Vec2Config)} | {
         "pooling",
+        "pooling_heads",
         "num_labels",
         "final_dropout",
     }

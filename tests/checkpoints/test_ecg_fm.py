@@ -92,6 +92,8 @@ def test_same_bytes(golden, tmp_path):
     "section, option, value",
     [
         ("model", "pooling", "attention"),
+        ("model", "pooling", "mean_std"),
+        ("model", "layers", "mix"),
         ("model", "layer_type", "conformer"),
         ("model", "activation_fn", "relu"),
         ("model", "pos_conv_depth", 2),

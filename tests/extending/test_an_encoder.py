@@ -159,6 +159,16 @@ def test_the_classifier_starts_from_it(trained):
     torch.testing.assert_close(after["encoder.first.weight"], before["first.weight"], rtol=0, atol=0.01)
 
 
+def test_a_query_of_all_its_layers(trained, tmp_path):
+    data, user_dir, pretrained, _, _ = trained
+    options = [*SMALL_RUN, f"common.user_dir={user_dir}", *TWO, f"task.label_file={data / 'labels'}"]
+    head = ["model.pooling=query", "model.layers=mix", f"model.model_path={pretrained}"]
+    train(data, tmp_path / "run", *options, *head, config="tune_it", configs=user_dir)
+    tuned = tmp_path / "run" / "checkpoints" / "checkpoint_last.pt"
+    assert weights(tuned)["layer_mix.weights"].shape == (3,)
+    succeeds(trained, "export", tuned, "--to", "onnx", "--out", tmp_path / "onnx")  # which compares outputs
+
+
 def test_predict(trained, tmp_path):
     data, _, _, tuned, _ = trained
     succeeds(trained, "predict", tuned, data / "test.tsv", "--out", tmp_path / "p", "--device", "cpu")

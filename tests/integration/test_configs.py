@@ -93,3 +93,21 @@ def test_every_option_of_the_task_needs_no_plus_signs(kind, config):
     assert composed.allow_mismatch is True and own <= {*composed}
     shared = OmegaConf.load(configs / "options" / "task.yaml").task
     assert {*shared} == own and all(shared[name] == defaults[name] for name in own)
+
+
+def test_options_of_the_head_need_no_plus_signs():
+    """Their values in the configs are the defaults of the model."""
+    import yaml
+    from omegaconf import OmegaConf
+
+    from fairseq_signals_ext.models.ecg_classifier import EcgTransformerClassifierConfig
+
+    configs = Path(configs_dir("fine_tuning"))
+    command = [BIN / "fairseq-hydra-train", "--config-dir", configs, "--config-name", "age", "--cfg", "job"]
+    head = ["model.pooling=query", "model.pooling_heads=4", "model.layers=mix"]
+    composed = OmegaConf.create(run([*map(str, command), "task.data=x", *head]).stdout).model
+    assert (composed.pooling, composed.pooling_heads, composed.layers) == ("query", 4, "mix")
+    defaults = EcgTransformerClassifierConfig()
+    for config in ("finetune", "tiny"):
+        model = yaml.safe_load((configs / f"{config}.yaml").read_text())["model"]
+        assert all(model[name] == getattr(defaults, name) for name in ("pooling", "pooling_heads", "layers"))

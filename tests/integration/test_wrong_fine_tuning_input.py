@@ -143,6 +143,24 @@ def test_linear_probe_with_layer_decay(line_of):
     assert "model.linear_probe trains the head only, so model.layer_decay has no effect" in line
 
 
+HEADS = {
+    "model.pooling=foo": "model.pooling: Invalid value 'foo', expected one of [mean, attention, query, mean_std]",
+    "model.layers=99": "model.layers=99: the encoder has layers 0 to 1; use one of them, last or mix",
+    "model.layers=middle": "model.layers=middle: the encoder has layers 0 to 1",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option, said", HEADS.items(), ids=HEADS.keys())
+def test_heads_that_cannot_be(line_of, option, said):
+    assert said in line_of(option)
+
+
+def test_heads_of_a_query_that_do_not_divide(line_of):
+    line = line_of("model.pooling=query", "model.pooling_heads=3")
+    assert "model.pooling_heads=3 does not divide the encoder's 32 dimensions; give a divisor, such as 2" in line
+
+
 def test_layer_decay_with_an_optimizer_that_ignores_it(line_of):
     assert "model.layer_decay=0.5 has no effect here; use optimizer composite" in line_of("++model.layer_decay=0.5")
 

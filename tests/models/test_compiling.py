@@ -49,6 +49,13 @@ def test_same_numbers_by_compiled_code():
     assert not torch._dynamo.utils.counters["stats"], "validation was compiled, too"
 
 
+@pytest.mark.parametrize("layers", ["mix", 0])
+def test_compiled_layers_cannot_be_looked_into(layers):
+    config = EcgTransformerClassifierConfig(num_labels=3, layers=layers, **OPTIONS)
+    with pytest.raises(UserError, match="model.compile gives no look into the layers, which model.layers asks for"):
+        compile_parts(EcgTransformerClassifier(config))
+
+
 def test_no_compiler(monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)

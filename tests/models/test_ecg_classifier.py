@@ -10,13 +10,14 @@ from omegaconf import OmegaConf
 
 from fairseq_signals_ext.checkpoints.reading import read_checkpoint
 from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.models import ecg_classifier
 from fairseq_signals_ext.models.ecg_classifier import (
     EcgTransformerClassifier,
     EcgTransformerClassifierConfig,
     resolve_config,
 )
 from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config, Wav2Vec2CmscModel
-from fairseq_signals_ext.models.pooling import AttentionPooling, MeanPooling
+from fairseq_signals_ext.models.encoder import Encoder
 
 SMALL = {**made_up_checkpoints.SMALL, "encoder_layers": 3}
 
@@ -236,20 +237,6 @@ def test_layer_decay_scales():
     assert not hasattr(model.proj.weight, "optim_overrides")
 
 
-@pytest.mark.parametrize("pooling", [MeanPooling(), AttentionPooling(8)], ids=["mean", "attention"])
-def test_pooling_leaves_padding_out(pooling):
-    torch.manual_seed(0)
-    x, padding = torch.randn(2, 6, 8), torch.zeros(2, 6, dtype=torch.bool)
-    padding[1, 4:] = True
-    pooled = pooling(x, padding)
-    torch.testing.assert_close(pooled, torch.stack([x[0].mean(0), x[1, :4].mean(0)]))  # untrained attention is the mean
-    if isinstance(pooling, AttentionPooling):
-        torch.nn.init.normal_(pooling.score.weight)
-        pooled = pooling(x, padding)
-        torch.testing.assert_close(pooled[1:], pooling(x[1:, :4]))
-        assert not torch.allclose(pooled[0], x[0].mean(0))
-
-
 def test_masks_of_the_collater_are_used_while_training_only():
     mask = torch.zeros(4, 31, dtype=torch.bool)
     mask[:, 5:15] = True
@@ -260,3 +247,124 @@ def test_masks_of_the_collater_are_used_while_training_only():
     masked, unmasked = model(source(), mask_indices=mask)["out"], plain.train()(source())["out"]
     assert not torch.allclose(masked, unmasked)
     torch.testing.assert_close(model.eval()(source(), mask_indices=mask)["out"], unmasked)
+
+
+WITHOUT_CHANCE = {"activation_dropout": 0.0, "feature_grad_mult": 1.0}
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_a_mix_of_one_layer_is_that_layer(norm_first, training):
+    """By fairseq's own forward, with padding, a multiple of frames, and gradients."""
+    options = {**WITHOUT_CHANCE, "layer_norm_first": norm_first, "required_seq_len_multiple": 4}
+    mix = classifier(layers="mix", **options).train(training)
+    assert mix.layer_mix.weights.tolist() == [0.0] * (5 if norm_first else 4)
+    padding = torch.arange(500) >= torch.tensor([500, 500, 300, 250]).unsqueeze(1)
+    for place, layer in enumerate([0, 1, 2, 3, *["last"] * norm_first]):
+        one = classifier(layers=layer, **options).train(training)
+        one.load_state_dict({name: value for name, value in mix.state_dict().items() if "layer_mix" not in name})
+        mix.layer_mix.weights.data = torch.full_like(mix.layer_mix.weights, -1e4)
+        mix.layer_mix.weights.data[place] = 0
+        mix.zero_grad()
+        expected, found = one(source(), padding), mix(source(), padding)
+        assert torch.equal(found["out"], expected["out"]), layer
+        for logits in (expected["out"], found["out"]):
+            logits.square().sum().backward()
+        of_mix = dict(mix.named_parameters())
+        for name, parameter in one.named_parameters():
+            if parameter.grad is not None:
+                torch.testing.assert_close(of_mix[name].grad, parameter.grad, msg=name)
+
+
+def test_the_last_number_is_the_encoders_output():
+    first, second = classifier(), classifier(layers=3)
+    assert torch.equal(first.eval()(source())["out"], second.eval()(source())["out"])
+
+
+def test_layers_that_are_dropped_pass_on_what_they_are_given():
+    model = classifier(layers="mix", encoder_layerdrop=0.5, layer_norm_first=True, **WITHOUT_CHANCE).train()
+    np.random.seed(2)
+    equal = []
+    for _ in range(8):
+        first, *others, output = model.encoder.encode_all(source())["x"]
+        equal.append([torch.equal(*pair) for pair in zip([first, *others], others)])
+        assert all(x.shape == output.shape for x in (first, *others))
+    assert {same for row in equal for same in row} == {False, True}
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_what_is_above_the_layer_does_not_learn(norm_first):
+    model = classifier(layers=1, layer_norm_first=norm_first, **WITHOUT_CHANCE)
+    before = encoder_of(model)
+    model(source())["out"].sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad == (parameter.grad is not None), name
+    steps(model)
+    changed = {name for name, value in encoder_of(model).items() if not torch.equal(before[name], value)}
+    assert "encoder.layers.0.fc1.weight" in changed and not any(
+        name.startswith(("encoder.layers.1", "encoder.layers.2")) for name in changed
+    )
+    assert ("encoder.layer_norm.weight" in changed) == (not norm_first)
+
+
+def test_layer_decay_begins_at_the_layer():
+    model = classifier(layers=2, layer_decay=0.5)
+    scales = {name: p.optim_overrides["optimizer"]["lr_scale"] for name, p in model.encoder.named_parameters()}
+    assert [scales[f"encoder.layers.{layer}.fc1.weight"] for layer in (0, 1)] == [0.25, 0.5]
+
+
+HEAD = {"pooling": "query", "layers": "mix", **WITHOUT_CHANCE}
+
+
+@pytest.mark.parametrize("frozen", [{"linear_probe": True}, {"freeze_finetune_updates": 9}], ids=["probe", "freeze"])
+def test_query_and_mix_learn_while_the_encoder_is_frozen(frozen):
+    model = classifier(**HEAD, **frozen)
+    before, head = encoder_of(model), copy.deepcopy(dict(model.named_parameters()))
+    steps(model)
+    assert all(torch.equal(before[name], value) for name, value in encoder_of(model).items())
+    own = {name for name in head if not name.startswith("encoder.")}
+    names = ("pooling.query", "pooling.q.weight", "pooling.k.weight", "pooling.v.weight", "layer_mix.weights")
+    assert own == {*names, "proj.weight", "proj.bias"}
+    assert not any(torch.equal(head[name], model.get_parameter(name)) for name in own)
+
+
+def test_a_mix_in_bf16_and_with_saved_memory():
+    plain = classifier(**HEAD).train()
+    other = classifier(**HEAD, bf16_autocast=True, checkpoint_activations=True).train()
+    assert other.encoder.encode_all(source())["x"][1].dtype == torch.float32
+    torch.testing.assert_close(other(source())["out"], plain(source())["out"], rtol=0.1, atol=0.1)
+    other(source())["out"].sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in other.parameters() if p.grad is not None)
+
+
+class OneOutput(Encoder, torch.nn.Module):
+    """An encoder that can be asked for its output only."""
+
+    dimensions = 32
+
+    def frames(self, source, padding_mask, layer=None):
+        return source.new_zeros(len(source), 5, 32), padding_mask[:, :5]
+
+
+def test_an_encoder_without_layers(monkeypatch):
+    monkeypatch.setattr(ecg_classifier, "build_encoder", lambda options: OneOutput())
+    with pytest.raises(UserError, match="model.layers=1: this encoder gives no layers of its own; use model.layers=la"):
+        classifier(encoder={"_name": "of one output"}, layers=1)
+    assert classifier(encoder={"_name": "of one output"})(source())["out"].shape == (4, 5)
+    found, _ = OneOutput().all_frames(source(), torch.zeros(4, 500).bool())
+    assert [x.shape for x in found] == [(4, 5, 32)]
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"layers": 99}, "model.layers=99: the encoder has layers 0 to 3; use one of them, last or mix"),
+        ({"layers": -1}, "model.layers=-1: the encoder has layers 0 to 3"),
+        ({"layers": "middle"}, "model.layers=middle: the encoder has layers 0 to 3"),
+        ({"layers": "mix", "encoder_layers": 0}, "model.layers=mix: this encoder gives no layers of its own"),
+        ({"pooling": "query", "pooling_heads": 5}, "pooling_heads=5 does not divide the encoder's 32 dimensions; .* 4"),
+    ],
+)
+def test_heads_that_cannot_be(options, said):
+    with pytest.raises(UserError, match=said):
+        classifier(**options)
