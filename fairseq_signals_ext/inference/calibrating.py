@@ -50,8 +50,8 @@ class CalibrationOptions:
     how: RunOptions = RunOptions()
 
 
-class _Scored(NamedTuple):
-    """A subset's recordings, as a model sees them."""
+class Scored(NamedTuple):
+    """A subset's recordings as a model sees them: what is calibrated on, or tested."""
 
     predictions: Predictions
     seen: Seen
@@ -75,7 +75,7 @@ def calibrate(model: LoadedModel, options: CalibrationOptions) -> Tuple[Calibrat
     training = _training_of(options)
     if training is not None:
         _check_apart(subset, training, options)
-    scored = _scored(model, subset, options)
+    scored = score_subset(model, subset, options.how)
     labels = calibrate_labels(scored.predictions, options.wanted)
     refusal = None
     if options.refuse:
@@ -116,10 +116,11 @@ def _check_apart(subset: Subset, training: Any, options: CalibrationOptions) -> 
         )
 
 
-def _scored(model: LoadedModel, subset: Subset, options: CalibrationOptions) -> _Scored:
+def score_subset(model: LoadedModel, subset: Subset, how: RunOptions) -> Scored:
+    """Scores of a subset's recordings, and what a refusal looks at."""
     found: List[SegmentScores] = []
     with Progress("calibrate", len(subset), "recording") as bar:
-        for one in segment_scores(model, subset, options.how):
+        for one in segment_scores(model, subset, how):
             found.append(one)
             bar.update()
     known = [one.known for one in found]
@@ -131,7 +132,7 @@ def _scored(model: LoadedModel, subset: Subset, options: CalibrationOptions) -> 
         label_names=subset.label_names,
         label_file=subset.label_file,
     )
-    return _Scored(predictions, _seen(found, predictions))
+    return Scored(predictions, _seen(found, predictions))
 
 
 def _seen(found: Sequence[SegmentScores], predictions: Predictions) -> Seen:

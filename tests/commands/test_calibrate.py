@@ -1,6 +1,8 @@
 """`fairseq-signals-ext calibrate`: what a calibrated model says, in checkpoint and exports, and what is refused."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -82,6 +84,38 @@ def test_predictions(world, calibrated):
     assert "a lead is constant" in fairseq_signals_ext.load(calibrated).predict(flat, 500).refused
     few = fairseq_signals_ext.load(calibrated).predict(recording[[0, 1]], 500, ["I", "II"])
     assert few.refused.startswith("6 leads are missing")
+
+
+# arguments: an export, a `.npy` file; prints what the model says of it without torch and fairseq
+ALONE = """
+import importlib.abc, json, sys
+
+class Blocked(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "fairseq", "scipy", "sklearn", "pandas"):
+            raise ModuleNotFoundError(f"{name} is blocked", name=name)
+
+sys.meta_path.insert(0, Blocked())
+import numpy as np
+import fairseq_signals_ext
+model = fairseq_signals_ext.load(sys.argv[1])
+found = [model.predict(recording, 500) for recording in np.load(sys.argv[2])]
+print(json.dumps([[one.decision, one.refused] for one in found]))
+"""
+
+
+def test_onnx_decides_the_same_with_numpy_alone(calibrated, tmp_path):
+    folder = export(calibrated, "onnx", tmp_path / "onnx").folder
+    recordings = np.stack([made_up_counts(np.random.default_rng(seed), 2500) / 1000 for seed in range(30)])
+    recordings[3, 1] = 0
+    np.save(tmp_path / "recordings.npy", recordings)
+    command = [sys.executable, "-c", ALONE, str(folder), str(tmp_path / "recordings.npy")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    model = fairseq_signals_ext.load(calibrated)
+    expected = [model.predict(recording, 500) for recording in recordings]
+    assert json.loads(done.stdout) == [[list(one.decision), one.refused] for one in expected]
+    assert expected[3].refused.startswith("a lead is constant")
 
 
 def test_table_of_predictions(calibrated, world, tmp_path):
@@ -170,6 +204,12 @@ def test_inspect_shows_it(calibrated, capsys):
 def test_mistakes(world, tmp_path, change, message):
     assert message in mistake_of(lambda: calibrate(world, tmp_path / "c.pt", *change))
     assert not (tmp_path / "c.pt").exists()
+
+
+def test_labels_of_another_model(world, tmp_path):
+    write_label_file(tmp_path / "other", np.zeros((NUMBER, 2)), ["X", "Y"])
+    given = ["calibrate", world / "a.pt", "--data", world, "--labels", tmp_path / "other", "--out", tmp_path / "c.pt"]
+    assert str(tmp_path / "other") in mistake_of(lambda: main([str(one) for one in given]))
 
 
 def test_recordings_of_the_training_are_refused(world, tmp_path):
