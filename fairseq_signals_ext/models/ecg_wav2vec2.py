@@ -158,6 +158,15 @@ class EcgWav2Vec2Model(Encoder, Wav2Vec2Model):
         """See `Encoder.frames`."""
         return Wav2Vec2InUse(self).frames(source, padding_mask, layer)
 
+    @property
+    def ends_with_norm(self) -> bool:
+        """Whether layers normalise their inputs, so that the last output is normalised after them."""
+        return bool(self.encoder.layer_norm_first)
+
+    def all_frames(self, source: Tensor, padding_mask: Tensor) -> Tuple[List[Tensor], Tensor]:
+        """See `Encoder.all_frames`; in one pass."""
+        return Wav2Vec2InUse(self).all_frames(source, padding_mask)
+
     def encode(
         self, source: Tensor, padding_mask: Optional[Tensor] = None, mask: bool = False, **masks: Tensor
     ) -> Dict[str, Any]:

@@ -5,7 +5,7 @@ only: a transformer of patches, convolutions or a state-space model implement it
 """
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Callable, ClassVar, Dict, Iterator, Mapping, Optional, Tuple, Type, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, ClassVar, Dict, Iterator, List, Mapping, Optional, Tuple, Type, TypeVar
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.models import register_model
@@ -91,6 +91,28 @@ class Encoder(LoadsStrictly):
         """Number of layers that `frames` can be asked for."""
         return 0
 
+    @property
+    def ends_with_norm(self) -> bool:
+        """Whether the encoder's output is not that of its last layer, but what a last norm makes of it."""
+        return False
+
+    def all_frames(self, source: Tensor, padding_mask: Tensor) -> Tuple[List[Tensor], Tensor]:
+        """Frames of all layers, with gradient; where one pass can give them, override this.
+
+        Args:
+            source, padding_mask: as `frames`.
+
+        Returns:
+            x: N x T x E for each of the layers 0 to `layers`, and last the encoder's output where that is another
+                (`ends_with_norm`); of an encoder without layers its output only.
+            padding: bool, N x T, as `frames`.
+        """
+        layers: List[Optional[int]] = [*range(self.layers + 1)] if self.layers else []
+        if self.ends_with_norm or not layers:
+            layers.append(None)
+        found = [self.frames(source, padding_mask, layer) for layer in layers]
+        return [x for x, _ in found], found[-1][1]
+
     def attention(self, source: Tensor, padding_mask: Tensor) -> Tensor:
         """Attention weights of all layers, means over their heads: N x layers x T (queries) x T (keys).
 
@@ -127,7 +149,10 @@ class Encoder(LoadsStrictly):
         return {"x": x, "padding_mask": None if padding_mask is None else padding}
 
     def for_use(self) -> nn.Module:
-        """A module with `frames`, `attention`, `layers`, `is_smooth`, `geometry` as here, without what trains it."""
+        """A module without what trains it.
+
+        It has `frames`, `all_frames`, `attention`, `layers`, `ends_with_norm`, `is_smooth` and `geometry` as here.
+        """
         module: Any = self
         return module
 

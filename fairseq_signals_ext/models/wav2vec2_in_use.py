@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+from collections import deque
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import torch
@@ -43,6 +44,11 @@ class Wav2Vec2InUse(nn.Module):
         """Number of transformer layers."""
         return len(self.encoder.layers)
 
+    @property
+    def ends_with_norm(self) -> bool:
+        """Whether the last layer's output is normalised once more."""
+        return bool(self.encoder.layer_norm_first)
+
     def frames(self, source: Tensor, padding_mask: Tensor, layer: Optional[int] = None) -> Tuple[Tensor, Tensor]:
         """What the transformer makes of each frame.
 
@@ -55,11 +61,23 @@ class Wav2Vec2InUse(nn.Module):
             x: N x T x E.
             padding: bool, N x T, True where a frame is of padding.
         """
+        states, padding = self._states(source, padding_mask, layer)
+        (x,) = deque(states, maxlen=1)  # others are let go at once
+        return x, padding
+
+    def all_frames(self, source: Tensor, padding_mask: Tensor) -> Tuple[List[Tensor], Tensor]:
+        """Frames of all layers in one pass, see `Encoder.all_frames`."""
+        states, padding = self._states(source, padding_mask)
+        return list(states), padding
+
+    def _states(
+        self, source: Tensor, padding_mask: Tensor, last: Optional[int] = None
+    ) -> Tuple[Iterator[Tensor], Tensor]:
         features = self.layer_norm(self.feature_extractor(source).transpose(1, 2))
         frames = int(features.size(1)) // self.crop_to * self.crop_to
         features = features[:, :frames]
         padding = padding_of_frames(features, padding_mask, self.geometry)
-        return self._encode(self._project(features), padding, layer), padding
+        return self._encode(self._project(features), padding, last), padding
 
     def attention(self, source: Tensor, padding_mask: Tensor) -> Tensor:
         """Attention weights of all layers, means over their heads: N x layers x T (queries) x T (keys).
@@ -106,12 +124,15 @@ class Wav2Vec2InUse(nn.Module):
             x = self.project_inp(self.input_quantizer(x, produce_targets=False)["x"])
         return x
 
-    def _encode(self, x: Tensor, padding: Tensor, last: Optional[int] = None) -> Tensor:
+    def _encode(self, x: Tensor, padding: Tensor, last: Optional[int] = None) -> Iterator[Tensor]:
         """fairseq's `TransformerEncoder.forward` in evaluation mode, whose own cannot be traced.
 
         Args:
             padding: bool, N x T, always given.
             last: number of layers that are run; None: all, and what follows them.
+
+        Yields:
+            What the first layer is given, what each layer gives, and what follows them.
         """
         encoder = self.encoder
         x = x.masked_fill(padding.unsqueeze(-1), 0)
@@ -124,7 +145,9 @@ class Wav2Vec2InUse(nn.Module):
         if added:
             x, padding = F.pad(x, (0, 0, 0, added)), F.pad(padding, (0, added), value=True)
         x = x.transpose(0, 1)
+        yield x.transpose(0, 1)[:, :frames]
         for layer in encoder.layers[:last]:
             x, _ = layer(x, self_attn_padding_mask=padding, need_weights=False)
-        x = x.transpose(0, 1)[:, :frames]
-        return encoder.layer_norm(x) if encoder.layer_norm_first and last is None else x
+            yield x.transpose(0, 1)[:, :frames]
+        if encoder.layer_norm_first and last is None:
+            yield encoder.layer_norm(x.transpose(0, 1)[:, :frames])

@@ -14,6 +14,7 @@ from fairseq_signals_ext.checkpoints.describing import describe
 from fairseq_signals_ext.checkpoints.reading import Checkpoint, read_checkpoint
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.inference.network import build_model, build_network
+from fairseq_signals_ext.models.encoder import Encoder
 from fairseq_signals_ext.models.pooling import mean_over_frames
 
 TOLERANCE = 1e-6
@@ -62,6 +63,20 @@ def test_equals_the_classifiers_own_forward(options):
             found = network(source, padding)
         assert [tuple(output.shape) for output in found] == [(len(lengths), 3), (len(lengths), 32)]
         assert largest(found, (expected["out"], embedding)) <= TOLERANCE, lengths
+
+
+@pytest.mark.parametrize("options", ARCHITECTURES.values(), ids=ARCHITECTURES.keys())
+def test_all_layers_of_one_pass_equal_those_of_one_each(options):
+    checkpoint = made_up_checkpoint(**options)
+    encoder = build_model(checkpoint).encoder
+    source, padding = given_to(checkpoint, [300, SAMPLES, 211])
+    with torch.no_grad():
+        found, padded = encoder.all_frames(source, padding)
+        in_turn, again = Encoder.all_frames(encoder, source, padding)
+        output, _ = encoder.frames(source, padding)
+    assert len(found) == len(in_turn) == encoder.layers + 1 + bool(options.get("layer_norm_first"))
+    assert all(torch.equal(*pair) for pair in zip(found, in_turn)) and torch.equal(padded, again)
+    assert torch.equal(found[-1], output)
 
 
 @pytest.mark.parametrize("options", [{}, {"layer_norm_first": True, "target_glu": True}, {"quantize_targets": False}])
