@@ -49,6 +49,35 @@ def load_model(
         raise MissingPackageError(f"{source}: {hint}") from None
 
 
+def load_untrained(
+    source: str, seed: int, device: str = "cpu", threads: Optional[int] = None, bf16: bool = False
+) -> LoadedModel:
+    """The model of a checkpoint, or of an export to safetensors, with random weights in place of its own.
+
+    Args:
+        seed: they are drawn as a training that begins with this seed does.
+        source, device, threads, bf16: as `fairseq_signals_ext.load`.
+
+    Raises:
+        UserError: it cannot be read, or is an export that only runs.
+    """
+    from fairseq_signals_ext.checkpoints.describing import describe
+
+    path = checkpoint_of(fetch(source) if source.startswith(PREFIX) else Path(source))
+    folder = _folder_of_export(path)
+    if folder is None:
+        from fairseq_signals_ext.checkpoints.reading import read_checkpoint
+
+        checkpoint: Any = read_checkpoint(path)
+        description = describe(checkpoint, None)
+    else:
+        from fairseq_signals_ext.checkpoints.safetensors_folder import read_safetensors
+
+        checkpoint, description = read_safetensors(folder), read_description(folder)[0]
+    backend = _built(checkpoint, description, _How(device, threads, bf16), seed)
+    return LoadedModel(description, backend, source, checkpoint.task_config)
+
+
 def is_export(source: Any) -> bool:
     """Whether a source on this machine is an export, which holds its label names."""
     with contextlib.suppress(UserError):
@@ -113,11 +142,11 @@ def _from_export(folder: Path, source: str, how: _How) -> LoadedModel:
     return LoadedModel(description, backend, source, task_options)
 
 
-def _built(checkpoint: Any, description: ModelDescription, how: _How) -> TorchBackend:
+def _built(checkpoint: Any, description: ModelDescription, how: _How, seed: Optional[int] = None) -> TorchBackend:
     """The network of a checkpoint; needs fairseq."""
     from fairseq_signals_ext.common.requirements import require_fairseq
 
     require_fairseq()
     from fairseq_signals_ext.inference.network import build_network
 
-    return TorchBackend(build_network(checkpoint, description), *how)
+    return TorchBackend(build_network(checkpoint, description, seed), *how)
