@@ -372,15 +372,28 @@ def _is_split(folder: Path) -> bool:
     return folder.is_dir() and not _is_prepared(folder) and bool(subsets_of(folder))
 
 
+def manifests_of(path: Path, subset: Optional[str] = None) -> List[Path]:
+    """Manifests of all recordings of a prepared folder or of a split, or the one that is given; none of other folders.
+
+    Args:
+        subset: of a split; None: all of them.
+
+    Raises:
+        UserError: a subset is not there, or not whole.
+    """
+    if not path.is_dir():
+        return [path]
+    if _is_prepared(path):
+        return [path / f"all{MANIFEST_SUFFIX}"]
+    names = subsets_of(path) if subset is None else [subset]
+    return [manifest for name in names for manifest in find_manifests(path, name)] if _is_split(path) else []
+
+
 def _of_folder_or_manifest(path: Path, options: SourceOptions, subset: Optional[str]) -> _Part:
     try:
-        if path.is_file():
-            return _of_manifests([path])
-        if _is_prepared(path):
-            return _of_manifests([path / f"all{MANIFEST_SUFFIX}"])
-        if _is_split(path):
-            names = subsets_of(path) if subset is None else [subset]
-            return _of_manifests([manifest for name in names for manifest in find_manifests(path, name)])
+        manifests = manifests_of(path, subset)
+        if manifests:
+            return _of_manifests(manifests)
         source = open_source(path, options)
     except MissingPackageError:
         raise

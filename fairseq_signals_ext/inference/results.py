@@ -1,9 +1,9 @@
 """What a run over many recordings leaves: rows of tables and arrays, kept in parts until all recordings are done.
 
 While a run continues, `OUT/.unfinished` has a part for every thousand recordings or so, `START-END.jsonl` with a row
-per line, `START-END.npy` with arrays and `START-END.NAME.npy` with those of a name; `settings.json` says of which run. The last line of a part has the checksums
-of its rows and arrays; what was done from a damaged part on is done again. The files that a user sees are made of the
-parts at the end.
+per line, `START-END.npy` with arrays and `START-END.NAME.npy` with those of a name; `settings.json` says of which run.
+The last line of a part has the checksums of its rows and arrays; what was done from a damaged part on is done again.
+The files that a user sees are made of the parts at the end.
 """
 
 import contextlib
