@@ -16,10 +16,10 @@ MEASURES = (
 _I, _II, _AVF = (LEADS.index(lead) for lead in ("I", "II", "aVF"))
 # where QRS complexes have most of their power, and T waves and muscles have not, in Hz
 _QRS_BAND = (8.0, 20.0)
-# a moving sum as long as a QRS complex, and the shortest interval between two, in s
-_QRS_SECONDS, _REFRACTORY_SECONDS = 0.1, 0.25
-# of the usual height of a peak; T waves stay below
-_LEAST_HEIGHT = 0.3
+# deviation of a window about as long as a QRS complex, and the shortest interval between two, in s
+_QRS_SECONDS, _REFRACTORY_SECONDS = 0.03, 0.25
+# of the usual height of a peak, as beats from the ventricles are several times as high as others; T waves stay below
+_LEAST_HEIGHT = 0.15
 # in each of these s, if a heart beats, there is a QRS complex
 _WINDOW_SECONDS = 2.0
 # half of what is added up as a QRS complex, and of what the baseline is the median of, in s
@@ -47,14 +47,15 @@ def measures(signal: np.ndarray, rate: float) -> np.ndarray:
 def r_peaks(signal: np.ndarray, rate: float) -> np.ndarray:
     """Samples in the middle of QRS complexes, ascending: int64.
 
-    The slopes of all leads between 8 and 20 Hz are squared and added up over the length of a complex, and the peaks of
-    that are taken, in the manner of Pan and Tompkins (1985); their usual height is the median over windows of 2 s.
+    The slopes of all leads between 8 and 20 Hz are squared and added up over about the length of a complex, in the
+    manner of Pan and Tompkins (1985), but in a window without a flat top, so that the peaks of the sum do not move with
+    noise. Their usual height is the median over windows of 2 s.
 
     Args:
         signal: leads x samples, mV.
         rate: Hz; above 40.
     """
-    from scipy.ndimage import uniform_filter1d
+    from scipy.ndimage import gaussian_filter1d
     from scipy.signal import butter, find_peaks, sosfiltfilt
 
     samples = signal.shape[1]
@@ -62,7 +63,7 @@ def r_peaks(signal: np.ndarray, rate: float) -> np.ndarray:
         return np.empty(0, np.int64)
     filtered = sosfiltfilt(butter(2, _QRS_BAND, "bandpass", fs=rate, output="sos"), signal)
     slopes = (np.gradient(filtered, axis=1) ** 2).sum(axis=0)
-    energy = uniform_filter1d(slopes, max(1, round(_QRS_SECONDS * rate)))
+    energy = gaussian_filter1d(slopes, _QRS_SECONDS * rate)
     window = min(samples, round(_WINDOW_SECONDS * rate))
     height = np.median(energy[: samples // window * window].reshape(-1, window).max(axis=1))
     if not height > 0:
