@@ -4,6 +4,7 @@ The rows of a run are kept as those of `predict` and `embed`, see `inference.res
 the folder is, byte for byte, that of an unbroken run.
 """
 
+import functools
 import logging
 import shutil
 from dataclasses import dataclass
@@ -14,12 +15,12 @@ import numpy as np
 
 from fairseq_signals_ext.benchmarking.features import Features, files_of, read_facts, write_features
 from fairseq_signals_ext.common.errors import UserError
-from fairseq_signals_ext.common.files import BusyError, only_one
+from fairseq_signals_ext.common.files import only_one
 from fairseq_signals_ext.common.progress import Progress
 from fairseq_signals_ext.data.manifest import read_manifests
 from fairseq_signals_ext.data.stores import Store, open_store
 from fairseq_signals_ext.inference.inputs import Recordings, manifests_of
-from fairseq_signals_ext.inference.parts import Merged, Part, SomeInputs, are_all_done, note_done
+from fairseq_signals_ext.inference.parts import Part, SomeInputs, merge_if_last, note_done
 from fairseq_signals_ext.inference.results import UNFINISHED, Kept, Results
 from fairseq_signals_ext.inference.running import RunOptions
 
@@ -144,14 +145,8 @@ class _Run:
             with self._results(part.folder, len(some)) as results:
                 self._fill(maker, results, some)
             note_done(self._out, part, results, len(some))
-        try:
-            with only_one(self._out):
-                # another part may have merged them meanwhile
-                if are_all_done(self._out, part.total):
-                    return self._finish(maker, Merged(self._out, files_of(self._out), part.total))
-        except BusyError:
-            pass
-        return self._finished()
+        files = files_of(self._out)
+        return merge_if_last(self._out, part, files, functools.partial(self._finish, maker)) or self._finished()
 
     def _finished(self) -> Optional[Features]:
         """What the folder has, if it is what is wanted."""

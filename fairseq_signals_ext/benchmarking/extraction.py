@@ -150,7 +150,9 @@ def _check_room(out: Path, made: "ModelFeatures", store: Store, options: Extract
     size = made.bytes_of_frames(store.samples)
     what = f"{out}: frames of layers {', '.join(made.kept)} need {size / 1e6:.0f} MB, twice that until all are done"
     if size > options.most_bytes:
-        raise UserError(f"{what}; at most {options.most_bytes / 1e6:.0f} MB are allowed: keep fewer layers")
+        raise UserError(
+            f"{what}; at most {options.most_bytes / 1e6:.0f} MB are allowed: keep fewer layers, or no long recordings"
+        )
     logger.info(what)
     out.mkdir(parents=True, exist_ok=True)
     require_room(out, 2 * size)

@@ -247,6 +247,15 @@ def test_mistakes(checkpoint, data, tmp_path):
     assert "checksum differs" in mistake(checkpoint, tmp_path / "damaged" / "all.tsv", tmp_path / "damaged_out")
 
 
+def test_frames_that_half_precision_does_not_hold(checkpoint, data, tmp_path):
+    state = torch.load(checkpoint, weights_only=True)
+    state["model"]["encoder.layer_norm.weight"] *= 1e6
+    torch.save(state, tmp_path / "large.pt")
+    large = str(tmp_path / "large.pt")
+    assert "frames of layer output are beyond" in mistake(large, data, tmp_path / "out", frames=["output"])
+    assert len(extract(large, data, tmp_path / "without", ExtractionOptions(frames=["1"]))) == len(LENGTHS)
+
+
 @pytest.mark.parametrize("name", ["features.npy", "idx.npy", "features.json"])
 def test_damaged_folders(checkpoint, data, tmp_path, name):
     with pytest.raises(UserError, match="no such file"):
