@@ -19,10 +19,11 @@ from fairseq_signals_ext.common.files import only_one
 from fairseq_signals_ext.common.progress import Progress
 from fairseq_signals_ext.data.manifest import read_manifests
 from fairseq_signals_ext.data.stores import Store, open_store
-from fairseq_signals_ext.inference.inputs import Recordings, manifests_of
+from fairseq_signals_ext.inference.inputs import Recordings
 from fairseq_signals_ext.inference.parts import Part, SomeInputs, merge_if_last, note_done
 from fairseq_signals_ext.inference.results import UNFINISHED, Kept, Results
 from fairseq_signals_ext.inference.running import RunOptions
+from fairseq_signals_ext.prepared.manifests import manifests_of
 
 logger = logging.getLogger(__name__)
 
