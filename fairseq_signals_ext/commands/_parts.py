@@ -12,10 +12,10 @@ from typing import Any, Callable, Iterator, List, Mapping, Optional, Sequence, T
 from fairseq_signals_ext.commands._run_arguments import is_done_elsewhere
 from fairseq_signals_ext.commands._run_settings import worker_processes
 from fairseq_signals_ext.common.errors import UserError
-from fairseq_signals_ext.common.files import BusyError, only_one
+from fairseq_signals_ext.common.files import only_one
 from fairseq_signals_ext.common.processes import BACKENDS, run_jobs
 from fairseq_signals_ext.common.progress import Progress
-from fairseq_signals_ext.inference.parts import Merged, Part, are_all_done, note_done
+from fairseq_signals_ext.inference.parts import Merged, Part, merge_if_last, note_done
 from fairseq_signals_ext.inference.results import UNFINISHED, Kept, Results, check_results
 from fairseq_signals_ext.inference.running import cores
 
@@ -88,18 +88,10 @@ def _run_part(kind: Type[Job], options: argparse.Namespace) -> int:
     if options.overwrite:
         raise UserError(f"--overwrite: a part would replace the others; remove {options.out} before the first part")
     job = _do_part(kind, options, part)
-    if not are_all_done(options.out, part.total):
+    status = merge_if_last(options.out, part, kind.files(options), job.finish)
+    if status is None:
         print(f"{options.out}: part {part} is done")
-        return 0
-    try:
-        with only_one(options.out):
-            # another part may have seen it as well
-            if are_all_done(options.out, part.total):
-                return job.finish(Merged(options.out, kind.files(options), part.total))
-    except BusyError:
-        pass
-    print(f"{options.out}: part {part} is done; another one merges them")
-    return 0
+    return status or 0
 
 
 def _do_part(kind: Type[Job], options: argparse.Namespace, part: Part) -> Job:

@@ -129,7 +129,7 @@ def _facts(evaluation: Evaluation) -> Dict[str, Any]:
         "bootstrap": {name: getattr(settings, name) for name in ("resamples", "confidence", "seed")},
         **evaluation.summaries,
         "notes": list(evaluation.notes),
-        "versions": _versions(),
+        "versions": versions_in_use(),
     }
     if thresholds is not None:
         facts.update(
@@ -141,7 +141,8 @@ def _facts(evaluation: Evaluation) -> Dict[str, Any]:
     return facts
 
 
-def _versions() -> Dict[str, str]:
+def versions_in_use() -> Dict[str, str]:
+    """Versions of this package, of Python, and of what computes."""
     versions = {"fairseq_signals_ext": fairseq_signals_ext.__version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:

@@ -16,13 +16,12 @@ from fairseq_signals_ext.common.leads import parse_leads
 from fairseq_signals_ext.data.manifest import (
     FileManifest,
     ShardManifest,
-    find_manifests,
     is_manifest,
     read_manifests,
-    subsets_of,
 )
 from fairseq_signals_ext.data.stores import ShardStore
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
+from fairseq_signals_ext.prepared.manifests import is_split, manifests_of
 from fairseq_signals_ext.prepared.table import TABLE_NAME, read_table
 from fairseq_signals_ext.readers import Recording, StoredCounts
 from fairseq_signals_ext.sources import Item, SourceOptions
@@ -339,7 +338,7 @@ def _check_found(given: Sequence[Union[str, Path]], parts: Sequence[_Part], subs
     first = parts[0]
     if isinstance(first, _Unusable) and all(isinstance(part, _Unusable) for part in parts):
         raise UserError(first.reason)
-    if subset is not None and not any(_is_split(Path(path)) for path in given):
+    if subset is not None and not any(is_split(Path(path)) for path in given):
         raise UserError(f"--subset {subset}: none of the inputs is the folder of a split; leave it out, or give one")
 
 
@@ -364,23 +363,11 @@ def _without_signal_files(paths: Sequence[Path]) -> List[Path]:
     return [path for path in paths if not belonging or path.resolve() not in belonging]
 
 
-def _is_prepared(folder: Path) -> bool:
-    return (folder / f"all{MANIFEST_SUFFIX}").is_file() and (folder / TABLE_NAME).is_file()
-
-
-def _is_split(folder: Path) -> bool:
-    return folder.is_dir() and not _is_prepared(folder) and bool(subsets_of(folder))
-
-
 def _of_folder_or_manifest(path: Path, options: SourceOptions, subset: Optional[str]) -> _Part:
     try:
-        if path.is_file():
-            return _of_manifests([path])
-        if _is_prepared(path):
-            return _of_manifests([path / f"all{MANIFEST_SUFFIX}"])
-        if _is_split(path):
-            names = subsets_of(path) if subset is None else [subset]
-            return _of_manifests([manifest for name in names for manifest in find_manifests(path, name)])
+        manifests = manifests_of(path, subset)
+        if manifests:
+            return _of_manifests(manifests)
         source = open_source(path, options)
     except MissingPackageError:
         raise

@@ -2,7 +2,7 @@
 
 import contextlib
 from pathlib import Path
-from typing import Any, Mapping, NamedTuple, Optional
+from typing import Any, List, Mapping, NamedTuple, Optional
 
 from fairseq_signals_ext.checkpoints.description import CONFIG_FILE, ModelDescription, check_weights, read_description
 from fairseq_signals_ext.checkpoints.ecg_fm import checkpoint_of
@@ -34,8 +34,7 @@ def load_model(
         raise UserError(f"threads {threads}: give at least 1")
     how = _How(device, threads, bf16)
     try:
-        path = fetch(source) if isinstance(source, str) and source.startswith(PREFIX) else Path(source)
-        path = checkpoint_of(path)
+        path = _path_of(source)
         folder = _folder_of_export(path)
         if folder is None:
             return _from_checkpoint(path, str(source), labels, how)
@@ -47,6 +46,54 @@ def load_model(
         if hint is None:
             raise
         raise MissingPackageError(f"{source}: {hint}") from None
+
+
+def load_untrained(
+    source: str, seed: int, device: str = "cpu", threads: Optional[int] = None, bf16: bool = False
+) -> LoadedModel:
+    """The model of a checkpoint, or of an export to safetensors, with random weights in place of its own.
+
+    Args:
+        seed: they are drawn as a training that begins with this seed does.
+        source, device, threads, bf16: as `fairseq_signals_ext.load`.
+
+    Raises:
+        UserError: it cannot be read, or is an export that only runs.
+    """
+    from fairseq_signals_ext.checkpoints.describing import describe
+
+    path = _path_of(source)
+    folder = _folder_of_export(path)
+    if folder is None:
+        from fairseq_signals_ext.checkpoints.reading import read_checkpoint
+
+        checkpoint: Any = read_checkpoint(path)
+        description = describe(checkpoint, None)
+    else:
+        from fairseq_signals_ext.checkpoints.safetensors_folder import read_safetensors
+
+        checkpoint, description = read_safetensors(folder), read_description(folder)[0]
+    backend = _built(checkpoint, description, _How(device, threads, bf16), seed)
+    return LoadedModel(description, backend, source, checkpoint.task_config)
+
+
+def files_of(source: str) -> List[Path]:
+    """The files that a model is loaded from: a checkpoint, or the description and the weights of an export.
+
+    Raises:
+        UserError: it is not there.
+    """
+    path = _path_of(source)
+    folder = _folder_of_export(path)
+    files = [path] if folder is None else [folder / CONFIG_FILE, read_description(folder)[1]]
+    missing = next((file for file in files if not file.is_file()), None)
+    if missing is not None:
+        raise UserError(f"{missing}: no such file; give a checkpoint, or the folder of an export")
+    return files
+
+
+def _path_of(source: Any) -> Path:
+    return checkpoint_of(fetch(source) if isinstance(source, str) and source.startswith(PREFIX) else Path(source))
 
 
 def is_export(source: Any) -> bool:
@@ -113,11 +160,11 @@ def _from_export(folder: Path, source: str, how: _How) -> LoadedModel:
     return LoadedModel(description, backend, source, task_options)
 
 
-def _built(checkpoint: Any, description: ModelDescription, how: _How) -> TorchBackend:
+def _built(checkpoint: Any, description: ModelDescription, how: _How, seed: Optional[int] = None) -> TorchBackend:
     """The network of a checkpoint; needs fairseq."""
     from fairseq_signals_ext.common.requirements import require_fairseq
 
     require_fairseq()
     from fairseq_signals_ext.inference.network import build_network
 
-    return TorchBackend(build_network(checkpoint, description), *how)
+    return TorchBackend(build_network(checkpoint, description, seed), *how)

@@ -18,6 +18,7 @@ from fairseq_signals_ext.evaluation.predictions import ECG_FM_AGGREGATION, ways_
 from fairseq_signals_ext.evaluation.thresholds import called
 from fairseq_signals_ext.inference.backends import Outputs
 from fairseq_signals_ext.inference.hub import PREFIX
+from fairseq_signals_ext.inference.layers import one_layer
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
 from fairseq_signals_ext.inference.recordings import AnyRecording, Leads, RecordingError, RecordingFacts, recording_of
 from fairseq_signals_ext.inference.running import Run, run_segments
@@ -191,7 +192,7 @@ class LoadedModel:
         Raises:
             UserError: they are not finite, or not those of the model's labels.
         """
-        self._check(outputs, name, facts)
+        self.check_outputs(outputs, name, facts)
         if outputs[0].shape[1] != len(self.label_names):
             number = f"{outputs[0].shape[1]} outputs for {len(self.label_names)} labels"
             raise UserError(f"{self.source}: {number}, so weights and config are of two models; export again")
@@ -264,7 +265,7 @@ class LoadedModel:
             raise UserError(f"per {per!r}: use one of {', '.join(EMBEDDED)}")
         if per != "frame" and layer is None:
             return self._backend
-        return _frames(self.backend, self.network, layer, is_mean=per != "frame")
+        return one_layer(self.backend, self.network, layer, is_mean=per != "frame")
 
     def embedding_of(self, outputs: Outputs, name: str, facts: RecordingFacts, per: str) -> np.ndarray:
         """The embedding that outputs for the segments of a recording give, see `embed`.
@@ -276,7 +277,7 @@ class LoadedModel:
         Raises:
             UserError: they are not finite.
         """
-        self._check(outputs, name, facts)
+        self.check_outputs(outputs, name, facts)
         return outputs[-1].mean(axis=0) if per == "recording" else outputs[-1]
 
     def _segments(
@@ -285,7 +286,13 @@ class LoadedModel:
         name, found = recording_of(recording, sample_rate, leads, unit)
         return name, SegmentedRecording.of(found, self.preprocessing, name)
 
-    def _check(self, outputs: Outputs, name: str, facts: RecordingFacts) -> None:
+    def check_outputs(self, outputs: Outputs, name: str, facts: RecordingFacts) -> None:
+        """Raise a `UserError` if outputs for the segments of a recording are not finite.
+
+        Args:
+            name: what messages call it.
+            facts: of the recording.
+        """
         if not _are_finite(outputs):
             self._check_is_finite()
             problem = f"no numbers come out of the model; give a recording longer than {facts.seconds:.3g} s"
@@ -309,20 +316,6 @@ class LoadedModel:
         what = f"{self.description.kind}, {labels} label{'s' * (labels != 1)}" if labels else self.description.kind
         given = f"{len(self.leads)} leads, {inputs.sample_rate:g} Hz, {pieces}"
         return f"<LoadedModel {self.source}: {what}; {given}; runs on {getattr(self._backend, 'name', 'a function')}>"
-
-
-def _frames(backend: Any, network: Any, layer: Optional[int], is_mean: bool) -> Run:
-    """Gives what comes out of a layer, for each frame or their mean."""
-    from fairseq_signals_ext.models.pooling import mean_over_frames
-
-    if layer is not None and not 0 <= layer <= network.layers:
-        raise UserError(f"layer {layer}: the model has layers 1 to {network.layers}; 0 is the input of the first")
-
-    def frames(source: Any, padding_mask: Any) -> Tuple[Any]:
-        x, padding = network.frames(source, padding_mask, layer)
-        return (mean_over_frames(x, padding) if is_mean else x.masked_fill(padding.unsqueeze(-1), 0),)
-
-    return lambda source, padding_mask: backend.run(frames, source, padding_mask)
 
 
 def _are_finite(outputs: Outputs) -> bool:

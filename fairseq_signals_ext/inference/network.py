@@ -1,6 +1,6 @@
 """The network that is used and exported: what a checkpoint's model computes, with nothing of training around it."""
 
-from typing import Any, Optional, Tuple
+from typing import Any, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -87,23 +87,33 @@ class EcgNetwork(nn.Module):
             return self.layer_mix(layers), padding
         return self.encoder.frames(source, padding_mask, self.layer if layer is None else layer)
 
+    def all_frames(self, source: Tensor, padding_mask: Tensor) -> Tuple[List[Tensor], Tensor]:
+        """What the encoder makes of each frame in each layer, see `Encoder.all_frames`."""
+        return self.encoder.all_frames(source, padding_mask)
+
     def attention(self, source: Tensor, padding_mask: Tensor) -> Tensor:
         """Attention weights, see `Encoder.attention`."""
         return self.encoder.attention(source, padding_mask)
 
 
-def build_network(checkpoint: Checkpoint, description: ModelDescription) -> EcgNetwork:
+def build_network(checkpoint: Checkpoint, description: ModelDescription, seed: Optional[int] = None) -> EcgNetwork:
     """The network of a checkpoint, in evaluation mode, on the CPU.
+
+    Args:
+        seed: see `build_model`.
 
     Raises:
         UserError: see `build_model`.
     """
-    return EcgNetwork(build_model(checkpoint), description).requires_grad_(False).eval()
+    return EcgNetwork(build_model(checkpoint, seed), description).requires_grad_(False).eval()
 
 
 @quiet_fairseq()
-def build_model(checkpoint: Checkpoint) -> Any:
+def build_model(checkpoint: Checkpoint, seed: Optional[int] = None) -> Any:
     """The fairseq model of a checkpoint with its parameters, in evaluation mode; no task, hydra or data are needed.
+
+    Args:
+        seed: in place of the checkpoint's parameters, draw them as a training that begins with this seed does.
 
     Raises:
         UserError: it is of another model than ours, its config cannot be used, or a parameter is missing, unknown or
@@ -121,8 +131,12 @@ def build_model(checkpoint: Checkpoint) -> Any:
     # fairseq would wrap the layers, for training
     config = OmegaConf.create({**options, "checkpoint_activations": False})
     try:
-        model = build(config, None, from_checkpoint=True)
-        model.load_state_dict(checkpoint.parameters)
+        with torch.random.fork_rng(devices=[], enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            model = build(config, None, from_checkpoint=True)
+        if seed is None:
+            model.load_state_dict(checkpoint.parameters)
     except Exception as error:  # OmegaConf, fairseq and torch have kinds of their own for options that do not fit
         raise UserError(f"{checkpoint.path}: {first_line(error, 1000)}; give the checkpoint as it was saved") from None
     return model.eval()

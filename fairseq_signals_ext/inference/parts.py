@@ -4,14 +4,15 @@ The result is, byte for byte, that of one run: parts begin where one run begins 
 and rows are merged in its order.
 """
 
+import contextlib
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence, TypeVar
 
 from fairseq_signals_ext.common.errors import UserError
-from fairseq_signals_ext.common.files import atomic
+from fairseq_signals_ext.common.files import BusyError, atomic, only_one
 from fairseq_signals_ext.inference import reading_ahead
 from fairseq_signals_ext.inference.inputs import Recordings
 from fairseq_signals_ext.inference.results import UNFINISHED, Kept, Results
@@ -19,6 +20,8 @@ from fairseq_signals_ext.inference.results import UNFINISHED, Kept, Results
 _MOST_PARTS = 10_000
 _DONE = "done.json"
 _SHORTENED = 100
+
+Result = TypeVar("Result")
 
 
 class Part(NamedTuple):
@@ -141,6 +144,24 @@ def note_done(out: Path, part: Part, results: Results, inputs: int) -> None:
     facts = {"inputs": inputs, "recordings": results.done, "settings": results.settings}
     with atomic(out / UNFINISHED / part.folder / _DONE) as temporary:
         temporary.write_text(json.dumps(facts), encoding="utf-8")
+
+
+def merge_if_last(out: Path, part: Part, files: Sequence[str], finish: Callable[[Merged], Result]) -> Optional[Result]:
+    """Merge the parts of a run, when one of them is done, if all are and no other one does that already.
+
+    Args:
+        files: as `Merged`.
+
+    Returns:
+        What `finish` returns; None where it was not called.
+    """
+    if not are_all_done(out, part.total):
+        return None
+    with contextlib.suppress(BusyError), only_one(out):
+        # another part may have seen it as well
+        if are_all_done(out, part.total):
+            return finish(Merged(out, files, part.total))
+    return None
 
 
 def are_all_done(out: Path, total: int) -> bool:

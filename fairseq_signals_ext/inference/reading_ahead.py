@@ -81,6 +81,11 @@ class Rejected:
     group: Tuple[int, int] = (0, 0)
     ends_batch: bool = True
 
+    @property
+    def error(self) -> UserError:
+        """The same as an error, where each recording must be usable."""
+        return UserError(self.reason if self.name in self.reason else f"{self.name}: {self.reason}")
+
 
 Read = Union[ReadRecording, Rejected]
 

@@ -1,9 +1,9 @@
 """What a run over many recordings leaves: rows of tables and arrays, kept in parts until all recordings are done.
 
 While a run continues, `OUT/.unfinished` has a part for every thousand recordings or so, `START-END.jsonl` with a row
-per line and `START-END.npy` with arrays; `settings.json` says of which run. The last line of a part has the checksums
-of its rows and arrays; what was done from a damaged part on is done again. The files that a user sees are made of the
-parts at the end.
+per line, `START-END.npy` with arrays and `START-END.NAME.npy` with those of a name; `settings.json` says of which run.
+The last line of a part has the checksums of its rows and arrays; what was done from a damaged part on is done again.
+The files that a user sees are made of the parts at the end.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import re
 import shutil
 import time
 import zlib
+from collections import defaultdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Type
@@ -82,10 +83,10 @@ class Kept:
                     if name == table:  # the last line is of none
                         yield row
 
-    def arrays(self) -> Iterator[np.ndarray]:
-        """All rows of the array, in order, some at a time; memory-mapped."""
+    def arrays(self, name: str = "") -> Iterator[np.ndarray]:
+        """All rows of the array, or of the one of this name, in order, some at a time; memory-mapped."""
         for part in self._parts():
-            array = part.with_suffix(".npy")
+            array = _array_of(part, name)
             if array.exists():
                 yield np.load(array, mmap_mode="r")
 
@@ -152,7 +153,7 @@ class Results(Kept):
         _agree(self._folder / _SETTINGS, self.settings, out)
         self.done = self._start = _checked(self._parts())
         self._waiting, self._inputs = 0, inputs
-        self._lines, self._arrays = _Rows(), _Rows()
+        self._lines, self._arrays = _Rows(), _arrays_by_name()
         self._written = time.monotonic()
 
     def __enter__(self) -> "Results":
@@ -168,9 +169,9 @@ class Results(Kept):
         # numpy has numbers of its own
         self._lines.of_this.append(json.dumps([table, row], default=operator.methodcaller("item")))
 
-    def add_array(self, array: np.ndarray) -> None:
-        """Add rows to the array: N x E, float32."""
-        self._arrays.of_this.append(array)
+    def add_array(self, array: np.ndarray, name: str = "") -> None:
+        """Add rows to the array, or to the one of this name: N x ..., each time of the same type and sizes."""
+        self._arrays[name].of_this.append(array)
 
     def reject(self, file: str, reason: str) -> None:
         """Note a recording that cannot be used."""
@@ -192,8 +193,9 @@ class Results(Kept):
             return
         self.done, self._waiting = self.done + self._waiting, 0
         self._lines.count()
-        self._arrays.count()
-        is_large = sum(array.nbytes for array in self._arrays.counted) > _PART_BYTES
+        for rows in self._arrays.values():
+            rows.count()
+        is_large = sum(array.nbytes for rows in self._arrays.values() for array in rows.counted) > _PART_BYTES
         is_due = time.monotonic() - self._written > _PART_SECONDS
         is_full = self.done - self._start >= _PART_RECORDINGS or self.done == self._inputs
         if is_due or is_large or is_full:
@@ -211,16 +213,32 @@ class Results(Kept):
     def _write_part(self) -> None:
         if self.done > self._start:
             part = self._folder / f"{self._start:010d}-{self.done:010d}.jsonl"
-            array = part.with_suffix(".npy")
-            if self._arrays.counted:
-                with atomic(array) as temporary, open(temporary, "wb") as file:
-                    np.save(file, np.concatenate(self._arrays.counted))
+            for name, rows in self._arrays.items():
+                if rows.counted:
+                    with atomic(_array_of(part, name)) as temporary, open(temporary, "wb") as file:
+                        np.save(file, np.concatenate(rows.counted))
             content = "".join(f"{line}\n" for line in self._lines.counted).encode()
-            checksums = json.dumps([None, [zlib.crc32(content), _checksum(array)]])
+            checksums = json.dumps([None, [zlib.crc32(content), *_checksums_of_arrays(part)]])
             with atomic(part) as temporary:
                 temporary.write_bytes(content + f"{checksums}\n".encode())
         self._start, self._written = self.done, time.monotonic()
-        self._lines, self._arrays = _Rows(), _Rows()
+        self._lines, self._arrays = _Rows(), _arrays_by_name()
+
+
+def _arrays_by_name() -> Dict[str, _Rows]:
+    return defaultdict(_Rows)
+
+
+def _array_of(part: Path, name: str) -> Path:
+    return part.with_suffix(f".{name}.npy" if name else ".npy")
+
+
+def _named_arrays(part: Path) -> List[Path]:
+    return sorted(part.parent.glob(f"{part.stem}.*.npy"))
+
+
+def _checksums_of_arrays(part: Path) -> List[Optional[int]]:
+    return [_checksum(path) for path in (_array_of(part, ""), *_named_arrays(part))]
 
 
 def _checked(parts: Sequence[Path]) -> int:
@@ -229,7 +247,7 @@ def _checked(parts: Sequence[Path]) -> int:
     for number, part in enumerate(parts):
         if not _is_whole(part, done):
             for damaged in parts[number:]:
-                for path in (damaged, damaged.with_suffix(".npy")):
+                for path in (damaged, _array_of(damaged, ""), *_named_arrays(damaged)):
                     path.unlink(missing_ok=True)
             break
         done = int(part.stem.split("-")[1])
@@ -239,7 +257,7 @@ def _checked(parts: Sequence[Path]) -> int:
 def _is_whole(part: Path, start: int) -> bool:
     named = re.fullmatch(r"(\d{10})-(\d{10})", part.stem)
     *lines, checksums = part.read_bytes().splitlines(keepends=True) or [b""]
-    recorded = [None, [zlib.crc32(b"".join(lines)), _checksum(part.with_suffix(".npy"))]]
+    recorded = [None, [zlib.crc32(b"".join(lines)), *_checksums_of_arrays(part)]]
     return named is not None and int(named[1]) == start and checksums == f"{json.dumps(recorded)}\n".encode()
 
 

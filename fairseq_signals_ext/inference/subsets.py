@@ -253,7 +253,7 @@ def segment_scores(model: LoadedModel, subset: Recordings, how: RunOptions, star
         plan = ReadingPlan(subset, [model.preprocessing])
         for result in run_recordings([(model.preprocessing, shared.backend)], plan, how, start):
             if isinstance(result, Rejected):
-                raise UserError(result.reason if result.name in result.reason else f"{result.name}: {result.reason}")
+                raise result.error
             read = result.read
             prediction = model.prediction_of(result.outputs[0], read.name, read.facts)
             embedding = result.outputs[0][-1].mean(axis=0)
