@@ -132,6 +132,7 @@ def compose_config(folder: Path, pairs: int, precision: str, overrides: List[str
             name,
             [
                 f"task.data={folder}",
+                f"checkpoint.save_dir={folder}/checkpoints",  # a trainer locks it
                 f"dataset.batch_size={pairs}",
                 "dataset.num_workers=1",
                 "distributed_training.distributed_world_size=1",
