@@ -63,9 +63,8 @@ def write_scores(path: Path, scores: Scores) -> None:
     """Write a file; the same scores give the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     about = np.array(json.dumps(scores.about, sort_keys=True, ensure_ascii=False))
-    arrays = {"idx": scores.idx, "tested": scores.tested, "scores": scores.scores, "about": about}
     with atomic(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **arrays)
+        np.savez_compressed(file, idx=scores.idx, tested=scores.tested, scores=scores.scores, about=about)
 
 
 def read_scores(path: Path) -> Scores:

@@ -165,10 +165,14 @@ def _from_columns(
         if not measured and measures is not None:
             measured = dict(measures(table["idx"].to_numpy(np.int64)))
         if target.measure not in measured:
-            raise UserError(f"task {task.name}: no measure {target.measure!r}; measures are {', '.join(measured) or 'none'}")
+            raise UserError(
+                f"task {task.name}: no measure {target.measure!r}; measures are {', '.join(measured) or 'none'}"
+            )
         found = _of_measure(target, task, measured[target.measure])
         values[empty, number] = found[empty]
-        notes.append(f"{target.name}: {int(empty.sum())} of {int(inside.sum())} recordings by the measure {target.measure}")
+        notes.append(
+            f"{target.name}: {int(empty.sum())} of {int(inside.sum())} recordings by the measure {target.measure}"
+        )
     values[~inside] = np.nan
     return [target.name for target in task.targets], values, notes
 
@@ -210,13 +214,20 @@ def without_rare(known: Known, tested: Optional[np.ndarray] = None, min_test_pos
     kept = (in_all >= least) & (positives >= max(1, min_test_positives)) & (negatives > 0)
     counts = [f"{name} ({count})" for name, count, keep in zip(known.label_names, in_all, kept) if not keep]
     if not kept.any():
-        one = "only one class" if len(kept) == 1 and not (negatives > 0).all() | (positives == 0).all() else "too few positives"
+        one = (
+            "only one class"
+            if len(kept) == 1 and not (negatives > 0).all() | (positives == 0).all()
+            else "too few positives"
+        )
         raise UserError(
             f"task {known.task.name}: no label can be tested ({one}: {', '.join(counts)}); it takes "
             f"{least} positives, some of them and negatives tested; leave this task out"
         )
     notes = known.notes
     if counts:
-        notes = (*notes, f"labels left out, as they have fewer than {least} positives, or one class only: {', '.join(counts)}")
+        notes = (
+            *notes,
+            f"labels left out, as they have fewer than {least} positives, or one class only: {', '.join(counts)}",
+        )
     names = tuple(name for name, keep in zip(known.label_names, kept) if keep)
     return replace(known, label_names=names, targets=known.targets[:, kept], notes=notes)

@@ -125,7 +125,9 @@ def _task(name: str, file: Node) -> Task:
         name,
         file.required_text("description").text,
         codes=entries["codes"].text if "codes" in entries else None,
-        targets=tuple(_target(key, node, numbers) for key, node in file.entries(given[0])) if numbers or "labels" in entries else (),
+        targets=tuple(_target(key, node, numbers) for key, node in file.entries(given[0]))
+        if numbers or "labels" in entries
+        else (),
         is_regression=numbers,
         min_positives=int(file.number("min_positives", 1, 1, 1e9)),
         sources=tuple(one.text for one in file.texts("sources")),
@@ -138,16 +140,16 @@ def _task(name: str, file: Node) -> Task:
 def _target(name: str, node: Node, is_number: bool) -> Target:
     node.only("column", "measure", *(["unit"] if is_number else ["values", "others", "above", "below"]))
     entries = dict(node.entries())
-    texts = {key: entries[key].text for key in ("column", "measure", "unit") if key in entries}
-    if not {"column", "measure"} & set(texts):
+    column, measure, unit = (entries[key].text if key in entries else "" for key in ("column", "measure", "unit"))
+    if not column and not measure:
         raise UserError(f"{node.place}: {name!r}: give the column of the table, or a measure")
     if is_number:
-        return Target(name, texts.pop("column", ""), **texts)
+        return Target(name, column, measure=measure, unit=unit)
     values, others = (tuple(one.text for one in node.texts(key)) for key in ("values", "others"))
-    if "column" in texts and not values:
+    if column and not values:
         raise UserError(f"{node.place}: {name!r}: give the values of the column that make this label")
-    ends = {"above": node.number("above", -_INFINITE, -1e9, 1e9), "below": node.number("below", _INFINITE, -1e9, 1e9)}
-    return Target(name, texts.get("column", ""), values, others, texts.get("measure", ""), **ends)
+    above, below = node.number("above", -_INFINITE, -1e9, 1e9), node.number("below", _INFINITE, -1e9, 1e9)
+    return Target(name, column, values, others, measure, above, below)
 
 
 def _records(node: Node) -> Tuple[str, str]:

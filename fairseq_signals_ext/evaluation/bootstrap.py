@@ -214,7 +214,9 @@ class _WeightedClasses:
             if self.with_averages:
                 counts = [np.vstack([count, count.sum(axis=0)]) for count in counts]
             values.update(threshold_metrics(*counts))
-        return {metric: _with_macro(values[metric]) if self.with_averages else values[metric] for metric in self.metrics}
+        return {
+            metric: _with_macro(values[metric]) if self.with_averages else values[metric] for metric in self.metrics
+        }
 
     def mirrored(self, metric: str, point: np.ndarray, drawn: np.ndarray) -> np.ndarray:
         """By the log odds, as each of these metrics lies between 0 and 1."""
