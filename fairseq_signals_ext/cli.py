@@ -55,6 +55,7 @@ COMMANDS = {
     "label": Command("label prepared recordings, from codes, a table, reports or events", ("formats",)),
     "verify": Command("check a prepared folder, and draw its contents", ("formats", "report")),
     "evaluate": Command("evaluate fine-tuned models, with intervals and plots", ("formats", "train", "report")),
+    "benchmark": Command("compare checkpoints by probes of their frozen features", ("formats", "train", "report")),
     "predict": Command("predict labels for ECG files in any format", ("formats",)),
     "embed": Command("embed ECGs as vectors, find nearest neighbours, and draw a map", ("formats",)),
     "explain": Command("show where in ECGs a model looked, with pictures", ("formats", "report")),

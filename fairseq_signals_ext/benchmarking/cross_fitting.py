@@ -1,8 +1,5 @@
 """Probes of frozen features by cross-fitting: every recording is scored by a probe that has not seen its patient.
 
-Scores of labels are log odds without the intercept: where the tested fold has more positives the others have fewer, so
-that its intercept is lower, and with it the AUROC of all folds together would be below 0.5 for features of no use.
-
 Penalty and layer are chosen inside the training folds. For the probe that is tested on fold i these are scored, each
 fold j of them by a probe that was trained on all folds but i and j; that one serves the probe that is tested on j, too.
 """
@@ -26,7 +23,7 @@ class Fitted:
     """Scores of recordings by probes that have not seen them.
 
     Attributes:
-        scores: float64, N x L: log odds of labels without the intercept, numbers in their unit; NaN of a recording that is not tested.
+        scores: float64, N x L: log odds of labels, numbers in their unit; NaN of a recording that is not tested.
         choices: for each fold what was chosen; plain values.
     """
 
@@ -94,7 +91,7 @@ def _path_scores(training: np.ndarray, targets: np.ndarray, tested: np.ndarray, 
     design = Design(training)
     turned, scores = design.turned(tested), []
     for linear in path(design, targets):
-        scores.append(turned @ linear.weights + (linear.intercepts if path is ridge_path else 0))
+        scores.append(turned @ linear.weights + linear.intercepts)
         if len(scores) == count:
             break
     return np.stack(scores)
