@@ -7,7 +7,7 @@ from typing import Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 
-from fairseq_signals_ext.benchmarking.controls import HAND_MADE, hand_made_columns, source_alone
+from fairseq_signals_ext.benchmarking.controls import HAND_MADE, source_alone
 from fairseq_signals_ext.benchmarking.entrants import Entrant
 from fairseq_signals_ext.benchmarking.extraction import RANDOM, ExtractionOptions, extract
 from fairseq_signals_ext.benchmarking.features import Features
@@ -19,6 +19,7 @@ from fairseq_signals_ext.inference.loading import files_of
 logger = logging.getLogger(__name__)
 
 FOLDER = "features"
+_NAMES = ("heart rate (1/min)", "cosine of the axis", "sine of the axis")
 MEASURES, SOURCE = "hand-made measures", "data set alone"
 
 
@@ -86,8 +87,21 @@ def _checksum(source: str) -> str:
 
 
 def measures_of(features: Features, idx: np.ndarray) -> Mapping[str, np.ndarray]:
-    """The measures made by hand that tasks may ask for, by name: of these recordings, NaN where there are none."""
+    """The measures made by hand that tasks may ask for: of these recordings, NaN where nothing was found.
+
+    Args:
+        features: made by hand.
+        idx: int64, of recordings of the prepared folder.
+
+    Returns:
+        `heart_rate` in 1/min, and `axis` in degrees, -180 to 180.
+    """
     rows = {number: row for row, number in enumerate(features.idx.tolist())}
-    places = np.array([rows.get(number, -1) for number in idx.tolist()])
-    values = features.matrix(0)
-    return {name: np.where(places < 0, np.nan, values[places, column]) for name, column in hand_made_columns().items()}
+    places = np.array([rows.get(number, -1) for number in idx.tolist()], np.int64)
+    columns = dict(zip(features.facts["measures"], features.matrix(0).astype(np.float64).T))
+    rate, cosine, sine = (columns[name] for name in _NAMES)
+    found = {
+        "heart_rate": np.where(rate > 0, rate, np.nan),
+        "axis": np.where((cosine == 0) & (sine == 0), np.nan, np.degrees(np.arctan2(sine, cosine))),
+    }
+    return {name: np.where(places < 0, np.nan, values[places]) for name, values in found.items()}

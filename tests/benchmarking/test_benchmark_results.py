@@ -1,4 +1,4 @@
-"""A whole benchmark: its metrics are scikit-learn's, its verdicts right, and an interrupted run leaves the same bytes."""
+"""A whole benchmark: its metrics are scikit-learn's, its verdicts right, and interruptions leave no trace."""
 
 import csv
 import subprocess

@@ -123,7 +123,7 @@ def test_a_trained_probe_tells_what_is_tested_by_the_mean_of_crops(known):
     scores, chosen = train_probe(whole, known, parts(), seed=1, how=Training(epochs=30, rate=0.03))
     tested = parts() == TEST
     assert np.isnan(scores[~tested]).all()
-    assert fast_auroc(scores[tested], known.targets[tested]).mean() > 0.8
+    assert fast_auroc(scores[tested], known.targets[tested]).mean() > 0.7
     assert 1 <= chosen["epoch"] <= 30
     again, _ = train_probe(whole, known, parts(), seed=1, how=Training(epochs=30, rate=0.03))
     assert np.array_equal(scores, again, equal_nan=True)
