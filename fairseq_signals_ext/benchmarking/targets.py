@@ -8,6 +8,7 @@ import numpy as np
 
 from fairseq_signals_ext.benchmarking.task_files import Target, Task
 from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.data.label_table import check_classes, read_labels
 from fairseq_signals_ext.evaluation.kinds import CLASSIFICATION, REGRESSION
 from fairseq_signals_ext.evaluation.predictions import Predictions
 from fairseq_signals_ext.labelling.from_codes import labels_from_codes, read_code_map
@@ -79,7 +80,8 @@ def known_of(
     columns = ["idx", "record_id", "source", "seconds", "patient_key", "duplicate_of"]
     table = read_table(out, columns)
     inside = _inside(out, task, table)
-    names, values, notes = (_from_codes if task.codes else _from_columns)(out, task, table, inside, measures)
+    way = _from_codes if task.codes else _from_folder if task.folder else _from_columns
+    names, values, notes = way(out, task, table, inside, measures)
     inside &= ~np.isnan(values).all(axis=1)
     if drop_unlabelled and not task.is_regression:
         inside &= (values == 1).any(axis=1)
@@ -102,6 +104,8 @@ def known_of(
 def _why(task: Task) -> str:
     if task.codes:
         return f" (codes of the map {task.codes}); prepare its data set, or label others by a task of your own"
+    if task.folder:
+        return f" (labels {task.folder} know none of them); label them again"
     columns = ", ".join(target.column or target.measure for target in task.targets)
     return f" ({columns} is empty); leave this task out"
 
@@ -140,6 +144,17 @@ def _from_codes(
     values[coded & np.isnan(values).all(axis=1)] = 0
     values[~inside] = np.nan
     return labels.names, values, []
+
+
+def _from_folder(
+    out: Path, task: Task, table: "pd.DataFrame", inside: np.ndarray, measures: Optional[Measures]
+) -> _Found:
+    labels, idx = read_labels(out / "labels" / str(task.folder)), table["idx"].to_numpy(np.int64)
+    values = labels.rows(idx)
+    if not task.is_regression:
+        check_classes(labels, values, idx)
+    values[~inside] = np.nan
+    return list(labels.names), values, []
 
 
 def _from_columns(

@@ -6,6 +6,7 @@ A task has one of
   or more have is told;
 * `labels`: a name for each, with a `column` of the table, the `values` that make it and those that do not (`others`);
   where the table has none, `measure` and the range `above` to `below`;
+* `folder`: name of labels that `label` made, `DIR/labels/NAME`; with `regression: true` they are numbers;
 * `numbers`: a name for each, with a `column`, else a `measure`, and a `unit`.
 
 `sources`, `records` (`first` and `last` record id) and `min_seconds` say of which recordings. `split` is that of the
@@ -72,8 +73,9 @@ class Task:
     Attributes:
         name, description: of it.
         codes: name of a code map, or its file; None where `targets` are told.
+        folder: name of labels of the prepared folder; None where they are of codes or `targets`.
         targets: labels or numbers.
-        is_regression: whether these are numbers.
+        is_regression: whether these, or those of the folder, are numbers.
         min_positives: labels with fewer are left out.
         sources: names of those whose recordings are taken; none: all.
         records: first and last record id of those that are taken; None: all.
@@ -84,6 +86,7 @@ class Task:
     name: str
     description: str
     codes: Optional[str] = None
+    folder: Optional[str] = None
     targets: Tuple[Target, ...] = ()
     is_regression: bool = False
     min_positives: int = 1
@@ -114,21 +117,23 @@ def read_task(name: str) -> Task:
 
 
 def _task(name: str, file: Node) -> Task:
-    ways = ("codes", "labels", "numbers")
-    file.only("description", *ways, "sources", "records", "min_positives", "min_seconds", "split")
+    ways = ("codes", "labels", "numbers", "folder")
+    file.only("description", *ways, "regression", "sources", "records", "min_positives", "min_seconds", "split")
     entries = dict(file.entries())
     given = [way for way in ways if way in entries]
     if len(given) != 1:
         raise UserError(f"{file.place}: {' and '.join(given) or 'nothing to tell'}: give one of {', '.join(ways)}")
-    numbers = given == ["numbers"]
+    if "regression" in entries and given != ["folder"]:
+        raise UserError(f"{entries['regression'].place}: regression: goes with folder only; leave it out")
+    are_numbers = given == ["numbers"]
+    named = file.entries(given[0]) if given[0] in ("labels", "numbers") else []
     return Task(
         name,
         file.required_text("description").text,
         codes=entries["codes"].text if "codes" in entries else None,
-        targets=tuple(_target(key, node, numbers) for key, node in file.entries(given[0]))
-        if numbers or "labels" in entries
-        else (),
-        is_regression=numbers,
+        folder=entries["folder"].text if "folder" in entries else None,
+        targets=tuple(_target(key, node, are_numbers) for key, node in named),
+        is_regression=are_numbers or file.truth("regression"),
         min_positives=int(file.number("min_positives", 1, 1, 1e9)),
         sources=tuple(one.text for one in file.texts("sources")),
         records=_records(entries["records"]) if "records" in entries else None,

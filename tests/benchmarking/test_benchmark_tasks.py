@@ -8,6 +8,7 @@ import pytest
 from made_up_benchmark import CODES, write_labelled
 from made_up_tables import write_table
 
+from fairseq_signals_ext import cli
 from fairseq_signals_ext.benchmarking.folds import TEST, TRAIN, VALID, patient_folds, published_parts, shares
 from fairseq_signals_ext.benchmarking.protocols import BenchmarkSettings
 from fairseq_signals_ext.benchmarking.running import prepare_task
@@ -117,6 +118,19 @@ def test_a_task_of_ones_own(tmp_path):
     path.write_text("description: mine\nlabels:\n  old: {column: strat_fold, values: ['9.0', '10.0']}\n")
     known = known_of(tmp_path / "data", read_task(str(path)))
     assert (known.task.name, known.label_names, known.targets.sum()) == ("mine", ("old",), 8)
+
+
+def test_labels_that_were_made_before(tmp_path):
+    has = write_labelled(tmp_path / "data", 40)
+    cli.main(["label", str(tmp_path / "data"), "--name", "mine", "--codes", "ptbxl-super"])
+    path = tmp_path / "mine.yaml"
+    path.write_text("description: mine\nfolder: mine\n")
+    known, same = (known_of(tmp_path / "data", read_task(task)) for task in (str(path), "ptbxl-super"))
+    assert known.label_names == same.label_names
+    assert np.array_equal(known.targets, same.targets)
+    assert known.targets.sum() == has.sum()
+    path.write_text("description: mine\nfolder: others\n")
+    assert "labels/others" in refused(known_of, tmp_path / "data", read_task(str(path)))
 
 
 def test_all_tasks_are_listed_and_read():
