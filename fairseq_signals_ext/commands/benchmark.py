@@ -15,7 +15,7 @@ hand, and, where there are several sources, the name of the source alone.
 protocols (never compare values of one with those of the other):
   strict    5 folds by patient, 3 times; penalty and layer are chosen inside the
             training folds; intervals from resamples of patients and seeds
-  iclr2026  as the benchmark of that name: its split, its training, its intervals
+  iclr2026  as the benchmark of that name: its split, training and intervals
 
 probes: last, layer, last-std, layer-std, attention; see the documentation.
 
@@ -44,7 +44,7 @@ from fairseq_signals_ext.common.errors import UserError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to a parser."""
-    parser.usage = "%(prog)s CKPT [CKPT ...] --data DIR --tasks TASK[,TASK...]\n           --out DIR [options]"
+    parser.usage = "%(prog)s CKPT [CKPT ...] --data DIR\n           --tasks TASK[,TASK...] --out DIR [options]"
     parser.add_argument("checkpoints", metavar="CKPT", nargs="+", help="checkpoint or folder of an export")
     parser.add_argument("--data", metavar="DIR", type=Path, required=True, help="prepared folder")
     parser.add_argument("--tasks", metavar="TASKS", required=True, help="names or YAML files, with commas between")
