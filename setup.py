@@ -75,7 +75,7 @@ setup(
     packages=find_packages(include=["fairseq_signals_ext", "fairseq_signals_ext.*"]),
     package_data={
         "fairseq_signals_ext": [
-            *("configs/**/*.yaml", "pages/templates/*"),
+            *("configs/**/*.yaml", "pages/templates/*", "benchmarking/tasks/*.yaml"),
             *("labelling/maps/*.csv", "labelling/vocabulary/*.yaml", "labelling/label_sets/*.yaml"),
         ]
     },

@@ -59,6 +59,7 @@ COMMANDS = {
     "calibrate": Command(
         "calibrate a fine-tuned model: probabilities, decisions with promised errors, and refusal", ("formats", "train")
     ),
+    "benchmark": Command("compare checkpoints by probes of their frozen features", ("formats", "train", "report")),
     "predict": Command("predict labels for ECG files in any format", ("formats",)),
     "embed": Command("embed ECGs as vectors, find nearest neighbours, and draw a map", ("formats",)),
     "explain": Command("show where in ECGs a model looked, with pictures", ("formats", "report")),

@@ -95,9 +95,9 @@ def bootstrap(
         UserError: a setting is out of range, or there are values of which no metric can be had.
     """
     metrics = _checked(predictions, resamples, metrics, ("auroc", "auprc", "f1"), confidence)
-    model, patients = _weighted(predictions, metrics, thresholds), len(np.unique(predictions.patient))
+    model, patients = weighted(predictions, metrics, thresholds), len(np.unique(predictions.patient))
     point = model(np.ones((patients, 1)))
-    drawn = _gather(model(weights) for weights in resampled(patients, resamples, seed, model.rows, progress))
+    drawn = gather(model(weights) for weights in resampled(patients, resamples, seed, model.rows, progress))
     tables = []
     for metric in metrics:
         values = model.mirrored(metric, point[metric], drawn[metric])
@@ -134,10 +134,10 @@ def paired_difference(
     metrics = _checked(a, resamples, metrics, default, confidence)
     _checked(b, resamples, metrics, default, confidence)
     a, b = matched(a, b)
-    models = [_weighted(model, metrics, at) for model, at in zip((a, b), thresholds)]
+    models = [weighted(model, metrics, at) for model, at in zip((a, b), thresholds)]
     patients, rows = len(np.unique(a.patient)), max(model.rows for model in models)
     ours, theirs = (model(np.ones((patients, 1))) for model in models)
-    drawn = _gather(_difference(models, weights) for weights in resampled(patients, resamples, seed, rows, progress))
+    drawn = gather(_difference(models, weights) for weights in resampled(patients, resamples, seed, rows, progress))
     tables = []
     for metric in metrics:
         point = ours[metric] - theirs[metric]
@@ -148,7 +148,7 @@ def paired_difference(
     return Bootstrap(*_per_label_and_average(tables, a), resamples, patients, confidence)
 
 
-class _Weighted(Protocol):
+class Weighted(Protocol):
     """Metrics of one model under any weights of the patients; `rows` numbers are made of a resample, at most."""
 
     rows: int
@@ -160,24 +160,38 @@ class _Weighted(Protocol):
         """Values of resamples (rows x resamples) mirrored at the point (rows x 1), on the metric's own scale."""
 
 
-def _weighted(predictions: Predictions, metrics: Sequence[str], thresholds: Optional[np.ndarray]) -> _Weighted:
+def weighted(
+    predictions: Predictions,
+    metrics: Sequence[str],
+    thresholds: Optional[np.ndarray] = None,
+    with_averages: bool = True,
+) -> Weighted:
+    """Metrics of predictions under any weights of the patients, for who resamples in a way of his own.
+
+    Args:
+        metrics, thresholds: as for `bootstrap`.
+        with_averages: of classes also macro and micro, after the labels; the latter takes as long as all labels.
+    """
     if predictions.of_kind.has_classes:
-        return _WeightedClasses(predictions, metrics, thresholds)
+        return _WeightedClasses(predictions, metrics, thresholds, with_averages)
     return regression.WeightedErrors(predictions, metrics)
 
 
 class _WeightedClasses:
     """Metrics of labels that are there or not."""
 
-    def __init__(self, predictions: Predictions, metrics: Sequence[str], thresholds: Optional[np.ndarray]):
+    def __init__(
+        self, predictions: Predictions, metrics: Sequence[str], thresholds: Optional[np.ndarray], with_averages: bool
+    ):
         scores, targets = predictions.scores, predictions.targets
         labels = range(len(predictions.label_names))
         self.metrics, thresholds = metrics, thresholds_of(predictions, thresholds)
+        self.with_averages = with_averages
         patients, self.patient = np.unique(predictions.patient, return_inverse=True)
         self.patients = len(patients)
         self.ranked = [metric for metric in metrics if metric in WEIGHTED]
         self.rankings = [rank(scores[:, label], targets[:, label]) for label in labels] if self.ranked else []
-        if self.ranked:
+        if self.ranked and with_averages:
             items = np.repeat(np.arange(len(predictions)), len(labels))
             self.rankings.append(rank(scores.ravel(), targets.ravel(), items))
         decided, cells = called(scores, thresholds), []
@@ -188,7 +202,7 @@ class _WeightedClasses:
         self.rows = max([len(predictions), *(ranking.runs for ranking in self.rankings)])
 
     def __call__(self, weights: np.ndarray) -> Values:
-        """Values of the labels, macro and micro."""
+        """Values of the labels, then, if asked for, macro and micro."""
         weights = weights[self.patient].astype(np.float64)  # of the items
         values: Values = {metric: np.empty((len(self.rankings), weights.shape[1])) for metric in self.ranked}
         for place, ranking in enumerate(self.rankings):
@@ -197,9 +211,12 @@ class _WeightedClasses:
                 values[metric][place] = WEIGHTED[metric](positives, negatives)
         if self.cells:
             counts = [cell @ weights for cell in self.cells]
-            counts = [np.vstack([count, count.sum(axis=0)]) for count in counts]
+            if self.with_averages:
+                counts = [np.vstack([count, count.sum(axis=0)]) for count in counts]
             values.update(threshold_metrics(*counts))
-        return {metric: _with_macro(values[metric]) for metric in self.metrics}
+        return {
+            metric: _with_macro(values[metric]) if self.with_averages else values[metric] for metric in self.metrics
+        }
 
     def mirrored(self, metric: str, point: np.ndarray, drawn: np.ndarray) -> np.ndarray:
         """By the log odds, as each of these metrics lies between 0 and 1."""
@@ -212,12 +229,13 @@ def _with_macro(values: np.ndarray) -> np.ndarray:
     return np.concatenate([labels, mean_of_defined(labels, axis=0), micro])
 
 
-def _difference(models: Sequence[_Weighted], weights: np.ndarray) -> Values:
+def _difference(models: Sequence[Weighted], weights: np.ndarray) -> Values:
     ours, theirs = (model(weights) for model in models)
     return {metric: ours[metric] - theirs[metric] for metric in ours}
 
 
-def _gather(blocks: Iterator[Values]) -> Values:
+def gather(blocks: Iterator[Values]) -> Values:
+    """The values of all resamples, from those of some at a time."""
     found = list(blocks)
     return {metric: np.concatenate([values[metric] for values in found], axis=1) for metric in found[0]}
 

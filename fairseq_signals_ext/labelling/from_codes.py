@@ -25,6 +25,7 @@ _FOLDER = Path(__file__).parent / "maps"
 # name: what it is
 CODE_MAPS = {
     "cinc2021": "the 26 scored classes of the PhysioNet/CinC Challenge 2021 (SNOMED CT or abbreviations)",
+    "cinc2021-all": "all 133 diagnoses of the Challenge, each its own label (SNOMED CT)",
     "ptbxl-all": "the 71 SCP-ECG statements of PTB-XL",
     "ptbxl-diagnostic": "the 44 of them that are diagnoses",
     "ptbxl-super": "the 5 diagnostic superclasses of PTB-XL",

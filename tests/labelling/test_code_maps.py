@@ -15,6 +15,7 @@ from fairseq_signals_ext.labelling.from_codes import CODE_MAPS, read_code_map
     ("name", "labels"),
     [
         ("cinc2021", 26),
+        ("cinc2021-all", 133),
         ("ptbxl-all", 71),
         ("ptbxl-diagnostic", 44),
         ("ptbxl-super", 5),

@@ -1,0 +1,86 @@
+"""Protocols: how probes are trained, what they are tested on, and what an interval is. Two, never to be mixed.
+
+* `strict`: no patient is in two folds. Five stratified folds by patient (or those of a column), three times over with
+  other seeds; every recording is scored by a probe that has not seen its patient; penalty and layer are chosen inside
+  the training folds. Metrics are of labels that are defined, within each source where there are several. Intervals
+  resample patients, the same ones for all models, and the seeds with them.
+* `iclr2026`: that of the benchmark ecg-fm-benchmarking (ICLR 2026): a fixed part trains, one chooses the epoch, one
+  tests; a head is trained by AdamW; records are resampled, and a label that is undefined in a resample counts 0.5.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Dict, Mapping, Optional, Tuple
+
+from fairseq_signals_ext.common.errors import UserError
+
+# probe: what it is
+PROBES: Mapping[str, str] = {
+    "last": "the last layer's mean over frames",
+    "layer": "the mean over frames of the layer that does best inside the training folds",
+    "last-std": "as last, of mean and deviation",
+    "layer-std": "as layer, of mean and deviation",
+    "attention": "one learned query over the last layer's frames",
+}
+# those that have to agree for that a model is better
+JUDGES = ("last", "layer")
+PROTOCOLS = ("strict", "iclr2026")
+
+
+@dataclass(frozen=True)
+class BenchmarkSettings:
+    """What is done with the features.
+
+    Attributes:
+        protocol: one of `PROTOCOLS`.
+        probes: of `PROBES`.
+        percents: of the training patients that probes are trained on, ascending.
+        folds: of strict.
+        fold_seeds: of strict, one for each time that folds are made.
+        folds_column: of the table, whose values are the folds; None: they are made.
+        min_test_positives: that a label has at least among the recordings that are tested.
+        drop_unlabelled: leave out recordings without any label of a task.
+        resamples, seed, confidence: of the intervals.
+    """
+
+    protocol: str = "strict"
+    probes: Tuple[str, ...] = JUDGES
+    percents: Tuple[float, ...] = (100.0,)
+    folds: int = 5
+    fold_seeds: Tuple[int, ...] = (1, 2, 3)
+    folds_column: Optional[str] = None
+    min_test_positives: int = 1
+    drop_unlabelled: bool = False
+    resamples: int = 2000
+    seed: int = 1
+    confidence: float = 0.95
+
+    @property
+    def is_strict(self) -> bool:
+        """Whether the protocol is ours."""
+        return self.protocol == "strict"
+
+    @property
+    def seeds(self) -> Tuple[int, ...]:
+        """Seeds of the runs of a probe: one where the folds are given."""
+        return self.fold_seeds if self.is_strict and self.folds_column is None else self.fold_seeds[:1]
+
+    def check(self) -> None:
+        """Raises `UserError` for settings that nothing fits."""
+        for kind, given, known in (("protocol", [self.protocol], PROTOCOLS), ("probe", self.probes, tuple(PROBES))):
+            unknown = [one for one in given if one not in known]
+            if unknown or not given:
+                raise UserError(f"{kind} {unknown[0] if unknown else ''!r}: no such {kind}; use {', '.join(known)}")
+        percents = self.percents
+        if list(percents) != sorted(set(percents)) or not percents or not 0 < percents[0] <= percents[-1] == 100:
+            text = " ".join(f"{percent:g}" for percent in percents)
+            raise UserError(f"fractions {text}: give different percentages above 0, ascending, the last one 100")
+        if not 3 <= self.folds <= 20:
+            raise UserError(f"folds {self.folds}: give 3 to 20; two are needed to choose inside the training folds")
+        if self.folds_column is not None and not self.is_strict:
+            raise UserError(f"--folds {self.folds_column}: iclr2026 has the split of each task; leave --folds out")
+        if self.resamples < 1 or not 0 < self.confidence < 1 or not self.fold_seeds:
+            raise UserError("resamples, confidence or fold seeds: give 1 or more resamples and seeds, and e.g. 0.95")
+
+    def as_json(self) -> Dict[str, Any]:
+        """As plain values."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
