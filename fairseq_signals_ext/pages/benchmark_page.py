@@ -76,11 +76,9 @@ def _verdicts(results: Results) -> Iterator[Tuple[str, str]]:
 
 def _section(results: Results, name: str) -> _Section:
     task = next(one for one in results.tasks if one.name == name)
-    about = f"{task.description} {task.recordings:,} recordings of {task.patients:,} patients are tested."
-    pictures = [
-        picture for picture in (_forest(results, name), _labels(results, name), _layers(results, name)) if picture
-    ]
-    return _Section(name, about, pictures, task.notes)
+    about = f"{task.description}. Tested: {task.recordings:,} recordings of {task.patients:,} patients."
+    made = (_forest(results, name), _labels(results, name), _layers(results, name))
+    return _Section(name, about, [picture for picture in made if picture is not None], task.notes)
 
 
 def _forest(results: Results, task: str) -> Optional[Tuple[str, Any, str]]:
