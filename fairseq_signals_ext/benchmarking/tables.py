@@ -16,7 +16,7 @@ from fairseq_signals_ext.evaluation.text import aligned, with_interval
 
 # results.json is written last
 FILES = (RESULTS_FILE, "results.csv", "differences.csv", "table.md", "table.tex")
-_NAMES = {"auroc": "macro AUROC", "auprc": "macro AUPRC", "r2": "R2", "mae": "MAE"}
+METRIC_NAMES = {"auroc": "macro AUROC", "auprc": "macro AUPRC", "r2": "R2", "mae": "MAE"}
 _NO_VALUE = "-"
 
 
@@ -48,12 +48,14 @@ def _csv(results: Results, rows: Sequence[Any], without: str = "") -> str:
 _Table = Tuple[str, List[str], List[List[Tuple[str, bool]]]]
 
 
-def _tables(results: Results) -> Iterator[_Table]:
+def tables_of(results: Results) -> Iterator[_Table]:
     """For each probe and share of the labels: models x tasks, the primary metric with its interval."""
     probes = dict.fromkeys((one.probe, one.percent) for one in results.values)
     for probe, percent in probes:
         columns = {task.name: results.macro(task.name, probe, percent) for task in results.tasks}
-        metric = {task: _NAMES[next(iter(found.values())).metric] if found else "" for task, found in columns.items()}
+        metric = {
+            task: METRIC_NAMES[next(iter(found.values())).metric] if found else "" for task, found in columns.items()
+        }
         best = {task: _best(found) for task, found in columns.items()}
         rows = []
         for model in results.models:
@@ -81,11 +83,13 @@ def _cell(value: Union[Value, Difference, None]) -> str:
     return with_interval({name: np.nan if end is None else end for name, end in ends.items()}, "x")
 
 
-def _title(results: Results) -> str:
+def title_of(results: Results) -> str:
+    """With the protocol's name."""
     return f"Frozen features, protocol {results.protocol}"
 
 
-def _explanation(results: Results) -> str:
+def explanation_of(results: Results) -> str:
+    """How values and intervals came about, in sentences."""
     settings = results.settings
     confidence = f"{100 * settings['confidence']:g} %"
     if results.protocol == "strict":
@@ -122,8 +126,8 @@ _DIFFERENCE_HEAD = ["task", "probe", "models", "difference", "p (Holm)", "better
 
 def markdown(results: Results) -> str:
     """The tables as Markdown."""
-    lines = [f"# {_title(results)}", "", _explanation(results)]
-    for heading, head, rows in _tables(results):
+    lines = [f"# {title_of(results)}", "", explanation_of(results)]
+    for heading, head, rows in tables_of(results):
         cells = [[f"**{text}**" if is_best else text for text, is_best in row] for row in rows]
         lines += ["", f"## Protocol {results.protocol}, {heading}", "", *_markdown_rows(head, cells)]
     pairs = _differences(results)
@@ -154,15 +158,15 @@ _LATEX = {
 
 def latex(results: Results) -> str:
     """The tables as LaTeX, with booktabs."""
-    lines = [f"% {_title(results)}"]
-    for heading, head, rows in _tables(results):
+    lines = [f"% {title_of(results)}"]
+    for heading, head, rows in tables_of(results):
         lines += [r"\begin{table}", rf"\caption{{{_escaped(f'Protocol {results.protocol}, {heading}')}}}"]
         lines += [rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", r"\toprule", _latex_row(head), r"\midrule"]
         for row in rows:
             cells = [(rf"\textbf{{{_escaped(text)}}}" if is_best else _escaped(text)) for text, is_best in row]
             lines.append(" & ".join(cells) + r" \\")
         lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}", ""]
-    lines.append(f"% {_explanation(results)}")
+    lines.append(f"% {explanation_of(results)}")
     return "\n".join([*lines, ""])
 
 
@@ -176,8 +180,8 @@ def _escaped(text: str) -> str:
 
 def as_text(results: Results) -> str:
     """The tables for a terminal, a task a column as far as 100 characters reach."""
-    lines = [f"{_title(results)}. {_explanation(results)}"]
-    for heading, head, rows in _tables(results):
+    lines = [f"{title_of(results)}. {explanation_of(results)}"]
+    for heading, head, rows in tables_of(results):
         lines += ["", heading]
         for column in range(1, len(head)):
             lines += aligned([["model", head[column]], *([row[0][0], row[column][0]] for row in rows)])

@@ -23,6 +23,7 @@ Writes to OUT:
   table.md, table.tex  the primary metric with intervals, the best in bold
   results.csv          all metrics, of labels and their macro average
   differences.csv      paired differences of all models
+  benchmark.html       the tables with pictures: differences, labels, layers
   results.json         all of it, with checksums, seeds and versions
   scores/              scores of each probe, from which all tables are made
   features/            features of each model
@@ -92,6 +93,7 @@ def run(options: argparse.Namespace) -> int:
     from fairseq_signals_ext.benchmarking.tables import as_text
     from fairseq_signals_ext.benchmarking.task_files import read_task
     from fairseq_signals_ext.inference.parts import Part
+    from fairseq_signals_ext.pages.benchmark_page import write_benchmark_page
 
     settings, part = _settings(options), None if options.part is None else Part.of(options.part)
     tasks, names = [read_task(name.strip()) for name in options.tasks.split(",")], _names(options)
@@ -109,8 +111,9 @@ def run(options: argparse.Namespace) -> int:
     if results is None:
         print(f"{options.out}: part {part} is done")
         return 0
+    page = write_benchmark_page(results, options.out)
     print(as_text(results))
-    print(f"\n{options.out / 'table.md'}")
+    print(f"\n{options.out / 'table.md'}\n{page}")
     return 0
 
 
