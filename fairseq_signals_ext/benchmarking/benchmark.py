@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any, ContextManager, Dict, List, Mapping, Optional, Sequence
 
+from fairseq_signals_ext.benchmarking import trainings
 from fairseq_signals_ext.benchmarking.entrants import Entrant
 from fairseq_signals_ext.benchmarking.protocols import BenchmarkSettings
 from fairseq_signals_ext.benchmarking.results import Results, make_results
@@ -43,6 +44,7 @@ def run_benchmark(
     settings: BenchmarkSettings,
     part: Optional[Part] = None,
     jobs: int = 1,
+    training: Optional[trainings.TrainingOptions] = None,
 ) -> Optional[Results]:
     """Run what is not done yet, and write the table if all is.
 
@@ -50,6 +52,7 @@ def run_benchmark(
         out: folder of the results; what is in its `scores` is kept, see `begin`.
         part: of several; None: all.
         jobs: processes.
+        training: how whole models are trained, if any are.
 
     Returns:
         None where other parts have runs to do.
@@ -57,12 +60,12 @@ def run_benchmark(
     Raises:
         UserError: features do not fit the tasks, see `run_units`.
     """
-    units = plan(entrants, list(prepared), settings)
+    units = plan(entrants, prepared, settings)
     with _one_writer(out, part):
         if part is None:
             for folder in {unit.path(out).parent for unit in units}:
                 remove_unfinished(folder)
-        run_units(out, units, entrants, prepared, settings, part, jobs)
+        run_units(out, units, entrants, prepared, settings, part, jobs, training)
     if not all(unit.path(out).is_file() for unit in units):
         return None
     try:
@@ -94,7 +97,8 @@ def begin(out: Path, identity: Mapping[str, Any], resume: bool, overwrite: bool,
     if overwrite:
         if part is not None:
             raise UserError(f"--overwrite: a part would replace the others; remove {out} before the first part")
-        shutil.rmtree(out / FOLDER, ignore_errors=True)
+        for folder in (FOLDER, trainings.FOLDER):
+            shutil.rmtree(out / folder, ignore_errors=True)
         for name in FILES:
             with contextlib.suppress(FileNotFoundError):
                 (out / name).unlink()

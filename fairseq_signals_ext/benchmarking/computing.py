@@ -76,7 +76,7 @@ def compute(how: Computing, checkpoints: Sequence[str], names: Sequence[str]) ->
         if untrained[name] in found:
             entrant = Entrant(untrained[name], "random", found[untrained[name]])
             control = random.setdefault(entrant.fingerprint(), entrant).name
-        models.append(Entrant(name, "checkpoint", found[name], control, _checksum(source)))
+        models.append(Entrant(name, "checkpoint", found[name], control, _checksum(source), source))
     alone = source_alone(how.data)
     others = [Entrant(MEASURES, "measures", found[MEASURES])]
     return [*models, *random.values(), *others, *([] if alone is None else [Entrant(SOURCE, "source", alone)])]

@@ -9,6 +9,7 @@ import numpy as np
 
 from fairseq_signals_ext.benchmarking.targets import Known
 from fairseq_signals_ext.benchmarking.trained_probes import Crops
+from fairseq_signals_ext.benchmarking.trainings import MODES
 from fairseq_signals_ext.common.errors import UserError
 
 # a checkpoint, or a control: random weights of its architecture, measures made by hand, the name of the data set alone
@@ -40,6 +41,7 @@ class Entrant:
         features: of all recordings, a `FeatureSet`.
         control: name of the entrant with random weights of this architecture; None for controls.
         checkpoint: checksum of the file that the features are from; None of measures and the source.
+        source: that file, for whole models to be trained from; None of controls.
     """
 
     name: str
@@ -47,9 +49,12 @@ class Entrant:
     features: Any
     control: Optional[str] = None
     checkpoint: Optional[str] = None
+    source: Optional[str] = None
 
     def can(self, probe: str) -> bool:
         """Whether there are features for a probe: measures and sources have no frames, nor deviations of these."""
+        if probe in MODES:
+            return self.source is not None
         return self.kind in ("checkpoint", "random") or probe in ("last", "layer")
 
     def packed(self) -> "Entrant":

@@ -20,6 +20,8 @@ PROBES: Mapping[str, str] = {
     "last-std": "as last, of mean and deviation",
     "layer-std": "as layer, of mean and deviation",
     "attention": "one learned query over the last layer's frames",
+    "fine-tune": "the whole model, fine-tuned from the checkpoint by fairseq's own command",
+    "scratch": "the whole model, from random weights by fairseq's own command",
 }
 # those that have to agree for that a model is better
 JUDGES = ("last", "layer")

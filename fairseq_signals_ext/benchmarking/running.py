@@ -11,7 +11,6 @@ from fairseq_signals_ext.benchmarking.entrants import Entrant
 from fairseq_signals_ext.benchmarking.folds import (
     TEST,
     TRAIN,
-    VALID,
     given_folds,
     patient_folds,
     published_parts,
@@ -22,6 +21,7 @@ from fairseq_signals_ext.benchmarking.score_files import Scores, Unit, read_scor
 from fairseq_signals_ext.benchmarking.targets import Known, Measures, known_of, without_rare
 from fairseq_signals_ext.benchmarking.task_files import Task
 from fairseq_signals_ext.benchmarking.trained_probes import Crops, train_probe
+from fairseq_signals_ext.benchmarking.trainings import MODES, TrainingOptions, divided, train_all
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.processes import BACKENDS, run_jobs
 from fairseq_signals_ext.common.progress import Progress
@@ -96,14 +96,15 @@ def _column(out: Path, known: Known, name: str) -> "pd.Series":
     return table[name].loc[known.idx].reset_index(drop=True)
 
 
-def plan(entrants: Sequence[Entrant], tasks: Sequence[str], settings: BenchmarkSettings) -> List[Unit]:
-    """All runs of probes, in their order."""
+def plan(entrants: Sequence[Entrant], tasks: Mapping[str, Prepared], settings: BenchmarkSettings) -> List[Unit]:
+    """All runs of probes, in their order; whole models are trained for tasks with labels only."""
+    numbers = [name for name, one in tasks.items() if one.known.task.is_regression]
     return [
         Unit(entrant.name, task, probe, percent, seed)
         for entrant in entrants
         for task in tasks
         for probe in settings.probes
-        if entrant.can(probe)
+        if entrant.can(probe) and not (probe in MODES and task in numbers)
         for percent in settings.percents
         for seed in settings.seeds
     ]
@@ -117,12 +118,14 @@ def run_units(
     settings: BenchmarkSettings,
     part: Optional[Part] = None,
     jobs: int = 1,
+    training: Optional[TrainingOptions] = None,
 ) -> int:
     """Do the runs of a part that are not done yet; returns how many there were.
 
     Args:
         part: of several; None: all runs.
         jobs: processes; -1: as many as there are cores.
+        training: how whole models are trained, if any are.
 
     Raises:
         UserError: features are of other recordings, or a file is of other features, labels or settings.
@@ -138,7 +141,8 @@ def run_units(
     for unit in mine:
         of = {"features": made_of[unit.model], "data": known_as[unit.task], "protocol": settings.protocol}
         if not is_done(out, unit, of):
-            waiting.append((out, unit, by_name[unit.model].packed(), prepared[unit.task], of, settings.is_strict))
+            given = (by_name[unit.model].packed(), prepared[unit.task], of, settings.is_strict, training)
+            waiting.append((out, unit, *given))
     with Progress("benchmark", len(mine), "probe", len(mine) - len(waiting)) as bar:
         run_jobs(_run, waiting, BACKENDS[0], jobs, bar.update, threads=1)
     return len(waiting)
@@ -167,11 +171,15 @@ def _run(
     task: Prepared,
     of: Dict[str, str],
     is_strict: bool,
+    training: Optional[TrainingOptions],
     advance: Optional[Callable[[int], Any]] = None,
 ) -> int:
     """One run of a probe, as a job of `run_jobs`."""
-    run = _cross_fitted if is_strict else _published
-    scores, tested, choices = run(entrant.opened(), unit, task)
+    if unit.probe in MODES:
+        scores, tested, choices = _trained(out, entrant, unit, task, is_strict, training)
+    else:
+        run = _cross_fitted if is_strict else _published
+        scores, tested, choices = run(entrant.opened(), unit, task)
     about = {
         "unit": unit._asdict(),
         "of": of,
@@ -203,13 +211,27 @@ def _cross_fitted(entrant: Entrant, unit: Unit, task: Prepared) -> _Ran:
     crops, scores, choices = entrant.crops(unit.probe, layers[0], rows), np.full(task.known.targets.shape, np.nan), []
     folds = int(fold.max()) + 1
     for tested in range(folds):
-        # the next fold chooses the epoch
-        part = np.where(fold == tested, TEST, np.where(fold == (tested + 1) % folds, VALID, TRAIN))
-        part[(part == TRAIN) & ~trains] = -1
+        part = divided(fold, tested, trains)
         found, chosen = train_probe(crops, task.known, part, unit.seed)
         scores[fold == tested] = found[fold == tested]
         choices.append({"fold": tested, "layer": names[layers[0]], **chosen})
     return scores, fold, choices
+
+
+def _trained(
+    out: Path, entrant: Entrant, unit: Unit, task: Prepared, is_strict: bool, training: Optional[TrainingOptions]
+) -> _Ran:
+    """Scores by whole models, the folds, and what was trained."""
+    if training is None or entrant.source is None:
+        raise UserError(f"{unit.probe}: {entrant.name} is no checkpoint that can be trained; leave this mode out")
+    fold, trains = task.fold[unit.seed], task.share[unit.seed] <= unit.percent
+    if is_strict:
+        parts, tested = {one: divided(fold, one, trains) for one in range(int(fold.max()) + 1)}, fold
+    else:
+        part = np.where((fold == TRAIN) & ~trains, -1, fold)
+        parts, tested = {0: part}, np.where(part == TEST, 0, -1)
+    scores, choices = train_all(out, unit, entrant.source, task.known, parts, training)
+    return scores, tested, choices
 
 
 def _published(entrant: Entrant, unit: Unit, task: Prepared) -> _Ran:

@@ -17,6 +17,9 @@ protocols (never compare values of one with those of the other):
             training folds; intervals from resamples of patients and seeds
   iclr2026  as the benchmark of that name: its split, training and intervals
 
+--modes probe,fine-tune,scratch trains whole models, too, by fairseq's own
+command, on the same recordings and folds: rows of the table beside the probes.
+
 probes: last, layer, last-std, layer-std, attention; see the documentation.
 
 Writes to OUT:
@@ -37,7 +40,7 @@ import argparse
 import logging
 import warnings
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from fairseq_signals_ext.commands._run_arguments import add_device, add_restart
 from fairseq_signals_ext.common.errors import UserError
@@ -66,6 +69,21 @@ def _add_protocol(group: Any) -> None:
     group.add_argument("--protocol", metavar="NAME", default="strict", help="strict (default) or iclr2026")
     group.add_argument("--probes", metavar="PROBES", default="last,layer", help="with commas between (last,layer)")
     group.add_argument(
+        "--modes",
+        metavar="MODES",
+        default="probe",
+        help="with commas between: probe (default), fine-tune and scratch, which train whole models on the same folds",
+    )
+    group.add_argument(
+        "--training-config",
+        metavar="NAME",
+        default="classification",
+        help="of configs fine_tuning, for these (default classification)",
+    )
+    group.add_argument(
+        "--override", metavar="KEY=VALUE", nargs="+", default=[], help="options of hydra for these, such as the epochs"
+    )
+    group.add_argument(
         "--fractions", metavar="PERCENT", nargs="+", type=float, default=[100], help="of the training patients"
     )
     group.add_argument("--folds", metavar="COLUMN", help="of the table, whose values are the folds of strict")
@@ -92,6 +110,7 @@ def run(options: argparse.Namespace) -> int:
     from fairseq_signals_ext.benchmarking.computing import Computing, compute, measures_of
     from fairseq_signals_ext.benchmarking.tables import as_text
     from fairseq_signals_ext.benchmarking.task_files import read_task
+    from fairseq_signals_ext.benchmarking.trainings import TrainingOptions
     from fairseq_signals_ext.inference.parts import Part
     from fairseq_signals_ext.pages.benchmark_page import write_benchmark_page
 
@@ -107,7 +126,8 @@ def run(options: argparse.Namespace) -> int:
         return 0
     measures = next(entrant.features for entrant in entrants if entrant.kind == "measures")
     prepared = prepare_tasks(options.data, tasks, settings, lambda idx: measures_of(measures, idx))
-    results = run_benchmark(options.out, prepared, entrants, settings, part, options.jobs)
+    training = TrainingOptions(options.data, options.training_config, tuple(options.override))
+    results = run_benchmark(options.out, prepared, entrants, settings, part, options.jobs, training)
     if results is None:
         print(f"{options.out}: part {part} is done")
         return 0
@@ -122,7 +142,7 @@ def _settings(options: argparse.Namespace) -> Any:
 
     settings = BenchmarkSettings(
         protocol=options.protocol,
-        probes=tuple(dict.fromkeys(one.strip() for one in options.probes.split(","))),
+        probes=_probes(options),
         percents=tuple(options.fractions),
         fold_seeds=tuple(options.fold_seeds),
         folds_column=options.folds,
@@ -133,6 +153,18 @@ def _settings(options: argparse.Namespace) -> Any:
     )
     settings.check()
     return settings
+
+
+def _probes(options: argparse.Namespace) -> Tuple[str, ...]:
+    """Probes, and modes in which whole models are trained, which stand beside them."""
+    from fairseq_signals_ext.benchmarking.trainings import MODES
+
+    modes = [one.strip() for one in options.modes.split(",")]
+    unknown = [one for one in modes if one not in ("probe", *MODES)]
+    if unknown:
+        raise UserError(f"--modes {unknown[0]}: no such mode; use probe, {', '.join(MODES)}")
+    probes = [one.strip() for one in options.probes.split(",")] if "probe" in modes else []
+    return tuple(dict.fromkeys([*probes, *(one for one in modes if one != "probe")]))
 
 
 def _names(options: argparse.Namespace) -> List[str]:
@@ -160,4 +192,5 @@ def _identity(options: argparse.Namespace, settings: Any, names: List[str]) -> D
     from fairseq_signals_ext.inference.loading import files_of
 
     models = {name: [checksum(path) for path in files_of(source)] for name, source in zip(names, options.checkpoints)}
-    return {"settings": settings.as_json(), "models": models, "tasks": options.tasks}
+    training = {"config": options.training_config, "overrides": options.override}
+    return {"settings": settings.as_json(), "models": models, "tasks": options.tasks, "training": training}
