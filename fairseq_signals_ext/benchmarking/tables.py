@@ -93,7 +93,10 @@ def explanation_of(results: Results) -> str:
     settings = results.settings
     confidence = f"{100 * settings['confidence']:g} %"
     if results.protocol == "strict":
-        folds = settings["folds_column"] or f"{settings['folds']} folds by patient, {len(settings['fold_seeds'])} times"
+        folds = (
+            settings["folds_column"]
+            or f"{settings['folds']} folds by patient, with {len(settings['fold_seeds'])} seeds"
+        )
         how = (
             f"Cross-fitted ({folds}); {confidence} intervals from {settings['resamples']} resamples of patients, seeds"
         )

@@ -108,7 +108,7 @@ def _batch(crops: Crops, rows: np.ndarray) -> Tuple[Any, ...]:
     import torch
 
     rows = np.asarray(rows)
-    x = torch.from_numpy(np.ascontiguousarray(crops.x[rows], dtype=np.float32))
+    x = torch.from_numpy(np.ascontiguousarray(crops.x[rows])).float()
     if x.ndim == 2:
         return (x,)
     if crops.lengths is None:
