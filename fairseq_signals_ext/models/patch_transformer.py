@@ -218,7 +218,7 @@ class PatchTransformer(nn.Module):
         return found
 
     def _with_registers(self, x: Tensor) -> Tensor:
-        registers = self.register_tokens.to(x.dtype).expand(len(x), -1, -1)
+        registers = self.register_tokens.to(x.dtype).expand(x.size(0), -1, -1)  # `len` would be traced as a constant
         return torch.cat([registers, x], dim=1)
 
     def _seen(self, padding: Tensor) -> Tensor:
