@@ -44,8 +44,9 @@ def draw_patch_masks(
 ) -> Tuple[np.ndarray, np.ndarray]:
     """Numbers of the patches that are shown and of those that are hidden, each row in ascending order.
 
-    Each mask is of blocks that are separated by at least one patch: half as many as there may be, or up to so many.
-    All masks of a batch show the same number of patches, so that hidden ones need not be computed.
+    Each mask is of blocks with at least one patch between them: half as many blocks as there may be, or up to so many.
+    A block that reaches over the end goes on at the beginning, so that each patch is hidden equally often. All masks
+    of a batch show the same number of patches, so that hidden ones need not be computed.
 
     Args:
         settings: what to hide.
@@ -70,7 +71,7 @@ def draw_patch_masks(
     low, high = settings.visible
     share = low + (high - low) * item_draws(seed, epoch, rows[:1].tolist(), 1, VISIBLE_SHARE)[0, 0]
     shown = int(np.clip(round(share * patches), 1, patches - settings.block))
-    most = min((patches - shown) // settings.block, shown + 1)
+    most = min((patches - shown) // settings.block, shown)
     draws = item_draws(seed, epoch, rows.tolist(), settings.masks * 2 * most, PATCH_MASKS)
     hidden = np.stack(
         [_blocks(patches, shown, settings.block, most, numbers) for numbers in draws.reshape(-1, 2 * most)]
@@ -83,16 +84,14 @@ def _blocks(patches: int, shown: int, block: int, most: int, draws: np.ndarray) 
     """Which patches are hidden: bool, of `patches`.
 
     Args:
-        draws: from 0 to below 1; how many blocks, then how their lengths and distances are cut.
+        draws: from 0 to below 1; how many blocks and where, then how their lengths and distances are cut.
     """
     fewest = (most + 1) // 2
     blocks = fewest + int(draws[0] * (most - fewest + 1))
-    lengths = block + _parts(patches - shown - blocks * block, draws[1:blocks])
-    distances = _parts(shown - (blocks - 1), draws[most : most + blocks])
-    distances[1:-1] += 1
-    runs = np.empty(2 * blocks + 1, np.int64)
-    runs[::2], runs[1::2] = distances, lengths
-    return np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    runs = np.empty(2 * blocks, np.int64)
+    runs[::2] = 1 + _parts(shown - blocks, draws[1:blocks])
+    runs[1::2] = block + _parts(patches - shown - blocks * block, draws[most : most + blocks - 1])
+    return np.roll(np.repeat(np.arange(len(runs)) % 2 == 1, runs), int(draws[-1] * patches))
 
 
 def _parts(total: int, draws: np.ndarray) -> np.ndarray:

@@ -71,7 +71,7 @@ class EcgJepaConfig(FairseqDataclass):
         default=0, metadata={"help": "updates that the schedules take; 0: optimization.max_update"}
     )
     min_target_std: float = field(
-        default=0.01,
+        default=0.02,
         metadata={"help": "stop when the teacher's tokens deviate less than this: the training has collapsed"},
     )
     bf16_autocast: bool = field(
@@ -194,7 +194,7 @@ class EcgJepaModel(Encoder, BaseFairseqModel):
 
         Returns:
             `losses`: `latent`, the sum over hidden tokens that are no padding of the mean distance of their values;
-            `sample_size`: how many these are.
+            `sample_size`: how many these are, a tensor, as all ranks have to give the same kind of number.
         """
         if visible_patches is None or masked_patches is None:
             raise UserError("ecg_jepa needs masks of patches: train it with task ecg_pretraining")
@@ -207,11 +207,10 @@ class EcgJepaModel(Encoder, BaseFairseqModel):
         numbers = self.teacher.tokens_of(masked)
         wanted = _repeated(targets, masked_patches.size(1)).gather(1, _for_values(numbers, targets))
         distance = self._distance(predicted.float(), wanted).mean(-1)
-        size: Any = distance.numel()
+        counted = torch.ones_like(distance)
         if padding is not None:
-            counted = ~self._of_tokens(_repeated(padding, masked_patches.size(1)).gather(1, masked))
-            distance, size = distance * counted, counted.sum()
-        return {"losses": {"latent": distance.sum()}, "sample_size": size}
+            counted -= self._of_tokens(_repeated(padding, masked_patches.size(1)).gather(1, masked)).float()
+        return {"losses": {"latent": (distance * counted).sum()}, "sample_size": counted.sum()}
 
     @torch.no_grad()
     def targets(self, source: Tensor, padding: Optional[Tensor] = None) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Spread(NamedTuple):
-    """How tokens of an update spread around the mean of their place in time, over recordings.
+    """How tokens of an update spread around the means of their recording and of their place in time.
 
     Attributes:
         deviation: standard deviation of a value of a token.
@@ -24,8 +24,8 @@ class Spread(NamedTuple):
 class TokenStatistics:
     """Sums over the tokens of an update, from which all processes take the same values.
 
-    Around the mean of their place, as tokens that tell the place alone have nothing of the recording. What is summed is
-    small: places x E values, and E x E for the rank.
+    Around both means, as tokens that tell the place alone, or the same at all places of a recording, have collapsed as
+    well. What is summed is small: places x E values, and E x E for the rank.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,9 @@ class TokenStatistics:
         """
         tokens = tokens.float()
         counts = tokens.new_ones(tokens.shape[:2]) if padding is None else (~padding).float()
-        kept = tokens * counts.unsqueeze(-1)
+        counted = counts.unsqueeze(-1)
+        of_recordings = (tokens * counted).sum(1, keepdim=True) / counted.sum(1, keepdim=True).clamp(min=1)
+        kept = (tokens - of_recordings) * counted
         sums = torch.cat([kept.sum(0), counts.sum(0).unsqueeze(-1)], dim=1)
         self._sums = _added(self._sums, sums)
         self._squares = _added(self._squares, kept.square().sum())

@@ -6,10 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fine_tuning import SMALL_RUN, finetune, write_labelled
-from running import BIN, error_line, logged, run, train, train_command, weights
+from fine_tuning import CONFIGS as FINE_TUNING
+from fine_tuning import SMALL_RUN, write_labelled
+from in_process import train_here
+from running import mistake_of, weights
 
 import fairseq_signals_ext
+from fairseq_signals_ext import cli
 
 # the made-up data are standardised lead by lead
 SMALL_JEPA = [
@@ -30,25 +33,24 @@ def pretrained(tmp_path_factory):
     """Data, and a checkpoint after two updates."""
     folder = tmp_path_factory.mktemp("jepa")
     data = write_labelled(folder / "data")
-    log = train(data, folder / "pretraining", *SMALL_JEPA, *TWO, config="ecg_jepa_tiny")
-    assert len(logged(log, "valid_loss")) == 1 and len(logged(log, "target_std")) >= 2
-    return data, folder / "pretraining" / "checkpoints" / "checkpoint_last.pt"
+    out = train_here(data, folder / "pretraining", *SMALL_JEPA, *TWO, config="ecg_jepa_tiny")
+    return data, out / "checkpoint_last.pt"
+
+
+def fine_tuned(pretrained, out, *options):
+    """The checkpoint after two updates, on segments of another length than the pretraining's."""
+    data, checkpoint = pretrained
+    given = [f"task.label_file={data / 'labels'}", f"model.model_path={checkpoint}", *SMALL_RUN, *TWO, *options]
+    return train_here(data, out, *given, configs=FINE_TUNING) / "checkpoint_last.pt"
 
 
 @pytest.fixture(scope="module")
 def tuned(pretrained, tmp_path_factory):
-    """A classifier after two updates, on segments of another length than the pretraining's."""
-    data, checkpoint = pretrained
-    out = tmp_path_factory.mktemp("tuned")
-    log = finetune(data, out, checkpoint, *TWO)
-    assert logged(log, "valid_auroc")
-    return out / "checkpoints" / "checkpoint_last.pt"
+    return fine_tuned(pretrained, tmp_path_factory.mktemp("tuned"))
 
 
 def succeeds(*arguments):
-    done = run([str(BIN / "fairseq-signals-ext"), *map(str, arguments)])
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    return done.stdout
+    assert not cli.main([str(argument) for argument in arguments])
 
 
 def test_the_classifier_has_the_teacher(pretrained, tuned):
@@ -65,16 +67,25 @@ def test_the_classifier_has_the_teacher(pretrained, tuned):
     [
         pytest.param(["++model.linear_probe=true"], id="linear probe"),
         pytest.param(["++model.freeze_finetune_updates=1", "++model.apply_mask=true"], id="frozen, then masked"),
-        pytest.param(["+mode=layer_decay"], id="layer decay", marks=pytest.mark.slow),
     ],
 )
 def test_ways_to_fine_tune(pretrained, tmp_path, options):
-    data, checkpoint = pretrained
-    log = finetune(data, tmp_path, checkpoint, *TWO, *options)
-    assert logged(log, "valid_auroc")
-    before, after = (weights(path) for path in (checkpoint, tmp_path / "checkpoints" / "checkpoint_last.pt"))
+    before, after = weights(pretrained[1]), weights(fine_tuned(pretrained, tmp_path, *options))
     name = "teacher.stack.0.fc1.weight"
     assert torch.equal(after[f"encoder.{name}"], before[name]) == ("++model.linear_probe=true" in options)
+    assert after["proj.bias"].abs().max() > 0
+
+
+def test_layer_decay(pretrained, tmp_path):
+    """Each layer has half the rate of the one above it; patches are below the first."""
+    options = ["mode=layer_decay", "++model.layer_decay=0.5", "++criterion.pos_weight=null", "++dataset.num_workers=0"]
+    data, checkpoint = pretrained
+    given = [f"task.label_file={data / 'labels'}", f"model.model_path={checkpoint}", *SMALL_RUN, *TWO, *options]
+    train_here(data, tmp_path, *given, "++optimization.lr=[0.01]", config="ecg_interpretation", configs=FINE_TUNING)
+    before, after = weights(checkpoint), weights(tmp_path / "checkpoint_last.pt")
+    names = ["teacher.embed.weight", "teacher.stack.0.fc1.weight", "teacher.stack.1.fc1.weight"]
+    steps = [float((after[f"encoder.{name}"] - before[name]).abs().max()) for name in names]
+    assert 0 < steps[0] < 0.7 * steps[1] < 0.5 * steps[2]
 
 
 def test_exports_agree_with_the_checkpoint(pretrained, tuned, tmp_path):
@@ -101,16 +112,18 @@ def test_embed(pretrained, tmp_path, options, shape):
 
 @pytest.mark.parametrize("method", ["attention", "rollout", "gradient"])
 def test_explain(pretrained, tuned, tmp_path, method):
-    succeeds("explain", tuned, pretrained[0] / "test.tsv", "--device", "cpu", "--out", tmp_path, "--method", method)
+    succeeds("explain", tuned, pretrained[0] / "test.tsv", "--device", "cpu", "--out", tmp_path, "--method", method, "--steps", 4)
     assert len(list(tmp_path.glob("*.npz"))) == 16
 
 
-def test_inspect(pretrained, tuned):
-    told = json.loads(succeeds("inspect", tuned, "--json"))["model"]
-    assert told["encoder"] == "ecg_jepa" and told["samples_per_frame"] == told["samples_per_patch"] == 50
-    assert told["layers"] == 2 and told["dimensions"] == 32 and told["frames_per_segment"] == 50
-    told = json.loads(succeeds("inspect", pretrained[1], "--json"))
-    assert told["model"]["frames_per_segment"] == 100
+def test_inspect(pretrained, tuned, capsys):
+    told = []
+    for checkpoint in (tuned, pretrained[1]):
+        succeeds("inspect", checkpoint, "--json")
+        told.append(json.loads(capsys.readouterr().out)["model"])
+    assert told[0]["encoder"] == "ecg_jepa" and told[0]["samples_per_frame"] == told[0]["samples_per_patch"] == 50
+    assert [model["layers"] for model in told] == [2, 2] and told[0]["dimensions"] == 32
+    assert [model["frames_per_segment"] for model in told] == [50, 100]
 
 
 def test_load(pretrained, tuned):
@@ -124,9 +137,8 @@ def test_sizes_in_a_checkpoint_are_bounded(pretrained, tuned, tmp_path):
         state = torch.load(tuned, weights_only=True)
         state["cfg"]["model"]["encoder"][option] = value
         torch.save(state, tmp_path / "bad.pt")
-        files = [str(tmp_path / "bad.pt"), str(pretrained[0] / "test.tsv"), "--out", str(tmp_path / "p")]
-        done = run([str(BIN / "fairseq-signals-ext"), "predict", *files])
-        assert f"its model.{option} is" in error_line(done)
+        told = mistake_of(cli.main, ["predict", str(tmp_path / "bad.pt"), str(pretrained[0] / "test.tsv"), "--out", "p"])
+        assert f"its model.{option} is" in told
 
 
 MISTAKES = {
@@ -139,7 +151,7 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("option", [pytest.param(key, marks=pytest.mark.slow) for key in MISTAKES])
+@pytest.mark.parametrize("option", MISTAKES)
 def test_mistakes(pretrained, tmp_path, option):
-    done = run(train_command(pretrained[0], tmp_path, *SMALL_JEPA, *TWO, f"++{option}", config="ecg_jepa_tiny"))
-    assert MISTAKES[option] in error_line(done)
+    told = mistake_of(train_here, pretrained[0], tmp_path, *SMALL_JEPA, *TWO, f"++{option}", config="ecg_jepa_tiny")
+    assert MISTAKES[option] in told
