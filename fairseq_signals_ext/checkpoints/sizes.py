@@ -177,7 +177,7 @@ def check_model(model: Mapping[str, Any], parameters: Mapping[str, Any], file_si
 
 
 def check_patches(model: Mapping[str, Any], parameters: Mapping[str, Any], file_size: int) -> None:
-    """Raise a `ValueError` if sizes in a config of a transformer of patches are none that a model has, or not the file's.
+    """Raise a `ValueError` if sizes of a transformer of patches are none that a model has, or more than the file holds.
 
     Args:
         model: its config.
@@ -185,7 +185,7 @@ def check_patches(model: Mapping[str, Any], parameters: Mapping[str, Any], file_
         file_size: bytes.
     """
     for option, (least, most) in _LIMITS_OF_PATCHES.items():
-        value = model.get(option)
+        value: Any = model.get(option)
         if not (_is_whole(value) and least <= value <= most):
             raise ValueError(f"its model.{option} is {value!r:.60}, not a whole number from {least} to {most:,}")
     if model.get("patching") not in _PATCHINGS:

@@ -76,7 +76,8 @@ class Collater:
         * of a model that is shown some patches only, instead of these, `visible_patches` and `masked_patches`: see
           `draw_patch_masks`.
 
-        With masks of frames also `sample_size`, the number of masked frames; with `keep_original` also `original`, as `source`.
+        With masks of frames also `sample_size`, the number of masked frames; with `keep_original` also `original`, as
+        `source`.
         """
         if not items:
             return {}

@@ -146,18 +146,13 @@ class EcgJepaModel(Encoder, BaseFairseqModel):
         return self.teacher
 
     def encode(
-        self,
-        source: Tensor,
-        padding_mask: Optional[Tensor] = None,
-        mask: bool = False,
-        visible_patches: Optional[Tensor] = None,
-        masked_patches: Optional[Tensor] = None,
+        self, source: Tensor, padding_mask: Optional[Tensor] = None, mask: bool = False, **masks: Tensor
     ) -> Dict[str, Any]:
-        """Frames while fine-tuning, see `Encoder.encode`; with `mask` of the patches alone that are shown."""
+        """Frames while fine-tuning, see `Encoder.encode`; with `mask` of those patches alone that are shown."""
         teacher = self.teacher
         padding = None if padding_mask is None else teacher.padding_of(source, padding_mask)
-        if mask and visible_patches is not None:
-            visible = visible_patches[:, 0]
+        if mask:
+            visible = masks["visible_patches"][:, 0]
             tokens = teacher.shown(source, visible, padding)[:, len(teacher.register_tokens) :]
             padding = None if padding is None else padding.gather(1, visible)
         else:

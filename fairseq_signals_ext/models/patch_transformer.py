@@ -131,9 +131,7 @@ class PatchTransformer(nn.Module):
         start_weights(self.embed)
         self.register_tokens = start_token(cfg.register_tokens, dimensions)
         self.positions = Positions(dimensions, self.leads)
-        self.stack = stack_of(
-            cfg.encoder_layers, dimensions, cfg.encoder_ffn_embed_dim, cfg.encoder_attention_heads
-        )
+        self.stack = stack_of(cfg.encoder_layers, dimensions, cfg.encoder_ffn_embed_dim, cfg.encoder_attention_heads)
 
     @property
     def layers(self) -> int:

@@ -63,7 +63,7 @@ def test_published_masks():
     numbers = {batch.shape[2] for batch in batches}
     assert min(numbers) >= 30 and max(numbers) <= 50 and len(numbers) > 8
     often = np.bincount(np.concatenate([batch.ravel() for batch in batches]), minlength=200) / (64 * 32)
-    assert 0.15 < often.min() and often.max() < 0.25
+    assert often.min() > 0.15 and often.max() < 0.25
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,19 @@ def test_embed(pretrained, tmp_path, options, shape):
 
 @pytest.mark.parametrize("method", ["attention", "rollout", "gradient"])
 def test_explain(pretrained, tuned, tmp_path, method):
-    succeeds("explain", tuned, pretrained[0] / "test.tsv", "--device", "cpu", "--out", tmp_path, "--method", method, "--steps", 4)
+    succeeds(
+        "explain",
+        tuned,
+        pretrained[0] / "test.tsv",
+        "--device",
+        "cpu",
+        "--out",
+        tmp_path,
+        "--method",
+        method,
+        "--steps",
+        4,
+    )
     assert len(list(tmp_path.glob("*.npz"))) == 16
 
 
@@ -133,11 +145,18 @@ def test_load(pretrained, tuned):
 
 
 def test_sizes_in_a_checkpoint_are_bounded(pretrained, tuned, tmp_path):
-    for option, value in (("encoder_embed_dim", 10**9), ("patch_size", 0), ("patching", "all"), ("predictor_layers", 1e9)):
+    for option, value in (
+        ("encoder_embed_dim", 10**9),
+        ("patch_size", 0),
+        ("patching", "all"),
+        ("predictor_layers", 1e9),
+    ):
         state = torch.load(tuned, weights_only=True)
         state["cfg"]["model"]["encoder"][option] = value
         torch.save(state, tmp_path / "bad.pt")
-        told = mistake_of(cli.main, ["predict", str(tmp_path / "bad.pt"), str(pretrained[0] / "test.tsv"), "--out", "p"])
+        told = mistake_of(
+            cli.main, ["predict", str(tmp_path / "bad.pt"), str(pretrained[0] / "test.tsv"), "--out", "p"]
+        )
         assert f"its model.{option} is" in told
 
 

@@ -4,9 +4,10 @@ import made_up
 import numpy as np
 import pytest
 import torch
-from in_process import saved, train_here
+from in_process import config_of, saved, train_here
 from made_up import write_shards
-from running import logged, mistake_of, one_of_two, start_rank, train, train_command, wait_for, weights
+from omegaconf import OmegaConf
+from running import CONFIGS, logged, mistake_of, one_of_two, start_rank, train, train_command, wait_for, weights
 
 from fairseq_signals_ext.evaluation.training_curve import read_log
 
@@ -33,7 +34,6 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     write_shards(folder, [3700] + [5000] * 27)
     return folder
-
 
 
 def six_updates(data, out, *options):
@@ -123,17 +123,24 @@ def test_two_ranks_equal_one_with_two_accumulated_batches(data, tmp_path):
         torch.testing.assert_close(teachers[1][name], value, atol=1e-5, rtol=0, msg=name)
 
 
+def _noise(rng, samples, leads):
+    return rng.integers(-900, 900, (leads, samples)).astype(np.int16)
+
+
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory):
     """28 recordings in which nothing can be predicted."""
     folder = tmp_path_factory.mktemp("noise")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(made_up, "made_up_counts", lambda rng, samples, leads: rng.integers(-900, 900, (leads, samples)))
+        patch.setattr(made_up, "made_up_counts", _noise)
         write_shards(folder, [5000] * 28)
     return folder
 
 
-FAST = ["++optimization.max_update=200", "++optimization.lr=[0.005]", "++model.encoder_embed_dim=96"]
+FAST = [
+    *("++optimization.max_update=200", "++optimization.lr=[0.005]"),
+    *("++model.encoder_embed_dim=96", "++model.encoder_ffn_embed_dim=384"),
+]
 COLLAPSING = ["model.ema_decay=0", "++model.ema_end_decay=0", "++model.predictor_layers=0"]
 
 
@@ -147,13 +154,30 @@ def test_a_collapse_is_noticed(noise, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 6))
-def test_a_healthy_training_never_trips(tmp_path, seed):
-    """The config as it is shipped, on more recordings."""
+def test_a_healthy_training_never_trips(tmp_path, caplog, seed):
     write_shards(tmp_path, [5000] * 64, seed=seed)
-    options = ["~task.standardize", "++dataset.disable_validation=true", f"common.seed={seed}"]
-    log = train(tmp_path, tmp_path / "out", *options, config="ecg_jepa_tiny")
-    deviations, losses = logged(log, "target_std"), logged(log, "loss")
-    assert len(deviations) >= 20 and min(deviations) > 0.1 and losses[-1] < 0.8 * losses[0]
+    options = [*SMALL_JEPA, "++dataset.batch_size=16", f"common.seed={seed}"]
+    with caplog.at_level("INFO"):
+        train_here(tmp_path, tmp_path / "out", *options, config="ecg_jepa_tiny")
+    lines = [f'"{record.message}"' for record in caplog.records if record.name == "train_inner"]
+    deviations, losses = (logged("\n".join(lines), key) for key in ("target_std", "loss"))
+    assert len(deviations) == 200 and min(deviations) > 0.1 and losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("config", ["ecg_jepa_xs", "ecg_jepa_s", "ecg_jepa_b"])
+def test_published_configs_train_an_update(data, tmp_path, config):
+    """Composed and started, at another size; settings are those of arXiv 2410.13867."""
+    options = ["++optimization.max_update=1", "++optimization.update_freq=[1]", "++model.bf16_autocast=false"]
+    sizes = ["++model.encoder_attention_heads=4", "++model.predictor_attention_heads=4"]
+    config = config_of(saved(train_here(data, tmp_path, *SMALL_JEPA, *options, *sizes, config=config)))
+    assert config.model.weight_decay_schedule == [0.01, 0.1] and config.model.ema_end_decay == 0.9995
+    assert config.optimizer.adam_betas == "(0.9, 0.99)" and config.lr_scheduler.warmup_updates == 10_000
+
+
+def test_published_batches():
+    for config in ("ecg_jepa_xs", "ecg_jepa_s", "ecg_jepa_b"):
+        options = OmegaConf.load(CONFIGS / f"{config}.yaml")
+        assert options.dataset.batch_size * options.optimization.update_freq[0] == 2048
 
 
 def test_schedules_need_an_end(data, tmp_path):
