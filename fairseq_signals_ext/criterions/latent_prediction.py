@@ -1,15 +1,21 @@
 """Criterion `latent_prediction`: fairseq's `model`, for models that give their loss, logged without waiting for it."""
 
+from dataclasses import dataclass
 from typing import Any, Dict, List, Optional
 
 from fairseq.criterions.model_criterion import ModelCriterion, ModelCriterionConfig
 
-from fairseq_signals_ext.criterions.objective import Objective, register_objective
+from fairseq_signals_ext.criterions.objective import Better, Objective, register_objective
 from fairseq_signals_ext.criterions.ranks import log_average
 from fairseq_signals_ext.evaluation.training_curve import CurvePage
 
 
-@register_objective("latent_prediction", dataclass=ModelCriterionConfig)
+@dataclass
+class LatentPredictionConfig(ModelCriterionConfig):
+    """fairseq's options."""
+
+
+@register_objective("latent_prediction", dataclass=LatentPredictionConfig)
 class LatentPrediction(Objective, ModelCriterion):
     """What a model says of hidden patches against what its teacher says; the model computes the distance.
 
@@ -32,6 +38,10 @@ class LatentPrediction(Objective, ModelCriterion):
         can_sum: bool = True,
     ):
         super().__init__(task, loss_weights or {}, log_keys or [], can_sum)
+
+    def logged(self, model: Any) -> Dict[str, Better]:
+        """All that is logged of a validation set, and which values are better."""
+        return {"loss": Better.LOWER, "ntokens": Better.NEITHER, "nsentences": Better.NEITHER}
 
     @staticmethod
     def reduce_metrics(logging_outputs: List[Dict[str, Any]]) -> None:

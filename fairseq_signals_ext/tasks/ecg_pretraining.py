@@ -276,13 +276,13 @@ class EcgPretrainingTask(FairseqTask):
     @exits_on_user_error
     def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
         """As fairseq's; an encoder that is pretrained is told before and after it."""
-        encoder = self._model if isinstance(self._model, Encoder) else None
+        if not isinstance(self._model, Encoder):
+            super().optimizer_step(optimizer, model, update_num)
+            return
         updates = int(self.run.options.optimization.max_update) if self.run.options is not None else 0
-        if encoder is not None:
-            encoder.before_update(optimizer, update_num, updates)
+        self._model.before_update(optimizer, update_num, updates)
         super().optimizer_step(optimizer, model, update_num)
-        if encoder is not None:
-            encoder.after_update(update_num + 1, updates)
+        self._model.after_update(update_num + 1, updates)
 
     def _fit_dummy(self, sample: Dict[str, Any]) -> Dict[str, Any]:
         """What a rank computes that has no batch left, which may be one for validation, of another size."""
