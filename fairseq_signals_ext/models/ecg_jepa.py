@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.logging import metrics
 from fairseq.models import BaseFairseqModel
-from fairseq.modules import EMAModule, EMAModuleConfig
+from fairseq.modules.ema_module import EMAModule, EMAModuleConfig
 from torch import Tensor, nn
 
 from fairseq_signals_ext.checkpoints.architecture import PATCHES
