@@ -129,12 +129,13 @@ def test_options_exist(registered):
     from fairseq_signals_ext.criterions.binary_cross_entropy_with_logits import BinaryCrossEntropyWithLogitsConfig
     from fairseq_signals_ext.criterions.wav2vec2_with_cmsc import Wav2Vec2WithCmscConfig
     from fairseq_signals_ext.models.ecg_classifier import EcgTransformerClassifierConfig
+    from fairseq_signals_ext.models.ecg_jepa import EcgJepaConfig
     from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config
     from fairseq_signals_ext.tasks.ecg_classification import EcgClassificationConfig
 
     configs = {
         "task": [EcgClassificationConfig],
-        "model": [EcgWav2Vec2Config, EcgTransformerClassifierConfig],
+        "model": [EcgWav2Vec2Config, EcgJepaConfig, EcgTransformerClassifierConfig],
         "criterion": [Wav2Vec2WithCmscConfig, BinaryCrossEntropyWithLogitsConfig],
     }
     known = {

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Tuple
 
-from fairseq_signals_ext.checkpoints.sizes import check_model
+from fairseq_signals_ext.checkpoints.sizes import check_model, check_patches
 from fairseq_signals_ext.common.conv_layers import Geometry, parse_conv_layers
 
 if TYPE_CHECKING:
@@ -90,10 +90,34 @@ WAV2VEC2 = Architecture(
         "positional_groups": "conv_pos_groups",
     },
 )
+PATCHES = Architecture(
+    options=(
+        *("in_d", "patch_size", "patching", "register_tokens"),
+        *("encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim", "encoder_attention_heads"),
+    ),
+    geometry=lambda config: Geometry(hop=int(config["patch_size"]), field=int(config["patch_size"])),
+    check=check_patches,
+    of_objective=("student.", "predictor."),
+    parts={
+        "patches": ("teacher.embed.", "teacher.register_tokens"),
+        "transformer": ("teacher.stack.",),
+        "pretraining heads": ("student.", "predictor."),
+    },
+    sizes={
+        "leads": "in_d",
+        "samples_per_patch": "patch_size",
+        "patching": "patching",
+        "layers": "encoder_layers",
+        "dimensions": "encoder_embed_dim",
+        "feed_forward_dimensions": "encoder_ffn_embed_dim",
+        "heads": "encoder_attention_heads",
+    },
+)
 # by the name of a model; those of other people are added as they are registered
 ARCHITECTURES: Dict[str, Architecture] = dict.fromkeys(
     ("ecg_wav2vec2", "wav2vec2_cmsc", "ecg_transformer_classifier"), WAV2VEC2
 )
+ARCHITECTURES["ecg_jepa"] = PATCHES
 
 
 def encoder_config(model: Config) -> Config:

@@ -46,6 +46,16 @@ _SHARES = (
 # of a task, numbers above 0 and at most this; a segment is held in memory as a whole
 _TASK_LIMITS = {"sample_rate": 100_000, "segment_seconds": 2000, "max_sample_size": 10**9}
 _MOST_UPDATES = 10**12
+_PATCHINGS = ("leads_together", "per_lead")
+_LIMITS_OF_PATCHES = {
+    **{option: _LIMITS[option] for option in ("in_d", "encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim")},
+    "encoder_attention_heads": _LIMITS["encoder_attention_heads"],
+    "patch_size": (1, _WIDEST),
+    "register_tokens": (0, 1024),
+    "predictor_layers": (0, 1024),
+    "predictor_embed_dim": (1, _WIDEST),
+    "predictor_attention_heads": (1, 1024),
+}
 # bytes per parameter in a file, at least; and as many as ECG-FM has, which a file that says no sizes is taken to be of
 _BYTES_PER_PARAMETER = 2
 _ALLOWANCE = 100_000_000
@@ -167,6 +177,29 @@ def check_model(model: Mapping[str, Any], parameters: Mapping[str, Any], file_si
             raise ValueError(f"its model.{option} is {size[option]}, which does not divide encoder_embed_dim={width}")
     asked, there = _count(size, parse_conv_layers(size["conv_feature_layers"])), file_size // _BYTES_PER_PARAMETER
     if asked > there + _ALLOWANCE:
+        raise ValueError(
+            f"its config asks for a model of {asked:,} parameters, which the file, of {file_size:,} bytes, cannot hold"
+        )
+
+
+def check_patches(model: Mapping[str, Any], parameters: Mapping[str, Any], file_size: int) -> None:
+    """Raise a `ValueError` if sizes of a transformer of patches are none that a model has, or more than the file holds.
+
+    Args:
+        model: its config.
+        parameters: tensors by the file's names.
+        file_size: bytes.
+    """
+    for option, (least, most) in _LIMITS_OF_PATCHES.items():
+        value: Any = model.get(option)
+        if not (_is_whole(value) and least <= value <= most):
+            raise ValueError(f"its model.{option} is {value!r:.60}, not a whole number from {least} to {most:,}")
+    if model.get("patching") not in _PATCHINGS:
+        raise ValueError(f"its model.patching is {model.get('patching')!r:.60}, not one of {', '.join(_PATCHINGS)}")
+    of_layer = 4 * model["encoder_embed_dim"] ** 2 + 2 * model["encoder_embed_dim"] * model["encoder_ffn_embed_dim"]
+    asked = model["encoder_layers"] * of_layer + model["in_d"] * model["patch_size"] * model["encoder_embed_dim"]
+    of_predictor = model["predictor_layers"] * model["predictor_embed_dim"] ** 2
+    if max(asked, of_predictor) > file_size // _BYTES_PER_PARAMETER + _ALLOWANCE:
         raise ValueError(
             f"its config asks for a model of {asked:,} parameters, which the file, of {file_size:,} bytes, cannot hold"
         )

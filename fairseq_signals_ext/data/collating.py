@@ -1,12 +1,13 @@
 """From items to a batch: standardised, augmented, and masked in time, written once into one array."""
 
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 import torch
 
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.data.augmentations import Augmentation, RandomLeadsMasking, build_augmentations
+from fairseq_signals_ext.data.patch_masks import PatchMaskSettings, draw_patch_masks
 from fairseq_signals_ext.data.randomness import LEAD_MASKS, item_draws
 from fairseq_signals_ext.data.segments import Item, SegmentSettings
 from fairseq_signals_ext.data.standardising import Columns, columns_of, normalise, place_counts, scale
@@ -14,6 +15,7 @@ from fairseq_signals_ext.data.stores import coefficients
 from fairseq_signals_ext.data.time_masks import MaskSettings, mask_channels, mask_frames
 
 Leads = Tuple[int, ...]
+Masks = Union[MaskSettings, PatchMaskSettings]
 # of a recording: 90 hours in segments of 5 s
 _MOST_SEGMENTS = 2**16
 
@@ -48,7 +50,7 @@ class Collater:
         sample_rate: float,
         segment_samples: int,
         training: bool = True,
-        masks: Optional[MaskSettings] = None,
+        masks: Optional[Masks] = None,
         keep_original: bool = False,
     ):
         self.settings = settings
@@ -70,9 +72,12 @@ class Collater:
         * `source`: float32, N x leads x samples, standardised, augmented;
         * `padding_mask`: bool, N x samples, only if a segment is padded;
         * `mask_indices` (bool, N x frames) and `mask_channel_indices` (bool, N x features), if `masks` are given;
-        * `masked_frames`: int64, N x masked frames, the same as numbers.
+        * `masked_frames`: int64, N x masked frames, the same as numbers;
+        * of a model that is shown some patches only, instead of these, `visible_patches` and `masked_patches`: see
+          `draw_patch_masks`.
 
-        With masks also `sample_size`, the number of masked frames; with `keep_original` also `original`, as `source`.
+        With masks of frames also `sample_size`, the number of masked frames; with `keep_original` also `original`, as
+        `source`.
         """
         if not items:
             return {}
@@ -93,7 +98,9 @@ class Collater:
         if samples.min() < self.segment_samples:
             padding = np.arange(self.segment_samples) >= samples[:, None]
             batch["net_input"]["padding_mask"] = torch.from_numpy(padding)
-        if self.masks:
+        if isinstance(self.masks, PatchMaskSettings):
+            self._add_patch_masks(self.masks, batch, self._numbers(ids, segment), items[0])
+        elif self.masks:
             self._add_masks(self.masks, batch, samples, self._numbers(ids, segment), items[0])
         return batch
 
@@ -188,6 +195,11 @@ class Collater:
             if (numbers != numbers[0]).any():
                 raise UserError("segments mask different numbers of frames: set model.require_same_masks=true")
             batch["net_input"]["masked_frames"] = torch.from_numpy(np.nonzero(frames)[1].reshape(len(frames), -1))
+
+    def _add_patch_masks(self, masks: PatchMaskSettings, batch: Dict[str, Any], rows: np.ndarray, item: Item) -> None:
+        drawn = draw_patch_masks(masks, self.segment_samples, rows, item.seed, item.epoch)
+        for name, patches in zip(("visible_patches", "masked_patches"), drawn):
+            batch["net_input"][name] = torch.from_numpy(patches)
 
 
 def first_segments(batch: Dict[str, Any], number: int) -> Dict[str, Any]:

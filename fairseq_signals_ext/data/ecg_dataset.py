@@ -10,13 +10,12 @@ from fairseq.data import FairseqDataset
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.values import as_size
 from fairseq_signals_ext.data.batch_order import SharedBatches, cut_blocks, shuffle_in_windows, window_bytes
-from fairseq_signals_ext.data.collating import Collater
+from fairseq_signals_ext.data.collating import Collater, Masks
 from fairseq_signals_ext.data.label_table import LabelTable
 from fairseq_signals_ext.data.model_labels import KnownLabels
 from fairseq_signals_ext.data.randomness import PAIR_START, SEGMENT_CHOICE, item_draws
 from fairseq_signals_ext.data.segments import PAIR_CHOICES, SEGMENT_CHOICES, Item, SegmentSettings, whole_pieces
 from fairseq_signals_ext.data.stores import ShardStore, Store, check_leads, check_sample_rate
-from fairseq_signals_ext.data.time_masks import MaskSettings
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +51,7 @@ class EcgDataset(FairseqDataset):
         name: str = "data",
         training: bool = True,
         seed: int = 1,
-        masks: Optional[MaskSettings] = None,
+        masks: Optional[Masks] = None,
         keep_original: bool = False,
     ):
         if settings.pairs not in PAIR_CHOICES:

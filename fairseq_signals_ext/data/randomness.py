@@ -15,7 +15,7 @@ _STEP = 0x9E3779B97F4A7C15
 
 
 # what numbers are for, so that draws for different purposes are unrelated
-AUGMENTATION, LEAD_MASKS, PAIR_START, SEGMENT_CHOICE = range(4)
+AUGMENTATION, LEAD_MASKS, PAIR_START, SEGMENT_CHOICE, PATCH_MASKS, VISIBLE_SHARE = range(6)
 
 
 def item_generator(seed: int, epoch: int, index: int, purpose: int = AUGMENTATION) -> np.random.Generator:

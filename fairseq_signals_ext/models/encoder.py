@@ -18,7 +18,7 @@ from fairseq_signals_ext.common.conv_layers import Geometry
 from fairseq_signals_ext.common.errors import UserError
 
 if TYPE_CHECKING:
-    from fairseq_signals_ext.data.time_masks import MaskSettings
+    from fairseq_signals_ext.data.collating import Masks
 
 # of a pretraining's parameters, those that only its objective needs
 HEADS = "heads."
@@ -175,9 +175,21 @@ class Encoder(LoadsStrictly):
         """Remove what only a pretraining needs; `keep_masks`: but for what masks frames."""
         self._modules.pop("heads", None)  # type: ignore[attr-defined]
 
-    def mask_settings(self) -> "Optional[MaskSettings]":
+    def mask_settings(self) -> "Optional[Masks]":
         """What the collater masks for the model; None: nothing."""
         return None
+
+    def before_update(self, optimizer: Any, update: int, updates: int) -> None:
+        """What to do before an update of a pretraining, such as to change options of the optimizer.
+
+        Args:
+            optimizer: fairseq's.
+            update: how many there were.
+            updates: `optimization.max_update`, 0 where the training is limited otherwise.
+        """
+
+    def after_update(self, update: int, updates: int) -> None:
+        """What to do after an update of a pretraining, before anything is saved; arguments as before it, one more."""
 
     def layer_of(self, parameter: str) -> int:
         """Of which layer, from 0, a parameter is, for rates of learning that fall from layer to layer; -1: of none."""

@@ -14,6 +14,7 @@ from fairseq.tasks import FairseqTask, register_task
 from omegaconf import OmegaConf
 
 # importing registers them: fairseq's user-dir mechanism imports tasks and models by itself, criterions not
+import fairseq_signals_ext.criterions.latent_prediction
 import fairseq_signals_ext.criterions.wav2vec2_with_cmsc
 import fairseq_signals_ext.optimizers.fused_adam  # noqa: F401
 from fairseq_signals_ext.checkpoints.allowed import allow, check_names
@@ -22,14 +23,14 @@ from fairseq_signals_ext.checkpoints.describing import KINDS_BY_TASK
 from fairseq_signals_ext.common.errors import UserError, exits_on_user_error
 from fairseq_signals_ext.criterions.objective import Objective, pairs_needed
 from fairseq_signals_ext.data.batch_order import ErrorsAsSamples, exit_if_error
-from fairseq_signals_ext.data.collating import first_segments
+from fairseq_signals_ext.data.collating import Masks, first_segments
 from fairseq_signals_ext.data.ecg_dataset import EcgDataset
 from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
 from fairseq_signals_ext.data.segments import SegmentSettings
 from fairseq_signals_ext.data.stores import Store, open_store
-from fairseq_signals_ext.data.time_masks import MaskSettings
 from fairseq_signals_ext.evaluation.kinds import PRETRAINING
 from fairseq_signals_ext.evaluation.training_curve import log_page
+from fairseq_signals_ext.models.encoder import Encoder
 from fairseq_signals_ext.models.faster_parts import compile_parts, without_compiling
 from fairseq_signals_ext.tasks._best_metric import choose_direction
 from fairseq_signals_ext.tasks._ensembles import patch_ensemble_loading
@@ -86,7 +87,7 @@ class EcgPretrainingTask(FairseqTask):
 
     def __init__(self, cfg: EcgPretrainingConfig, **kwargs: Any):
         super().__init__(cfg, **kwargs)
-        self.masks: Optional[MaskSettings] = None
+        self.masks: Optional[Masks] = None
         self.keep_original = False
         self._model: Any = None
         self._criterion: Any = None
@@ -271,6 +272,17 @@ class EcgPretrainingTask(FairseqTask):
             sample = self._fit_dummy(sample)
         with data_utils.numpy_seed(self.cfg.seed, update_num):
             return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad, **kwargs)
+
+    @exits_on_user_error
+    def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
+        """As fairseq's; an encoder that is pretrained is told before and after it."""
+        if not isinstance(self._model, Encoder):
+            super().optimizer_step(optimizer, model, update_num)
+            return
+        updates = int(self.run.options.optimization.max_update) if self.run.options is not None else 0
+        self._model.before_update(optimizer, update_num, updates)
+        super().optimizer_step(optimizer, model, update_num)
+        self._model.after_update(update_num + 1, updates)
 
     def _fit_dummy(self, sample: Dict[str, Any]) -> Dict[str, Any]:
         """What a rank computes that has no batch left, which may be one for validation, of another size."""

@@ -157,7 +157,7 @@ def test_options_of_another_framework_are_ignored():
 
 
 WRONG = {
-    "made_up.pt: model 'clocs'; use one of ecg_transformer_classifier": {"_name": "clocs"},
+    "made_up.pt: model 'clocs'; use one of .*ecg_transformer_classifier": {"_name": "clocs"},
     "made_up.pt: Invalid value 'swish'": {"activation_fn": "swish"},
     "made_up.pt: conv_feature_layers='print": {"conv_feature_layers": "print(1)"},
     r"made_up.pt: .* lacks encoder.encoder.layers.2.self_attn": {"encoder_layers": 3},

@@ -15,11 +15,13 @@ from fairseq_signals_ext.criterions.binary_cross_entropy_with_logits import (
     BinaryCrossEntropyWithLogitsCriterion,
 )
 from fairseq_signals_ext.criterions.classification import LabelCriterion
+from fairseq_signals_ext.criterions.latent_prediction import LatentPrediction
 from fairseq_signals_ext.criterions.objective import Better
 from fairseq_signals_ext.criterions.regression import RegressionConfig, RegressionCriterion
 from fairseq_signals_ext.criterions.softmax import SoftmaxConfig, SoftmaxCriterion
 from fairseq_signals_ext.criterions.wav2vec2_with_cmsc import Wav2Vec2WithCmscCriterion
 from fairseq_signals_ext.evaluation.predictions import Predictions
+from fairseq_signals_ext.models.ecg_jepa import EcgJepaConfig, EcgJepaModel
 from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config, Wav2Vec2CmscModel
 from fairseq_signals_ext.tasks import _best_metric
 from fairseq_signals_ext.tasks._best_metric import check_defined, choose_direction
@@ -146,12 +148,20 @@ def test_pretraining_declares_all_that_it_logs(of_model, options):
     assert logged_by(criterion, model, sample) == criterion.logged(model).keys()
 
 
+def test_latent_prediction_declares_all_that_it_logs():
+    model = EcgJepaModel(EcgJepaConfig(encoder_layers=1, predictor_layers=1)).eval()
+    places = torch.arange(20).expand(8, 1, -1)
+    given = {"source": torch.randn(8, 12, 500), "visible_patches": places[..., :4], "masked_patches": places[..., 4:]}
+    criterion = LatentPrediction(None)
+    assert logged_by(criterion, model, {"id": torch.arange(8), "net_input": given}) == criterion.logged(model).keys()
+
+
 def test_every_criterion_of_ours_is_tried_here(registered):
     from fairseq.criterions import CRITERION_REGISTRY
 
     ours = {known for known in CRITERION_REGISTRY.values() if known.__module__.startswith("fairseq_signals_ext.")}
     of_labels = {BinaryCrossEntropyWithLogitsCriterion, RegressionCriterion, SoftmaxCriterion}
-    assert ours == {*of_labels, Wav2Vec2WithCmscCriterion}
+    assert ours == {*of_labels, Wav2Vec2WithCmscCriterion, LatentPrediction}
     assert all(issubclass(known, LabelCriterion) or hasattr(known, "logged") for known in ours)
 
 

@@ -1,0 +1,225 @@
+"""A pre-norm transformer of patches of an ECG: positions are computed, nothing has a bias, norms have no parameters.
+
+What a norm's own gain would do, the matrix that follows it does: so weight decay, which is for all parameters alike,
+cannot shrink what comes out of a norm.
+"""
+
+import math
+from typing import Any, List, Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fairseq_signals_ext.common.conv_layers import Geometry
+from fairseq_signals_ext.models.encoder import padding_of_frames
+
+LEADS_TOGETHER, PER_LEAD = "leads_together", "per_lead"
+_STD = 0.02
+_LONGEST_PERIOD = 10_000
+
+
+class Layer(nn.Module):
+    """Self-attention and two linear layers, each of what is normalised and added to its input."""
+
+    def __init__(self, dimensions: int, ffn_dimensions: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dimensions, 3 * dimensions, bias=False)
+        self.out = nn.Linear(dimensions, dimensions, bias=False)
+        self.fc1 = nn.Linear(dimensions, ffn_dimensions, bias=False)
+        self.fc2 = nn.Linear(ffn_dimensions, dimensions, bias=False)
+
+    def forward(self, x: Tensor, seen: Optional[Tensor] = None) -> Tensor:
+        """N x K x E, of x (N x K x E) and `seen` (bool, N x 1 x 1 x K: which tokens are looked at; None: all)."""
+        query, key, value = self._heads_of(x)
+        found = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)
+        x = x + self.out(found.transpose(1, 2).flatten(2))
+        return x + self.fc2(F.gelu(self.fc1(norm(x))))
+
+    def attention(self, x: Tensor, seen: Tensor) -> Tensor:
+        """Attention weights, means over heads: N x K (queries) x K (keys); arguments as for `forward`."""
+        query, key, _ = self._heads_of(x)
+        scores = query @ key.transpose(2, 3) / math.sqrt(query.size(-1))
+        return scores.masked_fill(~seen, float("-inf")).softmax(-1).mean(1)
+
+    def _heads_of(self, x: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each N x heads x K x (E / heads)."""
+        query, key, value = self.qkv(norm(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        return query, key, value
+
+
+def norm(x: Tensor) -> Tensor:
+    """Each token with mean 0 and variance 1."""
+    return F.layer_norm(x, x.shape[-1:])
+
+
+def stack_of(layers: int, dimensions: int, ffn_dimensions: int, heads: int) -> nn.ModuleList:
+    """So many layers, with random weights."""
+    stack = nn.ModuleList(Layer(dimensions, ffn_dimensions, heads) for _ in range(layers))
+    start_weights(stack)
+    for layer in stack:
+        for last in (layer.out, layer.fc2):
+            # what the layers add up to is as large, however many there are
+            last.weight.data.div_(math.sqrt(2 * layers))
+    return stack
+
+
+def start_weights(module: nn.Module) -> None:
+    """Draw all linear weights in a module from a truncated normal distribution."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.trunc_normal_(part.weight, std=_STD, a=-2 * _STD, b=2 * _STD)
+
+
+def start_token(tokens: int, dimensions: int) -> nn.Parameter:
+    """Learned tokens, `tokens` x E."""
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(tokens, dimensions), std=_STD, a=-2 * _STD, b=2 * _STD))
+
+
+class Positions(nn.Module):
+    """Fixed positions, for any number of patches: sines and cosines (Vaswani et al. 2017, arXiv 1706.03762).
+
+    With several leads one half of the dimensions says the time, the other the lead.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, dimensions: int, leads: int):
+        super().__init__()
+        self.leads = leads
+        pairs = dimensions // (2 if leads == 1 else 4)
+        exponents = torch.arange(pairs, dtype=torch.float32) / pairs
+        # computed again when a model is built, so none of its parameters
+        self.register_buffer("frequencies", float(_LONGEST_PERIOD) ** -exponents, persistent=False)
+
+    def forward(self, x: Tensor, patches: int) -> Tensor:
+        """(patches x leads) x E, those of the leads of a patch next to each other; of the dtype and device of x."""
+        of_time = self._waves(x, patches)
+        if self.leads == 1:
+            return of_time.to(x.dtype)
+        shape = (patches, self.leads, -1)
+        of_lead = self._waves(x, self.leads).unsqueeze(0).expand(shape)
+        return torch.cat([of_time.unsqueeze(1).expand(shape), of_lead], dim=-1).flatten(0, 1).to(x.dtype)
+
+    def _waves(self, x: Tensor, number: int) -> Tensor:
+        # counted on the input's device: tracing would keep the device of arange
+        numbers = x.new_ones((), dtype=torch.float32).expand(number).cumsum(0) - 1
+        angles = numbers.unsqueeze(1) * self.frequencies.float()
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class PatchTransformer(nn.Module):
+    """From segments to frames. N segments, L leads, S samples, T patches, K tokens, E = `encoder_embed_dim`.
+
+    A token is a patch of all leads (K = T), or of one (K = T L, those of the leads of a patch next to each other).
+    Register tokens, which all others see, are no frames.
+    """
+
+    is_smooth = True
+
+    def __init__(self, cfg: Any):
+        """Args:
+        cfg: an `EcgJepaConfig`.
+        """
+        super().__init__()
+        self.patch_size, dimensions = int(cfg.patch_size), int(cfg.encoder_embed_dim)
+        self.leads = int(cfg.in_d) if str(cfg.patching) == PER_LEAD else 1
+        self.geometry = Geometry(hop=self.patch_size, field=self.patch_size)
+        values = self.patch_size * (1 if self.leads > 1 else int(cfg.in_d))
+        self.embed = nn.Linear(values, dimensions, bias=False)
+        start_weights(self.embed)
+        self.register_tokens = start_token(cfg.register_tokens, dimensions)
+        self.positions = Positions(dimensions, self.leads)
+        self.stack = stack_of(cfg.encoder_layers, dimensions, cfg.encoder_ffn_embed_dim, cfg.encoder_attention_heads)
+
+    @property
+    def layers(self) -> int:
+        """Number of layers."""
+        return len(self.stack)
+
+    def patches(self, source: Tensor) -> Tensor:
+        """Samples of patches, N x K x values, of `source`, N x L x S."""
+        number = int(source.size(2)) // self.patch_size
+        cut = source[:, :, : number * self.patch_size].unflatten(2, (number, self.patch_size)).transpose(1, 2)
+        return cut.flatten(1, 2) if self.leads > 1 else cut.flatten(2)
+
+    def tokens_of(self, patches: Tensor) -> Tensor:
+        """Numbers of tokens, ... x (patches x leads), of those of patches, int64, ... x patches."""
+        if self.leads == 1:
+            return patches
+        return (patches.unsqueeze(-1) * self.leads + torch.arange(self.leads, device=patches.device)).flatten(-2)
+
+    def shown(self, source: Tensor, visible: Tensor, padding: Optional[Tensor] = None) -> Tensor:
+        """What is made of some patches alone: N x (registers + visible tokens) x E, normalised.
+
+        Args:
+            source: N x L x S.
+            visible: int64, N x V, numbers of patches.
+            padding: bool, N x T, which patches are of padding; None: none.
+        """
+        patches, numbers = self.patches(source), self.tokens_of(visible)
+        positions = self.positions(self.embed.weight, patches.size(1) // self.leads)
+        chosen = patches.gather(1, numbers.unsqueeze(-1).expand(-1, -1, patches.size(-1)))
+        x = self._with_registers(self.embed(chosen) + positions[numbers])
+        seen = None if padding is None else self._seen(padding.gather(1, visible))
+        for layer in self.stack:
+            x = layer(x, seen)
+        return norm(x)
+
+    def outputs(self, source: Tensor, padding: Optional[Tensor] = None, last: Optional[int] = None) -> List[Tensor]:
+        """What each layer makes of all patches, before the first one included: N x K x E each, without registers.
+
+        Args:
+            source: N x L x S.
+            padding: bool, N x T; None: none.
+            last: number of layers that are run; None: all.
+        """
+        registers = len(self.register_tokens)
+        found = self._run(source, None if padding is None else self._seen(padding), last)
+        return [x[:, registers:] for x in found]
+
+    def frames(self, source: Tensor, padding_mask: Tensor, layer: Optional[int] = None) -> Tuple[Tensor, Tensor]:
+        """See `Encoder.frames`; of patches of single leads the mean over leads."""
+        padding = self.padding_of(source, padding_mask)
+        found = self.outputs(source, padding, layer)[-1]
+        return self.over_leads(norm(found) if layer is None else found), padding
+
+    def over_leads(self, x: Tensor) -> Tensor:
+        """Means over the leads, N x T x E, of tokens, N x K x E."""
+        return x.unflatten(1, (-1, self.leads)).mean(2) if self.leads > 1 else x
+
+    def padding_of(self, source: Tensor, padding_mask: Tensor) -> Tensor:
+        """Which patches reach into padding: bool, N x T."""
+        first = source[:, 0, : source.size(2) // self.patch_size * self.patch_size]
+        return padding_of_frames(first.unflatten(1, (-1, self.patch_size)), padding_mask, self.geometry)
+
+    def attention(self, source: Tensor, padding_mask: Tensor) -> Tensor:
+        """See `Encoder.attention`; what goes to registers is left out, so that the weights of a frame add up to 1."""
+        seen = self._seen(self.padding_of(source, padding_mask))
+        registers = len(self.register_tokens)
+        inputs = self._run(source, seen, self.layers)[:-1]
+        found = [layer.attention(x, seen)[:, registers:, registers:] for layer, x in zip(self.stack, inputs)]
+        weights = torch.stack(found, dim=1)
+        if self.leads > 1:
+            weights = weights.unflatten(3, (-1, self.leads)).sum(4).unflatten(2, (-1, self.leads)).mean(3)
+        return weights / weights.sum(-1, keepdim=True)
+
+    def _run(self, source: Tensor, seen: Optional[Tensor], last: Optional[int]) -> List[Tensor]:
+        """The input of the first layer and the outputs of the first `last` ones, with registers."""
+        x = self.embed(self.patches(source))
+        x = self._with_registers(x + self.positions(x, x.size(1) // self.leads))
+        found = [x]
+        for layer in self.stack[:last]:
+            x = layer(x, seen)
+            found.append(x)
+        return found
+
+    def _with_registers(self, x: Tensor) -> Tensor:
+        registers = self.register_tokens.to(x.dtype).expand(x.size(0), -1, -1)  # `len` would be traced as a constant
+        return torch.cat([registers, x], dim=1)
+
+    def _seen(self, padding: Tensor) -> Tensor:
+        """Which tokens are looked at, registers first: bool, N x 1 x 1 x K, of which patches are padding, N x T."""
+        of_tokens = padding.unsqueeze(-1).expand(-1, -1, self.leads).flatten(1)
+        return ~F.pad(of_tokens, (len(self.register_tokens), 0), value=False)[:, None, None]
