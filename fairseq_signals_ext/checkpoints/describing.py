@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from fairseq_signals_ext.checkpoints.architecture import is_ecg_fm
 from fairseq_signals_ext.checkpoints.description import ModelDescription, Preprocessing
@@ -129,8 +129,14 @@ def preprocessing_of(checkpoint: Checkpoint) -> Preprocessing:
         loaded_leads=loaded,
         segment_samples=int(state.get("segment_samples") or min(stride, int(task.get("max_sample_size") or stride))),
         stride_samples=stride,
-        standardization=state.get("standardization") or ("segment" if task.get("normalize") else "lead"),
+        standardization=state.get("standardization") or standardization_given(task) or "lead",
     )
+
+
+def standardization_given(task: Mapping[str, Any]) -> Optional[str]:
+    """The way to standardise that a task's options name; None if they leave it open."""
+    way = task.get("standardize")
+    return str(way) if way else ("segment" if task.get("normalize") else None)
 
 
 def _label_names(checkpoint: Checkpoint, labels: Optional[str]) -> Tuple[Tuple[str, ...], bool]:

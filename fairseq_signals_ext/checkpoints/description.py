@@ -17,10 +17,10 @@ from fairseq_signals_ext.checkpoints.plain_configs import check_plain
 from fairseq_signals_ext.common.errors import UserError, first_line
 from fairseq_signals_ext.common.leads import LEADS
 from fairseq_signals_ext.common.values import as_json
+from fairseq_signals_ext.data.standardising import STANDARDIZATIONS
 from fairseq_signals_ext.evaluation.decisions import Calibration, calibration_of
 from fairseq_signals_ext.evaluation.kinds import KINDS, Kind, kind_of
 
-STANDARDIZATIONS = ("lead", "segment")
 AGGREGATION_WAYS = ("mean", "max")
 ACTIVATIONS = ("sigmoid", "softmax")
 CONFIG_FILE = "config.json"
@@ -46,8 +46,7 @@ class Preprocessing:
             recording lacks.
         segment_samples: samples of a segment.
         stride_samples: from the start of a segment to that of the next.
-        standardization: "lead": each lead by its mean and deviation over the whole recording; "segment": each segment
-            as a whole.
+        standardization: one of `data.standardising.STANDARDIZATIONS`, which tells what they are.
     """
 
     sample_rate: float = 500.0

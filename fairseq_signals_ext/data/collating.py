@@ -10,7 +10,7 @@ from fairseq_signals_ext.data.augmentations import Augmentation, RandomLeadsMask
 from fairseq_signals_ext.data.patch_masks import PatchMaskSettings, draw_patch_masks
 from fairseq_signals_ext.data.randomness import LEAD_MASKS, item_draws
 from fairseq_signals_ext.data.segments import Item, SegmentSettings
-from fairseq_signals_ext.data.standardising import Columns, columns_of, normalise, place_counts, scale
+from fairseq_signals_ext.data.standardising import Columns, columns_of, finish, place_counts, scale
 from fairseq_signals_ext.data.stores import coefficients
 from fairseq_signals_ext.data.time_masks import MaskSettings, mask_channels, mask_frames
 
@@ -63,7 +63,9 @@ class Collater:
         self._plans: Dict[Leads, _Plan] = {}
         first = self._plan(settings.leads).augmentations[:1]
         self._masks_leads_early = (
-            not (settings.normalize or keep_original) and bool(first) and isinstance(first[0], RandomLeadsMasking)
+            not (settings.standardization == "segment" or keep_original)
+            and bool(first)
+            and isinstance(first[0], RandomLeadsMasking)
         )
 
     def __call__(self, items: List[Item]) -> Dict[str, Any]:
@@ -125,8 +127,8 @@ class Collater:
         # all at once, and by torch, which is faster
         scale(source, both[..., 0], both[..., 1])
         for item, rows in _rows_of(items):
-            if self.settings.normalize:
-                normalise(array[rows], self._plan(item.signal.leads).columns, item.samples)
+            columns = self._plan(item.signal.leads).columns
+            finish(self.settings.standardization, array[rows], columns, item.samples)
             if item.samples < self.segment_samples:
                 array[rows, :, item.samples :] = 0
         return source
@@ -139,7 +141,7 @@ class Collater:
     def _coefficients(self, items: List[Item]) -> np.ndarray:
         """Gain and offset, float32, N x leads x 2, that turn counts into the model's input; zero for absent leads."""
         signals = [item.signal for item in items]
-        both = np.stack(coefficients(signals, standardised=not self.settings.normalize), axis=-1)
+        both = np.stack(coefficients(signals, self.settings.standardization, self.settings.leads), axis=-1)
         unwanted = [lead for lead in self.leads if lead not in self.settings.leads]
         both[:, unwanted] = 0
         return np.repeat(both[:, self.leads].astype(np.float32), [item.segments for item in items], axis=0)

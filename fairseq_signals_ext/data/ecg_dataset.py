@@ -15,7 +15,7 @@ from fairseq_signals_ext.data.label_table import LabelTable
 from fairseq_signals_ext.data.model_labels import KnownLabels
 from fairseq_signals_ext.data.randomness import PAIR_START, SEGMENT_CHOICE, item_draws
 from fairseq_signals_ext.data.segments import PAIR_CHOICES, SEGMENT_CHOICES, Item, SegmentSettings, whole_pieces
-from fairseq_signals_ext.data.stores import ShardStore, Store, check_leads, check_sample_rate
+from fairseq_signals_ext.data.stores import ShardStore, Store, check_has_amplitude, check_leads, check_sample_rate
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ class EcgDataset(FairseqDataset):
             raise UserError(f"pairs={settings.pairs!r}: use one of {', '.join(PAIR_CHOICES)}")
         if settings.segment not in SEGMENT_CHOICES:
             raise UserError(f"segment={settings.segment!r}: use one of {', '.join(SEGMENT_CHOICES)}")
+        check_has_amplitude(store.is_standardised, settings.standardization, name)
         self.store = store
         self.settings = settings
         self.name = name

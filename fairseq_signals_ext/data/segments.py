@@ -26,7 +26,7 @@ class SegmentSettings:
         leads: positions in `leads.LEADS` that the model gets, in its order.
         pad: keep recordings shorter than a segment, filled up with zeros at the end.
         pad_leads: give the model all twelve leads, with zeros for those not loaded or absent.
-        normalize: normalise each segment as a whole instead of each lead over its recording.
+        standardization: one of `standardising.STANDARDIZATIONS`.
         pairs: "none" (single segments), "fixed" (segments 0 and 1, 2 and 3, ...: CMSC as in ECG-FM), "random" (two
             adjacent windows anywhere in the recording, drawn again in each epoch) or "recording" (an item is all
             segments of a recording).
@@ -42,7 +42,7 @@ class SegmentSettings:
     leads: Tuple[int, ...] = tuple(range(len(LEADS)))
     pad: bool = False
     pad_leads: bool = False
-    normalize: bool = False
+    standardization: str = "lead"
     pairs: str = "none"
     segment: str = "all"
     augmentations: AugmentationSettings = field(default_factory=AugmentationSettings)

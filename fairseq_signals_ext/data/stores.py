@@ -21,7 +21,7 @@ from fairseq_signals_ext.data.shards import (
     read_counts,
     read_only_on_request,
 )
-from fairseq_signals_ext.data.standardising import standardising, to_millivolts
+from fairseq_signals_ext.data.standardising import KEEP_AMPLITUDE, gain_and_offset
 from fairseq_signals_ext.readers.facts import patient_of, shown
 from fairseq_signals_ext.readers.matlab import MatFile
 
@@ -78,6 +78,11 @@ class Signal:
         """How messages call the recording."""
         return self._store.name(self._number)
 
+    @property
+    def is_standardised(self) -> bool:
+        """Whether values are in deviations of each lead, not in mV."""
+        return self._store.is_standardised
+
 
 class ShardStore:
     """Recordings in shards, memory-mapped: opening costs the same whatever their number.
@@ -85,6 +90,8 @@ class ShardStore:
     Raises:
         UserError: a shard is missing, shorter than its index claims, or the manifest names a row it does not have.
     """
+
+    is_standardised = False
 
     def __init__(self, manifest: ShardManifest, checksum: str = "once"):
         if checksum not in CHECKSUM_CHOICES:
@@ -242,9 +249,11 @@ class MatStore:
 
     Attributes:
         idx: None: which recording a file holds is seen only when it is read.
+        is_standardised: values are in deviations of each lead, not in mV.
     """
 
     idx = None
+    is_standardised = True
 
     def __init__(self, manifest: FileManifest):
         self.manifest = manifest
@@ -331,11 +340,30 @@ def _mat_patient(patient: Optional[str], idx: Optional[int], path: Path) -> int:
     return int(patient) if is_number else patient_key(patient)
 
 
-def coefficients(signals: Sequence[Signal], standardised: bool) -> Tuple[np.ndarray, np.ndarray]:
-    """Gain and offset, float64, signals x 12, by which counts become standardised values, or mV."""
-    names = ("scale", "zero", "mean", "std") if standardised else ("scale", "zero")
-    facts = [np.array([getattr(signal, name) for signal in signals], float) for name in names]
-    return standardising(*facts) if standardised else to_millivolts(*facts)
+def coefficients(signals: Sequence[Signal], way: str, leads: Sequence[int]) -> Tuple[np.ndarray, np.ndarray]:
+    """Gain and offset, float64, signals x 12, by which counts become a model's input; see `gain_and_offset`.
+
+    Args:
+        way: one of `standardising.STANDARDIZATIONS`.
+        leads: positions in `leads.LEADS` that are loaded; only of these the result is of use.
+    """
+    names = ("scale", "zero", "mean", "std")
+    scale, zero, mean, std = (np.array([getattr(signal, name) for signal in signals], float) for name in names)
+    loaded = np.zeros(len(LEADS), bool)
+    loaded[[*leads]] = True
+    return gain_and_offset(way, scale, zero, mean, np.where(loaded, std, 0))
+
+
+def check_has_amplitude(is_standardised: bool, way: str, name: str) -> None:
+    """Raise a `UserError` where a way needs values in mV, and these are in deviations of each lead.
+
+    Args:
+        way: one of `standardising.STANDARDIZATIONS`.
+        name: what the message calls them.
+    """
+    if is_standardised and way in KEEP_AMPLITUDE:
+        hint = "use standardize=lead, or prepare the recordings in mV with fairseq-signals-ext prepare"
+        raise UserError(f"{name}: its leads are standardised already, which standardize={way} cannot undo; {hint}")
 
 
 def check_sample_rate(signal: Signal, sample_rate: float) -> None:

@@ -13,13 +13,13 @@ from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.leads import LEADS
 from fairseq_signals_ext.data.standardising import (
     columns_of,
-    normalise,
+    finish,
+    gain_and_offset,
     place_counts,
     scale,
-    standardising,
     to_millivolts,
 )
-from fairseq_signals_ext.data.stores import Signal, coefficients
+from fairseq_signals_ext.data.stores import Signal, check_has_amplitude, coefficients
 from fairseq_signals_ext.inference.recordings import RecordingFacts
 from fairseq_signals_ext.prepared.counts import Counts, Processing, to_counts
 from fairseq_signals_ext.prepared.quality import Quality, assess
@@ -54,8 +54,7 @@ class SegmentedRecording:
 
     Attributes:
         counts: loaded leads that are there x samples, int16.
-        gain, offset: float32, one per row of `counts`: `counts * gain + offset` is standardised, or mV where segments
-            are normalised as a whole.
+        gain, offset: float32, one per row of `counts`; see `gain_and_offset`.
         columns: where the rows of `counts` go in the input.
         preprocessing: of the model.
         facts: what is known of the recording.
@@ -80,12 +79,15 @@ class SegmentedRecording:
 
         Raises:
             UserError: it has no samples, values that no ECG has, none of the leads that the model loads, or no signal
-                in any of them.
+                in any of them; or it has lost the amplitude that the model needs.
         """
         name = name or f"recording {recording.record_id!r}"
+        check_has_amplitude(is_standardised, preprocessing.standardization, name)
         stored, quality = _stored(recording, preprocessing, name)
-        by_lead = preprocessing.standardization == "lead" and not is_standardised
-        gain, offset = _standardising(stored) if by_lead else to_millivolts(stored.scale, stored.zero)
+        if is_standardised:
+            gain, offset = to_millivolts(stored.scale, stored.zero)
+        else:
+            gain, offset = _gain_and_offset(stored, preprocessing.standardization)
         facts = RecordingFacts(
             record_id=recording.record_id,
             seconds=recording.samples / recording.sample_rate,
@@ -103,10 +105,14 @@ class SegmentedRecording:
         """A recording as training reads it: at the model's rate, standardised by what is stored beside it.
 
         It is taken as it is, also without any signal; `evaluate` needs it so.
+
+        Raises:
+            UserError: it has lost the amplitude that the model needs.
         """
+        check_has_amplitude(signal.is_standardised, preprocessing.standardization, signal.name)
         rows = [row for row, lead in enumerate(signal.leads) if LEADS[lead] in preprocessing.loaded_leads]
         leads = [signal.leads[row] for row in rows]
-        both = coefficients([signal], standardised=preprocessing.standardization == "lead")
+        both = coefficients([signal], preprocessing.standardization, leads)
         gain, offset = (values[0, leads] for values in both)
         counts = signal.counts if len(rows) == len(signal.leads) else signal.counts[rows]
         samples, there = counts.shape[1], {LEADS[lead] for lead in leads}
@@ -161,8 +167,7 @@ class SegmentedRecording:
         scale(values, self.gain, self.offset)
         if not isinstance(columns, slice):  # whose values are a copy
             source[columns, :samples] = values
-        if inputs.standardization == "segment":
-            normalise(source, columns, samples)
+        finish(inputs.standardization, source, columns, samples)
         padding[:samples] = False
         padding[samples:] = True
 
@@ -227,13 +232,16 @@ def _check(recording: Recording, name: str) -> None:
         raise UserError(f"{name}: it has values of {max(-low, high):.2g} mV, which no ECG has; give it in mV")
 
 
-def _standardising(stored: Counts) -> Tuple[np.ndarray, np.ndarray]:
-    """As `standardising`; mean and deviation are rounded to float32, as they are in a shard's index."""
-    scale, zero = stored.scale, stored.zero
+def _gain_and_offset(stored: Counts, way: str) -> Tuple[np.ndarray, np.ndarray]:
+    """Of the stored leads, as `gain_and_offset`; mean and deviation are rounded to float32 as in a shard's index."""
     means, deviations = _means_and_deviations(stored.counts)
-    mean = ((means - zero) * scale).astype(np.float32)
-    std = (deviations * np.abs(scale)).astype(np.float32)
-    return standardising(scale, zero, mean, std)
+    mean = ((means - stored.zero) * stored.scale).astype(np.float32)
+    std = (deviations * np.abs(stored.scale)).astype(np.float32)
+    # of all twelve, as sums over leads depend on how many there are, by their last bits
+    facts = np.zeros((4, 1, len(LEADS)))
+    facts[:, 0, [*stored.leads]] = stored.scale, stored.zero, mean, std
+    gain, offset = (values[0, [*stored.leads]] for values in gain_and_offset(way, *facts))
+    return gain, offset
 
 
 def _means_and_deviations(counts: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:

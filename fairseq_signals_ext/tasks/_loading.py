@@ -260,7 +260,7 @@ def inputs_of(dataset: EcgDataset) -> Dict[str, Any]:
         "loaded_leads": [LEADS[lead] for lead in settings.leads],
         "segment_samples": int(dataset.segment_samples),
         "stride_samples": int(round(settings.segment_seconds * dataset.sample_rate)),
-        "standardization": "segment" if settings.normalize else "lead",
+        "standardization": settings.standardization,
         "package_version": fairseq_signals_ext.__version__,
         "torch_version": str(torch.__version__),
         "fairseq_version": str(getattr(fairseq, "__version__", "")),

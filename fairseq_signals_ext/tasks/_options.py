@@ -12,10 +12,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import II, MISSING, DictConfig, OmegaConf, open_dict
 
 from fairseq_signals_ext.checkpoints.config_differences import PATHS
+from fairseq_signals_ext.checkpoints.describing import standardization_given
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.leads import parse_leads
 from fairseq_signals_ext.data.augmentations import AugmentationSettings
 from fairseq_signals_ext.data.segments import SegmentSettings
+from fairseq_signals_ext.data.standardising import STANDARDIZATIONS
 
 # what hydra leaves in the folder that it starts a training in
 _HYDRA, _OVERRIDES = Path(".hydra/hydra.yaml"), Path(".hydra/overrides.yaml")
@@ -46,6 +48,14 @@ class EcgPretrainingConfig(FairseqDataclass):
     normalize: bool = field(
         default=False,
         metadata={"help": "normalise each segment as a whole, instead of each lead over its recording"},
+    )
+    standardize: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "lead: each lead by its mean and deviation over the recording; recording: all leads by one mean "
+            "and deviation over the recording; fixed: mV over a constant per lead, clipped to +-5; segment: as "
+            "normalize; default: as the model that the training starts from, else lead"
+        },
     )
     enable_padding: bool = field(
         default=False, metadata={"help": "keep recordings shorter than a segment, padded with zeros"}
@@ -114,16 +124,20 @@ class EcgPretrainingConfig(FairseqDataclass):
     )
 
 
-def segment_settings(cfg: Any, pairs: str, saved_rate: Optional[float]) -> SegmentSettings:
+def segment_settings(
+    cfg: Any, pairs: str, saved_rate: Optional[float] = None, saved_way: Optional[str] = None
+) -> SegmentSettings:
     """How recordings become segments.
 
     Args:
         cfg: an `EcgPretrainingConfig`.
         pairs: what items are, see `SegmentSettings`.
         saved_rate: Hz that a loaded model was trained with; None where none is loaded, or it does not say.
+        saved_way: how the input of the model that is loaded, or that a training starts from, is standardised; None
+            where there is none.
 
     Raises:
-        UserError: a lead is unknown.
+        UserError: a lead is unknown, or the way to standardise.
     """
     return SegmentSettings(
         sample_rate=cfg.sample_rate or saved_rate,
@@ -133,7 +147,7 @@ def segment_settings(cfg: Any, pairs: str, saved_rate: Optional[float]) -> Segme
         leads=tuple(parse_leads(cfg.leads_to_load)),
         pad=cfg.enable_padding,
         pad_leads=cfg.enable_padding_leads,
-        normalize=cfg.normalize,
+        standardization=_standardization(cfg) or saved_way or "lead",
         pairs=pairs,
         augmentations=AugmentationSettings(
             perturbation_mode=tuple(cfg.perturbation_mode or ()),
@@ -151,6 +165,16 @@ def segment_settings(cfg: Any, pairs: str, saved_rate: Optional[float]) -> Segme
             mask_leads_condition=(*cfg.mask_leads_condition,),
         ),
     )
+
+
+def _standardization(cfg: Any) -> Optional[str]:
+    """The way to standardise that options name."""
+    way = standardization_given(cfg)
+    if way is not None and way not in STANDARDIZATIONS:
+        raise UserError(f"task.standardize={way}: use one of {', '.join(STANDARDIZATIONS)}")
+    if cfg.normalize and way != "segment":
+        raise UserError(f"task.normalize=true and task.standardize={way} are two ways to standardise; leave one out")
+    return way
 
 
 def all_options(task_cfg: Any) -> Optional[DictConfig]:

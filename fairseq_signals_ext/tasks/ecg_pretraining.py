@@ -105,8 +105,11 @@ class EcgPretrainingTask(FairseqTask):
         return cls(cfg, **kwargs)
 
     def _settings(self) -> SegmentSettings:
-        saved = self.state.state_dict.get("sample_rate") if self._is_loaded else None
-        return segment_settings(self.cfg, self.cfg.pairs or pairs_needed(str(self.cfg.criterion_name)), saved)
+        pairs = self.cfg.pairs or pairs_needed(str(self.cfg.criterion_name))
+        if self._is_loaded:
+            saved = self.state.state_dict
+            return segment_settings(self.cfg, pairs, saved.get("sample_rate"), saved.get("standardization"))
+        return segment_settings(self.cfg, pairs, saved_way=self._seen.inputs.standardization if self._seen else None)
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """The model; its masking options are what the task's collater will follow."""

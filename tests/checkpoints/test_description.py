@@ -98,7 +98,7 @@ def test_wrong_facts(tmp_path, item, value, message):
         ("sample_rate", "250", "sample_rate '250': use a rate in Hz"),
         ("sample_rate", float("inf"), "sample_rate inf: use a rate in Hz"),
         ("sample_rate", -250, "must be above 0"),
-        ("standardization", ["lead"], r"standardization \('lead',\): use one of lead, segment"),
+        ("standardization", ["lead"], r"standardization \('lead',\): use one of lead, segment, recording, fixed"),
         ("unknown", 5, "not of an export of this version"),
     ],
 )

@@ -136,7 +136,7 @@ def test_normalize_is_ecg_fms(tmp_path):
     scale = 0.001 * (1 + np.arange(12) / 10)
     millivolts = torch.from_numpy((recordings[0] - np.arange(12)[:, None] * 3.0) * scale[:, None]).float()
     expected = torch.nn.functional.layer_norm(millivolts, millivolts.shape)
-    source = batch_of(open_dataset(tmp_path, normalize=True))["net_input"]["source"][0]
+    source = batch_of(open_dataset(tmp_path, standardization="segment"))["net_input"]["source"][0]
     torch.testing.assert_close(source, expected, atol=1e-5, rtol=1e-5)
 
 

@@ -20,6 +20,7 @@ from fairseq_signals_ext.data.ecg_dataset import LabelledEcgDataset
 from fairseq_signals_ext.data.label_table import LabelTable
 from fairseq_signals_ext.data.manifest import find_manifests, read_manifests
 from fairseq_signals_ext.data.segments import SegmentSettings
+from fairseq_signals_ext.data.standardising import STANDARDIZATIONS
 from fairseq_signals_ext.data.stores import open_store
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording, segments_of
 from fairseq_signals_ext.prepared.counts import Processing
@@ -55,7 +56,7 @@ def training_input(folder, inputs, name="all"):
         leads=tuple(LEADS.index(lead) for lead in inputs.loaded_leads),
         pad=True,
         pad_leads=inputs.leads == LEADS,
-        normalize=inputs.standardization == "segment",
+        standardization=inputs.standardization,
     )
     labels = LabelTable("y.npy", np.zeros((int(store.idx.max()) + 1, 1)), ["label"], [[]])
     data = LabelledEcgDataset(store, settings, training=False, labels=labels, num_labels=1, classes=True)
@@ -99,11 +100,13 @@ def real(each_kind, tmp_path_factory):
     [
         Preprocessing(),
         Preprocessing(standardization="segment"),
+        Preprocessing(standardization="recording", loaded_leads=("I", "aVF", "V2", "V5")),
+        Preprocessing(standardization="fixed"),
         Preprocessing(loaded_leads=("I", "V2"), segment_samples=1000, stride_samples=1250),
         Preprocessing(segment_samples=10_000, stride_samples=10_000),
         Preprocessing(segment_samples=10_000, stride_samples=10_000, standardization="segment"),
     ],
-    ids=["lead", "segment", "two leads", "long lead", "long segment"],
+    ids=["lead", "segment", "recording", "fixed", "two leads", "long lead", "long segment"],
 )
 def test_real_files(real, each_kind, inputs):
     out, table = real
@@ -151,7 +154,7 @@ def settings_of_models(draw):
         loaded_leads=loaded,
         segment_samples=draw(st.integers(10, stride)),
         stride_samples=stride,
-        standardization=draw(st.sampled_from(["lead", "segment"])),
+        standardization=draw(st.sampled_from(STANDARDIZATIONS)),
     )
 
 
@@ -173,7 +176,7 @@ def test_made_up_recordings(tmp_path_factory, recording, inputs):
         assert expected is None or is_constant(expected, mask)
         return
     np.testing.assert_array_equal(found_mask, mask)
-    if inputs.standardization == "lead":
+    if inputs.standardization != "segment":
         np.testing.assert_array_equal(found, expected)
     else:
         assert (np.abs(found - expected) <= rounding_of_layer_norm(recording, inputs)).all()
@@ -191,7 +194,7 @@ def rounding_of_layer_norm(recording, inputs):
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(1, 400), st.integers(1, 9), st.sampled_from(["lead", "segment"]))
+@given(st.integers(1, 400), st.integers(1, 9), st.sampled_from(STANDARDIZATIONS))
 @example(49, 4, "lead")
 def test_batches_are_pieces_of_the_whole(samples, size, way):
     signal = np.random.default_rng(samples).normal(size=(2, samples + 1))

@@ -44,7 +44,7 @@ def test_whole_recordings(prepared, ecg_data):
     assert len(files) == 4
     for file in files:
         signal = store.read(table.index[table["source_file"] == file.name][0])
-        gain, offset = coefficients([signal], standardised=True)
+        gain, offset = coefficients([signal], "lead", range(12))
         assert_alike(signal.counts * gain[0, :, None] + offset[0, :, None], scipy.io.loadmat(file)["feats"])
 
 
