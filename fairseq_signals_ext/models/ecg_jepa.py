@@ -12,7 +12,6 @@ from typing import Any, Dict, List, Optional, Tuple
 import torch
 import torch.nn.functional as F
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
-from fairseq.logging import metrics
 from fairseq.models import BaseFairseqModel
 from fairseq.modules.ema_module import EMAModule, EMAModuleConfig
 from torch import Tensor, nn
@@ -20,13 +19,10 @@ from torch import Tensor, nn
 from fairseq_signals_ext.checkpoints.architecture import PATCHES
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.data.patch_masks import PatchMaskSettings
+from fairseq_signals_ext.models.ema_targets import TargetWatch, check_decays, follow, keep_in_fp32, may_be_cast
 from fairseq_signals_ext.models.encoder import Encoder, register_encoder
 from fairseq_signals_ext.models.patch_predictor import PatchPredictor
 from fairseq_signals_ext.models.patch_transformer import LEADS_TOGETHER, PER_LEAD, PatchTransformer, norm
-from fairseq_signals_ext.models.token_statistics import Spread, TokenStatistics
-
-# the rank, which takes the eigenvalues of a matrix, is logged once in so many updates
-_RANK_INTERVAL = 10
 
 
 @dataclass
@@ -80,17 +76,6 @@ class EcgJepaConfig(FairseqDataclass):
     )
 
 
-class _Fp32PatchTransformer(PatchTransformer):
-    """The same, whose weights stay fp32 where the model's are cast (`common.bf16`): small steps would be lost."""
-
-    def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> Any:
-        def moved(tensor: Tensor) -> Tensor:
-            result = fn(tensor)
-            return tensor.to(result.device) if tensor.is_floating_point() else result
-
-        return super()._apply(moved, *args, **kwargs)
-
-
 @register_encoder("ecg_jepa", dataclass=EcgJepaConfig)
 class EcgJepaModel(Encoder, BaseFairseqModel):
     """Student, predictor and teacher; when it is used, the teacher alone.
@@ -108,10 +93,9 @@ class EcgJepaModel(Encoder, BaseFairseqModel):
         self.student: Any = PatchTransformer(cfg)
         self.ema: Any = EMAModule(self.student, EMAModuleConfig(ema_decay=cfg.ema_decay))
         self.teacher: Any = self.ema.model  # a part of the model, so that it is saved
-        self.teacher.__class__ = _Fp32PatchTransformer
+        keep_in_fp32(self.teacher)
         self.predictor: Any = PatchPredictor(cfg)
-        self.statistics = TokenStatistics()
-        self._with_rank = True
+        self.watch = TargetWatch()
 
     @classmethod
     def build_model(cls, cfg: Any, task: Any = None) -> "EcgJepaModel":
@@ -170,7 +154,7 @@ class EcgJepaModel(Encoder, BaseFairseqModel):
         """Keep the teacher alone, which can learn then."""
         super().drop_objective(keep_masks)
         self.ema = self.student = self.predictor = None
-        self.teacher.__class__ = PatchTransformer
+        may_be_cast(self.teacher)
         self.teacher.requires_grad_(True)
 
     def forward(
@@ -219,7 +203,7 @@ class EcgJepaModel(Encoder, BaseFairseqModel):
             targets = norm(outputs[-1].float())
         if self.training:
             of_tokens = None if padding is None else self._of_tokens(padding)
-            self.statistics.add(targets, of_tokens, self._with_rank)
+            self.watch.add(targets, of_tokens)
         return targets
 
     def predictions(
@@ -263,25 +247,9 @@ class EcgJepaModel(Encoder, BaseFairseqModel):
         Raises:
             UserError: it does not, or the schedules have no end.
         """
-        decay = self.cfg.ema_decay + (self.cfg.ema_end_decay - self.cfg.ema_decay) * self._done(update - 1, updates)
-        self.ema.set_decay(decay)
-        self.ema.step(self.student)
-        metrics.log_scalar("ema_decay", decay, priority=700, round=6)
-        spread = self.statistics.finish()
-        self._with_rank = update % _RANK_INTERVAL == 0
-        if spread is not None:
-            self._see_that_it_has_not_collapsed(spread, update)
-
-    def _see_that_it_has_not_collapsed(self, spread: Spread, update: int) -> None:
-        metrics.log_scalar("target_std", spread.deviation, priority=710, round=4)
-        if spread.rank is not None:
-            metrics.log_scalar("target_rank", spread.rank, priority=720, round=2)
-        if spread.deviation < self.cfg.min_target_std:
-            raise UserError(
-                f"update {update}: the training has collapsed: the teacher says nearly the same of all recordings "
-                f"(deviation {spread.deviation:.2g}, model.min_target_std={self.cfg.min_target_std:g}); begin again "
-                f"with a lower optimization.lr, more lr_scheduler.warmup_updates or a higher model.ema_decay"
-            )
+        done = self._done(update - 1, updates)
+        follow(self.ema, self.student, self.cfg.ema_decay, self.cfg.ema_end_decay, done)
+        self.watch.finish(update, self.cfg.min_target_std)
 
     def _done(self, update: int, updates: int) -> float:
         """The share of the schedules that is done, from 0 to 1."""
@@ -317,6 +285,4 @@ def _check(cfg: Any) -> None:
         )
     if len(cfg.weight_decay_schedule) not in (0, 2):
         raise UserError("model.weight_decay_schedule: give two numbers, such as [0.01,0.1], or leave it out")
-    for option in ("ema_decay", "ema_end_decay"):
-        if not 0 <= getattr(cfg, option) <= 1:
-            raise UserError(f"model.{option}={getattr(cfg, option):g}: must be from 0 to 1")
+    check_decays(cfg)
