@@ -68,7 +68,10 @@ WAV2VEC2 = Architecture(
     ),
     geometry=_of_convolutions,
     check=check_model,
-    of_objective=("quantizer.", "project_q.", "final_proj.", "target_glu.", "reconstruction_head."),
+    of_objective=(
+        *("quantizer.", "project_q.", "final_proj.", "target_glu.", "reconstruction_head."),
+        *("regression_head.", "teacher."),
+    ),
     parts={
         "convolutions": ("feature_extractor.",),
         "projection": ("post_extract_proj.", "layer_norm."),
@@ -76,7 +79,8 @@ WAV2VEC2 = Architecture(
         "transformer": ("encoder.",),
         "quantizer": ("quantizer.", "input_quantizer.", "project_q.", "project_inp."),
         "mask": ("mask_emb",),
-        "pretraining heads": ("final_proj.", "target_glu.", "reconstruction_head."),
+        "pretraining heads": ("final_proj.", "target_glu.", "reconstruction_head.", "regression_head."),
+        "teacher": ("teacher.",),
     },
     sizes={
         "leads": "in_d",
@@ -115,7 +119,7 @@ PATCHES = Architecture(
 )
 # by the name of a model; those of other people are added as they are registered
 ARCHITECTURES: Dict[str, Architecture] = dict.fromkeys(
-    ("ecg_wav2vec2", "wav2vec2_cmsc", "ecg_transformer_classifier"), WAV2VEC2
+    ("ecg_wav2vec2", "wav2vec2_cmsc", "ecg_data2vec", "ecg_transformer_classifier"), WAV2VEC2
 )
 ARCHITECTURES["ecg_jepa"] = PATCHES
 

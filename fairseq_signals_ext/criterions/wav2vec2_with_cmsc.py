@@ -3,7 +3,7 @@
 import logging
 import math
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, ClassVar, Dict, List, Optional, Tuple
 
 import torch
 import torch.distributed as dist
@@ -136,6 +136,8 @@ class Wav2Vec2WithCmscCriterion(Objective, Wav2vecCriterion):
     """
 
     needs_pairs = True
+    # of losses as they are logged, in nats
+    unit: ClassVar[float] = math.log(2)
 
     def __init__(
         self,
@@ -168,25 +170,20 @@ class Wav2Vec2WithCmscCriterion(Objective, Wav2vecCriterion):
             reduce: as in fairseq; CMSC has no value for each frame, so only True is possible.
         """
         output = model(**sample["net_input"])
-        logits = model.get_logits(output).float()
-        frames = logits.size(0)
-        # the positive comes first
-        contrast = F.cross_entropy(logits, logits.new_zeros(frames, dtype=torch.long), reduction="sum")
-        parts = {"loss_0": contrast, **self._penalties(model, output, frames)}
-        cmsc = self._cmsc(model, output, sample)
-        parts["loss_3"] = self.cmsc_weight * cmsc.loss * frames
+        parts, log = self._of_frames(model, output)
+        frames = log["sample_size"]
+        if self.needs_pairs:
+            cmsc = self._cmsc(model, output, sample)
+            parts["loss_3"] = self.cmsc_weight * cmsc.loss * frames
+            log.update(cmsc_correct=cmsc.correct, cmsc_count=cmsc.count)
         loss = sum(parts.values())
         log = {
             "loss": loss,
             **parts,
+            **log,
             "ntokens": frames,
             "nsentences": sample["id"].numel(),
-            "sample_size": frames,
             "batches": 1,
-            "correct": _first_is_nearest(logits),
-            "count": frames,
-            "cmsc_correct": cmsc.correct,
-            "cmsc_count": cmsc.count,
             **{key: output[key] for key in self.log_keys or [] if key in output},
         }
         if self.reconstruction_weight > 0:
@@ -194,6 +191,15 @@ class Wav2Vec2WithCmscCriterion(Objective, Wav2vecCriterion):
             loss = loss + self.reconstruction_weight * error * frames
             log.update(loss=loss, reconstruction_mse=error)
         return loss, frames, {key: value.detach() if torch.is_tensor(value) else value for key, value in log.items()}
+
+    def _of_frames(self, model: Any, output: Dict[str, Any]) -> Tuple[Dict[str, Tensor], Dict[str, Any]]:
+        """Parts of the loss that masked frames have, each summed over them, and what else to log of them."""
+        logits = model.get_logits(output).float()
+        frames = logits.size(0)
+        # the positive comes first
+        contrast = F.cross_entropy(logits, logits.new_zeros(frames, dtype=torch.long), reduction="sum")
+        parts = {"loss_0": contrast, **self._penalties(model, output, frames)}
+        return parts, {"sample_size": frames, "correct": _first_is_nearest(logits), "count": frames}
 
     @property
     def needs_signal(self) -> bool:
@@ -273,15 +279,15 @@ class Wav2Vec2WithCmscCriterion(Objective, Wav2vecCriterion):
         target = signal.unflatten(-1, (-1, hop)).transpose(1, 2)[places]
         return F.mse_loss(model.reconstruct(output["features"][places]).float(), target.float())
 
-    @staticmethod
-    def reduce_metrics(logging_outputs: List[Dict[str, Any]]) -> None:
+    @classmethod
+    def reduce_metrics(cls, logging_outputs: List[Dict[str, Any]]) -> None:
         """Aggregate logging outputs of all ranks, added up by fairseq or not."""
         keys = dict.fromkeys(key for log in logging_outputs for key in log)
         totals = {key: sum(log[key] for log in logging_outputs if key in log) for key in keys}
         frames, batches = totals["sample_size"], totals["batches"]
         for key in keys:
             if key.startswith("loss"):
-                log_average(key, totals[key] / frames / math.log(2), frames)
+                log_average(key, totals[key] / frames / cls.unit, frames)
             elif key not in _COUNTS:
                 log_average(key, totals[key] / batches)
         for key in ("ntokens", "nsentences"):

@@ -146,6 +146,7 @@ def _our_models() -> Tuple[str, ...]:
     """Names of the models; importing registers them."""
     from fairseq.models import MODEL_REGISTRY
 
+    import fairseq_signals_ext.models.ecg_data2vec  # noqa: F401
     import fairseq_signals_ext.models.ecg_jepa  # noqa: F401
     from fairseq_signals_ext.models.ecg_classifier import EcgTransformerClassifier
     from fairseq_signals_ext.models.encoder import Encoder

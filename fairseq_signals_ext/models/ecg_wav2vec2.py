@@ -238,10 +238,20 @@ class EcgWav2Vec2Model(Encoder, Wav2Vec2Model):
 
         These are computed again at each forward.
         """
+        self._detach_weights()
+        return {**self.__dict__, "_encoder_output": None}
+
+    def _detach_weights(self) -> None:
         for part in self.encoder.pos_conv.modules():
             if hasattr(part, "weight_g"):
                 part.weight = part.weight.detach()
-        return {**self.__dict__, "_encoder_output": None}
+
+    def copy_of_transformer(self) -> nn.Module:
+        """A copy of the transformer with its positional convolution."""
+        self._detach_weights()
+        transformer = copy.deepcopy(self.encoder, {id(self): self})
+        transformer._forward_hooks.clear()  # which keep the output of the one that was copied
+        return transformer
 
     def _keep_encoder_output(self, module: nn.Module, inputs: Any, output: Tuple[Tensor, Any]) -> None:
         self._encoder_output = output[0]

@@ -177,11 +177,6 @@ class EcgClassificationTask(EcgPretrainingTask):
             state = {name: value for name, value in state.items() if name not in _DECISIONS}
         self.state.merge_state_dict(state)
 
-    def _start_from(self, start: StartingPoint, model: Any) -> None:
-        if not start.goes_on:
-            model.take_encoders()
-        super()._start_from(start, model)
-
     @exits_on_user_error
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """The criterion; weights of labels that are in a file are read into its config, which checkpoints keep."""

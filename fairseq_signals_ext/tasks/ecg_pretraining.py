@@ -14,6 +14,7 @@ from fairseq.tasks import FairseqTask, register_task
 from omegaconf import OmegaConf
 
 # importing registers them: fairseq's user-dir mechanism imports tasks and models by itself, criterions not
+import fairseq_signals_ext.criterions.data2vec_with_cmsc
 import fairseq_signals_ext.criterions.latent_prediction
 import fairseq_signals_ext.criterions.wav2vec2_with_cmsc
 import fairseq_signals_ext.optimizers.fused_adam  # noqa: F401
@@ -148,6 +149,8 @@ class EcgPretrainingTask(FairseqTask):
 
     def _start_from(self, start: StartingPoint, model: Any) -> None:
         """See that the model can load what fairseq's trainer will give it."""
+        if not start.goes_on and hasattr(model, "take_encoders"):
+            model.take_encoders()
         check_fits(start.checkpoint, model)
 
     @exits_on_user_error
