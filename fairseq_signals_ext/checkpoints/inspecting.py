@@ -82,12 +82,17 @@ def _of_export(folder: Path) -> Dict[str, Facts]:
     }
 
 
+def _has_codebook(config: Mapping[str, Any]) -> bool:
+    """Whether a model's targets are of a codebook: ECG-FM's in pretraining, if regression does not take their place."""
+    return bool(config.get("quantize_targets")) and not config.get("num_labels") and config.get("loss") != "regression"
+
+
 def _kind(description: Optional[ModelDescription], config: Mapping[str, Any]) -> Facts:
     rate = description.preprocessing.sample_rate if description else None
     samples = description.preprocessing.segment_samples if description else None
     encoder = encoder_config(config)
     own = architecture_of(config).sizes or {option: option for option in architecture_of(config).options}
-    sizes = {**_SIZES, **(_QUANTIZER_SIZES if config.get("quantize_targets") and not config.get("num_labels") else {})}
+    sizes = {**_SIZES, **(_QUANTIZER_SIZES if _has_codebook(config) else {})}
     return {
         "kind": description.kind if description else "unknown",
         "name": config.get("_name"),

@@ -67,7 +67,8 @@ class Data2VecWithCmscCriterion(Wav2Vec2WithCmscCriterion):
     def _of_frames(self, model: Any, output: Dict[str, Any]) -> Tuple[Dict[str, Tensor], Dict[str, Any]]:
         if "regression" not in output:
             raise UserError("criterion data2vec_with_cmsc regresses on a teacher; use it with model._name=ecg_data2vec")
-        parts, log = {"loss_regression": self.regression_weight * output["regression"]}, {}
+        parts = {"loss_regression": self.regression_weight * output["regression"]}
+        log: Dict[str, Any] = {}
         if "x" in output:
             of_contrast, log = super()._of_frames(model, output)
             parts.update((name, self.contrast_weight * part) for name, part in of_contrast.items())

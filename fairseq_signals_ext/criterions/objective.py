@@ -29,12 +29,12 @@ class Objective:
 
     Attributes:
         needs_pairs: an item of a batch is two adjacent segments of a recording: `task.pairs` is "fixed" unless it is
-            given, and "none" is refused.
+            given, and "none" is refused. Of the class, or of an objective with certain options.
         needs_recordings: an item is all segments of a recording, in order: `task.pairs` is "recording".
         curve: what the command `curve` draws of a training: parts of the loss, and what is reached.
     """
 
-    needs_pairs: ClassVar[bool] = False
+    needs_pairs: bool = False
     needs_recordings: ClassVar[bool] = False
     curve: ClassVar[CurvePage] = PRETRAINING
 

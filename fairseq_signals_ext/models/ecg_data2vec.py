@@ -7,7 +7,6 @@ teacher is no more than its recent past.
 """
 
 import contextlib
-import functools
 import logging
 import math
 from dataclasses import dataclass, field
@@ -74,6 +73,7 @@ class EcgData2VecModel(Wav2Vec2CmscModel):
         self.ema: Any = EMAModule(self.teacher, options, copy_model=False, skip_keys=positions)
         self.watch = TargetWatch()
         self.takes_encoders = False
+        self._told = False
         self._masked: Any = None
 
     def forward(
@@ -82,7 +82,11 @@ class EcgData2VecModel(Wav2Vec2CmscModel):
         padding_mask: Optional[Tensor] = None,
         mask: bool = True,
         features_only: bool = False,
-        **others: Any,
+        layer: Optional[int] = None,
+        mask_indices: Optional[Tensor] = None,
+        mask_channel_indices: Optional[Tensor] = None,
+        masked_frames: Optional[Tensor] = None,
+        **kwargs: Any,
     ) -> Dict[str, Any]:
         """As `EcgWav2Vec2Model.forward`; for training also the loss.
 
@@ -91,11 +95,12 @@ class EcgData2VecModel(Wav2Vec2CmscModel):
             over the root of E, and `frames`, how many these are. Without the contrast these are all, with `features`
             and `padding_mask`.
         """
-        if features_only or not mask:
-            return super().forward(source, padding_mask, mask, features_only, **others)
-        alone = str(self.cfg.loss) == REGRESSION
+        alone = features_only or str(self.cfg.loss) == REGRESSION
+        given = layer, mask_indices, mask_channel_indices, masked_frames
         with self._keeping_projected() as kept:
-            result = super().forward(source, padding_mask, mask, features_only=alone, **others)
+            result = super().forward(source, padding_mask, mask, alone, *given, **kwargs)
+        if features_only or not mask:
+            return result
         masked, self._masked = self._masked, None
         if alone:
             result = {"features": result["x"], "padding_mask": result["padding_mask"]}
@@ -195,19 +200,16 @@ class EcgData2VecModel(Wav2Vec2CmscModel):
         state.update({key: own[key] for key in new})
         teacher = {f"{_TEACHER}{key[len(_TRANSFORMER) :]}": key for key in state if key.startswith(_TRANSFORMER)}
         state.update({key: state[source].float() for key, source in teacher.items()})
-        _tell_once(
-            f"begins with another model's weights: the teacher is a copy of its transformer; new, from random weights: "
-            f"{_parts(new)}; left out: {_parts(left_out)}"
-        )
+        if not self._told:  # a checkpoint is looked at before it is loaded
+            logger.info(
+                f"begins with another model's weights: the teacher is a copy of its transformer; new, from random "
+                f"weights: {_parts(new)}; left out: {_parts(left_out)}"
+            )
+        self._told = True
 
     def __getstate__(self) -> Dict[str, Any]:
         """As `EcgWav2Vec2Model`'s."""
         return {**super().__getstate__(), "_masked": None}
-
-
-@functools.lru_cache(maxsize=None)
-def _tell_once(message: str) -> None:
-    logger.info(message)
 
 
 def _parts(keys: List[str]) -> str:
