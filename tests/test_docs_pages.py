@@ -127,16 +127,16 @@ def test_labels_from_reports(tmp_path):
 
 def test_options_exist(registered):
     from fairseq_signals_ext.criterions.binary_cross_entropy_with_logits import BinaryCrossEntropyWithLogitsConfig
-    from fairseq_signals_ext.criterions.wav2vec2_with_cmsc import Wav2Vec2WithCmscConfig
+    from fairseq_signals_ext.criterions.data2vec_with_cmsc import Data2VecWithCmscConfig
     from fairseq_signals_ext.models.ecg_classifier import EcgTransformerClassifierConfig
+    from fairseq_signals_ext.models.ecg_data2vec import EcgData2VecConfig
     from fairseq_signals_ext.models.ecg_jepa import EcgJepaConfig
-    from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config
     from fairseq_signals_ext.tasks.ecg_classification import EcgClassificationConfig
 
     configs = {
         "task": [EcgClassificationConfig],
-        "model": [EcgWav2Vec2Config, EcgJepaConfig, EcgTransformerClassifierConfig],
-        "criterion": [Wav2Vec2WithCmscConfig, BinaryCrossEntropyWithLogitsConfig],
+        "model": [EcgData2VecConfig, EcgJepaConfig, EcgTransformerClassifierConfig],
+        "criterion": [Data2VecWithCmscConfig, BinaryCrossEntropyWithLogitsConfig],
     }
     known = {
         kind: {"_name"}.union(*({field.name for field in dataclasses.fields(config)} for config in several))
@@ -149,7 +149,7 @@ def test_options_exist(registered):
     assert len(named) > 40
     assert [f"{kind}.{name}" for kind, name in named if name not in known[kind]] == []
     page = TEXTS["pretraining.md"]
-    table = page[page.index("| option of the task") : page.index("## The objective")]
+    table = page[page.index("| option of the task") : page.index("### The input's scale")]
     rows = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
     options = re.findall(r"`([a-z_]+)`", "".join(rows))
     assert len(options) > 8 and set(options) <= known["task"]
