@@ -75,6 +75,15 @@ def expected(data, tmp_path_factory):
     return of_one(data, tmp_path_factory.mktemp("one"), "++optimization.update_freq=[2]")
 
 
+@pytest.mark.slow
+def test_a_teacher_on_two_ranks_gives_the_gradients_of_one(data, tmp_path):
+    teacher = [*GATHER, "model._name=ecg_data2vec", "criterion._name=data2vec_with_cmsc", "++criterion.cmsc_weights=0"]
+    single = [*teacher, "task.pairs=none"]
+    expected = of_one(data, tmp_path, "++optimization.update_freq=[2]", *single)
+    assert "regression_head.weight" in expected and not any("teacher" in name for name in expected)
+    assert_close(of_two(data, tmp_path / "two", *single), expected)
+
+
 @pytest.mark.parametrize(
     "overrides",
     [pytest.param([], id="legacy_ddp"), pytest.param([PYTORCH_DDP], marks=pytest.mark.slow, id="pytorch_ddp")],

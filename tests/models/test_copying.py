@@ -9,6 +9,7 @@ import torch
 from made_up_checkpoints import SMALL
 
 from fairseq_signals_ext.models.ecg_classifier import EcgTransformerClassifier, EcgTransformerClassifierConfig
+from fairseq_signals_ext.models.ecg_data2vec import EcgData2VecConfig, EcgData2VecModel
 from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config, Wav2Vec2CmscModel
 
 PRETRAINING = {**SMALL, "num_negatives": 5}
@@ -17,6 +18,7 @@ MODELS = {
     "fast": lambda: Wav2Vec2CmscModel(
         EcgWav2Vec2Config(**PRETRAINING, fused_qkv=True, fft_pos_conv=True, fused_contrast=True, bf16_autocast=True)
     ),
+    "teacher": lambda: EcgData2VecModel(EcgData2VecConfig(**PRETRAINING)),
     "recomputed layers": lambda: Wav2Vec2CmscModel(EcgWav2Vec2Config(**PRETRAINING, checkpoint_activations=True)),
     "deeper positions": lambda: Wav2Vec2CmscModel(EcgWav2Vec2Config(**PRETRAINING, pos_conv_depth=2)),
     "classifier": lambda: EcgTransformerClassifier(EcgTransformerClassifierConfig(**SMALL, num_labels=3)),
