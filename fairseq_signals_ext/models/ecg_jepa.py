@@ -129,19 +129,48 @@ class EcgJepaModel(Encoder, BaseFairseqModel):
         """The teacher."""
         return self.teacher
 
+    @property
+    def ends_with_norm(self) -> bool:
+        """See `Encoder.ends_with_norm`."""
+        return True
+
+    def all_frames(self, source: Tensor, padding_mask: Tensor) -> Tuple[List[Tensor], Tensor]:
+        """See `Encoder.all_frames`; of the teacher."""
+        return self.teacher.all_frames(source, padding_mask)
+
     def encode(
-        self, source: Tensor, padding_mask: Optional[Tensor] = None, mask: bool = False, **masks: Tensor
+        self,
+        source: Tensor,
+        padding_mask: Optional[Tensor] = None,
+        mask: bool = False,
+        layer: Optional[int] = None,
+        **masks: Tensor,
     ) -> Dict[str, Any]:
         """Frames while fine-tuning, see `Encoder.encode`; with `mask` of those patches alone that are shown."""
+        outputs, padding = self._outputs(source, padding_mask, masks if mask else {}, layer)
+        x = norm(outputs[-1]) if layer is None else outputs[-1]
+        return {"x": self.teacher.over_leads(x), "padding_mask": padding}
+
+    def encode_all(
+        self, source: Tensor, padding_mask: Optional[Tensor] = None, mask: bool = False, **masks: Tensor
+    ) -> Dict[str, Any]:
+        """The same for all layers at once."""
+        outputs, padding = self._outputs(source, padding_mask, masks if mask else {}, None)
+        x = [self.teacher.over_leads(one) for one in (*outputs, norm(outputs[-1]))]
+        return {"x": x, "padding_mask": padding}
+
+    def _outputs(
+        self, source: Tensor, padding_mask: Optional[Tensor], masks: Dict[str, Tensor], last: Optional[int]
+    ) -> Tuple[List[Tensor], Optional[Tensor]]:
+        """Outputs of the teacher's layers, and which patches are of padding; where there are masks, of those shown."""
         teacher = self.teacher
         padding = None if padding_mask is None else teacher.padding_of(source, padding_mask)
-        if mask:
-            visible = masks["visible_patches"][:, 0]
-            tokens = teacher.shown(source, visible, padding)[:, len(teacher.register_tokens) :]
-            padding = None if padding is None else padding.gather(1, visible)
-        else:
-            tokens = norm(teacher.outputs(source, padding)[-1])
-        return {"x": teacher.over_leads(tokens), "padding_mask": padding}
+        if not masks:
+            return teacher.outputs(source, padding, last), padding
+        visible = masks["visible_patches"][:, 0]
+        found = teacher.shown_outputs(source, visible, padding, last)
+        registers = len(teacher.register_tokens)
+        return [x[:, registers:] for x in found], None if padding is None else padding.gather(1, visible)
 
     def mask_settings(self) -> PatchMaskSettings:
         """What the collater hides."""

@@ -117,6 +117,7 @@ class PatchTransformer(nn.Module):
     """
 
     is_smooth = True
+    ends_with_norm = True
 
     def __init__(self, cfg: Any):
         """Args:
@@ -151,21 +152,25 @@ class PatchTransformer(nn.Module):
         return (patches.unsqueeze(-1) * self.leads + torch.arange(self.leads, device=patches.device)).flatten(-2)
 
     def shown(self, source: Tensor, visible: Tensor, padding: Optional[Tensor] = None) -> Tensor:
-        """What is made of some patches alone: N x (registers + visible tokens) x E, normalised.
+        """What is made of some patches alone: N x (registers + visible tokens) x E, normalised; see `shown_outputs`."""
+        return norm(self.shown_outputs(source, visible, padding)[-1])
+
+    def shown_outputs(
+        self, source: Tensor, visible: Tensor, padding: Optional[Tensor] = None, last: Optional[int] = None
+    ) -> List[Tensor]:
+        """As `outputs`, of some patches alone, and with registers.
 
         Args:
             source: N x L x S.
             visible: int64, N x V, numbers of patches.
             padding: bool, N x T, which patches are of padding; None: none.
+            last: number of layers that are run; None: all.
         """
         patches, numbers = self.patches(source), self.tokens_of(visible)
         positions = self.positions(self.embed.weight, patches.size(1) // self.leads)
         chosen = patches.gather(1, numbers.unsqueeze(-1).expand(-1, -1, patches.size(-1)))
         x = self._with_registers(self.embed(chosen) + positions[numbers])
-        seen = None if padding is None else self._seen(padding.gather(1, visible))
-        for layer in self.stack:
-            x = layer(x, seen)
-        return norm(x)
+        return self._through(x, None if padding is None else self._seen(padding.gather(1, visible)), last)
 
     def outputs(self, source: Tensor, padding: Optional[Tensor] = None, last: Optional[int] = None) -> List[Tensor]:
         """What each layer makes of all patches, before the first one included: N x K x E each, without registers.
@@ -184,6 +189,12 @@ class PatchTransformer(nn.Module):
         padding = self.padding_of(source, padding_mask)
         found = self.outputs(source, padding, layer)[-1]
         return self.over_leads(norm(found) if layer is None else found), padding
+
+    def all_frames(self, source: Tensor, padding_mask: Tensor) -> Tuple[List[Tensor], Tensor]:
+        """See `Encoder.all_frames`; in one pass."""
+        padding = self.padding_of(source, padding_mask)
+        found = self.outputs(source, padding)
+        return [self.over_leads(x) for x in (*found, norm(found[-1]))], padding
 
     def over_leads(self, x: Tensor) -> Tensor:
         """Means over the leads, N x T x E, of tokens, N x K x E."""
@@ -208,7 +219,9 @@ class PatchTransformer(nn.Module):
     def _run(self, source: Tensor, seen: Optional[Tensor], last: Optional[int]) -> List[Tensor]:
         """The input of the first layer and the outputs of the first `last` ones, with registers."""
         x = self.embed(self.patches(source))
-        x = self._with_registers(x + self.positions(x, x.size(1) // self.leads))
+        return self._through(self._with_registers(x + self.positions(x, x.size(1) // self.leads)), seen, last)
+
+    def _through(self, x: Tensor, seen: Optional[Tensor], last: Optional[int]) -> List[Tensor]:
         found = [x]
         for layer in self.stack[:last]:
             x = layer(x, seen)
