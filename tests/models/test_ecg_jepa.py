@@ -315,3 +315,30 @@ def test_hidden_patches_cost_nothing():
             model.student.shown(source, shown)
         costs.append(counter.get_total_flops())
     assert costs[0] < 0.21 * costs[1]
+
+
+@BOTH
+def test_all_layers_in_one_pass_are_those_that_are_asked_for_one_by_one(patching):
+    model = jepa(patching=patching).eval()
+    source, padding = batch(model, lengths=[SAMPLES, 300, 40])["source"], torch.arange(SAMPLES) >= 300
+    padding = padding.expand(3, -1)
+    found, of_frames = model.all_frames(source, padding)
+    assert len(found) == model.layers + 2 and model.ends_with_norm
+    for layer, x in zip([*range(model.layers + 1), None], found):
+        expected, same = model.frames(source, padding, layer)
+        torch.testing.assert_close(x, expected, rtol=0, atol=0)
+        torch.testing.assert_close(of_frames, same)
+        torch.testing.assert_close(model.encode(source, padding, layer=layer)["x"], expected, rtol=0, atol=0)
+        torch.testing.assert_close(model.for_use().frames(source, padding, layer)[0], expected, rtol=0, atol=0)
+    assert all(torch.equal(a, b) for a, b in zip(model.encode_all(source, padding)["x"], found))
+
+
+def test_a_mix_learns_from_what_is_shown():
+    model = jepa()
+    given = batch(model)
+    masks = {name: given[name] for name in ("visible_patches", "masked_patches")}
+    found = model.encode_all(given["source"], mask=True, **masks)["x"]
+    shown = given["visible_patches"].size(2)
+    assert [x.size(1) for x in found] == [shown] * (model.layers + 2)
+    expected = model.encode(given["source"], mask=True, **masks)["x"]
+    torch.testing.assert_close(found[-1], expected, rtol=0, atol=0)
