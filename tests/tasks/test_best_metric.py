@@ -15,12 +15,14 @@ from fairseq_signals_ext.criterions.binary_cross_entropy_with_logits import (
     BinaryCrossEntropyWithLogitsCriterion,
 )
 from fairseq_signals_ext.criterions.classification import LabelCriterion
+from fairseq_signals_ext.criterions.data2vec_with_cmsc import Data2VecWithCmscCriterion
 from fairseq_signals_ext.criterions.latent_prediction import LatentPrediction
 from fairseq_signals_ext.criterions.objective import Better
 from fairseq_signals_ext.criterions.regression import RegressionConfig, RegressionCriterion
 from fairseq_signals_ext.criterions.softmax import SoftmaxConfig, SoftmaxCriterion
 from fairseq_signals_ext.criterions.wav2vec2_with_cmsc import Wav2Vec2WithCmscCriterion
 from fairseq_signals_ext.evaluation.predictions import Predictions
+from fairseq_signals_ext.models.ecg_data2vec import EcgData2VecConfig, EcgData2VecModel
 from fairseq_signals_ext.models.ecg_jepa import EcgJepaConfig, EcgJepaModel
 from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config, Wav2Vec2CmscModel
 from fairseq_signals_ext.tasks import _best_metric
@@ -148,6 +150,24 @@ def test_pretraining_declares_all_that_it_logs(of_model, options):
     assert logged_by(criterion, model, sample) == criterion.logged(model).keys()
 
 
+@pytest.mark.parametrize("loss", ["regression", "both"])
+def test_data2vec_declares_all_that_it_logs(loss):
+    torch.manual_seed(0)
+    options = {**SMALL, "encoder_layers": 2, "average_top_k_layers": 2, "num_negatives": 6, "loss": loss}
+    model = EcgData2VecModel(EcgData2VecConfig(**options)).eval()
+    criterion = Data2VecWithCmscCriterion(None, cmsc_weights=1.0)
+    mask = torch.zeros(8, 31, dtype=torch.bool)
+    mask[:, 4:19] = True
+    sample = {
+        "id": torch.arange(4).repeat_interleave(2),
+        "patient_id": torch.arange(4).repeat_interleave(2),
+        "segment": torch.tensor([0, 1] * 4),
+        "net_input": {"source": torch.randn(8, 12, 500), "mask_indices": mask},
+    }
+    of_training = {"target_std", "target_rank", "ema_decay"}  # while it learns
+    assert logged_by(criterion, model, sample) - of_training == criterion.logged(model).keys() - of_training
+
+
 def test_latent_prediction_declares_all_that_it_logs():
     model = EcgJepaModel(EcgJepaConfig(encoder_layers=1, predictor_layers=1)).eval()
     places = torch.arange(20).expand(8, 1, -1)
@@ -161,7 +181,7 @@ def test_every_criterion_of_ours_is_tried_here(registered):
 
     ours = {known for known in CRITERION_REGISTRY.values() if known.__module__.startswith("fairseq_signals_ext.")}
     of_labels = {BinaryCrossEntropyWithLogitsCriterion, RegressionCriterion, SoftmaxCriterion}
-    assert ours == {*of_labels, Wav2Vec2WithCmscCriterion, LatentPrediction}
+    assert ours == {*of_labels, Wav2Vec2WithCmscCriterion, Data2VecWithCmscCriterion, LatentPrediction}
     assert all(issubclass(known, LabelCriterion) or hasattr(known, "logged") for known in ours)
 
 
