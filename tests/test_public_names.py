@@ -169,7 +169,7 @@ def test_datasets_of_other_kinds(here):
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        (["data/splits/main"], {}, "data/splits/main: is a folder; give one of its manifests, such as data/splits/main/t"),
+        (["data/splits/main"], {}, "data/splits/main: is a folder; give one of its manifests, such as data/splits/"),
         (["ecgs"], {}, "ecgs: is a folder; give a manifest"),
         (["data/nosuch.tsv"], {}, "data/nosuch.tsv: no such manifest"),
         (["data", "data/labels/nosuch"], {}, "data/labels/nosuch: no such label file"),

@@ -4,7 +4,7 @@ import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Union
 
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.progress import Progress
@@ -59,15 +59,15 @@ def predict_many(
 ) -> "Union[Iterator[Result], pd.DataFrame]":
     """Predict labels of many recordings, in order; one that cannot be used stops no other.
 
-    Recordings are read while the model runs, and segments of several share a batch: faster than `LoadedModel.predict`
-    for each. As an iterator it needs no more memory for a million files than for a hundred.
+    Recordings are read while the model runs, and segments of several share a batch. As an iterator it needs no more
+    memory for a million files than for a hundred.
 
     Args:
         model: one, or several whose scores are averaged; see `load`.
         recordings: ECG files, folders of them, prepared folders, folders of splits, manifests, or `Recording`s; one or
             many, in any mixture.
-        as_frame: give a table instead, with a row per recording and the columns of `predictions.csv`, see `docs`; the
-            column `reason` says why a recording has no scores.
+        as_frame: give a table instead, with a row per recording and the columns of the `predictions.csv` that the
+            command `predict` writes; one more, `reason`, says why a recording has no scores.
         progress: show on stderr how far it is.
         batch_size: segments that the model is given at once.
         jobs: processes that read files; 0: a thread of this one does.

@@ -138,7 +138,7 @@ def read_yaml(path: Union[str, Path]) -> Node:
     path = Path(path)
     try:
         if path.stat().st_size > _LARGEST:
-            raise UserError(f"{path}: larger than {_LARGEST} bytes; give a YAML file of settings, a vocabulary or labels")
+            raise UserError(f"{path}: larger than {_LARGEST} bytes; give settings, a vocabulary or labels")
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:

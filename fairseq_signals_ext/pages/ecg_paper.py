@@ -91,9 +91,9 @@ def draw_ecg(
     Args:
         recording: a file or a `Recording`; leads that it lacks keep their box, with "not recorded"; samples that are
             NaN are gaps.
-        saliency: of `explain`; or leads x samples, or samples for all leads alike, on the recording's own samples; 0 or more, NaN where
-            it is unknown. Colour begins at its least value over the whole recording and grows in proportion to its
-            maximum, so that a map that is nearly the same everywhere stays pale.
+        saliency: of `explain`; or leads x samples, or samples for all leads alike, on the recording's own samples, 0
+            or more, NaN where it is unknown. Colour begins at its least value over the whole recording and grows in
+            proportion to its maximum, so that a map that is nearly the same everywhere stays pale.
         start: s, where the ten seconds begin.
         layout: `"3x4"` or `"12x1"`.
         rhythm_leads: strips below the 3 x 4; if none of them was recorded, the recording's first lead.
