@@ -24,8 +24,7 @@ from fairseq_signals_ext.pages.ecg_layout import (
     overlap,
 )
 from fairseq_signals_ext.pages.excerpt import PAPER_SECONDS, Excerpt, cut_excerpt
-from fairseq_signals_ext.pages.saliency_bands import LEVELS, UNKNOWN, bands, by_level
-from fairseq_signals_ext.pages.saliency_picture import drawn_values
+from fairseq_signals_ext.pages.saliency_bands import LEVELS, UNKNOWN, bands, by_level, drawn_values
 from fairseq_signals_ext.readers import Recording
 
 if TYPE_CHECKING:
