@@ -46,22 +46,24 @@ _PLACES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from fairseq_signals_ext.common.errors import MissingPackageError, how_to_install
-    from fairseq_signals_ext.common.requirements import quiet_fairseq
+if not TYPE_CHECKING:  # which would let any name pass
 
-    try:
-        with quiet_fairseq():
-            found = getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
-    except ModuleNotFoundError as error:
-        hint = how_to_install(error.name or "")
-        if hint is None:
-            raise
-        raise MissingPackageError(f"{name}: {hint}") from None
-    globals()[name] = found
-    return found
+    def __getattr__(name: str) -> Any:
+        if name not in _PLACES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from fairseq_signals_ext.common.errors import MissingPackageError, how_to_install
+        from fairseq_signals_ext.common.requirements import quiet_fairseq
+
+        try:
+            with quiet_fairseq():
+                found = getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
+        except ModuleNotFoundError as error:
+            hint = how_to_install(error.name or "")
+            if hint is None:
+                raise
+            raise MissingPackageError(f"{name}: {hint}") from None
+        globals()[name] = found
+        return found
 
 
 def __dir__() -> List[str]:

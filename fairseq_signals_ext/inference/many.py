@@ -12,7 +12,7 @@ from fairseq_signals_ext.inference.ensemble import Ensemble, Predicted
 from fairseq_signals_ext.inference.inputs import InputRecording, Inputs, find_inputs
 from fairseq_signals_ext.inference.model import LoadedModel, Prediction
 from fairseq_signals_ext.inference.reading_ahead import Rejected
-from fairseq_signals_ext.inference.recordings import Leads, recording_of
+from fairseq_signals_ext.inference.recordings import FileOrRecording, Leads, recording_of
 from fairseq_signals_ext.inference.running import BATCH_SIZE, RunOptions
 from fairseq_signals_ext.readers import Recording
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Models = Union[LoadedModel, Ensemble, Sequence[LoadedModel]]
-Given = Union[str, "os.PathLike[str]", Recording]
 _FACTS = {
     **{"record_id": "string", "file": "string", "seconds": "float64", "sample_rate": "float64"},
     **{"segments": "int64", "missing_leads": "list<string>", "flags": "list<string>"},
@@ -46,7 +45,7 @@ class Result(NamedTuple):
 
 def predict_many(
     model: Models,
-    recordings: Union[Given, Iterable[Given]],
+    recordings: Union[FileOrRecording, Iterable[FileOrRecording]],
     *,
     as_frame: bool = False,
     progress: bool = True,
@@ -131,7 +130,7 @@ class _InMemory:
 
 
 def _inputs_of(
-    given: Union[Given, Iterable[Given]],
+    given: Union[FileOrRecording, Iterable[FileOrRecording]],
     sample_rate: Optional[float],
     leads: Leads,
     unit: Optional[str],

@@ -11,7 +11,7 @@ import numpy as np
 from fairseq_signals_ext.analysis.saliency import Saliency
 from fairseq_signals_ext.common.leads import LEADS, lead_index
 from fairseq_signals_ext.common.palette import PALETTE
-from fairseq_signals_ext.inference.recordings import AnyRecording, recording_of
+from fairseq_signals_ext.inference.recordings import FileOrRecording, recording_of
 from fairseq_signals_ext.pages import figures
 from fairseq_signals_ext.pages.ecg_layout import (
     MM_A_MILLIVOLT,
@@ -67,7 +67,7 @@ class _Page(NamedTuple):
 
 
 def draw_ecg(
-    recording: AnyRecording,
+    recording: FileOrRecording,
     saliency: Union[None, Saliency, np.ndarray] = None,
     *,
     start: float = 0.0,

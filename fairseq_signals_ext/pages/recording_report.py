@@ -17,7 +17,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, NamedTuple, Optional, Sequence, Union
 
-from fairseq_signals_ext.inference.recordings import AnyRecording, recording_of
+from fairseq_signals_ext.inference.recordings import FileOrRecording, recording_of
 from fairseq_signals_ext.pages import figures
 from fairseq_signals_ext.pages.figures import svg_text
 from fairseq_signals_ext.pages.rendering import render_page, write_page
@@ -146,7 +146,7 @@ def _side(findings: ReportFindings) -> float:
 
 def write_report(
     model: AnyModel,
-    recording: AnyRecording,
+    recording: FileOrRecording,
     path: Union[str, "os.PathLike[str]"],
     *,
     name: Optional[str] = None,
