@@ -1,4 +1,4 @@
-"""`pip install fairseq-signals-ext` without extras: each command shows its help, and says all that it lacks at once."""
+"""An installation without extras: each command shows its help, and says all that it lacks at once."""
 
 import os
 import re
@@ -98,7 +98,7 @@ def test_all_that_is_missing_is_said_at_once(bare, exported, tmp_path, arguments
     done = bare(*(argument.format(here=tmp_path) for argument in arguments))
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    found = re.fullmatch(r"error: (.*) (?:is|are) not installed: pip install 'fairseq-signals-ext\[(.*)\]'", line)
+    found = re.fullmatch(r"error: (.*) (?:is|are) not installed: pip install -e '\.\[(.*)\]' in a clone, or .*", line)
     assert found is not None, line
     assert set(packages) <= set(re.split(r", | and ", found[1])), line
     assert found[2] == extras

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from made_up_checkpoints import saved_checkpoint
 
 import fairseq_signals_ext
 from fairseq_signals_ext.cli import COMMANDS, main
-from fairseq_signals_ext.common.errors import UserError, exits_on_user_error
+from fairseq_signals_ext.common.errors import UserError, exits_on_user_error, install_command
 from fairseq_signals_ext.common.requirements import require_fairseq
 
 COMMAND = Path(sys.executable).parent / "fairseq-signals-ext"
@@ -128,7 +129,7 @@ def test_missing_optional_package(package, extra):
 
     with pytest.raises(SystemExit) as stopped:
         command()
-    assert stopped.value.code == f"error: {package} is not installed: pip install 'fairseq-signals-ext[{extra}]'"
+    assert stopped.value.code == f"error: {package} is not installed: {install_command(extra)}"
 
 
 def test_other_import_errors_stay_what_they_are():
@@ -142,7 +143,7 @@ def test_other_import_errors_stay_what_they_are():
 
 def test_missing_fairseq(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'fairseq-signals-ext\[train\]'"):
+    with pytest.raises(UserError, match=re.escape("pip install -e '.[train]' in a clone, or pip install ")):
         require_fairseq((3, 11))
 
 

@@ -184,6 +184,14 @@ def test_each_result_is_on_a_page():
     assert sorted(included) == sorted(path.stem for path in (ROOT / "benchmarks" / "results").glob("*.md"))
 
 
+def test_what_is_included_is_linked_as_well():
+    """GitHub does not show what is included."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for path in re.findall(r'^--8<-- "(benchmarks/results/\w+\.md)"$', text, re.M):
+            assert f"](../{path})" in text, path
+
+
 def test_each_page_begins_with_what_it_is_for():
     for page in PAGES:
         title, _, first = page.read_text(encoding="utf-8").split("\n", 2)

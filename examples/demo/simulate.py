@@ -17,7 +17,7 @@ from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 
-from fairseq_signals_ext.common.errors import UserError, exits_on_user_error
+from fairseq_signals_ext.common.errors import UserError, exits_on_user_error, install_command
 from fairseq_signals_ext.common.leads import LEADS
 
 RATE = 500
@@ -37,7 +37,7 @@ def simulate_source(number: int, seed: int) -> Tuple[np.ndarray, float]:
     try:
         import neurokit2
     except ImportError as error:
-        raise UserError(f"the simulation needs neurokit2 ({error}): pip install 'fairseq-signals-ext[demo]'") from error
+        raise UserError(f"the simulation needs neurokit2 ({error}): {install_command('demo')}") from error
     # neighbours differ widely, so that few recordings already cover all heart rates
     heart_rate = float(np.linspace(SLOWEST, FASTEST, SOURCES)[number * 7 % SOURCES])
     table = neurokit2.ecg_simulate(

@@ -149,20 +149,29 @@ def explain(
     window: float = 0.2,
     sample_rate: Optional[float] = None,
     leads: Leads = None,
+    unit: Optional[str] = None,
 ) -> Saliency:
     """Where in a recording the model looked. A correlate of what it computes, not a cause in the patient.
 
     Args:
-        recording, sample_rate, leads: as `recording_of`.
+        recording, sample_rate, leads, unit: a file, a `Recording` or an array, see `recordings.recording_of`.
         label: whose output is explained; None: the most probable, see `chosen_label`. Attention is of none.
         method, layer, steps, window: see `MapOptions`.
 
     Raises:
         UserError: the model cannot be looked into (an export to ONNX or TorchScript), it lacks the label or the layer,
             or the recording cannot be used.
+
+    Examples:
+        >>> import fairseq_signals_ext
+        >>> model = fairseq_signals_ext.load("checkpoint_best.pt")
+        >>> saliency = fairseq_signals_ext.explain(model, "ecgs/one.hea", label="A", method="gradient")
+        >>> saliency.values.shape  # leads x samples
+        (12, 5000)
+        >>> lead, second = saliency.peak
     """
     options = MapOptions(method, layer, steps, window)
-    name, found = recording_of(recording, sample_rate, leads)
+    name, found = recording_of(recording, sample_rate, leads, unit)
     return explain_segments(model, SegmentedRecording.of(found, model.preprocessing, name), label, options)
 
 

@@ -59,7 +59,7 @@ from fairseq_signals_ext.inference.one_by_one import do_each
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
 from fairseq_signals_ext.inference.reading_ahead import ReadRecording
 from fairseq_signals_ext.inference.results import REJECTED_FILE, Results, check_results
-from fairseq_signals_ext.pages.saliency_picture import draw_saliency
+from fairseq_signals_ext.pages.ecg_paper import draw_saliency
 
 _TABLE, _ROWS = "explanations.csv", "explanations"
 

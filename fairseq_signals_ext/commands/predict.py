@@ -60,11 +60,6 @@ if TYPE_CHECKING:
     from fairseq_signals_ext.inference.running import RunOptions
 
 _FORMATS = ("csv", "parquet")
-_RECORDING_COLUMNS = {
-    **{"record_id": "string", "file": "string", "seconds": "float64", "sample_rate": "float64"},
-    **{"segments": "int64", "missing_leads": "list<string>", "flags": "list<string>"},
-    **{"cut_start": "float64", "cut_end": "float64"},
-}
 _SEGMENT_COLUMNS = {"record_id": "string", "file": "string", "segment": "int64", "start": "float64"}
 
 
@@ -136,20 +131,14 @@ class Prediction(Job):
 
     def finish(self, results: Kept) -> int:
         """Write the tables."""
+        from fairseq_signals_ext.inference import many
+
         options, ensemble = self._options, self._ensemble
-        labels = ensemble.label_names
-        scores = {f"{_what(ensemble)}_{name}": "float64" for name in labels}
-        decisions = {f"positive_{name}": "bool" for name in labels if ensemble.decides}
-        calibration = ensemble.calibration
-        if calibration is not None:
-            decisions.update({f"calibrated_{name}": "float64" for name in labels})
-            decisions.update({f"decision_{name}": "string" for name in labels})
-            if calibration.refusal is not None:
-                decisions.update(refused="string", refusal_score="float64")
         if options.segments:
+            scores = dict.fromkeys(many.score_columns(ensemble), "float64")
             results.write_table(f"segments.{options.format}", "segments", {**_SEGMENT_COLUMNS, **scores})
         name = f"predictions.{options.format}"
-        number = results.write_table(name, "predictions", {**_RECORDING_COLUMNS, **scores, **decisions})
+        number = results.write_table(name, "predictions", many.table_columns(ensemble))
         rejected = results.finish()
         print(f"{options.out / name}: {number} recordings")
         if rejected:
@@ -186,26 +175,14 @@ def _ensemble(options: argparse.Namespace) -> "Ensemble":
     return Ensemble([model.aggregating(options.aggregate) for model in ensemble.models])
 
 
-def _what(ensemble: "Ensemble") -> str:
-    """How columns of scores are called, as in `evaluate`."""
-    return ensemble.models[0].description.of_kind.score_name
-
-
 def _add_rows(results: Results, found: "Predicted", ensemble: "Ensemble", segments: bool) -> None:
-    prediction = found.prediction
-    columns = [f"{_what(ensemble)}_{name}" for name in ensemble.label_names]
-    row = {"file": found.name, **vars(prediction.recording)}
-    row.update(zip(columns, prediction.scores.tolist()))
-    if prediction.positive is not None:
-        row.update((f"positive_{name}", bool(one)) for name, one in zip(ensemble.label_names, prediction.positive))
-    if prediction.calibrated is not None and prediction.decision is not None:
-        for name, probability, decision in zip(ensemble.label_names, prediction.calibrated, prediction.decision):
-            row.update({f"calibrated_{name}": float(probability), f"decision_{name}": decision})
-        row.update(refused=prediction.refused, refusal_score=prediction.refusal_score)
+    from fairseq_signals_ext.inference.many import score_columns, table_row
+
+    row = table_row(ensemble, found)
     results.add("predictions", row)
     if segments:
-        inputs = ensemble.models[0].preprocessing
+        inputs, columns = ensemble.models[0].preprocessing, score_columns(ensemble)
         seconds = inputs.stride_samples / inputs.sample_rate
-        for number, scores in enumerate(prediction.segment_scores.tolist()):
+        for number, scores in enumerate(found.prediction.segment_scores.tolist()):
             place = {"record_id": row["record_id"], "file": found.name, "segment": number, "start": number * seconds}
             results.add("segments", {**place, **dict(zip(columns, scores))})

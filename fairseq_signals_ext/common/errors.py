@@ -116,7 +116,12 @@ def how_to_install(package: str, extras: Sequence[str] = ()) -> Optional[str]:
     lacking[its_own] = list(dict.fromkeys([package, *lacking.get(its_own, ())]))
     *others, last = dict.fromkeys(name for names in lacking.values() for name in sorted(names))
     named = f"{', '.join(others)} and {last} are" if others else f"{last} is"
-    return f"{named} not installed: pip install 'fairseq-signals-ext[{','.join(filter(lacking.get, lacking))}]'"
+    return f"{named} not installed: {install_command(','.join(filter(lacking.get, lacking)))}"
+
+
+def install_command(extras: str) -> str:
+    """What to type to install extras, with commas between them; this package is in no registry, see the README."""
+    return f"pip install -e '.[{extras}]' in a clone, or pip install 'fairseq-signals-ext[{extras}] @ git+URL'"
 
 
 def _is_installed(package: str) -> bool:

@@ -203,7 +203,7 @@ class _Unusable:
         return {}
 
 
-_Part = Union[_Files, _Shards, _MatFiles, _Unusable]
+_Part = Union[_Files, _Shards, _MatFiles, _Unusable, Recordings]
 
 
 @dataclass(frozen=True)

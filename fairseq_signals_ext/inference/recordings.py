@@ -13,6 +13,8 @@ from fairseq_signals_ext.readers.facts import millivolts
 
 # a path, a recording, or an array: leads x samples, mV
 AnyRecording = Union[str, "os.PathLike[str]", Recording, np.ndarray]
+# those of them that have a sample rate and leads of their own
+FileOrRecording = Union[str, "os.PathLike[str]", Recording]
 Leads = Union[None, str, Sequence[str]]
 
 
@@ -104,7 +106,7 @@ def _recording_of_array(given: Any, sample_rate: Optional[float], leads: Leads, 
     if factor is None:
         raise UserError(f"array: the unit {unit!r} is not a voltage; give mV, uV, nV or V")
     if sample_rate is None:
-        raise UserError("array: its sample rate is missing; give sample_rate in Hz")
+        raise UserError("array: its sample rate is missing; give sample_rate in Hz, or a Recording")
     if leads is None and len(array) != len(LEADS):
         hint = "give its transpose" if array.shape[1] == len(LEADS) else "name its leads with leads=['I', ...]"
         raise UserError(f"array: its shape is {shape}, not 12 leads x samples; {hint}")

@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Optional, Tuple, Union
 import numpy as np
 
 from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.labelling.yaml_places import Node, read_yaml
 
 CHOICES = ("nearest", "first", "last", "max", "min")
 _DURATION = re.compile(r"([+-]?\d+(?:\.\d+)?)\s*(s|min|h|d|w)?")
@@ -152,40 +153,23 @@ def read_link_settings(config: Optional[Union[str, Path]], given: Dict[str, Any]
 
 
 def _read_config(path: Path) -> Dict[str, Any]:
-    import yaml
-
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())[:200]})") from error
-    if not isinstance(config, dict):
+    config, known = read_yaml(path), [setting.name for setting in fields(LinkSettings)]
+    if not config.entries():
         raise UserError(f"{path}: give keys and values, such as 'window: [-7d, 7d]'")
-    known = [setting.name for setting in fields(LinkSettings)]
-    settings = {}
-    for key, value in config.items():
-        if key not in known:
-            raise UserError(f"{path}: unknown key {key!r}; known are {', '.join(known)}")
-        settings[key] = _checked(path, key, value)
-    return settings
+    config.only(*known)
+    return {key: _setting(config, key, value) for key, value in config.entries()}
 
 
-def _checked(path: Path, key: str, value: Any) -> Any:
-    """A value of a config as the settings have it; numbers become text, a single text a list."""
-    if key == "filter" and isinstance(value, dict):
-        return {str(column): _texts(path, f"filter {column}", texts) for column, texts in value.items()}
-    if key in ("keep_value", "regression") and isinstance(value, bool):
-        return value
-    if key in ("window", "thresholds", "label_names"):
-        return _texts(path, key, value)
-    if key in ("patient_column", "time_column", "value_column", "choose", "timezone") and isinstance(value, str):
-        return value
-    raise UserError(
-        f"{path}: {key}: {value!r} is of the wrong kind; see the examples in $(fairseq-signals-ext configs labels)"
-    )
+def _setting(config: Node, key: str, value: Node) -> Any:
+    """A value of a config as the settings have it: numbers are texts, and a single text is a list of one."""
+    if key == "filter":
+        if not value.entries():
+            raise UserError(f"{value.place}: {key}: give a column and its values, such as 'itemid: [51003]'")
+        return {column: _texts(texts) for column, texts in value.entries()}
+    if key in ("keep_value", "regression"):
+        return config.truth(key)
+    return _texts(value) if key in ("window", "thresholds", "label_names") else config.required_text(key).text
 
 
-def _texts(path: Path, key: str, value: Any) -> Tuple[str, ...]:
-    values = value if isinstance(value, list) else [value]
-    if not values or not all(isinstance(text, (str, int, float)) and not isinstance(text, bool) for text in values):
-        raise UserError(f"{path}: {key}: {value!r} is of the wrong kind; give a list of texts or numbers")
-    return tuple(str(text) for text in values)
+def _texts(value: Node) -> Tuple[str, ...]:
+    return tuple(node.text for node in value.one_or_more())

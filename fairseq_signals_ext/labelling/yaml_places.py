@@ -41,7 +41,7 @@ class Node:
         seen = set()
         for key, value in found:
             if key in seen:
-                raise UserError(f"{value.place}: {key!r} is there twice; join the two")
+                raise UserError(f"{value.place}: {key!r} appears twice; join the two")
             seen.add(key)
         return found
 
@@ -80,12 +80,24 @@ class Node:
             one.text  # noqa: B018 - raises where it is no text
         return found
 
+    def one_or_more(self) -> List["Node"]:
+        """A text as a list of one, or the elements of a list of texts.
+
+        Raises:
+            UserError: there is none, or it is something else.
+        """
+        found = self.texts() if self.is_list else [self]
+        if not found or not all(one.text for one in found):
+            raise UserError(f"{self.place}: give a text or a list of texts here")
+        return found
+
     def required_text(self, key: str) -> "Node":
         """The text under a key."""
         value = self.get(key)
         if value._node is None:
             raise UserError(f"{self.place}: no {key}; add it")
-        value.text  # noqa: B018 - raises where it is no text
+        if not value.text:
+            raise UserError(f"{value.place}: {key}: give a text here")
         return value
 
     def choice(self, key: str, choices: Sequence[str], default: str = "") -> str:
@@ -93,7 +105,8 @@ class Node:
         value = self.get(key)
         text = default if value._node is None else value.text
         if text not in choices:
-            raise UserError(f"{self.place}: {key}: {text!r}; give one of {', '.join(choices)}")
+            place = (self if value._node is None else value).place
+            raise UserError(f"{place}: {key}: {text!r}; give one of {', '.join(choices)}")
         return text
 
     def truth(self, key: str) -> bool:
@@ -125,7 +138,7 @@ def read_yaml(path: Union[str, Path]) -> Node:
     path = Path(path)
     try:
         if path.stat().st_size > _LARGEST:
-            raise UserError(f"{path}: larger than {_LARGEST} bytes; give a YAML file of a vocabulary or labels")
+            raise UserError(f"{path}: larger than {_LARGEST} bytes; give settings, a vocabulary or labels")
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:

@@ -3,12 +3,15 @@
 matplotlib directly: `plot_12lead` of ecgdatakit, which reads our files, is not true to scale and knows no saliency.
 """
 
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
+from fairseq_signals_ext.analysis.saliency import Saliency
 from fairseq_signals_ext.common.leads import LEADS, lead_index
 from fairseq_signals_ext.common.palette import PALETTE
+from fairseq_signals_ext.inference.recordings import FileOrRecording, recording_of
 from fairseq_signals_ext.pages import figures
 from fairseq_signals_ext.pages.ecg_layout import (
     MM_A_MILLIVOLT,
@@ -21,7 +24,7 @@ from fairseq_signals_ext.pages.ecg_layout import (
     overlap,
 )
 from fairseq_signals_ext.pages.excerpt import PAPER_SECONDS, Excerpt, cut_excerpt
-from fairseq_signals_ext.pages.saliency_bands import LEVELS, UNKNOWN, bands, by_level
+from fairseq_signals_ext.pages.saliency_bands import LEVELS, UNKNOWN, bands, by_level, drawn_values
 from fairseq_signals_ext.readers import Recording
 
 if TYPE_CHECKING:
@@ -64,8 +67,8 @@ class _Page(NamedTuple):
 
 
 def draw_ecg(
-    recording: Recording,
-    saliency: Optional[np.ndarray] = None,
+    recording: FileOrRecording,
+    saliency: Union[None, Saliency, np.ndarray] = None,
     *,
     start: float = 0.0,
     layout: str = "3x4",
@@ -85,10 +88,11 @@ def draw_ecg(
     lowest and highest values of every few samples are drawn.
 
     Args:
-        recording: leads that it lacks keep their box, with "not recorded"; samples that are NaN are gaps.
-        saliency: leads x samples, or samples for all leads alike, on the recording's own samples; 0 or more, NaN where
-            it is unknown. Colour begins at its least value over the whole recording and grows in proportion to its
-            maximum, so that a map that is nearly the same everywhere stays pale.
+        recording: a file or a `Recording`; leads that it lacks keep their box, with "not recorded"; samples that are
+            NaN are gaps.
+        saliency: of `explain`; or leads x samples, or samples for all leads alike, on the recording's own samples, 0
+            or more, NaN where it is unknown. Colour begins at its least value over the whole recording and grows in
+            proportion to its maximum, so that a map that is nearly the same everywhere stays pale.
         start: s, where the ten seconds begin.
         layout: `"3x4"` or `"12x1"`.
         rhythm_leads: strips below the 3 x 4; if none of them was recorded, the recording's first lead.
@@ -101,9 +105,19 @@ def draw_ecg(
         The figure, for `save_figure` and `svg_text`; pyplot does not know it, so it needs no closing.
 
     Raises:
-        UserError: `start` is outside the recording, the saliency does not fit, or a layout or lead is unknown.
+        UserError: the file cannot be read, `start` is outside the recording, the saliency does not fit, or a layout or
+            lead is unknown.
+
+    Examples:
+        >>> import fairseq_signals_ext
+        >>> fairseq_signals_ext.draw_ecg("ecgs/one.hea", title="one").savefig("one.png")
+        >>> model = fairseq_signals_ext.load("checkpoint_best.pt")
+        >>> saliency = fairseq_signals_ext.explain(model, "ecgs/one.hea")
+        >>> picture = fairseq_signals_ext.draw_ecg("ecgs/one.hea", saliency)
     """
-    excerpt = cut_excerpt(recording, saliency, start)
+    recording = recording_of(recording)[1]
+    values = drawn_values(saliency, recording) if isinstance(saliency, Saliency) else saliency
+    excerpt = cut_excerpt(recording, values, start)
     names = _names(recording, notes)
     widths = [_name_width(*name) for name in names]
     rows = arrange(excerpt, layout, rhythm_leads, widths)
@@ -115,10 +129,24 @@ def draw_ecg(
     _draw_time(page, start, excerpt.seconds)
     for number, (baseline, row) in enumerate(page.placed):
         _draw_row(page.axes, baseline, row, names, f"row-{number}")
-    if saliency is not None:
-        _draw_saliency(page, excerpt, saliency)
+    if values is not None:
+        _draw_saliency(page, excerpt, values)
     _write_facts(page, recording, start)
     return page.axes.figure
+
+
+def draw_saliency(saliency: Saliency, recording: Recording, path: Path, title: str) -> None:
+    """Draw a recording with the map under its trace: the ten seconds around the peak, of a shorter one all.
+
+    Maps that distinguish leads are drawn with whole leads below each other; others on the standard 3 x 4.
+
+    Raises:
+        UserError: the picture cannot be written.
+    """
+    latest = max(0.0, recording.samples / recording.sample_rate - PAPER_SECONDS)
+    start = min(max(0.0, saliency.peak[1] - PAPER_SECONDS / 2), latest)
+    layout = "12x1" if saliency.leads else "3x4"
+    figures.save_figure(draw_ecg(recording, saliency, start=start, layout=layout, title=title), path)
 
 
 def _names(recording: Recording, notes: Mapping[str, str]) -> List[Tuple[str, str]]:

@@ -12,10 +12,12 @@ DejaVu Sans, which few browsers' fonts exceed; lengths in mm.
 
 import datetime
 import math
+import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, Dict, NamedTuple, Optional, Sequence, Union
 
+from fairseq_signals_ext.inference.recordings import FileOrRecording, recording_of
 from fairseq_signals_ext.pages import figures
 from fairseq_signals_ext.pages.figures import svg_text
 from fairseq_signals_ext.pages.rendering import render_page, write_page
@@ -146,18 +148,33 @@ def _side(findings: ReportFindings) -> float:
 
 
 def write_report(
-    model: AnyModel, recording: Recording, path: Path, *, name: str = "", options: ReportOptions = _DEFAULT
+    model: AnyModel,
+    recording: FileOrRecording,
+    path: Union[str, "os.PathLike[str]"],
+    *,
+    name: Optional[str] = None,
+    options: ReportOptions = _DEFAULT,
 ) -> None:
     """Write the report on a recording; see `report_html`.
 
     Args:
-        path: the HTML file.
+        recording: a file, or a `Recording` with signals in mV.
+        path: the HTML file; folders above it are made.
+        name: of the recording's file, to be shown; None: as it is given.
 
     Raises:
         UserError: as `report_html`.
         PlaceError: there is no such place, or no room.
+
+    Examples:
+        >>> import fairseq_signals_ext
+        >>> from fairseq_signals_ext.pages.report_findings import ReportOptions
+        >>> model = fairseq_signals_ext.load("checkpoint_best.pt")
+        >>> fairseq_signals_ext.write_report(model, "ecgs/one.hea", "one.html", options=ReportOptions(anonymous=True))
     """
-    write_page(path, report_html(model, recording, name=name, options=options))
+    file, found = recording_of(recording)
+    shown = ("" if found is recording else file) if name is None else name
+    write_page(Path(path), report_html(model, found, name=shown, options=options))
 
 
 def report_html(model: AnyModel, recording: Recording, *, name: str = "", options: ReportOptions = _DEFAULT) -> str:

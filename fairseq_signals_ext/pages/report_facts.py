@@ -14,7 +14,6 @@ from fairseq_signals_ext.inference.model import LoadedModel
 from fairseq_signals_ext.pages.ecg_paper import draw_ecg
 from fairseq_signals_ext.pages.excerpt import PAPER_SECONDS
 from fairseq_signals_ext.pages.report_findings import Neighbour, ReportFindings
-from fairseq_signals_ext.pages.saliency_picture import drawn_values
 from fairseq_signals_ext.prepared.quality import FLAGS
 
 if TYPE_CHECKING:
@@ -104,10 +103,9 @@ def _architecture(model: LoadedModel) -> str:
 
 def draw(findings: ReportFindings, most_height: float) -> "Figure":
     """The picture, 3 x 4 with the rhythm strip of lead II, no higher than `most_height` (mm)."""
-    saliency = None if findings.saliency is None else drawn_values(findings.saliency, findings.recording)
     start, end = shown_seconds(findings)
     title = _title(findings)
-    figure = draw_ecg(findings.recording, saliency, start=start, title=title, most_height=most_height)
+    figure = draw_ecg(findings.recording, findings.saliency, start=start, title=title, most_height=most_height)
     # it stands close to the text above it
     figure.set_facecolor("none")
     leads = ", ".join(LEADS[lead] for lead in findings.recording.leads)

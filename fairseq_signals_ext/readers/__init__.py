@@ -15,6 +15,7 @@ from fairseq_signals_ext.common.errors import (
     OneOfSeveralError,
     UserError,
     how_to_install,
+    install_command,
 )
 from fairseq_signals_ext.readers.ends import without_ends
 from fairseq_signals_ext.readers.facts import patient_of, start_of
@@ -55,6 +56,14 @@ def read_ecg(
             has to be given is missing, something that is given differs from what the file contains, the file contains
             several ECGs, or it claims more than it can hold or than the memory of this machine (found out before
             memory is taken).
+
+    Examples:
+        >>> import fairseq_signals_ext
+        >>> recording = fairseq_signals_ext.read_ecg("ecgs/one.hea")
+        >>> recording.signal.shape  # leads x samples, mV
+        (12, 5000)
+        >>> recording
+        <Recording 'one': I, II, III, aVR, aVL, aVF, V1, V2, V3, V4, V5, V6; 500 Hz, 10 s; 1 code>
     """
     with _quietly():
         recordings = _read(path, sample_rate, leads, unit)
@@ -77,6 +86,11 @@ def read_ecgs(
     Most files contain one. Where there are several, the second's `record_id` ends in `#2`, and so on.
 
     Args and Raises: as `read_ecg`.
+
+    Examples:
+        >>> import fairseq_signals_ext
+        >>> [recording.record_id for recording in fairseq_signals_ext.read_ecgs("ecgs/one.hea")]
+        ['one']
     """
     with _quietly():
         recordings = _read(path, sample_rate, leads, unit)
@@ -94,7 +108,7 @@ def _read(
     try:
         return format_of(file).read(file, GivenMetadata(sample_rate, leads, unit))
     except ImportError as error:
-        hint = how_to_install(error.name or "") or f"{error}: pip install 'fairseq-signals-ext[formats]'"
+        hint = how_to_install(error.name or "") or f"{error}: {install_command('formats')}"
         raise MissingPackageError(f"{path}: {' '.join(hint.split())}") from error
 
 

@@ -8,6 +8,8 @@ from typing import Optional, Sequence, Tuple
 
 import numpy as np
 
+from fairseq_signals_ext.common.leads import LEADS
+
 
 @dataclass(frozen=True)
 class StoredCounts:
@@ -54,6 +56,12 @@ class Recording:
             standard order, mV, 500 Hz of CPSC 2018's files.
         cut: s that were cut off its start and its end: a calibration pulse or constant padding, see `ends`.
         number, ecgs: which of the ECGs of its file it is, from 1, and how many these are.
+
+    Examples:
+        >>> import numpy as np
+        >>> from fairseq_signals_ext import Recording
+        >>> Recording("mine", np.zeros((2, 5000)), leads=(0, 6), sample_rate=500, patient="1234", age=54)
+        <Recording 'mine': I, V1; 500 Hz, 10 s; 54 years>
     """
 
     record_id: str
@@ -96,6 +104,22 @@ class Recording:
         """Samples per lead."""
         rows = self.signal if self.stored is None else self.stored.counts
         return int(rows.shape[1])
+
+    def __repr__(self) -> str:
+        """Leads, length and what is known of it, but nothing that tells who the patient is, as reprs end in logs."""
+        names = ", ".join(LEADS[lead] if lead in range(len(LEADS)) else str(lead) for lead in self.leads)
+        rows = self.physical if self.stored is None else self.stored.counts
+        length = "no signal" if rows is None else f"{rows.shape[-1] / (self.sample_rate or math.nan):.4g} s"
+        facts = [self.sex, None if self.age is None else f"{self.age:g} years"]
+        facts.append(None if self.start_time is None else f"{self.start_time:%Y-%m-%d %H:%M}")
+        for several, what in ((self.codes, "code"), (self.statements, "statement")):
+            facts.append(f"{len(several)} {what}{'s' * (len(several) != 1)}" if several else None)
+        known = ", ".join(filter(None, facts))
+        which = f"; ECG {self.number} of {self.ecgs}" if self.ecgs > 1 else ""
+        return (
+            f"<Recording {self.record_id!r}: {names}; {self.sample_rate:.10g} Hz, {length}{which}"
+            f"{'; ' * bool(known)}{known}>"
+        )
 
 
 def signal_and_counts(

@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple, cast
+from typing import Any, Dict, List, Optional, Sequence, Tuple, cast
 
 import numpy as np
 import torch
@@ -232,6 +232,12 @@ class EcgClassificationTask(EcgPretrainingTask):
         )
         self._look_at_labels(dataset, path, training)
         return dataset
+
+    def opened(self, paths: Sequence[Path], training: bool) -> EcgDataset:
+        """As that of pretraining; without a model the labels are those of the label file."""
+        if self._model is None and self.labels is not None:
+            self._num_labels = len(self.labels.names)
+        return super().opened(paths, training)
 
     def _look_at_labels(self, dataset: LabelledEcgDataset, path: Path, training: bool) -> None:
         """Check the labels of a subset before anything is done with them, and say what they lack."""

@@ -5,7 +5,7 @@ import logging
 import math
 import multiprocessing
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional, Type, TypeVar
+from typing import Any, Callable, Dict, Optional, Sequence, Type, TypeVar
 
 import numpy as np
 from fairseq.data import data_utils
@@ -199,8 +199,7 @@ class EcgPretrainingTask(FairseqTask):
         if combine and not training:
             raise UserError("dataset.combine_valid_subsets is not supported; name them all in dataset.valid_subset")
         paths = find_manifests(self.cfg.data, split)
-        store = open_store(read_manifests(paths), self.cfg.checksum)
-        dataset = self._dataset(store, paths[0], training)
+        dataset = self.opened(paths, training)
         if not self._is_loaded:
             self._compare(dataset, paths[0])
         if training:
@@ -209,6 +208,18 @@ class EcgPretrainingTask(FairseqTask):
         elif self._chooses_best(split):
             self._look_at_validation(dataset, paths[0])
         self.datasets[split] = ErrorsAsSamples(dataset)
+
+    def opened(self, paths: Sequence[Path], training: bool) -> EcgDataset:
+        """The dataset of a subset.
+
+        Args:
+            paths: its manifest, or the pieces of it.
+            training: augment.
+
+        Raises:
+            UserError: a manifest cannot be used, or an option does not fit its recordings.
+        """
+        return self._dataset(open_store(read_manifests(paths), self.cfg.checksum), paths[0], training)
 
     def _compare(self, dataset: EcgDataset, path: Path) -> None:
         """Compare a data set with what the model has learned from, or with the one that was compared with that."""

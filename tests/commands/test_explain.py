@@ -216,7 +216,7 @@ def test_nothing_is_left_of_a_recording_that_is_rejected(folder, tmp_path, monke
 
 def test_maps_of_leads_are_drawn_as_means_over_40_ms():
     from fairseq_signals_ext.analysis.saliency import Saliency
-    from fairseq_signals_ext.pages.saliency_picture import drawn_values, smoothed
+    from fairseq_signals_ext.pages.saliency_bands import drawn_values, smoothed
 
     values = np.zeros((12, 2000), np.float32)
     values[1, 1000] = -1

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import fairseq_signals_ext
+from fairseq_signals_ext.common.errors import install_command
 from fairseq_signals_ext.inference.export import export
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,7 +114,7 @@ def test_what_needs_more_says_so(exported, ecg_data):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     last = done.stderr.splitlines()[-1]
     assert last.startswith(f"fairseq_signals_ext.common.errors.MissingPackageError: {file}: ")
-    assert last.endswith("pip install 'fairseq-signals-ext[formats]'")
+    assert last.endswith(install_command("formats"))
 
 
 def python_3_13():

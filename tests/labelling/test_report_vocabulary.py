@@ -46,7 +46,7 @@ EXPECTED = ["Atrial fibrillation", "Right bundle branch block", "Right bundle br
         ),
         ("concepts:\n  a: {phrases: ['one (two']}\n", "mine.yaml: line 2: 'one \\(two': brackets do not match"),
         ("concepts:\n  a: {phrase: [one]}\n", "mine.yaml: line 2: unknown key 'phrase'"),
-        ("concepts:\n  a: {}\n  a: {}\n", "mine.yaml: line 3: 'a' is there twice"),
+        ("concepts:\n  a: {}\n  a: {}\n", "mine.yaml: line 3: 'a' appears twice"),
         ("concepts: [a]\n", "mine.yaml: line 1: give keys and values"),
         ("concepts:\n  a: {phrases: one}\n", "mine.yaml: line 2: give a list"),
         ("concepts:\n  a: {phrases: [[one]]}\n", "mine.yaml: line 2: give a text"),

@@ -14,7 +14,7 @@ from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.inference.ensemble import Ensemble
 from fairseq_signals_ext.pages.recording_report import report_html, write_report
 from fairseq_signals_ext.pages.report_findings import ReportOptions
-from fairseq_signals_ext.pages.saliency_picture import drawn_values
+from fairseq_signals_ext.pages.saliency_bands import drawn_values
 from fairseq_signals_ext.prepared.quality import FLAGS
 
 _VOID = {"meta", "br", "img", "link"}

@@ -221,5 +221,5 @@ def test_without_h5py(tmp_path, monkeypatch):
     path = tmp_path / "r.mat"
     path.write_bytes(b"MATLAB 7.3 MAT-file".ljust(512) + b"\x89HDF\r\n\x1a\n")
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(UserError, match=r"pip install 'fairseq-signals-ext\[formats\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[formats\]' in a clone, or"):
         read_ecg(path, sample_rate=250)

@@ -17,7 +17,7 @@ from made_up_checkpoints import LABELS, saved_checkpoint
 from made_up_uploads import bad_files, csv_file, npy_file, parts, wfdb_files
 
 import fairseq_signals_ext
-from fairseq_signals_ext.common.errors import MissingPackageError, UserError
+from fairseq_signals_ext.common.errors import MissingPackageError, UserError, install_command
 from fairseq_signals_ext.readers import read_ecg
 from fairseq_signals_ext.serving import app as serving
 from fairseq_signals_ext.serving import work
@@ -298,18 +298,16 @@ def test_a_package_that_the_service_lacks(client, model, monkeypatch):
         raise ModuleNotFoundError("No module named 'matplotlib'", name="matplotlib")
 
     monkeypatch.setattr(model, "predict", fail)
-    assert (
-        refused(client, wfdb_files(), 501) == "matplotlib is not installed: pip install 'fairseq-signals-ext[report]'"
-    )
+    assert refused(client, wfdb_files(), 501) == f"matplotlib is not installed: {install_command('report')}"
 
 
 def test_what_the_service_lacks(client, model, monkeypatch):
     def fail(recording):
-        raise MissingPackageError(f"{model.source}: x is not installed: pip install 'fairseq-signals-ext[formats]'")
+        raise MissingPackageError(f"{model.source}: x is not installed: {install_command('formats')}")
 
     monkeypatch.setattr(model, "predict", fail)
     said = refused(client, wfdb_files(), 501)
-    assert said == "small.pt: x is not installed: pip install 'fairseq-signals-ext[formats]'"
+    assert said == f"small.pt: x is not installed: {install_command('formats')}"
 
 
 @pytest.mark.parametrize(
