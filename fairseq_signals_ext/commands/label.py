@@ -132,12 +132,16 @@ def _add_table_arguments(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--table", metavar="FILE", type=Path, help="CSV or Parquet with one row per recording or patient"
     )
-    group.add_argument("--on", choices=KEYS, help="column to join on (default: the first of these in the table)")
+    group.add_argument(
+        "--on",
+        choices=KEYS,
+        help="column to join on (default: the first of these in the table); ecg_id is PTB-XL's number of a record",
+    )
     group.add_argument(
         "--columns",
         metavar="COLUMN",
         nargs="+",
-        help="columns that are labels (default: all that contain only numbers)",
+        help="columns that are labels (default: all with only 0 and 1, apart from ids and facts such as sex)",
     )
     group.add_argument("--regression", action="store_true", default=None, help="labels are numbers to predict")
 
