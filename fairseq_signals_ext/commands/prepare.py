@@ -29,6 +29,7 @@ from fairseq_signals_ext.prepared.pipeline import RunOptions, prepare
 from fairseq_signals_ext.prepared.table import Summary
 from fairseq_signals_ext.sources import Kinds, SourceOptions, find_kind, open_source, our_kinds
 from fairseq_signals_ext.sources.download import download
+from fairseq_signals_ext.sources.times import FORMAT_EXAMPLE
 
 _KINDS = "kinds of source:"
 _WIDTH = 80
@@ -74,6 +75,13 @@ def _add_source_arguments(group: Any) -> None:
         metavar="FILE",
         type=Path,
         help=f"{_that_take('table')}: CSV or Parquet with file or record_id, patient, ...",
+    )
+    group.add_argument(
+        "--time-format",
+        metavar="FORMAT",
+        help=f"of start_time in --table, such as '{FORMAT_EXAMPLE}'; only needed where it may be misread".replace(
+            "%", "%%"
+        ),
     )
     for option, metavar, name, what, kind in (
         ("--input-rate", "HZ", "sample_rate", "sample rate, if missing from a file", float),
@@ -168,6 +176,7 @@ def _source_options(options: argparse.Namespace) -> SourceOptions:
         sample_rate=options.input_rate,
         unit=options.input_unit,
         leads=options.input_leads,
+        time_format=options.time_format,
     )
 
 
