@@ -14,12 +14,15 @@ Recordings are resampled, their leads ordered by name, standardised and cut into
 segments as in the model's training. All segments of a recording are used; their
 scores are aggregated per label as the checkpoint specifies. Writes to OUT:
 
-  predictions.csv  (or .parquet) one row per recording: record id, file,
-                   seconds, sample rate, segments, missing leads (the model gets
-                   zeros), quality flags, and seconds of calibration pulse or
-                   padding cut off at its start and end; then the probability of
-                   each label, and whether it reaches the checkpoint's
-                   threshold, if there is one. With a softmax criterion, the
+  predictions.csv  (or .parquet) one row per recording: record id, file; idx,
+                   source and source file in a prepared folder; patient and
+                   start time, where they are known; seconds, sample rate,
+                   segments, missing leads (the model gets zeros), quality
+                   flags, and seconds of calibration pulse or padding cut off at
+                   its start and end; then the probability of each label, and
+                   whether it reaches the checkpoint's threshold, if there is
+                   one. Patients' ids are personal data: take care to whom you
+                   give the table. With a softmax criterion, the
                    most probable class is positive. If a file contains several
                    ECGs, FILE is the first; rows for FILE#2 and so on follow
                    after all files. FILE#2 as an input stands for this ECG only.
@@ -49,6 +52,7 @@ from fairseq_signals_ext.commands import _run_settings as run_settings
 from fairseq_signals_ext.commands._parts import Job, run_job
 from fairseq_signals_ext.inference.inputs import Recordings
 from fairseq_signals_ext.inference.parts import Part, SomeInputs
+from fairseq_signals_ext.inference.recordings import ORIGIN_COLUMNS
 from fairseq_signals_ext.inference.results import REJECTED_FILE, Kept, Results
 
 if TYPE_CHECKING:
@@ -57,7 +61,7 @@ if TYPE_CHECKING:
 
 _FORMATS = ("csv", "parquet")
 _RECORDING_COLUMNS = {
-    **{"record_id": "string", "file": "string", "seconds": "float64", "sample_rate": "float64"},
+    **{"record_id": "string", "file": "string", **ORIGIN_COLUMNS, "seconds": "float64", "sample_rate": "float64"},
     **{"segments": "int64", "missing_leads": "list<string>", "flags": "list<string>"},
     **{"cut_start": "float64", "cut_end": "float64"},
 }
@@ -184,7 +188,7 @@ def _what(ensemble: "Ensemble") -> str:
 def _add_rows(results: Results, found: "Predicted", ensemble: "Ensemble", segments: bool) -> None:
     prediction = found.prediction
     columns = [f"{_what(ensemble)}_{name}" for name in ensemble.label_names]
-    row = {"file": found.name, **vars(prediction.recording)}
+    row = {"file": found.name, **prediction.recording.row}
     row.update(zip(columns, prediction.scores.tolist()))
     if prediction.positive is not None:
         row.update((f"positive_{name}", bool(one)) for name, one in zip(ensemble.label_names, prediction.positive))

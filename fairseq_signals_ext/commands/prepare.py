@@ -137,10 +137,8 @@ def run(options: argparse.Namespace) -> int:
     """Prepare; returns the exit status: 1 if a file was rejected, 130 if interrupted.
 
     Raises:
-        UserError: see `download`, `open_source` and `prepare`; or results would go among the recordings.
+        UserError: see `download`, `open_source` and `prepare`.
     """
-    if options.out.resolve() == options.folder.resolve():
-        raise UserError(f"--out {options.out}: is the folder of the source; give the results a folder of their own")
     try:
         if options.download:
             download(options.kind, options.folder, options.rate)
