@@ -101,9 +101,27 @@ def test_threads_do_not_spin():
         assert done.stdout.splitlines()[-1] == expected
 
 
-def test_results_do_not_go_among_the_recordings(tmp_path):
-    with pytest.raises(SystemExit, match="is the folder of the source; give the results a folder of their own"):
-        main(["prepare", "wfdb", str(tmp_path), "--out", f"{tmp_path}/../{tmp_path.name}"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("prepare wfdb DIR --out SAME", "predict m.pt a.npy DIR --out SAME", "embed m.pt DIR --out SAME"),
+        *("explain m.pt DIR --out SAME", "report m.pt DIR --out SAME", "export DIR --to onnx --out SAME"),
+        *("evaluate m.pt --data DIR --subset test --out SAME", "evaluate DIR --data d --subset test --out SAME"),
+        *("config convert DIR --out SAME", "verify DIR --out SAME", "curve DIR --out SAME"),
+    ],
+)
+def test_results_do_not_go_to_what_they_are_made_from(tmp_path, command):
+    same = f"{tmp_path}/../{tmp_path.name}"
+    arguments = [{"DIR": str(tmp_path), "SAME": same}.get(one, one) for one in command.split()]
+    with pytest.raises(SystemExit, match="is the same folder as the input .*; give the results another"):
+        main(arguments)
+    assert not any(tmp_path.iterdir())
+
+
+def test_results_do_not_go_to_a_prepared_folder(tmp_path):
+    (tmp_path / "plan.jsonl").touch()
+    with pytest.raises(SystemExit, match="is a prepared folder; give the results a folder of their own"):
+        main(["predict", "m.pt", str(tmp_path / "all.tsv"), "--out", str(tmp_path)])
 
 
 def test_importing_is_light():

@@ -13,6 +13,7 @@ from fairseq_signals_ext.analysis.embeddings_folder import (
     COLUMNS,
     FACTS_FILE,
     FORMAT,
+    KNOWN_COLUMNS,
     PARQUET_FILE,
     TABLE_FILE,
     VERSION,
@@ -23,8 +24,9 @@ from fairseq_signals_ext.inference.model import LoadedModel
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
 from fairseq_signals_ext.inference.reading_ahead import ReadingPlan, Rejected
 from fairseq_signals_ext.inference.recordings import RecordingError, RecordingFacts
-from fairseq_signals_ext.inference.results import Kept, write_csv
+from fairseq_signals_ext.inference.results import Kept, typed_value, write_csv
 from fairseq_signals_ext.inference.running import RecordingOutputs, RunOptions, run_recordings
+from fairseq_signals_ext.prepared.table import arrow_type
 
 # of recordings, in a run's parts
 TABLE = "embeddings"
@@ -126,7 +128,9 @@ def write_embeddings(out: Path, results: Kept, facts: Mapping[str, Any], array: 
         path = out / ARRAY_FILE
         rows = _write_npy(path, results, facts["dimension"])
         frames = {"frames": "int64"} if facts["per"] == "frame" else {}
-        recordings = write_csv(out / TABLE_FILE, {**COLUMNS, **frames}, _with_first_rows(results.rows(TABLE)))
+        columns = {name: kind for name, kind in COLUMNS.items() if name not in ("record_id", "file")}
+        columns = {"record_id": "string", "file": "string", **KNOWN_COLUMNS, **columns, **frames}
+        recordings = write_csv(out / TABLE_FILE, columns, _with_first_rows(results.rows(TABLE)))
     else:
         path = out / PARQUET_FILE
         rows, recordings = _write_parquet(path, results, facts)
@@ -165,7 +169,11 @@ def _write_parquet(path: Path, results: Kept, facts: Mapping[str, Any]) -> Tuple
         for group in _groups(results.arrays(), max(1, _GROUP_BYTES // (4 * facts["dimension"]))):
             known = list(itertools.islice(of_vectors, len(group)))
             vectors = pa.FixedSizeListArray.from_arrays(pa.array(group.reshape(-1)), facts["dimension"])
-            columns = {name: [row[name] for row in known] for name in schema.names if name != "embedding"}
+            columns = {
+                name: [typed_value(row.get(name), KNOWN_COLUMNS.get(name, "")) for row in known]
+                for name in schema.names
+                if name != "embedding"
+            }
             writer.write_table(pa.table({**columns, "embedding": vectors}, schema))
             rows, recordings = rows + len(group), known[-1]["recording"] + 1
     return rows, recordings
@@ -189,7 +197,8 @@ def _groups(parts: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
 def _schema(per: str, dimension: int) -> Any:
     import pyarrow as pa
 
-    fields = [("recording", pa.int64()), ("record_id", pa.string()), ("file", pa.string()), ("seconds", pa.float64())]
+    fields = [("recording", pa.int64()), ("record_id", pa.string()), ("file", pa.string())]
+    fields += [*((name, arrow_type(kind)) for name, kind in KNOWN_COLUMNS.items()), ("seconds", pa.float64())]
     fields += [("segments", pa.int64()), ("flags", pa.list_(pa.string()))]
     if per != "recording":
         fields += [("segment", pa.int64()), ("start", pa.float64())]

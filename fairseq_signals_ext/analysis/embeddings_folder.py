@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Union
 import numpy as np
 
 from fairseq_signals_ext.common.errors import UserError, first_line
-from fairseq_signals_ext.sources.text_tables import UNREADABLE, of_cell
+from fairseq_signals_ext.inference.recordings import ORIGIN_COLUMNS
+from fairseq_signals_ext.sources.text_tables import UNREADABLE, as_texts, of_cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +28,9 @@ COLUMNS = {
     **{"record_id": "string", "file": "string", "seconds": "float64", "segments": "int64", "flags": "list<string>"},
     **{"first_row": "int64", "rows": "int64"},
 }
+LABELS = "labels"
+# further columns, which embeddings of earlier versions lack
+KNOWN_COLUMNS = {**ORIGIN_COLUMNS, LABELS: "string"}
 # so far, relative to its length, the probe of a model moves with its file format, device or bfloat16
 _SAME_MODEL = 0.02
 _ROWS_AT_ONCE = 2**16
@@ -40,7 +44,8 @@ class Embeddings:
         folder: where it is.
         facts: what `embedding.json` says, see `model_facts`.
         vectors: float32, rows x E; mapped from the file if that is `.npy`, else in memory.
-        recordings: one row per recording, in order, with at least the columns of `COLUMNS`.
+        recordings: one row per recording, in order, with at least the columns of `COLUMNS`; those of `KNOWN_COLUMNS`
+            that the folder has are texts, empty where nothing is known.
     """
 
     folder: Path
@@ -158,12 +163,13 @@ def _read_npy(folder: Path) -> Any:
 
     path = folder / TABLE_FILE
     # a record id may be 007 or NA
-    texts = {"dtype": {"record_id": str, "file": str, "flags": str}, "keep_default_na": False}
+    names = ("record_id", "file", "flags", *KNOWN_COLUMNS)
+    texts: Any = {"dtype": dict.fromkeys(names, str), "keep_default_na": False}
     recordings = pd.read_csv(path, encoding="utf-8", **texts)
     missing = [name for name in COLUMNS if name not in recordings.columns]
     if missing:
         raise UserError(f"{path}: no column {missing[0]!r}; embed again")
-    for name in ("record_id", "file"):
+    for name in recordings.columns.intersection(["record_id", "file", *KNOWN_COLUMNS]):
         recordings[name] = [of_cell(text) for text in recordings[name]]
     array = folder / ARRAY_FILE
     is_empty = not len(recordings)
@@ -180,4 +186,6 @@ def _read_parquet(path: Path, dimension: int) -> Any:
     first = np.flatnonzero(rows["recording"].diff().to_numpy() != 0)
     recordings = rows.iloc[first].reset_index(drop=True)
     recordings["flags"] = [" ".join(flags) for flags in recordings["flags"]]
+    for name in recordings.columns.intersection([*KNOWN_COLUMNS]):
+        recordings[name] = as_texts(recordings[name])
     return vectors, recordings.assign(first_row=first, rows=np.diff([*first, len(rows)]))

@@ -1,6 +1,7 @@
 """The known recordings whose embeddings are nearest to others."""
 
 import functools
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
@@ -31,10 +32,14 @@ class KnownRecording(NamedTuple):
     Attributes:
         record_id: the source's own name of it.
         file: as it was named when it was embedded.
+        source_file: of a prepared folder's recording the file that it is from; empty: not known.
+        labels: known labels, see `known_labels`; empty: not known.
     """
 
     record_id: str
     file: str
+    source_file: str = ""
+    labels: str = ""
 
 
 class NeighbourIndex:
@@ -87,7 +92,7 @@ class NeighbourIndex:
             vectors: float, N x E, or E for one.
             k: how many.
             own: for each vector its recording, which is not its own neighbour: rows of the same file are left out, and
-                those of the only recording with the same record id.
+                those of the only recording with the same record id, or from an original file of the same name.
 
         Returns:
             distances: float64, N x min(k, rows of the index); infinite where there are not so many.
@@ -110,7 +115,9 @@ class NeighbourIndex:
         """The recording of each row; -1, where `query` found too few, is none."""
         table = self.embeddings.recordings
         places = self.embeddings.recordings_of(np.asarray(rows))
-        return list(map(KnownRecording, table["record_id"].to_numpy()[places], table["file"].to_numpy()[places]))
+        there = [name for name in KnownRecording._fields if name in table.columns]
+        rows_of = zip(*(table[name].to_numpy()[places] for name in there))
+        return [KnownRecording(**dict(zip(there, row))) for row in rows_of]
 
     def _checked(self, vectors: np.ndarray, k: int) -> np.ndarray:
         vectors = np.atleast_2d(np.asarray(vectors, np.float32))
@@ -142,17 +149,24 @@ class NeighbourIndex:
         return distances, rows
 
     @functools.cached_property
-    def _places(self) -> Tuple[Dict[Any, Any], Dict[Any, Any]]:
-        """Where in the table recordings of a record id are, and those of a file."""
+    def _places(self) -> Tuple[Dict[Any, Any], Dict[Any, Any], Dict[Any, Any]]:
+        """Where in the table recordings of a record id are, those of a file, and of an original file's last name."""
         table = self.embeddings.recordings
-        return table.groupby("record_id").indices, table.groupby("file").indices
+        originals: Dict[str, List[int]] = {}
+        for place, name in enumerate(table.get("source_file", ())):
+            if name:
+                originals.setdefault(os.path.basename(name), []).append(place)
+        return table.groupby("record_id").indices, table.groupby("file").indices, originals
 
     def _rows_of(self, recording: KnownRecording) -> np.ndarray:
-        by_record_id, by_file = self._places
+        by_record_id, by_file, originals = self._places
         none: List[int] = []
-        same_id = by_record_id.get(recording.record_id, none)
+        same_names = (
+            by_record_id.get(recording.record_id, none),
+            originals.get(os.path.basename(recording.file), none),
+        )
         # one that several share, such as `ecg` in the folder of each patient, says nothing
-        places = {*by_file.get(recording.file, none), *(same_id if len(same_id) == 1 else none)}
+        places = {*by_file.get(recording.file, none), *(one for same in same_names if len(same) == 1 for one in same)}
         table = self.embeddings.recordings
         first, number = table["first_row"].to_numpy(), table["rows"].to_numpy()
         return np.concatenate(
@@ -176,7 +190,8 @@ def neighbour_rows(embeddings: Embeddings, index: NeighbourIndex, k: int) -> Ite
         embeddings: with one vector per recording.
 
     Yields:
-        record_id, file, rank (from 1), neighbour_record_id, neighbour_file, distance.
+        record_id, file, rank (from 1), distance; record_id, file, source_file and labels of the neighbour, with
+        `neighbour_` before these names.
 
     Raises:
         UserError: the index is of another model, or one of the two has no vector a recording.
@@ -193,5 +208,11 @@ def neighbour_rows(embeddings: Embeddings, index: NeighbourIndex, k: int) -> Ite
         for one, distances, rows in zip(those, *found):
             is_there = rows >= 0
             for rank, (near, distance) in enumerate(zip(index.facts(rows[is_there]), distances[is_there]), start=1):
-                near_facts = {"neighbour_record_id": near.record_id, "neighbour_file": near.file}
-                yield {**one._asdict(), "rank": rank, **near_facts, "distance": float(distance)}
+                near_facts = {f"neighbour_{name}": value for name, value in near._asdict().items()}
+                yield {
+                    "record_id": one.record_id,
+                    "file": one.file,
+                    "rank": rank,
+                    **near_facts,
+                    "distance": float(distance),
+                }

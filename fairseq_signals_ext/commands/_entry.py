@@ -14,9 +14,12 @@ from types import FrameType
 from typing import Any, Callable, Container, Dict, Iterator, List, NoReturn, Optional, Sequence, Set, Tuple
 
 from fairseq_signals_ext.common.errors import NO_SPACE, PlaceError, UserError, exits_on_user_error, how_to_install
-from fairseq_signals_ext.common.files import NOT_IN_THIS_LOCALE, safe_name
+from fairseq_signals_ext.common.files import NOT_IN_THIS_LOCALE, check_not_prepared, check_not_source, safe_name
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+# what commands call the files and folders that they read
+_SOURCES = ("folder", "inputs", "checkpoint", "checkpoints", "ensemble", "data", "labels", "table", "config", "log")
 
 
 class Parser(argparse.ArgumentParser):
@@ -89,6 +92,7 @@ def run_command(
             stream.reconfigure(errors="backslashreplace")
     _quiet_fairseq()
     _check_locale(options)
+    _check_out(options)
     resumes = hasattr(options, "resume")
     try:
         with _ended_by_signals():
@@ -149,6 +153,18 @@ def _check_locale(options: argparse.Namespace) -> None:
     for value in given:
         if isinstance(value, (str, Path)) and not str(value).isascii():
             raise UserError(f"{value}: {NOT_IN_THIS_LOCALE}")
+
+
+def _check_out(options: argparse.Namespace) -> None:
+    """Raise a `UserError` where results would go to what they are made from."""
+    out = getattr(options, "out", None)
+    if out is None:
+        return
+    given = (getattr(options, name, None) for name in _SOURCES)
+    several = (value if isinstance(value, list) else [value] for value in given if value is not None)
+    check_not_source(out, [Path(one) for some in several for one in some])
+    if getattr(options, "command", None) != "prepare":  # which adds to one
+        check_not_prepared(out)
 
 
 @contextlib.contextmanager

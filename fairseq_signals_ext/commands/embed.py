@@ -18,8 +18,10 @@ mean of the encoder's output over frames and segments, or that of another layer
 
   embeddings.npy     float32, one row per vector; open it with numpy.load(...,
                      mmap_mode="r")
-  embeddings.csv     one row per recording: record id, file, seconds, segments,
-                     flags; its vectors are rows first_row to first_row + rows -
+  embeddings.csv     one row per recording: record id, file, idx, source, source
+                     file, patient, start time (where they are known), labels
+                     (with --known-labels), seconds, segments, flags; its
+                     vectors are rows first_row to first_row + rows -
                      1. With --per frame, frames is the number per segment
                      (without padding): row first_row + s * frames + f is frame
                      f of segment s
@@ -40,7 +42,6 @@ continues an interrupted run; runs can be divided into parts as in predict.
 """
 
 import argparse
-import dataclasses
 import logging
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping
@@ -58,7 +59,8 @@ _FORMATS = ("npy", "parquet")
 _NEIGHBOURS_FILE = "neighbours.csv"
 _NEIGHBOUR_COLUMNS = {
     **{"record_id": "string", "file": "string", "rank": "int64"},
-    **{"neighbour_record_id": "string", "neighbour_file": "string", "distance": "float64"},
+    **{"neighbour_record_id": "string", "neighbour_file": "string", "neighbour_source_file": "string"},
+    **{"neighbour_labels": "string", "distance": "float64"},
 }
 
 
@@ -80,6 +82,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="output of this transformer layer, from 1; 0: the input of the first (default: output of the encoder)",
     )
     parser.add_argument("--format", choices=_FORMATS, default="npy", help="format of the vectors (default npy)")
+    parser.add_argument(
+        "--known-labels",
+        metavar="LABELS",
+        help="DIR/labels/NAME of the prepared folder: note each recording's labels; reports show those of neighbours",
+    )
     group = parser.add_argument_group("maps and neighbours")
     group.add_argument(
         "--from",
@@ -132,6 +139,8 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError("--index: compares whole recordings; leave --per out")
     if options.known is None and not (options.inputs and options.out):
         raise UserError("give CKPT, FILE and --out, or existing embeddings with --from")
+    if options.known is not None and options.known_labels is not None:
+        raise UserError("--known-labels: are noted while recordings are embedded; leave it out with --from")
     if options.known is not None and options.checkpoint is not None:
         raise UserError(f"--from {options.known}: no model runs; leave CKPT and FILE out")
     if options.known is not None and not (options.umap or options.index):
@@ -155,12 +164,14 @@ class Embedding(Job):
 
     def __init__(self, options: argparse.Namespace):
         from fairseq_signals_ext.analysis.embeddings_folder import model_facts
+        from fairseq_signals_ext.analysis.known_labels import known_labels
         from fairseq_signals_ext.inference.loading import load_model
 
         self._options = options
         self._inputs, self._how = run_settings.inputs_of(options), run_settings.run_options(options)
         self._model = load_model(options.checkpoint, **run_arguments.model_options(options))
         self._facts = model_facts(self._model, options.per, options.layer)
+        self._known = None if options.known_labels is None else known_labels(options.known_labels, self._inputs.shards)
         _check_later_steps(options, self._facts, len(self._inputs))
 
     @staticmethod
@@ -174,7 +185,7 @@ class Embedding(Job):
 
     def settings(self) -> Dict[str, Any]:
         """What the rows depend on."""
-        names = ("labels", "bf16", "per", "layer", "input_rate", "input_unit", "input_leads")
+        names = ("labels", "known_labels", "bf16", "per", "layer", "input_rate", "input_unit", "input_leads")
         return {
             "checkpoint": run_settings.identity([self._options.checkpoint]),
             "list of recordings": self._inputs.fingerprint(),
@@ -188,6 +199,7 @@ class Embedding(Job):
     def fill(self, results: Results, part: Part) -> Iterator[None]:
         """Add vectors, and a row per recording."""
         from fairseq_signals_ext.analysis.embeddings import TABLE, embed_all
+        from fairseq_signals_ext.analysis.embeddings_folder import LABELS
         from fairseq_signals_ext.inference.reading_ahead import Rejected
 
         options, inputs = self._options, SomeInputs(self._inputs, part.range_of(len(self._inputs)))
@@ -198,7 +210,8 @@ class Embedding(Job):
                 results.reject(found.name, found.reason)
             else:
                 rows = {"rows": len(found.vectors), "frames": found.frames}
-                results.add(TABLE, {"file": found.name, **dataclasses.asdict(found.recording), **rows})
+                labels = {} if self._known is None else {LABELS: self._known.of(found.recording.idx)}
+                results.add(TABLE, {"file": found.name, **found.recording.row, **labels, **rows})
                 results.add_array(found.vectors)
             results.count(found.ends_batch)
             yield

@@ -21,6 +21,7 @@ from fairseq_signals_ext.labelling.from_events import labels_from_events
 from fairseq_signals_ext.labelling.from_table import KEYS, labels_from_table
 from fairseq_signals_ext.labelling.labels import Labels, drop_rare, write_labels
 from fairseq_signals_ext.labelling.link_settings import CHOICES, LinkSettings, read_link_settings
+from fairseq_signals_ext.sources.times import FORMAT_EXAMPLE
 
 _RESULT = """\
 Writes labels.csv, y.npy, label_def.csv, pos_weight.txt and label.json to
@@ -132,12 +133,16 @@ def _add_table_arguments(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--table", metavar="FILE", type=Path, help="CSV or Parquet with one row per recording or patient"
     )
-    group.add_argument("--on", choices=KEYS, help="column to join on (default: the first of these in the table)")
+    group.add_argument(
+        "--on",
+        choices=KEYS,
+        help="column to join on (default: the first of these in the table); ecg_id is PTB-XL's number of a record",
+    )
     group.add_argument(
         "--columns",
         metavar="COLUMN",
         nargs="+",
-        help="columns that are labels (default: all that contain only numbers)",
+        help="columns that are labels (default: all with only 0 and 1, apart from ids and facts such as sex)",
     )
     group.add_argument("--regression", action="store_true", default=None, help="labels are numbers to predict")
 
@@ -177,6 +182,11 @@ def _add_link(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--label-names", metavar="NAME", nargs="+", help="one per threshold (default VALUE_le_N)")
     group.add_argument(
         "--filter", metavar=("COLUMN", "VALUE"), nargs="+", action="append", help="use only events with these values"
+    )
+    group.add_argument(
+        "--time-format",
+        metavar="FORMAT",
+        help=f"of the times, such as '{FORMAT_EXAMPLE}'; only needed where they may be misread".replace("%", "%%"),
     )
     group.add_argument(
         "--timezone", metavar="ZONE", help="timezone of the ECGs' clocks, if times of events have a timezone"

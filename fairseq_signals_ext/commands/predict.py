@@ -14,12 +14,15 @@ Recordings are resampled, their leads ordered by name, standardised and cut into
 segments as in the model's training. All segments of a recording are used; their
 scores are aggregated per label as the checkpoint specifies. Writes to OUT:
 
-  predictions.csv  (or .parquet) one row per recording: record id, file,
-                   seconds, sample rate, segments, missing leads (the model gets
-                   zeros), quality flags, and seconds of calibration pulse or
-                   padding cut off at its start and end; then the probability of
-                   each label, and whether it reaches the checkpoint's
-                   threshold, if there is one. With a softmax criterion, the
+  predictions.csv  (or .parquet) one row per recording: record id, file; idx,
+                   source and source file in a prepared folder; patient and
+                   start time, where they are known; seconds, sample rate,
+                   segments, missing leads (the model gets zeros), quality
+                   flags, and seconds of calibration pulse or padding cut off at
+                   its start and end; then the probability of each label, and
+                   whether it reaches the checkpoint's threshold, if there is
+                   one. Patients' ids are personal data: take care to whom you
+                   give the table. With a softmax criterion, the
                    most probable class is positive. If a file contains several
                    ECGs, FILE is the first; rows for FILE#2 and so on follow
                    after all files. FILE#2 as an input stands for this ECG only.

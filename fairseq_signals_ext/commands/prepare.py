@@ -29,6 +29,7 @@ from fairseq_signals_ext.prepared.pipeline import RunOptions, prepare
 from fairseq_signals_ext.prepared.table import Summary
 from fairseq_signals_ext.sources import Kinds, SourceOptions, find_kind, open_source, our_kinds
 from fairseq_signals_ext.sources.download import download
+from fairseq_signals_ext.sources.times import FORMAT_EXAMPLE
 
 _KINDS = "kinds of source:"
 _WIDTH = 80
@@ -74,6 +75,13 @@ def _add_source_arguments(group: Any) -> None:
         metavar="FILE",
         type=Path,
         help=f"{_that_take('table')}: CSV or Parquet with file or record_id, patient, ...",
+    )
+    group.add_argument(
+        "--time-format",
+        metavar="FORMAT",
+        help=f"of start_time in --table, such as '{FORMAT_EXAMPLE}'; only needed where it may be misread".replace(
+            "%", "%%"
+        ),
     )
     for option, metavar, name, what, kind in (
         ("--input-rate", "HZ", "sample_rate", "sample rate, if missing from a file", float),
@@ -129,10 +137,8 @@ def run(options: argparse.Namespace) -> int:
     """Prepare; returns the exit status: 1 if a file was rejected, 130 if interrupted.
 
     Raises:
-        UserError: see `download`, `open_source` and `prepare`; or results would go among the recordings.
+        UserError: see `download`, `open_source` and `prepare`.
     """
-    if options.out.resolve() == options.folder.resolve():
-        raise UserError(f"--out {options.out}: is the folder of the source; give the results a folder of their own")
     try:
         if options.download:
             download(options.kind, options.folder, options.rate)
@@ -168,6 +174,7 @@ def _source_options(options: argparse.Namespace) -> SourceOptions:
         sample_rate=options.input_rate,
         unit=options.input_unit,
         leads=options.input_leads,
+        time_format=options.time_format,
     )
 
 

@@ -78,6 +78,6 @@ def _summary(findings: Findings) -> str:
         lines.append(f"and {len(findings.problems) - _MOST_LINES} more; the report has them all")
     lines += [f"note: {note}" for note in findings.notes[:_MOST_LINES]]
     if len(findings.notes) > _MOST_LINES:
-        lines.append(f"and {len(findings.notes) - _MOST_LINES} more notes")
+        lines.append(f"and {len(findings.notes) - _MOST_LINES} more notes; the report has them all")
     lines.append(f"wrong: {len(findings.problems)}" if findings.problems else "all is well")
     return "\n".join(lines)

@@ -253,6 +253,21 @@ def check_free(folder: Path, names: Iterable[str], overwrite: bool) -> None:
         raise UserError(f"{folder / present[0]}: exists already; give another --out, or replace it with --overwrite")
 
 
+def check_not_source(out: Path, sources: Iterable[Path]) -> None:
+    """Raise a `UserError` if results would go to what they are made from: one of these files or folders."""
+    place = out.resolve()
+    for source in sources:
+        if source.exists() and source.resolve() == place:
+            what = "folder" if place.is_dir() else "file"
+            raise UserError(f"--out {out}: is the same {what} as the input {source}; give the results another")
+
+
+def check_not_prepared(out: Path) -> None:
+    """Raise a `UserError` if a folder is a prepared one, of which results have some names of files in common."""
+    if (out / PLAN_NAME).is_file():
+        raise UserError(f"--out {out}: is a prepared folder; give the results a folder of their own")
+
+
 def named_folder(parent: Path, name: str, overwrite: bool) -> Path:
     """The folder of results that a user has named.
 

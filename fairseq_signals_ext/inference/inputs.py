@@ -30,8 +30,9 @@ from fairseq_signals_ext.sources.source import read_file, split_number
 from fairseq_signals_ext.sources.wfdb import belonging_to
 
 MANIFEST_SUFFIX = ".tsv"
-# what a prepared folder's table contains about a recording, as `Recording` calls it
-_KNOWN = ("record_id", "patient", "start_time", "age", "sex")
+# what a prepared folder's table contains about a recording, as `Recording` and `RecordingFacts` call it
+_KNOWN = ("record_id", "source", "source_file", "patient", "start_time", "age", "sex")
+_OF_RECORDING = {attribute.name for attribute in dataclasses.fields(Recording)}
 
 
 class Recordings(Protocol):
@@ -132,8 +133,12 @@ class _Shards:
         return InputRecording(Recording(f"idx {signal.idx}", None, tuple(leads), signal.sample_rate, stored=stored))
 
     @property
+    def shard(self) -> Path:
+        return self._store.manifest.shards[0]
+
+    @property
     def _folder(self) -> Path:
-        return self._store.manifest.shards[0].parent.parent
+        return self.shard.parent.parent
 
     def _filled_leads(self) -> Dict[int, Set[int]]:
         """By idx, leads that a recording does not have and that `prepare --fill-leads` stored as zeros."""
@@ -148,10 +153,10 @@ class _Shards:
             self._table = read_table(self._folder, ["idx", *_KNOWN]).set_index("idx") if there else ()
         idx = int(self._store.idx[number])
         if not len(self._table) or idx not in self._table.index:
-            return {}
+            return {"idx": idx}
         row = self._table.loc[idx]
         # pandas has values of its own for what is not known
-        return {name: value for name, value in row.items() if value is not None and value == value}
+        return {"idx": idx, **{name: value for name, value in row.items() if value is not None and value == value}}
 
     def __getstate__(self) -> Dict[str, Any]:
         # the processes that read need no table, which is large
@@ -254,9 +259,14 @@ class Inputs:
         return given._replace(recording=dataclasses.replace(given.recording, record_id=_as_text(record_id)))
 
     def known(self, number: int) -> Dict[str, Any]:
-        """What a table knows of a recording beside its file: attributes of `Recording`."""
+        """What a table knows of a recording beside its file: attributes of `Recording` and `RecordingFacts`."""
         part, place = self._find(number)
         return part.known(place)
+
+    @property
+    def shards(self) -> List[Path]:
+        """One shard of each prepared folder that recordings are from."""
+        return [part.shard for part in self.parts if isinstance(part, _Shards) and len(part)]
 
     def fingerprint(self) -> str:
         """The same for the same recordings in the same order, by their names."""
@@ -277,7 +287,8 @@ class Inputs:
             raise UserError(
                 f"{name}: it contains {given.ecgs} ECGs; give those that you want as {name}#1, {name}#2, ..."
             )
-        return given._replace(recording=dataclasses.replace(given.recording, **self.known(number)))
+        known = {name: value for name, value in self.known(number).items() if name in _OF_RECORDING}
+        return given._replace(recording=dataclasses.replace(given.recording, **known))
 
     def recording(self, number: int) -> Recording:
         """The recording of `given`."""

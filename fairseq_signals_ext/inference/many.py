@@ -12,7 +12,7 @@ from fairseq_signals_ext.inference.ensemble import Ensemble, Predicted
 from fairseq_signals_ext.inference.inputs import InputRecording, Inputs, find_inputs
 from fairseq_signals_ext.inference.model import LoadedModel, Prediction
 from fairseq_signals_ext.inference.reading_ahead import Rejected
-from fairseq_signals_ext.inference.recordings import FileOrRecording, Leads, recording_of
+from fairseq_signals_ext.inference.recordings import ORIGIN_COLUMNS, FileOrRecording, Leads, recording_of
 from fairseq_signals_ext.inference.running import BATCH_SIZE, RunOptions
 from fairseq_signals_ext.readers import Recording
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Models = Union[LoadedModel, Ensemble, Sequence[LoadedModel]]
 _FACTS = {
-    **{"record_id": "string", "file": "string", "seconds": "float64", "sample_rate": "float64"},
+    **{"record_id": "string", "file": "string", **ORIGIN_COLUMNS, "seconds": "float64", "sample_rate": "float64"},
     **{"segments": "int64", "missing_leads": "list<string>", "flags": "list<string>"},
     **{"cut_start": "float64", "cut_end": "float64"},
 }
@@ -173,7 +173,7 @@ def table_columns(ensemble: Ensemble) -> Dict[str, str]:
 def table_row(ensemble: Ensemble, found: Predicted) -> Dict[str, Any]:
     """The row of a recording, by column."""
     prediction = found.prediction
-    row = {"file": found.name, **vars(prediction.recording)}
+    row = {"file": found.name, **prediction.recording.row}
     row.update(zip(score_columns(ensemble), prediction.scores.tolist()))
     if prediction.positive is not None:
         row.update((f"positive_{name}", bool(one)) for name, one in zip(ensemble.label_names, prediction.positive))

@@ -97,6 +97,8 @@ class SegmentedRecording:
             flags=tuple(flag for flag in quality.flags if not (is_standardised and flag in _FLAGS_OF_MILLIVOLTS)),
             cut_start=recording.cut[0],
             cut_end=recording.cut[1],
+            patient=recording.patient,
+            start_time=recording.start_time,
         )
         return cls._of(stored.counts, stored.leads, gain, offset, preprocessing, facts)
 

@@ -13,7 +13,7 @@ from collections import deque
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Any, Deque, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any, Deque, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from fairseq_signals_ext.readers.facts import shown
 
 # there is no room for results, or this process has too many files open
 _NOT_ITS_FAULT = (*NO_SPACE, errno.EROFS, errno.EMFILE, errno.ENFILE)
+_FACTS = {attribute.name for attribute in dataclasses.fields(RecordingFacts)}
 # inputs whose recordings may share batches; parts of a run begin at a multiple
 GROUP = 64
 # recordings that go to another process together, and their size from which on no more do
@@ -179,7 +180,7 @@ def read_all(plan: ReadingPlan, start: int = 0, jobs: int = 0) -> Iterator[Read]
         if read.ecgs > 1:
             several.append((read.number, read.ecgs))
         known = plan.inputs.known(read.number)
-        yield _with_record_id(read, known["record_id"]) if "record_id" in known else read
+        yield _with_known(read, {name: value for name, value in known.items() if name in _FACTS})
     if several:
         plan = dataclasses.replace(plan, several=several)
         yield from _read_numbers(plan, range(max(start, len(plan.inputs)), len(plan)), jobs)
@@ -189,11 +190,11 @@ def _read_numbers(plan: ReadingPlan, numbers: range, jobs: int) -> Iterator[Read
     return map(plan.read, numbers) if jobs == 0 else _read_in_processes(plan, numbers, jobs)
 
 
-def _with_record_id(read: Read, record_id: str) -> Read:
-    if isinstance(read, Rejected):
+def _with_known(read: Read, known: Mapping[str, Any]) -> Read:
+    if isinstance(read, Rejected) or not known:
         return read
     segments = {
-        preprocessing: dataclasses.replace(one, facts=dataclasses.replace(one.facts, record_id=record_id))
+        preprocessing: dataclasses.replace(one, facts=dataclasses.replace(one.facts, **known))
         for preprocessing, one in read.segments.items()
     }
     return dataclasses.replace(read, segments=segments)

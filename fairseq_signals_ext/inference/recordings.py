@@ -1,8 +1,9 @@
 """What a user gives as a recording, and what is said of it beside a model's answer."""
 
 import os
-from dataclasses import dataclass
-from typing import Any, Optional, Sequence, Tuple, Union
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -16,6 +17,11 @@ AnyRecording = Union[str, "os.PathLike[str]", Recording, np.ndarray]
 # those of them that have a sample rate and leads of their own
 FileOrRecording = Union[str, "os.PathLike[str]", Recording]
 Leads = Union[None, str, Sequence[str]]
+# what tables of results say of a recording beside its file, where that is known: attributes of `RecordingFacts`
+ORIGIN_COLUMNS = {
+    **{"idx": "int64", "source": "string", "source_file": "string", "patient": "string"},
+    "start_time": "timestamp[us]",
+}
 
 
 class RecordingError(UserError):
@@ -35,6 +41,8 @@ class RecordingFacts:
         flags: what may be wrong with it, see `prepared.quality.FLAGS`: "short" is shorter than a segment, "filled"
             has missing leads.
         cut_start, cut_end: s that were cut off its start and end, see `Recording.cut`.
+        idx, source, source_file: of a prepared folder's table; None: it is not from one.
+        patient, start_time: as its file or that table contains them; None: unknown.
     """
 
     record_id: str
@@ -45,6 +53,18 @@ class RecordingFacts:
     flags: Tuple[str, ...]
     cut_start: float = 0.0
     cut_end: float = 0.0
+    idx: Optional[int] = None
+    source: Optional[str] = None
+    source_file: Optional[str] = None
+    # what is printed of a prediction does not tell whose it is
+    patient: Optional[str] = field(default=None, repr=False)
+    start_time: Optional[datetime] = field(default=None, repr=False)
+
+    @property
+    def row(self) -> Dict[str, Any]:
+        """For a row of a table: plain values by the attributes' names, the time in ISO 8601."""
+        time = None if self.start_time is None else self.start_time.isoformat()
+        return {**vars(self), "start_time": time}
 
     @property
     def cut_in_words(self) -> str:

@@ -16,6 +16,7 @@ import shutil
 import time
 import zlib
 from collections import defaultdict
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Type
@@ -352,9 +353,15 @@ def write_parquet(path: Path, columns: Columns, rows: Iterator[Mapping[str, Any]
     number = 0
     with atomic(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for chunk in _chunks(rows):
-            writer.write_table(pa.Table.from_pylist(chunk, schema))
+            typed = [{name: typed_value(row.get(name), kind) for name, kind in columns.items()} for row in chunk]
+            writer.write_table(pa.Table.from_pylist(typed, schema))
             number += len(chunk)
     return number
+
+
+def typed_value(value: Any, kind: str) -> Any:
+    """A value of a row as pyarrow takes it for a column: times are texts in rows."""
+    return datetime.fromisoformat(value) if value is not None and kind.startswith("timestamp") else value
 
 
 def _chunks(rows: Iterator[Mapping[str, Any]]) -> Iterator[List[Mapping[str, Any]]]:

@@ -10,7 +10,9 @@ import numpy as np
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.progress import Progress
 from fairseq_signals_ext.labelling.link_settings import LinkSettings
-from fairseq_signals_ext.sources.text_tables import as_iso_time, as_keys, as_texts, place, places_of, read_chunks
+from fairseq_signals_ext.sources.table_problems import TableProblems
+from fairseq_signals_ext.sources.text_tables import as_keys, as_texts, place, places_of, read_chunks
+from fairseq_signals_ext.sources.times import as_iso_time, is_in_doubt, not_a_time
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,10 +83,11 @@ def _parse_value(text: str) -> Tuple[float, int, bool]:
     return np.nan, 0, False
 
 
-def clock_times(values: "pd.Series", timezone: Optional[str]) -> "pd.Series":
+def clock_times(values: "pd.Series", timezone: Optional[str], time_format: Optional[str] = None) -> "pd.Series":
     """Times as datetime64 without a timezone, NaT for what is not a time of a whole date in ISO 8601 or `as_iso_time`.
 
     Args:
+        time_format: how texts are written, as for `datetime.strptime`; None: in one of these ways.
         timezone: times that have a timezone are converted to this one; those that have none stay as they are.
 
     Raises:
@@ -95,6 +98,8 @@ def clock_times(values: "pd.Series", timezone: Optional[str]) -> "pd.Series":
     if pd.api.types.is_datetime64_any_dtype(values):
         return values if values.dt.tz is None else _converted(values, timezone)
     texts = as_texts(values)
+    if time_format is not None:
+        return _by_format(texts, timezone, time_format)
     others = ~texts.str.match(_DATE)
     texts[others] = texts[others].map(as_iso_time)
     texts = texts.where(texts.str.match(_DATE), None)
@@ -104,6 +109,14 @@ def clock_times(values: "pd.Series", timezone: Optional[str]) -> "pd.Series":
         aware = pd.to_datetime(texts[zoned], format="ISO8601", errors="coerce", utc=True)
         times[zoned] = _converted(aware, timezone)
     return times
+
+
+def _by_format(texts: "pd.Series", timezone: Optional[str], time_format: str) -> "pd.Series":
+    import pandas as pd
+
+    if "%z" not in time_format.replace("%%", ""):
+        return pd.to_datetime(texts, format=time_format, errors="coerce")
+    return _converted(pd.to_datetime(texts, format=time_format, errors="coerce", utc=True), timezone)
 
 
 def _converted(times: "pd.Series", timezone: Optional[str]) -> "pd.Series":
@@ -124,7 +137,8 @@ def read_events(path: Union[str, Path], settings: LinkSettings, patients: Sequen
         patients: ids, each once; see `as_keys`.
 
     Raises:
-        UserError: the file, a column or a timezone cannot be used, or no event is of one of the patients.
+        UserError: the file, a column or a timezone cannot be used, times may be read in several ways, of which all
+            are counted, or no event is of one of the patients.
     """
     import pandas as pd
 
@@ -132,7 +146,9 @@ def read_events(path: Union[str, Path], settings: LinkSettings, patients: Sequen
     counts = dict.fromkeys(_COUNTED, 0)
     examples: Dict[str, str] = {}
     chunks = Progress("events", None, "piece", delay=5).each(read_chunks(path, settings.columns))
-    parts = [_read_part(path, chunk, settings, known, counts, examples) for chunk in chunks]
+    problems = TableProblems()
+    parts = [_read_part(path, chunk, settings, known, counts, examples, problems) for chunk in chunks]
+    problems.check(path)
     if not counts["of_patients"]:
         found = f"{counts['passed']} of {counts['rows']} events pass the filter, none is of a patient with an ECG"
         raise UserError(f"{path}: {found}; check --filter, and the ids in --patient-column")
@@ -161,8 +177,9 @@ def _read_part(
     known: "pd.Index",
     counts: Dict[str, int],
     examples: Dict[str, str],
+    problems: TableProblems,
 ) -> Dict[str, np.ndarray]:
-    """The events of a piece of the table, by column; adds to the counts and examples."""
+    """The events of a piece of the table, by column; adds to the counts, examples and problems."""
     counts["rows"] += len(chunk)
     for column, wanted in settings.filter.items():
         chunk = chunk[as_keys(chunk[column]).isin(wanted)]
@@ -171,7 +188,7 @@ def _read_part(
     chunk, patient = chunk[patient >= 0], patient[patient >= 0]
     counts["of_patients"] += len(chunk)
     raw_times, raw_values = chunk[settings.time_column], chunk[settings.value_column]
-    time = _times(path, raw_times, settings)
+    time = _times(path, raw_times, settings, problems)
     value, bound, is_range = parse_values(raw_values)
     has_time, is_number = time.notna().to_numpy(), ~np.isnan(value)
     empty = (as_texts(raw_values) == "").to_numpy()
@@ -191,11 +208,19 @@ def _read_part(
     return {name: column[used] for name, column in columns.items()}
 
 
-def _times(path: Union[str, Path], values: "pd.Series", settings: LinkSettings) -> "pd.Series":
+def _times(path: Union[str, Path], values: "pd.Series", settings: LinkSettings, problems: TableProblems) -> "pd.Series":
+    column = settings.time_column
     try:
-        return clock_times(values, settings.timezone)
+        times = clock_times(values, settings.timezone, settings.time_format)
     except UserError as error:
-        raise UserError(f"{path}: column {settings.time_column!r}: {error}") from error
+        raise UserError(f"{path}: column {column!r}: {error}") from error
+    if settings.time_format is None:
+        unread = as_texts(values[times.isna()])
+        in_doubt = unread[unread.map(is_in_doubt).astype(bool)]
+        if len(in_doubt):
+            first = in_doubt.iloc[0]
+            problems.add(column, f"{place(path, int(in_doubt.index[0]))}: {column}: {not_a_time(first)}", len(in_doubt))
+    return times
 
 
 def _limit_columns(settings: LinkSettings) -> List[str]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.labelling.yaml_places import Node, read_yaml
+from fairseq_signals_ext.sources.times import check_time_format
 
 CHOICES = ("nearest", "first", "last", "max", "min")
 _DURATION = re.compile(r"([+-]?\d+(?:\.\d+)?)\s*(s|min|h|d|w)?")
@@ -66,6 +67,7 @@ class LinkSettings:
         thresholds: texts, see `Threshold.parse`; each makes a label.
         label_names: one per threshold; empty: made from column and threshold.
         filter: column -> texts; only events that have one of them are used.
+        time_format: how times are written, as for `datetime.strptime`; None: see `sources.times.as_iso_time`.
         timezone: of the ECGs' clocks, for events whose times have a timezone.
         keep_value: write the chosen events as well.
         regression: the value itself is the only label.
@@ -79,6 +81,7 @@ class LinkSettings:
     thresholds: Tuple[str, ...] = ()
     label_names: Tuple[str, ...] = ()
     filter: Dict[str, Tuple[str, ...]] = field(default_factory=dict)
+    time_format: Optional[str] = None
     timezone: Optional[str] = None
     keep_value: bool = False
     regression: bool = False
@@ -92,6 +95,8 @@ class LinkSettings:
         if self.label_names and len(self.label_names) != number:
             raise UserError(f"{len(self.label_names)} label names for {number} label(s): give one per threshold")
         _offsets(self.window)
+        if self.time_format is not None:
+            check_time_format(self.time_format)
 
     @property
     def limits(self) -> List[Threshold]:

@@ -24,6 +24,8 @@ _COLUMNS = 4
 _COLUMN_SECONDS = PAPER_SECONDS / _COLUMNS
 _CLIPPED, _CLIPPED_NAME_WIDTH = 20.0, 50.0
 _LEAST_DISTANCE = 15
+# times the distances of rows together that they would need by themselves
+_MOST_FOR_EVEN_ROWS = 1.5
 # room for names and pulses above the first baseline and below the last
 _LEAST_EDGES = (15, 10)
 _NAME_STEP, _HIGHEST_NAME = 0.5, 25.0
@@ -158,11 +160,16 @@ def _row(traces: Sequence[Trace], name_widths: Sequence[float]) -> Row:
 
 
 def _on_the_grid(rows: Sequence[Row]) -> List[Row]:
-    """The rows with so much more below that baselines, top and bottom of the paper are thick lines of its grid."""
-    first = rows[0]._replace(above=squares(rows[0].above))
-    rows = [first, *rows[1:]]
-    following = [row.above for row in rows[1:]] + [0.0]
-    return [row._replace(below=squares(row.below + above) - above) for row, above in zip(rows, following)]
+    """The rows with so much more below that baselines, top and bottom of the paper are thick lines of its grid.
+
+    Baselines are evenly spaced, unless a few high rows would make the paper much higher by that.
+    """
+    distances = [squares(upper.below + lower.above) for upper, lower in zip(rows, rows[1:])]
+    if distances and max(distances) * len(distances) <= _MOST_FOR_EVEN_ROWS * sum(distances):
+        distances = [max(distances)] * len(distances)
+    belows = [distance - lower.above for distance, lower in zip(distances, rows[1:])]
+    rows = [row._replace(below=below) for row, below in zip(rows, [*belows, squares(rows[-1].below)])]
+    return [rows[0]._replace(above=squares(rows[0].above)), *rows[1:]]
 
 
 def squares(length: float) -> int:
@@ -191,9 +198,9 @@ def _highest_under_name(trace: Trace, name_widths: Sequence[float]) -> float:
 def moved_together(rows: Sequence[Row], most: float, name_widths: Sequence[float]) -> List[Row]:
     """The rows no higher than `most` together; their scale stays.
 
-    First rows come as close as their traces allow at each moment, then traces reach into neighbouring rows, all alike;
-    baselines stay 15 mm apart. Where a trace would leave the paper even so, it is clipped at its edge. Names are moved
-    to where few traces are.
+    First all rows come closer, evenly, as far as all their traces allow at each moment; then those whose traces still
+    do; then traces reach into neighbouring rows, all alike. Baselines stay 15 mm apart. Where a trace would leave the
+    paper even so, it is clipped at its edge. Names are moved to where few traces are.
 
     Args:
         most: height of the paper; less than the pulses and names need is not a limit.
@@ -202,6 +209,10 @@ def moved_together(rows: Sequence[Row], most: float, name_widths: Sequence[float
     distances = [squares(upper.below + lower.above) for upper, lower in zip(rows, rows[1:])]
     touching = [touching_distance(upper, lower) + GAP for upper, lower in zip(rows, rows[1:])]
     while sum(_edges(rows, distances)) + sum(distances) > most:
+        closer = [distance - SQUARE for distance in distances]
+        if all(distance >= max(_LEAST_DISTANCE, least) for distance, least in zip(closer, touching)):
+            distances = closer
+            continue
         left = [number for number, distance in enumerate(distances) if distance > _LEAST_DISTANCE]
         if not left:
             break

@@ -60,6 +60,8 @@ _SIZE, _LINE, _ROW, _HEADINGS = 7.0, 2.85, 4.55, 7.2
 # above this many labels, thresholds are ticks on the bars only
 _MANY, _LEAST_ROWS, _MOST_TABLES = 24, 6, 6
 _MEASURE_WIDTH, _GAP = 21.0, 7.0
+# of the table of known recordings, less the space between columns; see report.css
+_LABELS_SHARE = 0.38
 _OTHER_LETTERS = re.compile(r"[^\u0020-\u024f\u25b2\u2026]")
 _DEFAULT = ReportOptions()
 
@@ -143,8 +145,10 @@ def _side(findings: ReportFindings) -> float:
     model = ";  ".join(f"{name}: {value}" for name, value in model_terms(findings))
     if findings.neighbours is None:
         return _LINE * _lines(model, _SIZE, _WIDTH)
-    nearest = 10 + (_LINE + 0.5) * len(findings.neighbours)
-    return max(nearest, 4 + _LINE * _lines(model, _SIZE, _WIDTH / 2 - _GAP))
+    column = _WIDTH / 2 - _GAP
+    lines = sum(max(1, _lines(one.labels, _SIZE, _LABELS_SHARE * column)) for one in findings.neighbours)
+    nearest = 10 + _LINE * lines + 0.5 * len(findings.neighbours)
+    return max(nearest, 4 + _LINE * _lines(model, _SIZE, column))
 
 
 def write_report(

@@ -3,7 +3,7 @@
 import contextlib
 import platform
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
@@ -52,20 +52,27 @@ class NeighbourTable(NamedTuple):
 
     Attributes:
         header: of the columns.
-        rows: rank, or record id, name of the file, which an anonymous report does not show, and distance.
+        rows: rank, or record id; texts, such as the name of the file, which an anonymous report does not show, and
+            labels, if they are known of any; and distance.
     """
 
     header: Sequence[str]
-    rows: Sequence[Tuple[str, Optional[str], float]]
+    rows: Sequence[Tuple[str, Sequence[str], float]]
 
 
 def neighbour_table(neighbours: Sequence[Neighbour], anonymous: bool) -> NeighbourTable:
     """As a table, the nearest first."""
-    if anonymous:
-        ranks = enumerate(neighbours, 1)
-        return NeighbourTable(["Rank", "Distance"], [(str(rank), None, one.distance) for rank, one in ranks])
-    rows = [(one.record_id, Path(one.file).name, one.distance) for one in neighbours]
-    return NeighbourTable(["Record", "File", "Distance"], rows)
+    labelled = any(one.labels for one in neighbours)
+    rows = [
+        (
+            str(rank) if anonymous else one.record_id,
+            [*([] if anonymous else [Path(one.file).name]), *([one.labels or "unknown"] if labelled else [])],
+            one.distance,
+        )
+        for rank, one in enumerate(neighbours, 1)
+    ]
+    header = ["Rank"] if anonymous else ["Record", "File"]
+    return NeighbourTable([*header, *(["Labels"] if labelled else []), "Distance"], rows)
 
 
 def model_terms(findings: ReportFindings) -> List[Tuple[str, object]]:

@@ -72,12 +72,14 @@ class Neighbour(NamedTuple):
 
     Attributes:
         distance: of the embeddings, by the index's metric.
-        record_id, file: empty where they are not to be shown.
+        record_id, file: empty where they are not to be shown; the file is the original one, where that is known.
+        labels: that are known of it; empty: none.
     """
 
     distance: float
     record_id: str
     file: str
+    labels: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,5 +197,8 @@ def _neighbours(
     distances, rows = index.query(model.embed(recording, layer=index.layer), options.neighbours, own)
     is_there = rows[0] >= 0
     known = index.facts(rows[0][is_there])
-    shown = [("", "") if options.anonymous else (str(one.record_id), str(one.file)) for one in known]
-    return [Neighbour(float(distance), *names) for distance, names in zip(distances[0][is_there], shown)]
+    found = [
+        Neighbour(float(distance), str(one.record_id), str(one.source_file or one.file), str(one.labels))
+        for distance, one in zip(distances[0][is_there], known)
+    ]
+    return [one._replace(record_id="", file="") for one in found] if options.anonymous else found

@@ -6,6 +6,7 @@ that names file, item and cure.
 """
 
 import csv
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-# letters of a reason, so that those that differ in a number count as one
-_REASON = 60
+# what differs between reasons of one kind: what is quoted, and numbers
+_PARTICULAR = re.compile(r"'[^']*'|\"[^\"]*\"|\d+(?:[.,]\d+)*")
 # columns with few different texts
 _REPEATED = ("shard", "source", "leads", "derived_leads", "filled_leads", "constant_leads")
 
@@ -160,10 +161,10 @@ def _shard_problems(
         delayed(check_shard)(out, block, columns.iloc[rows_of.get(_shard_name(block), none)], quick) for block in plan
     )
     found = Parallel(n_jobs=jobs, return_as="generator", batch_size=1, **joblib_settings())(work)
-    total = sum(len(block.items) for block in plan)
-    with Progress("verify", total, "item", is_shown=progress) as bar:
+    # not the items of the plan: those that are rejected are no recordings, and stand there again when they are retried
+    with Progress("verify", len(table), "recording", is_shown=progress) as bar:
         for block, problems in zip(plan, found):
-            bar.update(len(block.items))
+            bar.update(len(rows_of.get(_shard_name(block), none)))
             yield problems
 
 
@@ -256,13 +257,19 @@ def _absent_items(plan: Sequence[Block], idx: np.ndarray) -> Dict[Tuple[str, str
 
 
 def _rejections(out: Path) -> List[str]:
-    """Notes on what was rejected, by source and by the beginning of the reason."""
+    """Notes on what was rejected, by source and kind of reason, each with the first reason of its kind."""
+    reasons: Dict[Tuple[str, str], List[str]] = {}
     try:
         with open(out / REJECTED_NAME, encoding="utf-8", newline="") as file:
-            counts = Counter((of_cell(row["source"]), row["reason"][:_REASON]) for row in csv.DictReader(file))
+            for row in csv.DictReader(file):
+                kind = _PARTICULAR.sub("#", row["reason"])
+                reasons.setdefault((of_cell(row["source"]), kind), []).append(row["reason"])
     except (OSError, ValueError, KeyError, TypeError):  # has a line of its own
         return []
-    return [f"{source}: {count} rejected: {reason}" for (source, reason), count in sorted(counts.items())]
+    return [
+        f"{source}: {len(found)} rejected: {found[0]}{' (and the like)' if len(set(found)) > 1 else ''}"
+        for (source, _), found in sorted(reasons.items())
+    ]
 
 
 def _gains(out: Path) -> List[str]:

@@ -4,7 +4,7 @@ import errno
 import re
 from typing import Any, Dict, List, Optional
 
-from fairseq_signals_ext.common.errors import MissingPackageError, UserError, how_to_install
+from fairseq_signals_ext.common.errors import MissingMetadataError, MissingPackageError, UserError, how_to_install
 from fairseq_signals_ext.common.leads import LEADS
 from fairseq_signals_ext.inference.model import LoadedModel, Prediction
 from fairseq_signals_ext.prepared.quality import FLAGS
@@ -17,12 +17,16 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _TOO_LITTLE = (errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE)
 # torch and onnxruntime have no error of one kind for it
 _OUT_OF_MEMORY = re.compile(r"out of memory|allocate memory|bad_alloc")
+_COMMAND_OPTION = re.compile(r", --input-[a-z]+(?=\))")
 
 
 def refusal_of(error: Exception) -> Optional[UploadError]:
     """The refusal that an error stands for; None if it is a mistake of ours."""
     if isinstance(error, UserError):
-        return UploadError(str(error), 501 if isinstance(error, MissingPackageError) else getattr(error, "status", 422))
+        status = 501 if isinstance(error, MissingPackageError) else getattr(error, "status", 422)
+        missing = getattr(error, "argument" if isinstance(error, MissingMetadataError) else "missing", "")
+        # who sends a file has fields in place of the options of commands
+        return UploadError(_COMMAND_OPTION.sub("", str(error)), status, missing)
     if isinstance(error, ModuleNotFoundError):
         hint = how_to_install(error.name or "")
         return None if hint is None else UploadError(hint, 501)

@@ -159,7 +159,7 @@ class Service:
                 refusal = refusal_of(error)
                 assert refusal is not None
                 message = str(refusal).replace(str(self._model.source), self._model.name)
-                raise UploadError(upload.in_senders_words(message), refusal.status) from error
+                raise UploadError(upload.in_senders_words(message), refusal.status, refusal.missing) from error
 
 
 async def _while_connected(request: Request, answering: Coroutine[Any, Any, Response]) -> Response:
@@ -228,10 +228,11 @@ def make_app(
 
 
 async def _refused(_: Request, error: Any) -> JSONResponse:
-    """One line on what is wrong with a request: our words, or the framework's."""
+    """One line on what is wrong with a request: our words, or the framework's; and the field that would help."""
     is_ours = isinstance(error, UploadError)
     message, status = (str(error), error.status) if is_ours else (str(error.detail), error.status_code)
-    return JSONResponse({"error": " ".join(message.split())}, status, getattr(error, "headers", None))
+    missing = {"missing": error.missing} if is_ours and error.missing else {}
+    return JSONResponse({"error": " ".join(message.split()), **missing}, status, getattr(error, "headers", None))
 
 
 async def _failed(_: Request, error: Exception) -> JSONResponse:

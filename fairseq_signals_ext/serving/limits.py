@@ -10,11 +10,12 @@ class UploadError(UserError):
 
     Attributes:
         status: HTTP's number for it.
+        missing: the field that says what its files do not, "sample_rate", "leads" or "unit"; empty: none would help.
     """
 
-    def __init__(self, message: str, status: int = 422):
+    def __init__(self, message: str, status: int = 422, missing: str = ""):
         super().__init__(message)
-        self.status = status
+        self.status, self.missing = status, missing
 
 
 @dataclass(frozen=True)

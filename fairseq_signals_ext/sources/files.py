@@ -5,6 +5,7 @@ what formats say that belongs to a file is none, such as the signal files that W
 """
 
 from pathlib import Path
+from typing import List
 
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.files import PLAN_NAME, walk_files
@@ -24,8 +25,9 @@ def open_source(folder: Path, options: SourceOptions) -> Source:
         raise UserError(f"{folder}: no files here or below; give the folder that holds the recordings")
     given = {"sample_rate": options.sample_rate, "unit": options.unit, "leads": options.leads}
     defaults = {name: value for name, value in given.items() if value is not None}
-    items = with_table([Item(name, defaults=defaults) for name in names], options.table)
-    return Source(options.name or folder.resolve().name, folder, items, read_file)
+    notes: List[str] = []
+    items = with_table([Item(name, defaults=defaults) for name in names], options.table, options.time_format, notes)
+    return Source(options.name or folder.resolve().name, folder, items, read_file, notes=notes)
 
 
 def _is_file(path: Path) -> bool:

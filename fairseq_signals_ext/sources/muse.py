@@ -1,6 +1,7 @@
 """A folder of GE MUSE XML files: eight stored leads, from which the other four are derived."""
 
 from pathlib import Path
+from typing import List
 
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.files import walk_files
@@ -13,8 +14,9 @@ def open_source(folder: Path, options: SourceOptions) -> Source:
     names = sorted(name for name in walk_files(folder) if name.lower().endswith(".xml"))
     if not names:
         raise UserError(f"{folder}: no .xml file here or below; give the folder that holds the exported ECGs")
-    items = with_table([Item(name) for name in names], options.table)
-    return Source(options.name or folder.resolve().name, folder, items, read_file)
+    notes: List[str] = []
+    items = with_table([Item(name) for name in names], options.table, options.time_format, notes)
+    return Source(options.name or folder.resolve().name, folder, items, read_file, notes=notes)
 
 
 KIND = SourceKind("muse", "GE MUSE XML files", open_source, (TABLE,))

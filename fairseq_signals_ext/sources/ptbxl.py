@@ -1,6 +1,7 @@
 """PTB-XL (doi:10.13026/kfzx-aw45): WFDB records at 500 and 100 Hz, with folds, patients, reports and SCP codes."""
 
 import ast
+import re
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
@@ -17,6 +18,12 @@ _FIRST_COLUMNS = (
 # an age over 89 is given as 300; 90 keeps it the highest and a number that can be reckoned with
 _OVER_89, _OLDEST = 300, 90.0
 _SEX: Dict[Optional[float], str] = {0: "male", 1: "female"}
+_RECORD = re.compile(r"0*(\d+)_[hl]r")
+
+
+def ecg_id_of(record: str) -> str:
+    """The `ecg_id` of a record by the name of its file: `40` for `00040_hr`; another name as it is."""
+    return _RECORD.sub(r"\1", record) if _RECORD.fullmatch(record) else record
 
 
 def _is_wanted(record: str, rate: float) -> bool:
@@ -25,7 +32,7 @@ def _is_wanted(record: str, rate: float) -> bool:
 
 
 def open_source(folder: Path, options: SourceOptions) -> Source:
-    """The records of `ptbxl_database.csv`, in its order, then others that lie in the folder.
+    """The records of `ptbxl_database.csv`, in its order, then others that lie in the folder; all by their `ecg_id`.
 
     Records at 100 Hz are taken where that is enough for the rate that is wanted, or where there are no others.
     """
@@ -43,7 +50,7 @@ def open_source(folder: Path, options: SourceOptions) -> Source:
     absent = sum(item.name not in present for item in items)
     notes = [f"{absent} of {len(items)} records in {_TABLE} have no file in {records}/"] if absent else []
     notes += [f"{len(others)} records in {records}/ are not in {_TABLE}"] if others else []
-    items += [Item(name) for name in sorted(others)]
+    items += [Item(name, facts={"record_id": ecg_id_of(Path(name).stem)}) for name in sorted(others)]
     return Source(options.name or "ptbxl", folder, items, read_file, own_patients=True, notes=notes)
 
 

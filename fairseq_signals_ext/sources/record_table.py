@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence,
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.readers.facts import age_of, patient_of, sex_of, shown
 from fairseq_signals_ext.sources.source import Item
-from fairseq_signals_ext.sources.text_tables import UNREADABLE, as_id, as_iso_time, separator_of
+from fairseq_signals_ext.sources.table_problems import TableProblems
+from fairseq_signals_ext.sources.text_tables import UNREADABLE, as_id, separator_of
+from fairseq_signals_ext.sources.times import not_a_time, time_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 _KEYS = ("source_file", "file", "path", "record_id")
 # columns that say how a file is to be read, where it does not say so itself
 _READING = ("sample_rate", "unit", "leads")
-_DATE = re.compile(r"\d{4}-?\d\d-?\d\d")
 _UNKNOWN = ("unknown", "u", "other", "o", "nan", "n/a", "na", "none", "-", "?")
 _SEPARATOR = re.compile(r"[;,|]")
 # whole numbers above this are no longer exact as float64
@@ -91,30 +92,65 @@ def time(value: Any, where: str) -> Optional[datetime]:
         UserError: it is not a time, or one whose day and month cannot be distinguished; the message begins with
             `where`.
     """
-    import pandas as pd
-
     written = text(value)
     if written is None:
         return None
-    iso = as_iso_time(written)
-    try:
-        if not _DATE.match(iso):  # pandas knows "now", and takes 2020 for its first day
-            raise ValueError
-        try:
-            return datetime.fromisoformat(iso).replace(tzinfo=None)  # twenty times as fast
-        except ValueError:
-            return pd.to_datetime(iso, format="ISO8601").tz_localize(None).to_pydatetime()
-    except ValueError:
-        raise UserError(f"{where}: {shown(written)!r} is not a time; write it as 2024-12-31 23:59:59") from None
+    found = time_of(written)
+    if found is None:
+        raise UserError(f"{where}: {shown(written)!r} is not a time; write it as 2024-12-31 23:59:59")
+    return found.replace(tzinfo=None)
 
 
-def with_table(items: Sequence[Item], table: Optional[Path]) -> List[Item]:
+@dataclasses.dataclass
+class _Reading:
+    """How values of a user's table are read, and what is found on the way.
+
+    Attributes:
+        time_format: of its times, see `time_of`.
+        problems: values that cannot be used.
+        zoned: texts of times whose zone was dropped.
+    """
+
+    time_format: Optional[str] = None
+    problems: TableProblems = dataclasses.field(default_factory=TableProblems)
+    zoned: List[str] = dataclasses.field(default_factory=list)
+
+    def time(self, value: Any, where: str) -> Optional[datetime]:
+        """As the function of this name, of a table whose user may have named the format."""
+        written = text(value)
+        if written is None:
+            return None
+        found = time_of(written, self.time_format)
+        if found is None:
+            raise UserError(f"{where}: {not_a_time(written, self.time_format)}")
+        if found.tzinfo is not None:
+            self.zoned.append(written)
+        return found.replace(tzinfo=None)
+
+    def notes(self, table: Path) -> List[str]:
+        """What the user should know, a line each."""
+        if not self.zoned:
+            return []
+        count, first = len(self.zoned), shown(self.zoned[0])
+        return [f"{table}: time zones of {count} start times (such as {first!r}) are dropped; times stay as written"]
+
+
+def with_table(
+    items: Sequence[Item],
+    table: Optional[Path],
+    time_format: Optional[str] = None,
+    notes: Optional[List[str]] = None,
+) -> List[Item]:
     """The items with what a user's table contains about them.
 
     The table's column `source_file`, `file` or `path` names a file below the source's folder (or its last part only),
     or `record_id` its name without suffix. `record_id`, `patient`, `start_time`, `age`, `sex`, `codes` (a list, or
     separated by semicolons, commas or `|`), `statements` and `source` replace what a file contains; `sample_rate`,
     `unit` and `leads` say how to read it; any other column goes into the table of recordings.
+
+    Args:
+        time_format: of the table's times, as for `datetime.strptime`; None: see `times.as_iso_time`.
+        notes: a list to which is added what the user should know, a line each.
 
     Raises:
         UserError: the table cannot be read, has none of these columns, names a file twice, none that is here, or by a
@@ -125,18 +161,17 @@ def with_table(items: Sequence[Item], table: Optional[Path]) -> List[Item]:
     rows, key = _rows(table)
     found: List[Item] = []
     used: Dict[str, str] = {}
-    problems: Dict[str, List[str]] = {}
+    reading = _Reading(time_format)
     whole = {item.name for item in items}
     for item in items:
         # the whole name of a file is not the short one of another
         names = (name for name in _names(item, key) if name == item.name or key == "record_id" or name not in whole)
         name = next((name for name in names if name in rows), None)
-        found.append(item if name is None else _with_row(item, rows[name], problems))
+        found.append(item if name is None else _with_row(item, rows[name], reading))
         if name is not None and _folder(used.setdefault(name, item.name)) != _folder(item.name):
             both = f"{used[name]!r} and {item.name!r}"
             raise UserError(f"{table}: {key} {name!r} may be {both}; write them with their folders in a column 'file'")
-    if problems:
-        raise UserError(f"{table}: {_joined(problems)}")
+    reading.problems.check(table)
     if not used:
         raise UserError(f"{table}: none of its {len(rows)} rows names a file of this source by its {key!r}; check them")
     unknown = next((name for name in rows if name not in used), None)
@@ -145,6 +180,8 @@ def with_table(items: Sequence[Item], table: Optional[Path]) -> List[Item]:
             f"{table}: {len(rows) - len(used)} rows name no file of this source; the first has "
             f"{key} {unknown!r}; correct or remove them"
         )
+    if notes is not None:
+        notes += reading.notes(table)
     return found
 
 
@@ -215,14 +252,14 @@ def _names(item: Item, key: str) -> List[str]:
     return [item.name, last, item.name.rsplit(".", 1)[0], stem]
 
 
-def _with_row(item: Item, row: Dict[str, Any], problems: Dict[str, List[str]]) -> Item:
+def _with_row(item: Item, row: Dict[str, Any], table: _Reading) -> Item:
     """The item with what a row says of it; what cannot be used is noted by its column."""
 
     def read(name: str, how: Callable[[Any, str], Any], value: Any) -> Any:
         try:
             return how(value, f"{item.name}: {name}")
         except UserError as error:
-            problems.setdefault(name, []).append(str(error))
+            table.problems.add(name, str(error))
             return None
 
     facts = {name: value for name, value in row.items() if name not in ("source_file", "file", "path")}
@@ -232,21 +269,12 @@ def _with_row(item: Item, row: Dict[str, Any], problems: Dict[str, List[str]]) -
         reading["sample_rate"] = read("sample_rate", _rate, reading["sample_rate"])
     for name in _READING:
         facts.pop(name, None)
-    for name, how in _FACTS.items():
+    for name, how in {**_FACTS, "start_time": table.time}.items():
         if name in facts:
             facts[name] = read(name, how, facts[name])
     return dataclasses.replace(
         item, source=source or item.source, facts={**item.facts, **facts}, reading={**item.reading, **reading}
     )
-
-
-def _joined(problems: Dict[str, List[str]]) -> str:
-    """All that is wrong with the values of a table: by column the first, and how many more there are."""
-    told = [f"{found[0]}{f' (and {len(found) - 1} more)' * (len(found) > 1)}" for found in problems.values()]
-    if len(told) == 1:
-        return told[0]
-    count = sum(map(len, problems.values()))
-    return f"{count} values in {len(told)} columns cannot be used: {' | '.join(told)}"
 
 
 def _rate(value: Any, where: str) -> Any:
@@ -287,7 +315,6 @@ _FACTS: Dict[str, Callable[[Any, str], Any]] = {
     "patient": lambda value, where: patient(value),
     "age": lambda value, where: _known(value, age_of, where, "years"),
     "sex": lambda value, where: _known(value, sex_of, where, "female or male"),
-    "start_time": time,
     "codes": _codes,
     "statements": lambda value, where: texts(value),
 }

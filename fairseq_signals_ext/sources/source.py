@@ -13,6 +13,7 @@ from fairseq_signals_ext.common.leads import parse_leads
 from fairseq_signals_ext.readers import Recording, read_ecg
 from fairseq_signals_ext.readers.facts import millivolts
 from fairseq_signals_ext.readers.formats import format_of
+from fairseq_signals_ext.sources.times import check_time_format
 
 # what ends the name of an ECG that is not the first of its file
 _NUMBERED = re.compile(r"(.+)#([1-9]\d{0,8})", re.DOTALL)
@@ -157,6 +158,7 @@ class SourceOptions:
         name: of the source; None: the kind's, or the folder's where a kind stands for no particular collection.
         rate: Hz that is wanted, where a collection comes in several.
         table: a table (CSV or Parquet) with what is known of the recordings, for kinds that have none of their own.
+        time_format: of the table's times, as for `datetime.strptime`; None: those that cannot be misread.
         sample_rate: Hz, where files do not contain it.
         unit: of amplitudes, where files do not contain it.
         leads: of rows or columns, where files do not contain it.
@@ -168,8 +170,13 @@ class SourceOptions:
     sample_rate: Optional[float] = None
     unit: Optional[str] = None
     leads: Optional[str] = None
+    time_format: Optional[str] = None
 
     def __post_init__(self) -> None:
+        if self.time_format is not None:
+            if self.table is None:
+                raise UserError(f"time format {self.time_format!r}: is of times in a table; give it with --table")
+            check_time_format(self.time_format)
         parse_leads(self.leads)
         if self.unit is not None and millivolts(self.unit) is None:
             raise UserError(f"unit {self.unit!r}: is not a voltage; give mV, uV, nV or V")

@@ -17,10 +17,6 @@ if TYPE_CHECKING:
 UNREADABLE = (OSError, ValueError, EOFError, zlib.error)
 _LONGEST_HEADER = 2**20  # letters; pandas would take minutes for the columns of a longer one
 _WHOLE_NUMBER = re.compile(r"(\d+)\.0+")
-_CLOCK = r"(?:[ T]+(?P<hour>\d{1,2})(?P<rest>:\d\d\S*))?"
-_DAY_FIRST = re.compile(rf"(?P<day>\d{{1,2}})\.(?P<month>\d{{1,2}})\.(?P<year>\d{{4}}){_CLOCK}")
-_YEAR_FIRST = re.compile(rf"(?P<year>\d{{4}})/(?P<month>\d{{1,2}})/(?P<day>\d{{1,2}}){_CLOCK}")
-_DIGITS = re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)?")
 # what spreadsheets take for a formula, also behind marks that were put before one
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
@@ -65,9 +61,10 @@ def columns_of(path: Union[str, Path]) -> List[str]:
 def check_columns(path: Union[str, Path], columns: Sequence[str]) -> None:
     """Raises `UserError` unless the table has all of these columns."""
     present = columns_of(path)
-    for column in columns:
-        if column not in present:
-            raise UserError(f"{path}: no column {column!r}; its columns are {', '.join(present) or 'none'}")
+    missing = [repr(column) for column in dict.fromkeys(columns) if column not in present]
+    if missing:
+        what = f"column{'s' * (len(missing) > 1)} {', '.join(missing)}"
+        raise UserError(f"{path}: no {what}; its columns are {', '.join(present) or 'none'}")
 
 
 def read_chunks(
@@ -174,23 +171,6 @@ def _keys(values: "pd.Series", id_of: Callable[[str], Optional[str]]) -> "pd.Ser
     ids = [id_of(text) for text in _trimmed(different)]
     keys = np.array([*ids, None], object)  # the last one is for missing values
     return pd.Series(keys[codes], index=values.index, dtype=object)
-
-
-def as_iso_time(text: str) -> str:
-    """A time in ISO 8601, where it is written in another way that cannot be misread; else the same text.
-
-    `26.09.2019 12:00`, as dates with dots have the day first in every locale that writes them so, `2017/09/22`, and
-    digits alone, `20180220030000`. Of `03/04/2024` nobody knows which is the day, so it stays.
-    """
-    digits = _DIGITS.fullmatch(text)
-    if digits:
-        year, month, day, hour, minute, second = (part or "00" for part in digits.groups())
-        return f"{year}-{month}-{day} {hour}:{minute}:{second}"
-    found = _DAY_FIRST.fullmatch(text) or _YEAR_FIRST.fullmatch(text)
-    if found is None:
-        return text
-    clock = f" {found['hour']:0>2}{found['rest']}" if found["hour"] else ""
-    return f"{found['year']}-{found['month']:0>2}-{found['day']:0>2}{clock}"
 
 
 def as_texts(values: "pd.Series") -> "pd.Series":

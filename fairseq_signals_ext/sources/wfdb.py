@@ -14,7 +14,7 @@ _SIGNALS = (".dat", ".mat")
 def open_source(folder: Path, options: SourceOptions) -> Source:
     """All `.hea` files below the folder, by name; segments are read with the record that they belong to."""
     names, notes = find_records(folder)
-    items = with_table([Item(name) for name in names], options.table)
+    items = with_table([Item(name) for name in names], options.table, options.time_format, notes)
     return Source(options.name or folder.resolve().name, folder, items, read_file, notes=notes)
 
 

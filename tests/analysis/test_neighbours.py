@@ -66,7 +66,7 @@ def test_a_recording_is_not_its_own_neighbour():
     expected = [[-1, 0, 1, 2, 4, 5], everything, [-1, -1, 0, 3, 4, 5], [-1, 0, 1, 2, 3, 5], everything]
     assert [sorted(one) for one in rows.tolist()] == expected
     assert (np.isinf(distances) == (rows == -1)).all()
-    assert index.facts([0, 2, 4]) == [("a", "0.hea"), ("b", "1.hea"), ("b", "3.hea")]
+    assert index.facts([0, 2, 4]) == [KnownRecording(*one) for one in (("a", "0.hea"), ("b", "1.hea"), ("b", "3.hea"))]
 
 
 def test_one_vector_and_wrong_ones():

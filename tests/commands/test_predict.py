@@ -48,8 +48,9 @@ def test_what_it_leaves(checkpoint, tmp_path, capsys):
         found = [float(row[f"probability_{name}"]) for name in LABELS]
         np.testing.assert_allclose(found, expected.scores, rtol=1e-5)
         assert [row[f"positive_{name}"] for name in LABELS] == [str(int(one)) for one in expected.positive]
-        assert {name: row[name] for name in list(row)[:7]} == {
-            **{"record_id": file.stem, "file": str(file), "seconds": "10", "sample_rate": "500", "segments": "2"},
+        assert {name: row[name] for name in list(row)[:12]} == {
+            **{"record_id": file.stem, "file": str(file), "idx": "", "source": "", "source_file": ""},
+            **{"patient": "", "start_time": "", "seconds": "10", "sample_rate": "500", "segments": "2"},
             **{"missing_leads": "", "flags": ""},
         }
     segments = rows(tmp_path / "out" / "segments.csv")
@@ -324,7 +325,7 @@ def test_values_of_a_regression(tmp_path):
     file = write_npy(tmp_path / "x.npy")
     assert predict(checkpoint, file, "--out", tmp_path / "out", *RATE) == 0
     (row,) = rows(tmp_path / "out" / "predictions.csv")
-    assert list(row)[9:] == [f"prediction_{name}" for name in LABELS]
+    assert list(row)[14:] == [f"prediction_{name}" for name in LABELS]
     expected = fairseq_signals_ext.load(checkpoint).predict(file, 500).scores
     np.testing.assert_allclose([float(row[f"prediction_{name}"]) for name in LABELS], expected, rtol=1e-6)
 

@@ -45,7 +45,7 @@ def test_values(text, number, bound):
 
 
 def test_times():
-    texts = ["2150-03-01", "2150-03-01T10:00", "2150-03-01 10:00:00.5", "01/03/2150", "2150", "20500301", "", None, "x"]
+    texts = ["2150-03-01", "2150-03-01T10:00", "2150-03-01 10:00:00.5", "01/03/2150", "2150", "205003", "", None, "x"]
     found = clock_times(pd.Series(texts), None)
     wanted = ["2150-03-01 00:00", "2150-03-01 10:00", "2150-03-01 10:00:00.5"]
     pd.testing.assert_series_equal(found.iloc[:3], pd.Series(pd.to_datetime(wanted, format="ISO8601")))
@@ -53,9 +53,21 @@ def test_times():
 
 
 def test_times_in_other_ways_that_cannot_be_misread():
-    texts = ["26.09.2019 12:00", "2017/09/22", "20180220030000", "03/04/2019", "2150-03-01", "31.02.2019"]
-    wanted = ["2019-09-26 12:00", "2017-09-22 00:00", "2018-02-20 03:00", None, "2150-03-01 00:00", None]
-    pd.testing.assert_series_equal(clock_times(pd.Series(texts), None), pd.Series(pd.to_datetime(wanted)))
+    texts = ["26.09.2019 12:00", "2017/09/22", "20180220030000", "03/04/2019", "2150-03-01", "31.02.2019", "20190922"]
+    wanted = [
+        *("2019-09-26 12:00", "2017-09-22 00:00", "2018-02-20 03:00", None, "2150-03-01 00:00", None),
+        "2019-09-22",
+    ]
+    wanted = pd.Series(pd.to_datetime(wanted, format="ISO8601"))
+    pd.testing.assert_series_equal(clock_times(pd.Series(texts), None), wanted)
+
+
+def test_times_of_a_format():
+    texts = ["03/04/2019 10:30", "2019-04-03 10:30", ""]
+    wanted = pd.Series([pd.Timestamp(2019, 4, 3, 10, 30), pd.NaT, pd.NaT])
+    pd.testing.assert_series_equal(clock_times(pd.Series(texts), None, "%d/%m/%Y %H:%M"), wanted, check_dtype=False)
+    zoned = pd.Series(["03/04/2019 10:30 +0200"])
+    assert clock_times(zoned, "UTC", "%d/%m/%Y %H:%M %z").tolist() == [pd.Timestamp(2019, 4, 3, 8, 30)]
 
 
 def test_times_with_a_timezone():

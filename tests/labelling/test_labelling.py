@@ -88,6 +88,25 @@ def test_superclasses_of_ptbxl(ecg_data, tmp_path):
     np.testing.assert_array_equal(labels.values, wanted)
 
 
+@pytest.mark.parametrize("on", [None, "ecg_id"])
+def test_table_of_ptbxls_superclasses(ecg_data, tmp_path, on):
+    table = ecg_data / "ptbxl" / "superclass_labels.csv"
+    published = pd.read_csv(table, index_col="ecg_id")
+    names = [str(number) if number % 2 else f"{number:05d}_hr" for number in published.index]
+    labels = labels_from_table(write_folder(tmp_path, [{"record_id": name} for name in names]), table, on=on)
+    assert labels.names == ["HYP", "NORM", "MI", "CD", "STTC"]  # all columns of 0 and 1 but ids and folds
+    np.testing.assert_array_equal(labels.values, published[labels.names])
+    assert "columns with ids and known facts were left out: patient_id, strat_fold" in labels.notes
+
+
+def test_numbers_that_are_not_labels_are_left_out(tmp_path):
+    labels = from_text(tmp_path, [{}] * 4, "idx,Sex,weight,af\n0,1,63.5,1\n1,0,1,0\n2,1,80,0\n3,0,,\n")
+    assert labels.names == ["af"]
+    assert labels.counts["columns_left_out"] == ["Sex", "weight"]
+    with pytest.raises(UserError, match="column 'sb': '-1' is not 0, 1.*looks like a mark for unknown"):
+        from_text(tmp_path, [{}] * 3, "idx,af,sb\n0,1,1\n1,0,-1\n2,0,0\n")
+
+
 def test_code15_from_the_table_of_ecg_fm(ecg_data, tmp_path):
     folder = ecg_data / "code15_ecg_fm"
     write_folder(tmp_path, [{"record_id": str(number)} for number in pd.read_csv(folder / "meta.csv")["exam_id"]])
@@ -106,7 +125,7 @@ def test_code15_from_the_table_of_ecg_fm(ecg_data, tmp_path):
 def test_codes_are_trimmed_and_likelihoods_count(tmp_path):
     rows = [
         {"codes": [" NORM : 100.0 ", "SR:0"]},
-        {"codes": ["MI:50", "IMI:49.5"]},
+        {"codes": ["MI:50", "xMI:49.5"]},
         {"codes": ["IMI"]},
         {"codes": ["IMI:0"]},
         {"codes": []},
@@ -115,9 +134,9 @@ def test_codes_are_trimmed_and_likelihoods_count(tmp_path):
     ]
     labels = from_codes(tmp_path, rows, "ptbxl-super")
     assert as_sets(labels) == [{"NORM"}, {"MI"}, {"MI"}, {"MI"}, None, None, None]
-    assert labels.counts["unknown_codes"] == {"MI": 1, "SR": 1}
+    assert labels.counts["unknown_codes"] == {"SR": 1, "xMI": 1}
     labels = from_codes(tmp_path, rows, "ptbxl-super", min_likelihood=50, no_codes_are_negative=True)
-    assert as_sets(labels) == [{"NORM"}, set(), {"MI"}, set(), set(), set(), set()]
+    assert as_sets(labels) == [{"NORM"}, {"MI"}, {"MI"}, set(), set(), set(), set()]
     assert labels.counts["below_min_likelihood"] == 3
     assert labels.notes[0] == "3 of 7 recordings have no codes: negative"
 
@@ -189,7 +208,7 @@ def test_table_joins_by_the_first_key_that_it_has(tmp_path):
     labels = from_text(tmp_path, rows, text)
     assert labels.names == ["af", "dead"]
     np.testing.assert_array_equal(labels.values, [[0, 1], [1, np.nan], [np.nan, np.nan]])
-    assert labels.counts == {"rows": 3, "unknown_rows": 1, "columns_left_out": ["name"]}
+    assert labels.counts == {"rows": 3, "unknown_rows": 1, "columns_left_out": ["patient", "name"]}
     assert "1 of 3 rows have a record_id that no recording has (such as '99')" in labels.notes
 
 
@@ -207,10 +226,10 @@ def test_table_joins_by_patient_and_by_numbers_with_gaps(tmp_path):
 
 def test_parquet_table(tmp_path):
     write_folder(tmp_path, [{}, {}, {}])
-    table = pd.DataFrame({"idx": [2, 0, 1], "af": [True, None, False], "age": [1.0, np.nan, 0.0], "note": "x"})
+    table = pd.DataFrame({"idx": [2, 0, 1], "af": [True, None, False], "dead": [1.0, np.nan, 0.0], "note": "x"})
     table.to_parquet(tmp_path / "table.parquet")
     labels = labels_from_table(tmp_path, tmp_path / "table.parquet")
-    assert labels.names == ["af", "age"]
+    assert labels.names == ["af", "dead"]
     np.testing.assert_array_equal(labels.values, [[np.nan, np.nan], [0, 0], [1, 1]])
 
 
@@ -223,7 +242,7 @@ def test_long_numbers_as_ids_stay_exact(tmp_path):
 
 
 def test_regression(tmp_path):
-    labels = from_text(tmp_path, [{}, {}, {}], "idx,age\n0,61.5\n2,-1e3\n", regression=True)
+    labels = from_text(tmp_path, [{}, {}, {}], "idx,age,sex\n0,61.5,1\n2,-1e3,0\n", regression=True)
     np.testing.assert_array_equal(labels.values[:, 0], [61.5, np.nan, -1000])
     written = write_labels(tmp_path, "age", labels)
     assert (written / "labels.csv").read_text() == "idx,age\n0,61.5\n2,-1000\n"
@@ -248,10 +267,18 @@ ROWS = [
         ("idx,af\n0,1\n1,yes\n", {"columns": ["af"]}, "line 3: column 'af': 'yes' is not 0, 1"),
         ("idx,af\n0,1\n1,yes\n", {"columns": ["af"], "regression": True}, "line 3: column 'af': 'yes' is not a number"),
         ("idx,af\n0,inf\n", {"regression": True}, "line 2: column 'af': 'inf' is not a number or nothing"),
-        ("idx,af\n0,1\n1,yes\n", {}, "no column with numbers or truth values only; give --columns"),
+        (
+            "idx,af\n0,1\n1,yes\n",
+            {},
+            "no column has only 0, 1, true and false, apart from ids and known facts; give --columns",
+        ),
         ("idx,af\n0,1\n", {"columns": ["b"]}, "no column 'b'; its columns are idx, af"),
         ("idx,af\n0,1\n", {"on": "patient"}, "no column 'patient'"),
-        ("id,af\n0,1\n", {}, "none of the columns record_id, idx, source_file, patient; its columns are id, af"),
+        (
+            "id,af\n0,1\n",
+            {},
+            "none of the columns record_id, idx, source_file, patient, ecg_id; its columns are id, af",
+        ),
         ("idx,af\n0,1\n1,1\n0,1\n", {}, "line 4: idx '0' is in line 2 already; keep one row for each"),
         ("idx,af\n7,1\n8,1\n", {}, "none of its 2 rows has the idx of a recording"),
         ("idx,af\n", {}, "the table is empty"),

@@ -151,13 +151,13 @@ def test_edges_of_the_window_belong_to_it(tmp_path):
 
 def test_what_was_left_out_is_told(tmp_path):
     rows = [("1", START), ("1", None), (None, START)]
-    text = "patient,time,item,value\n1,2150-03-01,a,haemolysed\n1,01/03/2150,a,30\n1,2150-03-01,a,\n"
+    text = "patient,time,item,value\n1,2150-03-01,a,haemolysed\n1,2150-02-30,a,30\n1,2150-03-01,a,\n"
     text += "1,2150-03-01 10:00,a,<30\n1,2150-03-01,b,90\n9,2150-03-01,a,90\n1,2150-02-27,a,35-50\n"
     labels = link(tmp_path, rows, text, filter={"item": ("a",)}, thresholds=("<= 40", "<= 20"))
     np.testing.assert_array_equal(labels.values, [[1, np.nan], [np.nan] * 2, [np.nan] * 2])
     assert labels.notes == [
         "7 events, 6 pass the filter, 5 are of patients with an ECG",
-        "1 events have no time that can be read and are left out (such as line 3: '01/03/2150')",
+        "1 events have no time that can be read and are left out (such as line 3: '2150-02-30')",
         "1 events have no value and are left out",
         "1 events have a value that is not a number and are left out (such as line 2: 'haemolysed')",
         "1 events have a bound such as <0.01 and count where it decides the threshold",
@@ -166,6 +166,18 @@ def test_what_was_left_out_is_told(tmp_path):
         "1 of 3 recordings have an event in the window",
         "value_le_20: 1 chosen events leave it open (a bound, or no limit)",
     ]
+
+
+def test_times_that_may_be_read_in_several_ways_are_told_with_their_number(tmp_path):
+    rows = [("1", START)]
+    text = "patient,time,value\n1,01/03/2150,30\n1,2150-03-01,5 ng/mL\n1,03-01-2150 10:00,30\n1,unknown,30\n"
+    with pytest.raises(UserError) as caught:
+        link(tmp_path, rows, text)
+    several = "line 2: time: '01/03/2150' may be read in several ways; give --time-format, such as %d/%m/%Y %H:%M"
+    assert str(caught.value) == f"{tmp_path / 'events.csv'}: {several} (and 1 more)"
+    labels = link(tmp_path, rows, text, time_format="%d/%m/%Y")
+    assert labels.values[0, 0] == 1
+    assert "3 events have no time that can be read and are left out (such as line 3: '2150-03-01')" in labels.notes
 
 
 def test_limit_of_the_event_itself(tmp_path):

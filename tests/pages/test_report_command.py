@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from made_up import made_up_counts, write_mat, write_shards
 from made_up_checkpoints import saved_checkpoint
+from made_up_wfdb import write_wfdb
 
 from fairseq_signals_ext.cli import main
 
@@ -84,6 +85,47 @@ def test_ensemble_index_and_saliency(checkpoint, tmp_path):
     assert "gradient of B" in page and "means over 2 models" in page
     # the recording itself is not its own neighbour
     assert "known1.npy" in page and "known2.npy" in page and page.count("known0.npy") == 1
+
+
+def test_neighbours_of_a_prepared_folder_have_their_files_and_labels(checkpoint, tmp_path):
+    """What tables say of recordings beside their names, too: it is known of files and of prepared folders."""
+    for seed, name in enumerate("abc"):
+        write_wfdb(tmp_path / "records" / name, made_up_counts(np.random.default_rng(seed), 3000))
+    (tmp_path / "t.csv").write_text("file,patient,start_time\na.hea,p1,2020-02-01T10:00\nb.hea,p2,\nc.hea,,\n")
+    (tmp_path / "l.csv").write_text("record_id,AF,CD\na,1,1\nb,0,0\n")
+    data, where = tmp_path / "data", ["--device", "cpu"]
+    assert (
+        main(["prepare", "wfdb", str(tmp_path / "records"), "--out", str(data), "--table", str(tmp_path / "t.csv")])
+        == 0
+    )
+    assert main(["label", str(data), "--name", "l", "--table", str(tmp_path / "l.csv")]) == 0
+    index, labels = tmp_path / "index", ["--known-labels", str(data / "labels" / "l")]
+    assert main(["embed", str(checkpoint), str(data), "--out", str(index), *labels, *where]) == 0
+    assert main(["predict", str(checkpoint), str(data), "--out", str(tmp_path / "predicted"), *where]) == 0
+    known = [
+        *(["0", "records", "a.hea", "p1", "2020-02-01T10:00:00"], ["1", "records", "b.hea", "p2", ""]),
+        ["2", "records", "c.hea", "", ""],
+    ]
+    names = ["idx", "source", "source_file", "patient", "start_time"]
+    for path in (index / "embeddings.csv", tmp_path / "predicted" / "predictions.csv"):
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [[row[name] for name in names] for row in rows] == known
+    with open(index / "embeddings.csv", newline="") as file:
+        assert [row["labels"] for row in csv.DictReader(file)] == ["AF; CD", "none", ""]
+    page = ["--saliency", "none", "--index", index]
+    given = npy(tmp_path / "new.npy", seed=5)
+    assert report(checkpoint, given, "--out", tmp_path / "out", *page) == 0
+    html = (tmp_path / "out" / "new.html").read_text()
+    assert all(f'<td class="text">{text}</td>' in html for text in ("a.hea", "b.hea", "AF; CD", "none", "unknown"))
+    # the recording itself is known by the name of its file
+    assert report(checkpoint, tmp_path / "records" / "a.hea", "--out", tmp_path / "own", *page) == 0
+    assert "AF; CD" not in (tmp_path / "own" / "a.html").read_text()
+    assert report(checkpoint, given, "--anonymous", "--out", tmp_path / "hidden", *page) == 0
+    html = (tmp_path / "hidden" / "report-1.html").read_text()
+    assert "AF; CD" in html and ".hea" not in html
+    with pytest.raises(SystemExit, match="labels are of a prepared folder, but none of the recordings is"):
+        main(["embed", str(checkpoint), given, "--out", str(tmp_path / "no"), *labels, *where, "--input-rate", "500"])
 
 
 def test_the_model_of_an_index_is_checked_once_for_all_pages(checkpoint, tmp_path, monkeypatch):

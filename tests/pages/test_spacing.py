@@ -79,6 +79,23 @@ def test_height_is_kept_and_scale_stays(most):
             np.testing.assert_allclose(moved, expected, atol=2 * MM)
 
 
+def distances(figure):
+    drawing = Drawing(figure)
+    return -np.diff([drawing.baseline(row) for row in drawing.rows()])
+
+
+def test_rows_are_evenly_spaced():
+    signal = beats()
+    signal[LEADS.index("V1"), 2700:2720] = -1.5  # the first row needs more room than the others
+    recording = plain_recording(signal)
+    free = draw_ecg(recording)
+    for figure in (free, draw_ecg(recording, most_height=Drawing(free).size[1] - 10)):
+        assert np.ptp(distances(figure)) < 2 * MM
+    # not where one high row would make the paper much higher
+    signal[LEADS.index("V1"), 2700:2720] = -7
+    assert np.ptp(distances(draw_ecg(plain_recording(signal)))) > 10
+
+
 def test_rows_come_closer_without_crossing_where_complexes_are_not_above_each_other():
     signal = np.zeros((12, 5000))
     signal[LEADS.index("V1"), 2700:2720] = -3.5

@@ -84,10 +84,33 @@ def test_what_files_do_not_say(page, tmp_path):
     paths = written(tmp_path, npy_file())
     page.choose("#files", paths)
     ((_, kind, text),) = answered(page, 1)
-    assert kind == "failed" and "sample rate" in text and page.value("byId('more').open")
-    page.value("byId('sample_rate').value = '500'; byId('unit').value = 'uV'")
-    page.choose("#files", paths)
-    assert answered(page, 2)[1][1] == "answered"
+    assert kind == "failed" and page.value("byId('more').open && document.activeElement.id") == "sample_rate"
+    told = "its sample rate is missing. Fill in “Sample rate (Hz)” above, then try again."
+    assert told in text and "--" not in text and "sample_rate" not in text
+    page.value("byId('sample_rate').value = '500'; document.querySelector('article button').click()")
+    ((_, kind, text),) = answered(page, 1)
+    assert kind == "failed" and "no unit. Fill in “Unit” above, then try again." in text
+    page.value("byId('unit').value = 'uV'; document.querySelector('article button').click()")
+    assert [one[1] for one in answered(page, 1)] == ["answered"]
+
+
+def test_long_names_of_labels_cut_nothing_on_a_phone(page):
+    """The table of results, whose last column is the decision, is as wide as its place."""
+    answer = {
+        **{"segments": [1], "note": "", "sample_rate": 500, "seconds": 10, "leads": ["I"], "cut": {}, "flags": {}},
+        "missing_leads": [],
+        "labels": [
+            {"name": name, "probability": 0.5, "threshold": 0.25, "positive": True}
+            for name in ("Supraventricular tachycardia with aberrancy", "1st degree atrioventricular block")
+        ],
+    }
+    metrics = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": False}
+    page.call("Emulation.setDeviceMetricsOverride", **metrics)
+    page.value(f"showAnswer([{{name: 'a.csv'}}], {json.dumps(answer)})")
+    ends = page.value("""['.wide table', '.wide'].map(one => document.querySelector(one).getBoundingClientRect().right)
+        .concat([...document.querySelectorAll('.wide td:last-child')].map(cell => cell.getBoundingClientRect().right))""")
+    page.call("Emulation.clearDeviceMetricsOverride")
+    assert max(ends) <= ends[1] + 0.5 and ends[1] < 390
 
 
 def test_too_large_is_said_before_it_is_sent(page, tmp_path):

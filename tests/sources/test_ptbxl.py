@@ -57,7 +57,9 @@ def test_real_tables(ecg_data, prepare):
         if expected is None:
             header = (folder / path).read_text().splitlines()
             assert list(row["codes"]) == [line.split(": ")[1] for line in header if line.startswith("#Dx")]
-            assert (row["record_id"], row["patient"], np.isnan(row["strat_fold"])) == (name, None, True)
+            # numbered as those of the table are
+            number = str(int(name.removesuffix("_hr")))
+            assert (row["record_id"], row["patient"], np.isnan(row["strat_fold"])) == (number, None, True)
             continue
         assert row["record_id"] == expected["ecg_id"]
         assert row["patient"] == expected["patient_id"].replace(".0", "")

@@ -100,7 +100,7 @@ def test_parquet(tmp_path):
         ("file,patient\n", "none of its 0 rows"),
         (
             "file,start_time\n1.xml,31/12/2024\n",
-            "a/1.xml: start_time: '31/12/2024' is not a time; write it as 2024-12-31",
+            "a/1.xml: start_time: '31/12/2024' may be read in several ways; give --time-format, such as %d/%m/%Y",
         ),
         ("file,patient\n1.xml,p,3\n", "the first line of values has more of them"),
         ("file,patient\n1.xml,p\n2.xml,p,3\n", "cannot be read (Error tokenizing data"),
@@ -120,11 +120,35 @@ def test_all_values_that_are_of_no_use_are_told_at_once(tmp_path, refusal, write
     told = refusal("wfdb", tmp_path / "records", "--table", tmp_path / "t.csv")
     assert "t.csv: 4 values in 3 columns cannot be used: " in told
     first, *others = told.split("cannot be used: ")[1].split(" | ")
-    assert first == "a.hea: start_time: '31/12/2024' is not a time; write it as 2024-12-31 23:59:59 (and 1 more)"
+    several = "may be read in several ways; give --time-format, such as %d/%m/%Y %H:%M"
+    assert first == f"a.hea: start_time: '31/12/2024' {several} (and 1 more)"
     assert others == [
         "b.hea: age: 'old' is not known; write years",
         "b.hea: sex: 'both' is not known; write female or male",
     ]
+
+
+def test_times_of_a_format_that_the_user_names(tmp_path, prepare, refusal, write_record, counts):
+    for name in "ab":
+        write_record(tmp_path / "records" / name, counts(0))
+    (tmp_path / "t.csv").write_text("file,start_time\na.hea,01/02/2020 10:00\nb.hea,03/02/2020 11:30\n")
+    arguments = ("wfdb", tmp_path / "records", "--table", tmp_path / "t.csv", "--time-format")
+    told = refusal(*arguments, "%d.%m.%Y")
+    assert "'01/02/2020 10:00' is not a time of the format %d.%m.%Y; correct it or --time-format (and 1 more)" in told
+    assert "time format '%m/%Y': is not one of a whole date" in refusal(*arguments, "%m/%Y")
+    found = prepare(*arguments, "%d/%m/%Y %H:%M")
+    assert found.table["start_time"].tolist() == [pd.Timestamp(2020, 2, 1, 10), pd.Timestamp(2020, 2, 3, 11, 30)]
+
+
+def test_zones_that_are_dropped_are_told_in_a_line(tmp_path, prepare, write_record, counts):
+    for name in "abc":
+        write_record(tmp_path / "records" / name, counts(0))
+    rows = ["a.hea,2020-02-01T10:00+02:00", "b.hea,2020-02-01T10:00Z", "c.hea,2020-02-01T10:00"]
+    (tmp_path / "t.csv").write_text("\n".join(["file,start_time", *rows]))
+    found = prepare("wfdb", tmp_path / "records", "--table", tmp_path / "t.csv")
+    assert set(found.table["start_time"]) == {pd.Timestamp(2020, 2, 1, 10)}
+    (note,) = found.notes
+    assert "t.csv: time zones of 2 start times (such as '2020-02-01T10:00+02:00') are dropped" in note
 
 
 def test_a_name_in_two_folders_is_refused(tmp_path):

@@ -47,7 +47,7 @@ async function post(path, files, more) {
   }
   if (response.ok) return response;
   const failure = await response.json().catch(() => ({error: `the service answered ${response.status}`}));
-  throw new Error(failure.error);
+  throw Object.assign(new Error(failure.error), {missing: failure.missing});
 }
 
 async function ask(files) {
@@ -162,28 +162,51 @@ function showAnswer(files, answer) {
   show(files, [element('p', facts, 'hint'), ...flags, wide, report], 'answered');
 }
 
-function showError(files, message) {
-  const alert = element('p', message);
+// what is wrong, without the hint for those who send files by a program, and the page's own
+function inFields(message, missing) {
+  const label = byId(missing).labels[0].textContent;
+  return `${message.split('; ')[0]}. Fill in “${label}” above, then try again.`;
+}
+
+function showError(files, error) {
+  const field = fields.includes(error.missing) ? byId(error.missing) : null;
+  const alert = element('p', field ? inFields(error.message, error.missing) : error.message);
   alert.setAttribute('role', 'alert');
-  show(files, [alert], 'failed');
-  if (/sample_rate|leads|unit/.test(message)) byId('more').open = true;
+  if (!field) {
+    show(files, [alert], 'failed');
+    return;
+  }
+  const again = element('button', 'Try again');
+  again.type = 'button';
+  again.setAttribute('aria-label', `Try ${nameOf(files)} again`);
+  again.addEventListener('click', () => {
+    again.closest('article').remove();
+    enqueue(files);
+    status();
+  });
+  show(files, [alert, again], 'failed');
+  byId('more').open = true;
+  // who fills in fields already is not disturbed
+  if (!fields.includes(document.activeElement.id)) field.focus();
 }
 
 async function one(files) {
   try {
     showAnswer(files, await ask(files));
   } catch (error) {
-    showError(files, error.message);
+    showError(files, error);
   }
   waiting -= 1;
   status();
 }
 
+function enqueue(recording) {
+  waiting += 1;
+  queue = queue.then(() => one(recording));
+}
+
 function take(files) {
-  for (const recording of grouped([...files])) {
-    waiting += 1;
-    queue = queue.then(() => one(recording));
-  }
+  grouped([...files]).forEach(enqueue);
   if (waiting) status();
 }
 

@@ -1,0 +1,37 @@
+"""What is wrong with the values of a user's table, told at once."""
+
+from pathlib import Path
+from typing import Dict, List, Union
+
+from fairseq_signals_ext.common.errors import UserError
+
+
+class TableProblems:
+    """Values of a table that cannot be used: of each column the first, and how many there are."""
+
+    def __init__(self) -> None:
+        self._first: Dict[str, str] = {}
+        self._counts: Dict[str, int] = {}
+
+    def add(self, column: str, message: str, count: int = 1) -> None:
+        """Note values of a column that cannot be used.
+
+        Args:
+            message: where the first of them is, and what is wrong with it.
+            count: how many they are.
+        """
+        self._first.setdefault(column, message)
+        self._counts[column] = self._counts.get(column, 0) + count
+
+    def check(self, table: Union[str, Path]) -> None:
+        """Raise a `UserError` with all that is wrong, if there is anything."""
+        if not self._first:
+            return
+        told: List[str] = []
+        for column, message in self._first.items():
+            more = self._counts[column] - 1
+            told.append(f"{message} (and {more} more)" if more else message)
+        if len(told) == 1:
+            raise UserError(f"{table}: {told[0]}")
+        total = sum(self._counts.values())
+        raise UserError(f"{table}: {total} values in {len(told)} columns cannot be used: {' | '.join(told)}")
