@@ -104,12 +104,10 @@ def _check(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if not 0 <= value < 0.5:
             raise UserError(f"--{name.replace('_', '-')} {value:g}: give a share from 0 to below 0.5")
-    if options.out.exists():
-        if options.checkpoint.exists() and options.out.samefile(options.checkpoint):
-            raise UserError(f"{options.out}: is the input; give another file with --out")
-        if options.out.is_dir() or not options.overwrite:
-            hint = "give the name of a file" if options.out.is_dir() else "give another file, or --overwrite"
-            raise UserError(f"{options.out}: is there already; {hint}")
+    if options.out.is_dir():
+        raise UserError(f"{options.out}: is a folder; give the name of a file")
+    if options.out.exists() and not options.overwrite:
+        raise UserError(f"{options.out}: is there already; give another file, or --overwrite")
 
 
 def _summary(names: Sequence[str], found: "Calibration") -> List[str]:

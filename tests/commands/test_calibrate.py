@@ -222,7 +222,7 @@ def test_recordings_of_the_training_are_refused(world, tmp_path):
 
 
 def test_files_that_are_there_stay(world, calibrated, tmp_path):
-    assert "is the input" in mistake_of(lambda: calibrate(world, world / "a.pt", "--overwrite"))
+    assert "is the same file as the input" in mistake_of(lambda: calibrate(world, world / "a.pt", "--overwrite"))
     assert "is there already" in mistake_of(lambda: calibrate(world, calibrated))
     folder = export(calibrated, "onnx", tmp_path / "o").folder
     given = ["calibrate", folder, "--data", world, "--out", tmp_path / "d.pt"]
