@@ -10,7 +10,7 @@ from fairseq_signals_ext.tasks._options import typed
 # each with the module that it is raised in; what else these modules say is shown
 _KNOWN = (
     # fairseq's positional convolution uses the older of torch's two, whose parameters are those of all checkpoints
-    (r".*torch\.nn\.utils\.weight_norm", FutureWarning, r"torch\.nn\.utils\.weight_norm"),
+    (r".*torch\.nn\.utils\.weight_norm", Warning, r"torch\.nn\.utils\.weight_norm"),
     # fairseq's train_step calls torch's mixed precision by its older name
     (r".*torch\.cuda\.amp\.autocast", FutureWarning, r"fairseq\.tasks\.fairseq_task"),
     # fairseq asks for pinned memory on a CPU, too
