@@ -17,13 +17,14 @@ help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(VENV)/.done ## virtual environment with everything
+	@:
 
 $(VENV)/.done: setup.py constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or 3.12 found: install one (apt install python3.11), or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "Setting up $(VENV) with $$($(PYTHON) --version); this takes a few minutes once."
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -c constraints.txt torch
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	@$(PYTHON) -m venv $(VENV)
+	@{ $(BIN)/pip install -c constraints.txt torch && $(BIN)/pip install -c constraints.txt -e '.[dev]'; } \
+		> $(VENV)/setup.log 2>&1 || { tail -n 15 $(VENV)/setup.log >&2; echo "error: set-up failed; all of it: $(VENV)/setup.log" >&2; exit 1; }
 	@touch $@
 
 lint: setup ## ruff, and type hints by mypy
@@ -51,7 +52,7 @@ docs: setup ## documentation as a site in site/; a link that leads nowhere is an
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 demo: setup ## simulate (or DATA=folder of WFDB records), prepare, split, verify, pretrain, draw the loss curve
-	PATH="$(abspath $(BIN)):$$PATH" bash examples/demo/run.sh
+	@PATH="$(abspath $(BIN)):$$PATH" bash examples/demo/run.sh
 
 benchmarks: setup ## all of them, into benchmarks/results; takes an hour or two
 	$(BIN)/python benchmarks/preparation.py --out benchmarks/results/preparation.md

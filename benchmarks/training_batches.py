@@ -94,7 +94,7 @@ def measure_workers(batches: int, rounds: int) -> List[str]:
             write_shards(folder, PAIRS * batches, beats(), storage)
             for workers in (0, 1, 2):
                 sources[f"{storage}, workers: {workers}"] = epochs(training_batches(folder, workers))
-            windows = training_batches(folder, 0, "++task.shuffle_window_gb=0.05")
+            windows = training_batches(folder, 0, "task.shuffle_window_gb=0.05")
             sources[f"{storage}, workers: 0, windows of 0.05 GB"] = epochs(windows)
         rates = take_turns(sources, rounds, batches)
     rows = table_of("training batches", rates)
@@ -112,9 +112,9 @@ def measure_collections(batches: int, rounds: int, recordings: int) -> List[str]
             folder = Path(name) / kind
             folder.mkdir()
             write_collection(folder, number, 2048)
-            for overrides in ((), (f"++task.shuffle_window_gb={window}",)):
+            for overrides in ((), (f"task.shuffle_window_gb={window}",)):
                 label = f"{number:,} recordings" + (f", windows of {window:g} GB" if overrides else "")
-                iterator = training_batches(folder, 0, "++task.checksum=never", *overrides)
+                iterator = training_batches(folder, 0, "task.checksum=never", *overrides)
                 start = time.perf_counter()
                 len(iterator)
                 starts.append(f"| {label}: s to order an epoch | {time.perf_counter() - start:.2f} | |")
@@ -150,11 +150,11 @@ def read_bytes() -> int:
 
 def read_epoch(folder: Path, group: Path, overrides: List[str]) -> Tuple[float, float]:
     """GB read from disk, and seconds, of an epoch in a process that is in `group` from the first batch on."""
-    next(training_batches(folder, 0, "++task.checksum=never").next_epoch_itr())
+    next(training_batches(folder, 0, "task.checksum=never").next_epoch_itr())
     for path in folder.iterdir():
         with open(path, "rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    batches = training_batches(folder, 0, "++task.checksum=never", *overrides).next_epoch_itr()
+    batches = training_batches(folder, 0, "task.checksum=never", *overrides).next_epoch_itr()
     (group / "cgroup.procs").write_text(str(os.getpid()))
     before, start = read_bytes(), time.perf_counter()
     for _ in batches:
@@ -173,7 +173,7 @@ def measure_reading(gigabytes: float) -> List[str]:
         size = sum(path.stat().st_size for path in folder.glob("*.npy")) / 1e9
         for label, overrides in (
             ("all items shuffled together", []),
-            (f"windows of {gigabytes / 10:g} GB", [f"++task.shuffle_window_gb={gigabytes / 10}"]),
+            (f"windows of {gigabytes / 10:g} GB", [f"task.shuffle_window_gb={gigabytes / 10}"]),
         ):
             try:
                 group = memory_group(memory)

@@ -51,7 +51,7 @@ SETTINGS: Dict[str, Any] = {
     "lr": 0.001,
     "warmup": 10,
 }
-PRETRAIN_OVERRIDES = ("++task.pairs=random", "dataset.num_workers=0", "++dataset.disable_validation=true")
+PRETRAIN_OVERRIDES = ("task.pairs=random", "dataset.num_workers=0", "++dataset.disable_validation=true")
 FINETUNE_OVERRIDES = ("dataset.num_workers=0",)
 
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any, List, Optional, Sequence
 
-import h5py
 import numpy as np
 import scipy.io
 
@@ -76,6 +75,7 @@ def write_mat(path: Path, feats: np.ndarray, idx: int, sample_rate: float = RATE
 
 def write_mat_7_3(path: Path, **variables: Any) -> None:
     """A `.mat` file of version 7.3 as MATLAB writes it: numbers, matrices, lines of text, and structs of these."""
+    import h5py  # which the environment of tests/legacy has not
 
     def add(group: h5py.Group, name: str, value: Any) -> None:
         if isinstance(value, dict):

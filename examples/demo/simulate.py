@@ -13,12 +13,13 @@ II, so that they agree as the leads of a real recording do.
 import argparse
 import sys
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
+from typing import List, Optional, Tuple
 
 import numpy as np
 
 from fairseq_signals_ext.common.errors import UserError, exits_on_user_error, install_command
 from fairseq_signals_ext.common.leads import LEADS
+from fairseq_signals_ext.common.progress import Progress
 
 RATE = 500
 SAMPLES = 10 * RATE
@@ -107,15 +108,14 @@ def simulate(out: Path, recordings: int = 300, seed: int = 1) -> None:
     Raises:
         UserError: fewer than one recording, a seed below 0, or neurokit2 is missing.
     """
-    from tqdm import tqdm
-
     if recordings < 1 or seed < 0:
         raise UserError(f"{recordings} recordings, seed {seed}: give at least 1 recording and a seed of at least 0")
     out.mkdir(parents=True, exist_ok=True)
-    sources: Dict[int, Tuple[np.ndarray, float]] = {}
-    for number in tqdm(range(recordings), desc="simulate", unit="recording"):
-        if number < SOURCES:
-            sources[number] = simulate_source(number, seed)
+    # these take most of the time, so they have a progress of their own
+    needed = range(min(recordings, SOURCES))
+    long_ecgs = Progress("simulate", len(needed), "long ECG").each(needed)
+    sources = [simulate_source(number, seed) for number in long_ecgs]
+    for number in Progress("cut", recordings, "recording").each(range(recordings)):
         rng = np.random.default_rng([seed, number])
         signal, heart_rate = make_recording(*sources[number % SOURCES], rng)
         age, sex = rng.integers(18, 91), rng.choice(["Female", "Male"])

@@ -1,8 +1,10 @@
 """Experiments of many fine-tunings: each is run once, with fairseq's own command, and asked what it predicts."""
 
+import difflib
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +27,19 @@ logger = logging.getLogger(__name__)
 
 _ARRAYS = ("scores", "targets", "idx", "patient")
 _PIECE = 2**24
+# what hydra and fairseq print before they import our code, and what is said instead
+_KNOWN_ERRORS = (
+    (
+        r"world size is (\d+) but have (\d+) available devices",
+        "distributed_training.distributed_world_size={0}, but this machine has {1} GPUs; set it to their number, or to "
+        "1 with common.cpu=true",
+    ),
+    (
+        r"Could not override '([^']+)'",
+        "{0}: the config has no such option; correct its name, or write ++{0}=VALUE for one that the config does not "
+        "name",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -77,8 +92,8 @@ class FineTuning:
         """Train to the end, unless that has been done, see `run_once`.
 
         Raises:
-            UserError: the training fails, an override cannot be read, or a manifest, the labels or the pretrained
-                checkpoint are missing.
+            UserError: the training fails, an override cannot be read, or the config, a manifest, the labels or the
+                pretrained checkpoint are missing.
         """
         run_once(self.command(), self.out, self.inputs())
 
@@ -86,6 +101,7 @@ class FineTuning:
         """Files that decide what comes of it: configs, manifests (that of validation chooses the best checkpoint),
         labels and what they are called, the pretrained checkpoint, and files that an option names, such as weights.
         """
+        _check_config(self.config_dir, self.config_name)
         values = _read_options(self._options())
         subsets = [subset for part in ("train", "valid") for subset in values[f"dataset.{part}_subset"].split(",")]
         manifests = [path for subset in subsets for path in find_manifests(values["task.data"], subset)]
@@ -145,6 +161,18 @@ def train_command(config_dir: Path, config_name: str, out: Path, options: Iterab
     places["checkpoint.save_dir"] = out / "checkpoints"
     given = [as_override(key, path) for key, path in places.items()]
     return [program, "--config-dir", str(config_dir.resolve()), "--config-name", config_name, *given, *options]
+
+
+def _check_config(folder: Path, name: str) -> None:
+    """See that there is a config, for whose absence hydra has a page of text."""
+    if (folder / f"{name}.yaml").is_file():
+        return
+    names = sorted(path.stem for path in folder.glob("*.yaml"))
+    if not names:
+        raise UserError(f"{folder}: no configs there; give the folder that has {name}.yaml")
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(names)}"
+    raise UserError(f"{folder}: has no config {name}; {hint}")
 
 
 def run_once(command: Sequence[str], out: Path, inputs: Iterable[Path] = ()) -> None:
@@ -207,9 +235,13 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _reason(output: str) -> str:
-    """The last error of ours in a log, else its last line."""
+    """The last error of ours in a log, else one that is known, else the last line."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line[len("error: ") :] for line in lines if line.startswith("error: ")]
+    if not errors:
+        errors = [
+            told.format(*found.groups()) for pattern, told in _KNOWN_ERRORS for found in re.finditer(pattern, output)
+        ]
     return (errors or lines or ["it printed nothing"])[-1][:300]
 
 

@@ -50,6 +50,7 @@ class Evaluation(Job):
     """Predictions of models for subsets, and how good they are."""
 
     name = "evaluate"
+    has_record = False  # it has no --resume
 
     def __init__(self, options: argparse.Namespace):
         self._options = options

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Callable, Iterator, List, Mapping, Optional, Sequence, Tuple, Type
 
+from fairseq_signals_ext.commands._finished import is_finished, may_be_finished, note_finished
 from fairseq_signals_ext.commands._run_arguments import is_done_elsewhere
 from fairseq_signals_ext.commands._run_settings import worker_processes
 from fairseq_signals_ext.common.errors import UserError
@@ -30,9 +31,11 @@ class Job(ABC):
 
     Attributes:
         name: of the command.
+        has_record: a finished run leaves a record of itself, with which --resume finds that nothing is left to do.
     """
 
     name: str
+    has_record = True
 
     @abstractmethod
     def __init__(self, options: argparse.Namespace):
@@ -68,6 +71,8 @@ def run_job(kind: Type[Job], options: argparse.Namespace) -> int:
     """
     # before fairseq is imported, which would show everything
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    if kind.has_record and may_be_finished(options) and is_finished(options, _on_cpu(kind, options).settings()):
+        return 0
     if options.part is not None:
         return _run_part(kind, options)
     if is_done_elsewhere(options):
@@ -78,7 +83,21 @@ def run_job(kind: Type[Job], options: argparse.Namespace) -> int:
         job = kind(options)
         with _results(job, options, WHOLE, None) as results:
             _fill(job, results, WHOLE)
-        return job.finish(results)
+        return _finish(job, options, results)
+
+
+def _on_cpu(kind: Type[Job], options: argparse.Namespace) -> Job:
+    """The job, where no more models run."""
+    here = copy.copy(options)
+    here.device = "cpu"
+    return kind(here)
+
+
+def _finish(job: Job, options: argparse.Namespace, results: Kept) -> int:
+    status = job.finish(results)
+    if job.has_record:
+        note_finished(options, job.settings())
+    return status
 
 
 def _run_part(kind: Type[Job], options: argparse.Namespace) -> int:
@@ -88,7 +107,7 @@ def _run_part(kind: Type[Job], options: argparse.Namespace) -> int:
     if options.overwrite:
         raise UserError(f"--overwrite: a part would replace the others; remove {options.out} before the first part")
     job = _do_part(kind, options, part)
-    status = merge_if_last(options.out, part, kind.files(options), job.finish)
+    status = merge_if_last(options.out, part, kind.files(options), lambda results: _finish(job, options, results))
     if status is None:
         print(f"{options.out}: part {part} is done")
     return status or 0
@@ -124,9 +143,7 @@ def _run_divided(kind: Type[Job], options: argparse.Namespace) -> int:
     with Progress(kind.name, total, "part") as bar:
         # libraries set up as in one run, as other numbers of threads add numbers in another order
         run_jobs(_do_part_elsewhere, jobs, options.backend, total, bar.update, threads=_usual_threads())
-    here = copy.copy(options)
-    here.device = "cpu"  # nothing is run here any more
-    return kind(here).finish(Merged(options.out, files, total))
+    return _finish(_on_cpu(kind, options), options, Merged(options.out, files, total))
 
 
 def _usual_threads() -> int:

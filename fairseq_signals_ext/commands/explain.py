@@ -50,6 +50,7 @@ from fairseq_signals_ext.analysis.sanity import check_segments, with_random_weig
 from fairseq_signals_ext.commands import _run_arguments as run_arguments
 from fairseq_signals_ext.commands import _run_settings as run_settings
 from fairseq_signals_ext.commands._entry import distinct_names, stem_of
+from fairseq_signals_ext.commands._finished import is_finished, note_finished
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.files import check_free, only_one
 from fairseq_signals_ext.common.progress import tell
@@ -105,16 +106,19 @@ def run(options: argparse.Namespace) -> int:
 def _explain(options: argparse.Namespace) -> int:
     how = MapOptions(options.method, options.layer, options.steps, options.window)
     inputs = run_settings.inputs_of(options)
+    settings = _settings(options, inputs)
+    if is_finished(options, settings):
+        return 0
     check_results(options.out, [_TABLE, REJECTED_FILE], options.resume, options.overwrite)
     jobs = _jobs(inputs, options)
     model = fairseq_signals_ext.load(options.checkpoint, **run_arguments.model_options(options))
     _check(model, options.label, how)
-    settings = _settings(options, inputs)
     with Results(options.out, [_TABLE, REJECTED_FILE], settings, options.resume, options.overwrite) as results:
         explainer = _Explainer(model, how, options, jobs, results)
         do_each(results, inputs, explainer.explain, explainer.undo, "explain", [model.preprocessing])
         number = results.write_table(_TABLE, _ROWS, explainer.columns)
         rejected = results.finish()
+    note_finished(options, settings)
     print(f"{number} explained, {rejected} recordings rejected: {options.out}")
     return 1 if rejected else 0
 

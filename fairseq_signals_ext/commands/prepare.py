@@ -134,7 +134,7 @@ def _add_run_arguments(group: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prepare; returns the exit status: 1 if a file was rejected, 130 if interrupted.
+    """Prepare; returns the exit status: 1 if a file was rejected, 130 if interrupted, 0 if nothing was left to do.
 
     Raises:
         UserError: see `download`, `open_source` and `prepare`.
@@ -192,7 +192,12 @@ def _gain_fix(values: Optional[List[str]]) -> Union[None, str, Dict[str, float]]
 
 
 def _report(out: Path, summary: Summary, rejected: int) -> int:
-    print(f"{out}: {summary.recordings} recordings, {summary.hours:.2f} h, {summary.shards} shard(s)")
+    contents = f"{summary.recordings} recordings, {summary.hours:.2f} h, {summary.shards} shard(s)"
+    if not summary.has_changed:
+        more = f", {rejected} file(s) rejected, see {out / 'rejected.csv'}" if rejected else ""
+        print(f"{out}: finished already; nothing is left to do: {contents}{more}")
+        return 0
+    print(f"{out}: {contents}")
     if summary.flags:
         print("flags: " + ", ".join(f"{flag} {count}" for flag, count in summary.flags.items()))
     for name, factor in summary.likely_factors.items():

@@ -34,6 +34,7 @@ from fairseq_signals_ext.analysis.neighbours import open_index
 from fairseq_signals_ext.commands import _run_arguments as run_arguments
 from fairseq_signals_ext.commands import _run_settings as run_settings
 from fairseq_signals_ext.commands._entry import distinct_names, stem_of
+from fairseq_signals_ext.commands._finished import is_finished, note_finished
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.files import check_free, only_one
 from fairseq_signals_ext.inference.ensemble import load_ensemble
@@ -92,14 +93,18 @@ def _report(options: argparse.Namespace) -> int:
     warnings.filterwarnings("ignore", message=r"Glyph \d+")
     check_results(options.out, [], options.resume, options.overwrite)
     inputs = run_settings.inputs_of(options)
+    settings = _settings(options, inputs)
+    if is_finished(options, settings):
+        return 0
     paths = _paths(inputs, options)
     shown = _report_options(options)
     model = _model(options)
     check_options(model, shown)
-    with Results(options.out, [], _settings(options, inputs), options.resume, options.overwrite) as results:
+    with Results(options.out, [], settings, options.resume, options.overwrite) as results:
         reporter = _Reporter(model, paths, shown)
         do_each(results, inputs, reporter.report, reporter.undo, "report")
         rejected = results.finish()
+    note_finished(options, settings)
     made = len(paths) - rejected
     print(f"{options.out}: {made} report{'s' * (made != 1)}")
     if rejected:

@@ -382,6 +382,6 @@ def check_leads(signal: Signal, wanted: Sequence[int]) -> None:
     if missing:
         raise UserError(
             f"{signal.name}: no lead {', '.join(missing)}; "
-            f"fill it with zeros (++task.enable_padding_leads=true), choose ++task.leads_to_load, or leave such "
+            f"fill it with zeros (task.enable_padding_leads=true), choose task.leads_to_load, or leave such "
             f"recordings out (fairseq-signals-ext split --needs-leads)"
         )

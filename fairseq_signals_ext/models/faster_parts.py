@@ -255,7 +255,9 @@ class MatrixQuantizer(Fp32Quantizer):
             hard = torch.zeros_like(logits).scatter_(-1, best.unsqueeze(-1), 1.0)
             used = hard.float().mean(dim=(0, 1))
         if self.training:
-            choice = F.gumbel_softmax(logits.float(), tau=self.curr_temp, hard=self.hard).type_as(logits)
+            # fairseq 0.12.2 has no such option, and always chooses one codeword
+            is_hard = getattr(self, "hard", True)
+            choice = F.gumbel_softmax(logits.float(), tau=self.curr_temp, hard=is_hard).type_as(logits)
         else:
             choice = hard
         codewords = self.vars.view(self.groups, self.num_vars, -1)

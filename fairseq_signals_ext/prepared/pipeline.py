@@ -125,14 +125,15 @@ def prepare(
         plan = extended(plan, source.name, names, settings, options.shard_size, again)
         write_plan(out, plan)
         remove_unfinished(out / "shards")
-        _write_blocks(source, items, out, plan, options)
+        has_changed = not (out / TABLE_NAME).exists()
+        has_changed |= _write_blocks(source, items, out, plan, options)
         parts = read_parts(out, plan)
         longer = extended(plan, source.name, _later_ecgs(source, items, parts), settings, options.shard_size)
         if len(longer) > len(plan):
             write_plan(out, longer)
-            _write_blocks(source, items, out, longer, options)
+            has_changed |= _write_blocks(source, items, out, longer, options)
             parts += read_parts(out, longer[len(plan) :])
-        return write_tables(out, longer, parts)
+        return dataclasses.replace(write_tables(out, longer, parts), has_changed=has_changed)
 
 
 def _later_ecgs(source: Source, items: Dict[str, Item], parts: Sequence["pa.Table"]) -> List[str]:
@@ -221,7 +222,8 @@ def _sampled(
 
 def _write_blocks(
     source: Source, items: Dict[str, Item], out: Path, plan: Sequence[Block], options: RunOptions
-) -> None:
+) -> bool:
+    """Write those blocks of a source that are not complete; returns whether there were any."""
     blocks = [block for block in plan if block.source == source.name]
     missing = [block for block in blocks if not block.is_complete(out)]
     total = sum(len(block.items) for block in blocks)
@@ -232,6 +234,7 @@ def _write_blocks(
     done = total - sum(len(block.items) for block in missing)
     with Progress("prepare", total, "item", done, options.progress) as bar:
         run_jobs(_write_block, jobs, options.backend, options.jobs, bar.update)
+    return bool(missing)
 
 
 def _item(items: Dict[str, Item], name: str) -> Item:

@@ -112,6 +112,7 @@ class Summary:
         hours: the recordings' time together.
         flags: recordings by flag.
         likely_factors: by name of a source whose amplitudes are not plausible, the factor that would make them so.
+        has_changed: False: everything had been done before.
     """
 
     recordings: int
@@ -121,6 +122,7 @@ class Summary:
     flags: Mapping[str, int] = field(default_factory=dict)
     likely_factors: Mapping[str, float] = field(default_factory=dict)
     rejected_of: Mapping[str, int] = field(default_factory=dict)
+    has_changed: bool = True
 
 
 def write_part(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

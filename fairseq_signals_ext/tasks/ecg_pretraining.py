@@ -37,6 +37,7 @@ from fairseq_signals_ext.tasks._best_metric import choose_direction
 from fairseq_signals_ext.tasks._ensembles import patch_ensemble_loading
 from fairseq_signals_ext.tasks._freezing import check_optimizer_state
 from fairseq_signals_ext.tasks._interrupting import end_in_one_line
+from fairseq_signals_ext.tasks._known_warnings import hide_known_warnings
 from fairseq_signals_ext.tasks._loading import (
     Seen,
     check_same_inputs,
@@ -124,6 +125,7 @@ class EcgPretrainingTask(FairseqTask):
             resolve_paths(self.cfg, cfg)
             self.run.begin(all_options(self.cfg), starting_point(self.cfg))
             end_in_one_line(self.run.options)
+            hide_known_warnings(self.run.options)
         return self._make_model(cfg, from_checkpoint)
 
     def _make_model(self, cfg: Any, from_checkpoint: bool) -> Any:

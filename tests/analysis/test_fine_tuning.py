@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -105,6 +106,11 @@ def test_a_run_ends_with_the_one_that_started_it(tmp_path):
         ),
         ("Traceback\\nRuntimeError: out of memory\\n\\n", "RuntimeError: out of memory"),
         ("", "it printed nothing"),
+        (
+            "AssertionError: world size is 4 but have 0 available devices",
+            "distributed_training.distributed_world_size=4, but this machine has 0 GPUs; set it to their number, or to 1 "
+            "with common.cpu=true",
+        ),
     ],
 )
 def test_a_run_that_fails(tmp_path, printed, reason):
@@ -228,6 +234,9 @@ def test_inputs_are_those_of_the_overrides(run):
     assert run.data / "dev.tsv" in more.inputs() and run.data / "valid.tsv" not in more.inputs()
     with pytest.raises(UserError, match="option for hydra: .*no value; give KEY=VALUE"):
         dataclasses.replace(run, overrides=("no value",)).run()
+    for name, hint in (("tinny", "did you mean tiny?"), ("other", "it has tiny")):
+        with pytest.raises(UserError, match=f"configs: has no config {name}; {re.escape(hint)}"):
+            dataclasses.replace(run, config_name=name).run()
     (run.data / "valid.tsv").unlink()
     with pytest.raises(UserError, match="valid.tsv: no such manifest"):
         run.run()

@@ -50,7 +50,7 @@ def test_attention_of_several_files(folder, tmp_path, capsys):
     files = [folder / place / "ecg.npy" for place in "acb"]
     assert called(folder / "model.pt", *files, *SAID, "--out", tmp_path, "--sanity-check") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        *("ecg-3.npz", "ecg-3.svg", "ecg.npz", "ecg.svg", "explanations.csv", "rejected.csv"),
+        *(".finished.json", "ecg-3.npz", "ecg-3.svg", "ecg.npz", "ecg.svg", "explanations.csv", "rejected.csv"),
     ]
     (rejected,) = table(tmp_path / "rejected.csv")
     assert rejected["file"] == str(files[1]) and rejected["reason"].startswith("none of its signals")
@@ -102,7 +102,7 @@ def test_occlusion_of_the_most_probable_label(folder, tmp_path):
     for part in parts:
         drop = float(whole["probability"]) - float(part["probability"])
         assert float(part["drop"]) == pytest.approx(drop, abs=2e-5)
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".csv", ".csv", ".csv", ".npz"]
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".csv", ".csv", ".csv", ".json", ".npz"]
 
 
 def test_values_of_a_regression(folder, tmp_path):
@@ -142,7 +142,7 @@ def test_an_interrupted_run_goes_on(folder, tmp_path, monkeypatch):
     assert called(*arguments, tmp_path / "broken", "--resume") == 1
     for path in (tmp_path / "whole").iterdir():
         assert path.suffix == ".npz" or (tmp_path / "broken" / path.name).read_bytes() == path.read_bytes()
-    assert len(list((tmp_path / "broken").iterdir())) == len(list((tmp_path / "whole").iterdir())) == 4
+    assert len(list((tmp_path / "broken").iterdir())) == len(list((tmp_path / "whole").iterdir())) == 5
 
 
 def test_a_full_disk_is_no_fault_of_a_recording(folder, tmp_path, monkeypatch):
@@ -210,7 +210,7 @@ def test_nothing_is_left_of_a_recording_that_is_rejected(folder, tmp_path, monke
 
     monkeypatch.setattr(explain, "explain_segments", failing)
     assert called(*arguments, "--overwrite") == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["explanations.csv", "rejected.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".finished.json", "explanations.csv", "rejected.csv"]
     assert table(tmp_path / "explanations.csv") == []
 
 

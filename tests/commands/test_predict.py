@@ -60,6 +60,7 @@ def test_what_it_leaves(checkpoint, tmp_path, capsys):
     ]
     assert rows(tmp_path / "out" / "rejected.csv") == []
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        ".finished.json",
         "predictions.csv",
         "rejected.csv",
         "segments.csv",
@@ -317,7 +318,7 @@ def test_results_are_replaced_when_new_ones_are_there(checkpoint, tmp_path, monk
     assert (out / "predictions.parquet").read_bytes() == before
     monkeypatch.undo()
     assert predict(checkpoint, file, "--out", out, *RATE, "--overwrite") == 0
-    assert sorted(path.name for path in out.iterdir()) == ["predictions.csv", "rejected.csv"]
+    assert sorted(path.name for path in out.iterdir()) == [".finished.json", "predictions.csv", "rejected.csv"]
 
 
 def test_values_of_a_regression(tmp_path):

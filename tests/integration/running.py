@@ -42,6 +42,10 @@ FAST = [
 ]
 
 
+# of warnings that a training does not show
+HIDDEN = ("torch.nn.utils.weight_norm", "pin_memory", "torch.cuda.amp.autocast")
+
+
 def user_dir() -> str:
     """What `fairseq-signals-ext user-dir` prints."""
     return subprocess.run(
@@ -94,6 +98,7 @@ def train(data: Path, out: Path, *overrides: str, config: str = "tiny", configs:
     """Train to the end and return the log."""
     done = run(train_command(data, out, *overrides, config=config, configs=configs))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert not any(one in done.stderr for one in HIDDEN), done.stderr[-3000:]
     return (out / "hydra_train.log").read_text()
 
 

@@ -38,7 +38,7 @@ def test_one_bad_file_stops_nothing(checkpoint, tmp_path, capsys):
     files = [npy(tmp_path / "x" / "Same.npy"), str(bad), npy(tmp_path / "y" / "same.npy", seed=1)]
     out = tmp_path / "out"
     assert report(checkpoint, *files, "--out", out) == 1
-    assert sorted(path.name for path in out.iterdir()) == ["Same.html", "rejected.csv", "same-2.html"]
+    assert sorted(path.name for path in out.iterdir()) == [".finished.json", "Same.html", "rejected.csv", "same-2.html"]
     (row,) = rejected(out)
     assert row["file"] == str(bad) and row["reason"]
     assert "2 reports" in capsys.readouterr().out
@@ -60,7 +60,7 @@ def test_nothing_that_goes_wrong_with_a_file_stops_the_rest(checkpoint, tmp_path
     monkeypatch.setattr(rendering, "atomic", failing)
     files = [npy(tmp_path / f"{name}.npy") for name in "ab"]
     assert report(checkpoint, *files, "--out", tmp_path / "out", "--saliency", "none") == 1
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["b.html", "rejected.csv"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".finished.json", "b.html", "rejected.csv"]
     reason = "cannot be used (ZeroDivisionError: of nothing); get it again"
     assert rejected(tmp_path / "out") == [{"file": files[0], "reason": reason}]
 

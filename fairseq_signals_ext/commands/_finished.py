@@ -1,0 +1,70 @@
+"""What tells a command with --resume that its run is finished, and that nothing is left to do."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, Dict, List, Mapping
+
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.files import atomic
+from fairseq_signals_ext.inference.results import UNFINISHED
+
+FINISHED = ".finished.json"
+# options that say how a run is done, or that its settings have
+_NOT_OF_RESULTS = {
+    *("run", "out", "resume", "overwrite", "part", "backend", "jobs", "device", "threads", "batch_size"),
+    *("command", "user_dir", "checkpoint", "ensemble", "inputs"),
+}
+
+
+def may_be_finished(options: argparse.Namespace) -> bool:
+    """Whether a run is resumed in a folder where one was finished."""
+    out = options.out
+    return options.resume and not options.overwrite and (out / FINISHED).is_file() and not (out / UNFINISHED).exists()
+
+
+def is_finished(options: argparse.Namespace, settings: Mapping[str, Any]) -> bool:
+    """Whether the folder has all results of just this run, which is then told.
+
+    Args:
+        settings: all that the rows of the results depend on.
+
+    Raises:
+        UserError: they are of another run.
+    """
+    if not may_be_finished(options):
+        return False
+    try:
+        record = json.loads((options.out / FINISHED).read_text(encoding="utf-8"))
+        theirs, files = dict(record["settings"]), list(record["files"])
+    except (ValueError, KeyError, TypeError):  # damaged
+        return False
+    if not all((options.out / str(name)).is_file() for name in files):
+        return False
+    ours = _facts(options, settings)
+    differing = [name for name in ours if theirs.get(name) != ours[name]]
+    if differing:
+        raise UserError(
+            f"{options.out}: its finished run was with another {differing[0]}; give the same, or begin again with "
+            "--overwrite"
+        )
+    print(f"{options.out}: finished already; nothing is left to do")
+    return True
+
+
+def note_finished(options: argparse.Namespace, settings: Mapping[str, Any]) -> None:
+    """Note that a run is finished, when all its files are written."""
+    with atomic(options.out / FINISHED) as temporary:
+        record = {"settings": _facts(options, settings), "files": _files(options.out)}
+        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def _facts(options: argparse.Namespace, settings: Mapping[str, Any]) -> Dict[str, Any]:
+    """Plain values: what the rows depend on, and the options that decide what is made of them."""
+    given = {name: value for name, value in vars(options).items() if name not in _NOT_OF_RESULTS}
+    facts: Dict[str, Any] = json.loads(json.dumps({**given, **settings}, default=str))
+    return facts
+
+
+def _files(out: Path) -> List[str]:
+    return sorted(path.name for path in out.iterdir() if path.is_file() and not path.name.startswith("."))
