@@ -18,9 +18,9 @@ OUT/comparison.csv, .md and .png.
 With --ensemble, all checkpoints are one model, whose scores are the means of
 theirs, as in predict --ensemble.
 
-With --selective also selective.csv, risk_coverage.csv and selective.png: whether
-a calibrated model keeps its promises, for whom, and what its probabilities are
-worth before and after calibration.
+With --selective also selective.csv, risk_coverage.csv and selective.png:
+whether a calibrated model keeps its promises, for whom, and what its
+probabilities are worth before and after calibration.
 
 CKPT is a checkpoint or an export. Parts of a run, several devices and clusters
 work as in predict. If a part is interrupted, run it again; it continues.
