@@ -130,12 +130,14 @@ def _grid(count: int, ticks: Optional[Mapping[float, str]]) -> Tuple[Any, List[A
 
 
 def _write_around(figure: Any, heading: str, explanation: str, axes: Tuple[str, str]) -> None:
+    """Heading and explanation, and what is on the axes, in the middle of all panels."""
     width, height = figure.get_size_inches()
-    middle = _MARGIN["bottom"] + (height - _MARGIN["bottom"] - _MARGIN["top"]) / 2
+    corners = np.concatenate([panel.get_position().get_points() for panel in figure.axes])
+    middle = (corners.min(axis=0) + corners.max(axis=0)) / 2
     figure.text(0.12 / width, 1 - 0.12 / height, heading, fontsize=10, fontweight="bold", va="top")
     figure.text(0.12 / width, 1 - 0.35 / height, explanation, fontsize=7, va="top", color=PALETTE.muted)
-    figure.text(_MARGIN["left"] / width, 0.1 / height, axes[0], fontsize=8)
-    figure.text(0.12 / width, middle / height, axes[1], fontsize=8, rotation=90, va="center")
+    figure.text(middle[0], 0.1 / height, axes[0], fontsize=8, ha="center")
+    figure.text(0.12 / width, middle[1], axes[1], fontsize=8, rotation=90, va="center")
 
 
 def _wrapped(name: str, axes: Any) -> str:

@@ -132,7 +132,7 @@ def test_long_lists_are_cut_on_the_terminal_but_not_in_the_report(out, capsys, m
     assert main([str(out)]) == 1
     printed = capsys.readouterr().out.splitlines()
     assert printed[50:52] == [lines[49], "and 10 more; the report has them all"]
-    assert "and 10 more notes" in printed and len(printed) == 1 + 51 + 51 + 2
+    assert "and 10 more notes; the report has them all" in printed and len(printed) == 1 + 51 + 51 + 2
     text = Page((out / "verify.html").read_text()).text
     assert all(text.count(line) == 2 for line in lines)
 

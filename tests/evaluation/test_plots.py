@@ -107,6 +107,17 @@ def test_curves_enclose_the_areas_of_scikit_learn(figures, tmp_path):
         np.testing.assert_allclose(dot, [[tp / (tp + fn), tp / (tp + fp)]])
 
 
+def test_what_is_on_the_axes_stands_in_the_middle_of_all_panels(figures, tmp_path):
+    draw(made_up(5), tmp_path)
+    for figure in figures.values():
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        panels = np.concatenate([axes.get_window_extent().get_points() for axes in figure.axes])
+        middle = (panels.min(axis=0) + panels.max(axis=0)) / 2
+        below, beside = (text.get_window_extent().get_points().mean(axis=0) for text in figure.texts[-2:])
+        assert (below[0], beside[1]) == pytest.approx(middle, abs=1)
+
+
 def test_confusion_has_counts_and_percentages_of_rows(figures, tmp_path):
     scores = [[0.9], [0.8], [0.7], [0.1], [0.6], [0.2], [0.3], [0.1]]
     draw(predictions_of(scores, [[1], [1], [1], [1], [0], [0], [0], [np.nan]]), tmp_path)

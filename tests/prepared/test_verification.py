@@ -1,5 +1,6 @@
 """Verification: a good folder has no problems, and each kind of damage has its line."""
 
+import csv
 import json
 import shutil
 import zlib
@@ -112,8 +113,22 @@ def set_in_table(folder, at_row, values):
     edit_table(folder, lambda rows: [{**one, **(values if at == at_row else {})} for at, one in enumerate(rows)])
 
 
-# the fixture's one record that is truncated, as `verify` counts rejections by the beginning of their reason
-REJECTED = "records: 1 rejected: its file 'r02.dat' has 12038 bytes, but 502 samples per lead"
+# the fixture's one record that is truncated
+REJECTED = (
+    "records: 1 rejected: its file 'r02.dat' has 12038 bytes, but 502 samples per lead need 12048; get the record again"
+)
+
+
+def test_reasons_of_one_kind_are_counted_together_and_told_whole(out):
+    path, long = out / "rejected.csv", "a reason that is long " * 10 + "to its very end"
+    reason = REJECTED.split("rejected: ")[1]
+    with open(path, newline="") as file:
+        ((source, name, _),) = list(csv.reader(file))[1:]
+    rows = [(source, name, reason), (source, "x", reason.replace("r02", "r03").replace("502", "9")), ("b", "y", long)]
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows([("source", "source_file", "reason"), *rows])
+    told = [note for note in verify(out, progress=False).notes if "rejected" in note]
+    assert told == [f"b: 1 rejected: {long}", f"records: 2 rejected: {reason} (and the like)"]
 
 
 def test_amplitudes_that_are_not_plausible_are_a_note(out):
