@@ -64,6 +64,7 @@ benchmarks: setup ## all of them, into benchmarks/results; takes an hour or two
 		--out benchmarks/results/training_switches_tiny.md
 	$(BIN)/python benchmarks/fast_learning.py --seeds 1 2 3 --runs fast --out benchmarks/results/fast_learning.md
 	$(BIN)/python benchmarks/many_gpus.py --out benchmarks/results/many_gpus.md
+	$(BIN)/python benchmarks/operations.py --out benchmarks/results/operations.md
 	$(BIN)/python benchmarks/bootstrap.py --out benchmarks/results/bootstrap.md
 	$(BIN)/python benchmarks/transfer.py --out benchmarks/results/transfer.md
 	$(BIN)/python benchmarks/inference.py --seconds 8 --out benchmarks/results/inference.md
