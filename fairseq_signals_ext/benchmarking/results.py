@@ -1,6 +1,5 @@
 """What a benchmark has found, and its files; all of it follows from the files of scores."""
 
-import importlib.metadata
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Type, Ty
 
 import numpy as np
 
-import fairseq_signals_ext
 from fairseq_signals_ext.benchmarking.comparing import FALLING, Measured, difference, measure, metrics_of
 from fairseq_signals_ext.benchmarking.entrants import Entrant
 from fairseq_signals_ext.benchmarking.protocols import JUDGES, BenchmarkSettings
@@ -17,9 +15,9 @@ from fairseq_signals_ext.benchmarking.score_files import Unit, read_scores
 from fairseq_signals_ext.common.errors import UserError, first_line
 from fairseq_signals_ext.common.values import as_json
 from fairseq_signals_ext.evaluation.comparison import holm
+from fairseq_signals_ext.evaluation.report import versions_in_use
 
 RESULTS_FILE = "results.json"
-_PACKAGES = ("numpy", "scipy", "scikit-learn", "torch")
 _SIGNIFICANT = 0.05
 
 
@@ -162,7 +160,7 @@ def make_results(
     return Results(
         settings.protocol,
         settings.as_json(),
-        _versions(),
+        versions_in_use(),
         tuple(_model_facts(entrant) for entrant in entrants),
         tuple(_task_facts(one, settings) for one in prepared.values()),
         tuple(values),
@@ -253,16 +251,6 @@ def _exceeds(
 
 def _number(value: float) -> Optional[float]:
     return float(value) if np.isfinite(value) else None
-
-
-def _versions() -> Dict[str, str]:
-    found = {"fairseq_signals_ext": fairseq_signals_ext.__version__}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _model_facts(entrant: Entrant) -> ModelFacts:
