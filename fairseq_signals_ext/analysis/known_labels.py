@@ -36,7 +36,7 @@ def known_labels(path: str, shards: Sequence[Path]) -> KnownLabelTexts:
 
     Args:
         path: a labels folder or its `y.npy`.
-        shards: one of each prepared folder among the inputs.
+        shards: those that the recordings are in.
 
     Raises:
         UserError: the labels cannot be read, are of another prepared folder, or no recording is of one.
@@ -44,6 +44,6 @@ def known_labels(path: str, shards: Sequence[Path]) -> KnownLabelTexts:
     if not shards:
         raise UserError(f"{path}: labels are of a prepared folder, but none of the recordings is; leave them out")
     table = read_labels(path)
-    for shard in shards:
+    for shard in {shard.parent: shard for shard in shards}.values():
         check_same_folder(table, shard)
     return KnownLabelTexts(table)

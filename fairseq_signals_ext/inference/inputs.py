@@ -113,7 +113,7 @@ class _Shards:
 
     def __init__(self, manifest: ShardManifest):
         # each is read once, so what was checked need not be remembered
-        self._store = ShardStore(manifest, checksum="always")
+        self._store, self.shards = ShardStore(manifest, checksum="always"), manifest.shards
         self._table: Any = None
         self._filled = self._filled_leads()
 
@@ -133,12 +133,8 @@ class _Shards:
         return InputRecording(Recording(f"idx {signal.idx}", None, tuple(leads), signal.sample_rate, stored=stored))
 
     @property
-    def shard(self) -> Path:
-        return self._store.manifest.shards[0]
-
-    @property
     def _folder(self) -> Path:
-        return self.shard.parent.parent
+        return self.shards[0].parent.parent
 
     def _filled_leads(self) -> Dict[int, Set[int]]:
         """By idx, leads that a recording does not have and that `prepare --fill-leads` stored as zeros."""
@@ -152,9 +148,7 @@ class _Shards:
             there = (self._folder / TABLE_NAME).is_file()
             self._table = read_table(self._folder, ["idx", *_KNOWN]).set_index("idx") if there else ()
         idx = int(self._store.idx[number])
-        if not len(self._table) or idx not in self._table.index:
-            return {"idx": idx}
-        row = self._table.loc[idx]
+        row = self._table.loc[idx] if len(self._table) and idx in self._table.index else {}
         # pandas has values of its own for what is not known
         return {"idx": idx, **{name: value for name, value in row.items() if value is not None and value == value}}
 
@@ -265,8 +259,8 @@ class Inputs:
 
     @property
     def shards(self) -> List[Path]:
-        """One shard of each prepared folder that recordings are from."""
-        return [part.shard for part in self.parts if isinstance(part, _Shards) and len(part)]
+        """Of all prepared folders that recordings are from."""
+        return [shard for part in self.parts if isinstance(part, _Shards) for shard in part.shards]
 
     def fingerprint(self) -> str:
         """The same for the same recordings in the same order, by their names."""

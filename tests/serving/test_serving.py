@@ -57,8 +57,12 @@ def refused(client, files, status, data=None):
     """The one line of a refusal, which has nothing of where files are kept."""
     response = client.post("/predict", files=parts(files), data=data)
     assert response.status_code == status, response.text
-    assert list(response.json()) == ["error"]
-    line = response.json()["error"]
+    answer = response.json()
+    # the field that says it, in the words of who sends files, not those of a command
+    missing = {"rate is missing": "sample_rate", "no unit": "unit", "fit 2 leads": "leads"}
+    line = answer.pop("error")
+    assert list(answer.items()) == [("missing", name) for words, name in missing.items() if words in line]
+    assert "--input" not in line
     assert "\n" not in line and "/temporary" not in line and PREFIX not in line
     return line
 

@@ -164,8 +164,9 @@ function showAnswer(files, answer) {
 
 // what is wrong, without the hint for those who send files by a program, and the page's own
 function inFields(message, missing) {
-  const label = byId(missing).labels[0].textContent;
-  return `${message.split('; ')[0]}. Fill in “${label}” above, then try again.`;
+  const field = byId(missing);
+  const what = `${field.value.trim() ? 'Correct' : 'Fill in'} “${field.labels[0].textContent}” above`;
+  return `${message.split('; ')[0]}. ${what}, then try again.`;
 }
 
 function showError(files, error) {
