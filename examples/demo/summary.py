@@ -1,6 +1,6 @@
 """Print what the demo found, and where everything is.
 
-    python examples/demo/summary.py runs/demo
+python examples/demo/summary.py runs/demo
 """
 
 import argparse
