@@ -31,13 +31,13 @@ _PIECE = 2**24
 _KNOWN_ERRORS = (
     (
         r"world size is (\d+) but have (\d+) available devices",
-        "distributed_training.distributed_world_size={0}, but this machine has {1} GPUs; set it to their number, or to "
-        "1 with common.cpu=true",
+        "distributed_training.distributed_world_size={0}, but this machine has {1} GPUs; set it to their number, or "
+        "to 1 with common.cpu=true",
     ),
     (
         r"Could not override '([^']+)'",
-        "{0}: the config has no such option; correct its name, or write ++{0}=VALUE for one that the config does not "
-        "name",
+        "{0}: the config has no such option; correct its name, or write ++{0}=VALUE for one that the config "
+        "does not name",
     ),
 )
 

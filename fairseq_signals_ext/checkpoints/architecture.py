@@ -126,7 +126,7 @@ ARCHITECTURES["ecg_jepa"] = PATCHES
 
 def encoder_config(model: Config) -> Config:
     """Name and options of the encoder in a model's config, which are the model's own unless it names another."""
-    # the configs of the older omegaconf raise for get, too
+    # the configs of the older omegaconf raise for `get`, too
     chosen = model[ENCODER] if ENCODER in model else None  # noqa: SIM401
     return chosen if isinstance(chosen, Mapping) else model
 

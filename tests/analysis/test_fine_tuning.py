@@ -108,8 +108,8 @@ def test_a_run_ends_with_the_one_that_started_it(tmp_path):
         ("", "it printed nothing"),
         (
             "AssertionError: world size is 4 but have 0 available devices",
-            "distributed_training.distributed_world_size=4, but this machine has 0 GPUs; set it to their number, or to "
-            "1 with common.cpu=true",
+            "distributed_training.distributed_world_size=4, but this machine has 0 GPUs; set it to their number, or "
+            "to 1 with common.cpu=true",
         ),
     ],
 )
