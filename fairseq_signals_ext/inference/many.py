@@ -26,7 +26,10 @@ _FACTS = {
     **{"cut_start": "float64", "cut_end": "float64"},
 }
 # of a frame, in which rows of recordings that cannot be used lack values
-_FRAME_TYPES = {"string": "object", "list<string>": "object", "int64": "Int64", "bool": "boolean"}
+_FRAME_TYPES = {
+    **{"string": "object", "list<string>": "object", "int64": "Int64", "bool": "boolean"},
+    "timestamp[us]": "datetime64[us]",
+}
 
 
 class Result(NamedTuple):
@@ -66,7 +69,8 @@ def predict_many(
         recordings: ECG files, folders of them, prepared folders, folders of splits, manifests, or `Recording`s; one or
             many, in any mixture.
         as_frame: give a table instead, with a row per recording and the columns of the `predictions.csv` that the
-            command `predict` writes; one more, `reason`, says why a recording has no scores.
+            command `predict` writes; one more, `reason`, says why a recording has no scores. Patients' ids
+            are in it, where they are known.
         progress: show on stderr how far it is.
         batch_size: segments that the model is given at once.
         jobs: processes that read files; 0: a thread of this one does.
