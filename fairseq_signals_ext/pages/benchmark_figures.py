@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _STYLE = {**PLOT_STYLE, "font.family": ["DejaVu Sans", "sans-serif"], "font.size": 8, "axes.linewidth": 0.6}
-# told apart by place and form as well, not by colour alone (Okabe and Ito's colours)
+# Okabe and Ito's colours; more forms than colours, so that no two of many models have both in common
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
-_MARKS = ("o", "s", "^", "D", "v", "P", "X")
+_MARKS = ("o", "s", "^", "D", "v", "P", "X", "<")
 _LINE, _ABOVE, _LONGEST = 0.2, 0.75, 30
 
 

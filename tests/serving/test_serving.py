@@ -100,7 +100,7 @@ def test_regression_and_no_thresholds(tmp_path):
     app = make_app(fairseq_signals_ext.load(path), Limits(), hosts_of("127.0.0.1"))
     with TestClient(app, base_url=_ADDRESS) as client:
         labels = client.post("/predict", files=parts(wfdb_files())).json()["labels"]
-    assert {tuple(label) for label in labels} == {("name", "value", "threshold", "positive")}
+    assert {tuple(label) for label in labels} == {("name", "value", "threshold", "positive", "calibrated", "decision")}
     assert {(label["threshold"], label["positive"]) for label in labels} == {(None, None)}
 
 
