@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Sequenc
 import numpy as np
 
 from fairseq_signals_ext.common.errors import UserError
-from fairseq_signals_ext.common.palette import PALETTE, PLOT_STYLE
+from fairseq_signals_ext.common.palette import CATEGORIES, PALETTE, PLOT_STYLE
 from fairseq_signals_ext.data.checksums import check
 from fairseq_signals_ext.evaluation.plots import save_png
 from fairseq_signals_ext.prepared.table import TABLE_NAME, read_table
@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 # columns that name a recording, the first that a table has is used
 KEYS = ("file", "record_id", "idx")
 _OTHER_COLOUR, _UNKNOWN_COLOUR = "#89939a", "#d3d8db"
-# Paul Tol's "muted", made for all kinds of colour vision (personal.sron.nl/~pault), and a tenth
-_CATEGORIES = (
-    *("#332288", "#CC6677", "#DDCC77", "#117733", "#88CCEE", "#882255", "#44AA99", "#999933", "#AA4499"),
-    "#1a1a1a",
-)
 _NUMBERS = "viridis"
 _OTHER, _UNKNOWN = "other", "unknown"
 _WIDEST_NAME = 26
@@ -205,7 +200,7 @@ class _Entry(NamedTuple):
 
 def _draw_categories(axes: Any, points: np.ndarray, values: np.ndarray, total: int) -> List[_Entry]:
     names = _named(values)
-    colours = dict(zip(names, _CATEGORIES))
+    colours = dict(zip(names, CATEGORIES))
     is_other = ~np.isin(values, names)
     _scatter(axes, points[is_other], total, color=_OTHER_COLOUR)
     _scatter(axes, points[~is_other], total, c=[colours[value] for value in values[~is_other]])
@@ -227,7 +222,7 @@ def _named(values: np.ndarray) -> List[str]:
     """The categories that get a colour of their own, the most frequent first."""
     # of equally frequent ones the first by name, whatever the order of points
     ranked = sorted(Counter(values.tolist()).items(), key=lambda item: (-item[1], item[0]))
-    most = len(_CATEGORIES) if len(ranked) <= len(_CATEGORIES) else len(_CATEGORIES) - 1
+    most = len(CATEGORIES) if len(ranked) <= len(CATEGORIES) else len(CATEGORIES) - 1
     return [name for name, _ in ranked[:most]]
 
 
@@ -239,7 +234,7 @@ def _as_numbers(values: np.ndarray) -> Optional[np.ndarray]:
         return None
     if not len(numbers) or not np.isfinite(numbers).all():
         return None
-    is_scale = (numbers % 1 != 0).any() or len(np.unique(numbers)) > len(_CATEGORIES)
+    is_scale = (numbers % 1 != 0).any() or len(np.unique(numbers)) > len(CATEGORIES)
     return numbers if is_scale else None
 
 

@@ -46,6 +46,12 @@ class _Palette(NamedTuple):
 
 PALETTE = _Palette()
 
+# Paul Tol's "muted", made for all kinds of colour vision (personal.sron.nl/~pault), and a tenth
+CATEGORIES = (
+    *("#332288", "#CC6677", "#DDCC77", "#117733", "#88CCEE", "#882255", "#44AA99", "#999933", "#AA4499"),
+    "#1a1a1a",
+)
+
 # settings of matplotlib that all plots have; names come from outside: a $ in one is not mathematics
 PLOT_STYLE: Dict[str, Any] = {
     "text.parse_math": False,

@@ -4,16 +4,15 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping, NamedTuple, Optional
 
 import numpy as np
 
-from fairseq_signals_ext.common.palette import PALETTE, PLOT_STYLE
+from fairseq_signals_ext.common.palette import CATEGORIES, PALETTE, PLOT_STYLE
 from fairseq_signals_ext.pages.figures import svg_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _STYLE = {**PLOT_STYLE, "font.family": ["DejaVu Sans", "sans-serif"], "font.size": 8, "axes.linewidth": 0.6}
-# Okabe and Ito's colours; more forms than colours, so that no two of many models have both in common
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
-_MARKS = ("o", "s", "^", "D", "v", "P", "X", "<")
+# fewer forms than colours, and no divisor of their number, so that no two of many models have both in common
+_MARKS = ("o", "s", "^", "D", "v", "P", "X")
 _LINE, _ABOVE, _LONGEST = 0.2, 0.75, 30
 
 
@@ -113,7 +112,7 @@ def _figure(width: float, height: float) -> "Figure":
 
 
 def _mark(number: int) -> Dict[str, Any]:
-    return {"marker": _MARKS[number % len(_MARKS)], "color": _COLOURS[number % len(_COLOURS)], "markersize": 4.5}
+    return {"marker": _MARKS[number % len(_MARKS)], "color": CATEGORIES[number % len(CATEGORIES)], "markersize": 4.5}
 
 
 def _legend(figure: "Figure") -> None:

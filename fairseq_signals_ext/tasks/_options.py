@@ -169,7 +169,7 @@ def segment_settings(
 
 def _standardization(cfg: Any) -> Optional[str]:
     """The way to standardise that options name."""
-    way = standardization_given(cfg)
+    way = standardization_given({"standardize": cfg.standardize, "normalize": cfg.normalize})
     if way is not None and way not in STANDARDIZATIONS:
         raise UserError(f"task.standardize={way}: use one of {', '.join(STANDARDIZATIONS)}")
     if cfg.normalize and way != "segment":

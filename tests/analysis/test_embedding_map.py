@@ -16,6 +16,7 @@ from fairseq_signals_ext.analysis.embeddings_folder import Embeddings
 from fairseq_signals_ext.analysis.map import make_map, project
 from fairseq_signals_ext.analysis.map_drawing import Colouring, check_column, draw_map, values_for
 from fairseq_signals_ext.cli import main
+from fairseq_signals_ext.common import palette
 from fairseq_signals_ext.common.errors import UserError
 
 
@@ -209,5 +210,5 @@ def test_colours(monkeypatch, tmp_path, values, texts, is_scale):
 
 
 def test_colours_are_different():
-    colours = [*map_drawing._CATEGORIES, map_drawing._OTHER_COLOUR, map_drawing._UNKNOWN_COLOUR]
+    colours = [*palette.CATEGORIES, map_drawing._OTHER_COLOUR, map_drawing._UNKNOWN_COLOUR]
     assert len({colour.lower() for colour in colours}) == 12
