@@ -114,11 +114,14 @@ def test_missing_folder_ends_with_one_line_and_status_1(tmp_path):
     ]
 
 
-def test_resume_after_everything_is_there(source, tmp_path):
+def test_resume_after_everything_is_there(source, tmp_path, capsys):
     arguments = ["wfdb", str(source), "--out", str(tmp_path / "out")]
     assert main(arguments) == 0
     table = (tmp_path / "out" / "recordings.parquet").read_bytes()
+    capsys.readouterr()
     assert main([*arguments, "--resume"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{tmp_path / 'out'}: finished already; nothing is left to do: ")
     assert (tmp_path / "out" / "recordings.parquet").read_bytes() == table
 
 
