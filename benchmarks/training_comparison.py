@@ -43,6 +43,8 @@ from tqdm import tqdm
 
 AGAIN, ALL = "stock again", "all switches"
 SAME_WORK = "++model.encoder_layerdrop=0"
+# of the stock path, as `tiny` has it by default
+NOT_FUSED = "++model.fused_contrast=false"
 WARM_UP = 4  # updates before those that are timed: what is new is compiled in the first three
 PAPER_SEGMENTS = 240 * 1_405_625  # of the paper's run
 HEAD = (
@@ -217,7 +219,7 @@ def run(name: str, pairs: int, rounds: int, overrides: List[str], checkpointing:
     with tempfile.TemporaryDirectory() as folder:
         write_shards(Path(folder), pairs * (WARM_UP + rounds), noise())
         for title, switches in tqdm(arrangements(checkpointing).items(), desc="warming up", leave=False):
-            config = compose_config(Path(folder), pairs, "fp32", [SAME_WORK, *overrides, *switches], name)
+            config = compose_config(Path(folder), pairs, "fp32", [SAME_WORK, NOT_FUSED, *overrides, *switches], name)
             built[title] = Arrangement(config)
             batches = batches or load_batches(built[title].trainer)
             built[title].warm_up(batches)
