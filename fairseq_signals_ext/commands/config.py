@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: see `read_config` and `convert_config`; or the file cannot be written.
     """
-    _check_out(options.out, options.overwrite, options.config)
+    _check_out(options.out, options.overwrite)
     converted = convert_config(read_config(options.config), str(options.config))
     text, changes = to_yaml(converted.sections, options.config.name), list_changes(converted.changes)
     if options.out is None:
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check_out(out: Optional[Path], overwrite: bool, source: Path) -> None:
+def _check_out(out: Optional[Path], overwrite: bool) -> None:
     if out is None:
         return
     if out.suffix != ".yaml":
@@ -67,6 +67,4 @@ def _check_out(out: Optional[Path], overwrite: bool, source: Path) -> None:
     above = next(folder for folder in out.absolute().parents if folder.exists())
     if not above.is_dir():
         raise UserError(f"{above}: is a file, not a folder; give another --out")
-    if out.exists() and source.exists() and out.samefile(source):
-        raise UserError(f"{out}: is the input; give another --out")
     check_free(out.parent, [out.name], overwrite)
