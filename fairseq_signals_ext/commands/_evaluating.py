@@ -19,7 +19,6 @@ from fairseq_signals_ext.commands._run_settings import identity, worker_processe
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.files import atomic_files, check_folder_name, only_one, remove_unfinished
 from fairseq_signals_ext.evaluation import comparison, report, selective
-from fairseq_signals_ext.evaluation.decisions import Calibration
 from fairseq_signals_ext.evaluation.evaluating import Evaluation as OneEvaluation
 from fairseq_signals_ext.evaluation.evaluating import EvaluationSettings, Thresholds, aggregate, evaluate
 from fairseq_signals_ext.evaluation.predictions import Predictions, mean_of
@@ -171,18 +170,14 @@ class Evaluation(Job):
 
     def _selective(self, evaluation: OneEvaluation, numbers: Sequence[int], folder: Path) -> str:
         """Evaluate the decisions of a calibrated model; returns what to print."""
-        calibration = self._calibration(numbers)
-        about = report.facts_of_recordings(evaluation.recordings, self._options.data, ("age", "sex", "source"))
-        found = selective.evaluate_selective(evaluation.recordings, calibration, about, self._options.seed)
+        if len(numbers) > 1:
+            raise UserError("--selective: an ensemble has no calibration of its own; evaluate its models one by one")
+        recordings = evaluation.recordings
+        about = report.facts_of_recordings(recordings, self._options.data, ("age", "sex", "source"))
+        found = selective.evaluate_selective(recordings, recordings.calibration, about, self._options.seed)
         with atomic_files(folder, selective.FILES) as new:
             selective.write_selective(found, new)
         return f"{selective.as_text(found)}\n"
-
-    def _calibration(self, numbers: Sequence[int]) -> Optional[Calibration]:
-        """Of one model; those of an ensemble were each calibrated alone."""
-        if len(numbers) > 1:
-            raise UserError("--selective: an ensemble has no calibration of its own; evaluate its models one by one")
-        return self._load(self._sources[numbers[0]]).description.calibration
 
 
 class _Model:

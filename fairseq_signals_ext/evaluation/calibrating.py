@@ -8,8 +8,10 @@ import numpy as np
 
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.evaluation.decisions import LabelCalibration, log_odds
+from fairseq_signals_ext.evaluation.kinds import sigmoid
 from fairseq_signals_ext.evaluation.predictions import Predictions
 from fairseq_signals_ext.evaluation.refusal import KNOWN_FLAGS, Refusal, decoded, encoded, log_distances
+from fairseq_signals_ext.evaluation.resampling import one_of_each_patient
 
 logger = logging.getLogger(__name__)
 
@@ -85,9 +87,7 @@ class _Known(NamedTuple):
 
     def one_each(self, seed: int) -> "_Known":
         """One recording for each patient, drawn at random."""
-        order = np.random.default_rng(seed).permutation(len(self.scores))
-        _, first = np.unique(self.patients[order], return_index=True)
-        chosen = np.sort(order[first])
+        chosen = one_of_each_patient(self.patients, seed)
         return _Known(*(values[chosen] for values in self))
 
 
@@ -168,7 +168,7 @@ def _shift(known: _Known) -> Dict[str, Any]:
     share = ((weights * known.targets).sum() + 0.5) / (weights.sum() + 1)
 
     def difference(intercept: float) -> float:
-        return float(np.average(1 / (1 + np.exp(-(odds + intercept))), weights=weights) - share)
+        return float(np.average(sigmoid(odds + intercept), weights=weights) - share)
 
     return {"method": "shift", "intercept": float(brentq(difference, -60, 60))}
 
@@ -269,10 +269,8 @@ def fit_refusal(seen: Seen, share: float, training: Optional[np.ndarray] = None)
 
 def _with_threshold(refusal: Refusal, distances: np.ndarray, seen: Seen, rank: int) -> Refusal:
     """The threshold that refuses the share in all, those counted that a rule refuses."""
-    # of any embedding, as rules do not look at it
-    embedding = np.zeros(seen.embeddings.shape[1])
     told = zip(seen.seconds, seen.missing, seen.flags)
-    broken = np.array([refusal.verdict(embedding, *facts).reason is not None for facts in told])
+    broken = np.array([bool(refusal.broken_rules(*facts)) for facts in told])
     ranked = np.sort(np.where(broken, np.inf, distances))
     threshold = float(ranked[-rank])
     if not np.isfinite(threshold):

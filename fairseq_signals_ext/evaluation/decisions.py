@@ -9,6 +9,7 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 import numpy as np
 
 from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.evaluation.kinds import sigmoid
 from fairseq_signals_ext.evaluation.refusal import Refusal
 
 NEGATIVE, UNCERTAIN, POSITIVE = DECISIONS = ("negative", "uncertain", "positive")
@@ -51,7 +52,7 @@ class LabelCalibration:
             return np.asarray(scores, np.float64)
         if self.method == "isotonic":
             return np.interp(scores, self.knots, self.values)
-        return 1 / (1 + np.exp(-(self.slope * log_odds(scores) + self.intercept)))
+        return sigmoid(self.slope * log_odds(scores) + self.intercept)
 
     def decisions(self, scores: np.ndarray) -> np.ndarray:
         """Positions in `DECISIONS` of scores: int64, N."""

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 Measure = Tuple[str, str, bool]
 
 
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    # this form overflows nowhere
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of log odds, in a form that overflows nowhere."""
     return 0.5 * (1 + np.tanh(0.5 * logits))
 
 
@@ -31,7 +31,7 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 
 # of arrays, float64, N x labels
-PROBABILITIES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {"sigmoid": _sigmoid, "softmax": _softmax}
+PROBABILITIES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {"sigmoid": sigmoid, "softmax": _softmax}
 
 
 def tensor_probabilities(logits: Any, activation: str) -> Any:

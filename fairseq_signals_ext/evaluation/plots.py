@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fairseq_signals_ext.evaluation.predictions import Predictions
 
 _INK, _ACCENT, _MARK, _FAINT = PALETTE.ink, PALETTE.accent, PALETTE.mark, PALETTE.faint
-_STYLE = {**PLOT_STYLE, "font.size": 7, "axes.linewidth": 0.6, "xtick.labelsize": 6.5, "ytick.labelsize": 6.5}
+STYLE = {**PLOT_STYLE, "font.size": 7, "axes.linewidth": 0.6, "xtick.labelsize": 6.5, "ytick.labelsize": 6.5}
 _MOST_PANELS = 80
 # with so many panels at most: how many stand beside each other, and how wide one is (inches)
 _LAYOUTS = ((1, 1, 3.6), (4, 2, 2.6), (9, 3, 2.2), (20, 5, 1.8), (42, 6, 1.6), (_MOST_PANELS, 8, 1.5))
@@ -78,7 +78,7 @@ def _draw_grid(plot: Plot, predictions: "Predictions", rows: Sequence[Row], show
     heading, explanation = plot.heading
     if len(shown) < len(rows):
         heading += f": the {len(shown)} most frequent of {len(rows)} labels"
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure, panels = _grid(len(shown), plot.ticks)
         for axes, label in zip(panels, shown):
             known = ~np.isnan(predictions.targets[:, label])
@@ -249,7 +249,7 @@ def draw_comparison(panels: Mapping[str, Sequence[Estimate]], path: Path) -> Non
 
     count = max(map(len, panels.values()))
     rows = -(-len(panels) // 2)
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(8, rows * (0.9 + 0.25 * count)), layout="constrained")
         grid = figure.subplots(rows, 2, squeeze=False).ravel()
         for axes, (heading, estimates) in zip(grid, panels.items()):

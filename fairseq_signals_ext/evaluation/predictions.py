@@ -8,6 +8,7 @@ from typing import List, Mapping, Optional, Sequence, Tuple
 import numpy as np
 
 from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.evaluation.decisions import Calibration
 from fairseq_signals_ext.evaluation.kinds import CLASSIFICATION, Kind, kind_of
 
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
@@ -55,6 +56,7 @@ class Predictions:
         label_file: from which the targets are; None where it is not known.
         refusal: float64, N: the score of the item's recording above which a calibrated model refuses it; None where
             the model never does.
+        calibration: of the model; None where it was not calibrated, and of several models together.
     """
 
     scores: np.ndarray
@@ -68,6 +70,7 @@ class Predictions:
     exclusive: bool = False
     label_file: Optional[str] = None
     refusal: Optional[np.ndarray] = None
+    calibration: Optional[Calibration] = None
 
     @property
     def of_kind(self) -> Kind:
@@ -153,6 +156,8 @@ def mean_of(predictions: Sequence[Predictions]) -> Predictions:
         if not np.array_equal(other.idx, first.idx):
             raise UserError("ensemble: models have other segments of the recordings; take models of one length")
         scores.append(other.scores[:, [other.label_names.index(name) for name in first.label_names]])
+    if len(predictions) > 1:  # each was calibrated alone
+        first = replace(first, refusal=None, calibration=None)
     return replace(first, scores=np.mean(scores, axis=0))
 
 

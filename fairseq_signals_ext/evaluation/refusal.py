@@ -84,11 +84,7 @@ class Refusal:
         Args:
             embeddings: N x E, of recordings.
         """
-        return (self._logarithms(embeddings) - self.center) / self.spread
-
-    def _logarithms(self, embeddings: np.ndarray) -> np.ndarray:
-        mean, directions, variances = self._arrays
-        return log_distances(embeddings, mean, directions, variances, self.residual)
+        return (log_distances(embeddings, *self._arrays, self.residual) - self.center) / self.spread
 
     def verdict(self, embedding: np.ndarray, seconds: float, missing: int, flags: Sequence[str]) -> Verdict:
         """What is said of one recording.
@@ -100,7 +96,7 @@ class Refusal:
             flags: of `prepared.quality.FLAGS`.
         """
         score = float(self.distances(np.asarray(embedding, np.float64)[None])[0])
-        broken = self._broken(seconds, missing, flags)
+        broken = self.broken_rules(seconds, missing, flags)
         if broken:
             return Verdict(max(score, self.threshold) + _OF_A_RULE * len(broken), "; ".join(broken))
         if score <= self.threshold:
@@ -109,7 +105,8 @@ class Refusal:
             score, f"unlike the ECGs that the model knows (distance {score:.1f}, limit {self.threshold:.1f})"
         )
 
-    def _broken(self, seconds: float, missing: int, flags: Sequence[str]) -> List[str]:
+    def broken_rules(self, seconds: float, missing: int, flags: Sequence[str]) -> List[str]:
+        """Why a recording is refused whatever its embedding, in words; arguments as of `verdict`."""
         found = []
         if missing > self.most_missing:
             found.append(f"{missing} lead{'s are' if missing > 1 else ' is'} missing")

@@ -34,6 +34,17 @@ def patient_weights(rng: np.random.Generator, patients: int, resamples: int) -> 
     return np.stack([np.bincount(draw, minlength=patients) for draw in draws], axis=1)
 
 
+def one_of_each_patient(patients: np.ndarray, seed: int) -> np.ndarray:
+    """Positions (int64, ascending) of one item of each patient, drawn at random.
+
+    Args:
+        patients: int64, n: number that stands for the patient of an item.
+    """
+    order = np.random.default_rng(seed).permutation(len(patients))
+    _, first = np.unique(patients[order], return_index=True)
+    return np.sort(order[first])
+
+
 def mirrored(point: np.ndarray, drawn: np.ndarray, patients: Optional[int] = None) -> np.ndarray:
     """Values of resamples mirrored at the point, whose percentiles are the basic interval.
 

@@ -13,7 +13,7 @@ from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.evaluation.calibration import brier, expected_calibration_error, reliability
 from fairseq_signals_ext.evaluation.decisions import Calibration
 from fairseq_signals_ext.evaluation.predictions import Predictions
-from fairseq_signals_ext.evaluation.resampling import interval, mean_of_defined, mirrored
+from fairseq_signals_ext.evaluation.resampling import interval, mean_of_defined, mirrored, one_of_each_patient
 from fairseq_signals_ext.evaluation.text import aligned
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ def table_of(
     """
     import pandas as pd
 
-    one_each = _one_of_each_patient(recordings.patient, seed)
+    one_each = np.full(len(recordings), False)
+    one_each[one_of_each_patient(recordings.patient, seed)] = True
     decisions = calibration.decisions(recordings.scores)
     calibrated = calibration.probabilities(recordings.scores)
     rows = []
@@ -159,14 +160,6 @@ def groups_of(about: Mapping[str, np.ndarray]) -> Iterator[Tuple[str, np.ndarray
         values = np.array(["" if value is None else str(value) for value in about.get(what, ())])
         for value in sorted({*values} - {"", "nan", "None"}):
             yield f"{what} {value}", values == value
-
-
-def _one_of_each_patient(patients: np.ndarray, seed: int) -> np.ndarray:
-    order = np.random.default_rng(seed).permutation(len(patients))
-    _, first = np.unique(patients[order], return_index=True)
-    chosen = np.full(len(patients), False)
-    chosen[order[first]] = True
-    return chosen
 
 
 def _share(values: np.ndarray) -> float:

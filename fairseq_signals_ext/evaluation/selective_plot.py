@@ -5,15 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fairseq_signals_ext.common.palette import PALETTE, PLOT_STYLE
-from fairseq_signals_ext.evaluation.plots import save_png
+from fairseq_signals_ext.common.palette import PALETTE
+from fairseq_signals_ext.evaluation.plots import STYLE, save_png
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from fairseq_signals_ext.evaluation.selective import Selective
 
-_STYLE = {**PLOT_STYLE, "font.size": 7, "axes.linewidth": 0.6, "xtick.labelsize": 6.5, "ytick.labelsize": 6.5}
 _COLUMNS = 5
 # labels of which diagrams are drawn
 _MOST = 20
@@ -28,7 +27,7 @@ def draw_selective(found: "Selective", path: Path) -> None:
     labels = list(found.reliability)[:_MOST]
     rows = -(-len(labels) // _COLUMNS)
     above = _ABOVE + _LINE * max(8, len(found.reliability))
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(_WIDTH, above + rows * _PANEL), layout="constrained")
         parts: Any = figure.subfigures(2, 1, height_ratios=(above, rows * _PANEL))
         upper, lower = parts

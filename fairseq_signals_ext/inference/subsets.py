@@ -228,6 +228,7 @@ class Subset:
             aggregation=_aggregation(self._description.label_names, self._description.aggregation),
             exclusive=self._description.is_exclusive,
             label_file=self.label_file,
+            calibration=self._description.calibration,
             refusal=None if not refusal or None in refusal else np.repeat(np.array(refusal, np.float64), segments),
         )
 

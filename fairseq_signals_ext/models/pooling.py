@@ -101,11 +101,15 @@ class QueryPooling(nn.Module):
 
     def forward(self, x: Tensor, padding_mask: Optional[Tensor] = None) -> Tensor:
         """N x E, of x (N x T x E) and `padding_mask` (bool, N x T, True where a frame is padding)."""
+        # the query is projected onto frames, not each frame onto keys, and values are made of what the heads found:
+        # E / `heads` times less work
         query = self.q(self.query).unflatten(-1, (self.heads, -1))
-        keys, values = (part(x).unflatten(-1, (self.heads, -1)) for part in (self.k, self.v))
-        scores = torch.einsum("hd,nthd->nht", query, keys) * (self.outputs // self.heads) ** -0.5
+        to_keys, to_values = (part.weight.unflatten(0, (self.heads, -1)) for part in (self.k, self.v))
+        directions = torch.einsum("hd,hde->he", query, to_keys) * (self.outputs // self.heads) ** -0.5
+        scores = torch.einsum("nte,he->nht", x, directions)
         weights = _softmax_over_frames(scores, None if padding_mask is None else padding_mask.unsqueeze(1))
-        return torch.einsum("nht,nthd->nhd", weights.type_as(values), values).flatten(1)
+        found = torch.einsum("nht,nte->nhe", weights.type_as(x), x)
+        return torch.einsum("nhe,hde->nhd", found, to_values).flatten(1)
 
 
 class LayerMix(nn.Module):

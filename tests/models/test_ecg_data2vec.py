@@ -22,7 +22,7 @@ def made(seed=0, **options):
 
 def of_golden(golden_folder, config=EcgData2VecConfig, model=EcgData2VecModel, **options):
     """ECG-FM's golden checkpoint as another model, which begins with its weights."""
-    saved = torch.load(golden_folder / "tiny_pretrained.pt", weights_only=False, map_location="cpu")
+    saved = torch.load(golden_folder / "tiny_pretrained.pt", weights_only=True, map_location="cpu")
     known = {name for name in config.__dataclass_fields__}
     theirs = {key: value for key, value in saved["cfg"]["model"].items() if key in known}
     found = model(config(**{**theirs, **options}))
