@@ -1,11 +1,13 @@
 """Which pretraining gives the better frozen features, at equal processor time, on a small scale.
 
-    ECG_DATA=FOLDER python benchmarks/recipes.py [--work FOLDER] [--seconds 240] [--seeds 1 2 3 4 5] [--out FILE.md]
+    ECG_DATA=FOLDER python benchmarks/recipes.py [--work FOLDER] [--seconds 240] [--seeds 1 2 3 4 5] [--jobs 2]
+        [--out FILE.md]
 
 Pretrained on what is not probed: the Challenge's records, CODE-15 % and PTB-XL's folds 1 to 9 of FOLDER; probed on its
-`ptbxl_fold10` by the protocol `strict`. Each recipe gets the same processor seconds (user and system, of one thread):
-how many updates these are, is measured beforehand. A recipe's value is the mean over its seeds; a resample draws
-patients, the same for all, and beside them seeds. With --work, a run that was stopped goes on.
+`ptbxl_fold10` by the protocol `strict`. Each recipe gets the same processor seconds (user and system, of one thread);
+the number of updates is measured beforehand. A quarter of the patients of `ptbxl_fold10` chooses the learning rate of
+each recipe, from the same three; the others compare the recipes. A recipe's value is the mean over its seeds; a
+resample draws patients, the same for all recipes, and seeds. With --work, an interrupted run continues.
 
 Recipes: ECG-FM's objective with its own input (each lead standardised), the same with amplitudes kept (`fixed`), its
 encoder with data2vec's objective, and a JEPA. Encoders differ in size by less than a tenth of their parameters, where
@@ -14,34 +16,48 @@ the table does not say otherwise. Controls: random weights of each, and measures
 
 import argparse
 import contextlib
+import hashlib
 import io
 import json
 import logging
 import os
-import resource
+import shutil
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Sequence
 
 import numpy as np
+import pandas as pd
 from _shared import hand_over, machine
 from tqdm import tqdm
 
+import fairseq_signals_ext
 from fairseq_signals_ext import configs_dir
 from fairseq_signals_ext.analysis.fine_tuning import as_override, train_command
 from fairseq_signals_ext.benchmarking.comparing import Measured, difference, measure, metrics_of
+from fairseq_signals_ext.benchmarking.computing import MEASURES, measures_of
+from fairseq_signals_ext.benchmarking.features import Features
 from fairseq_signals_ext.benchmarking.protocols import BenchmarkSettings
 from fairseq_signals_ext.benchmarking.running import prepare_task
 from fairseq_signals_ext.benchmarking.score_files import Unit, read_scores
+from fairseq_signals_ext.benchmarking.targets import Known
 from fairseq_signals_ext.benchmarking.task_files import read_task
 from fairseq_signals_ext.cli import main as command_line
 from fairseq_signals_ext.common.errors import UserError, exits_on_user_error
+from fairseq_signals_ext.common.files import safe_name
 from fairseq_signals_ext.evaluation.comparison import holm
 
+RATES = (0.0005, 0.001, 0.002)
 TASKS = ("ptbxl-super", "ptbxl-rhythm", "sex", "age", "heart-rate", "axis")
 PROBES = ("last", "layer")
 _SOURCES = {"cinc2021": "physionet2021", "code15_wfdb": "wfdb", "code15_wfdb_more": "wfdb", "ptbxl": "ptbxl"}
+_TUNED_BY = "ptbxl-super"
+_TUNING, _COMPARING = "tuning", "comparing"
+_TUNING_SEED = 0  # none of those that are compared
+_WARMUP = 0.1  # of the updates
+_SETTINGS = BenchmarkSettings(fold_seeds=(1,))
 _TRIED = (10, 40)  # updates, of which the difference tells what one takes
 _QUIET = ("dataset.num_workers=0", "++dataset.disable_validation=true", "checkpoint.save_interval_updates=0")
 
@@ -63,6 +79,21 @@ RECIPES: Dict[str, Recipe] = {
 _FIRST = next(iter(RECIPES))
 
 
+class Run(NamedTuple):
+    """One pretraining."""
+
+    recipe: str
+    rate: float
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.recipe}, rate {self.rate:g}, seed {self.seed}"
+
+    def folder(self, work: Path) -> Path:
+        """Of its output."""
+        return work / "runs" / f"{list(RECIPES).index(self.recipe)}-rate{self.rate:g}-seed{self.seed}"
+
+
 def silently(*arguments: Any) -> None:
     """One of our commands, whose output nobody reads; it may leave out some recordings.
 
@@ -78,10 +109,12 @@ def silently(*arguments: Any) -> None:
 
 
 def prepare_data(source: Path, work: Path) -> None:
-    """`work/pretraining` with all of it in `train.tsv`, and `work/probed`."""
-    pretraining, probed = work / "pretraining", work / "probed"
-    if not (probed / "all.tsv").is_file():
-        silently("prepare", "ptbxl", source / "ptbxl_fold10", "--out", probed, "--resume")
+    """`work/pretraining` with all of it in `train.tsv`; `work/tuning` and `work/comparing`, which share no patient."""
+    _divide(source / "ptbxl_fold10", work)
+    for name in (_TUNING, _COMPARING):
+        if not (work / name / "all.tsv").is_file():
+            silently("prepare", "ptbxl", work / "sources" / name, "--out", work / name, "--resume")
+    pretraining = work / "pretraining"
     if (pretraining / "train.tsv").is_file():
         return
     for folder, kind in _SOURCES.items():
@@ -90,107 +123,144 @@ def prepare_data(source: Path, work: Path) -> None:
     (pretraining / "train.tsv").write_text(text, encoding="utf-8")
 
 
-def train(recipe: Recipe, data: Path, out: Path, updates: int, seed: int) -> float:
+def _divide(source: Path, work: Path) -> None:
+    """Two folders like `source`: a quarter of its patients, and the others."""
+    table = pd.read_csv(source / "ptbxl_database.csv", dtype=str, keep_default_na=False)
+    digests = table["patient_id"].map(lambda patient: hashlib.sha256(patient.encode()).digest()[0])
+    for name, chosen in ((_TUNING, digests % 4 == 0), (_COMPARING, digests % 4 != 0)):
+        out = work / "sources" / name
+        if (out / "ptbxl_database.csv").is_file():
+            continue
+        (out / "records500").mkdir(parents=True, exist_ok=True)
+        for number in table.loc[chosen, "ecg_id"]:
+            for file in (source / "records500").glob(f"**/{int(number):05d}_hr*"):
+                shutil.copy(file, out / "records500")
+        shutil.copy(source / "scp_statements.csv", out)
+        table[chosen].to_csv(out / "ptbxl_database.csv", index=False)
+
+
+def train(recipe: Recipe, data: Path, out: Path, updates: int, rate: float, seed: int) -> float:
     """Pretrain; returns processor seconds."""
     overrides = [
         as_override("task.data", data.resolve()),
         f"optimization.max_update={updates}",
+        f"optimization.lr=[{rate}]",
+        f"lr_scheduler.warmup_updates={max(1, round(_WARMUP * updates))}",
         f"common.seed={seed}",
         *_QUIET,
         *recipe.overrides,
     ]
     command = train_command(Path(configs_dir("pretraining")), recipe.config, out, overrides)
-    before = _children()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if done.returncode:
-        raise UserError(f"{out}: the training failed: {(done.stderr or done.stdout)[-500:]}")
-    return _children() - before
-
-
-def _children() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    out.mkdir(parents=True, exist_ok=True)
+    with open(out / "output.txt", "w", encoding="utf-8") as output:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+        # of this process alone, as others run beside it
+        _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise UserError(f"{out}: the training failed: {(out / 'output.txt').read_text(encoding='utf-8')[-500:]}")
     return used.ru_utime + used.ru_stime
 
 
 def updates_in(recipe: Recipe, data: Path, seconds: float) -> int:
-    """How many updates a recipe makes in so many processor seconds, the start of the program not counted."""
+    """Number of updates of a recipe in so many processor seconds, the start of the program not counted."""
     few, more = _TRIED
     with tempfile.TemporaryDirectory() as folder:
-        took = [train(recipe, data, Path(folder) / str(number), number, 1) for number in _TRIED]
+        took = [train(recipe, data, Path(folder) / str(number), number, RATES[0], 1) for number in _TRIED]
     return max(more, round(seconds * (more - few) / max(took[1] - took[0], 1e-3)))
 
 
-def pretrain(work: Path, seconds: float, seeds: Sequence[int]) -> Dict[str, Dict[str, Any]]:
-    """Checkpoints of all recipes and seeds, and what they took; what is there is not made again."""
-    path = work / "pretrained.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    data = work / "pretraining"
-    for name, recipe in tqdm(RECIPES.items(), desc="recipes", leave=False):
-        facts = found.setdefault(name, {})
-        if facts.get("seconds") != seconds:
-            facts.update(seconds=seconds, updates=updates_in(recipe, data, seconds), took={})
-        for seed in seeds:
-            if str(seed) not in facts["took"]:
-                out = work / "runs" / f"{list(RECIPES).index(name)}-seed{seed}"
-                facts["took"][str(seed)] = train(recipe, data, out, facts["updates"], seed)
-                path.write_text(json.dumps(found, indent=1), encoding="utf-8")
+class Pretrainings:
+    """All trainings of a comparison, several at the same time; what is there is not made again."""
+
+    def __init__(self, work: Path, seconds: float, jobs: int):
+        self.work, self.seconds, self.jobs = work, seconds, jobs
+        self._path = work / "pretrained.json"
+        self.facts: Dict[str, Dict[str, Any]] = {}
+        if self._path.is_file():
+            self.facts = json.loads(self._path.read_text(encoding="utf-8"))
+        if any(one["seconds"] != seconds for one in self.facts.values()):
+            raise UserError(f"{self._path}: is of other --seconds; use another --work")
+
+    def measure_updates(self) -> None:
+        """How many updates each recipe makes; one after the other, as they are to have the same conditions."""
+        for name, recipe in tqdm(RECIPES.items(), desc="updates per second", leave=False):
+            if name not in self.facts:
+                updates = updates_in(recipe, self.work / "pretraining", self.seconds)
+                self.facts[name] = {"seconds": self.seconds, "updates": updates, "took": {}}
+                self._save()
+
+    def run(self, wanted: Sequence[Run], what: str) -> None:
+        """Make the checkpoints of these."""
+        missing = [run for run in wanted if str(run) not in self.facts[run.recipe]["took"]]
+        with ThreadPoolExecutor(self.jobs) as pool:
+            took = pool.map(self._train, missing)
+            for run, seconds in tqdm(zip(missing, took), total=len(missing), desc=what, leave=False):
+                self.facts[run.recipe]["took"][str(run)] = seconds
+                self._save()
+
+    def _train(self, run: Run) -> float:
+        updates = self.facts[run.recipe]["updates"]
+        out = run.folder(self.work)
+        return train(RECIPES[run.recipe], self.work / "pretraining", out, updates, run.rate, run.seed)
+
+    def _save(self) -> None:
+        self._path.write_text(json.dumps(self.facts, indent=1), encoding="utf-8")
+
+
+def tune(pretrainings: Pretrainings) -> Dict[str, float]:
+    """The best learning rate of each recipe, by the mean of both probes on the patients for tuning."""
+    runs = [Run(name, rate, _TUNING_SEED) for name in RECIPES for rate in RATES]
+    pretrainings.run(runs, "learning rates")
+    work = pretrainings.work
+    probe(work, _TUNING, runs, [_TUNED_BY], pretrainings.jobs)
+    task = prepare_task(work / _TUNING, read_task(_TUNED_BY), _SETTINGS)
+    values: Dict[str, Dict[float, float]] = {name: {} for name in RECIPES}
+    for run in runs:
+        found = [_of(work / _TUNING, _TUNED_BY, one, [str(run)], task.known) for one in PROBES]
+        values[run.recipe][run.rate] = float(np.mean([one.point["auroc"][-1] for one in found]))
+    (work / "tuned.json").write_text(json.dumps(values, indent=1), encoding="utf-8")
+    return {name: max(of_rates, key=of_rates.__getitem__) for name, of_rates in values.items()}
+
+
+def probe(work: Path, data: str, runs: Sequence[Run], tasks: Sequence[str], jobs: int) -> None:
+    """Probes of checkpoints and controls, by the command."""
+    checkpoints = [run.folder(work) / "checkpoints" / "checkpoint_last.pt" for run in runs]
+    given = ["--data", work / data, "--tasks", ",".join(tasks), "--probes", ",".join(PROBES), "--jobs", jobs]
+    given += ["--fold-seeds", 1, "--resume", "--device", "cpu", "--out", work / data / "benchmark"]
+    silently("benchmark", *checkpoints, "--names", *runs, *given)
+
+
+def measured(folder: Path, task: str, probe_name: str, runs: Sequence[Run], known: Known) -> Dict[str, Measured]:
+    """Of each recipe over its runs, of random weights of each, and of hand-made measures."""
+    found = {}
+    for name in RECIPES:
+        models = [str(run) for run in runs if run.recipe == name]
+        found[name] = _of(folder, task, probe_name, models, known)
+        found[f"random weights of {name}"] = _of(folder, task, probe_name, [f"random ({one})" for one in models], known)
+    found["hand-made measures"] = _of(folder, task, probe_name, ["hand-made measures"], known)
     return found
 
 
-def checkpoint_of(work: Path, name: str, seed: int) -> Path:
-    """That a pretraining left."""
-    return work / "runs" / f"{list(RECIPES).index(name)}-seed{seed}" / "checkpoints" / "checkpoint_last.pt"
+def _of(folder: Path, task: str, probe_name: str, models: Sequence[str], known: Known) -> Measured:
+    units = [Unit(model, task, probe_name, 100.0, 1) for model in models]
+    return measure([read_scores(unit.path(folder / "benchmark")).scores for unit in units], known, _SETTINGS)
 
 
-def probe(work: Path, seeds: Sequence[int]) -> None:
-    """Probes of all checkpoints and controls, by the command."""
-    models = {f"{name}, seed {seed}": checkpoint_of(work, name, seed) for name in RECIPES for seed in seeds}
-    given = ["--data", work / "probed", "--tasks", ",".join(TASKS), "--probes", ",".join(PROBES)]
-    given += ["--fold-seeds", 1, "--resume", "--device", "cpu", "--out", work / "benchmark"]
-    silently("benchmark", *models.values(), "--names", *models, *given)
-
-
-def measured(work: Path, task: str, probe_name: str, seeds: Sequence[int]) -> Dict[str, Measured]:
-    """Of each recipe over its seeds, of random weights of each, and of measures made by hand."""
-    settings = BenchmarkSettings(fold_seeds=(1,))
-    known = prepare_task(work / "probed", read_task(task), settings, _measures(work)).known
-    found = {}
-    for name in RECIPES:
-        models = [f"{name}, seed {seed}" for seed in seeds]
-        found[name] = _of(work, task, probe_name, models, known, settings)
-        random = [f"random ({model})" for model in models]
-        found[f"random weights of {name}"] = _of(work, task, probe_name, random, known, settings)
-    found["measures made by hand"] = _of(work, task, probe_name, ["hand-made measures"], known, settings)
-    return {name: one for name, one in found.items() if one is not None}
-
-
-def _measures(work: Path) -> Any:
-    from fairseq_signals_ext.benchmarking.computing import MEASURES, measures_of
-    from fairseq_signals_ext.benchmarking.features import Features
-    from fairseq_signals_ext.common.files import safe_name
-
-    features = Features.open(work / "benchmark" / "features" / safe_name(MEASURES))
-    return lambda idx: measures_of(features, idx)
-
-
-def _of(work: Path, task: str, probe_name: str, models: Sequence[str], known: Any, settings: Any) -> Any:
-    paths = [Unit(model, task, probe_name, 100.0, 1).path(work / "benchmark") for model in models]
-    scores = [read_scores(path).scores for path in paths if path.is_file()]
-    return measure(scores, known, settings) if scores else None
-
-
-def report(work: Path, facts: Dict[str, Dict[str, Any]], seeds: Sequence[int]) -> List[str]:
+def report(work: Path, facts: Dict[str, Dict[str, Any]], runs: Sequence[Run]) -> List[str]:
     """The lines of the report."""
-    lines = [f"{machine()}; {len(seeds)} pretrainings of each recipe.", "", *_costs(work, facts, seeds)]
+    folder = work / _COMPARING
+    seeds = len({run.seed for run in runs})
+    lines = [f"{machine()}; {seeds} pretrainings of each recipe.", "", *_costs(work, facts, runs)]
+    features = Features.open(folder / "benchmark" / "features" / safe_name(MEASURES))
     for task in TASKS:
-        metric = metrics_of(prepare_task(work / "probed", read_task(task), BenchmarkSettings(), _measures(work)).known)[
-            0
-        ]
-        lines += ["", f"## {task}, {metric}", ""]
+        known = prepare_task(folder, read_task(task), _SETTINGS, lambda idx: measures_of(features, idx)).known
+        metric = metrics_of(known)[0]
+        lines += ["", f"## {task}, {metric}, {len(known.targets)} recordings", ""]
         lines += ["| | last | layer | last, less ECG-FM's | layer, less ECG-FM's | p (Holm) |"]
         lines += ["| --- | --- | --- | --- | --- | --- |"]
-        by_probe = {name: measured(work, task, name, seeds) for name in PROBES}
+        by_probe = {name: measured(folder, task, name, runs, known) for name in PROBES}
         p = {name: _p_values(of, metric) for name, of in by_probe.items()}
         for name in by_probe["last"]:
             cells = [_value(by_probe[one][name], metric) for one in PROBES]
@@ -200,16 +270,19 @@ def report(work: Path, facts: Dict[str, Dict[str, Any]], seeds: Sequence[int]) -
     return lines
 
 
-def _costs(work: Path, facts: Dict[str, Dict[str, Any]], seeds: Sequence[int]) -> List[str]:
-    import fairseq_signals_ext
-
-    rows = ["| recipe | parameters in use | updates | processor s |", "| --- | --- | --- | --- |"]
+def _costs(work: Path, facts: Dict[str, Dict[str, Any]], runs: Sequence[Run]) -> List[str]:
+    tuned = json.loads((work / "tuned.json").read_text(encoding="utf-8"))
+    rates = " | ".join(f"tuning, rate {rate:g}" for rate in RATES)
+    lines = [f"| recipe | parameters in use | updates | processor s | rate | {rates} |"]
+    lines.append(f"{'| --- ' * (5 + len(RATES))}|")
     for name, one in facts.items():
-        model = fairseq_signals_ext.load(checkpoint_of(work, name, seeds[0]))
+        own = [run for run in runs if run.recipe == name]
+        model = fairseq_signals_ext.load(own[0].folder(work) / "checkpoints" / "checkpoint_last.pt")
         parameters = sum(weights.numel() for weights in model.network.parameters())
-        took = np.mean([one["took"][str(seed)] for seed in seeds])
-        rows.append(f"| {name} | {parameters:,} | {one['updates']:,} | {took:.0f} |")
-    return rows
+        took = np.mean([one["took"][str(run)] for run in own])
+        values = " | ".join(f"{tuned[name][str(rate)]:.3f}" for rate in RATES)
+        lines.append(f"| {name} | {parameters:,} | {one['updates']:,} | {took:.0f} | {own[0].rate:g} | {values} |")
+    return lines
 
 
 def _value(one: Measured, metric: str) -> str:
@@ -238,6 +311,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder for all that is made, kept (default: a temporary one)")
     parser.add_argument("--seconds", type=float, default=240, help="processor seconds per pretraining (default 240)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5], help="default 1 to 5")
+    parser.add_argument("--jobs", type=int, default=2, help="pretrainings at the same time (default 2)")
     parser.add_argument("--out", type=Path, help="write the report to this file as well")
     args = parser.parse_args()
     logging.disable(logging.WARNING)
@@ -248,9 +322,13 @@ def main() -> None:
         work = args.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
         prepare_data(Path(source), work)
-        facts = pretrain(work, args.seconds, args.seeds)
-        probe(work, args.seeds)
-        hand_over(report(work, facts, args.seeds), args.out)
+        pretrainings = Pretrainings(work, args.seconds, args.jobs)
+        pretrainings.measure_updates()
+        rates = tune(pretrainings)
+        runs = [Run(name, rates[name], seed) for seed in args.seeds for name in RECIPES]
+        pretrainings.run(runs, "pretrainings")
+        probe(work, _COMPARING, runs, TASKS, args.jobs)
+        hand_over(report(work, pretrainings.facts, runs), args.out)
 
 
 if __name__ == "__main__":
