@@ -10,8 +10,8 @@ each recipe, from the same three; the others compare the recipes. A recipe's val
 resample draws patients, the same for all recipes, and seeds. With --work, an interrupted run continues.
 
 Recipes: ECG-FM's objective with its own input (each lead standardised), the same with amplitudes kept (`fixed`), its
-encoder with data2vec's objective, and a JEPA. Encoders differ in size by less than a tenth of their parameters, where
-the table does not say otherwise. Controls: random weights of each, and measures made by hand.
+encoder with data2vec's regression in place of its contrast or beside it, and a JEPA. The table gives the parameters of
+each. Controls: random weights of each, and hand-made measures.
 """
 
 import argparse
@@ -69,11 +69,18 @@ class Recipe(NamedTuple):
     overrides: Sequence[str] = ()
 
 
+# ECG-FM's contrast beside the regression, with the sizes that `tiny` gives it
+_BOTH = (
+    *("++model.loss=both", "++model.fused_contrast=true", "++model.quantize_targets=true", "++model.final_dim=64"),
+    *("++model.latent_vars=64", "++model.num_negatives=50", "++criterion.loss_weights=[0.1,10]"),
+    "criterion.regression_weight=0.1",
+)
 RECIPES: Dict[str, Recipe] = {
     "ECG-FM": Recipe("tiny", ("task.standardize=lead",)),
     "ECG-FM, fixed input": Recipe("tiny", ("task.standardize=fixed",)),
     "data2vec": Recipe("ecg_data2vec_tiny", ("task.standardize=lead",)),
-    "data2vec, fixed input": Recipe("ecg_data2vec_tiny", ("task.standardize=fixed",)),
+    "data2vec beside contrast": Recipe("ecg_data2vec_tiny", ("task.standardize=lead", *_BOTH)),
+    "data2vec beside contrast, recording input": Recipe("ecg_data2vec_tiny", ("task.standardize=recording", *_BOTH)),
     "JEPA": Recipe("ecg_jepa_tiny", ("task.standardize=fixed",)),
 }
 _FIRST = next(iter(RECIPES))
