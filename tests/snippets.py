@@ -73,7 +73,7 @@ class Reader:
 
     def _check_outputs(self, code):
         """What a command was told to write is there."""
-        named = re.findall(r"--out (\S+)|hydra\.run\.dir=\$PWD/(\S+)", code)
+        named = re.findall(r"--out (\S+)|hydra\.run\.dir=(\S+)", code)
         for name in filter(None, (one for pair in named for one in pair)):
             path = self.folder / name
             assert path.is_file() or any(path.iterdir()), name

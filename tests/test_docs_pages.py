@@ -149,7 +149,7 @@ def test_options_exist(registered):
     assert len(named) > 40
     assert [f"{kind}.{name}" for kind, name in named if name not in known[kind]] == []
     page = TEXTS["pretraining.md"]
-    table = page[page.index("| option of the task") : page.index("### The input's scale")]
+    table = page[page.index("| option of the task") : page.index("### Scale of the input")]
     rows = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
     options = re.findall(r"`([a-z_]+)`", "".join(rows))
     assert len(options) > 8 and set(options) <= known["task"]

@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from made_up_checkpoints import LABELS, saved_checkpoint
 from omegaconf import OmegaConf
-from snippets import ECGS, record_name, write_ecgs
+from snippets import DOCS, ECGS, record_name, write_ecgs
 from torch.utils.data import DataLoader
 
 import fairseq_signals_ext
@@ -58,6 +59,8 @@ def test_examples(name, here):
 def test_each_is_documented_and_listed():
     assert all(inspect.getdoc(getattr(fairseq_signals_ext, name)) for name in fairseq_signals_ext.__all__)
     assert {*fairseq_signals_ext.__all__} <= {*dir(fairseq_signals_ext)}
+    table = "".join(re.findall(r"^\| (`.+?) \|", (DOCS / "api.md").read_text(encoding="utf-8"), re.M))
+    assert {*re.findall(r"`(\w+)`", table)} == {*fairseq_signals_ext.__all__}
     with pytest.raises(AttributeError, match="has no attribute 'predict_mny'"):
         fairseq_signals_ext.predict_mny  # noqa: B018
 
