@@ -85,7 +85,34 @@ def test_an_option_that_is_not_there(capsys, typed, meant):
     """None is taken for another, and the one that may have been meant is named."""
     with pytest.raises(SystemExit) as ended:
         main(typed)
-    assert ended.value.code == 2 and capsys.readouterr().err.rstrip().endswith(f"; {meant}")
+    assert ended.value.code == 2 and f"; {meant} see fairseq-signals-ext {typed[0]} --help\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["predct"], "'predct' is not known; did you mean predict? see fairseq-signals-ext --help"),
+        (["prepare", "ptbx", "x", "--out", "y"], "'ptbx' is not known; did you mean ptbxl?"),
+        (["configs", "pretrainin"], "did you mean pretraining?"),
+        (["split", "x"], "arguments are required: --name; see fairseq-signals-ext split --help"),
+    ],
+)
+def test_a_wrong_argument_is_one_line(capsys, typed, meant):
+    with pytest.raises(SystemExit) as ended:
+        main(typed)
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and told.startswith("error: ") and told.count("\n") == 1 and meant in told
+
+
+def test_nobody_reads_the_output(tmp_path):
+    """As after `| head`: no traceback, and the status of other programs."""
+    checkpoint = saved_checkpoint(tmp_path / "model.pt")
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [str(COMMAND), "inspect", str(checkpoint)]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
 def test_threads_do_not_spin():

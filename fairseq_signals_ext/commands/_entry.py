@@ -5,13 +5,14 @@ import contextlib
 import io
 import os
 import re
+import select
 import signal
 import sys
 import threading
 import warnings
 from pathlib import Path
 from types import FrameType
-from typing import Any, Callable, Container, Dict, Iterator, List, NoReturn, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Container, Dict, Iterator, List, NoReturn, Optional, Sequence, Set, TextIO, Tuple
 
 from fairseq_signals_ext.common.errors import NO_SPACE, PlaceError, UserError, exits_on_user_error, how_to_install
 from fairseq_signals_ext.common.files import NOT_IN_THIS_LOCALE, check_not_prepared, check_not_source, safe_name
@@ -37,8 +38,19 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
         self._given: List[str] = []
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """As in `argparse`, with the choice that may have been meant."""
+        import difflib
+
+        if action.choices is None or value in action.choices:
+            return
+        choices = list(map(str, action.choices))
+        close = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.6)
+        hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(choices)}"
+        raise argparse.ArgumentError(action, f"{value!r} is not known; {hint}")
+
     def error(self, message: str) -> NoReturn:
-        """As of `argparse`, with the options that may have been meant by those that there are not."""
+        """One line, with the options that may have been meant by unknown ones."""
         import difflib  # as logging below, which help does not need
 
         known = sorted(_options_of(self))
@@ -50,7 +62,8 @@ class Parser(argparse.ArgumentParser):
             close = begin_so or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
             if close:
                 message += f"; {name}: did you mean {' or '.join(close)}?"
-        super().error(message)
+        command = next((f" {name}" for name in self._given[:1] if name in _commands_of(self)), "")
+        self.exit(2, f"error: {message}{'' if message.endswith('?') else ';'} see {self.prog}{command} --help\n")
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]  # several forms
         """As of `argparse`, which calls this for subcommands, too."""
@@ -59,6 +72,12 @@ class Parser(argparse.ArgumentParser):
             name, names = self.unnamed
             args = args if args and args[0] in names else [name, *args]
         return super().parse_known_args(args, namespace)
+
+
+def _commands_of(parser: argparse.ArgumentParser) -> Set[str]:
+    """The subcommands of a parser."""
+    groups = (action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    return {name for choices in groups for name in choices}
 
 
 def _options_of(parser: argparse.ArgumentParser) -> Set[str]:
@@ -96,7 +115,15 @@ def run_command(
     resumes = hasattr(options, "resume")
     try:
         with _ended_by_signals():
-            return int(run(options))
+            status = int(run(options))
+            sys.stdout.flush()
+            return status
+    except BrokenPipeError:
+        if not _is_closed(sys.stdout):
+            raise
+        # nobody reads the rest, as after `| head`; Python would complain when it flushes at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt as error:
         print(f"\ninterrupted{'; continue with --resume' if resumes else ''}", file=sys.stderr)
         return 128 + (error.args[0] if error.args else signal.SIGINT)
@@ -116,6 +143,16 @@ def run_command(
         raise UserError(
             place.with_hint("free some space and continue with --resume") if is_full else str(place)
         ) from error
+
+
+def _is_closed(stream: TextIO) -> bool:
+    """Whether a pipe's reader has ended."""
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)
+        return bool(poll.poll(0))
+    except (OSError, ValueError):  # it has no descriptor
+        return False
 
 
 def _quiet_fairseq() -> None:

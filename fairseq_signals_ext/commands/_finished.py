@@ -1,16 +1,17 @@
-"""What tells a command with --resume that its run is finished, and that nothing is left to do."""
+"""Finished runs: a command with --resume that has nothing left to do ends at once, as its run did."""
 
 import argparse
 import json
 from pathlib import Path
-from typing import Any, Dict, List, Mapping
+from typing import Any, Dict, List, Mapping, Optional
 
+from fairseq_signals_ext.commands._rejected import print_rejected, read_rejected
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.files import atomic
-from fairseq_signals_ext.inference.results import UNFINISHED
+from fairseq_signals_ext.inference.results import REJECTED_FILE, UNFINISHED
 
 FINISHED = ".finished.json"
-# options that say how a run is done, or that its settings have
+# options that do not change the results, or that are among the settings
 _NOT_OF_RESULTS = {
     *("run", "out", "resume", "overwrite", "part", "backend", "jobs", "device", "threads", "batch_size"),
     *("command", "user_dir", "checkpoint", "ensemble", "inputs"),
@@ -23,33 +24,38 @@ def may_be_finished(options: argparse.Namespace) -> bool:
     return options.resume and not options.overwrite and (out / FINISHED).is_file() and not (out / UNFINISHED).exists()
 
 
-def is_finished(options: argparse.Namespace, settings: Mapping[str, Any]) -> bool:
-    """Whether the folder has all results of just this run, which is then told.
+def finished_status(options: argparse.Namespace, settings: Mapping[str, Any]) -> Optional[int]:
+    """Exit status of the run whose results the folder has, after a line about it; None if there is work to do.
 
     Args:
         settings: all that the rows of the results depend on.
 
     Raises:
-        UserError: they are of another run.
+        UserError: the results are of another run.
     """
     if not may_be_finished(options):
-        return False
+        return None
     try:
         record = json.loads((options.out / FINISHED).read_text(encoding="utf-8"))
         theirs, files = dict(record["settings"]), list(record["files"])
     except (ValueError, KeyError, TypeError):  # damaged
-        return False
+        return None
     if not all((options.out / str(name)).is_file() for name in files):
-        return False
+        return None
     ours = _facts(options, settings)
     differing = [name for name in ours if theirs.get(name) != ours[name]]
     if differing:
         raise UserError(
-            f"{options.out}: its finished run was with another {differing[0]}; give the same, or begin again with "
-            "--overwrite"
+            f"{options.out}: its finished run had another {differing[0].replace('_', '-')}; give the same, or begin "
+            "again with --overwrite"
         )
     print(f"{options.out}: finished already; nothing is left to do")
-    return True
+    return status_of(options.out)
+
+
+def status_of(out: Path) -> int:
+    """Print what a finished run rejected; returns its exit status, 1 if there is any."""
+    return print_rejected(out / REJECTED_FILE, read_rejected(out / REJECTED_FILE))
 
 
 def note_finished(options: argparse.Namespace, settings: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Callable, Iterator, List, Mapping, Optional, Sequence, Tuple, Type
 
-from fairseq_signals_ext.commands._finished import is_finished, may_be_finished, note_finished
+from fairseq_signals_ext.commands._finished import finished_status, may_be_finished, note_finished
 from fairseq_signals_ext.commands._run_arguments import is_done_elsewhere
 from fairseq_signals_ext.commands._run_settings import worker_processes
 from fairseq_signals_ext.common.errors import UserError
@@ -71,8 +71,10 @@ def run_job(kind: Type[Job], options: argparse.Namespace) -> int:
     """
     # before fairseq is imported, which would show everything
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    if kind.has_record and may_be_finished(options) and is_finished(options, _on_cpu(kind, options).settings()):
-        return 0
+    if kind.has_record and may_be_finished(options):
+        status = finished_status(options, _on_cpu(kind, options).settings())
+        if status is not None:
+            return status
     if options.part is not None:
         return _run_part(kind, options)
     if is_done_elsewhere(options):

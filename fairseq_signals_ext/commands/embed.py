@@ -48,9 +48,11 @@ from typing import Any, Dict, Iterator, List, Mapping
 
 from fairseq_signals_ext.commands import _run_arguments as run_arguments
 from fairseq_signals_ext.commands import _run_settings as run_settings
+from fairseq_signals_ext.commands._finished import status_of
 from fairseq_signals_ext.commands._parts import Job, run_job
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.files import check_free, only_one
+from fairseq_signals_ext.common.values import counted
 from fairseq_signals_ext.inference.model import EMBEDDED
 from fairseq_signals_ext.inference.parts import Part, SomeInputs
 from fairseq_signals_ext.inference.results import REJECTED_FILE, Kept, Results
@@ -222,12 +224,10 @@ class Embedding(Job):
 
         options = self._options
         path, recordings = write_embeddings(options.out, results, self._facts, options.format)
-        rejected = results.finish()
-        print(f"{path}: {recordings} recordings, per {options.per}, {self._facts['dimension']} dimensions")
-        if rejected:
-            print(f"{options.out / REJECTED_FILE}: {rejected} rejected")
+        results.finish()
+        print(f"{path}: {counted(recordings, 'recording')}, per {options.per}, {self._facts['dimension']} dimensions")
         _make_of_vectors(options, options.out)
-        return 1 if rejected else 0
+        return status_of(options.out)
 
 
 def _make_of_vectors(options: argparse.Namespace, folder: Path) -> None:

@@ -50,10 +50,11 @@ from fairseq_signals_ext.analysis.sanity import check_segments, with_random_weig
 from fairseq_signals_ext.commands import _run_arguments as run_arguments
 from fairseq_signals_ext.commands import _run_settings as run_settings
 from fairseq_signals_ext.commands._entry import distinct_names, stem_of
-from fairseq_signals_ext.commands._finished import is_finished, note_finished
+from fairseq_signals_ext.commands._finished import finished_status, note_finished, status_of
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.files import check_free, only_one
-from fairseq_signals_ext.common.progress import tell
+from fairseq_signals_ext.common.progress import print_line
+from fairseq_signals_ext.common.values import counted
 from fairseq_signals_ext.inference.inputs import Inputs
 from fairseq_signals_ext.inference.model import LoadedModel
 from fairseq_signals_ext.inference.one_by_one import do_each
@@ -107,8 +108,9 @@ def _explain(options: argparse.Namespace) -> int:
     how = MapOptions(options.method, options.layer, options.steps, options.window)
     inputs = run_settings.inputs_of(options)
     settings = _settings(options, inputs)
-    if is_finished(options, settings):
-        return 0
+    status = finished_status(options, settings)
+    if status is not None:
+        return status
     check_results(options.out, [_TABLE, REJECTED_FILE], options.resume, options.overwrite)
     jobs = _jobs(inputs, options)
     model = fairseq_signals_ext.load(options.checkpoint, **run_arguments.model_options(options))
@@ -117,10 +119,10 @@ def _explain(options: argparse.Namespace) -> int:
         explainer = _Explainer(model, how, options, jobs, results)
         do_each(results, inputs, explainer.explain, explainer.undo, "explain", [model.preprocessing])
         number = results.write_table(_TABLE, _ROWS, explainer.columns)
-        rejected = results.finish()
+        results.finish()
     note_finished(options, settings)
-    print(f"{number} explained, {rejected} recordings rejected: {options.out}")
-    return 1 if rejected else 0
+    print(f"{options.out}: {counted(number, 'explanation')}")
+    return status_of(options.out)
 
 
 def _settings(options: argparse.Namespace, inputs: Inputs) -> Dict[str, Any]:
@@ -219,17 +221,16 @@ class _Explainer:
             if self._options.picture != "none":
                 title = " | ".join((recording.record_id, *self._label(row), saliency.method))
                 draw_saliency(saliency, recording, job.path(f".{self._options.picture}"), title)
-            tell(f"{job.path('.npz')}: {self._summary(row)}")
+            print_line(f"{job.path('.npz')}: {self._summary(row)}")
             rows.append(row)
         for row in rows:
             self._results.add(_ROWS, row)
 
     def undo(self, number: int, reason: str) -> None:
-        """Remove what there is of a recording that is rejected, also of an earlier run, and say why it is."""
+        """Remove files of a recording that is rejected, also those of an earlier run."""
         for job in self._jobs[number]:
             for ending in _endings(self._options):
                 job.path(ending).unlink(missing_ok=True)
-        tell(f"rejected: {self._jobs[number][0].file}: {reason}")
 
     def _row(self, job: _Job, record_id: str, segments: SegmentedRecording, saliency: Saliency) -> Dict[str, Any]:
         lead, second = saliency.peak

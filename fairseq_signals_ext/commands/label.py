@@ -136,7 +136,8 @@ def _add_table_arguments(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--on",
         choices=KEYS,
-        help="column to join on (default: the first of these in the table); ecg_id is PTB-XL's number of a record",
+        help="column to join on (default: the first of these in the table); file and path are as in prepare --table; "
+        "ecg_id is PTB-XL's number of a record",
     )
     group.add_argument(
         "--columns",

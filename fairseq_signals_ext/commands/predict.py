@@ -53,7 +53,9 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, List
 
 from fairseq_signals_ext.commands import _run_arguments as run_arguments
 from fairseq_signals_ext.commands import _run_settings as run_settings
+from fairseq_signals_ext.commands._finished import status_of
 from fairseq_signals_ext.commands._parts import Job, run_job
+from fairseq_signals_ext.common.values import counted
 from fairseq_signals_ext.inference.inputs import Recordings
 from fairseq_signals_ext.inference.parts import Part, SomeInputs
 from fairseq_signals_ext.inference.results import REJECTED_FILE, Kept, Results
@@ -142,11 +144,9 @@ class Prediction(Job):
             results.write_table(f"segments.{options.format}", "segments", {**_SEGMENT_COLUMNS, **scores})
         name = f"predictions.{options.format}"
         number = results.write_table(name, "predictions", many.table_columns(ensemble))
-        rejected = results.finish()
-        print(f"{options.out / name}: {number} recordings")
-        if rejected:
-            print(f"{options.out / REJECTED_FILE}: {rejected} rejected")
-        return 1 if rejected else 0
+        results.finish()
+        print(f"{options.out / name}: {counted(number, 'recording')}")
+        return status_of(options.out)
 
 
 def predict_into(

@@ -21,14 +21,17 @@ import textwrap
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Union
 
+from fairseq_signals_ext.commands._rejected import print_rejected, read_rejected
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.processes import BACKENDS
+from fairseq_signals_ext.common.values import counted
 from fairseq_signals_ext.data.shards import STORAGES
 from fairseq_signals_ext.prepared.counts import RESAMPLERS, Processing
 from fairseq_signals_ext.prepared.pipeline import RunOptions, prepare
-from fairseq_signals_ext.prepared.table import Summary
-from fairseq_signals_ext.sources import Kinds, SourceOptions, find_kind, open_source, our_kinds
+from fairseq_signals_ext.prepared.table import REJECTED_NAME, Summary
+from fairseq_signals_ext.sources import Kinds, Source, SourceOptions, find_kind, open_source, our_kinds
 from fairseq_signals_ext.sources.download import download
+from fairseq_signals_ext.sources.text_tables import of_cell
 from fairseq_signals_ext.sources.times import FORMAT_EXAMPLE
 
 _KINDS = "kinds of source:"
@@ -134,7 +137,7 @@ def _add_run_arguments(group: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prepare; returns the exit status: 1 if a file was rejected, 130 if interrupted, 0 if nothing was left to do.
+    """Prepare; returns the exit status: 1 if a file was rejected, 130 if interrupted, 0 otherwise.
 
     Raises:
         UserError: see `download`, `open_source` and `prepare`.
@@ -163,7 +166,7 @@ def run(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("interrupted; continue with --resume", file=sys.stderr)
         return 130
-    return _report(options.out, summary, summary.rejected_of.get(source.name, 0))
+    return _report(options.out, summary, source)
 
 
 def _source_options(options: argparse.Namespace) -> SourceOptions:
@@ -191,20 +194,25 @@ def _gain_fix(values: Optional[List[str]]) -> Union[None, str, Dict[str, float]]
     return fixes
 
 
-def _report(out: Path, summary: Summary, rejected: int) -> int:
-    contents = f"{summary.recordings} recordings, {summary.hours:.2f} h, {summary.shards} shard(s)"
-    if not summary.has_changed:
-        more = f", {rejected} file(s) rejected, see {out / 'rejected.csv'}" if rejected else ""
-        print(f"{out}: finished already; nothing is left to do: {contents}{more}")
-        return 0
-    print(f"{out}: {contents}")
-    if summary.flags:
+def _known(summary: Summary) -> str:
+    """In how many recordings the metadata is known."""
+    counts = {name: f"{name} {count:,}" for name, count in summary.known.items()}
+    counts["patient"] += f" ({counted(summary.patients, 'patient')})"
+    return ", ".join(counts.values())
+
+
+def _report(out: Path, summary: Summary, source: Source) -> int:
+    size = f"{counted(summary.recordings, 'recording')}, {summary.hours:.2f} h, {counted(summary.shards, 'shard')}"
+    print(f"{out}: {size}" if summary.has_changed else f"{out}: finished already; nothing is left to do: {size}")
+    if summary.has_changed:
+        print(f"known: {_known(summary)}")
+    if summary.flags and summary.has_changed:
         print("flags: " + ", ".join(f"{flag} {count}" for flag, count in summary.flags.items()))
     for name, factor in summary.likely_factors.items():
         print(
             f"{name}: its amplitudes are not plausible for an ECG in mV; the likely factor is {factor:g}: "
             f"look at some, and prepare it in a new folder with --gain-fix {name}={factor:g}"
         )
-    if rejected:
-        print(f"{rejected} file(s) were rejected, see {out / 'rejected.csv'}")
-    return 1 if rejected else 0
+    names = {source.name, *(item.source for item in source.items)}
+    rejected = [row for row in read_rejected(out / REJECTED_NAME) if of_cell(row["source"]) in names]
+    return print_rejected(out / REJECTED_NAME, rejected, "source_file")

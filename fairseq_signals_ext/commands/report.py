@@ -34,15 +34,16 @@ from fairseq_signals_ext.analysis.neighbours import open_index
 from fairseq_signals_ext.commands import _run_arguments as run_arguments
 from fairseq_signals_ext.commands import _run_settings as run_settings
 from fairseq_signals_ext.commands._entry import distinct_names, stem_of
-from fairseq_signals_ext.commands._finished import is_finished, note_finished
+from fairseq_signals_ext.commands._finished import finished_status, note_finished, status_of
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.files import check_free, only_one
+from fairseq_signals_ext.common.values import counted
 from fairseq_signals_ext.inference.ensemble import load_ensemble
 from fairseq_signals_ext.inference.inputs import Inputs
 from fairseq_signals_ext.inference.loading import load_model
 from fairseq_signals_ext.inference.one_by_one import do_each
 from fairseq_signals_ext.inference.reading_ahead import ReadRecording
-from fairseq_signals_ext.inference.results import REJECTED_FILE, Results, check_results
+from fairseq_signals_ext.inference.results import Results, check_results
 from fairseq_signals_ext.pages.calibration import read_calibration
 from fairseq_signals_ext.pages.recording_report import report_page
 from fairseq_signals_ext.pages.rendering import write_page
@@ -94,8 +95,9 @@ def _report(options: argparse.Namespace) -> int:
     check_results(options.out, [], options.resume, options.overwrite)
     inputs = run_settings.inputs_of(options)
     settings = _settings(options, inputs)
-    if is_finished(options, settings):
-        return 0
+    status = finished_status(options, settings)
+    if status is not None:
+        return status
     paths = _paths(inputs, options)
     shown = _report_options(options)
     model = _model(options)
@@ -106,10 +108,8 @@ def _report(options: argparse.Namespace) -> int:
         rejected = results.finish()
     note_finished(options, settings)
     made = len(paths) - rejected
-    print(f"{options.out}: {made} report{'s' * (made != 1)}")
-    if rejected:
-        print(f"{options.out / REJECTED_FILE}: {rejected} rejected")
-    return 1 if rejected else 0
+    print(f"{options.out}: {counted(made, 'report')}")
+    return status_of(options.out)
 
 
 def _settings(options: argparse.Namespace, inputs: Inputs) -> Dict[str, Any]:

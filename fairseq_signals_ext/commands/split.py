@@ -2,8 +2,10 @@
 
 import argparse
 from pathlib import Path
+from typing import Iterator
 
 from fairseq_signals_ext.common.files import check_folder_name, only_one
+from fairseq_signals_ext.common.values import counted
 from fairseq_signals_ext.prepared.quality import FLAGS
 from fairseq_signals_ext.prepared.split import SplitSummary, split_recordings
 from fairseq_signals_ext.prepared.split_filtering import Filters
@@ -11,7 +13,7 @@ from fairseq_signals_ext.prepared.split_settings import SplitSettings
 
 _EXAMPLES = """\
 examples:
-  fairseq-signals-ext split data --name random --by patient \\
+  fairseq-signals-ext split data --name main --by patient \\
       --fractions 0.8 0.1 0.1
   fairseq-signals-ext split data --name future --by patient-time \\
       --cuts 2019-01-01 2020-01-01 --crossing drop
@@ -20,7 +22,7 @@ examples:
   fairseq-signals-ext split data --name few --stratify data/labels/scp \\
       --subsets 1 5 10 25 50
   fairseq-signals-ext split data --name cv --kfold 5
-  fairseq-signals-ext split data --name adults --where age ">=" 18 \\
+  fairseq-signals-ext split data --name adults --where age '>=' 18 \\
       --without-flags nan flat --needs-leads I,II,V1
 
 Writes DIR/splits/NAME/{train,valid,test}.tsv, and split.json with the settings
@@ -122,7 +124,8 @@ def _add_filters(group: "argparse._ArgumentGroup") -> None:
         nargs=3,
         action="append",
         default=[],
-        help="with this value in a column; OP is one of == != < <= > >= in (VALUE is then A,B,C); may be repeated",
+        help="with this value in a column of recordings.parquet; OP is one of '==' '!=' '<' '<=' '>' '>=' (in quotes) "
+        "or in (VALUE is then A,B,C); may be repeated",
     )
 
 
@@ -165,11 +168,33 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+_HOW = {
+    "random": "at random, by recording",
+    "patient": "by patient",
+    "time": "by time",
+    "patient-time": "by patient and time",
+    "column": "by column",
+}
+
+
+def _notes_on_patients(summary: SplitSummary) -> Iterator[str]:
+    unknown = sum(counts.without_patient for name, counts in summary.subsets.items() if "_" not in name)
+    if summary.notes["by"] == "random":
+        if not any(counts.patients for counts in summary.subsets.values()):
+            yield (
+                "no patient is known, so recordings of one patient may be in several subsets; give patients with "
+                "prepare --table"
+            )
+    elif unknown and summary.notes["by"] in ("patient", "patient-time"):
+        yield f"each recording without patient ({unknown}) counts as a patient of its own"
+
+
 def counts_table(summary: SplitSummary) -> str:
     """The sizes of a split's subsets, and what was left out, as text for a terminal."""
-    notes = summary.notes
+    notes, left_out = summary.notes, sum(summary.left_out.values())
     width = max(map(len, [*summary.subsets, "subset"]))
-    lines = [f"{summary.folder}: {summary.recordings} recordings, split by {notes['by']}"]
+    used = f"{summary.recordings - left_out:,} of " if left_out else ""
+    lines = [f"{summary.folder}: {used}{counted(summary.recordings, 'recording')}, split {_HOW[notes['by']]}"]
     lines.append(f"{'subset':<{width}}  recordings  patients  without patient")
     for name, counts in summary.subsets.items():
         lines.append(f"{name:<{width}}  {counts.recordings:10d}  {counts.patients:8d}  {counts.without_patient:15d}")
@@ -178,4 +203,5 @@ def counts_table(summary: SplitSummary) -> str:
         lines.append(f"moved with their patient to a later subset: {notes['moved']}")
     if notes["shared_patients"]:
         lines.append(f"patients in more than one of these subsets: {notes['shared_patients']}")
+    lines += [f"note: {note}" for note in _notes_on_patients(summary)]
     return "\n".join(lines)

@@ -79,5 +79,5 @@ def _summary(findings: Findings) -> str:
     lines += [f"note: {note}" for note in findings.notes[:_MOST_LINES]]
     if len(findings.notes) > _MOST_LINES:
         lines.append(f"and {len(findings.notes) - _MOST_LINES} more notes; the report has them all")
-    lines.append(f"wrong: {len(findings.problems)}" if findings.problems else "all is well")
+    lines.append(f"wrong: {len(findings.problems)}" if findings.problems else "no problems found")
     return "\n".join(lines)

@@ -79,7 +79,7 @@ class Progress:
         return f"{self._name}: {self._done} of {self._total} {self._unit}s ({percent} %){left}"
 
 
-def tell(text: str) -> None:
+def print_line(text: str) -> None:
     """Print a line on stdout, above a bar if there is one."""
     if "tqdm" in sys.modules:
         sys.modules["tqdm"].tqdm.write(text)

@@ -35,3 +35,8 @@ def as_time(seconds: float) -> str:
     if hours:
         return f"{hours:,} h {minutes} min"
     return f"{minutes} min {seconds % 60:.0f} s" if minutes else f"{seconds:.1f} s"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things in words, such as 1 recording or 2,000 recordings."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

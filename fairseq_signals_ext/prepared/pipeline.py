@@ -9,7 +9,7 @@ import dataclasses
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from fairseq_signals_ext.data.shards import STORAGES, ShardWriter, patient_key
 from fairseq_signals_ext.prepared.counts import Counts, Processing, to_counts
 from fairseq_signals_ext.prepared.plan import Block, BlockSettings, check_addition, extended, read_plan, write_plan
 from fairseq_signals_ext.prepared.quality import Quality, assess, gain_of, likely_factor
+from fairseq_signals_ext.prepared.resuming import check_facts, facts_hash, item_of, to_try_again
 from fairseq_signals_ext.prepared.table import (
     MANIFEST_NAME,
     PART_COLUMNS,
@@ -31,14 +32,13 @@ from fairseq_signals_ext.prepared.table import (
     Summary,
     files_with_several,
     read_parts,
-    rejected_items,
     write_part,
     write_tables,
 )
 from fairseq_signals_ext.readers import Recording
 from fairseq_signals_ext.readers.facts import shown
 from fairseq_signals_ext.sources import Item, Source
-from fairseq_signals_ext.sources.source import one_person, split_number
+from fairseq_signals_ext.sources.source import one_person
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,7 +58,7 @@ class RunOptions:
     """How the work is done; the result does not depend on it, `shard_size` apart.
 
     Attributes:
-        shard_size: items a shard.
+        shard_size: items per shard.
         jobs: processes; -1: one per core.
         backend: "processes" on this machine, or "dask" or "ray" for an existing cluster.
         resume: continue with a source that the folder has: keep the shards that are complete, add what is new.
@@ -119,7 +119,8 @@ def prepare(
         plan = read_plan(out)
         settings = BlockSettings(processing, storage, _gain_fixes(source, plan, processing, gain_fix))
         check_addition(out, plan, source.name, settings, options.resume)
-        again = _to_try_again(out, plan, source.name) if options.retry_rejected else set()
+        check_facts(out, plan, source, items)
+        again = to_try_again(out, plan, source.name) if options.retry_rejected else set()
         # items that are later ECGs of a file are known from the plan alone
         names = [*items, *sorted(again - items.keys())]
         plan = extended(plan, source.name, names, settings, options.shard_size, again)
@@ -148,12 +149,6 @@ def _later_ecgs(source: Source, items: Dict[str, Item], parts: Sequence["pa.Tabl
         file = source.folder / clash
         raise UserError(f"{file}: is named as the ECG of a file with several; rename it and continue with --resume")
     return later
-
-
-def _to_try_again(out: Path, plan: Sequence[Block], source: str) -> Set[str]:
-    """Items of a source that were rejected, apart from those that a shard yet to be written has."""
-    waiting = {name for block in plan if block.source == source and not block.is_complete(out) for name in block.items}
-    return set(rejected_items(out, plan, source)) - waiting
 
 
 def _by_name(source: Source) -> Dict[str, Item]:
@@ -229,25 +224,12 @@ def _write_blocks(
     total = sum(len(block.items) for block in blocks)
     jobs = []
     for block in missing:
-        chosen = [_item(items, name) for name in block.items]
+        chosen = [item_of(items, name) for name in block.items]
         jobs.append((dataclasses.replace(source, items=chosen), block, out, options.strict))
     done = total - sum(len(block.items) for block in missing)
     with Progress("prepare", total, "item", done, options.progress) as bar:
         run_jobs(_write_block, jobs, options.backend, options.jobs, bar.update)
     return bool(missing)
-
-
-def _item(items: Dict[str, Item], name: str) -> Item:
-    """The item of a name in the plan, which may be a later ECG of a file.
-
-    What has vanished from the source since it was planned is read like the others, and rejected.
-    """
-    if name in items:
-        return items[name]
-    numbered = split_number(name)
-    if numbered is None or numbered[0] not in items:
-        return Item(name)
-    return items[numbered[0]].numbered(numbered[1])
 
 
 def _write_block(
@@ -258,7 +240,7 @@ def _write_block(
     with ShardWriter(block.shard(out), block.settings.storage, beside=[block.part(out)]) as writer:
         for number, item in enumerate(source.items):
             row: Dict[str, Any] = {"idx": block.first_idx + number, "collection": source.name}
-            row.update(source=item.source or source.name, source_file=item.name)
+            row.update(source=item.source or source.name, source_file=item.name, facts=facts_hash(item))
             try:
                 row.update(_add(writer, source, block.settings, item, row["idx"]))
             except MissingPackageError:

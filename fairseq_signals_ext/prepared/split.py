@@ -15,6 +15,7 @@ import numpy as np
 
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.files import atomic_folder, named_folder
+from fairseq_signals_ext.common.values import counted
 from fairseq_signals_ext.data.checksums import record_folder
 from fairseq_signals_ext.prepared import split_assigning
 from fairseq_signals_ext.prepared.split_assigning import Groups
@@ -226,8 +227,9 @@ def _subsets(split: _Split, members: Sequence[np.ndarray], folder: str = "") -> 
         if not len(rows):
             where = f"{split.out / TABLE_NAME}: {folder}{name} would be empty"
             units = len(np.unique(split.unit[split.rows]))
+            used = counted(len(split.rows), "recording")
             hint = "change the fractions, cuts, folds or values, or add recordings"
-            raise UserError(f"{where} ({len(split.rows)} recordings in {units} whole units); {hint}")
+            raise UserError(f"{where} ({used} in {counted(units, 'group')} that cannot be divided); {hint}")
     return subsets
 
 

@@ -26,6 +26,7 @@ _COMPARISONS: Dict[str, Callable[[Any, Any], Any]] = {
     ">=": operator.ge,
 }
 OPERATORS = (*_COMPARISONS, "in")
+_SHOWN = 10  # values of a column in a message
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ class Selection:
         """Raises `UserError` if nothing is kept."""
         if not self.kept.any():
             reasons = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
-            raise UserError(f"{out / TABLE_NAME}: no recording is left ({reasons or 'it has none'}); ask for less")
+            left_out = f"left out: {reasons}" if reasons else "it has none"
+            raise UserError(f"{out / TABLE_NAME}: no recording is left ({left_out}); use fewer or wider filters")
 
 
 def select(out: Path, table: "pd.DataFrame", filters: Filters) -> Selection:
@@ -172,11 +174,23 @@ def _meets(column: "pd.Series", operation: str, value: str) -> np.ndarray:
         if operation not in ("==", "!=", "in"):
             raise UserError(f"{condition}: the column holds texts, which compare by ==, != and in only")
         values, compare = column.to_numpy(object), str
+    wanted = [text.strip() for text in value.split(",")] if operation == "in" else [value]
+    if values.dtype == object and operation != "!=":
+        _check_present(column, wanted, condition)
     if operation == "in":
-        found = np.logical_or.reduce([values == compare(text.strip()) for text in value.split(",")])
+        found = np.logical_or.reduce([values == compare(text) for text in wanted])
     else:
         found = _COMPARISONS[operation](values, compare(value))
     return known & np.asarray(found, bool)
+
+
+def _check_present(column: "pd.Series", wanted: List[str], condition: str) -> None:
+    """Raise a `UserError` if no text of a column is wanted, with those that it has."""
+    present = column.dropna().unique()
+    if not set(wanted) & set(present):
+        some = ", ".join(map(repr, sorted(present)[:_SHOWN]))
+        more = f" and {len(present) - _SHOWN} more" if len(present) > _SHOWN else ""
+        raise UserError(f"{condition}: no recording has this; the column's values are {some or 'all unknown'}{more}")
 
 
 def refuse_lists(column: "pd.Series") -> None:

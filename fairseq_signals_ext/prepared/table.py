@@ -5,7 +5,6 @@ as PTB-XL's `strat_fold`: numbers as float64, everything else as text.
 """
 
 import csv
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
@@ -62,9 +61,17 @@ COLUMNS = {
     "row": ("int64", "its row in the shard's index"),
 }
 MANIFEST_NAME, REJECTED_NAME = "all.tsv", "rejected.csv"
+# what is counted at the end of a preparation: the column with it
+_METADATA = {
+    **{"patient": "patient", "age": "age", "sex": "sex", "start time": "start_time"},
+    **{"codes": "codes", "statements": "statements"},
+}
 # columns that only the parts of the table have: hash of the content, name of the whole source, why an item was
 # rejected, and of the first ECG of a file how many this contains, where these are several
-_ONLY_IN_PARTS = {"content": "string", "collection": "string", "reason": "string", "ecgs": "int64"}
+_ONLY_IN_PARTS = {
+    **{"content": "string", "collection": "string", "reason": "string", "ecgs": "int64"},
+    "facts": "string",  # hash of what the source's tables contained about it
+}
 _REJECTED_COLUMNS = ("source", "source_file", "reason")
 # whole numbers above this are no longer exact as float64, so a column with one is text
 _EXACT = 2**53
@@ -108,9 +115,10 @@ class Summary:
 
     Attributes:
         recordings, rejected, shards: numbers.
-        rejected_of: rejected items by the name of the whole source.
         hours: the recordings' time together.
         flags: recordings by flag.
+        known: number of recordings with a known patient, age, ..., by that name.
+        patients: different ones.
         likely_factors: by name of a source whose amplitudes are not plausible, the factor that would make them so.
         has_changed: False: everything had been done before.
     """
@@ -120,8 +128,9 @@ class Summary:
     shards: int
     hours: float
     flags: Mapping[str, int] = field(default_factory=dict)
+    known: Mapping[str, int] = field(default_factory=dict)
+    patients: int = 0
     likely_factors: Mapping[str, float] = field(default_factory=dict)
-    rejected_of: Mapping[str, int] = field(default_factory=dict)
     has_changed: bool = True
 
 
@@ -200,9 +209,24 @@ def write_tables(out: Path, plan: Sequence[Block], parts_of_all: Optional[Sequen
         shards=len(plan),
         hours=float(columns["samples"].sum()) / plan[0].settings.processing.rate / 3600,
         flags={flag: int(flagged[flag]) for flag in FLAGS if flag in flagged},
-        rejected_of=dict(Counter(row["collection"] for row in rejected)),
+        known=_known(stored),
+        patients=len(pc.unique(stored["patient_key"].filter(pc.is_valid(stored["patient"])))),
         likely_factors=likely_factors(columns),
     )
+
+
+def _known(stored: "pa.Table") -> Dict[str, int]:
+    """How many recordings have each kind of metadata."""
+    import pyarrow.compute as pc
+
+    found = {}
+    for name, column in _METADATA.items():
+        values = stored[column]
+        there = (
+            pc.greater(pc.list_value_length(values), 0) if column in ("codes", "statements") else pc.is_valid(values)
+        )
+        found[name] = int(pc.sum(there).as_py() or 0)
+    return found
 
 
 def _write_rejected(path: Path, rejected: Sequence[Mapping[str, Any]]) -> None:
@@ -210,6 +234,16 @@ def _write_rejected(path: Path, rejected: Sequence[Mapping[str, Any]]) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_REJECTED_COLUMNS)
         writer.writerows([as_cell(row[name] or "") for name in _REJECTED_COLUMNS] for row in rejected)
+
+
+def stored_facts(out: Path, plan: Sequence[Block], source: str) -> Dict[str, str]:
+    """Hash of the metadata that each stored item of a source was prepared with, where it is known."""
+    found: Dict[str, str] = {}
+    for part in read_parts(out, [block for block in plan if block.source == source and block.is_complete(out)]):
+        if "facts" in part.column_names:
+            rows = part.select(["source_file", "facts", "reason"]).to_pylist()
+            found.update((row["source_file"], row["facts"]) for row in rows if row["reason"] is None and row["facts"])
+    return found
 
 
 def rejected_items(out: Path, plan: Sequence[Block], source: str) -> List[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence,
 
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.readers.facts import age_of, patient_of, sex_of, shown
+from fairseq_signals_ext.sources.column_names import notes_on_columns
 from fairseq_signals_ext.sources.source import Item
 from fairseq_signals_ext.sources.table_problems import TableProblems
 from fairseq_signals_ext.sources.text_tables import UNREADABLE, as_id, separator_of
@@ -127,12 +128,15 @@ class _Reading:
             self.zoned.append(written)
         return found.replace(tzinfo=None)
 
-    def notes(self, table: Path) -> List[str]:
-        """What the user should know, a line each."""
-        if not self.zoned:
-            return []
-        count, first = len(self.zoned), shown(self.zoned[0])
-        return [f"{table}: time zones of {count} start times (such as {first!r}) are dropped; times stay as written"]
+    def notes(self, table: Path, columns: Sequence[str]) -> List[str]:
+        """One line for each thing that the user should know."""
+        found = [f"{table}: {note}" for note in notes_on_columns(columns, _KNOWN)]
+        if self.zoned:
+            count, first = len(self.zoned), shown(self.zoned[0])
+            found.append(
+                f"{table}: time zones of {count} start times (such as {first!r}) are dropped; times stay as written"
+            )
+        return found
 
 
 def with_table(
@@ -165,7 +169,8 @@ def with_table(
     whole = {item.name for item in items}
     for item in items:
         # the whole name of a file is not the short one of another
-        names = (name for name in _names(item, key) if name == item.name or key == "record_id" or name not in whole)
+        names: Sequence[str] = names_of_file(item.name)
+        names = names[-1:] if key == "record_id" else [name for name in names if name == item.name or name not in whole]
         name = next((name for name in names if name in rows), None)
         found.append(item if name is None else _with_row(item, rows[name], reading))
         if name is not None and _folder(used.setdefault(name, item.name)) != _folder(item.name):
@@ -181,7 +186,7 @@ def with_table(
             f"{key} {unknown!r}; correct or remove them"
         )
     if notes is not None:
-        notes += reading.notes(table)
+        notes += reading.notes(table, list(next(iter(rows.values()))))
     return found
 
 
@@ -194,7 +199,7 @@ def _rows(path: Path) -> Tuple[Dict[str, Dict[str, Any]], str]:
         raise UserError(
             f"{path}: no column of {', '.join(_KEYS)}; add one that names the file of each row (it has {present})"
         )
-    names = [_path(text(name)) for name in table[key]]
+    names = [plain_path(text(name)) for name in table[key]]
     if None in names:
         raise UserError(f"{path}: row {names.index(None) + 1} has no {key}; write it or remove the row")
     rows: Dict[str, Dict[str, Any]] = {}
@@ -205,8 +210,8 @@ def _rows(path: Path) -> Tuple[Dict[str, Dict[str, Any]], str]:
     return rows, key
 
 
-def _path(name: Optional[str]) -> Optional[str]:
-    """What names a file, as we write it: slashes, and no dot in front."""
+def plain_path(name: Optional[str]) -> Optional[str]:
+    """The name of a file in a table with slashes, without `./` in front; None stays None."""
     if name is None:
         return None
     slashes = name.replace("\\", "/")
@@ -243,13 +248,10 @@ def _folder(name: str) -> str:
     return name.rpartition("/")[0]
 
 
-def _names(item: Item, key: str) -> List[str]:
-    """What a table may call an item."""
-    last = item.name.rsplit("/", 1)[-1]
-    stem = last.rsplit(".", 1)[0]
-    if key == "record_id":
-        return [stem]
-    return [item.name, last, item.name.rsplit(".", 1)[0], stem]
+def names_of_file(file: str) -> List[str]:
+    """How a table may name a file: in full, without folders, without suffix, or without both (the last)."""
+    last = file.rsplit("/", 1)[-1]
+    return [file, last, file.rsplit(".", 1)[0], last.rsplit(".", 1)[0]]
 
 
 def _with_row(item: Item, row: Dict[str, Any], table: _Reading) -> Item:
@@ -318,3 +320,5 @@ _FACTS: Dict[str, Callable[[Any, str], Any]] = {
     "codes": _codes,
     "statements": lambda value, where: texts(value),
 }
+# columns of a user's table that have a meaning here
+_KNOWN = (*_KEYS, *_READING, *_FACTS, "start_time", "source")

@@ -16,6 +16,7 @@ _ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]|$)")
 _THREE_PARTS = re.compile(r"\s*\d{1,4}[^\w:]+\w{1,9}[^\w:]+\d{1,4}(?!\d)")
 _SAMPLE = datetime(1987, 12, 31)
 FORMAT_EXAMPLE = "%d/%m/%Y %H:%M"
+_HOW_TO_WRITE = f"write it as 2024-12-31 23:59:59, or give its format, for example --time-format '{FORMAT_EXAMPLE}'"
 
 
 def as_iso_time(text: str) -> str:
@@ -53,17 +54,21 @@ def check_time_format(time_format: str) -> None:
         found = None
     if found is None or found.date() != _SAMPLE.date():
         raise UserError(
-            f"time format {time_format!r}: is not one of a whole date; write it as in Python, such as {FORMAT_EXAMPLE}"
+            f"time format {time_format!r}: is not one of a whole date; write it as in Python, for example "
+            f"'{FORMAT_EXAMPLE}'"
         )
 
 
 def not_a_time(text: str, time_format: Optional[str] = None) -> str:
-    """What a message says of a text of a user's table that is not a time, and what to do."""
+    """What is wrong with a text of a user's table that is not read as a time, and what to do."""
     if time_format is not None:
-        return f"{shown(text)!r} is not a time of the format {time_format}; correct it or --time-format"
+        return f"{shown(text)!r} does not have the format {time_format!r}; correct it or --time-format"
     if is_in_doubt(text):
-        return f"{shown(text)!r} may be read in several ways; give --time-format, such as {FORMAT_EXAMPLE}"
-    return f"{shown(text)!r} is not a time; write it as 2024-12-31 23:59:59"
+        return (
+            f"{shown(text)!r} is ambiguous (which part is the day?); give its format, for example "
+            f"--time-format '{FORMAT_EXAMPLE}'"
+        )
+    return f"{shown(text)!r} is not a time in a known format; {_HOW_TO_WRITE}"
 
 
 def time_of(text: str, time_format: Optional[str] = None) -> Optional[datetime]:

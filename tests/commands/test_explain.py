@@ -65,7 +65,9 @@ def test_attention_of_several_files(folder, tmp_path, capsys):
             assert found["seconds"][np.nanargmax(found["saliency"])] == pytest.approx(float(row["seconds"]))
             assert found["sample_rate"] == 500 and found["leads"].size == 0
             assert (found["method"], found["label"]) == ("attention", "")
-    assert capsys.readouterr().out.endswith(f"2 explained, 1 recordings rejected: {tmp_path}\n")
+    assert capsys.readouterr().out.endswith(
+        f"{tmp_path}: 2 explanations\n{tmp_path / 'rejected.csv'}: 1 rejected\n  {files[1]}: {rejected['reason']}\n"
+    )
     assert "<svg" in (tmp_path / "ecg.svg").read_text()
 
 
@@ -249,7 +251,7 @@ def test_real_command(ecg_data, golden_folder, tmp_path):
     arguments = ["explain", str(golden_folder / "tiny_finetuned.pt"), *map(str, records), *options]
     found = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
     assert found.stderr == ""
-    assert found.stdout.splitlines()[-1] == f"1 explained, 0 recordings rejected: {tmp_path}"
+    assert found.stdout.splitlines()[-1] == f"{tmp_path}: 1 explanation"
     (row,) = table(tmp_path / "explanations.csv")
     with np.load(tmp_path / row["saliency"]) as arrays:  # 400 Hz, so at the model's 500
         assert arrays["sample_rate"] == 500 and 0 < arrays["seconds"][1] - 1 / 500 < 1e-4

@@ -37,11 +37,11 @@ def test_nothing_is_left_to_do(command, tmp_path, capsys):
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == files
 
     option = OTHER[command][0].lstrip("-")
-    assert f"{out}: its finished run was with another {option}; give the same, or" in mistake_of(
+    assert f"{out}: its finished run had another {option}; give the same, or" in mistake_of(
         main, [*run, "--resume", *OTHER[command]]
     )
     other = [command, str(checkpoint), str(write_npy(tmp_path / "y.npy")), *how, "--resume"]
-    assert "with another list of recordings" in mistake_of(main, other)
+    assert "had another list of recordings" in mistake_of(main, other)
 
 
 def test_a_missing_file_and_a_damaged_record(tmp_path, capsys):

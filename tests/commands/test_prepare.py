@@ -34,7 +34,8 @@ def test_the_four_commands(source, tmp_path):
     out = tmp_path / "out"
     done = script("manifests/prepare.py", "wfdb", source, "--out", out, "--jobs", 2, "--shard-size", 4)
     assert done.returncode == 0, done.stderr
-    assert f"{out}: 10 recordings, 0.00 h, 3 shard(s)\nflags: short 10" in done.stdout
+    known = "patient 0 (0 patients), age 0, sex 0, start time 0, codes 0, statements 0"
+    assert f"{out}: 10 recordings, 0.00 h, 3 shards\nknown: {known}\nflags: short 10" in done.stdout
     assert done.stderr == ""  # no terminal, and too short for a line of progress
     assert len(pd.read_parquet(out / "recordings.parquet")) == 10
     assert (out / "rejected.csv").read_text() == "source,source_file,reason\n"
@@ -58,7 +59,7 @@ def test_help_has_an_example():
     assert "fairseq-signals-ext prepare physionet2021 /data" in done.stdout
 
 
-def test_rejected_files_are_told_in_the_last_line(source, tmp_path):
+def test_rejected_files_are_the_last_lines(source, tmp_path):
     write_records(source, invalid=[4])
     (source / "r1.dat").write_bytes(b"short")
     (source / "r2.dat").unlink()
@@ -66,7 +67,10 @@ def test_rejected_files_are_told_in_the_last_line(source, tmp_path):
     out = tmp_path / "out"
     done = script("manifests/prepare.py", "wfdb", source, "--out", out)
     assert done.returncode == 1
-    assert done.stdout.splitlines()[-1] == f"3 file(s) were rejected, see {out / 'rejected.csv'}"
+    lines = done.stdout.splitlines()[-4:]
+    assert lines[0] == f"{out / 'rejected.csv'}: 3 rejected" and lines[1].startswith(
+        "  r1.hea: its file 'r1.dat' has 5"
+    )
     rejected = pd.read_csv(out / "rejected.csv").set_index("source_file")["reason"]
     assert "5 bytes, but 100 samples per lead need 2400" in rejected["r1.hea"]
     assert "its file 'r2.dat' is missing" in rejected["r2.hea"]
@@ -162,3 +166,59 @@ def test_the_status_is_that_of_the_source(source, tmp_path, capsys):
     assert main(["wfdb", str(bad), "--out", out]) == 1
     assert main(["wfdb", str(source), "--out", out]) == 0
     assert "rejected" not in capsys.readouterr().out.splitlines()[-1]
+
+
+def write_table(path, *rows):
+    path.write_text("\n".join(["file,patient,age", *rows]) + "\n")
+    return path
+
+
+def test_resume_with_another_table(source, tmp_path, capsys):
+    """Values of stored recordings do not change: another table is refused, but not one with rows for new files."""
+    table = write_table(tmp_path / "t.csv", "r0.hea,p0,50", "r1.hea,p1,60")
+    run = ["wfdb", str(source), "--out", str(tmp_path / "out")]
+    assert main([*run, "--table", str(table)]) == 0
+    assert "known: patient 2 (2 patients), age 2, sex 0, " in capsys.readouterr().out
+    stored = (tmp_path / "out" / "recordings.parquet").read_bytes()
+    for others in ([], ["--table", str(write_table(tmp_path / "u.csv", "r0.hea,p0,50", "r1.hea,p1,61"))]):
+        with pytest.raises(SystemExit, match=r"other values now for [12] prepared recordings \(the first: r[01].hea\)"):
+            main([*run, "--resume", *others])
+    assert (tmp_path / "out" / "recordings.parquet").read_bytes() == stored
+
+    write_records(source, 11)
+    write_table(table, "r0.hea,p0,50", "r1.hea,p1,60", "r10.hea,p9,70")
+    assert main([*run, "--resume", "--table", str(table)]) == 0
+    assert pd.read_parquet(tmp_path / "out" / "recordings.parquet")["age"].dropna().tolist() == [50, 60, 70]
+
+
+def test_a_table_may_be_corrected_for_rejected_files(source, tmp_path):
+    (source / "r1.dat").unlink()
+    run = ["wfdb", str(source), "--out", str(tmp_path / "out"), "--table"]
+    assert main([*run, str(write_table(tmp_path / "t.csv", "r0.hea,p0,50", "r1.hea,p1,60"))]) == 1
+    write_records(source)
+    assert main([*run, str(write_table(tmp_path / "t.csv", "r0.hea,p0,50", "r1.hea,p1,6")), "--retry-rejected"]) == 0
+    assert pd.read_parquet(tmp_path / "out" / "recordings.parquet")["age"].dropna().tolist() == [50, 6]
+
+
+def test_a_finished_run_with_rejected_files_keeps_its_status(source, tmp_path, capsys):
+    (source / "r1.dat").unlink()
+    run = ["wfdb", str(source), "--out", str(tmp_path / "out")]
+    assert main(run) == 1
+    first = capsys.readouterr().out.splitlines()[-2:]
+    assert main([*run, "--resume"]) == 1
+    finished, *last = capsys.readouterr().out.splitlines()
+    assert "finished already" in finished and last == first and last[1].startswith("  r1.hea: its file 'r1.dat'")
+
+
+def test_columns_without_a_meaning_are_noted(source, tmp_path, capsys):
+    (tmp_path / "t.csv").write_text("file,Patient,MRN,DOB,gender,ward\nr0.hea,a,b,1950-01-01,f,3\n")
+    assert main(["wfdb", str(source), "--out", str(tmp_path / "out"), "--table", str(tmp_path / "t.csv")]) == 0
+    notes = [line.split("t.csv: ")[1] for line in capsys.readouterr().err.splitlines()]
+    own = "is kept as a column of your own"
+    assert notes == [
+        f"column 'Patient' {own}; if it is the patient, name it 'patient'",
+        f"column 'MRN' {own}; if it is the patient, name it 'patient'",
+        f"column 'DOB' {own}; ages come from a column 'age', in years",
+        f"column 'gender' {own}; if it is the sex, name it 'sex'",
+        "columns of your own: ward",
+    ]

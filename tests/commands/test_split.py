@@ -31,10 +31,11 @@ def test_split_prints_a_table_of_counts(tmp_path):
     done = script("manifests/split.py", tmp_path, *arguments)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
-        f"{tmp_path / 'splits' / 's'}: 40 recordings, split by patient",
+        f"{tmp_path / 'splits' / 's'}: 36 of 40 recordings, split by patient",
         "subset  recordings  patients  without patient",
         *done.stdout.splitlines()[2:5],
         "left out: 4 not age >= 18",
+        "note: each recording without patient (4) counts as a patient of its own",
     ]
     assert [line.split()[0] for line in done.stdout.splitlines()[2:5]] == ["train", "valid", "test"]
     assert sum(int(line.split()[1]) for line in done.stdout.splitlines()[2:5]) == 36
@@ -43,10 +44,18 @@ def test_split_prints_a_table_of_counts(tmp_path):
     assert script("manifests/split.py", tmp_path, *arguments, "--overwrite").returncode == 0
 
 
+def test_without_patients(tmp_path, capsys):
+    write_table(tmp_path, 40)
+    assert main([str(tmp_path), "--name", "s"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith(": 40 recordings, split at random, by recording")
+    assert lines[-1].startswith("note: no patient is known, so recordings of one patient may be in several subsets")
+
+
 def test_help_has_examples():
     done = script("manifests/split.py", "--help")
     assert done.returncode == 0
-    assert "fairseq-signals-ext split data --name random --by patient \\\n      --fractions 0.8 0.1 0.1" in done.stdout
+    assert "fairseq-signals-ext split data --name main --by patient \\\n      --fractions 0.8 0.1 0.1" in done.stdout
     assert "nested subsets with these percentages" in done.stdout
 
 
@@ -124,7 +133,10 @@ COLUMN = "--by column --column strat_fold"
         ("--fractions 0.5 0.1 0.1", "fractions 0.5 0.1 0.1: they add up to 0.7; they must add up to 1"),
         ("--fractions 1.2 -0.1 -0.1", "fractions 1.2 -0.1 -0.1: give one per subset"),
         ("--fractions nan 0.5 0.5", "fractions nan 0.5 0.5: give one per subset"),
-        ("--fractions 0.98 0.01 0.01", "recordings.parquet: valid would be empty (40 recordings in 13 whole units)"),
+        (
+            "--fractions 0.98 0.01 0.01",
+            "recordings.parquet: valid would be empty (40 recordings in 13 groups that cannot be divided)",
+        ),
         ("--subsets 0.1", "train_0.1 would be empty"),
         ("--subsets 0 10", "subsets 0 10: give different percentages"),
         ("--subsets 10 100", "subsets 10 100: give different percentages"),
@@ -140,11 +152,11 @@ COLUMN = "--by column --column strat_fold"
         ("--by time --cuts 2019-01-01T00:00+01:00 2020-01-01", "'2019-01-01T00:00+01:00' is not a time"),
         ("--by time --cuts 2030-01-01 2031-01-01", "valid would be empty"),
         ("--by time --cuts 2019-01-02 2019-01-09 --fractions 1 0 0", "give cuts or fractions, not both"),
-        ("--by time --where idx < 0", "no recording is left (40 not idx < 0); ask for less"),
+        ("--by time --where idx < 0", "no recording is left (left out: 40 not idx < 0); use fewer"),
         ("--by column", "by column: name the column with --column"),
         (COLUMN, "column 'strat_fold': give its values with --train, --valid and --test"),
         (f"{COLUMN} --train 1 --test 77", "test would be empty"),
-        (f"{COLUMN} --train 77", "no recording is left (40 with strat_fold in none of the lists)"),
+        (f"{COLUMN} --train 77", "no recording is left (left out: 40 with strat_fold in none of the lists)"),
         (f"{COLUMN} --train 1-8 --test 8-10", "column 'strat_fold': value 8.0 is given for two subsets"),
         (f"{COLUMN} --train one", "column 'strat_fold': holds numbers, but 'one' is neither a number nor a range"),
         (f"{COLUMN} --train 1 --fractions 1 0 0", "fractions: does not go with by column"),
@@ -171,7 +183,8 @@ COLUMN = "--by column --column strat_fold"
         ("--where patient > p3", "where patient > p3: the column holds texts"),
         ("--where start_time > soon", "where start_time > soon: 'soon' is not a time"),
         ("--where flags == nan", "column 'flags': holds lists"),
-        ("--where age > 200", "no recording is left (40 not age > 200)"),
+        ("--where shard == nope", "where shard == nope: no recording has this; the column's values are 'shards/"),
+        ("--where age > 200", "no recording is left (left out: 40 not age > 200)"),
         ("--manifest-lines 0", "manifest lines 0: give at least 1"),
     ],
 )

@@ -90,7 +90,7 @@ def test_a_good_folder(out):
     assert done.returncode == 0
     assert done.stdout.splitlines() == [
         f"{out}: 8 recordings, 0.04 h, 4 shard(s), 1 manifest(s), 0 set(s) of labels",
-        "all is well",
+        "no problems found",
         f"report: {out / 'verify.html'}",
     ]
     assert (out / "verify.html").is_file()

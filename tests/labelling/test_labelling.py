@@ -218,6 +218,20 @@ def test_commas_at_the_end_of_lines_and_empty_lines(tmp_path):
     assert labels.counts["rows"] == 2
 
 
+@pytest.mark.parametrize("key", ["file", "path"])
+@pytest.mark.parametrize("names", [("a/1.xml", "b/2.xml"), ("1.xml", "2.xml"), ("a\\1", "./b/2"), ("1", "2")])
+def test_table_joins_by_file_as_prepare_does(tmp_path, key, names):
+    rows = [{"source_file": "a/1.xml"}, {"source_file": "b/2.xml"}, {"source_file": "c/3.xml"}]
+    labels = from_text(tmp_path, rows, f"{key},af\n{names[1]},yes\n{names[0]},No\n")
+    np.testing.assert_array_equal(labels.values[:, 0], [0, 1, np.nan])
+
+
+def test_a_file_name_of_two_folders_is_refused(tmp_path):
+    rows = [{"source_file": "a/1.xml"}, {"source_file": "b/1.xml"}]
+    with pytest.raises(UserError, match="file '1.xml' is that of 2 recordings"):
+        from_text(tmp_path, rows, "file,af\n1.xml,1\n")
+
+
 def test_table_joins_by_patient_and_by_numbers_with_gaps(tmp_path):
     rows = [{"patient": "1"}, {"patient": "2"}, {"patient": "1"}, {"patient": None}]
     labels = from_text(tmp_path, rows, "patient,af\n1.0,1\n,0\n2.0,0\n")
@@ -249,6 +263,7 @@ def test_regression(tmp_path):
     assert not (written / "pos_weight.txt").exists()
 
 
+WORDS = "0, 1, true, false, yes or no"
 ROWS = [
     {"record_id": "a", "source": "s", "source_file": "a", "patient": "1"},
     {"record_id": "a", "source": "t", "source_file": "b", "patient": "1"},
@@ -260,27 +275,38 @@ ROWS = [
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("idx,af\n0,1\n1,2\n", {}, "table.csv: line 3: column 'af': '2' is not 0, 1, true, false or nothing; fix it"),
-        ("idx,rhythm\n0,0\n1,3\n2,2\n", {}, "'3' is not 0, 1, true, false or nothing; fix it: looks like class"),
-        ("idx,af\n0,1\n1,-1\n2,0\n", {}, "'-1' is not 0, 1, true, false or nothing; fix it: -1 looks like a mark"),
+        ("idx,af\n0,1\n1,2\n", {}, f"table.csv: line 3: column 'af': '2' is not {WORDS}, or empty; fix it"),
+        ("idx,rhythm\n0,0\n1,3\n2,2\n", {}, f"'3' is not {WORDS}, or empty; fix it: looks like class"),
+        ("idx,af\n0,1\n1,-1\n2,0\n", {}, f"'-1' is not {WORDS}, or empty; fix it: -1 looks like a mark"),
+        ("idx,af\n0,yes\n1,maybe\n2,no\n", {}, f"line 3: column 'af': 'maybe' is not {WORDS}, or empty; fix it"),
         ("idx,af\n0,-999\n1,1\n2,0\n", {}, "-999 looks like a mark for unknown: write NaN (in a table nothing)"),
-        ("idx,af\n0,1\n1,yes\n", {"columns": ["af"]}, "line 3: column 'af': 'yes' is not 0, 1"),
-        ("idx,af\n0,1\n1,yes\n", {"columns": ["af"], "regression": True}, "line 3: column 'af': 'yes' is not a number"),
-        ("idx,af\n0,inf\n", {"regression": True}, "line 2: column 'af': 'inf' is not a number or nothing"),
+        ("idx,af\n0,1\n1,maybe\n", {"columns": ["af"]}, "line 3: column 'af': 'maybe' is not 0, 1"),
         (
-            "idx,af\n0,1\n1,yes\n",
+            "idx,af\n0,1\n1,maybe\n",
+            {"columns": ["af"], "regression": True},
+            "line 3: column 'af': 'maybe' is not a number",
+        ),
+        ("idx,af\n0,inf\n", {"regression": True}, "line 2: column 'af': 'inf' is not a number or empty"),
+        (
+            "idx,af\n0,1\n1,maybe\n",
             {},
-            "no column has only 0, 1, true and false, apart from ids and known facts; give --columns",
+            "no column has only 0, 1, true, false, yes or no, apart from ids and known facts; give --columns",
         ),
         ("idx,af\n0,1\n", {"columns": ["b"]}, "no column 'b'; its columns are idx, af"),
         ("idx,af\n0,1\n", {"on": "patient"}, "no column 'patient'"),
         (
             "id,af\n0,1\n",
             {},
-            "none of the columns record_id, idx, source_file, patient, ecg_id; its columns are id, af",
+            "none of the columns record_id, idx, source_file, file, path, patient, ecg_id; its columns are id, af",
         ),
         ("idx,af\n0,1\n1,1\n0,1\n", {}, "line 4: idx '0' is in line 2 already; keep one row for each"),
-        ("idx,af\n7,1\n8,1\n", {}, "none of its 2 rows has the idx of a recording"),
+        (
+            "idx,af\n7,1\n8,1\n",
+            {},
+            "none of its 2 rows has the idx of a recording (the table has '7', recordings have '0'); correct them",
+        ),
+        ("record_id,af\n0c,1\n", {}, "(the table has '0c', recordings have 'a'): zeros in front differ"),
+        ("record_id,af\nx/c.hea,1\n", {}, "leave out folders and suffixes, or name the column 'file'"),
         ("idx,af\n", {}, "the table is empty"),
         ("record_id,af\na,1\n", {}, "record_id 'a' is that of recordings of 's', 't'; choose one with --sources NAME"),
         ("record_id,af\nc,1\n", {}, "record_id 'c' is that of 2 recordings; join by idx"),

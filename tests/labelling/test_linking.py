@@ -173,7 +173,8 @@ def test_times_that_may_be_read_in_several_ways_are_told_with_their_number(tmp_p
     text = "patient,time,value\n1,01/03/2150,30\n1,2150-03-01,5 ng/mL\n1,03-01-2150 10:00,30\n1,unknown,30\n"
     with pytest.raises(UserError) as caught:
         link(tmp_path, rows, text)
-    several = "line 2: time: '01/03/2150' may be read in several ways; give --time-format, such as %d/%m/%Y %H:%M"
+    several = "line 2: time: '01/03/2150' is ambiguous (which part is the day?); give its format, for example "
+    several += "--time-format '%d/%m/%Y %H:%M'"
     assert str(caught.value) == f"{tmp_path / 'events.csv'}: {several} (and 1 more)"
     labels = link(tmp_path, rows, text, time_format="%d/%m/%Y")
     assert labels.values[0, 0] == 1

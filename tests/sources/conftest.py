@@ -52,7 +52,7 @@ def prepare(tmp_path, capsys):
             rejected = {row["source_file"]: row["reason"] for row in csv.DictReader(file)}
         table = pd.read_parquet(tmp_path / out / "recordings.parquet").set_index("source_file")
         printed = capsys.readouterr()
-        assert (f"{len(rejected)} file(s) were rejected" in printed.out) == bool(rejected)
+        assert (f"rejected.csv: {len(rejected)} rejected\n" in printed.out) == bool(rejected)
         notes = [line.split(": ", 2)[2] for line in printed.err.splitlines() if line.startswith("note: ")]
         return Prepared(tmp_path / out, table, rejected, notes)
 

@@ -127,7 +127,7 @@ def test_download_and_prepare(mimic, server, tmp_path, capsys):
     assert main(["mimic_iv_ecg", str(folder), "--out", str(tmp_path / "out"), "--download"]) == 0
     assert contents(folder) == mimic
     printed = capsys.readouterr()
-    assert printed.out.startswith(f"{tmp_path / 'out'}: 2 recordings, 0.00 h, 1 shard(s)\n")
+    assert printed.out.startswith(f"{tmp_path / 'out'}: 2 recordings, 0.00 h, 1 shard\n")
     assert printed.err == ""  # no terminal, and too short for a line of progress
 
 

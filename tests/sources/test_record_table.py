@@ -100,7 +100,8 @@ def test_parquet(tmp_path):
         ("file,patient\n", "none of its 0 rows"),
         (
             "file,start_time\n1.xml,31/12/2024\n",
-            "a/1.xml: start_time: '31/12/2024' may be read in several ways; give --time-format, such as %d/%m/%Y",
+            "a/1.xml: start_time: '31/12/2024' is ambiguous (which part is the day?); give its format, for example "
+            "--time-format '%d/%m/%Y",
         ),
         ("file,patient\n1.xml,p,3\n", "the first line of values has more of them"),
         ("file,patient\n1.xml,p\n2.xml,p,3\n", "cannot be read (Error tokenizing data"),
@@ -120,7 +121,7 @@ def test_all_values_that_are_of_no_use_are_told_at_once(tmp_path, refusal, write
     told = refusal("wfdb", tmp_path / "records", "--table", tmp_path / "t.csv")
     assert "t.csv: 4 values in 3 columns cannot be used: " in told
     first, *others = told.split("cannot be used: ")[1].split(" | ")
-    several = "may be read in several ways; give --time-format, such as %d/%m/%Y %H:%M"
+    several = "is ambiguous (which part is the day?); give its format, for example --time-format '%d/%m/%Y %H:%M'"
     assert first == f"a.hea: start_time: '31/12/2024' {several} (and 1 more)"
     assert others == [
         "b.hea: age: 'old' is not known; write years",
@@ -134,7 +135,7 @@ def test_times_of_a_format_that_the_user_names(tmp_path, prepare, refusal, write
     (tmp_path / "t.csv").write_text("file,start_time\na.hea,01/02/2020 10:00\nb.hea,03/02/2020 11:30\n")
     arguments = ("wfdb", tmp_path / "records", "--table", tmp_path / "t.csv", "--time-format")
     told = refusal(*arguments, "%d.%m.%Y")
-    assert "'01/02/2020 10:00' is not a time of the format %d.%m.%Y; correct it or --time-format (and 1 more)" in told
+    assert "'01/02/2020 10:00' does not have the format '%d.%m.%Y'; correct it or --time-format (and 1 more)" in told
     assert "time format '%m/%Y': is not one of a whole date" in refusal(*arguments, "%m/%Y")
     found = prepare(*arguments, "%d/%m/%Y %H:%M")
     assert found.table["start_time"].tolist() == [pd.Timestamp(2020, 2, 1, 10), pd.Timestamp(2020, 2, 3, 11, 30)]

@@ -1,0 +1,51 @@
+"""A preparation that continues: which items are tried again, and that the metadata of stored ones is the same."""
+
+from pathlib import Path
+from typing import Mapping, Sequence, Set
+
+from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.prepared.plan import Block
+from fairseq_signals_ext.prepared.table import rejected_items, stored_facts
+from fairseq_signals_ext.sources import Item, Source
+from fairseq_signals_ext.sources.source import split_number
+
+
+def check_facts(out: Path, plan: Sequence[Block], source: Source, items: Mapping[str, Item]) -> None:
+    """Raise a `UserError` where the metadata of stored items would be other ones now: they would not change."""
+    changed = []
+    for name, known in stored_facts(out, plan, source.name).items():
+        item = item_of(items, name)
+        if (name in items or item.number is not None) and facts_hash(item) != known:
+            changed.append(name)
+    if changed:
+        raise UserError(
+            f"{out}: the table has other values now for {len(changed)} prepared recordings (the first: {changed[0]}), "
+            "which do not change any more; give the same table, or prepare into a new folder"
+        )
+
+
+def facts_hash(item: Item) -> str:
+    """Stands for what tables contain about an item and how to read it."""
+    import xxhash
+
+    facts = sorted((name, value) for name, value in {**item.facts, **item.reading}.items() if value is not None)
+    return str(xxhash.xxh3_64_hexdigest(repr((item.source, facts)).encode("utf-8", "surrogatepass")))
+
+
+def to_try_again(out: Path, plan: Sequence[Block], source: str) -> Set[str]:
+    """Items of a source that were rejected, apart from those that a shard yet to be written has."""
+    waiting = {name for block in plan if block.source == source and not block.is_complete(out) for name in block.items}
+    return set(rejected_items(out, plan, source)) - waiting
+
+
+def item_of(items: Mapping[str, Item], name: str) -> Item:
+    """The item of a name in the plan, which may be a later ECG of a file.
+
+    What has vanished from the source since it was planned is read like the others, and rejected.
+    """
+    if name in items:
+        return items[name]
+    numbered = split_number(name)
+    if numbered is None or numbered[0] not in items:
+        return Item(name)
+    return items[numbered[0]].numbered(numbered[1])
