@@ -82,6 +82,13 @@ class Evaluation(Job):
     def _load(self, source: str) -> LoadedModel:
         return loading.load_model(source, device=self._options.device)
 
+    def _check_selective(self, model: LoadedModel) -> None:
+        """Raise a `UserError` if decisions are to be evaluated that the model does not make."""
+        if self._options.selective and any(len(group) > 1 for group in self._groups):
+            raise UserError("--selective: an ensemble has no calibration of its own; evaluate its models one by one")
+        if self._options.selective and model.description.calibration is None:
+            raise UserError(f"--selective: {model.source} is not calibrated; run fairseq-signals-ext calibrate first")
+
     @property
     def _how(self) -> RunOptions:
         return RunOptions(self._options.batch_size, worker_processes(self._options))
@@ -92,6 +99,7 @@ class Evaluation(Job):
         work = []
         for number, model in enumerate(self._loaded):
             model.check_predicts()
+            self._check_selective(model)
             chooses = model.description.of_kind.has_classes and not model.description.is_exclusive
             chosen_on = [self._choice.subset] if chooses and self._choice.subset is not None else []
             for name in dict.fromkeys([*self._subsets, *chosen_on]):
@@ -139,6 +147,7 @@ class Evaluation(Job):
                 if self._options.ensemble is None:
                     loaded.clear()  # one model in memory is enough
                 loaded[number] = self._load(self._sources[number])
+                self._check_selective(loaded[number])
             subset = subsets.Subset(loaded[number], self._options.data, name, self._label_file)
             return subsets.predict_subset(loaded[number], subset, self._how)
 
@@ -160,7 +169,7 @@ class Evaluation(Job):
                 report.write_evaluation(evaluation, folder)
                 print(f"{model.name}\n{report.as_text(evaluation)}\nresults: {folder}\n")
                 if self._options.selective:
-                    print(self._selective(evaluation, numbers, folder))
+                    print(self._selective(evaluation, folder))
                 found[subset][name] = evaluation
         if len(self._names) > 1:
             tables = {subset: comparison.compare(evaluations) for subset, evaluations in found.items()}
@@ -168,10 +177,8 @@ class Evaluation(Job):
             print(f"{comparison.as_text(tables, self._settings)}\nresults: {self._options.out}")
         return 0
 
-    def _selective(self, evaluation: OneEvaluation, numbers: Sequence[int], folder: Path) -> str:
+    def _selective(self, evaluation: OneEvaluation, folder: Path) -> str:
         """Evaluate the decisions of a calibrated model; returns what to print."""
-        if len(numbers) > 1:
-            raise UserError("--selective: an ensemble has no calibration of its own; evaluate its models one by one")
         recordings = evaluation.recordings
         about = report.facts_of_recordings(recordings, self._options.data, ("age", "sex", "source"))
         found = selective.evaluate_selective(recordings, recordings.calibration, about, self._options.seed)

@@ -7,10 +7,9 @@ from typing import Any, Dict, List, Mapping, Optional
 
 from fairseq_signals_ext.commands._rejected import print_rejected, read_rejected
 from fairseq_signals_ext.common.errors import UserError
-from fairseq_signals_ext.common.files import atomic
+from fairseq_signals_ext.common.files import FINISHED_NAME, atomic
 from fairseq_signals_ext.inference.results import REJECTED_FILE, UNFINISHED
 
-FINISHED = ".finished.json"
 # options that do not change the results, or that are among the settings
 _NOT_OF_RESULTS = {
     *("run", "out", "resume", "overwrite", "part", "backend", "jobs", "device", "threads", "batch_size"),
@@ -20,8 +19,8 @@ _NOT_OF_RESULTS = {
 
 def may_be_finished(options: argparse.Namespace) -> bool:
     """Whether a run is resumed in a folder where one was finished."""
-    out = options.out
-    return options.resume and not options.overwrite and (out / FINISHED).is_file() and not (out / UNFINISHED).exists()
+    is_finished = (options.out / FINISHED_NAME).is_file() and not (options.out / UNFINISHED).exists()
+    return options.resume and not options.overwrite and is_finished
 
 
 def finished_status(options: argparse.Namespace, settings: Mapping[str, Any]) -> Optional[int]:
@@ -36,7 +35,7 @@ def finished_status(options: argparse.Namespace, settings: Mapping[str, Any]) ->
     if not may_be_finished(options):
         return None
     try:
-        record = json.loads((options.out / FINISHED).read_text(encoding="utf-8"))
+        record = json.loads((options.out / FINISHED_NAME).read_text(encoding="utf-8"))
         theirs, files = dict(record["settings"]), list(record["files"])
     except (ValueError, KeyError, TypeError):  # damaged
         return None
@@ -60,7 +59,7 @@ def status_of(out: Path) -> int:
 
 def note_finished(options: argparse.Namespace, settings: Mapping[str, Any]) -> None:
     """Note that a run is finished, when all its files are written."""
-    with atomic(options.out / FINISHED) as temporary:
+    with atomic(options.out / FINISHED_NAME) as temporary:
         record = {"settings": _facts(options, settings), "files": _files(options.out)}
         temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 

@@ -3,6 +3,7 @@
 import argparse
 from typing import Any, Dict
 
+from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.labelling.from_reports import (
     STATEMENTS,
     UNCERTAIN_AS,
@@ -76,6 +77,8 @@ def tell_text(options: argparse.Namespace) -> int:
     Raises:
         UserError: see `ReportLabeler`.
     """
+    if not any(text.strip() for text in options.text):
+        raise UserError("TEXT is empty; give a report, such as 'Atrial fibrillation, no LBBB'")
     labeler = ReportLabeler(options.label_set or "ecg-fm-17", options.semantics or SEMANTICS[0], options.vocabulary)
     evidence = labeler.evidence(options.text)
     width = max([len("label"), *map(len, evidence)])
@@ -86,7 +89,7 @@ def tell_text(options: argparse.Namespace) -> int:
             status, probability, words = evidence[name]
             print(f"{name:{width}}  {status:9}  {probability:11.2f}  {words}")
     if not evidence:
-        print("no label: the text speaks of none of them")
+        print("no label: the text mentions none of them")
     for statement in labeler.understood(options.text)[1]:
         print(f"not understood: {statement}")
     return 0

@@ -11,7 +11,7 @@ import tempfile
 import unicodedata
 import uuid
 from pathlib import Path
-from typing import Iterable, Iterator, Optional, Sequence, Set
+from typing import Collection, Iterable, Iterator, Optional, Sequence, Set
 
 from fairseq_signals_ext.common.errors import NO_SPACE, PLACE_HINTS, PlaceError, UserError
 
@@ -19,6 +19,8 @@ _LONGEST_NAME = 120
 _KEPT_BY_WINDOWS = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(10))}
 # marks a prepared folder
 PLAN_NAME = "plan.jsonl"
+# what a finished run of a command leaves in the folder of its results
+FINISHED_NAME = ".finished.json"
 LOCK_NAME = ".lock"
 NOT_IN_THIS_LOCALE = "its name cannot be used in this locale; rename it, or set LC_ALL=C.UTF-8"
 # what `atomic` and `atomic_folder` call what is not whole yet
@@ -309,16 +311,16 @@ def check_folder_name(name: str) -> None:
         raise UserError(f"name {name!r}: use letters, digits, '_', '-' and '.' only; it names a folder")
 
 
-def walk_files(top: Path, without: str = "") -> Iterator[str]:
+def walk_files(top: Path, without: Collection[str] = ()) -> Iterator[str]:
     """Names of all files below a folder, relative to it, in no order; links are followed, each folder is entered once.
 
     Args:
-        without: folders that hold a file of this name are left out.
+        without: folders that contain a file with one of these names are left out.
     """
     entered: Set[str] = set()
     for at, folders, files in os.walk(top, followlinks=True):
         real = os.path.realpath(at)
-        if real in entered or without in files:
+        if real in entered or not set(without).isdisjoint(files):
             folders.clear()
             continue
         entered.add(real)

@@ -8,6 +8,7 @@
 A root that is not absolute is taken from the manifest's own folder.
 """
 
+import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,7 @@ def find_manifests(data: Union[str, Path], split: str) -> List[Path]:
         return [single]
     pieces = sorted(folder.glob(f"{split}-*-of-*.tsv"))
     if not pieces:
-        raise UserError(f"{single}: no such manifest {_how_to_get_manifests(folder)}")
+        raise UserError(f"{single}: no such manifest {_how_to_get_manifests(folder, split)}")
     count = re.sub(r".*-of-(\d+)$", r"\1", pieces[0].stem)
     wanted = [folder / f"{split}-{number:05d}-of-{count}.tsv" for number in range(int(count))]
     missing = [path for path in wanted if path not in pieces]
@@ -82,7 +83,7 @@ def find_manifests(data: Union[str, Path], split: str) -> List[Path]:
     return pieces
 
 
-def _how_to_get_manifests(folder: Path) -> str:
+def _how_to_get_manifests(folder: Path, split: str) -> str:
     """What is in a folder that lacks the manifest of a subset, and what to do."""
     splits = sorted(path.parent.name for path in folder.glob("splits/*/*.tsv"))
     if splits:
@@ -91,8 +92,14 @@ def _how_to_get_manifests(folder: Path) -> str:
     if (folder / "all.tsv").is_file():
         command = f"fairseq-signals-ext split {folder} --name random"
         return f"(this is a prepared folder without splits); make one: {command}"
-    present = ", ".join(sorted(path.name for path in folder.glob("*.tsv"))[:8]) or "none"
-    how = "give task.data a folder with manifests, or make them with fairseq-signals-ext prepare and split"
+    if any(folder.glob("fold-*/*.tsv")):
+        return f"(this is a split into folds); give one of them, such as {folder / 'fold-0'}"
+    names = sorted(path.stem for path in folder.glob("*.tsv"))
+    present = ", ".join(f"{name}.tsv" for name in names[:8]) or "none"
+    close = difflib.get_close_matches(split, names, n=1, cutoff=0.6)
+    if close:
+        return f"(manifests in this folder: {present}); did you mean {close[0]}?"
+    how = "give a folder with manifests, which fairseq-signals-ext prepare and split make"
     return f"(manifests in this folder: {present}); {how}"
 
 

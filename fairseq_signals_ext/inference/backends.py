@@ -190,6 +190,12 @@ def _check_fits(session: Any, path: Path, outputs: List[str], shape: Tuple[int, 
         raise UserError(f"{path}: takes segments of {given}, not {needed} as in its config; copy the whole folder")
 
 
+def _why(error: Exception) -> str:
+    """What torch's error tells a user; nothing where it lists devices that nobody has here."""
+    text = first_line(error)
+    return "" if text.startswith("Expected one of") else f" ({text})"
+
+
 def _torch_device(name: str) -> Any:
     import torch
 
@@ -198,7 +204,7 @@ def _torch_device(name: str) -> Any:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:  # the second where torch was built without CUDA
-        raise UserError(f"device {name!r}: cannot be used ({first_line(error)}); use cpu") from None
+        raise UserError(f"device {name!r}: cannot be used{_why(error)}; use cpu, cuda or cuda:0") from None
 
 
 @contextlib.contextmanager

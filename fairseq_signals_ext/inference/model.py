@@ -165,7 +165,8 @@ class LoadedModel:
     def check_predicts(self) -> None:
         """Raise a `UserError` if the model was only pretrained."""
         if self.description.output_name is None:
-            raise UserError(f"{self.source}: is a pretrained model without labels; fine-tune it first, or use embed()")
+            what = "is a pretrained model, which has no labels"
+            raise UserError(f"{self.source}: {what}; fine-tune it, or use fairseq-signals-ext embed")
 
     def aggregating(self, how: str) -> "LoadedModel":
         """The same model, whose segments become a recording's scores in another way.

@@ -159,7 +159,7 @@ def reason_of(error: Exception, name: str) -> str:
     if getattr(error, "errno", None) in _NOT_ITS_FAULT:
         raise error
     if isinstance(error, UserError):
-        return str(error).replace(f"{name}: ", "", 1)
+        return str(error).replace(f"{os.path.join(os.curdir, name)}: ", "", 1).replace(f"{name}: ", "", 1)
     if isinstance(error, MemoryError):
         return "too large for the memory of this machine; cut it into pieces"
     return f"cannot be used ({type(error).__name__}: {shown(error)}); get it again"

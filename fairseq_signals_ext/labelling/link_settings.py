@@ -134,7 +134,7 @@ def _offsets(window: Tuple[str, ...]) -> Tuple[int, int]:
 def _microseconds(text: str) -> int:
     match = _DURATION.fullmatch(text.strip())
     if not match or not (match[2] or float(match[1]) == 0):
-        raise UserError(f"window {text!r}: give a number with s, min, h, d or w, such as -7d")
+        raise UserError(f"window {text!r}: give a number with s, min, h, d or w, such as -7d (a year is 365d)")
     duration = float(match[1]) * _MICROSECONDS[match[2] or "s"]
     if abs(duration) > 1000 * 366 * _MICROSECONDS["d"]:
         raise UserError(f"window {text!r}: longer than 1000 years; give a shorter one")

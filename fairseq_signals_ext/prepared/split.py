@@ -120,6 +120,9 @@ def split_recordings(out: Union[str, Path], settings: SplitSettings, overwrite: 
 
 
 def _begin(out: Path, settings: SplitSettings) -> _Split:
+    if settings.stratify is not None and not settings.stratify.exists():
+        found = ", ".join(sorted(str(path) for path in (out / "labels").glob("*"))) or f"none in {out / 'labels'} yet"
+        raise UserError(f"stratify {settings.stratify}: no such folder; give one with labels ({found})")
     columns = [*_COLUMNS, *settings.filters.columns]
     columns += ["start_time"] if settings.by in ("time", "patient-time") else []
     columns += [settings.column] if settings.column else []

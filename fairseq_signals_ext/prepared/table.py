@@ -89,7 +89,7 @@ def read_table(out: Union[str, Path], columns: Optional[Sequence[str]] = None) -
 
     path = Path(out) / TABLE_NAME
     if not path.is_file():
-        raise UserError(f"{path}: no such file; run fairseq-signals-ext prepare first")
+        raise UserError(f"{path}: no such file; {how_to_get_prepared(Path(out))}")
     check(path)
     try:
         present = pq.read_schema(path).names
@@ -102,6 +102,14 @@ def read_table(out: Union[str, Path], columns: Optional[Sequence[str]] = None) -
     except Exception as error:  # noqa: BLE001 - what a damaged one raises is not documented
         hint = "run fairseq-signals-ext prepare again with --resume"
         raise UserError(f"{path}: cannot be read ({first_line(error)}); {hint}") from error
+
+
+def how_to_get_prepared(folder: Path) -> str:
+    """What to do about a folder that is not a prepared one."""
+    above = next((path for path in folder.absolute().parents if (path / TABLE_NAME).is_file()), None)
+    if above is not None:
+        return f"this is part of a prepared folder: give {above}"
+    return "run fairseq-signals-ext prepare first"
 
 
 def manifest_lines(table: "pd.DataFrame") -> List[str]:

@@ -20,7 +20,7 @@ from fairseq_signals_ext.common.progress import Progress
 from fairseq_signals_ext.data.checksums import check
 from fairseq_signals_ext.prepared.plan import PLAN_NAME, Block, read_plan
 from fairseq_signals_ext.prepared.quality import FLAGS, FOR_FACTORS, likely_factors
-from fairseq_signals_ext.prepared.table import REJECTED_NAME, TABLE_NAME
+from fairseq_signals_ext.prepared.table import REJECTED_NAME, TABLE_NAME, how_to_get_prepared
 from fairseq_signals_ext.prepared.verify_files import check_checksums, check_labels
 from fairseq_signals_ext.prepared.verify_manifests import MANIFEST_COLUMNS, check_manifests
 from fairseq_signals_ext.prepared.verify_shards import SHARD_COLUMNS, WRITE_TABLE_AGAIN, check_shard
@@ -77,7 +77,7 @@ def verify(out: Union[str, Path], jobs: int = 1, quick: bool = False, progress: 
         raise UserError("jobs 0: give at least 1 (-1: one per core)")
     plan = read_plan(out)
     if not plan:
-        raise UserError(f"{out / PLAN_NAME}: no such file, or no shards in it; run fairseq-signals-ext prepare first")
+        raise UserError(f"{out / PLAN_NAME}: no such file, or no shards in it; {how_to_get_prepared(out)}")
     table = read_compact(out, list(dict.fromkeys((*SHARD_COLUMNS, *MANIFEST_COLUMNS))))
     if table.empty:
         raise UserError(f"{out / TABLE_NAME}: has no recordings; see rejected.csv, fix the problems and prepare again")

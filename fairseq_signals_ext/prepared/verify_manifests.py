@@ -107,8 +107,18 @@ def _check_folder(
         if listed != size:
             text = f"has {listed} recordings, but split.json has {size}"
             checked.problems.append(f"{folder / name}.tsv: {text}; {_SPLIT_AGAIN}")
+    checked.notes.extend(_note_on_missing(folder, subsets, recordings))
     may_share_patients = split is not None and (split["shared"] or split["by"] in _STRATEGIES_THAT_SHARE)
     return _joined(checked, _check_apart(folder, subsets, recordings, may_share_patients))
+
+
+def _note_on_missing(folder: Path, subsets: Dict[str, np.ndarray], recordings: _Recordings) -> List[str]:
+    members = [found for name, found in subsets.items() if name in SUBSETS]
+    missing = len(recordings) - len(np.unique(np.concatenate([np.zeros(0, np.int64), *members])))
+    if not missing or not any(map(len, members)):
+        return []
+    why = "left out when it was made, or prepared later"
+    return [f"{folder}: {missing} of {len(recordings)} recordings are in none of its subsets ({why})"]
 
 
 def _joined(one: Checked, other: Checked) -> Checked:

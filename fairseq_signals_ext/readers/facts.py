@@ -26,6 +26,7 @@ _SEX = {
 # how a message names what a user can give for a file: from Python, and on the command line
 RATE_OPTION = "sample_rate in Hz, --input-rate"
 UNIT_OPTION = "unit such as uV, --input-unit"
+_MOST_SHOWN = 8  # names in a message
 LEADS_OPTION = "leads, --input-leads"
 _LONGEST = 64  # letters of a lead's name or a unit; so that no file fills the memory with what is kept of names
 _OLDEST = 130  # years; more is a code for "unknown" or a slip
@@ -122,8 +123,9 @@ def rows_of_leads(
         if position is not None:
             found[position] = row
     if not found:
-        listed = ", ".join(shown(name, 20) for name in shown_names[:20]) or "none"
-        hint = f"name them {', '.join(LEADS)}"
+        listed = ", ".join(shown(name, 20) for name in shown_names[:_MOST_SHOWN]) or "none"
+        listed += ", ..." * (len(shown_names) > _MOST_SHOWN)
+        hint = f"name them {', '.join(LEADS)}, or give their names ({LEADS_OPTION})"
         raise MissingMetadataError(f"{where}: none of its signals ({listed}) is a standard lead; {hint}", "leads")
     return dict(sorted(found.items()))
 

@@ -46,6 +46,7 @@ class Layout:
         columns: how many there are.
         skipped: lines before the first row of values, counted from the beginning of the file.
         stamps: columns of time stamps.
+        has_values: whether a line among the first is one of values.
         remarked_rate: Hz that the remarks contain.
         start_time: that the remarks contain.
     """
@@ -56,6 +57,7 @@ class Layout:
     columns: int
     skipped: int
     stamps: Tuple[int, ...] = ()
+    has_values: bool = True
     remarked_rate: Optional[float] = None
     start_time: Optional[datetime] = None
 
@@ -91,8 +93,8 @@ def layout_of(encoding: str, lines: Sequence[str]) -> Layout:
     header = _header(rows, used, first)
     if first == used[0] or (header is None and first is not None):
         columns = rows[first] if first is not None else []
-        remarks = lines[: first or 0]
-        return Layout(encoding, separator, [], len(columns), first or 0, _stamps(columns, separator), _rate_of(remarks))
+        rate = _rate_of(lines[: first or 0])
+        return Layout(encoding, separator, [], len(columns), first or 0, _stamps(columns, separator), True, rate)
     header = used[0] if header is None else header
     after = [number for number in used if number > header]
     names, skipped = rows[header], header + 1
@@ -101,7 +103,8 @@ def layout_of(encoding: str, lines: Sequence[str]) -> Layout:
         skipped = after[0] + 1
         after = after[1:]
     stamps = _stamps(rows[after[0]], separator) if after and len(rows[after[0]]) == len(names) else ()
-    return Layout(encoding, separator, names, len(names), skipped, stamps, _rate_of(lines[:header]))
+    rate = _rate_of(lines[:header])
+    return Layout(encoding, separator, names, len(names), skipped, stamps, first is not None, rate)
 
 
 def _separator(lines: Sequence[str], used: List[int]) -> str:

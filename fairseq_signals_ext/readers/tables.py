@@ -13,6 +13,7 @@ from fairseq_signals_ext.readers.facts import (
     RATE_OPTION,
     UNIT_OPTION,
     agreed_rate,
+    lead_position,
     millivolts,
     rows_of_leads,
     shown,
@@ -101,9 +102,16 @@ def _check_layout(path: Path, layout: Layout, given: GivenMetadata) -> None:
         raise MissingMetadataError(
             f"{path}: it has no header with lead names; add one or give them ({LEADS_OPTION})", "leads"
         )
+    if not layout.has_values and not any(_is_lead(name) for name in layout.names):
+        missing = "it has neither columns named as leads nor lines of numbers"
+        raise UserError(f"{path}: it is not an ECG, as {missing}; leave it out")
     if layout.columns > _MOST_COLUMNS:
         many = f"{layout.columns:,} columns, more than {_MOST_COLUMNS:,}"
         raise UserError(f"{path}: it has {many}; keep those of the leads")
+
+
+def _is_lead(name: str) -> bool:
+    return lead_position(_name_and_unit(name)[0]) is not None
 
 
 def _time_column(path: Path, layout: Layout) -> Optional[int]:

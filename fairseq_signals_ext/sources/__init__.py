@@ -70,6 +70,8 @@ def open_source(kind: str, folder: Union[str, Path], options: Optional[SourceOpt
             recordings.
     """
     found = find_kind(kind)
+    if Path(folder).is_file():
+        raise UserError(f"{folder}: is a file; give the folder that it is in")
     if not Path(folder).is_dir():
         raise UserError(f"{folder}: no such folder; give the folder that holds the recordings")
     options = options or SourceOptions()

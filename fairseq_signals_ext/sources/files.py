@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import List
 
 from fairseq_signals_ext.common.errors import UserError
-from fairseq_signals_ext.common.files import PLAN_NAME, walk_files
+from fairseq_signals_ext.common.files import FINISHED_NAME, PLAN_NAME, walk_files
 from fairseq_signals_ext.readers.formats import belonging_to_files
 from fairseq_signals_ext.sources.record_table import with_table
 from fairseq_signals_ext.sources.source import READING, TABLE, Item, Source, SourceKind, SourceOptions, read_file
 
+# what marks folders that our commands have written, which hold no ECG files
+_RESULTS = (PLAN_NAME, FINISHED_NAME)
+
 
 def open_source(folder: Path, options: SourceOptions) -> Source:
-    """All files below the folder, by name, apart from hidden ones, the table, and what a preparation left there."""
-    present = [name for name in sorted(walk_files(folder, without=PLAN_NAME)) if not _is_hidden(name)]
+    """All files below the folder, by name, apart from hidden ones, the table, and results of our commands."""
+    present = [name for name in sorted(walk_files(folder, _RESULTS)) if not _is_hidden(name)]
     belonging = {file.resolve() for file in belonging_to_files(present, folder)}
     if options.table is not None:
         belonging.add(options.table.resolve())

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # what a damaged table makes pandas, pyarrow or gzip raise
 UNREADABLE = (OSError, ValueError, EOFError, zlib.error)
 _LONGEST_HEADER = 2**20  # letters; pandas would take minutes for the columns of a longer one
+_WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # how files of Excel begin
 _WHOLE_NUMBER = re.compile(r"(\d+)\.0+")
 # what spreadsheets take for a formula, also behind marks that were put before one
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
@@ -25,8 +26,11 @@ def separator_of(path: Path) -> str:
     """What separates the columns of a text table, `,`, `;` or a tab: the most frequent of them in its first line.
 
     Raises:
-        ValueError: that line is too long for a table.
+        ValueError: that line is too long for a table, or it is a workbook.
     """
+    with open(path, "rb") as file:
+        if file.read(4) in _WORKBOOKS:
+            raise ValueError("it is an Excel workbook; save it as CSV (UTF-8)")
     if path.suffix == ".gz":
         with gzip.open(path, "rt", encoding="utf-8", errors="replace") as file:
             first = file.readline(_LONGEST_HEADER)
@@ -121,6 +125,8 @@ def _parquet_chunks(path: Path, columns: Sequence[str], rows: int) -> Iterator["
 
 def _unreadable(path: Path, error: Exception) -> UserError:
     reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, UnicodeDecodeError):
+        reason = "it is not UTF-8"
     return UserError(f"{path}: cannot be read ({reason[:200]}); give a .csv (UTF-8), .csv.gz or .parquet file")
 
 

@@ -162,6 +162,7 @@ def test_evaluation_of_decisions(calibrated, world, tmp_path, capsys):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     plain = [world / "a.pt" if one is calibrated else one for one in command[:-1]]
     assert "is not calibrated; run" in mistake_of(lambda: main([str(one) for one in [*plain, tmp_path / "no"]]))
+    assert not list((tmp_path / "no").glob("*"))  # seen before the work
 
 
 def test_report_and_service(calibrated, tmp_path):

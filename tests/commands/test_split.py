@@ -166,7 +166,7 @@ COLUMN = "--by column --column strat_fold"
         ("--by column --column start_time --train 1", "column 'start_time': holds times; split with --by time"),
         ("--by patient --column strat_fold --train 1", "column: does not go with by patient"),
         ("--train 1", "values: does not go with the default for by, only with by column"),
-        ("--stratify labels/nosuch", "labels/nosuch: no such label file"),
+        ("--stratify labels/nosuch", "stratify labels/nosuch: no such folder; give one with labels (labels/empty, "),
         ("--stratify labels/none", "labels/none/y.npy: no such label file"),
         ("--stratify labels/empty", "labels/empty/y.npy: not a label file"),
         ("--stratify labels/short", "y.npy: has 39 rows, but there is a recording with idx 39"),

@@ -11,6 +11,8 @@ from PIL import Image
 
 from fairseq_signals_ext.cli import main
 
+RATE = ("--input-rate", "500", "--input-unit", "mV")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -65,3 +67,23 @@ def test_data_without_the_split(folder, tmp_path):
         (tmp_path / "data" / "splits" / name / "test.tsv").write_text("../..\nshards/00000.npy\t0\t1000\n")
     with pytest.raises(SystemExit, match="with the splits a, b.; give the folder .*/data/splits/a"):
         main(["evaluate", model, "--data", str(tmp_path / "data"), *options])
+
+
+def test_results_of_ours_are_no_ecgs(tmp_path, capsys):
+    """A folder of results may be within that of the ECGs."""
+    checkpoint = saved_checkpoint(tmp_path / "model.pt")
+    ecgs = tmp_path / "ecgs"
+    ecgs.mkdir()
+    np.save(ecgs / "a.npy", made_up_counts(np.random.default_rng(0), 5000, 12) / 1000)
+    for name in ("one", "two"):
+        run = ["predict", str(checkpoint), str(ecgs), *RATE, "--out", str(ecgs / name)]
+        assert main(run) == 0
+        assert f"{ecgs / name / 'predictions.csv'}: 1 recording\n" in capsys.readouterr().out
+
+
+def test_a_reason_does_not_repeat_the_file(tmp_path, monkeypatch, capsys):
+    checkpoint = saved_checkpoint(tmp_path / "model.pt")
+    np.save(tmp_path / "nan.npy", np.full((12, 5000), np.nan))
+    monkeypatch.chdir(tmp_path)
+    assert main(["predict", str(checkpoint), "nan.npy", *RATE, "--out", "out"]) == 1
+    assert "\n  nan.npy: all its samples are marked as missing" in capsys.readouterr().out

@@ -117,7 +117,10 @@ def test_without_a_header_leads_have_to_be_given(tmp_path, signal):
     ("text", "message"),
     [
         ("I,V1,i\n1.5,2,3\n", "lead 'i' appears twice"),
-        ("a,b\n1.5,2\n", r"none of its signals \(a, b\) is a standard lead"),
+        (
+            "a,b\n1.5,2\n",
+            r"none of its signals \(a, b\) is a standard lead; .*, or give their names \(leads, --input-leads\)$",
+        ),
         ("I,V1\n1.5,2\n3\n", "line 3 has 1 values, not 2"),
         ("I,V1\n1.5,2\n3,4,5\n", "line 3 has 3 values, not 2"),
         ("I,V1\n1.5,x\n", "does not hold numbers throughout"),
@@ -125,7 +128,7 @@ def test_without_a_header_leads_have_to_be_given(tmp_path, signal):
         ("I,V1\n1.5,inf\n", "infinite"),
         ("I (mmHg),V1\n1.5,2\n", "unit 'mmHg' is not a voltage"),
         ("time,t,V1\n1.5,2,3\n", "2 time columns"),
-        ("some words, and more\n", "none of its signals"),
+        ("some words, and more\n", "it is not an ECG, as it has neither columns named as leads nor lines of numbers"),
     ],
 )
 def test_wrong_tables_are_one_clear_line(tmp_path, text, message):

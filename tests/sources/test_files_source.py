@@ -18,13 +18,13 @@ FORMATS = {
     "philips_sierra_1_04.xml": 500,
 }
 REASONS = {
-    "README.md": "none of its signals (ECGs) is a standard lead",
+    "README.md": "it is not an ECG, as it has neither columns named as leads nor lines of numbers",
     "a/empty.dat": "the file is empty",
     "a/without_rate.npy": "its sample rate is missing",
     "broken": "no such file",
-    "formats/single_lead_300hz.edf": "none of its signals",
+    "formats/single_lead_300hz.edf": "it is not an ECG, as it has neither",
     "formats/unsupported.xml": "unsupported",
-    "text.csv": "none of its signals",
+    "text.csv": "it is not an ECG, as it has neither",
     "w/short.hea": "bytes, but 2600 samples per lead need",
 }
 

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.inference.results import write_csv
+from fairseq_signals_ext.sources import Item
+from fairseq_signals_ext.sources.record_table import with_table
 from fairseq_signals_ext.sources.text_tables import as_cell, columns_of, of_cell
 
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", '=HYPERLINK("http://x","y")', "-r.csv"]
@@ -60,3 +62,20 @@ def test_a_header_too_long_for_a_table(tmp_path):
     with pytest.raises(UserError, match=r"t\.csv: cannot be read \(its first line has more than") as caught:
         columns_of(path)
     assert str(caught.value).count(str(path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"PK\x03\x04" + bytes(30), "it is an Excel workbook; save it as CSV"),
+        (b"\xd0\xcf\x11\xe0" + bytes(30), "it is an Excel workbook; save it as CSV"),
+        ("record_id,M\xfcller\n".encode("latin-1"), "it is not UTF-8"),
+    ],
+)
+def test_tables_of_another_kind(tmp_path, content, told):
+    """Said alike wherever a table is given."""
+    path = tmp_path / "t.csv"
+    path.write_bytes(content)
+    for read in (lambda: columns_of(path), lambda: with_table([Item("a.hea")], path)):
+        with pytest.raises(UserError, match=rf"t\.csv: cannot be read \({told}"):
+            read()
