@@ -210,7 +210,7 @@ def _progress(checkpoint: Checkpoint) -> Facts:
         "training_seconds": extra.get("previous_training_time"),
         "best_checkpoint_metric": (checkpoint.config.get("checkpoint") or {}).get("best_checkpoint_metric"),
         "best": extra.get("best"),
-        "val_loss": extra.get("val_loss"),
+        "last_validation": extra.get("val_loss"),  # fairseq's name for the metric, whichever it is
         "metrics": {
             group: _averages(meters)
             for group, meters in (metrics.items() if isinstance(metrics, dict) else ())

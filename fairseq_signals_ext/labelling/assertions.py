@@ -226,10 +226,10 @@ def _passes_sign(items: List[_Item], at: int, step: int, cue: Cue) -> bool:
         return True
     if cue.reach == "statement":
         return True
-    return sign == "," and step > 0 and cue.says in ("negated", "uncertain") and _list_goes_on(items, at)
+    return sign == "," and step > 0 and cue.says in ("negated", "uncertain") and _list_continues(items, at)
 
 
-def _list_goes_on(items: List[_Item], comma: int) -> bool:
+def _list_continues(items: List[_Item], comma: int) -> bool:
     """Whether a list of findings goes on after a comma, to an "or" before its last."""
     for item in items[comma + 1 : comma + 1 + _FARTHEST]:
         if item.says("list") and item.says("uncertain", "negated"):  # or, nor

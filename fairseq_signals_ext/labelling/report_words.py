@@ -61,7 +61,7 @@ def statements(text: str) -> List[str]:
     text = clean(text).rstrip()
     found, begin = [], 0
     for end in _ENDS.finditer(text):
-        if end[0] == "." and _goes_on(text, begin, end.start()):
+        if end[0] == "." and _continues(text, begin, end.start()):
             continue
         found.append(text[begin : end.start()])
         begin = end.end()
@@ -69,7 +69,7 @@ def statements(text: str) -> List[str]:
     return [" ".join(part.split()) for part in found if any(map(str.isalnum, part))]
 
 
-def _goes_on(text: str, begin: int, stop: int) -> bool:
+def _continues(text: str, begin: int, stop: int) -> bool:
     """Whether the full stop at `stop` belongs to a short form or an ordinal number."""
     word = _WORD_BEFORE.search(text, max(begin, stop - 20), stop)
     if word is None:

@@ -96,7 +96,7 @@ class Run:
             extra_state: of the checkpoint.
             epoch: with which the training continues.
         """
-        if self.start is None or not self.start.goes_on:
+        if self.start is None or not self.start.continues:
             return
         # a checkpoint of stock fairseq has none
         saved = extra_state.get(_KEY) or {"choice": _choice_of(self.start.checkpoint.config), "patience": None}

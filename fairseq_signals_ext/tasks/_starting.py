@@ -34,11 +34,11 @@ class StartingPoint(NamedTuple):
 
     Attributes:
         checkpoint: as it was saved.
-        goes_on: a run is gone on with, its optimizer included; otherwise a new one begins with these parameters.
+        continues: a run continues, with its optimizer; otherwise a new one begins with these parameters.
     """
 
     checkpoint: Checkpoint
-    goes_on: bool
+    continues: bool
 
 
 def starting_point(cfg: Any) -> Optional[StartingPoint]:
@@ -59,10 +59,43 @@ def starting_point(cfg: Any) -> Optional[StartingPoint]:
     if path is None:
         return None
     checkpoint = read_checkpoint(path, f"correct {option}")
-    goes_on = option != "checkpoint.finetune_from_model"
-    if goes_on:
+    continues = option != "checkpoint.finetune_from_model"
+    if continues:
         _check_optimizer(checkpoint, cfg)
-    return StartingPoint(checkpoint, goes_on)
+    return StartingPoint(checkpoint, continues)
+
+
+def end_if_finished(cfg: Any, start: Optional[StartingPoint]) -> None:
+    """End the command, with status 0, where a training has all its updates: fairseq would make one more.
+
+    Args:
+        cfg: of the task, see `starting_point`.
+        start: what it continues from.
+
+    Raises:
+        SystemExit: it is finished; the log has a line about it.
+    """
+    options = all_options(cfg)
+    if options is None or start is None or not start.continues or cfg.reset_optimizer:
+        return
+    most, done = options.optimization.max_update, start.checkpoint.updates
+    if most and done is not None and done >= most:
+        logger.info(
+            f"{start.checkpoint.path}: this training is finished, with {done} updates; to continue it, set "
+            "optimization.max_update to more"
+        )
+        raise SystemExit(0)
+
+
+def check_criterion(checkpoint: Checkpoint, criterion: Any) -> None:
+    """Raise a `UserError` if a checkpoint's optimizer belongs to another criterion, which fairseq refuses."""
+    history = checkpoint.state.get("optimizer_history") or [{}]
+    before, now = history[-1].get("criterion_name"), type(criterion).__name__
+    if before is not None and before != now:
+        raise UserError(
+            f"{checkpoint.path}: was trained with criterion {before}, not {now}; add {RESETS}, or set hydra.run.dir to "
+            "a new folder"
+        )
 
 
 def _chosen(cfg: Any) -> Tuple[Optional[Path], str]:

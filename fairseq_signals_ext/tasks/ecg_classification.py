@@ -173,7 +173,7 @@ class EcgClassificationTask(EcgPretrainingTask):
         if start.checkpoint.task_config.get("_name") != self.cfg._name:
             return
         state = dict(start.checkpoint.task_state)
-        if not start.goes_on:
+        if not start.continues:
             state = {name: value for name, value in state.items() if name not in _DECISIONS}
         self.state.merge_state_dict(state)
 

@@ -50,7 +50,15 @@ from fairseq_signals_ext.tasks._parallel import is_sharded, send_gradients_in_bf
 from fairseq_signals_ext.tasks._position import keep_position
 from fairseq_signals_ext.tasks._run_state import Run
 from fairseq_signals_ext.tasks._saving import patch_checkpoint_saving
-from fairseq_signals_ext.tasks._starting import RESETS, StartingPoint, check_average, check_fits, starting_point
+from fairseq_signals_ext.tasks._starting import (
+    RESETS,
+    StartingPoint,
+    check_average,
+    check_criterion,
+    check_fits,
+    end_if_finished,
+    starting_point,
+)
 from fairseq_signals_ext.tasks._wrong_options import tell_wrong_options
 
 logger = logging.getLogger(__name__)
@@ -124,6 +132,7 @@ class EcgPretrainingTask(FairseqTask):
         if not from_checkpoint:
             resolve_paths(self.cfg, cfg)
             self.run.begin(all_options(self.cfg), starting_point(self.cfg))
+            end_if_finished(self.cfg, self.run.start)
             end_in_one_line(self.run.options)
             hide_known_warnings(self.run.options)
         return self._make_model(cfg, from_checkpoint)
@@ -151,7 +160,7 @@ class EcgPretrainingTask(FairseqTask):
 
     def _start_from(self, start: StartingPoint, model: Any) -> None:
         """See that the model can load what fairseq's trainer will give it."""
-        if not start.goes_on and hasattr(model, "take_encoders"):
+        if not start.continues and hasattr(model, "take_encoders"):
             model.take_encoders()
         check_fits(start.checkpoint, model)
 
@@ -169,7 +178,8 @@ class EcgPretrainingTask(FairseqTask):
         if isinstance(criterion, Objective):
             self._meet_needs(criterion)
         start = self.run.start
-        if start is not None and start.goes_on and not self.cfg.reset_optimizer:
+        if start is not None and start.continues and not self.cfg.reset_optimizer:
+            check_criterion(start.checkpoint, criterion)
             check_optimizer_state(start.checkpoint, self._model, RESETS)
         self.run.is_built()
         return criterion
@@ -257,7 +267,7 @@ class EcgPretrainingTask(FairseqTask):
             iterator.disable_shuffling = True
             iterator.shuffle = False
         run = self.run
-        if dataset.dataset.training and run.options is not None and run.start is not None and run.start.goes_on:
+        if dataset.dataset.training and run.options is not None and run.start is not None and run.start.continues:
             keep_position(iterator, dataset.dataset, run.start, run.options)
         return iterator
 

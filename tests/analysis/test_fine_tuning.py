@@ -62,7 +62,7 @@ def test_an_input_of_other_content_starts_in_a_fresh_folder(tmp_path):
     assert not (out / "checkpoint").exists() and steps(out) == 1
 
 
-def test_a_run_that_was_killed_goes_on_in_its_folder(tmp_path):
+def test_a_run_that_was_killed_continues_in_its_folder(tmp_path):
     out = tmp_path / "a"
     wait = command_of(out)
     wait[2] = STEP + "; import time; f.with_name('started').touch(); time.sleep(60 if len(f.read_text()) == 1 else 0)"

@@ -96,7 +96,7 @@ def test_a_table_follows_from_the_scores_alone(whole, tmp_path):
 
 
 @pytest.mark.parametrize("after", [1, 9, 20])
-def test_a_killed_run_goes_on_to_the_same_bytes(whole, tmp_path, after):
+def test_a_killed_run_continues_to_the_same_bytes(whole, tmp_path, after):
     top, _, has = whole
     script = [sys.executable, made_up_benchmark.__file__, str(tmp_path / "data"), str(tmp_path / "out")]
     process = subprocess.Popen(script, cwd=Path(made_up_benchmark.__file__).parent)

@@ -186,7 +186,7 @@ for place, given in places.items():
 
 
 @pytest.mark.parametrize("of_model", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_run_that_was_killed_goes_on_to_the_same_bytes(checkpoint, data, tmp_path, of_model):
+def test_a_run_that_was_killed_continues_to_the_same_bytes(checkpoint, data, tmp_path, of_model):
     source = checkpoint if of_model else "hand-made"
     done = subprocess.run(
         [sys.executable, "-c", KILLED, source, str(data), str(tmp_path)],

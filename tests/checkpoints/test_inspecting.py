@@ -117,7 +117,7 @@ def test_metrics_best_and_optimizer(tmp_path):
     facts = inspect_model(with_state(path, extra_state=extra, last_optimizer_state={"state": states}))
     progress = facts["progress"]
     assert progress["metrics"] == {"train": {"loss": 1.5, "lr": 5e-5}, "valid": {"loss": None}}
-    assert (progress["best"], progress["val_loss"], progress["training_seconds"]) == (None, 0.5, 90.0)
+    assert (progress["best"], progress["last_validation"], progress["training_seconds"]) == (None, 0.5, 90.0)
     assert facts["optimizer_state"] == {"saved": True, "bytes": 3 * 5 * 4 + 2 * 2}
     json.dumps(facts, allow_nan=False)
 

@@ -126,7 +126,7 @@ def test_results_are_not_replaced_unless_asked(folder, tmp_path):
     assert called(*arguments, "--overwrite") == 0
 
 
-def test_an_interrupted_run_goes_on(folder, tmp_path, monkeypatch):
+def test_an_interrupted_run_continues(folder, tmp_path, monkeypatch):
     files = [folder / place / "ecg.npy" for place in "acb"]
     arguments = (folder / "model.pt", *files, *SAID, "--picture", "none", "--out")
     assert called(*arguments, tmp_path / "whole") == 1

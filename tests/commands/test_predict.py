@@ -226,7 +226,7 @@ def test_truncated_real_files(ecg_data, checkpoint, tmp_path):
     assert sorted(found) == sorted(map(str, files))
 
 
-def test_an_interrupted_run_goes_on(checkpoint, tmp_path, monkeypatch, capsys):
+def test_an_interrupted_run_continues(checkpoint, tmp_path, monkeypatch, capsys):
     files = [write_npy(tmp_path / f"{number}.npy", number, 600) for number in range(9)]
     np.save(files[2], np.zeros((12, 600)))
     assert predict(checkpoint, *files, "--out", tmp_path / "whole", "--batch-size", 2, *RATE) == 1

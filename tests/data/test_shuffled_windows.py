@@ -72,7 +72,7 @@ def test_blocks_after_the_first_window_are_asked_for_before_their_first_item(win
 
 @pytest.mark.parametrize("first_batch", [False, True])  # which fairseq collates before it goes on
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.95])
-def test_a_run_that_goes_on_within_a_window_asks_for_the_next(windowed, part, first_batch):
+def test_a_run_that_continues_within_a_window_asks_for_the_next(windowed, part, first_batch):
     dataset, asked = windowed
     order = dataset.ordered_indices()
     starts = dataset._windows._bounds.numpy()

@@ -126,7 +126,7 @@ def test_its_parts_of_the_loss_are_drawn(trained, tmp_path):
     assert done.returncode == 0 and (tmp_path / "curve.svg").is_file()
 
 
-def test_it_goes_on_with_its_head(data, trained):
+def test_it_continues_with_its_head(data, trained):
     user_dir, out, _, options = trained
     before = weights(out / "checkpoints" / "checkpoint_last.pt")["heads.order.weight"]
     train(data, out, *options, "++optimization.max_update=3", "++optimization.lr=[1e-12]", **order(user_dir))

@@ -58,13 +58,13 @@ def of_shape(shape, operator="ConstantOfShape"):
 def loop():
     """A loop of 10^12 rounds."""
     body = helper.make_graph(
-        [helper.make_node("Identity", ["goes_on"], ["goes_on_too"])],
+        [helper.make_node("Identity", ["continues"], ["continues_too"])],
         "body",
         [
             helper.make_tensor_value_info("round", TensorProto.INT64, []),
-            helper.make_tensor_value_info("goes_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("continues", TensorProto.BOOL, []),
         ],
-        [helper.make_tensor_value_info("goes_on_too", TensorProto.BOOL, [])],
+        [helper.make_tensor_value_info("continues_too", TensorProto.BOOL, [])],
     )
     constants = [constant("rounds", np.asarray(10**12, np.int64)), constant("true", np.asarray(True))]
     return [helper.make_node("Loop", ["rounds", "true"], [], body=body)], constants

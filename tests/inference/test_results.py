@@ -66,7 +66,7 @@ def test_an_interrupted_run_leaves_what_an_unbroken_one_leaves(tmp_path_factory,
 
 
 @pytest.mark.parametrize("written", [("t.csv",), ("t.csv", "rejected.csv")])
-def test_a_run_that_was_interrupted_while_it_wrote_its_files_goes_on(tmp_path, written):
+def test_a_run_that_was_interrupted_while_it_wrote_its_files_continues(tmp_path, written):
     run(tmp_path / "whole", 9)
     with pytest.raises(Interrupted):
         run(tmp_path / "broken", 9, stop=8)

@@ -59,7 +59,7 @@ def test_predict_gives_a_row_of_each(checkpoint, files, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("stop", range(1, 7))
-def test_an_interrupted_run_goes_on_to_the_same(checkpoint, files, tmp_path, stop, monkeypatch):
+def test_an_interrupted_run_continues_to_the_same(checkpoint, files, tmp_path, stop, monkeypatch):
     assert run("predict", checkpoint, *files, "--out", tmp_path / "whole") == 0
     count, calls = results.Results.count, iter(range(1, 10))
 

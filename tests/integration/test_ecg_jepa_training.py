@@ -76,7 +76,7 @@ def test_weight_decay_follows_a_cosine(unbroken):
     np.testing.assert_allclose(decays, expected, rtol=1e-12)
 
 
-def test_a_training_goes_on_bit_for_bit(data, unbroken, tmp_path):
+def test_a_training_continues_bit_for_bit(data, unbroken, tmp_path):
     folder = six_updates(data, tmp_path, f"checkpoint.restore_file={unbroken / 'checkpoint_1_3.pt'}")
     assert not (folder / "checkpoint_1_3.pt").exists()
     expected, found = saved(unbroken), saved(folder)
@@ -86,7 +86,7 @@ def test_a_training_goes_on_bit_for_bit(data, unbroken, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_goes_on_bit_for_bit(data, tmp_path):
+def test_the_command_continues_bit_for_bit(data, tmp_path):
     options = [*SMALL_JEPA, *EACH_UPDATE, "++optimization.max_update=6"]
     log = train(data, tmp_path / "unbroken", *options, config="ecg_jepa_tiny")
     assert len(logged(log, "ema_decay")) == 6 and len(logged(log, "target_std")) == 6

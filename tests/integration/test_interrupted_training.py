@@ -38,7 +38,7 @@ def command(tmp_path):
     return train_command(tmp_path / "data", tmp_path / "out", *small, *endless, saving)
 
 
-def test_it_goes_on_from_the_last_checkpoint(command, tmp_path):
+def test_it_continues_from_the_last_checkpoint(command, tmp_path):
     last = tmp_path / "out" / "checkpoints" / LAST
     assert interrupt(command, tmp_path / "out", lambda _: last.is_file()) == (
         130,
@@ -52,7 +52,7 @@ def test_it_begins_again_without_one(command, tmp_path):
     assert interrupt(changed, tmp_path / "out", lambda text: "begin training epoch" in text) == (130, told)
 
 
-def test_it_goes_on_in_the_folder_that_hydra_chose(command, tmp_path, monkeypatch):
+def test_it_continues_in_the_folder_that_hydra_chose(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     own = [option for option in command if not option.startswith(("checkpoint.save_dir", "hydra.run.dir"))]
     status, (line,) = interrupt(own, tmp_path / "out", lambda _: any(tmp_path.rglob(LAST)))

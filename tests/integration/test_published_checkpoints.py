@@ -86,7 +86,7 @@ def validated(data, checkpoint):
     return losses
 
 
-def test_pretraining_goes_on_from_the_published_model(data, golden_folder, tmp_path):
+def test_pretraining_continues_from_the_published_model(data, golden_folder, tmp_path):
     published = golden_folder / "tiny_pretrained.pt"
     log = train(data, tmp_path, *GOLDEN, "++optimization.max_update=2", f"++checkpoint.restore_file={published}")
     before, after = weights(published), weights(tmp_path / "checkpoints/checkpoint_last.pt")

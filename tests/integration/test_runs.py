@@ -164,3 +164,27 @@ def test_a_checkpoint_that_is_not_there(data, tmp_path):
     with pytest.raises(SystemExit, match="nowhere.pt: no such checkpoint; correct checkpoint.restore_file"):
         pretrain(data, tmp_path, f"checkpoint.restore_file={tmp_path / 'nowhere.pt'}")
     assert not list(tmp_path.glob("*.pt"))
+
+
+def test_a_finished_training_stays_as_it_is(data, tmp_path, caplog):
+    """Started again, it ends at once; with more updates it continues."""
+    pretrain(data, tmp_path, *UNVALIDATED, "++optimization.max_update=2")
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.pt")}
+    with caplog.at_level("INFO"), pytest.raises(SystemExit) as ended:
+        pretrain(data, tmp_path, *UNVALIDATED, "++optimization.max_update=2")
+    assert ended.value.code == 0
+    assert (
+        "this training is finished, with 2 updates; to continue it, set optimization.max_update to more" in caplog.text
+    )
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.pt")} == before
+    pretrain(data, tmp_path, *UNVALIDATED, "++optimization.max_update=3")
+    assert updates(tmp_path) == 3
+
+
+def test_another_criterion_is_one_line(data, tmp_path):
+    pretrain(data, tmp_path, *UNVALIDATED, "++optimization.max_update=1")
+    others = ["model._name=ecg_wav2vec2", "criterion._name=wav2vec", "++optimization.max_update=2"]
+    with pytest.raises(SystemExit) as ended:
+        pretrain(data, tmp_path, *UNVALIDATED, *others)
+    told = str(ended.value)
+    assert told.startswith("error: ") and "was trained with criterion " in told and "checkpoint.reset_optimizer" in told

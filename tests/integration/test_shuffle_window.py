@@ -123,7 +123,7 @@ def test_ranks_share_the_window(registered, shards):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_epoch_goes_on_with_the_same_batches(registered, shards, workers):
+def test_an_epoch_continues_with_the_same_batches(registered, shards, workers):
     iterator = iterator_of(shards)
     batches_of(iterator.next_epoch_itr())
     epoch = iterator.next_epoch_itr()

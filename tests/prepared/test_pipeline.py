@@ -111,7 +111,7 @@ def test_any_counts_come_back_exactly(tmp_path_factory, blocks, shard_size, stor
     assert manifest.samples.tolist() == [counts.shape[1] for counts in blocks]
 
 
-def test_rejected_recordings_are_named_and_the_rest_goes_on(tmp_path):
+def test_rejected_recordings_are_named_and_the_rest_continues(tmp_path):
     good = np.ones((2, 10)) * np.arange(10)
     source = memory_source(
         {

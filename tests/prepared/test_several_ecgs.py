@@ -70,7 +70,7 @@ def test_a_table_of_the_source_knows_the_person_of_all_and_the_time_of_the_first
 
 
 @pytest.mark.parametrize("block", range(5))
-def test_a_run_that_was_killed_goes_on_to_the_same_folder(files, tmp_path, block):
+def test_a_run_that_was_killed_continues_to_the_same_folder(files, tmp_path, block):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     prepared(files, whole)
     write_block, calls = pipeline._write_block, iter(range(10))

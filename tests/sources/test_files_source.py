@@ -22,7 +22,7 @@ REASONS = {
     "a/empty.dat": "the file is empty",
     "a/without_rate.npy": "its sample rate is missing",
     "broken": "no such file",
-    "formats/single_lead_300hz.edf": "it is not an ECG, as it has neither",
+    "formats/single_lead_300hz.edf": "none of its signals",
     "formats/unsupported.xml": "unsupported",
     "text.csv": "it is not an ECG, as it has neither",
     "w/short.hea": "bytes, but 2600 samples per lead need",

@@ -121,7 +121,7 @@ def test_frozen_weights_stay_and_the_others_learn(monkeypatch, precision, name, 
         assert any("feature_extractor" in one for one in later) and any("fc1.weight" in one for one in later)
 
 
-def test_the_optimizer_goes_on_when_all_learns():
+def test_the_optimizer_continues_when_all_learns():
     """Saved while the encoder was frozen, and loaded, it goes on bit by bit."""
     model = classifier(**WAYS["freeze_finetune_updates"])
     optimizer = build_optimizer(model, "bf16", "adam")

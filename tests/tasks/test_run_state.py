@@ -73,10 +73,10 @@ def datasets(tmp_path_factory):
     return [open_dataset(folder, "valid", pairs="none") for folder in folders]
 
 
-def begin(config, dataset=None, labels=LABELS, goes_on=True, stored=None):
+def begin(config, dataset=None, labels=LABELS, continues=True, stored=None):
     run = Run()
     checkpoint = types.SimpleNamespace(config=stored if stored is not None else config)
-    run.begin(config, StartingPoint(checkpoint, goes_on))
+    run.begin(config, StartingPoint(checkpoint, continues))
     if dataset is not None:
         run.validates(dataset, labels)
     return run
@@ -198,14 +198,14 @@ def test_the_checkpoint_is_let_go_of(tmp_path):
     run, checkpoint = Run(), made_up_checkpoint()
     run.begin(options(tmp_path), StartingPoint(checkpoint, True))
     run.is_built()
-    assert run.start.checkpoint.config == checkpoint.config and run.start.goes_on
+    assert run.start.checkpoint.config == checkpoint.config and run.start.continues
     assert run.start.checkpoint.state.keys() == {"cfg"}
     Run().is_built()
 
 
 def test_another_model_s_patience_is_none_of_ours(fairseq_train, datasets, tmp_path):
     extra_state = interrupted(fairseq_train, options(tmp_path), datasets[0])
-    run = begin(options(tmp_path), datasets[0], goes_on=False)
+    run = begin(options(tmp_path), datasets[0], continues=False)
     run.go_on(Trainer(options(tmp_path)), extra_state, 4)
     assert patience(fairseq_train) == (None, None)
 

@@ -31,10 +31,10 @@ def test_order(options, tmp_path):
         setattr(options, option, str(saved_checkpoint(tmp_path / f"{option}.pt")))
         start = starting_point(options)
         assert start.checkpoint.path.stem == option
-        assert start.goes_on == (option == "continue_once")
+        assert start.continues == (option == "continue_once")
     saved_checkpoint(tmp_path / "run" / "checkpoint_last.pt")
     assert starting_point(options).checkpoint.path == tmp_path / "run" / "checkpoint_last.pt"
-    assert starting_point(options).goes_on
+    assert starting_point(options).continues
     options.restore_file = str(tmp_path / "continue_once.pt")
     assert starting_point(options).checkpoint.path.stem == "continue_once"
 
@@ -108,7 +108,7 @@ def test_a_cut_checkpoint_is_replaced_by_the_newest_whole_one(run, kept, caplog)
     assert not caplog.text
     cut(folder / "checkpoint_last.pt", kept)
     start = starting_point(options.task)
-    assert (start.checkpoint.path.name, start.goes_on) == ("checkpoint_1_10.pt", True)
+    assert (start.checkpoint.path.name, start.continues) == ("checkpoint_1_10.pt", True)
     # fairseq will load it, too
     assert options.checkpoint.restore_file == options.task.restore_file == str(folder / "checkpoint_1_10.pt")
     assert caplog.text.count("checkpoint_last.pt: ") == caplog.text.count("continues from") == 1
