@@ -82,8 +82,8 @@ class _Item:
     def cues(self) -> Tuple[Cue, ...]:
         return self.meaning.cues if self.meaning else ()
 
-    def says(self, *kinds: str) -> bool:
-        return self.meaning is not None and not self.meaning.says.isdisjoint(kinds)
+    def means(self, *kinds: str) -> bool:
+        return self.meaning is not None and not self.meaning.kinds.isdisjoint(kinds)
 
 
 def read_statement(statement: str, vocabulary: Vocabulary, rates: bool = True) -> Reading:
@@ -107,7 +107,7 @@ def read_statement(statement: str, vocabulary: Vocabulary, rates: bool = True) -
             first, last = min(one.begin for one in ends), max(one.end for one in ends)
             text = statement[words[first].start : words[last - 1].end]
             mentions.append(Mention(item.concept, status, probability, text))
-    understood = bool(mentions) or any(item.says("nothing", "compared") for item in items)
+    understood = bool(mentions) or any(item.means("nothing", "compared") for item in items)
     return Reading(tuple(mentions), understood)
 
 
@@ -149,10 +149,10 @@ def _said(items: List[_Item], words: List[Word]) -> List[_Said]:
     over_all: Set[str] = set()  # what reaches to the end of the statement already
     for number, item in enumerate(items):
         for cue in item.cues:
-            if cue.says in ("end", "list", "nothing", *over_all):
+            if cue.means in ("end", "list", "nothing", *over_all):
                 continue
             if cue.reach == "statement":
-                over_all.add(cue.says)
+                over_all.add(cue.means)
             ahead = list(_reached(items, number, 1, cue)) if cue.before else []
             behind = list(_reached(items, number, -1, cue)) if cue.after else []
             if cue.either:
@@ -160,13 +160,13 @@ def _said(items: List[_Item], words: List[Word]) -> List[_Said]:
                 if not (ahead and behind) or items[ahead[0]].concept == items[behind[0]].concept:
                     continue
             if cue.before and not cue.after and not ahead and _is_last(items, words, number):
-                behind = list(_reached(items, number, -1, Cue(cue.says, after=True, reach="one"), over_sign=True))
+                behind = list(_reached(items, number, -1, Cue(cue.means, after=True, reach="one"), over_sign=True))
             if cue.after and not cue.before and not behind and _is_first(items, words, number):
-                ahead = list(_reached(items, number, 1, Cue(cue.says, before=True, reach="one")))
+                ahead = list(_reached(items, number, 1, Cue(cue.means, before=True, reach="one")))
             for at in (*ahead, *behind):
-                known = said[at].get(cue.says)
+                known = said[at].get(cue.means)
                 if known is None or cue.probability < known[0]:
-                    said[at][cue.says] = cue.probability, number
+                    said[at][cue.means] = cue.probability, number
     return said
 
 
@@ -205,19 +205,19 @@ def _reached(items: List[_Item], number: int, step: int, cue: Cue, over_sign: bo
 
 
 def _joins(item: _Item) -> bool:
-    return item.sign == "/" or item.says("list")
+    return item.sign == "/" or item.means("list")
 
 
 def _stops(item: _Item, step: int, cue: Cue, count: int) -> bool:
     """Whether other cues end the reach of one, after `count` findings."""
-    if item.says("end"):
+    if item.means("end"):
         return True
-    if item.says("list", "nothing"):
+    if item.means("list", "nothing"):
         return False
     if step < 0:
         return any(other.after for other in item.cues)
     others = [other for other in item.cues if other.before]
-    return bool(others) and not (count == 0 and others[0].says in _NARROWER.get(cue.says, ("uncertain",)))
+    return bool(others) and not (count == 0 and others[0].means in _NARROWER.get(cue.means, ("uncertain",)))
 
 
 def _passes_sign(items: List[_Item], at: int, step: int, cue: Cue) -> bool:
@@ -226,15 +226,15 @@ def _passes_sign(items: List[_Item], at: int, step: int, cue: Cue) -> bool:
         return True
     if cue.reach == "statement":
         return True
-    return sign == "," and step > 0 and cue.says in ("negated", "uncertain") and _list_continues(items, at)
+    return sign == "," and step > 0 and cue.means in ("negated", "uncertain") and _list_continues(items, at)
 
 
 def _list_continues(items: List[_Item], comma: int) -> bool:
     """Whether a list of findings goes on after a comma, to an "or" before its last."""
     for item in items[comma + 1 : comma + 1 + _FARTHEST]:
-        if item.says("list") and item.says("uncertain", "negated"):  # or, nor
+        if item.means("list") and item.means("uncertain", "negated"):  # or, nor
             return True
-        if not (item.concept is not None or item.sign in (",", "/") or item.says("list")):
+        if not (item.concept is not None or item.sign in (",", "/") or item.means("list")):
             return False
     return False
 

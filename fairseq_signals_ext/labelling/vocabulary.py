@@ -17,7 +17,7 @@ from fairseq_signals_ext.labelling.yaml_places import Node, read_yaml
 _FOLDER = Path(__file__).parent / "vocabulary"
 CLINICAL = ("english", "german")
 
-SAYS = ("negated", "uncertain", "past", "asked", "compared", "now", "end", "list", "nothing")
+MEANINGS = ("negated", "uncertain", "past", "asked", "compared", "now", "end", "list", "nothing")
 REACHES = ("clause", "one", "statement")
 _PARTS = re.compile(r"\(([^()\[\]]*)\)|\[([^()\[\]]*)\]|([^()\[\]]+)")
 _MOST_VARIANTS = 20_000
@@ -28,13 +28,13 @@ class Cue:
     """What words around a finding say of it.
 
     Attributes:
-        says: one of `SAYS`.
+        means: one of `MEANINGS`.
         before, after: whether the words stand before the findings that they speak of, after them, or both.
         reach: "clause", "one" (the nearest finding, and those that "and" joins to it) or "statement" (all to its end).
         probability: of the finding, for "uncertain".
     """
 
-    says: str
+    means: str
     before: bool = False
     after: bool = False
     reach: str = "clause"
@@ -74,9 +74,9 @@ class Meaning:
     cues: Tuple[Cue, ...] = ()
 
     @cached_property
-    def says(self) -> FrozenSet[str]:
+    def kinds(self) -> FrozenSet[str]:
         """What its cues say."""
-        return frozenset(cue.says for cue in self.cues)
+        return frozenset(cue.means for cue in self.cues)
 
 
 class Vocabulary:
@@ -204,10 +204,10 @@ class _Builder:
 
     def add_cues(self, file: Node) -> None:
         for node in file.items("cues"):
-            node.only("says", "before", "after", "reach", "probability", "phrases")
-            says, reach = node.choice("says", SAYS), node.choice("reach", REACHES, "clause")
-            probability = node.number("probability", 0.5 if says == "uncertain" else 1.0, 0.0, 1.0)
-            cue = Cue(says, node.truth("before"), node.truth("after"), reach, probability)
+            node.only("means", "before", "after", "reach", "probability", "phrases")
+            means, reach = node.choice("means", MEANINGS), node.choice("reach", REACHES, "clause")
+            probability = node.number("probability", 0.5 if means == "uncertain" else 1.0, 0.0, 1.0)
+            cue = Cue(means, node.truth("before"), node.truth("after"), reach, probability)
             for phrase in node.texts("phrases"):
                 self._add_phrases(phrase, Meaning(cues=(cue,)))
 
@@ -219,7 +219,7 @@ class _Builder:
             known, place = self.meanings.get(words, (Meaning(), ""))
             if place and (known.concept != meaning.concept or (meaning.concept and known.cues)):
                 raise UserError(
-                    f"{phrase.place}: {' '.join(words)!r} already stands for {known.concept or known.cues[0].says}"
+                    f"{phrase.place}: {' '.join(words)!r} already stands for {known.concept or known.cues[0].means}"
                     f" ({place}); delete one"
                 )
             cues = (*known.cues, *(cue for cue in meaning.cues if cue not in known.cues))

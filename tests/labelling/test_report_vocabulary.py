@@ -23,7 +23,7 @@ def test_a_file_adds_phrases_findings_and_cues(tmp_path):
           atrial_fibrillation: {phrases: ["delirium cordis"]}
           brugada_type_1: {parents: [rbbb], phrases: ["coved [st] (elevation|segment)"]}
         cues:
-          - {says: negated, before: true, phrases: ["nil"]}
+          - {means: negated, before: true, phrases: ["nil"]}
         """,
     )
     texts = ["Delirium cordis", "coved segment", "nil RBBB", "nekrosezone"]
@@ -52,9 +52,9 @@ EXPECTED = ["Atrial fibrillation", "Right bundle branch block", "Right bundle br
         ("concepts:\n  a: {phrases: [[one]]}\n", "mine.yaml: line 2: give a text"),
         ("concepts:\n  a: {phrases: ['  ']}\n", "mine.yaml: line 2: a phrase without words"),
         ("concepts:\n  a: {stays: maybe}\n", "mine.yaml: line 2: stays: 'maybe'; give one of true, false"),
-        ("cues:\n  - {says: shouted, phrases: [x]}\n", "mine.yaml: line 2: says: 'shouted'; give one of negated"),
+        ("cues:\n  - {means: shouted, phrases: [x]}\n", "mine.yaml: line 2: means: 'shouted'; give one of negated"),
         (
-            "cues:\n  - {says: uncertain, probability: 7, phrases: [x]}\n",
+            "cues:\n  - {means: uncertain, probability: 7, phrases: [x]}\n",
             "line 2: probability: '7'; give a number from 0",
         ),
         ("words: {left: [right]}\nconcepts: {}\n", "line 1: 'right' .*; delete one"),
