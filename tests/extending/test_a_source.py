@@ -66,7 +66,7 @@ def test_it_is_listed_beside_ours(toy, broken):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["nothing", "."], "invalid choice: 'nothing'"),
+        (["nothing", "."], "'nothing' is not known; choose from"),
         (["toy", ".", "--download"], "toy: cannot be downloaded from here"),
         (["toy", ".", "--input-unit", "uV"], "the files of toy contain their rate, unit and leads; leave these out"),
         (["toy", "."], "toy_source cannot open it as toy (FileNotFoundError: "),
@@ -85,4 +85,4 @@ def test_what_cannot_be_done_is_told_in_one_line(tmp_path, toy, arguments, told)
 def test_without_the_package_it_is_unknown(tmp_path, collection):
     done = command("prepare", "toy", collection, "--out", tmp_path / "out")
     assert done.returncode == 2
-    assert "invalid choice: 'toy' (choose from" in done.stderr
+    assert "'toy' is not known; " in done.stderr
