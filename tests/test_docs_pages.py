@@ -61,7 +61,7 @@ def test_data(reader, ecg_data):
         "bash", both[1].replace("prepare ptbxl ptb-xl --out both", "prepare ptbxl ptb-xl --out both || test $? = 1")
     )
     assert reader.run(*reading).strip() == "(12, 10000) 1000.0 ('RITMO SINUSALE', 'ECG NORMALE')"
-    for path in ("splits/patients/train_10.tsv", "labels/challenge/y.npy", "verify.html"):
+    for path in ("splits/main/train_10.tsv", "labels/challenge/y.npy", "verify.html"):
         assert (reader.folder / "both" / path).stat().st_size > 0
 
 
