@@ -94,7 +94,7 @@ def check_same_model(known: Mapping[str, Any], given: Mapping[str, Any], folder:
         folder: where the known ones are, for messages.
 
     Raises:
-        UserError: they are of another model, layer or kind of piece.
+        UserError: they belong to another model, layer or kind of piece.
     """
     hint = "embed its recordings again with this model"
     for name in ("per", "layer", "dimension"):
@@ -103,7 +103,7 @@ def check_same_model(known: Mapping[str, Any], given: Mapping[str, Any], folder:
     ours, theirs = np.array(given["probe"]), np.array(known["probe"])
     if np.linalg.norm(ours - theirs) > _SAME_MODEL * np.linalg.norm(theirs):
         raise UserError(
-            f"{folder}: its embeddings are of another model ({known['source']}, not {given['source']}); {hint}"
+            f"{folder}: its embeddings belong to another model ({known['source']}, not {given['source']}); {hint}"
         )
 
 
@@ -138,7 +138,7 @@ def open_embeddings(folder: Union[str, Path]) -> Embeddings:
     if vectors.shape != expected or vectors.dtype != np.float32 or recordings["rows"].sum() != len(vectors):
         raise UserError(f"{path}: is not the file that {FACTS_FILE} was written for; copy the whole folder again")
     if not len(vectors):
-        raise UserError(f"{path}: holds no embeddings, as all recordings were rejected; see rejected.csv")
+        raise UserError(f"{path}: contains no embeddings, as all recordings were rejected; see rejected.csv")
     return Embeddings(folder, facts, vectors, recordings)
 
 

@@ -223,7 +223,7 @@ def _checksums(paths: Iterable[Path]) -> Dict[str, int]:
 def _clear(out: Path, ours: bool) -> None:
     if out.exists() and any(out.iterdir()):
         if not ours:
-            raise UserError(f"{out}: holds files, but not of a run started here; give another folder")
+            raise UserError(f"{out}: contains files, but not of a run started here; give another folder")
         logger.warning(f"{out}: was run with another command or other inputs; it is run again")
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)

@@ -80,7 +80,7 @@ def _known_values(table: Path, key: str, column: str) -> Dict[Optional[str], str
         texts = as_texts(chunk[column])
         for one, text, row in zip(_keys(chunk, key, table), texts, chunk.index):
             if one is not None and known.setdefault(one, text) != text:
-                raise UserError(f"{table}: {place(table, row)}: another {column} of {key} {one!r}; leave one of them")
+                raise UserError(f"{table}: {place(table, row)}: another {column} of {key} {one!r}; keep one of them")
     return known
 
 

@@ -194,7 +194,7 @@ def neighbour_rows(embeddings: Embeddings, index: NeighbourIndex, k: int) -> Ite
         `neighbour_` before these names.
 
     Raises:
-        UserError: the index is of another model, or one of the two has no vector a recording.
+        UserError: the index belongs to another model, or one of the two has no vector a recording.
     """
     index.check_facts(embeddings.facts)
     if index.per != "recording":

@@ -33,7 +33,7 @@ def prepare_tasks(
     names = [task.name for task in tasks]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise UserError(f"task {twice[0]!r}: is given twice; give each once, files under names of their own")
+        raise UserError(f"task {twice[0]!r}: is given twice; give each once, and files different names")
     return {task.name: prepare_task(data, task, settings, measures) for task in tasks}
 
 
@@ -112,7 +112,7 @@ def begin(out: Path, identity: Mapping[str, Any], resume: bool, overwrite: bool,
         raise UserError(f"{out}: has results already; continue with --resume, or replace them with --overwrite")
     different = _differing(path, identity)
     if different:
-        raise UserError(f"{out}: is of another benchmark ({', '.join(different)} differ); give another --out")
+        raise UserError(f"{out}: belongs to another benchmark ({', '.join(different)} differ); give another --out")
 
 
 def _differing(path: Path, identity: Mapping[str, Any]) -> List[str]:

@@ -90,7 +90,7 @@ class Entrant:
         if missing.any():
             raise UserError(
                 f"features of {self.name}: recording {known.idx[missing][0]} of task {known.task.name} is not in them "
-                f"({int(missing.sum())} such): they are of other recordings; make them again from this folder"
+                f"({int(missing.sum())} such): they belong to other recordings; make them again from this folder"
             )
         return found
 

@@ -69,7 +69,7 @@ def _place(above: str, key: Any) -> str:
     if not isinstance(key, (str, int)) or len(str(key)) > 200:
         raise ValueError(f"its config has an option that is called {short(key)}")
     if key == "_target_":
-        raise ValueError(f"its config has {above}.{key}, which stands for a program to run")
+        raise ValueError(f"its config has {above}.{key}, which would run code")
     return f"{above}.{key}" if above else str(key)
 
 

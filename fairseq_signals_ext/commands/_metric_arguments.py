@@ -32,7 +32,7 @@ def add_metric_arguments(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--aggregate",
         choices=("mean", "max", "ecg-fm"),
-        help="how scores of segments become that of a recording; ecg-fm: max for five of its labels, mean for others "
+        help="how segment scores are combined per recording; ecg-fm: max for five of its labels, mean for others "
         "(default: as in the checkpoint)",
     )
     group.add_argument(

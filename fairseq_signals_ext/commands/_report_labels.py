@@ -27,7 +27,7 @@ def add_report_arguments(group: "argparse._ArgumentGroup") -> None:
     """Options of `label DIR --reports`."""
     group.add_argument("--reports", action="store_true", default=None, help="label from the recordings' statements")
     group.add_argument(
-        "--column", metavar="NAME", help=f"that holds the reports, here or in --table (default {STATEMENTS})"
+        "--column", metavar="NAME", help=f"with the reports, in the prepared table or in --table (default {STATEMENTS})"
     )
     group.add_argument("--config", metavar="YAML", help="settings; options given here come first")
     _add_labeler_arguments(group)
@@ -36,7 +36,7 @@ def add_report_arguments(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--uncertain",
         choices=list(UNCERTAIN_AS),
-        help="what a possible finding is (default unknown; with --semantics ecg-fm positive)",
+        help="value of a possible finding (default unknown; with --semantics ecg-fm positive)",
     )
 
 
@@ -45,7 +45,9 @@ def _add_labeler_arguments(group: Any) -> None:
         "--label-set", metavar="SET", help=f"{', '.join(shipped_label_sets())}, or a YAML file (default ecg-fm-17)"
     )
     group.add_argument(
-        "--semantics", choices=SEMANTICS, help="what labels mean: what the report says (default), or what ECG-FM's did"
+        "--semantics",
+        choices=SEMANTICS,
+        help="meaning of labels: that of the report (default), or that of ECG-FM's labels",
     )
     group.add_argument("--vocabulary", metavar="YAML", help="phrases to add to those that are known")
 

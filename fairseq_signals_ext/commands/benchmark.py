@@ -86,10 +86,14 @@ def _add_protocol(group: Any) -> None:
     group.add_argument(
         "--fractions", metavar="PERCENT", nargs="+", type=float, default=[100], help="of the training patients"
     )
-    group.add_argument("--folds", metavar="COLUMN", help="of the table, whose values are the folds of strict")
+    group.add_argument("--folds", metavar="COLUMN", help="of the table, with the folds for strict")
     group.add_argument("--fold-seeds", metavar="N", nargs="+", type=int, default=[1, 2, 3], help="(default 1 2 3)")
     group.add_argument(
-        "--min-test-positives", metavar="N", type=int, default=1, help="leave out labels with fewer (default 1)"
+        "--min-test-positives",
+        metavar="N",
+        type=int,
+        default=1,
+        help="leave out labels with fewer positives in the test set (default 1)",
     )
     group.add_argument(
         "--drop-unlabelled", action="store_true", help="leave out recordings without any label of a task"

@@ -87,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--known-labels",
         metavar="LABELS",
-        help="DIR/labels/NAME of the prepared folder: note each recording's labels; reports show those of neighbours",
+        help="DIR/labels/NAME of the prepared folder: also store known labels; reports show them for neighbours",
     )
     group = parser.add_argument_group("maps and neighbours")
     group.add_argument(
@@ -146,7 +146,7 @@ def _check(options: argparse.Namespace) -> None:
     if options.known is not None and options.checkpoint is not None:
         raise UserError(f"--from {options.known}: no model runs; leave CKPT and FILE out")
     if options.known is not None and not (options.umap or options.index):
-        raise UserError("--from: choose what to do with the embeddings, --umap or --index")
+        raise UserError("--from: give also --umap or --index")
     if options.table is not None:
         from fairseq_signals_ext.analysis.map_drawing import check_column
 

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "checkpoint",
         metavar="CKPT",
         type=Path,
-        help="checkpoint (ours or ECG-FM's), or folder of an export to safetensors",
+        help="checkpoint (of this project or of ECG-FM), or folder of an export to safetensors",
     )
     parser.add_argument(
         "--to",

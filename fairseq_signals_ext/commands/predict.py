@@ -85,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--aggregate",
         choices=("mean", "max", "ecg-fm"),
-        help="how scores of segments become that of a recording; ecg-fm: max for five of its labels, mean for others "
+        help="how segment scores are combined per recording; ecg-fm: max for five of its labels, mean for others "
         "(default: as in the checkpoint)",
     )
     run_arguments.add_run(parser)

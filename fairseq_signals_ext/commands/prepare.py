@@ -71,7 +71,7 @@ def _add_source_arguments(group: Any) -> None:
         "--source", metavar="NAME", help="name of the source in tables (default: NAME, or the folder's name)"
     )
     group.add_argument(
-        "--download", action="store_true", help="first download the collection into SOURCE, or what is missing"
+        "--download", action="store_true", help="first download the collection, or missing parts of it, into SOURCE"
     )
     group.add_argument(
         "--table",

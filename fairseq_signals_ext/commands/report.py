@@ -66,7 +66,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="attention, rollout, gradient or another method of explain, or none (default attention)",
     )
     parser.add_argument("--layer", metavar="N", type=int, help="layer for attention and rollout (default: the last)")
-    parser.add_argument("--label", metavar="NAME", help="label to explain by gradient (default: the most certain one)")
+    parser.add_argument(
+        "--label",
+        metavar="NAME",
+        help="label to explain with --saliency gradient (default: the most probable label of those that reach their "
+        "threshold, or of all if none does)",
+    )
     parser.add_argument(
         "--index", metavar="DIR", type=Path, help="embeddings of known recordings, made with this model"
     )

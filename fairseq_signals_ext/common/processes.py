@@ -75,7 +75,7 @@ def run_jobs(
                 advance(done)
         except BrokenExecutor as error:  # joblib's own kinds of it name no reason
             raise UserError(
-                "a worker process was killed, most likely for lack of memory; continue with fewer --jobs and --resume"
+                "a worker process was killed, probably because memory was full; continue with fewer --jobs and --resume"
             ) from error
 
 

@@ -68,7 +68,7 @@ class LabelTable:
         if len(outside):
             raise UserError(
                 f"{self.path}: has {len(self)} rows, but there is a recording with idx {outside[0]}; "
-                f"the label file is of other recordings, or older: make it again (fairseq-signals-ext label)"
+                f"the label file belongs to other recordings, or older: make it again (fairseq-signals-ext label)"
             )
         values = np.asarray(self.values[idx], np.float64)
         if self.columns is None:
@@ -161,7 +161,7 @@ def read_label_definition(path: Path) -> Tuple[List[str], List[List[str]]]:
         raise UserError(f"{path}: not a label definition ({error}); its column 'name' names the labels") from None
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise UserError(f"{path}: label {twice[0]!r} occurs twice; give each a name of its own")
+        raise UserError(f"{path}: label {twice[0]!r} occurs twice; give each a different name")
     codes = [text.split(";") if text else [] for text in table["codes"]] if "codes" in table else [[] for _ in names]
     return names, codes
 
@@ -212,7 +212,7 @@ def check_same_folder(table: LabelTable, shard: Path) -> None:
     if rows is not None and len(table) > rows:
         raise UserError(
             f"{table.path}: has {len(table)} rows, but {recordings} has idx 0 to {rows - 1}; "
-            f"the label file is of other recordings: make it again (fairseq-signals-ext label)"
+            f"the label file belongs to other recordings: make it again (fairseq-signals-ext label)"
         )
 
 

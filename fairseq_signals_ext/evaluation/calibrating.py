@@ -95,7 +95,9 @@ def _of_label(known: _Known, name: str, wanted: Wanted) -> LabelCalibration:
     drawn = known.one_each(wanted.seed)
     positives, negatives = int(drawn.targets.sum()), int((~drawn.targets).sum())
     if min(positives, negatives) == 0:
-        logger.warning(f"{name}: all known recordings are of one class; it stays as it is, and nothing is promised")
+        logger.warning(
+            f"{name}: all known recordings are of one class; it is not calibrated, and its errors have no guarantee"
+        )
         return LabelCalibration(positives=positives, negatives=negatives)
     is_enough = min(positives, negatives) >= LEAST_PATIENTS
     if not is_enough:

@@ -152,7 +152,7 @@ def evaluate(
         raise UserError(f"subset {about['subset']}: no recordings; give a manifest with some")
     twice = [name for name, count in Counter(segments.label_names).items() if count > 1]
     if twice:
-        raise UserError(f"label {twice[0]!r}: occurs twice; give each label in label_def.csv a name of its own")
+        raise UserError(f"label {twice[0]!r}: occurs twice; give each label in label_def.csv a different name")
     settings = replace(settings, aggregation=settings.aggregation or segments.aggregation)
     recordings = aggregate(segments, settings) if recordings is None else recordings
     return segments.of_kind.evaluator()(segments, recordings, about, settings, thresholds)

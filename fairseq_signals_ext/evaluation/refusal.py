@@ -130,7 +130,7 @@ class Refusal:
         except (ValueError, TypeError):
             fits = False
         if not fits:
-            raise UserError("calibration: its refusal does not hold together; calibrate again")
+            raise UserError("calibration: its refusal data do not fit together; calibrate again")
 
 
 def log_distances(

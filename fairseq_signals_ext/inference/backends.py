@@ -181,7 +181,7 @@ def _check_fits(session: Any, path: Path, outputs: List[str], shape: Tuple[int, 
     ):
         missing = sorted(set(wanted) - {one.name for one in its})
         if missing:
-            raise UserError(f"{path}: has no {kind} {missing[0]!r}, so it is of another model; export again")
+            raise UserError(f"{path}: has no {kind} {missing[0]!r}, so it belongs to another model; export again")
     found = next(one.shape for one in session.get_inputs() if one.name == "source")
     # a size that the file leaves open is a name or None
     if len(found) != 3 or any(size != own for size, own in zip(found[1:], shape) if isinstance(size, int)):

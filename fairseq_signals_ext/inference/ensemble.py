@@ -146,7 +146,7 @@ class Ensemble:
         if len(of_models) == 1:
             return of_models[0]
         scores = np.mean([one.scores[columns] for one, columns in zip(of_models, self._columns)], axis=0)
-        # where rates differ, rounding may leave one of them a sample short of a last segment
+        # where rates differ, rounding may keep one of them a sample short of a last segment
         number = min(len(one.segment_scores) for one in of_models)
         in_order: List[Any] = [one.segment_scores[:number, columns] for one, columns in zip(of_models, self._columns)]
         positive = positive_of(scores, self.thresholds) if self.decides else None

@@ -143,12 +143,12 @@ def _from_export(folder: Path, source: str, how: _How) -> LoadedModel:
     task_options: Mapping[str, Any] = {}
     if weights.suffix == ".onnx":
         if how.bf16:
-            raise UserError(f"{source}: an ONNX model has its own arithmetic; leave bf16 out, or use the checkpoint")
+            raise UserError(f"{source}: an ONNX model uses its own precision; leave bf16 out, or use the checkpoint")
         shape = (len(description.preprocessing.leads), description.preprocessing.segment_samples)
         backend = OnnxBackend(weights, description.output_names, shape, how.device, how.threads)
     elif weights.suffix == ".pt":
         if source.startswith(PREFIX):
-            raise UserError(f"{source}: is TorchScript, a program of somebody else; use its ONNX or safetensors export")
+            raise UserError(f"{source}: is TorchScript, which contains code; use its ONNX or safetensors export")
         backend = TorchScriptBackend(weights, *how)
     elif weights.suffix == ".safetensors":
         from fairseq_signals_ext.checkpoints.safetensors_folder import read_safetensors

@@ -116,8 +116,8 @@ def build_model(checkpoint: Checkpoint, seed: Optional[int] = None) -> Any:
         seed: in place of the checkpoint's parameters, draw them as a training that begins with this seed does.
 
     Raises:
-        UserError: it is of another model than ours, its config cannot be used, or a parameter is missing, unknown or
-            of another shape.
+        UserError: it belongs to another model, its config cannot be used, or a parameter is missing, unknown or has
+            another shape.
     """
     from fairseq.models import build_model as build
     from omegaconf import OmegaConf

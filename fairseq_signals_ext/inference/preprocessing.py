@@ -189,7 +189,7 @@ def _stored(recording: Recording, preprocessing: Preprocessing, name: str) -> Tu
     except UserError as error:
         raise UserError(f"{name}: {error}; give another recording") from None
     if not (np.abs([stored.scale, stored.scale * stored.zero]) <= _LARGEST_MV).all():
-        raise UserError(f"{name}: its counts stand for values that no ECG has; correct its gain and baseline")
+        raise UserError(f"{name}: its values are impossible for an ECG; correct its gain and baseline")
     quality = assess(stored, rate, preprocessing.segment_samples / rate)
     if len(quality.constant) == len(stored.leads):
         raise UserError(f"{name}: its leads never change, so there is no ECG in it; give another recording")
@@ -229,7 +229,7 @@ def _check(recording: Recording, name: str) -> None:
     # these ignore NaN, which marks invalid samples, and give NaN only where there is nothing else
     low, high = np.fmin.reduce(recording.physical, axis=None), np.fmax.reduce(recording.physical, axis=None)
     if np.isinf(low) or np.isinf(high):
-        raise UserError(f"{name}: it holds infinite values; mark invalid samples as NaN")
+        raise UserError(f"{name}: it contains infinite values; mark invalid samples as NaN")
     if max(-low, high) > _LARGEST_MV:
         raise UserError(f"{name}: it has values of {max(-low, high):.2g} mV, which no ECG has; give it in mV")
 

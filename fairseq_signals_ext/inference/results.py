@@ -290,7 +290,7 @@ def check_results(out: Path, files: Sequence[str], resume: bool, overwrite: bool
         raise UserError(f"{out}: has an unfinished run in another number of parts; remove {out / UNFINISHED} first")
     is_unfinished = (part or _WHOLE) in begun
     if is_unfinished and not (resume or overwrite):
-        raise UserError(f"{out}: has an unfinished run; continue with --resume, or begin again with --overwrite")
+        raise UserError(f"{out}: has an unfinished run; continue with --resume, or start again with --overwrite")
     if not (is_unfinished and resume):  # else what is there was made of its parts, and will be again
         check_free(out, files, overwrite)
 
@@ -314,7 +314,7 @@ def _agree(path: Path, ours: Mapping[str, Any], out: Path) -> None:
     differing = [name for name in ours if theirs.get(name) != ours[name]]
     if differing:
         raise UserError(
-            f"{out}: its unfinished run was with another {differing[0]}; give the same, or begin again with --overwrite"
+            f"{out}: its unfinished run had another {differing[0]}; give the same, or start again with --overwrite"
         )
 
 

@@ -127,7 +127,7 @@ def write_labels(
     """
     folder = named_folder(Path(out) / "labels", name, overwrite)
     if len({"idx", *labels.names}) <= len(labels.names):
-        raise UserError(f"labels {', '.join(labels.names)}: give each a name of its own, other than idx")
+        raise UserError(f"labels {', '.join(labels.names)}: give each a different name, other than idx")
     if not labels.known.any():
         notes = f" ({'; '.join(labels.notes)})" if labels.notes else ""
         raise UserError(f"{out}: not one of {len(labels.idx)} recordings would have a label{notes}")

@@ -79,9 +79,9 @@ class TargetWatch:
             metrics.log_scalar("target_rank", spread.rank, priority=720, round=2)
         if not spread.deviation >= least:
             raise UserError(
-                f"update {update}: the training has collapsed: the teacher says nearly the same of all recordings "
-                f"(deviation {spread.deviation:.2g}, model.min_target_std={least:g}); begin again with a lower "
-                f"optimization.lr, more lr_scheduler.warmup_updates or a higher model.ema_decay"
+                f"update {update}: the training has collapsed: the teacher gives nearly the same output for all "
+                f"recordings (deviation {spread.deviation:.2g}, model.min_target_std={least:g}); start again with a "
+                f"lower optimization.lr, more lr_scheduler.warmup_updates or a higher model.ema_decay"
             )
 
 

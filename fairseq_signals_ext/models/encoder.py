@@ -49,7 +49,7 @@ class LoadsStrictly:
         """
         problem = self._difference(state_dict)
         if strict and problem:
-            message = f"the checkpoint is of another model than {type(self).__name__} with this config: {problem}"
+            message = f"the checkpoint belongs to another model than {type(self).__name__} with this config: {problem}"
             raise UserError(message) if model_cfg is None else SystemExit(f"error: {message}")
         return super().load_state_dict(state_dict, strict=strict, model_cfg=model_cfg, args=args)  # type: ignore[misc]
 

@@ -38,7 +38,7 @@ class Calibration:
     def check_fits(self, kind: str, label_names: Sequence[str], source: str) -> None:
         """Raise a `UserError` unless it is of a model of this kind with one of these labels at least."""
         if kind != self.kind or not set(label_names) & set(self.labels):
-            raise UserError(f"{source}: the evaluation is of other labels; give that of this model, or leave it out")
+            raise UserError(f"{source}: the evaluation has other labels; give that of this model, or leave it out")
 
 
 def read_calibration(path: Path) -> Calibration:

@@ -53,7 +53,7 @@ class ReportOptions:
         if self.saliency is not None:
             how = self.map_options
             if self.label is not None and how.is_attention:
-                hint = "leave the label out, or use gradient"
+                hint = "leave the label out, or add --saliency gradient"
                 raise UserError(f"label {self.label!r}: {self.saliency} is the same for all labels; {hint}")
         if self.neighbours < 1:
             raise UserError(f"{self.neighbours} neighbours: ask for at least 1")
@@ -124,7 +124,7 @@ def check_options(model: AnyModel, options: ReportOptions) -> None:
 
     Raises:
         UserError: it is an export that only runs and a saliency is wanted, it lacks the label or layer, or the index or
-            the evaluation is of another model.
+            the evaluation belongs to another model.
     """
     first = model.models[0] if isinstance(model, Ensemble) else model
     if options.calibration is not None:

@@ -163,7 +163,7 @@ def _by_name(source: Source) -> Dict[str, Item]:
         if clash:
             raise UserError(f"{source.folder}: the source's table has a column {clash!r}, which is ours; rename it")
     if not items:
-        raise UserError(f"{source.folder}: no recordings found; give the folder that holds them")
+        raise UserError(f"{source.folder}: no recordings found; give the folder with them")
     return items
 
 

@@ -164,7 +164,7 @@ def column_parts(column: "pd.Series", lists: Sequence[Sequence[str]]) -> np.ndar
     import pandas as pd
 
     if pd.api.types.is_datetime64_any_dtype(column):
-        raise UserError(f"column {column.name!r}: holds times; split with --by time")
+        raise UserError(f"column {column.name!r}: contains times; split with --by time")
     numeric = pd.api.types.is_numeric_dtype(column)
     if not numeric:
         refuse_lists(column)

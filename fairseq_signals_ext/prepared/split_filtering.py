@@ -172,7 +172,7 @@ def _meets(column: "pd.Series", operation: str, value: str) -> np.ndarray:
     else:
         refuse_lists(column)
         if operation not in ("==", "!=", "in"):
-            raise UserError(f"{condition}: the column holds texts, which compare by ==, != and in only")
+            raise UserError(f"{condition}: the column contains text, which can be compared by ==, != and in only")
         values, compare = column.to_numpy(object), str
     wanted = [text.strip() for text in value.split(",")] if operation == "in" else [value]
     if values.dtype == object and operation != "!=":
@@ -197,7 +197,7 @@ def refuse_lists(column: "pd.Series") -> None:
     """Raises `UserError` if the values of a column are lists, which compare with nothing."""
     first = column.dropna().iloc[:1]
     if len(first) and not isinstance(first.iloc[0], str):
-        raise UserError(f"column {column.name!r}: holds lists; choose one with numbers, times or texts")
+        raise UserError(f"column {column.name!r}: contains lists; choose one with numbers, times or texts")
 
 
 def parse_number(text: str) -> Optional[float]:
@@ -212,7 +212,7 @@ def parse_number(text: str) -> Optional[float]:
 def _number(text: str, condition: str) -> float:
     number = parse_number(text)
     if number is None:
-        raise UserError(f"{condition}: the column holds numbers, but {text!r} is none")
+        raise UserError(f"{condition}: the column contains numbers, but {text!r} is none")
     return number
 
 

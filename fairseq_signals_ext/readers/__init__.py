@@ -149,9 +149,9 @@ def _quietly() -> Iterator[None]:
 def _check(path: Union[str, Path], recording: Recording) -> None:
     """Whatever a damaged file claims, what is passed on is finite."""
     if recording.samples == 0:
-        raise UserError(f"{path}: it holds no samples; get it again")
+        raise UserError(f"{path}: it contains no samples; get it again")
     if recording.stored is None and np.isinf(recording.signal).any():
-        raise UserError(f"{path}: it holds infinite values; mark invalid samples as NaN")
+        raise UserError(f"{path}: it contains infinite values; mark invalid samples as NaN")
     if recording.physical is not None and np.isnan(recording.physical).all():
         raise UserError(f"{path}: all its samples are marked as missing, so there is no ECG; leave it out")
     if recording.stored is not None and not recording.stored.is_finite():

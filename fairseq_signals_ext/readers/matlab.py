@@ -162,7 +162,7 @@ class MatFile:
         data = self._hdf5[self._hdf5_names[name]]
         stored = self._stored(data)
         if math.prod(data.shape) > _DEFLATE_RATIO * stored:  # the rest would be made up of a fill value
-            raise ValueError(f"{shown(name, 40)!r} claims more samples than the file can hold")
+            raise ValueError(f"{shown(name, 40)!r} claims more samples than fit into the file")
         check_claim(self.path, math.prod(data.shape), stored)
         self._check_chunks(data)
         return np.asarray(data[()]).T
@@ -206,7 +206,7 @@ class MatFile:
     def _part(self, data: Any, number: int) -> np.ndarray:
         stored = self._stored(data)
         if math.prod(data.shape) > _DEFLATE_RATIO * stored:  # the rest would be made up of a fill value
-            raise ValueError("its array claims more samples than the file can hold")
+            raise ValueError("its array claims more samples than fit into the file")
         check_claim(self.path, math.prod(data.shape[1:]), stored)
         if data.chunks is not None:
             kinds = self._filters(data, stored)

@@ -104,7 +104,7 @@ class BinaryMat:
         """One of the matrices, with its values' own type."""
         matrix = self.matrices[name]
         if matrix.is_complex:
-            raise ValueError(f"{shown(name, 40)!r} holds complex values, not real numbers")
+            raise ValueError(f"{shown(name, 40)!r} contains complex values, not real numbers")
         return np.frombuffer(self._values(name, matrix), matrix.dtype).reshape(matrix.shape, order="F")
 
     def text(self, name: str) -> str:
@@ -124,7 +124,7 @@ class BinaryMat:
             stored = memoryview(zlib.decompressobj().decompress(stored, matrix.values + matrix.size))
         values = stored[matrix.values : matrix.values + matrix.size]
         if len(values) < matrix.size:
-            raise ValueError(f"{shown(name, 40)!r} claims more samples than the file can hold")
+            raise ValueError(f"{shown(name, 40)!r} claims more samples than fit into the file")
         return values
 
     def _version_5(self) -> Iterator[Tuple[str, Optional[Matrix]]]:
@@ -154,7 +154,7 @@ class BinaryMat:
             dtype = np.dtype("<" + _TYPES_4[stored_as])
             at = start + (2 if imaginary else 1) * rows * columns * dtype.itemsize
             if at > len(self._content):
-                raise ValueError(f"{shown(name, 40)!r} claims more samples than the file can hold")
+                raise ValueError(f"{shown(name, 40)!r} claims more samples than fit into the file")
             size = rows * columns * dtype.itemsize
             encoding = "latin-1" if is_other == 1 else ""
             matrix = Matrix((rows, columns), dtype, bool(imaginary), 0, start, at, False, size, encoding)

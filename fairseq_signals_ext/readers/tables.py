@@ -71,7 +71,7 @@ def read_table(path: Path, given: GivenMetadata) -> List[Recording]:
     places = [column.place for column in columns]
     values = _numbers(path, layout, places if time is None else [*places, time])
     if values.shape[1] == 0:
-        raise UserError(f"{path}: it holds no samples; get it again")
+        raise UserError(f"{path}: it contains no samples; get it again")
     sample_rate = _sample_rate(path, layout, time, values[-1], given)
     samples = list(values[: len(columns)])
     scale = [_millivolts(path, column.unit, given.unit, samples) for column in columns]
@@ -119,7 +119,7 @@ def _time_column(path: Path, layout: Layout) -> Optional[int]:
     times = [column for column, name in enumerate(layout.names) if _TIME.fullmatch(name)]
     times = list(layout.stamps) or times
     if len(times) > 1:
-        raise UserError(f"{path}: it has {len(times)} time columns; leave one")
+        raise UserError(f"{path}: it has {len(times)} time columns; keep one")
     return times[0] if times else None
 
 
@@ -168,7 +168,7 @@ def _numbers(path: Path, layout: Layout, columns: List[int]) -> np.ndarray:
             where = f"line {rows.number}" + (
                 f", column {found.group(1)}" if (found := _COLUMN.search(str(error))) else ""
             )
-            raise UserError(f"{path}: it does not hold numbers throughout ({where}); correct it") from error
+            raise UserError(f"{path}: it contains values that are not numbers ({where}); correct it") from error
 
 
 def _lines(path: Path) -> int:

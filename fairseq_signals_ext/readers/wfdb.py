@@ -31,10 +31,10 @@ def find_wfdb(folder: Union[str, Path], names: Optional[Iterable[str]] = None) -
     """
     top = os.fspath(folder)
     if not os.path.isdir(top):
-        raise UserError(f"{folder}: no such folder; give the folder that holds the WFDB records")
+        raise UserError(f"{folder}: no such folder; give the folder with the WFDB records")
     headers = sorted(name for name in (walk_files(Path(top)) if names is None else names) if name.endswith(".hea"))
     if not headers:
-        raise UserError(f"{folder}: no .hea file here or below; give the folder that holds the WFDB records")
+        raise UserError(f"{folder}: no .hea file here or below; give the folder with the WFDB records")
     return headers
 
 
@@ -148,7 +148,7 @@ def _joined(file: str, header: Header, segments: Sequence[Tuple[Segment, Header]
     with_leads = {segment.name: its for segment, its in segments if segment.length and _has_leads(file, its)}
     if not with_leads:  # which is told of the first one
         rows_of_leads([signal.name for signal in (segments[0][1] if segments else header).signals], file)
-        raise UserError(f"{file}: its segments hold no samples; get it again")
+        raise UserError(f"{file}: its segments contain no samples; get it again")
     kinds = [_rows_of_leads(file, its) for its in with_leads.values()]
     rates = {one.rate for one in (header, *with_leads.values()) if one.rate is not None} or {header.frame_rate}
     per_frame = {number for _, number in kinds}

@@ -73,7 +73,7 @@ def open_source(kind: str, folder: Union[str, Path], options: Optional[SourceOpt
     if Path(folder).is_file():
         raise UserError(f"{folder}: is a file; give the folder that it is in")
     if not Path(folder).is_dir():
-        raise UserError(f"{folder}: no such folder; give the folder that holds the recordings")
+        raise UserError(f"{folder}: no such folder; give the folder with the recordings")
     options = options or SourceOptions()
     if options.table is not None and TABLE not in found.takes:
         raise UserError(f"{options.table}: {kind} has tables of its own; leave this one out, or prepare it as 'files'")

@@ -25,7 +25,7 @@ def open_source(folder: Path, options: SourceOptions) -> Source:
         belonging.add(options.table.resolve())
     names = [name for name in present if _is_file(folder / name) and (folder / name).resolve() not in belonging]
     if not names:
-        raise UserError(f"{folder}: no files here or below; give the folder that holds the recordings")
+        raise UserError(f"{folder}: no files here or below; give the folder with the recordings")
     given = {"sample_rate": options.sample_rate, "unit": options.unit, "leads": options.leads}
     defaults = {name: value for name, value in given.items() if value is not None}
     notes: List[str] = []

@@ -13,7 +13,7 @@ def open_source(folder: Path, options: SourceOptions) -> Source:
     """All `.xml` files below the folder, by name; patient, time and statements stand in the files."""
     names = sorted(name for name in walk_files(folder) if name.lower().endswith(".xml"))
     if not names:
-        raise UserError(f"{folder}: no .xml file here or below; give the folder that holds the exported ECGs")
+        raise UserError(f"{folder}: no .xml file here or below; give the folder with the exported ECGs")
     notes: List[str] = []
     items = with_table([Item(name) for name in names], options.table, options.time_format, notes)
     return Source(options.name or folder.resolve().name, folder, items, read_file, notes=notes)

@@ -230,7 +230,7 @@ def _read(path: Path) -> "pd.DataFrame":
         raise UserError(f"{path}: cannot be read ({shown(error)}); give a table (.csv or .parquet)") from error
     for name in table.columns.difference([*_KEYS, "patient", "codes", "statements"]):
         if table[name].map(pd.api.types.is_list_like).any():
-            raise UserError(f"{path}: column {name!r} holds lists; make texts of them or remove it")
+            raise UserError(f"{path}: column {name!r} contains lists; write them as text, or remove it")
         table[name] = _numbers(table[name]) if path.suffix != ".parquet" else table[name]
     return table.astype(object).where(table.notna(), None)
 

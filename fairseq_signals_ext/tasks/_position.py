@@ -55,8 +55,9 @@ def keep_position(iterator: Any, dataset: EcgDataset, start: StartingPoint, opti
             )
         if position != done:
             logger.warning(
-                f"batches or GPUs are others than before: epoch {epoch} continues after {position} of {len(iterator)} "
-                f"batches, the same share as {done} were; a few recordings come twice or not at all in this epoch"
+                f"the number of batches or GPUs has changed: epoch {epoch} continues after {position} of "
+                f"{len(iterator)} batches, the same share as {done} were; a few recordings are used twice or not at all "
+                f"in this epoch"
             )
         load({**state, "iterations_in_epoch": position})
 

@@ -145,7 +145,9 @@ def check_fits(checkpoint: Checkpoint, model: Any) -> None:
         hint = "set the model's options as there, or give a new run a checkpoint.save_dir of its own"
         if hasattr(model, "load_pretrained"):
             hint = "to start from its encoder only, give it as model.model_path, and the run a folder of its own"
-        raise UserError(f"{checkpoint.path}: is of another model than {type(model).__name__} here: {problem}; {hint}")
+        raise UserError(
+            f"{checkpoint.path}: belongs to another model than {type(model).__name__} here: {problem}; {hint}"
+        )
 
 
 def _check_optimizer(checkpoint: Checkpoint, cfg: Any) -> None:

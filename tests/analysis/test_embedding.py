@@ -137,7 +137,7 @@ def test_resumed_run_leaves_the_same_files(checkpoint, data, tmp_path, monkeypat
     assert not list(out.glob("embedding*"))
     assert "has an unfinished run; continue with --resume" in error_of("embed", checkpoint, *options, "--out", out)
     other = ["--layer", "1", "--resume", "--out", out]
-    assert "its unfinished run was with another layer" in error_of("embed", checkpoint, *options, *other)
+    assert "its unfinished run had another layer" in error_of("embed", checkpoint, *options, *other)
     done.clear()
     monkeypatch.setattr(LoadedModel, "embedding_of", lambda self, *given: done.append(1) or embedding_of(self, *given))
     embed(checkpoint, out, *options, "--resume")
@@ -194,7 +194,7 @@ def test_nothing_to_embed(checkpoint, tmp_path):
         options = [tmp_path / "flat.npy", "--input-rate", 500, "--format", file_format]
         out = embed(checkpoint, tmp_path / file_format, *options, status=1)
         message = error_of("embed", "--from", out, "--umap")
-        assert f"embeddings.{file_format}: holds no embeddings, as all recordings were rejected" in message
+        assert f"embeddings.{file_format}: contains no embeddings, as all recordings were rejected" in message
 
 
 def test_results_are_not_replaced_unasked(checkpoint, data, tmp_path):

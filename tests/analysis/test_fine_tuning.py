@@ -132,7 +132,7 @@ def test_the_reason_is_that_of_the_last_start(tmp_path):
 
 def test_a_folder_of_something_else_is_not_touched(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(UserError, match="holds files, but not of a run started here"):
+    with pytest.raises(UserError, match="contains files, but not of a run started here"):
         run_once(command_of(tmp_path), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 

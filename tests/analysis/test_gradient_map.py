@@ -177,6 +177,7 @@ def test_exports_that_only_run_are_refused(made_up_model):
     export = LoadedModel(model.description, lambda source, mask: model.backend(source, mask), "model.onnx")
     for method in ("attention", "rollout", *GRADIENTS, "occlusion"):
         with pytest.raises(
-            UserError, match="^model.onnx: an export that only runs cannot be looked into; give the checkpoint"
+            UserError,
+            match="^model.onnx: an ONNX or TorchScript export has no attention and no gradients; give the checkpoint",
         ):
             explain(export, recording, method=method)

@@ -134,7 +134,7 @@ def test_afterwards_without_a_model(run, tmp_path):
 def test_only_of_the_same_model(run, tmp_path):
     state = saved_checkpoint(tmp_path / "other.pt", encoder_layers=1)
     given = ["embed", state, run / "all.tsv", "--out", tmp_path / "out", "--index", run / "known"]
-    message = f"{run / 'known'}: its embeddings are of another model ({run / 'model.pt'}, not {state}); embed its"
+    message = f"{run / 'known'}: its embeddings belong to another model ({run / 'model.pt'}, not {state}); embed its"
     assert message in error_of(*given)
     assert not (tmp_path / "out").exists()
     given[1] = run / "model.pt"

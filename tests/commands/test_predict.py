@@ -179,7 +179,7 @@ def write_conditions(folder):
         "small": (good / 1000, "amplitude"),
         "zeros": (np.zeros((12, 5000)), "its leads never change"),
         "all_nan": (np.full((12, 5000), np.nan), "all its samples are marked as missing"),
-        "infinite": (np.where(np.arange(5000) == 7, np.inf, good), "it holds infinite values"),
+        "infinite": (np.where(np.arange(5000) == 7, np.inf, good), "it contains infinite values"),
         "not_mv": (good * 1e12, "which no ECG has"),
         "none": (np.zeros((12, 0)), ""),
         "one_sample": (good[:, :1], "its leads never change"),

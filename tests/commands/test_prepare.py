@@ -114,7 +114,7 @@ def test_missing_folder_ends_with_one_line_and_status_1(tmp_path):
     done = script("manifests/prepare.py", "wfdb", tmp_path / "nowhere", "--out", tmp_path / "out")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        f"error: {tmp_path / 'nowhere'}: no such folder; give the folder that holds the recordings"
+        f"error: {tmp_path / 'nowhere'}: no such folder; give the folder with the recordings"
     ]
 
 

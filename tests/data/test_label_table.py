@@ -195,5 +195,7 @@ def test_longer_than_the_recordings(tmp_path):
     shard = prepared(tmp_path / "a", 4)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    with pytest.raises(UserError, match="has 5 rows, but .*/a has idx 0 to 3; the label file is of other recordings"):
+    with pytest.raises(
+        UserError, match="has 5 rows, but .*/a has idx 0 to 3; the label file belongs to other recordings"
+    ):
         check_same_folder(labels_in(elsewhere, 5), shard)

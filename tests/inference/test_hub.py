@@ -207,7 +207,7 @@ def test_programs_of_others_are_not_run(repository, tmp_path):
     cached(repository, tmp_path)
     sources = [f"hf:us/ecg/exports/script{rest}" for rest in ("", "/", "/config.json", "/model.pt")]
     said = said_of(*sources, str(repository / "exports" / "script"), HF_HOME=tmp_path, HF_HUB_OFFLINE=1)
-    refused = "is TorchScript, a program of somebody else; use its ONNX or safetensors export"
+    refused = "is TorchScript, which contains code; use its ONNX or safetensors export"
     assert said[:4] == [f"UserError: {source}: {refused}" for source in sources]
     assert said[4][0] == ["A", "B", "C"]  # of this machine
 

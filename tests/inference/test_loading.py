@@ -210,7 +210,7 @@ def test_ways_to_give_a_recording(models, tmp_path):
         (np.zeros((12, 500), complex), {"sample_rate": 500}, "array: is of complex128"),
         (np.full((12, 500), "a"), {"sample_rate": 500}, "array: is of <U1"),
         (np.zeros((12, 0)), {"sample_rate": 500}, "array: it has no samples"),
-        (np.full((12, 500), np.inf), {"sample_rate": 500}, "array: it holds infinite values"),
+        (np.full((12, 500), np.inf), {"sample_rate": 500}, "array: it contains infinite values"),
         (np.zeros((12, 500)), {"sample_rate": 500}, "array: its leads never change"),
         (np.eye(12, 500), {"sample_rate": -1}, "array: its sample rate is -1.0 Hz"),
         (
@@ -342,7 +342,7 @@ def test_exports_that_do_not_fit(models, tmp_path):
         fairseq_signals_ext.load(folder).predict(ecg(), 500)
     other = {**facts, "kind": "regression", "target_mean": [0] * 3, "target_std": [1] * 3, "thresholds": None}
     (folder / "config.json").write_text(json.dumps(other))
-    with pytest.raises(UserError, match="model.onnx: has no output 'values', so it is of another model"):
+    with pytest.raises(UserError, match="model.onnx: has no output 'values', so it belongs to another model"):
         fairseq_signals_ext.load(folder)
     (folder / "model.bin").write_bytes(b"")
     write_description(ModelDescription("pretraining", {}), "model.bin", folder)

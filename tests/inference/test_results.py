@@ -167,5 +167,5 @@ def test_damaged_settings_are_one_line(tmp_path, content):
     with pytest.raises(Interrupted):
         run(tmp_path, 5, stop=3)
     (tmp_path / ".unfinished" / "settings.json").write_bytes(content)
-    with pytest.raises(UserError, match="another of; give the same, or begin again with --overwrite"):
+    with pytest.raises(UserError, match="another of; give the same, or start again with --overwrite"):
         run(tmp_path, 5, resume=True)

@@ -83,7 +83,7 @@ def test_one_that_cannot_be_used_does_not_hide_the_others(checkpoint, files, tmp
     assert run("predict", checkpoint, *files, "--out", tmp_path / "out") == 1
     wrong = {row["file"]: row["reason"] for row in rows(tmp_path / "out" / "rejected.csv")}
     assert [*wrong] == [str(files[1]), f"{files[1]}#3"]
-    assert wrong[str(files[1])].startswith("ECG 1 of 3: it holds infinite values")
+    assert wrong[str(files[1])].startswith("ECG 1 of 3: it contains infinite values")
     assert wrong[f"{files[1]}#3"].startswith("its leads never change")
     assert len(rows(tmp_path / "out" / "predictions.csv")) == 5
 

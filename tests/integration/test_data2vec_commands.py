@@ -72,7 +72,9 @@ def test_a_collapse_ends_the_training_in_one_line(data, tmp_path):
     options = [*SMALL_DATA2VEC, *QUIET, *forced, "++optimization.max_update=200", "++optimization.max_epoch=200"]
     done = run(train_command(data, tmp_path, *options, "task.pairs=none", **TINY))
     line = error_line(done)
-    assert "the training has collapsed: the teacher says nearly the same of all recordings (deviation 0.0" in line
+    assert (
+        "the training has collapsed: the teacher gives nearly the same output for all recordings (deviation 0.0" in line
+    )
 
 
 @pytest.mark.slow

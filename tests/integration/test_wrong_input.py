@@ -125,7 +125,7 @@ def test_wrong_option(data, override, message):
 def test_checkpoint_of_another_model(data, tmp_path):
     train(data, tmp_path / "other", *OVERRIDES, "++optimization.max_update=1", "++model.final_dim=8")
     line = line_of_command(data, f"++checkpoint.restore_file={tmp_path / 'other/checkpoints/checkpoint_last.pt'}")
-    assert "checkpoint_last.pt: is of another model than Wav2Vec2CmscModel here: quantizer.vars" in line
+    assert "checkpoint_last.pt: belongs to another model than Wav2Vec2CmscModel here: quantizer.vars" in line
     assert "quantizer.vars is (1, 32, 4) there and (1, 32, 8) here (and 4 more)" in line
 
 

@@ -109,5 +109,5 @@ def test_name_must_be_one_folder(tmp_path, name):
 
 @pytest.mark.parametrize("names", [["a", "a"], ["a", "idx"]])
 def test_labels_need_names_of_their_own(tmp_path, names):
-    with pytest.raises(UserError, match="give each a name of its own, other than idx"):
+    with pytest.raises(UserError, match="give each a different name, other than idx"):
         write_labels(tmp_path, "l", made_up([[1, 0]], names))

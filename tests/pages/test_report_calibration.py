@@ -43,9 +43,9 @@ def test_measures_of_each_label(evaluated, saying, recording, options):
 
 def test_wrong_evaluations(evaluated, saying, recording, options, tmp_path):
     calibration = read_calibration(evaluated[1])
-    with pytest.raises(UserError, match="the evaluation is of other labels"):
+    with pytest.raises(UserError, match="the evaluation has other labels"):
         report_html(saying({"x": 0.9}), recording(), options=options(calibration=calibration))
-    with pytest.raises(UserError, match="the evaluation is of other labels"):
+    with pytest.raises(UserError, match="the evaluation has other labels"):
         of_numbers = dataclasses.replace(calibration, kind="regression")
         report_html(saying({"a": 0.9}), recording(), options=options(calibration=of_numbers))
     with pytest.raises(UserError, match=r"metrics.json: no such file; give the folder"):

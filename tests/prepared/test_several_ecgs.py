@@ -106,7 +106,9 @@ def test_an_ecg_that_cannot_be_used_does_not_hide_the_others(files, tmp_path):
     table = prepared(files, tmp_path / "out")
     assert list(table["source_file"]) == [name for name in NAMES if name != "b.npy"]
     (rejected,) = pd.read_csv(tmp_path / "out" / "rejected.csv").to_dict("records")
-    assert rejected["source_file"] == "b.npy" and rejected["reason"].startswith("ECG 1 of 3: it holds infinite values")
+    assert rejected["source_file"] == "b.npy" and rejected["reason"].startswith(
+        "ECG 1 of 3: it contains infinite values"
+    )
     array[:2] = array[2]
     array[1, :, 7] = np.inf
     np.save(files / "b.npy", array)

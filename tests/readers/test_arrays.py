@@ -135,7 +135,7 @@ def test_claimed_sizes_are_checked_before_memory_is_taken(tmp_path):
         read_ecg(path, sample_rate=250)
     mat = tmp_path / "r.mat"
     mat.write_bytes(np.array([0, 12, 10**9, 0, 4], "<i4").tobytes() + b"val\0" + b"\0" * 900)
-    with pytest.raises(UserError, match="claims more samples than the file can hold"):
+    with pytest.raises(UserError, match="claims more samples than fit into the file"):
         read_ecg(mat, sample_rate=250)
 
 

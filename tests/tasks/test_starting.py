@@ -54,7 +54,7 @@ def test_what_computes_otherwise_does_not_fit(tmp_path, registered):
         if option == "conv_pos_groups":
             check_fits(there, here)  # the same
             continue
-        with pytest.raises(UserError, match=f"there.pt: is of another model .*: {option} is {value} there and"):
+        with pytest.raises(UserError, match=f"there.pt: belongs to another model .*: {option} is {value} there and"):
             check_fits(there, here)
 
 
@@ -70,7 +70,9 @@ def test_strides_of_convolutions(tmp_path, registered):
 def test_pretraining_is_no_run_of_a_classifier(tmp_path, registered):
     classifier = build_model(read_checkpoint(saved_checkpoint(tmp_path / "classifier.pt")))
     pretraining = read_checkpoint(saved_checkpoint(tmp_path / "checkpoint_last.pt", "pretraining"))
-    with pytest.raises(UserError, match="checkpoint_last.pt: is of another model .*; to start from its encoder only"):
+    with pytest.raises(
+        UserError, match="checkpoint_last.pt: belongs to another model .*; to start from its encoder only"
+    ):
         check_fits(pretraining, classifier)
 
 
