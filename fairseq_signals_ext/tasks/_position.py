@@ -56,8 +56,8 @@ def keep_position(iterator: Any, dataset: EcgDataset, start: StartingPoint, opti
         if position != done:
             logger.warning(
                 f"the number of batches or GPUs has changed: epoch {epoch} continues after {position} of "
-                f"{len(iterator)} batches, the same share as {done} were; a few recordings are used twice or not at all "
-                f"in this epoch"
+                f"{len(iterator)} batches, the same share as {done} were; a few recordings are used twice or not at "
+                f"all in this epoch"
             )
         load({**state, "iterations_in_epoch": position})
 

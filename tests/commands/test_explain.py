@@ -53,7 +53,7 @@ def test_attention_of_several_files(folder, tmp_path, capsys):
         *(".finished.json", "ecg-3.npz", "ecg-3.svg", "ecg.npz", "ecg.svg", "explanations.csv", "rejected.csv"),
     ]
     (rejected,) = table(tmp_path / "rejected.csv")
-    assert rejected["file"] == str(files[1]) and rejected["reason"].startswith("none of its signals")
+    assert rejected["file"] == str(files[1]) and rejected["reason"].startswith("it is not an ECG")
     rows = table(tmp_path / "explanations.csv")
     assert [row["file"] for row in rows] == [str(files[0]), str(files[2])]
     assert [row["saliency"] for row in rows] == ["ecg.npz", "ecg-3.npz"]

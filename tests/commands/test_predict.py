@@ -248,7 +248,7 @@ def test_an_interrupted_run_continues(checkpoint, tmp_path, monkeypatch, capsys)
     monkeypatch.undo()
     with pytest.raises(SystemExit, match="continue with --resume"):
         predict(*broken)
-    with pytest.raises(SystemExit, match="with another list of recordings"):
+    with pytest.raises(SystemExit, match="had another list of recordings"):
         predict(checkpoint, files[0], *broken[1:], "--resume")
     assert predict(*broken, "--resume") == 1
     for name in ("predictions.csv", "rejected.csv"):

@@ -133,7 +133,7 @@ def test_table_joins(tmp_path, prepare, write_record, counts):
 def test_wrong_folder(tmp_path, refusal, write_record, counts):
     assert "nowhere: no such folder; give the folder with the recordings" in refusal("wfdb", tmp_path / "nowhere")
     write_record(tmp_path / "r" / "x", counts(0))
-    assert "x.hea: no such folder" in refusal("wfdb", tmp_path / "r" / "x.hea")
+    assert "x.hea: is a file; give the folder that it is in" in refusal("wfdb", tmp_path / "r" / "x.hea")
     (tmp_path / "r" / "x.hea").unlink()
     assert "r: no .hea file here or below" in refusal("wfdb", tmp_path / "r")
 
