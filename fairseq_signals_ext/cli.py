@@ -90,10 +90,10 @@ def _parser(chosen: Optional[str]) -> Parser:
     parser.add_argument("--version", action="version", version=fairseq_signals_ext.__version__)
     parser.add_argument("--user-dir", metavar="DIR", help="folder with your own plugins, as in fairseq")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
-    subparsers.add_parser("user-dir", help="print the folder for fairseq's common.user_dir or --user-dir")
-    configs = subparsers.add_parser(
-        "configs", help="print the folder with the configs, for --config-dir of fairseq-hydra-train"
-    )
+    of_user_dir = "print the folder for fairseq's common.user_dir or --user-dir"
+    subparsers.add_parser("user-dir", help=of_user_dir, description=f"{of_user_dir.capitalize()}.")
+    of_configs = "print the folder with the configs, for --config-dir of fairseq-hydra-train"
+    configs = subparsers.add_parser("configs", help=of_configs, description=f"{of_configs.capitalize()}.")
     kinds = ("pretraining", "fine_tuning", "labels")
     configs.add_argument("kind", nargs="?", choices=kinds, help="one of its subfolders")
     for name, command in COMMANDS.items():

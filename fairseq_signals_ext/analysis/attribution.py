@@ -52,7 +52,7 @@ def attention_map(model: LoadedModel, layer: Optional[int], roll_out: bool) -> C
             over queries of the layer's own weights, which is ECG-FM's saliency (arXiv 2408.05178). Heads are averaged.
 
     Raises:
-        UserError: the model cannot be looked into, or has no such layer.
+        UserError: the model cannot be explained, or has no such layer.
     """
     network = model.network
     last = network.last_layer if layer is None else layer
@@ -110,7 +110,7 @@ def gradient_map(model: LoadedModel, label: str, method: str, steps: int) -> Cal
         steps: points of the integral.
 
     Raises:
-        UserError: the model cannot be looked into or has no such label, or nothing can be differentiated.
+        UserError: the model cannot be explained or has no such label, or nothing can be differentiated.
     """
     from captum.attr import InputXGradient, IntegratedGradients
     from captum.attr import Saliency as Gradient
@@ -151,7 +151,7 @@ def window_map(model: LoadedModel, label: str, seconds: float) -> Callable[..., 
         seconds: length of the window.
 
     Raises:
-        UserError: the model cannot be looked into or has no such label.
+        UserError: the model cannot be explained or has no such label.
     """
     from captum.attr import Occlusion
 

@@ -159,7 +159,7 @@ def explain(
         method, layer, steps, window: see `MapOptions`.
 
     Raises:
-        UserError: the model cannot be looked into (an export to ONNX or TorchScript), it lacks the label or the layer,
+        UserError: the model cannot be explained (an export to ONNX or TorchScript), it lacks the label or the layer,
             or the recording cannot be used.
 
     Examples:
@@ -180,7 +180,8 @@ def explain_segments(
 ) -> Saliency:
     """The same for a recording that is preprocessed already."""
     if options.is_attention and label is not None:
-        raise UserError(f"label {label!r}: {options.method} is the same for all labels; leave it out, or use gradient")
+        hint = "leave the label out, or use the method gradient"
+        raise UserError(f"label {label!r}: {options.method} is the same for all labels; {hint}")
     if label is None and not options.is_attention:
         label = chosen_label(model, segments)
     values = _over_time(segments, way_to_look(model, label, options))

@@ -68,7 +68,7 @@ def with_random_weights(model: LoadedModel, seed: int = 0) -> LoadedModel:
     So the sizes stay those of a trained network, whatever its architecture. Nothing of the model itself changes.
 
     Raises:
-        UserError: the model cannot be looked into.
+        UserError: the model cannot be explained.
     """
     import torch
 

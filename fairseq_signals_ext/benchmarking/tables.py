@@ -98,14 +98,16 @@ def explanation_of(results: Results) -> str:
             or f"{settings['folds']} folds by patient, with {len(settings['fold_seeds'])} seeds"
         )
         how = (
-            f"Cross-fitted ({folds}); {confidence} intervals from {settings['resamples']} resamples of patients, seeds"
+            f"Cross-fitted ({folds}); {confidence} intervals from {settings['resamples']} "
+            "resamples of patients and fold seeds"
         )
     else:
         how = (
             f"One training, tested on the task's test set; {confidence} intervals from {settings['resamples']} "
             "resamples of records, undefined labels counting 0.5"
         )
-    return f"{how}. Values of protocol {results.protocol} compare with no other's. In bold: the best of a column."
+    protocol = f"Protocol {results.protocol}; values of other protocols are not comparable"
+    return f"{how}. {protocol}. In bold: the best of a column."
 
 
 def _differences(results: Results) -> List[List[str]]:

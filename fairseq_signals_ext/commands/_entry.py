@@ -109,7 +109,7 @@ def run_command(
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    _quiet_fairseq()
+    _quiet_libraries()
     _check_locale(options)
     _check_out(options)
     resumes = hasattr(options, "resume")
@@ -155,7 +155,7 @@ def _is_closed(stream: TextIO) -> bool:
         return False
 
 
-def _quiet_fairseq() -> None:
+def _quiet_libraries() -> None:
     """Show warnings only, and none of the weight norm in fairseq's models.
 
     This must come before fairseq is imported: its tasks for speech would set up logging, at level DEBUG.
@@ -163,6 +163,9 @@ def _quiet_fairseq() -> None:
     import logging
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    # they log each attempt to connect; our message at the end is enough
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore", module=r"torch\.nn\.utils\.weight_norm")
 
 

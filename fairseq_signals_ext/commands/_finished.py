@@ -44,9 +44,9 @@ def finished_status(options: argparse.Namespace, settings: Mapping[str, Any]) ->
     ours = _facts(options, settings)
     differing = [name for name in ours if theirs.get(name) != ours[name]]
     if differing:
+        name = differing[0].replace("_", "-")
         raise UserError(
-            f"{options.out}: its finished run had another {differing[0].replace('_', '-')}; give the same, or begin "
-            "again with --overwrite"
+            f"{options.out}: its finished run had another {name}; give the same, or start again with --overwrite"
         )
     print(f"{options.out}: finished already; nothing is left to do")
     return status_of(options.out)

@@ -5,6 +5,8 @@ from typing import Any, Dict
 
 from fairseq_signals_ext.common.processes import BACKENDS
 
+DEFAULT_LABEL = "default: the most probable label among those that reach their threshold, or among all if none does"
+
 
 def add_inputs(parser: argparse.ArgumentParser, are_needed: bool = True) -> None:
     """The recordings, and metadata for files that lack them."""
@@ -50,15 +52,15 @@ def add_device(group: Any) -> None:
     )
 
 
-def add_jobs(group: Any) -> None:
+def add_jobs(group: Any, has_backend: bool = False) -> None:
     """How many processes read."""
+    of_backend = "; with --backend dask or ray, parts of the run" if has_backend else ""
     group.add_argument(
         "--jobs",
         metavar="N",
         type=int,
         default=0,
-        help="worker processes that read (-1: one per core; default 0: a thread); with --backend dask or ray, parts "
-        "of the run",
+        help=f"worker processes that read (-1: one per core; default 0: a thread){of_backend}",
     )
 
 
@@ -66,7 +68,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     """How a run over many recordings is done."""
     group = parser.add_argument_group("run")
     group.add_argument("--batch-size", metavar="N", type=int, default=32, help="segments per batch (default 32)")
-    add_jobs(group)
+    add_jobs(group, has_backend=True)
     add_parts(group)
     add_restart(group)
 

@@ -93,7 +93,8 @@ def _add_protocol(group: Any) -> None:
         metavar="N",
         type=int,
         default=1,
-        help="leave out labels with fewer positives in the test set (default 1)",
+        help="leave out labels with fewer positives among those tested (default 1); a task's own min_positives, "
+        "10 in those of this package, counts all positives",
     )
     group.add_argument(
         "--drop-unlabelled", action="store_true", help="leave out recordings without any label of a task"

@@ -9,7 +9,7 @@ run is the hydra.run.dir of fairseq-hydra-train.
 import argparse
 from pathlib import Path
 
-from fairseq_signals_ext.evaluation.training_curve import draw_curve, read_log
+from fairseq_signals_ext.evaluation.training_curve import draw_curve, log_file, read_log
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Draw, and print the file; returns the exit status."""
-    draw_curve(read_log(options.log), options.out)
+    curves = read_log(options.log)
+    draw_curve(curves, options.out)
+    if curves.is_per_epoch:
+        hint = "for more points, train with a smaller common.log_interval"
+        print(f"{log_file(options.log)}: has only the mean of each epoch; {hint}")
     print(options.out)
     return 0

@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--selective", action="store_true", help="evaluate the decisions and refusals of a calibrated model, too"
     )
-    add_jobs(parser)
+    add_jobs(parser, has_backend=True)
     add_device(parser)
     add_parts(parser.add_argument_group("parts of a run"))
     add_metric_arguments(parser.add_argument_group("metrics"))

@@ -77,8 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--label",
         metavar="NAME",
         nargs="+",
-        help="labels to explain by gradient and occlusion (default: the most probable label of those that reach their "
-        "threshold, or of all if none does)",
+        help=f"labels to explain by gradient and occlusion ({run_arguments.DEFAULT_LABEL})",
     )
     parser.add_argument("--steps", metavar="N", type=int, default=50, help="steps of integrated gradients (default 50)")
     parser.add_argument("--window", metavar="S", type=float, default=0.2, help="window of occlusion in s (default 0.2)")

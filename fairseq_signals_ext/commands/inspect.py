@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
 def as_text(facts: Mapping[str, Mapping[str, Any]]) -> str:
     """The facts of `inspect_model` as aligned lines of at most 110 characters, but for names that are longer."""
     blocks = []
-    for section, values in facts.items():
+    for section, values in _with_metric_named(facts).items():
         lines = [section.replace("_", " ")]
         for name, value in values.items():
             if section == "labels" and name == "labels":
@@ -58,6 +58,15 @@ def as_text(facts: Mapping[str, Mapping[str, Any]]) -> str:
                 lines += _rows(name, value)
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
+
+
+def _with_metric_named(facts: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+    """The facts, with the name of the metric that chose the best checkpoint beside its values."""
+    metric = facts.get("progress", {}).get("best_checkpoint_metric")
+    if metric is None:
+        return facts
+    names = {"best": f"best {metric}", "last_validation": f"last validation {metric}"}
+    return {**facts, "progress": {names.get(name, name): value for name, value in facts["progress"].items()}}
 
 
 def _rows(name: str, value: Any) -> List[str]:

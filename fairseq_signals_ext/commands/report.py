@@ -69,8 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--label",
         metavar="NAME",
-        help="label to explain with --saliency gradient (default: the most probable label of those that reach their "
-        "threshold, or of all if none does)",
+        help=f"label to explain with --saliency gradient ({run_arguments.DEFAULT_LABEL})",
     )
     parser.add_argument(
         "--index", metavar="DIR", type=Path, help="embeddings of known recordings, made with this model"

@@ -15,7 +15,7 @@ from fairseq_signals_ext.evaluation.resampling import one_of_each_patient
 
 logger = logging.getLogger(__name__)
 
-# with fewer patients of a class nothing is promised, and only the share of positives is corrected
+# with fewer patients of a class there are no guaranteed error rates, and only the share of positives is corrected
 LEAST_PATIENTS = 30
 _FOLDS = 5
 _DIRECTIONS = 32
@@ -102,8 +102,8 @@ def _of_label(known: _Known, name: str, wanted: Wanted) -> LabelCalibration:
     is_enough = min(positives, negatives) >= LEAST_PATIENTS
     if not is_enough:
         logger.warning(
-            f"{name}: {positives} patients with and {negatives} without it, fewer than {LEAST_PATIENTS}; nothing is "
-            "promised, and it is uncertain always"
+            f"{name}: {positives} patients with and {negatives} without it; with fewer than {LEAST_PATIENTS} no error "
+            "rate can be guaranteed, so it is always uncertain"
         )
     low, high = _thresholds(drawn, wanted) if is_enough else (None, None)
     return LabelCalibration(

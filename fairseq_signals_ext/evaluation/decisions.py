@@ -29,7 +29,7 @@ class LabelCalibration:
         knots, values: ascending scores and their probabilities.
         low: a score below it is negative; None: none is.
         high: a score from it on is positive; None: none is.
-        miss: highest share of positive patients that is promised to be called negative; None: nothing is promised.
+        miss: guaranteed highest share of positive patients that are called negative; None: no guarantee.
         false_alarm: the same of negative patients that are called positive.
         positives, negatives: number of patients from which this was found.
     """

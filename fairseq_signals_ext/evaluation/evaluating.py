@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, 
 import numpy as np
 
 from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.values import counted
 from fairseq_signals_ext.evaluation import cinc2021, delong, metrics, regression
 from fairseq_signals_ext.evaluation.bootstrap import Bootstrap, bootstrap
 from fairseq_signals_ext.evaluation.predictions import Predictions, to_recordings
@@ -295,8 +296,8 @@ def _fewer(row: Mapping[str, Any]) -> int:
 
 
 def _scarce(row: Mapping[str, Any]) -> str:
-    what = "positives" if row["positives"] == _fewer(row) else "negatives"
-    return f"{row['label']!r} ({_fewer(row)} {what})"
+    what = "positive" if row["positives"] == _fewer(row) else "negative"
+    return f"{row['label']!r} ({counted(_fewer(row), what)})"
 
 
 def _undefined(row: Mapping[str, Any]) -> str:

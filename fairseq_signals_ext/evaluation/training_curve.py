@@ -83,11 +83,18 @@ def log_page(page: CurvePage) -> None:
 
 @dataclass
 class Curves:
-    """Values by update: `train` and `valid` map a quantity's name to {update: value}; `named` is what the log names."""
+    """Values by update.
+
+    Attributes:
+        train, valid: name of a quantity -> {update: value}.
+        named: what to draw, where the log names it.
+        is_per_epoch: `train` has only the means of epochs.
+    """
 
     train: Dict[str, Dict[int, float]] = field(default_factory=dict)
     valid: Dict[str, Dict[int, float]] = field(default_factory=dict)
     named: Optional[CurvePage] = None
+    is_per_epoch: bool = False
 
     @property
     def page(self) -> CurvePage:
@@ -95,6 +102,11 @@ class Curves:
         if self.named is not None:
             return self.named
         return next((page for key, page in _OLDER if key in self.train or key in self.valid), CLASSIFICATION)
+
+
+def log_file(log: Path) -> Path:
+    """The log of a run's folder, or the log itself."""
+    return log / "hydra_train.log" if log.is_dir() else log
 
 
 def read_log(log: Path) -> Curves:
@@ -105,20 +117,27 @@ def read_log(log: Path) -> Curves:
     Raises:
         UserError: there is no log, or it has no numbers.
     """
-    path = log / "hydra_train.log" if log.is_dir() else log
+    path = log_file(log)
     if not path.is_file():
         raise UserError(f"{path}: no such log; give the folder that was hydra.run.dir of the training")
     curves = Curves()
+    targets: Dict[str, Dict[str, Dict[int, float]]] = {
+        "train_inner": curves.train,
+        "train": {},
+    }  # the second: means of epochs
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         match = _LINE.search(line)
         if match:
-            _add(curves, match.group(1), json.loads(match.group(2)))
+            kind = match.group(1)
+            _add(targets.get(kind, curves.valid), kind, json.loads(match.group(2)))
         elif "[curve]" in line:
             curves.named = _page_in(line) or curves.named
-    if not curves.train:
-        hint = "train with common.log_format=json and a common.log_interval below the number of updates"
+    if curves.train:
+        return curves
+    if not targets["train"]:
+        hint = "train with common.log_format=json, and until the end of an epoch or common.log_interval updates"
         raise UserError(f"{path}: no numbers of a training in this log; {hint}")
-    return curves
+    return replace(curves, train=targets["train"], is_per_epoch=True)
 
 
 def _page_in(line: str) -> Optional[CurvePage]:
@@ -134,12 +153,9 @@ def _page_in(line: str) -> Optional[CurvePage]:
     return replace(page, parts=shown[0], results=shown[1])
 
 
-def _add(curves: Curves, kind: str, entry: Dict[str, Any]) -> None:
-    if kind == "train":  # means over epochs, of what train_inner has in more detail
-        return
+def _add(target: Dict[str, Dict[int, float]], kind: str, entry: Dict[str, Any]) -> None:
     prefix = "" if kind == "train_inner" else f"{kind}_"
     update = int(float(entry[f"{prefix}num_updates"]))
-    target = curves.train if kind == "train_inner" else curves.valid
     for key, value in entry.items():
         try:
             target.setdefault(key[len(prefix) :], {})[update] = float(value)
@@ -169,7 +185,8 @@ def draw_curve(curves: Curves, out: Path) -> None:
         axes.grid(True, color="0.9")
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
+        if axes.lines:
+            axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         with atomic(out) as temporary:
@@ -181,7 +198,7 @@ def draw_curve(curves: Curves, out: Path) -> None:
 def _draw(axes: Any, curves: Curves, quantities: List[Tuple[str, str]], scale: float) -> None:
     for number, (key, name) in enumerate(quantities):
         dashed: Dict[str, Any] = {"linestyle": "--", "marker": "o", "markersize": 4}
-        plain: Dict[str, Any] = {}
+        plain: Dict[str, Any] = {"marker": "o", "markersize": 3} if curves.is_per_epoch else {}
         styles = ((curves.train, plain), (curves.valid, dashed))
         drawn = [(values[key], style) for values, style in styles if key in values]
         for position, (values, style) in enumerate(drawn):

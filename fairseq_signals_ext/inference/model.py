@@ -126,7 +126,7 @@ class LoadedModel:
         """The torch module, an `EcgNetwork`, for what needs more than its outputs.
 
         Raises:
-            UserError: the model is an export that only runs.
+            UserError: the model is an export to ONNX or TorchScript.
         """
         if not hasattr(getattr(self._backend, "network", None), "attention"):
             hint = "give the checkpoint, or its export to safetensors"

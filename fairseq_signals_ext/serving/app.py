@@ -227,12 +227,23 @@ def make_app(
     return app
 
 
-async def _refused(_: Request, error: Any) -> JSONResponse:
-    """One line on what is wrong with a request: our words, or the framework's; and the field that would help."""
+async def _refused(request: Request, error: Any) -> JSONResponse:
+    """One line on what is wrong with a request, and the field that would help."""
     is_ours = isinstance(error, UploadError)
-    message, status = (str(error), error.status) if is_ours else (str(error.detail), error.status_code)
+    message, status = (str(error), error.status) if is_ours else (_not_routed(request, error), error.status_code)
     missing = {"missing": error.missing} if is_ours and error.missing else {}
     return JSONResponse({"error": " ".join(message.split()), **missing}, status, getattr(error, "headers", None))
+
+
+def _not_routed(request: Request, error: HTTPException) -> str:
+    """Why no route takes a request, and which there are."""
+    path, headers = request.url.path, error.headers or {}
+    if error.status_code == 405 and "Allow" in headers:
+        return f"{path}: does not take {request.method}; send {headers['Allow']}"
+    if error.status_code == 404:
+        routes = sorted(f"{method} {route.path}" for route in request.app.routes for method in route.methods or ())
+        return f"{path}: no such address; there are {', '.join(routes)}"
+    return str(error.detail)
 
 
 async def _failed(_: Request, error: Exception) -> JSONResponse:

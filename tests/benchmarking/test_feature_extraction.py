@@ -226,7 +226,7 @@ def test_features_of_another_model_or_other_data_are_not_mixed(checkpoint, data,
     with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError):
         patch.setattr(extraction.ModelFeatures, "_row", lambda *given: (_ for _ in ()).throw(RuntimeError()))
         extract(checkpoint, data, tmp_path / "begun")
-    assert "was with another model" in mistake(other, data, tmp_path / "begun")
+    assert "had another model" in mistake(other, data, tmp_path / "begun")
     assert extract(other, data, tmp_path / "begun", ExtractionOptions(overwrite=True)).name == "other.pt"
 
 

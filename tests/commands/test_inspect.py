@@ -28,6 +28,15 @@ def test_text_says_what_is_there_and_fits(golden_folder, capsys):
     assert sections["training"]["optimizer"].startswith("adam, adam_betas=(0.9, 0.98), adam_eps=1e-08, weight_decay=0")
 
 
+def test_the_best_metric_has_its_name(tmp_path, capsys):
+    path = saved_checkpoint(tmp_path / "checkpoint.pt")
+    state = torch.load(path, weights_only=True)
+    state["cfg"]["checkpoint"] = {"best_checkpoint_metric": "auroc"}
+    torch.save({**state, "extra_state": {"best": 0.875, "val_loss": 0.75}}, path)
+    lines = [line.split() for line in inspect(path, capsys).splitlines()]
+    assert ["best", "auroc", "0.875"] in lines and ["last", "validation", "auroc", "0.75"] in lines
+
+
 def test_label_table(tmp_path, capsys):
     text = inspect(saved_checkpoint(tmp_path / "checkpoint.pt"), capsys)
     lines = text.splitlines()

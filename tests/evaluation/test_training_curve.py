@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from fairseq_signals_ext.cli import main
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.evaluation.training_curve import draw_curve, read_log
 
@@ -58,6 +59,24 @@ def test_picture_of_fine_tuning(tmp_path, metrics, shown):
         draw_curve(read_log(tmp_path), tmp_path / "curve.svg")
     picture = (tmp_path / "curve.svg").read_text()
     assert all(text in picture for text in shown)
+
+
+def test_a_log_with_a_line_per_epoch_only(tmp_path, capsys):
+    """As with a common.log_interval of more than an epoch's updates: means of epochs are drawn, with a hint."""
+    log = tmp_path / "hydra_train.log"
+    log.write_text(
+        line("train", "train_", loss=2.0, num_updates=4)
+        + line("valid", "valid_", loss=1.5, num_updates=4)
+        + line("train", "train_", loss=1.0, num_updates=8)
+    )
+    assert read_log(tmp_path).train["loss"] == {4: 2.0, 8: 1.0}
+    assert main(["curve", str(tmp_path), "--out", str(tmp_path / "loss.png")]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{log}: has only the mean of each epoch; for more points, train with a smaller common.log_interval",
+        str(tmp_path / "loss.png"),
+    ]
+    log.write_text(LOG)
+    assert not read_log(log).is_per_epoch and read_log(log).train["loss"] == {10: 9.5, 20: 8.0}
 
 
 def test_wrong_input(tmp_path):

@@ -164,7 +164,10 @@ def test_other_kinds(kind, tmp_path):
     np.testing.assert_allclose(model.embed(ecg(), 500), other.embed(ecg(), 500), atol=1e-5)
     if kind == "pretraining":
         assert model.label_names == () and model.embed(ecg(), 500, per="segment").shape == (3, 32)
-        with pytest.raises(UserError, match=r"model.pt: is a pretrained model, which has no labels; fine-tune it, or use fairseq-signals-ext embed"):
+        with pytest.raises(
+            UserError,
+            match=r"model.pt: is a pretrained model, which has no labels; fine-tune it, or use fairseq-signals-ext embed",
+        ):
             model.predict(ecg(), 500)
         return
     values, others = model.predict(ecg(), 500).scores, other.predict(ecg(), 500).scores

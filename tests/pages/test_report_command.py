@@ -156,7 +156,7 @@ def test_prepared_folders_are_read_and_standardised_files_rejected(checkpoint, t
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--label", "A"], "attention is the same for all labels"),
+        (["--label", "A"], "attention is the same for all labels; leave the label out, or add --saliency gradient"),
         (["--label", "D", "--saliency", "gradient"], "label 'D'"),
         (["--layer", "7"], "layer 7"),
         (["--saliency", "guess"], "method 'guess'"),

@@ -106,7 +106,7 @@ def test_regression_and_no_thresholds(tmp_path):
 
 def test_pretrained_model_is_refused_at_the_start(tmp_path):
     path = saved_checkpoint(tmp_path / "pretrained.pt", "pretraining")
-    with pytest.raises(UserError, match="without labels"):
+    with pytest.raises(UserError, match="is a pretrained model, which has no labels"):
         make_app(fairseq_signals_ext.load(path), Limits(), hosts_of("127.0.0.1"))
 
 
@@ -286,6 +286,12 @@ def test_other_paths(client):
     for method, path, status in (("GET", "/predict", 405), ("GET", "/docs", 404), ("GET", "/openapi.json", 404)):
         response = client.request(method, path)
         assert response.status_code == status and list(response.json()) == ["error"]
+        if status == 405:
+            assert response.json()["error"] == "/predict: does not take GET; send POST"
+            assert response.headers["allow"] == "POST"
+        else:
+            addresses = "GET /, GET /health, GET /model, POST /predict, POST /report"
+            assert response.json()["error"] == f"{path}: no such address; there are {addresses}"
 
 
 def test_a_mistake_of_ours_is_not_shown(client, model, monkeypatch):
