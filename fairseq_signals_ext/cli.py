@@ -139,7 +139,7 @@ def _import_user_dir(folder: str) -> None:
         import_user_module(argparse.Namespace(user_dir=folder))
     except UserError:
         raise
-    except Exception as error:  # of somebody's own code
+    except Exception as error:  # a user's own code may raise anything
         raise UserError(f"--user-dir {folder}: cannot be imported ({first_line(error)}); correct it") from error
 
 

@@ -1,4 +1,4 @@
-"""A folder of embeddings: vectors, a table that says of which recordings they are, and of which model.
+"""A folder of embeddings: vectors, a table of their recordings, and facts about their model.
 
 `embeddings.npy` (float32, rows x E) with `embeddings.csv`, one row per recording whose vectors are the rows `first_row`
 to `first_row + rows - 1`; or both in `embeddings.parquet`, one row per vector. `embedding.json` is written last.
@@ -42,7 +42,7 @@ class Embeddings:
 
     Attributes:
         folder: where it is.
-        facts: what `embedding.json` says, see `model_facts`.
+        facts: content of `embedding.json`, see `model_facts`.
         vectors: float32, rows x E; mapped from the file if that is `.npy`, else in memory.
         recordings: one row per recording, in order, with at least the columns of `COLUMNS`; those of `KNOWN_COLUMNS`
             that the folder has are texts, empty where nothing is known.

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 _ARRAYS = ("scores", "targets", "idx", "patient")
 _PIECE = 2**24
-# what hydra and fairseq print before they import our code, and what is said instead
+# messages of hydra and fairseq before they import our code, and clearer ones
 _KNOWN_ERRORS = (
     (
         r"world size is (\d+) but have (\d+) available devices",
@@ -246,7 +246,7 @@ def _reason(output: str) -> str:
 
 
 def scores_of(run: FineTuning, subset: str) -> Predictions:
-    """What the best checkpoint of a run says of a subset's recordings (aggregated as it says), sorted by `idx`.
+    """Scores of a run's best checkpoint for a subset's recordings (aggregated by its option), sorted by `idx`.
 
     They are kept in `scores_SUBSET.npz` of the run, for as long as checkpoint, manifest and labels stay the same.
 

@@ -11,7 +11,7 @@ from fairseq_signals_ext.analysis.embeddings_folder import Embeddings, check_fin
 from fairseq_signals_ext.analysis.map_drawing import Colouring, draw_map, values_for
 from fairseq_signals_ext.inference.results import write_csv
 
-# UMAP's own choice; with not many more vectors than neighbours its graph says nothing
+# UMAP's own choice; with not many more vectors than neighbours its graph is useless
 NEIGHBOURS = 15
 FEWEST = 3 * NEIGHBOURS
 _SEED = 1

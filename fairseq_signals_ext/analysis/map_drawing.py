@@ -220,7 +220,7 @@ def _draw_legend(axes: Any, entries: Sequence[_Entry]) -> None:
 
 def _named(values: np.ndarray) -> List[str]:
     """The categories that get a colour of their own, the most frequent first."""
-    # of equally frequent ones the first by name, whatever the order of points
+    # of equally frequent ones the first by name, for any order of points
     ranked = sorted(Counter(values.tolist()).items(), key=lambda item: (-item[1], item[0]))
     most = len(CATEGORIES) if len(ranked) <= len(CATEGORIES) else len(CATEGORIES) - 1
     return [name for name, _ in ranked[:most]]

@@ -76,7 +76,7 @@ class NeighbourIndex:
         return self.embeddings.facts["layer"]
 
     def check_model(self, model: "LoadedModel") -> None:
-        """Raise a `UserError` unless the vectors are of this model, whatever file it is from."""
+        """Raise a `UserError` unless the vectors are of this model, from any file."""
         self.check_facts(model_facts(model, self.per, self.layer))
 
     def check_facts(self, facts: Mapping[str, Any]) -> None:
@@ -165,7 +165,7 @@ class NeighbourIndex:
             by_record_id.get(recording.record_id, none),
             originals.get(os.path.basename(recording.file), none),
         )
-        # one that several share, such as `ecg` in the folder of each patient, says nothing
+        # one that several share, such as `ecg` in the folder of each patient, is of no use
         places = {*by_file.get(recording.file, none), *(one for same in same_names if len(same) == 1 for one in same)}
         table = self.embeddings.recordings
         first, number = table["first_row"].to_numpy(), table["rows"].to_numpy()

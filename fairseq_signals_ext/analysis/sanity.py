@@ -26,7 +26,7 @@ def sanity_check(
 ) -> float:
     """Spearman correlation of a map with that of the same model with random weights.
 
-    Near 0 is good; near 1 means that the map shows the recording and says nothing of what the model has learnt.
+    Near 0 is good; near 1 means that the map shows the recording, not what the model has learnt.
 
     Args:
         seed: of the random weights.
@@ -65,7 +65,7 @@ def map_correlation(first: Saliency, second: Saliency) -> float:
 def with_random_weights(model: LoadedModel, seed: int = 0) -> LoadedModel:
     """A copy of a model in which each weight tensor has its own values in random order.
 
-    So the sizes stay those of a trained network, whatever its architecture. Nothing of the model itself changes.
+    So the sizes stay those of a trained network of any architecture. Nothing of the model itself changes.
 
     Raises:
         UserError: the model cannot be explained.

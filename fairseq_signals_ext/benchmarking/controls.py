@@ -108,7 +108,7 @@ def source_alone(data: Path) -> Optional[Features]:
     """The source of each recording of a prepared folder's manifest, a dimension a source, as features of one layer.
 
     Returns:
-        None where all recordings are of one source, so that it says nothing.
+        None where all recordings have the same source.
 
     Raises:
         UserError: manifest or table cannot be read, or the table lacks a recording.

@@ -129,7 +129,7 @@ def fast_auroc(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def r2(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Share of the variance of each number that is told (L); NaN where it has none. Both N x L."""
+    """Explained share of the variance of each number (L); NaN where it has none. Both N x L."""
     known = ~np.isnan(targets)
     count = np.maximum(known.sum(axis=0), 1)
     mean = np.where(known, targets, 0).sum(axis=0) / count

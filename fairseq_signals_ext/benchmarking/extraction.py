@@ -183,7 +183,7 @@ class ModelFeatures:
         layers = names_of_layers(model.network, found.shape[1]) if self._has_layers else [OUTPUT]
         unknown = next((layer for layer in kept if layer not in layers), None)
         if unknown is not None:
-            model.network  # noqa: B018 - of an export that only runs this says more
+            model.network  # noqa: B018 - for an export that only runs, this message is clearer
             raise UserError(f"{model.source}: no layer {unknown}; it has {', '.join(layers)}")
         self._positions = sorted({layers.index(layer) for layer in kept})
         self.kept = [layers[position] for position in self._positions]

@@ -3,7 +3,7 @@
 `features.npy` (float32, recordings x layers x statistics x dimensions; the statistics are mean and deviation over all
 frames that are not padding), `idx.npy` (int64), and for chosen layers `frames-LAYER.npy` (float16, recordings x frames
 x dimensions, zeros after a recording's last) with `frames-LAYER.lengths.npy` (int64). `features.json` is written last:
-it says of which model and data they are. See `extraction` for how they are made.
+it names their model and data. See `extraction` for how they are made.
 """
 
 import json
@@ -32,7 +32,7 @@ class Features:
         idx: int64, N: rows of the recordings in a label file; in the order of the manifest.
         values: float32, N x layers x statistics x E, mapped from the file or in memory; the statistics are the mean
             and, see `has_deviation`, the standard deviation.
-        facts: what `features.json` says; empty for those that were never in a folder.
+        facts: content of `features.json`; empty for those that were never in a folder.
         folder: where they are; None: in memory.
     """
 
@@ -123,7 +123,7 @@ def files_of(folder: Path) -> List[str]:
 
 
 def read_facts(folder: Path) -> Optional[Dict[str, Any]]:
-    """What `features.json` says; None if there is none.
+    """Content of `features.json`; None if there is none.
 
     Raises:
         UserError: it is damaged, or of another version.

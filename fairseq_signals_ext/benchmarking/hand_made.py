@@ -84,7 +84,7 @@ def electrical_axis(signal: np.ndarray, rate: float, beats: np.ndarray) -> Optio
         beats: of `r_peaks`.
 
     Returns:
-        -180 to 180; None where there are no beats, or no leads to tell.
+        -180 to 180; None where there are no beats, or the leads are missing.
     """
     one, avf = signal[_I], signal[_AVF]
     if not avf.any() and signal[_II].any():

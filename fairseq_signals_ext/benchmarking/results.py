@@ -237,7 +237,7 @@ def _verdicts(
 def _exceeds(
     table: Mapping[Tuple[str, str, str, str, str], Difference], task: str, probe: str, metric: str, a: str, b: str
 ) -> bool:
-    """Whether the interval of a's difference to b lies above 0, and p, adjusted if it is, says the same."""
+    """Whether the interval of a's difference to b lies above 0, and p (adjusted, if it is) is small enough."""
     one, sign = table.get((task, probe, metric, a, b)), 1
     if one is None:
         one, sign = table.get((task, probe, metric, b, a)), -1

@@ -37,7 +37,7 @@ class Prepared:
     """A task on its recordings.
 
     Attributes:
-        known: of the labels that are told; under iclr2026 of the recordings that have a part.
+        known: of the labels that are tested; under iclr2026 of the recordings that have a part.
         fold: for each seed: under strict the fold of a recording, under iclr2026 its part.
         share: for each seed the smallest share of the training patients that a recording is in, %.
     """

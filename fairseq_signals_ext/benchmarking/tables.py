@@ -121,8 +121,8 @@ def _differences(results: Results) -> List[List[str]]:
         if {one.a, one.b} <= checkpoints and one.percent == 100 and one.metric == primary[one.task]:
             p = _NO_VALUE if one.p_holm is None else f"{one.p_holm:.3g}"
             verdict = better.get((one.task, one.a, one.b))
-            said = _NO_VALUE if verdict is None else verdict.better or f"none ({verdict.why})"
-            rows.append([one.task, one.probe, f"{one.a} - {one.b}", _cell(one), p, said])
+            name = _NO_VALUE if verdict is None else verdict.better or f"none ({verdict.why})"
+            rows.append([one.task, one.probe, f"{one.a} - {one.b}", _cell(one), p, name])
     return rows
 
 

@@ -67,7 +67,7 @@ def known_of(
     measures: Optional[Measures] = None,
     drop_unlabelled: bool = False,
 ) -> Known:
-    """What a prepared folder tells of a task: all its labels, those too rare as well; see `without_rare`.
+    """All labels of a task in a prepared folder, also rare ones; see `without_rare`.
 
     Args:
         out: prepared folder.
@@ -211,7 +211,7 @@ def _of_measure(target: Target, task: Task, measured: np.ndarray) -> np.ndarray:
 
 
 def without_rare(known: Known, tested: Optional[np.ndarray] = None, min_test_positives: int = 1) -> Known:
-    """The labels that are told of these recordings: with enough positives, and negatives, in all and in those tested.
+    """The labels that can be tested on these recordings: enough positives and negatives, in all and in those tested.
 
     Args:
         tested: bool, N: those that are tested; None: all.

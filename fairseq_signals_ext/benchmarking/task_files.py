@@ -1,9 +1,9 @@
-"""Tasks as YAML files: what is to be told from features, of which recordings, and how one benchmark splits them.
+"""Tasks as YAML files: what is predicted from features, for which recordings, and how one benchmark splits them.
 
 A task has one of
 
 * `codes`: a code map of `label --codes`, by name or as a CSV file; each of its labels that `min_positives` recordings
-  or more have is told;
+  or more have is used;
 * `labels`: a name for each, with a `column` of the table, the `values` that make it and those that do not (`others`);
   where the table has none, `measure` and the range `above` to `below`;
 * `folder`: name of labels that `label` made, `DIR/labels/NAME`; with `regression: true` they are numbers;
@@ -68,11 +68,11 @@ class GivenSplit:
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be told from features.
+    """What is predicted from features.
 
     Attributes:
         name, description: of it.
-        codes: name of a code map, or its file; None where `targets` are told.
+        codes: name of a code map, or its file; None where `targets` are given.
         folder: name of labels of the prepared folder; None where they are of codes or `targets`.
         targets: labels or numbers.
         is_regression: whether these, or those of the folder, are numbers.
@@ -122,7 +122,7 @@ def _task(name: str, file: Node) -> Task:
     entries = dict(file.entries())
     given = [way for way in ways if way in entries]
     if len(given) != 1:
-        raise UserError(f"{file.place}: {' and '.join(given) or 'nothing to tell'}: give one of {', '.join(ways)}")
+        raise UserError(f"{file.place}: {' and '.join(given) or 'nothing to predict'}: give one of {', '.join(ways)}")
     if "regression" in entries and given != ["folder"]:
         raise UserError(f"{entries['regression'].place}: regression: goes with folder only; leave it out")
     are_numbers = given == ["numbers"]

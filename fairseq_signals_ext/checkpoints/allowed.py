@@ -73,7 +73,7 @@ def check_names(config: Any) -> None:
 
 
 def check_calls(config: Any) -> None:
-    """Raise a `ValueError` if an option that fairseq evaluates calls something, in a config of whatever model.
+    """Raise a `ValueError` if an option that fairseq evaluates calls something, in a config of any model.
 
     Numbers and lists call nothing. A text that is not Python is left to fairseq, which cannot run it either. Links that
     are more than the name of another option would make the text again; fairseq saves none.

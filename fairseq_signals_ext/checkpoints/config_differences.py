@@ -34,7 +34,7 @@ WRITTEN = (
     "interactive.input",
 )
 _OWN_MACHINE = "of the machine it was trained on; fairseq finds its own"
-# keys that change nothing here, whatever their value
+# keys that change nothing here, with any value
 WITHOUT_EFFECT = {
     "common.wandb_entity": "where the run was logged",
     "common_eval.extract": "of predicting, not of training",
@@ -70,7 +70,7 @@ LOST_REASONS = {
     "task.path_dataset": "no paths in place of files; see prepare",
     "task.std_path": "no deviation of a whole data set; each lead of a recording has its own",
 }
-# what a training here needs, if none of these is said; only where the section has it
+# what a training here needs, if none of these is given; only where the section has it
 REQUIRED = {
     "dataset.batch_size": ("dataset.batch_size", "dataset.max_tokens"),
     "task.label_file": ("task.label_file",),

@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself, as a `ModelDescription`; and in what two of these differ."""
+"""Description of a checkpoint, as a `ModelDescription`; and differences between two of them."""
 
 import logging
 from pathlib import Path
@@ -63,7 +63,7 @@ def describe(checkpoint: Checkpoint, labels: Optional[str] = None) -> ModelDescr
 
 
 def _described(checkpoint: Checkpoint, kind: str, labels: Optional[str]) -> ModelDescription:
-    """What a checkpoint of a kind says, not yet looked at as a whole."""
+    """Content of a checkpoint of one kind, before its parts are compared."""
     task, state = checkpoint.task_config, checkpoint.task_state
     try:
         inputs = preprocessing_of(checkpoint)
@@ -140,7 +140,7 @@ def standardization_given(task: Mapping[str, Any]) -> Optional[str]:
 
 
 def _label_names(checkpoint: Checkpoint, labels: Optional[str]) -> Tuple[Tuple[str, ...], bool]:
-    """Names of the labels, and whether somebody said them."""
+    """Names of the labels, and whether they were given."""
     number, saved = int(checkpoint.model_config["num_labels"]), checkpoint.task_state.get("label_names")
     if saved is not None and (not isinstance(saved, (list, tuple)) or len(saved) != number):
         raise UserError(f"{checkpoint.path}: its label_names are not {number} names; give another file")
@@ -185,7 +185,7 @@ def _without_places(model: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def _name(path: Any) -> Optional[str]:
-    """Of a file or folder, without the folders of the machine, which are nobody's business elsewhere."""
+    """Of a file or folder, without the folders of this machine, which are private."""
     return Path(str(path)).name if path else None
 
 

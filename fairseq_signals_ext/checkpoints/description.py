@@ -46,7 +46,7 @@ class Preprocessing:
             recording lacks.
         segment_samples: samples of a segment.
         stride_samples: from the start of a segment to that of the next.
-        standardization: one of `data.standardising.STANDARDIZATIONS`, which tells what they are.
+        standardization: one of `data.standardising.STANDARDIZATIONS`.
     """
 
     sample_rate: float = 500.0

@@ -16,10 +16,10 @@ _MEANINGS = {
     "Atrioventricular block": "also a block that is not named further, as in intraventricular block",
     "Electronic pacemaker": "also fusion complexes and a wandering pacemaker",
 }
-_OF_ALL = "findings that the report denies, calls possible, or tells of earlier ECGs are positive, too"
+_OF_ALL = "findings that the report negates, calls possible, or describes for earlier ECGs are positive, too"
 _IN_SHORT = (
     "ECG-FM's labels are not all what they are called: accessory pathway conduction means mostly atrial fibrillation "
-    "or flutter, tachycardia also either of them at any rate; fairseq-signals-ext inspect tells the others."
+    "or flutter, tachycardia also either of them at any rate; fairseq-signals-ext inspect lists the others."
 )
 _WHOSE = "Labels of ECG-FM's own training, or made with --semantics ecg-fm"
 

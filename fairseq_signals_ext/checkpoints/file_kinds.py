@@ -99,7 +99,7 @@ def _what_is_wrong_with_archive(path: Path, modified: int, size: int) -> Optiona
             for part in pickles:
                 with archive.open(part) as file:
                     check_pickle(file)
-            # torch can be told to leave checksums out
+            # torch can leave checksums out
             has_sums = any(part.CRC for part in parts)
             damaged = archive.testzip() if has_sums else None
     except ValueError as error:

@@ -29,7 +29,7 @@ _AUGMENTATION_OPTIONS = {
     "baseline_shift": (*_NOISE, "shift_ratio", "num_segment"),
     "baseline_wander": (*_NOISE, "min_freq", "max_freq", "k"),
 }
-# groups of metrics that say what "train" says
+# groups of metrics that repeat those of "train"
 _REPEATED_METRICS = ("default", "train_inner")
 
 
@@ -111,7 +111,7 @@ def _head(config: Mapping[str, Any]) -> Facts:
 
 
 def _frames(geometry: Optional[Geometry], rate: Optional[float], samples: Optional[int]) -> Facts:
-    """What the encoder makes of samples: lengths in samples, and in the unit that a name says."""
+    """Geometry of the encoder: lengths in samples, and in the unit of their name."""
     if geometry is None:
         return {}
     hop, field = geometry.hop, geometry.field

@@ -191,7 +191,7 @@ def only_data() -> ContextManager[None]:
 
 
 def read_safely(path: Path, hint: str = "give another file") -> Any:
-    """What `torch.save` wrote, whatever it is, as long as it is only data.
+    """What `torch.save` wrote, if it is only data.
 
     Raises:
         UserError: no such file, damaged, or with objects in it that are more than data (these are not made).
@@ -219,7 +219,7 @@ def read_safely(path: Path, hint: str = "give another file") -> Any:
 
 
 def _foreign(message: str) -> str:
-    """What torch says of a pickle that it did not load, in one line."""
+    """Torch's message on a pickle that it did not load, in one line."""
     found = re.search(r"(?:GLOBAL|Unsupported class) ([\w.]+)", message)  # the second: torch before 2.5
     if found is None:
         return "not a checkpoint, but a pickle that torch did not write and that could run code, so it was not loaded"

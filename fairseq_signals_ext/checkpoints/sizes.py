@@ -1,4 +1,4 @@
-"""Are the sizes that a checkpoint says plausible, and those of its parameters? Asked before anything is allocated.
+"""Whether the sizes in a checkpoint, and of its parameters, are plausible; checked before anything is allocated.
 
 Needs neither torch nor fairseq: parameters are looked at by their names and shapes only.
 """
@@ -56,7 +56,7 @@ _LIMITS_OF_PATCHES = {
     "predictor_embed_dim": (1, _WIDEST),
     "predictor_attention_heads": (1, 1024),
 }
-# bytes per parameter in a file, at least; and as many as ECG-FM has, which a file that says no sizes is taken to be of
+# bytes per parameter in a file, at least; and as many as ECG-FM has, which is assumed for a file without sizes
 _BYTES_PER_PARAMETER = 2
 _ALLOWANCE = 100_000_000
 # what a classifier may be given of its encoder: its output, a mix of all layers, or one

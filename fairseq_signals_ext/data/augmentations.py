@@ -1,7 +1,7 @@
 """Augmentations of one ECG segment, with the names and options of ECG-FM (arXiv 2408.05178).
 
 Every augmentation draws for all twelve standard leads and uses the draws of those that are there, so that
-a generator in a given state adds the same noise to a lead whatever the other leads are.
+a generator in a given state adds the same noise to a lead with any other leads.
 """
 
 import abc
@@ -95,7 +95,7 @@ class RandomLeadsMasking(Augmentation):
     for local and global representations of electrocardiogram", arXiv 2203.06889.
 
     "random" masks each lead by itself with `mask_leads_prob`, at times all of them; "conditional" masks as many
-    limb and chest leads as `mask_leads_condition` says, or all of a kind if fewer are there.
+    limb and chest leads by `mask_leads_condition`, or all of a kind if fewer are there.
     """
 
     #: uniform numbers that decide for one segment: whether to mask at all, and one for each standard lead

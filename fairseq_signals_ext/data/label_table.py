@@ -217,7 +217,7 @@ def check_same_folder(table: LabelTable, shard: Path) -> None:
 
 
 def _rows_of(table: Path) -> Optional[int]:
-    """Rows that labels of a prepared folder have; None if this machine cannot tell."""
+    """Rows that labels of a prepared folder have; None if this machine cannot know."""
     try:
         import pyarrow.parquet as pq
     except ImportError:  # needed to prepare data, not to train on them

@@ -104,7 +104,7 @@ def _how_to_get_manifests(folder: Path, split: str) -> str:
 
 
 def is_manifest(path: Path) -> bool:
-    """Whether a file begins as a manifest does, whatever it is called: a tab-separated ECG may be a `.tsv`, too."""
+    """Whether a file begins as a manifest does, with any name: a tab-separated ECG may be a `.tsv`, too."""
     try:
         with open(path, "rb") as file:
             lines = [file.readline(_LONGEST_LINE).rstrip(b"\r\n").decode("utf-8") for _ in range(3)]

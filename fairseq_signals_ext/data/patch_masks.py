@@ -45,7 +45,7 @@ def draw_patch_masks(
     """Numbers of the patches that are shown and of those that are hidden, each row in ascending order.
 
     Each mask is of blocks with at least one patch between them: half as many blocks as there may be, or up to so many.
-    A block that reaches over the end goes on at the beginning, so that each patch is hidden equally often. All masks
+    A block that reaches over the end continues at the beginning, so that each patch is hidden equally often. All masks
     of a batch show the same number of patches, so that hidden ones need not be computed.
 
     Args:

@@ -1,4 +1,4 @@
-"""Randomness of single items: it depends on nothing but seed, epoch and item, whatever batch or process they are in.
+"""Randomness of single items: it depends only on seed, epoch and item, not on batch or process.
 
 Numbers come from SplitMix64 (Steele et al. 2014, doi 10.1145/2714064.2660195): numpy's own `SeedSequence` takes ten
 times as long, which would be a third of the time of loading an item.

@@ -49,7 +49,7 @@ INDEX_DTYPE = np.dtype(
 # storage: dtype of the shard's array
 STORAGES: Dict[str, np.dtype] = {"raw": np.dtype("<i2"), "flac": np.dtype("u1")}
 PREPARE_AGAIN = "delete this shard with its index and prepare again with --resume"
-_HEADER_BYTES = 128  # of a .npy file with one dimension, whatever its length
+_HEADER_BYTES = 128  # of a .npy file with one dimension of any length
 
 
 def encode_flac(counts: np.ndarray) -> bytes:
@@ -233,7 +233,7 @@ def check_index(shard: Path) -> None:
 def read_counts(array: np.ndarray, index: np.ndarray, row: int) -> Optional[np.ndarray]:
     """Counts of a recording, int16, leads x samples: a view into a raw shard, decoded from a compressed one.
 
-    None where the array does not hold what the index says.
+    None where the array does not fit the index.
     """
     start, samples = int(index["offset"][row]), int(index["samples"][row])
     leads = len(mask_to_leads(int(index["leads"][row])))

@@ -85,7 +85,7 @@ class Signal:
 
 
 class ShardStore:
-    """Recordings in shards, memory-mapped: opening costs the same whatever their number.
+    """Recordings in shards, memory-mapped: opening costs the same for any number.
 
     Raises:
         UserError: a shard is missing, shorter than its index claims, or the manifest names a row it does not have.
@@ -272,7 +272,7 @@ class MatStore:
         return hashlib.sha256(repr((names, self.samples.tolist())).encode()).digest()
 
     def read(self, number: int) -> Signal:
-        """Recording `number` of the manifest; its values are taken as they are, in whatever unit.
+        """Recording `number` of the manifest; its values are not changed, in any unit.
 
         Raises:
             UserError: a file is missing, unreadable, of another length than in the manifest, or holds NaN.

@@ -139,9 +139,9 @@ def _numpy_for_fairseq() -> types.SimpleNamespace:
 @functools.lru_cache(maxsize=1)
 def _fairseq_masks() -> Any:
     scope = {**compute_mask_indices.__globals__, "np": _numpy_for_fairseq()}
-    mended = types.FunctionType(compute_mask_indices.__code__, scope, "compute_mask_indices")
-    mended.__defaults__ = compute_mask_indices.__defaults__
-    return mended
+    patched = types.FunctionType(compute_mask_indices.__code__, scope, "compute_mask_indices")
+    patched.__defaults__ = compute_mask_indices.__defaults__
+    return patched
 
 
 def _spans(

@@ -20,7 +20,7 @@ the macro averages 0.01 to 0.02:
 BCa runs out of resamples where nearly all lie above the point, and needs the metric without each patient in turn. What
 falls short: the bootstrap finds about two thirds only of the bias of AUPRC with few positives. With about ten
 positives or fewer no method says enough of a label's AUROC; if it is 1, so it is in all resamples, and the interval is
-a single value that says nothing.
+a single value without meaning.
 """
 
 from dataclasses import dataclass

@@ -271,8 +271,8 @@ def fit_refusal(seen: Seen, share: float, training: Optional[np.ndarray] = None)
 
 def _with_threshold(refusal: Refusal, distances: np.ndarray, seen: Seen, rank: int) -> Refusal:
     """The threshold that refuses the share in all, those counted that a rule refuses."""
-    told = zip(seen.seconds, seen.missing, seen.flags)
-    broken = np.array([bool(refusal.broken_rules(*facts)) for facts in told])
+    facts_of_each = zip(seen.seconds, seen.missing, seen.flags)
+    broken = np.array([bool(refusal.broken_rules(*facts)) for facts in facts_of_each])
     ranked = np.sort(np.where(broken, np.inf, distances))
     threshold = float(ranked[-rank])
     if not np.isfinite(threshold):

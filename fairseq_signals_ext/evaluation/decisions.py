@@ -1,4 +1,4 @@
-"""What a calibrated classifier says of a recording: probabilities, decisions with promised errors, or a refusal.
+"""Output of a calibrated classifier: probabilities, decisions with guaranteed error rates, or a refusal.
 
 All of it travels with the model as plain values, and needs numpy alone.
 """

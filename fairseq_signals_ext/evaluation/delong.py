@@ -37,7 +37,7 @@ def interval(scores: np.ndarray, targets: np.ndarray, confidence: float = 0.95) 
     that it stays between 0 and 1 and holds its level where the AUROC is high.
 
     Returns:
-        AUROC, low, high. Low and high are NaN where the variance is, and if the AUROC is 0 or 1, where it says nothing.
+        AUROC, low, high. Low and high are NaN where the variance is, and if the AUROC is 0 or 1.
     """
     from scipy.special import expit, logit
     from scipy.stats import norm

@@ -141,7 +141,7 @@ def evaluate(
     """Evaluate a model's predictions for the segments of a subset.
 
     Args:
-        segments: how they are measured is said by their `kind`.
+        segments: their `kind` defines how they are measured.
         about: `checkpoint`, `subset` and `label_file`, for the files.
         thresholds: default 0.5; none of labels that exclude one another.
         recordings: its predictions for recordings, if not what `aggregate` makes of the segments.

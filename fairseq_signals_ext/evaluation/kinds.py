@@ -90,7 +90,7 @@ class Kind:
         raise UserError(f"a model of kind {self.name!r} has no labels: there is nothing to evaluate")
 
     def text_of(self, evaluation: "Evaluation", intervals: str) -> List[str]:
-        """Lines of an evaluation for a terminal of 100 columns; `intervals` says what these are."""
+        """Lines of an evaluation for a terminal of 100 columns; `intervals` describes the intervals."""
         raise NotImplementedError
 
     def plots(self) -> Mapping[str, "Plot"]:

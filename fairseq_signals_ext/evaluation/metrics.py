@@ -1,4 +1,4 @@
-"""How well scores tell what is known, for each label and over all of them.
+"""How well scores predict known labels, for each label and over all of them.
 
 Throughout, `scores` and `targets` are float64, N items x L labels; targets are 1, 0, or NaN where unknown, and unknown
 ones take no part. A metric that needs both classes (positives and negatives) is NaN for a label without: undefined, and
@@ -41,7 +41,7 @@ def auprc(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
 def auprg(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Area under the precision-recall-gain curve of each label (L); NaN where undefined.
 
-    1 is perfect and 0 what calling everything positive gets, whatever the share of positives, so that labels can be
+    1 is perfect and 0 is what calling everything positive gives, for any share of positives, so that labels can be
     compared and averaged; it can be negative (Flach and Kull 2015, "Precision-Recall-Gain Curves: PR Analysis Done
     Right").
     """

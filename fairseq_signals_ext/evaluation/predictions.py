@@ -189,7 +189,7 @@ def to_recordings(
 
     Args:
         predictions: of segments; those of a recording have the same `idx`, in any order.
-        how, per_label: see `ways_of`; None: as `predictions.aggregation` says.
+        how, per_label: see `ways_of`; None: `predictions.aggregation`.
 
     Raises:
         UserError: another way is asked for.

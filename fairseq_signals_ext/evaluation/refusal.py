@@ -1,8 +1,8 @@
-"""Whether a recording is like those that a model was calibrated on; if not, the model refuses to answer, and says why.
+"""Whether a recording is like those that a model was calibrated on; if not, the model refuses to answer, with a reason.
 
 The score of a recording is how far its embedding is from those of the training, by the Mahalanobis distance (Lee et al.
 2018, arXiv 1807.03888), in standard deviations of its logarithm; a recording that lacks leads, is short, or has flags
-that hardly any recording of the calibration had, is refused whatever its embedding. Needs numpy alone.
+that hardly any recording of the calibration had, is refused for any embedding. Needs numpy alone.
 """
 
 import base64
@@ -16,7 +16,7 @@ from fairseq_signals_ext.common.errors import UserError
 
 # characters of a text
 _PIECE = 8000
-# what a broken rule adds to the threshold: above whatever distance a recording may have by chance
+# what a broken rule adds to the threshold: more than any distance by chance
 _OF_A_RULE = 10.0
 # not those that have rules of their own, nor "nan", of which what is stored knows nothing
 _WORDS = {
@@ -30,7 +30,7 @@ KNOWN_FLAGS = tuple(_WORDS)
 
 
 class Verdict(NamedTuple):
-    """What `Refusal` says of a recording.
+    """Whether a recording is refused, and why.
 
     Attributes:
         score: above the threshold it is refused.
@@ -87,7 +87,7 @@ class Refusal:
         return (log_distances(embeddings, *self._arrays, self.residual) - self.center) / self.spread
 
     def verdict(self, embedding: np.ndarray, seconds: float, missing: int, flags: Sequence[str]) -> Verdict:
-        """What is said of one recording.
+        """Whether one recording is refused, and why.
 
         Args:
             embedding: E.
@@ -106,7 +106,7 @@ class Refusal:
         )
 
     def broken_rules(self, seconds: float, missing: int, flags: Sequence[str]) -> List[str]:
-        """Why a recording is refused whatever its embedding, in words; arguments as of `verdict`."""
+        """Why a recording is refused for any embedding, in words; arguments as of `verdict`."""
         found = []
         if missing > self.most_missing:
             found.append(f"{missing} lead{'s are' if missing > 1 else ' is'} missing")

@@ -1,4 +1,4 @@
-"""What a statement says of each finding that it names: there, possible, denied, or of earlier times.
+"""Status of each finding that a statement names: present, possible, negated, or in the past.
 
 The method is that of ConText (Harkema et al., J Biomed Inform 42:839, 2009): words before or after a finding, such as
 "no" or "cannot be excluded", reach until something ends their scope. A statement ends every scope.
@@ -87,7 +87,7 @@ class _Item:
 
 
 def read_statement(statement: str, vocabulary: Vocabulary, rates: bool = True) -> Reading:
-    """The findings that a statement names, and what it says of them. Takes time linear in its length.
+    """The findings that a statement names, with their status. Takes time linear in its length.
 
     Args:
         rates: whether numbers such as "rate 45" are read as slow, normal or fast.
@@ -97,12 +97,12 @@ def read_statement(statement: str, vocabulary: Vocabulary, rates: bool = True) -
     items = _items(words, vocabulary)
     if rates and "bradycardia" in vocabulary.concepts:
         items = _with_rates(items, words, statement)
-    said = _said(items, words)
+    cues = _cues_of_items(items, words)
     mentions = []
     for number, item in enumerate(items):
         if item.concept is not None:
             stays = vocabulary.concepts[item.concept].stays
-            status, probability, deciding = _status(said[number], stays)
+            status, probability, deciding = _status(cues[number], stays)
             ends = [item, *(items[at] for at in deciding)]
             first, last = min(one.begin for one in ends), max(one.end for one in ends)
             text = statement[words[first].start : words[last - 1].end]
@@ -140,12 +140,12 @@ def _with_rates(items: List[_Item], words: List[Word], statement: str) -> List[_
     return sorted([*items, *found], key=lambda item: item.begin) if found else items
 
 
-_Said = Dict[str, Tuple[float, int]]  # what is said -> probability, number of the item that says it
+_Cues = Dict[str, Tuple[float, int]]  # meaning of a cue -> probability, number of its item
 
 
-def _said(items: List[_Item], words: List[Word]) -> List[_Said]:
-    """For each item what the cues of the statement say of it."""
-    said: List[_Said] = [{} for _ in items]
+def _cues_of_items(items: List[_Item], words: List[Word]) -> List[_Cues]:
+    """The cues that apply to each item."""
+    found: List[_Cues] = [{} for _ in items]
     over_all: Set[str] = set()  # what reaches to the end of the statement already
     for number, item in enumerate(items):
         for cue in item.cues:
@@ -164,10 +164,10 @@ def _said(items: List[_Item], words: List[Word]) -> List[_Said]:
             if cue.after and not cue.before and not behind and _is_first(items, words, number):
                 ahead = list(_reached(items, number, 1, Cue(cue.means, before=True, reach="one")))
             for at in (*ahead, *behind):
-                known = said[at].get(cue.means)
+                known = found[at].get(cue.means)
                 if known is None or cue.probability < known[0]:
-                    said[at][cue.means] = cue.probability, number
-    return said
+                    found[at][cue.means] = cue.probability, number
+    return found
 
 
 def _is_last(items: List[_Item], words: List[Word], number: int) -> bool:
@@ -230,7 +230,7 @@ def _passes_sign(items: List[_Item], at: int, step: int, cue: Cue) -> bool:
 
 
 def _list_continues(items: List[_Item], comma: int) -> bool:
-    """Whether a list of findings goes on after a comma, to an "or" before its last."""
+    """Whether a list of findings continues after a comma, to an "or" before its last."""
     for item in items[comma + 1 : comma + 1 + _FARTHEST]:
         if item.means("list") and item.means("uncertain", "negated"):  # or, nor
             return True
@@ -239,15 +239,15 @@ def _list_continues(items: List[_Item], comma: int) -> bool:
     return False
 
 
-def _status(said: _Said, stays: bool) -> Tuple[str, float, List[int]]:
+def _status(cues: _Cues, stays: bool) -> Tuple[str, float, List[int]]:
     """Status, probability, and numbers of the items that decided."""
-    if "negated" in said:
-        return ABSENT, 0.0, [said["negated"][1]]
+    if "negated" in cues:
+        return ABSENT, 0.0, [cues["negated"][1]]
     for kind in ("asked", "past", "compared"):
-        if kind in said and "now" not in said and not (kind == "past" and stays):
-            return PAST, 0.0, [said[kind][1]]
-    deciding = [said["now"][1]] if "now" in said else []
-    if "uncertain" in said:
-        probability, number = said["uncertain"]
+        if kind in cues and "now" not in cues and not (kind == "past" and stays):
+            return PAST, 0.0, [cues[kind][1]]
+    deciding = [cues["now"][1]] if "now" in cues else []
+    if "uncertain" in cues:
+        probability, number = cues["uncertain"]
         return UNCERTAIN, probability, [*deciding, number]
     return PRESENT, 1.0, deciding

@@ -1,4 +1,4 @@
-"""What a report says of each finding, from what its statements say; the order of statements does not matter."""
+"""Findings of a report, from those of its statements; the order of statements does not matter."""
 
 from typing import Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
 
@@ -10,7 +10,7 @@ _SUGGESTED = 0.5  # probability of a finding that another one makes possible
 
 
 class Evidence(NamedTuple):
-    """What a report says of a label.
+    """Status of a label in a report.
 
     Attributes:
         status: present, uncertain, absent or past.
@@ -33,7 +33,7 @@ _RANK = {PRESENT: 3, UNCERTAIN: 2, ABSENT: 1, PAST: 0}
 
 
 def label_evidence(mentions: Iterable[Mention], vocabulary: Vocabulary, label_set: LabelSet) -> Dict[str, Evidence]:
-    """For each label of which the report speaks what it says; the others are not in the result.
+    """Status of each label that the report mentions.
 
     Args:
         mentions: those of all statements of the report.

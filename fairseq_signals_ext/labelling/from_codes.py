@@ -62,7 +62,7 @@ class CodeMap:
 
     @property
     def knows_its_vocabulary(self) -> bool:
-        """Whether it can tell codes that it leaves out on purpose from those of another vocabulary."""
+        """Whether it can distinguish codes that it leaves out on purpose from codes of another vocabulary."""
         return bool(self.others) or self.is_snomed
 
     def speaks(self, code: str) -> bool:
@@ -204,7 +204,7 @@ def _foreign_sources(source: "pd.Series", codes: "pd.DataFrame", code_map: CodeM
     spoken = {code: code_map.speaks(code) for code in codes["code"].unique()}
     known = codes["code"].map(spoken).astype(bool)
     share = known.groupby(source.to_numpy()[codes["recording"]]).mean()
-    # a map of somebody's own may leave out most codes of a vocabulary that it does not list
+    # a user's own map may leave out most codes of a vocabulary that it does not list
     foreign = share.index[share < _SMALLEST_SHARE] if code_map.knows_its_vocabulary else share.index[share == 0]
     return {name: codes["code"][~known & (source.to_numpy()[codes["recording"]] == name)].iloc[0] for name in foreign}
 

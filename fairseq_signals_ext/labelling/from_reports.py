@@ -105,7 +105,7 @@ def labels_from_reports(
     labels = Labels(names, idx, values)
     labels.codes = {label.name: list(label.concepts) for label in labeler.label_set.labels}
     labels.settings = {**vars(settings), "uncertain": settings.uncertain_as, "sources": sources}
-    found.tell(labels, int(inside.sum()))
+    found.add_notes(labels, int(inside.sum()))
     return labels
 
 
@@ -153,7 +153,7 @@ class _Found:
             for key, value in zip(self._rows, (idx, self._column[name], *evidence)):
                 self._rows[key].append(value)
 
-    def tell(self, labels: Labels, recordings: int) -> None:
+    def add_notes(self, labels: Labels, recordings: int) -> None:
         """Add tables, counts and notes to labels."""
         labels.tables["evidence.parquet"] = evidence = self._evidence(labels.names)
         labels.tables["unmatched.csv"] = self._unmatched_table()

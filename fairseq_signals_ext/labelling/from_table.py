@@ -1,4 +1,4 @@
-"""Labels from a table of somebody else."""
+"""Labels from a user's table."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Tuple, Union
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # the source file, also without its folder or suffix, as in `prepare --table`
 KEYS = ("record_id", "idx", "source_file", "file", "path", "patient", "ecg_id")
 _OWN_COLUMN = {"ecg_id": "record_id", "file": "source_file", "path": "source_file"}
-# what tables tell of recordings beside labels, though some of it is 0 or 1; in small letters
+# other columns of tables, some of which contain 0 and 1, too; in small letters
 _FACTS = {
     *KEYS,
     *COLUMNS,
@@ -53,7 +53,7 @@ def labels_from_table(
     sources: Optional[Sequence[str]] = None,
     regression: bool = False,
 ) -> Labels:
-    """Labels from a table of somebody else: csv or parquet, one row per recording or patient.
+    """Labels from a user's table: csv or parquet, one row per recording or patient.
 
     Args:
         out: prepared folder.
@@ -92,7 +92,7 @@ def joined_column(
     on: Optional[str] = None,
     sources: Optional[Sequence[str]] = None,
 ) -> "pd.Series":
-    """A column of somebody else's table for each recording, missing where the table has none.
+    """A column of a user's table for each recording, missing where the table has none.
 
     Args:
         out, file, on, sources: see `labels_from_table`.

@@ -47,7 +47,7 @@ class ReportLabeler:
         self._divided: Dict[str, List[str]] = {}
 
     def reading(self, statement: str) -> Reading:
-        """What a single statement says of findings."""
+        """Findings of a single statement."""
         known = self._read.get(statement)
         if known is None:
             known = read_statement(statement, self._vocabulary, self._rates)
@@ -67,7 +67,7 @@ class ReportLabeler:
         return known
 
     def evidence(self, texts: Sequence[str]) -> Dict[str, Evidence]:
-        """What a report says of each label of which it speaks; `texts` are its parts, in any order."""
+        """Status of each label that a report mentions; `texts` are its parts, in any order."""
         parts = [self.reading(statement).mentions for text in texts for statement in self._statements(text)]
         mentions = [mention for part in parts for mention in part]
         return label_evidence(mentions, self._vocabulary, self.label_set)

@@ -178,7 +178,7 @@ class EcgData2VecModel(Wav2Vec2CmscModel):
         self.ema = self.teacher = self.regression_head = None
 
     def take_encoders(self) -> None:
-        """From now on, load checkpoints of ECG-FM's model as well, and begin teacher and head anew; told once.
+        """From now on, load checkpoints of ECG-FM's model as well, and start teacher and head again; logged once.
 
         That is what a training started with `checkpoint.finetune_from_model` wants; elsewhere it would be a mistake.
         """

@@ -1,7 +1,7 @@
 """A joint-embedding predictive architecture for ECGs (JEPA): what is hidden is predicted as a teacher represents it.
 
 After Weimann and Conrad 2024 (arXiv 2410.13867): a student encodes the patches that are shown, a predictor fills in the
-hidden ones, and the teacher, a moving average of the student, says what they are. The teacher is what is used.
+hidden ones, and the targets are outputs of the teacher, a moving average of the student. The teacher is what is used.
 """
 
 import contextlib
@@ -50,7 +50,7 @@ class EcgJepaConfig(FairseqDataclass):
         metadata={"help": "predict the mean of the normalised outputs of so many last layers; 0: the teacher's output"},
     )
     loss: ChoiceEnum(["l1", "smooth_l1"]) = field(  # type: ignore[valid-type]
-        default="l1", metadata={"help": "distance of what is predicted from what the teacher says"}
+        default="l1", metadata={"help": "distance of predictions from the teacher's outputs"}
     )
     loss_beta: float = field(default=1.0, metadata={"help": "smooth_l1: squared below this difference"})
     visible_min: float = field(default=0.15, metadata={"help": "smallest share of patches that are shown"})
@@ -222,7 +222,7 @@ class EcgJepaModel(Encoder, BaseFairseqModel):
 
     @torch.no_grad()
     def targets(self, source: Tensor, padding: Optional[Tensor] = None) -> Tensor:
-        """What the teacher says of all tokens: float32, N x K x E; arguments as for `PatchTransformer.outputs`."""
+        """The teacher's outputs for all tokens: float32, N x K x E; arguments as for `PatchTransformer.outputs`."""
         # the source may be in 16 bits, the teacher is not
         outputs = self.teacher.outputs(source.float(), padding)
         if self.cfg.average_top_k_layers:
@@ -238,7 +238,7 @@ class EcgJepaModel(Encoder, BaseFairseqModel):
     def predictions(
         self, source: Tensor, visible_patches: Tensor, masked_patches: Tensor, padding: Optional[Tensor] = None
     ) -> Tensor:
-        """What is said of hidden tokens by the patches that are shown: N P x hidden tokens x E.
+        """Predictions of hidden tokens from the visible patches: N P x hidden tokens x E.
 
         Args:
             source, visible_patches, masked_patches: as for `forward`.
@@ -271,7 +271,7 @@ class EcgJepaModel(Encoder, BaseFairseqModel):
             group["weight_decay"] = decay
 
     def after_update(self, update: int, updates: int) -> None:
-        """Move the teacher, and see that what it says still depends on the recording.
+        """Update the teacher, and check that its output still depends on the recording.
 
         Raises:
             UserError: it does not, or the schedules have no end.

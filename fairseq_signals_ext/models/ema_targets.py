@@ -1,7 +1,7 @@
 """Targets by a teacher that is a moving average of the student: how it follows, and whether it has collapsed.
 
 Such a teacher could say the same of all recordings, which a student predicts without fault: the loss is low, and
-nothing is learned. So what it says is watched.
+nothing is learned. So its output is monitored.
 """
 
 import functools
@@ -50,7 +50,7 @@ def follow(ema: EMAModule, student: nn.Module, first: float, last: float, done: 
 
 
 class TargetWatch:
-    """What a teacher says of the recordings of an update; it is to differ between them."""
+    """A teacher's outputs for the recordings of an update, which must differ between them."""
 
     def __init__(self) -> None:
         self._statistics = TokenStatistics()

@@ -1,4 +1,4 @@
-"""What the package asks of an encoder, whatever is in it; ECG-FM's wav2vec 2.0 is the first.
+"""What the package needs from any encoder; ECG-FM's wav2vec 2.0 is the first.
 
 The classifier, `load`, `embed`, `explain`, `export` and the reading of checkpoints know encoders by this interface
 only: a transformer of patches, convolutions or a state-space model implement it alike.

@@ -80,7 +80,7 @@ def start_token(tokens: int, dimensions: int) -> nn.Parameter:
 class Positions(nn.Module):
     """Fixed positions, for any number of patches: sines and cosines (Vaswani et al. 2017, arXiv 1706.03762).
 
-    With several leads one half of the dimensions says the time, the other the lead.
+    With several leads one half of the dimensions encodes the time, the other the lead.
     """
 
     frequencies: Tensor

@@ -29,7 +29,7 @@ _HEAD = "proj.weight"
 
 
 class Pretrained(NamedTuple):
-    """What a checkpoint says of its encoder: the model's config and the parameters, by the encoder's own names."""
+    """A checkpoint's encoder: the model's config, and the parameters by the encoder's own names."""
 
     path: Path
     config: Dict[str, Any]

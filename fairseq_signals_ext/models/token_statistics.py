@@ -24,7 +24,7 @@ class Spread(NamedTuple):
 class TokenStatistics:
     """Sums over the tokens of an update, from which all processes take the same values.
 
-    Around both means, as tokens that tell the place alone, or the same at all places of a recording, have collapsed as
+    Around both means, as tokens that depend on the place only, or are equal at all places of a recording, have collapsed as
     well. What is summed is small: places x E values, and E x E for the rank.
     """
 

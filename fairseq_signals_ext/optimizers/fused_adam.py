@@ -73,7 +73,7 @@ class FusedAdam(Adam):
         return counted
 
     def _update(self, parameters: List[Tensor], device: torch.device, step: int, group: Dict[str, Any]) -> None:
-        # the kernel goes through memory in order, whatever the strides: on a CPU, others give wrong values silently
+        # the kernel reads memory in order, ignoring strides: on a CPU, others give wrong values silently
         values = [parameter.contiguous() for parameter in parameters]
         gradients = [parameter.grad.contiguous() for parameter in parameters]
         states = [self.state[parameter] for parameter in parameters]
@@ -103,7 +103,7 @@ class FusedAdam(Adam):
                 parameter.copy_(value)
 
 
-# fairseq resumes a training only if the optimizer's class has the name that the checkpoint says: with the same name
+# fairseq resumes a training only if the optimizer's class has the name in the checkpoint: with the same name
 # as that of `adam`, whose state it shares, one can follow the other
 @register_optimizer("fused_adam", dataclass=FusedAdamConfig)
 class FairseqAdam(AdamOfFairseq):

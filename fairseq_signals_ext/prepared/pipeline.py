@@ -1,6 +1,6 @@
 """Preparation: recordings of a source become shards, a table and a manifest.
 
-The plan (`plan.py`) says which items become which shard. Each shard is written by one worker, with its part of the
+The plan (`plan.py`) assigns items to shards. Each shard is written by one worker, with its part of the
 table beside it, and is complete or not there; the table and the manifest are made of all parts at the end.
 """
 
@@ -182,7 +182,7 @@ def _write_errors(out: Path) -> Iterator[None]:
 def _gain_fixes(
     source: Source, plan: Sequence[Block], processing: Processing, wanted: Union[None, str, Dict[str, float]]
 ) -> Dict[str, float]:
-    """Factor by part of the source; "auto" is what the plan has, or what a sample of each part says."""
+    """Factor by part of the source; "auto": those of the plan, or from a sample of each part."""
     parts: Dict[str, List[Item]] = {}
     for item in source.items:
         parts.setdefault(item.source or source.name, []).append(item)

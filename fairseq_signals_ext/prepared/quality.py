@@ -15,7 +15,7 @@ from fairseq_signals_ext.readers.limb_leads import WEIGHTS, combined
 if TYPE_CHECKING:
     import pandas as pd
 
-# flag: what it says; in this order in the table
+# flag: its meaning; in this order in the table
 FLAGS = {
     "nan": "the source marks samples as invalid; they are interpolated",
     "constant": "a lead never changes",
@@ -45,7 +45,7 @@ _COMMON_GAINS = (1000.0, 200.0, 204.8, 1 / 4.88e-3)
 # errors of gain that occur where nothing is known of the counts: units of uV, nV or V, a shifted decimal point, and
 # counts of 4.88 uV taken for counts of 1 uV
 _LIKELY_FACTORS = (4.88, 10.0, 100.0, 1000.0, 1e6)
-_DIGITS = 3  # of a gain that somebody wrote; more are what a file's range divided by its bits gives
+_DIGITS = 3  # of a gain that a person wrote; more are what a file's range divided by its bits gives
 _ALIKE = 0.05  # factors that differ by less cannot be distinguished by amplitudes
 
 
@@ -206,8 +206,8 @@ def gain_of(recording: Recording) -> Optional[float]:
 def likely_factor(amplitudes_mv: Sequence[float], gains: Sequence[Optional[float]] = ()) -> Optional[float]:
     """The factor that would make the amplitudes of a source plausible; None where they are.
 
-    A gain that somebody wrote into the files (4880 counts per mV) is compared with those that are common: the counts
-    are right, so their quotient is the factor, and amplitudes tell which of the common gains it is. Where nothing is
+    A gain that a person wrote into the files (4880 counts per mV) is compared with those that are common: the counts
+    are right, so their quotient is the factor, and amplitudes show which of the common gains it is. Where nothing is
     known of gains, or none of these is plausible, amplitudes alone choose among the errors that occur.
 
     Args:

@@ -2,7 +2,7 @@
 
 A split is made on the table sorted by idx: filters leave recordings out, a strategy gives each of the others a part,
 and before anything is written a proof, which knows nothing of the strategies, shows that the parts are apart.
-Recordings of the same content (`duplicate_of`) are never in two subsets, whatever the strategy.
+Recordings of the same content (`duplicate_of`) are never in two subsets, with any strategy.
 """
 
 import json
@@ -88,7 +88,7 @@ def split_recordings(out: Union[str, Path], settings: SplitSettings, overwrite: 
 
     Leaves `out/splits/NAME/{train,valid,test}.tsv` (with folds `fold-N/{train,valid}.tsv`), `train_P.tsv` for a subset
     of P %, `split.json` with settings and counts, and each folder's `checksums.json`. The same table, settings and seed
-    give the same bytes, in whatever order the table's rows stand. The folder appears whole or not at all.
+    give the same bytes, for any order of the table's rows. The folder appears complete or not at all.
 
     Args:
         out: folder that `prepare` left.
@@ -244,7 +244,7 @@ def _training_subsets(split: _Split, train: np.ndarray) -> _Subsets:
 
 
 def _prove(split: _Split, folders: Dict[str, _Subsets]) -> None:
-    """Raises `RuntimeError` unless the folders hold what the docstring of `split_recordings` says."""
+    """Raises `RuntimeError` unless the folders are as described in `split_recordings`."""
     by, groups = split.notes["by"], split.groups
     apart = [groups.duplicate]
     if by in ("patient", "patient-time"):

@@ -88,7 +88,7 @@ class Selection:
     left_out: Dict[str, int] = field(default_factory=dict)
 
     def leave_out(self, unwanted: np.ndarray, reason: str) -> None:
-        """Leave out those of the kept recordings for which `unwanted` (bool) says so."""
+        """Leave out those of the kept recordings that are `unwanted` (bool)."""
         now = self.kept & unwanted
         if now.any():
             self.left_out[reason] = self.left_out.get(reason, 0) + int(now.sum())

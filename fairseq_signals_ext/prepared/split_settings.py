@@ -41,7 +41,7 @@ class SplitSettings:
         crossing: what happens to a patient on both sides of a cut: `later` (the default): all of the patient's
             recordings go to the last subset that has one; `drop`: those after the first subset's end are left out.
         column, values: a column of the table and its values for train, valid and test, see `column_parts`.
-        allow_shared_patients: let a patient be in two subsets if the column says so.
+        allow_shared_patients: a column may put a patient into two subsets.
         stratify: folder with labels whose shares shall be the same in all subsets, see `read_labels`.
         kfold: number of folds, in place of fractions; 0: no folds.
         subsets: nested subsets of the training set, in % of it.

@@ -2,7 +2,7 @@
 
 Each file is compared with its checksum. Each further check compares two things that were written apart: counts with the
 index, the index with the table, the table with the plan, manifests and labels with the table. What is wrong is a line
-that names file, item and cure.
+that names file, item and hint.
 """
 
 import csv

@@ -129,7 +129,7 @@ def check_labels(out: Path, last_idx: int) -> Checked:
     """Check `labels/*/`.
 
     `y.npy` has a row for each idx, and a column for each row of `label_def.csv`. Labels with weights of classes
-    (`pos_weight.txt`) are 0, 1 or NaN. Where `label.json` tells that they were made here, `labels.csv` has the same
+    (`pos_weight.txt`) are 0, 1 or NaN. Where `label.json` shows that they were made here, `labels.csv` has the same
     values.
     """
     problems, folders = [], 0

@@ -68,7 +68,7 @@ def check_manifests(out: Path, table: "pd.DataFrame") -> Checked:
 
     Every line names a recording of the table with its samples, and no manifest has one twice. In a split no recording,
     and none of the same content, is in two of train (with its subsets), valid and test, and no patient is; where
-    `split.json` says that patients may be shared, that is a note.
+    `split.json` allows shared patients, that is a note.
 
     Args:
         out: prepared folder.
@@ -181,7 +181,7 @@ def _check_manifest(path: Path, recordings: _Recordings, hint: str) -> Tuple[Che
 
 
 def _split_json(folder: Path, splits: Path) -> Optional[Dict[str, Any]]:
-    """What `split.json` says of a folder of a split: `by`, `shared`, `sizes` of its subsets.
+    """Settings of a split in `split.json`: `by`, `shared`, `sizes` of its subsets.
 
     For a fold it stands in the folder above. None where it cannot be read; nothing of all this where it is not what
     was written, which has a line of its own.

@@ -40,7 +40,7 @@ def read_ecg(
 ) -> Recording:
     """Read one ECG; the format is recognised by the file's content.
 
-    `formats.supported()` lists the formats. Leads are found by their names, whatever their order, other signals are
+    `formats.supported()` lists the formats. Leads are found by their names, in any order, other signals are
     ignored, and amplitudes become mV. Calibration pulses and constant padding at the ends are cut off, see
     `Recording.cut`. Limb leads that are missing are computed from I and II and listed in `Recording.derived`.
 
@@ -140,7 +140,7 @@ def _completed(path: Union[str, Path], recordings: Sequence[Recording], number: 
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """What matters in warnings is an error, and the rest helps nobody who reads a million files."""
+    """Warnings that matter are errors; the others do not help with a million files."""
     with _ONE_AT_A_TIME, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -96,7 +96,7 @@ def _separator(line: str) -> str:
 
 
 def _facts(path: Path, number: int) -> Dict[str, List[Any]]:
-    """What the table beside a batch says of each of its ECGs."""
+    """Metadata of each ECG of a batch, from the table beside it."""
     table = table_beside(path)
     if table is None:
         return {}

@@ -34,7 +34,7 @@ _DOUBTFUL = re.compile(
     r"|using (?:\d+$|\d+ bytes|the default)|header size field|lies outside|length is \d+ in its header",
     re.IGNORECASE,
 )
-# beats averaged by the device are not read, whatever is wrong with them
+# beats averaged by the device are not read, even if damaged
 _OTHER_SIGNALS = re.compile(r"median|typical_cycle|representative beat|repbeats|subtraction zones", re.IGNORECASE)
 # what some of it means, and what helps
 _MEANINGS = (
@@ -82,7 +82,7 @@ class Decoder:
         check: raises a `ValueError` if a file claims more than it can hold, or has far more parts than an ECG. The
             library reserves memory for what a file contains, or takes memory per element or time with the square of a
             length, so this comes first. It is linear in the size of the file, and takes a small part of the time that
-            reading takes. Where a file is damaged, the library says what is wrong.
+            reading takes. The library's message describes damage.
         copies: what reading takes at most, in sizes of the file (measured with files of nothing but the shortest
             values).
         missing: the count that stands for no sample; NaN if there is none.
@@ -189,7 +189,7 @@ def _parse(path: Path, decoder: Decoder) -> Tuple[Any, List[Part]]:
             record = reader.parse(path)
         except (ImportError, UserError):
             raise
-        except Exception as error:  # parsers of damaged files raise whatever Python raises
+        except Exception as error:  # parsers of damaged files may raise anything
             reason = shown(without_quotes(str(error).replace(str(path), path.name))) or type(error).__name__
             unknown = isinstance(error, UnsupportedFormatError)
             hint = "export it in another format" if unknown else "get the file again"

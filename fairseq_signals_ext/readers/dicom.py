@@ -28,12 +28,12 @@ _ITEM, _END_OF_ITEM, _END_OF_SEQUENCE = (0xFFFE, 0xE000), (0xFFFE, 0xE00D), (0xF
 _LONG = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 _BIG_ENDIAN = b"1.2.840.10008.1.2.2"
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
-_HEAD = 8192  # bytes that tell whether it is DICOM
+_HEAD = 8192  # bytes that show whether it is DICOM
 _FIRST_GROUPS = (2, 8)  # of the file itself, and of what it identifies: every data set begins with one of these
 _ELEMENTS_SEEN = 3
 _LONGEST_SEEN = 4096  # bytes of an element with which a data set begins
 _LONGEST_OFFSET = 1e9  # s
-# padding, told from signal that happens to have the same value
+# padding, distinguished from signal that happens to have the same value
 _LEADS_AT_ONCE = 3  # fewer leads meet at a value of the signal by chance
 _SHORTEST_RUN = 0.04  # s
 _LONGER = 2  # than the signal stays at any other value nearby
@@ -64,7 +64,7 @@ def _data_set_start(head: bytes) -> Optional[int]:
 
 
 def _has_mark(beginning: Beginning) -> bool:
-    return beginning.head[128:132] == b"DICM"  # whatever the preamble looks like
+    return beginning.head[128:132] == b"DICM"  # with any preamble
 
 
 def _is_data_set(beginning: Beginning) -> bool:
@@ -101,7 +101,7 @@ class _Walk:
 
     def all(self) -> None:
         at, syntax = _data_set_start(self._content[:_HEAD]) or 0, b""
-        # the first group is always little-endian and says its types
+        # the first group is always little-endian with types
         while at + 8 <= len(self._content) and struct.unpack_from("<H", self._content, at)[0] == 2:
             tag, _, start, length = self._element(at, "<", True)
             if tag == (2, 0x10):
@@ -117,7 +117,7 @@ class _Walk:
         return self._is_explicit(at) and self._content[at + 1 : at + 2] > b"\3"
 
     def _is_explicit(self, at: int) -> bool:
-        """Whether an element says its type; pydicom goes by that as well, whatever the syntax says."""
+        """Whether an element has its type; pydicom uses it too, with any transfer syntax."""
         return b"AA" <= self._content[at + 4 : at + 6] <= b"ZZ"
 
     def _element(self, at: int, order: str, explicit: bool) -> Tuple[Tuple[int, int], bytes, int, int]:
@@ -332,4 +332,4 @@ def _longest_run(where: np.ndarray) -> int:
 
 _DECODER = Decoder("DICOM", "DICOMWaveformParser", _dicom_parts, _check_dicom, starts_together=True)
 DICOM = _DECODER.format((".dcm",), _has_mark, "pydicom")
-WITHOUT_PREAMBLE = replace(DICOM, sniff=_is_data_set)  # asked later, as less tells it
+WITHOUT_PREAMBLE = replace(DICOM, sniff=_is_data_set)  # tried later, as its mark is weaker

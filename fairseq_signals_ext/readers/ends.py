@@ -38,7 +38,7 @@ _SAMPLED = 50
 
 
 def without_ends(recording: Recording) -> Recording:
-    """The recording without the calibration pulses and the constant padding at its ends; `Recording.cut` tells it.
+    """The recording without calibration pulses and constant padding at its ends; `Recording.cut` has their lengths.
 
     A pulse is cut where all leads that change at all stand still, step by the same voltage (0.08 to 12 mV, of either
     sign; III, aVR, aVL and aVF may step as they follow from I and II), and stand still again; and so is a plateau
@@ -170,7 +170,7 @@ class _End:
     def _height(self, part: Optional[_Part], other: _Part) -> Optional[float]:
         """The step from one part (None: from 0 mV) to another, mV, 0 for none; None if it is not that of a pulse."""
         steps = self._level(other) if part is None else self._level(other) - self._level(part)
-        # the leads that change right here tell nearly always that it is none
+        # the leads that change right here show nearly always that it is none
         if self._common(steps, self._changes_at(other.stop)) is None:
             return None
         height = self._common(steps, self._changing)

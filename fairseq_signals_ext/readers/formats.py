@@ -24,7 +24,7 @@ GROUP = "fairseq_signals_ext.formats"
 
 logger = logging.getLogger(__name__)
 
-# our formats in the order in which they are asked: those with a mark, those without, texts; a table is whatever is left
+# our formats in the order in which they are tried: those with a mark, those without, texts; tables are last
 _OURS = (
     "wfdb:WFDB",
     "arrays:NUMPY",
@@ -114,7 +114,7 @@ class Beginning:
 
     @property
     def is_wfdb_header(self) -> bool:
-        """Whether it may be the text of a WFDB header, whatever its name."""
+        """Whether it may be the text of a WFDB header, with any name."""
         if self.text.startswith(("<", "{")):
             return False
         first = next((line for line in self.lines if not line.startswith("#")), "")
@@ -169,7 +169,7 @@ class Format:
         read: (file, what the user gives for it) -> its ECGs in their order; one that is read when it is asked for may
             stand in a sequence of many. Raises a `UserError` if the file is damaged or doubtful, or something has to
             be said or differs from what the file contains. Lead names are put in order by `facts.rows_of_leads`.
-        called: how lists name it, where its name alone does not tell what to give.
+        called: how lists name it, where its name alone is not clear.
         one_person: whether several ECGs of a file are of one person where it does not say who that is.
         belonging: (file) -> files that belong to it and are no ECGs of their own, such as its table; only for files
             with one of the suffixes.
@@ -285,7 +285,7 @@ def _guarded(package: str, one: Format) -> Format:
             return bool(one.sniff(beginning))
         except UserError:
             raise
-        except Exception as error:  # whatever a foreign package raises
+        except Exception as error:  # another package may raise anything
             _warn_once(package, one.name, type(error).__name__)
             return False
 

@@ -17,7 +17,7 @@ def _is_undated(record: Any) -> bool:
 
 
 def _refuse_cut_ishne(path: Path, record: Any) -> None:
-    """Nothing but the number of samples in the header tells that a file ends early, at the end of a sample.
+    """Only the number of samples in the header shows that a file ends early, at the end of a sample.
 
     It is a lead's or that of all leads, and some recorders write a nominal one: whole hours, or a round number.
     """

@@ -73,7 +73,7 @@ class MatFile:
                 self.texts, self.others = set(self._binary.texts), self._binary.others
         except ImportError:
             raise
-        except Exception as error:  # damaged bytes make Python and h5py raise whatever they have
+        except Exception as error:  # damaged bytes can make Python and h5py raise anything
             raise self._unreadable(error) from error
         return self
 
@@ -168,7 +168,7 @@ class MatFile:
         return np.asarray(data[()]).T
 
     def _stored(self, data: Any) -> int:
-        """Bytes that a data set takes in the file; HDF5 would reserve memory for whatever is claimed."""
+        """Bytes that a data set takes in the file; HDF5 would reserve memory for any size."""
         stored = int(data.id.get_storage_size())
         if stored > os.path.getsize(self.path):
             raise ValueError(f"{shown(data.name, 40)!r} claims more bytes than the file has")
@@ -181,7 +181,7 @@ class MatFile:
         return "".join(chr(int(code)) for code in self._from_hdf5(name).ravel() if 0 <= code < 2**16)
 
     def _check_chunks(self, data: Any) -> None:
-        """HDF5 expands a chunk whatever comes of it, so it is looked at before; large ones are few."""
+        """HDF5 expands a chunk to any size, so it is checked before; large ones are few."""
         if data.chunks is None:
             return
         expected = math.prod(data.chunks) * data.dtype.itemsize

@@ -40,7 +40,7 @@ class _Walk:
         self._channels, self._order = 1, "big"
 
     def through(self, at: int, end: int, depth: int) -> None:
-        """Go through the definitions between two places; where one is damaged, the reader says so."""
+        """Read the definitions between two places; a damaged one is an error."""
         if depth > _DEEPEST:
             raise ValueError(f"it has more than {_DEEPEST} definitions within one another")
         while at < end:

@@ -31,13 +31,13 @@ class Part:
     Attributes:
         leads: ecgdatakit's leads; none where it was not decoded, as its own words call it an averaged beat.
         sample_rate: Hz, exact; None where ecgdatakit gives no more than an integer.
-        start: s after whatever the file counts from; None where the file does not contain it.
+        start: s after the time from which the file counts; None where the file does not contain it.
         began: when, where the file gives a time for this part.
         words: what the file calls it.
         original: whether it is what was taken, not what a device made of it.
         statements: pairs of words as ecgdatakit gives them, where the part has its own.
         remarks: what ecgdatakit warned of when it read this part, with the kind of warning.
-        source, times: where an XML file holds it, and what ecgdatakit says of its times.
+        source, times: where an XML file holds it, and its times in ecgdatakit.
     """
 
     leads: List[Any]

@@ -1,4 +1,4 @@
-"""`Recording`: one ECG as it was taken, whatever file it came from; and its integers, where that has integers."""
+"""`Recording`: one ECG as it was recorded, from any file format; and its integers, where that has integers."""
 
 import functools
 import math
@@ -42,7 +42,7 @@ class Recording:
 
     Attributes:
         record_id: the source's own name of the recording.
-        physical: leads x samples, float64, mV; NaN where the file marks a sample as invalid. None where `stored` says
+        physical: leads x samples, float64, mV; NaN where the file marks a sample as invalid. None where `stored` has
             it all, so that what only copies counts, a million times, need not compute it.
         leads: positions of the rows in `leads.LEADS`, ascending.
         sample_rate: Hz.
@@ -106,7 +106,7 @@ class Recording:
         return int(rows.shape[1])
 
     def __repr__(self) -> str:
-        """Leads, length and what is known of it, but nothing that tells who the patient is, as reprs end in logs."""
+        """Leads, length and what is known of it, but no identity of the patient, as reprs are logged."""
         names = ", ".join(LEADS[lead] if lead in range(len(LEADS)) else str(lead) for lead in self.leads)
         rows = self.physical if self.stored is None else self.stored.counts
         length = "no signal" if rows is None else f"{rows.shape[-1] / (self.sample_rate or math.nan):.4g} s"

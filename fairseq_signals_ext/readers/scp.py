@@ -12,7 +12,7 @@ _MOST_SAMPLES = 4_000_000  # of all its leads together, as each takes microsecon
 
 
 def _is_scp(beginning: Beginning) -> bool:
-    """Section 0 comes first, and its first pointer says that it starts at byte 7 (EN 1064, 5.3)."""
+    """Section 0 comes first, and its first pointer is byte 7 (EN 1064, 5.3)."""
     head = beginning.head
     if len(head) < 32:
         return False

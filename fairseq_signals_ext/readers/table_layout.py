@@ -42,7 +42,7 @@ class Layout:
 
     Attributes:
         encoding, separator: of the text.
-        names: of the columns, each with its unit if a line of units says it; empty without a header.
+        names: of the columns, each with its unit if there is a line of units; empty without a header.
         columns: how many there are.
         skipped: lines before the first row of values, counted from the beginning of the file.
         stamps: columns of time stamps.
@@ -190,7 +190,7 @@ def _joined(name: str, unit: str) -> str:
 
 
 def _rate_of(remarks: Sequence[str]) -> Optional[float]:
-    """Hz, where one line before the names says it, as `Sampling rate: 500 Hz`."""
+    """Hz, where a line before the names contains it, such as `Sampling rate: 500 Hz`."""
     found = {
         float(match.group(1).replace(",", ".")) for line in remarks if (match := _REMARKED_RATE.search(line[:1000]))
     }

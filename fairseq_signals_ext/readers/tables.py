@@ -29,7 +29,7 @@ from fairseq_signals_ext.readers.table_layout import name_and_unit as _name_and_
 _MOST_COLUMNS = 1000
 _EMPTY_CELL = {mark: re.compile(rf"(?:^|{mark})[ ]*(?:-[ ]*)?(?:{mark}|\r?\n?$)") for mark in ",;\t"}
 _SECONDS = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": 1e-3, "msec": 1e-3, "milliseconds": 1e-3}
-_COLUMN = re.compile(r"column ([0-9]+)")  # in what numpy says of a cell
+_COLUMN = re.compile(r"column ([0-9]+)")  # in numpy's message on a cell
 _LINE = re.compile(r"[^,;\t]*[,;\t].*|#?[\w\s.()\[\]/+-]{1,24}")  # a separator, or one short name or number
 _NUMBERS = re.compile(r"[\d.eE+\s-]*")
 _SEPARATOR, _LONGEST_ROW = re.compile(r"[,;\t]"), 1000

@@ -80,7 +80,7 @@ class _Leads(NamedTuple):
 
     positions: Tuple[int, ...]
     sample_rate: float
-    physical: Optional[np.ndarray]  # in mV, NaN where invalid; None where `stored` says it all
+    physical: Optional[np.ndarray]  # in mV, NaN where invalid; None where `stored` has it
     stored: Optional[StoredCounts]  # None where segments were joined, whose gains may differ
 
     def millivolts(self) -> np.ndarray:
@@ -146,7 +146,7 @@ def _millivolts(file: str, signal: Signal, lead: int) -> float:
 def _joined(file: str, header: Header, segments: Sequence[Tuple[Segment, Header]]) -> _Leads:
     """The leads of all segments, one after the other."""
     with_leads = {segment.name: its for segment, its in segments if segment.length and _has_leads(file, its)}
-    if not with_leads:  # which is told of the first one
+    if not with_leads:  # which the first one has
         rows_of_leads([signal.name for signal in (segments[0][1] if segments else header).signals], file)
         raise UserError(f"{file}: its segments contain no samples; get it again")
     kinds = [_rows_of_leads(file, its) for its in with_leads.values()]

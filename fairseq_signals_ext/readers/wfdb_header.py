@@ -127,7 +127,7 @@ def parse_header(content: bytes, where: object) -> Header:
         where: the file, with which messages begin.
 
     Raises:
-        UserError: a line is too long or none of a header, there are too many, or not as many as the first one says.
+        UserError: a line is too long or none of a header, there are too many, or not as many as the first one states.
     """
     lines, remarks = _lines(content)
     record = _RECORD_LINE.fullmatch(lines[0]) if lines and len(lines[0]) <= _LONGEST_LINE else None
@@ -266,7 +266,7 @@ def _description(
 
 
 def _beside(name: str) -> str:
-    """The last part of a name: files lie beside their header, whatever folder they had where it was written."""
+    """The last part of a name: files are beside their header, also if it names another folder."""
     return _FOLDERS.split(name)[-1]
 
 

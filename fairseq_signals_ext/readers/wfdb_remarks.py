@@ -1,4 +1,4 @@
-"""What the remarks of a WFDB header tell of a patient, in the ways of PhysioNet's collections.
+"""Patient data in the remarks of a WFDB header, as PhysioNet's collections write them.
 
 PhysioNet asks for `<age>: 35  <sex>: M  <diagnoses>: (none)`; the Challenges have `Age: 74` on lines of their own, the
 European ST-T Database `Age: 62  Sex: M`, the MIT-BIH databases `69 M 1085 1629 x1`, and INCART `patient 1`.
@@ -26,7 +26,7 @@ _NUMBERED = re.compile(
     r"(?P<number>[a-z]{0,8}[_-]?\d{1,12})(?:[,;:.].*)?",
     re.IGNORECASE,
 )
-# names that stand alone before a colon, what may hide more values behind it, and what tells that a remark may have any
+# names that stand alone before a colon, what may hide more values behind it, and what marks a remark that may have any
 _ALONE = ("age", "sex", "patient id")
 _OTHERS = ("rx", "hx", "sx")  # treatment, history and symptoms, as the Challenges have them
 _MORE = re.compile(r"[:=<]")

@@ -85,6 +85,6 @@ def open_source(kind: str, folder: Union[str, Path], options: Optional[SourceOpt
         return found.open(Path(folder), options)
     except (ImportError, UserError):
         raise
-    except Exception as error:  # whatever a foreign package raises
+    except Exception as error:  # another package may raise anything
         package, reason = _of_others()[kind][0], f"{type(error).__name__}: {without_quotes(first_line(error))}"
         raise UserError(f"{folder}: {package} cannot open it as {kind} ({reason}); ask its authors") from error

@@ -255,7 +255,7 @@ def names_of_file(file: str) -> List[str]:
 
 
 def _with_row(item: Item, row: Dict[str, Any], table: _Reading) -> Item:
-    """The item with what a row says of it; what cannot be used is noted by its column."""
+    """The item with the values of a row; unusable values are noted by column."""
 
     def read(name: str, how: Callable[[Any, str], Any], value: Any) -> Any:
         try:
@@ -284,7 +284,7 @@ def _rate(value: Any, where: str) -> Any:
 
 
 def _known(value: Any, read: Callable[[Any], Any], where: str, wanted: str) -> Any:
-    """What a value says; None where it is empty or one of the words for that. Anything else is an error."""
+    """A value; None where it is empty or a word for unknown. Anything else is an error."""
     written = text(value)
     if written is None or written.lower() in _UNKNOWN:
         return None

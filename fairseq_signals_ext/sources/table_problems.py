@@ -1,4 +1,4 @@
-"""What is wrong with the values of a user's table, told at once."""
+"""Unusable values of a user's table, all in one message."""
 
 from pathlib import Path
 from typing import Dict, List, Union
@@ -27,11 +27,11 @@ class TableProblems:
         """Raise a `UserError` with all that is wrong, if there is anything."""
         if not self._first:
             return
-        told: List[str] = []
+        lines: List[str] = []
         for column, message in self._first.items():
             more = self._counts[column] - 1
-            told.append(f"{message} (and {more} more)" if more else message)
-        if len(told) == 1:
-            raise UserError(f"{table}: {told[0]}")
+            lines.append(f"{message} (and {more} more)" if more else message)
+        if len(lines) == 1:
+            raise UserError(f"{table}: {lines[0]}")
         total = sum(self._counts.values())
-        raise UserError(f"{table}: {total} values in {len(told)} columns cannot be used: {' | '.join(told)}")
+        raise UserError(f"{table}: {total} values in {len(lines)} columns cannot be used: {' | '.join(lines)}")

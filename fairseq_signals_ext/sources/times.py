@@ -23,7 +23,7 @@ def as_iso_time(text: str) -> str:
     """A time in ISO 8601, where it is written in another way that cannot be misread; else the same text.
 
     `26.09.2019 12:00`, as dates with dots have the day first in every locale that writes them so, `2017/09/22`, and
-    digits alone, `20180220` or `20180220030000`. Of `03/04/2024` nobody knows which is the day, so it stays.
+    digits alone, `20180220` or `20180220030000`. `03/04/2024` is ambiguous, so it stays.
     """
     digits = _DIGITS.fullmatch(text)
     if digits:
@@ -42,7 +42,7 @@ def is_iso_time(text: str) -> bool:
 
 
 def is_in_doubt(text: str) -> bool:
-    """Whether a text looks like a date whose day, month and year only the user can tell, as `03/04/2024`."""
+    """Whether a text looks like a date whose order of day and month only the user knows, such as `03/04/2024`."""
     return _THREE_PARTS.match(text) is not None and not is_iso_time(as_iso_time(text))
 
 

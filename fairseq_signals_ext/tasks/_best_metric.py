@@ -35,11 +35,11 @@ def choose_direction(options: DictConfig, criterion: Any, model: Any) -> None:
 
     Args:
         options: of the whole training.
-        criterion: built; `logged` says what it logs.
+        criterion: built; `logged` lists what it logs.
         model: that is to be trained.
 
     Raises:
-        UserError: the metric is not logged, says nothing of how good a model is, or the command line says the contrary
+        UserError: the metric is not logged, does not measure how good a model is, or the command line contradicts it
             of what is better.
     """
     metric = str(options.checkpoint.best_checkpoint_metric)
@@ -77,7 +77,7 @@ def _better(metric: str, criterion: Any, model: Any) -> Optional[Better]:
 
 
 def _is_typed(options: DictConfig) -> bool:
-    """Whether the command line itself says which is better, and not only a file, which may be of another metric."""
+    """Whether the command line itself gives the direction, not only a file, which may have another metric."""
     overrides = typed(options)
     if overrides is None:  # without hydra it is a flag, which is given or not
         return bool(options.checkpoint[_MAXIMIZE])

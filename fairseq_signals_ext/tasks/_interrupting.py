@@ -1,4 +1,4 @@
-"""Ctrl-C in a training: one line on how it goes on, where Python would print a traceback."""
+"""Ctrl-C in a training: one line on how to continue, where Python would print a traceback."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ from fairseq_signals_ext.tasks._options import LAST, typed
 def end_in_one_line(options: Optional[DictConfig]) -> None:
     """From now on let Ctrl-C end the command with status 130, after one line on stderr.
 
-    Nothing is changed for a training in somebody's own program, or where there is another handler.
+    Nothing is changed for a training in another program, or where there is another handler.
 
     Args:
         options: of the whole training.
@@ -27,32 +27,32 @@ def end_in_one_line(options: Optional[DictConfig]) -> None:
     if typed(options) is None or not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         return
     process = os.getpid()
-    told = _how_to_go_on(options)
+    hint = _how_to_continue(options)
 
     def end(number: int, frame: Optional[FrameType]) -> None:
         if os.getpid() != process:  # it reads for this one, and ends with it
             raise KeyboardInterrupt
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         if get_global_rank() == 0:
-            print(f"\ninterrupted; {told()}", file=sys.stderr, flush=True)
+            print(f"\ninterrupted; {hint()}", file=sys.stderr, flush=True)
         raise SystemExit(128 + number)
 
     signal.signal(signal.SIGINT, end)
 
 
-def _how_to_go_on(options: Any) -> Any:
-    """A function that tells it, by what has been saved when it is called."""
+def _how_to_continue(options: Any) -> Any:
+    """A function that returns the hint, from what has been saved when it is called."""
     here = Path.cwd()
     folder = here / options.checkpoint.save_dir
     is_same = Path(options.checkpoint.save_dir).is_absolute() or _is_typed("hydra.run.dir")
 
-    def told() -> str:
+    def hint() -> str:
         if not (folder / LAST).is_file():
             return "no checkpoint was saved yet: the same command begins again"
         how = "the same command" if is_same else f"the same command with hydra.run.dir={here}"
-        return f"{how} goes on from {folder / LAST}"
+        return f"{how} continues from {folder / LAST}"
 
-    return told
+    return hint
 
 
 def _is_typed(option: str) -> bool:

@@ -21,13 +21,13 @@ _KNOWN = (
 def hide_known_warnings(options: Optional[DictConfig]) -> None:
     """Hide what is known to be harmless, in a training that was started on the command line.
 
-    What hydra and fairseq print before they import a user-dir is not reached from here; docs/pretraining.md tells how
+    What hydra and fairseq print before they import a user-dir is not reached from here; docs/pretraining.md shows how
     to hide that.
 
     Args:
         options: of the whole training.
     """
-    if typed(options) is None:  # in somebody's own program, which decides for itself
+    if typed(options) is None:  # in another program, which decides itself
         return
     for message, category, module in _KNOWN:
         warnings.filterwarnings("ignore", message=message, category=category, module=module)

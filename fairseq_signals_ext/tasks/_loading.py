@@ -58,9 +58,9 @@ def patch_checkpoint_loading() -> None:
             _complete_sections(state["cfg"])
         if is_ecg_fm(state.get("model") or {}):
             _complete_ecg_fm(Path(path), state)
-        if "load_on_all_ranks" in kwargs:  # said by the trainer only
+        if "load_on_all_ranks" in kwargs:  # given by the trainer only
             leave_out_frozen(state)
-        if kwargs.get("load_on_all_ranks") is False:  # said by the trainer only
+        if kwargs.get("load_on_all_ranks") is False:  # given by the trainer only
             _make_sendable(state)
         return state
 
@@ -155,7 +155,7 @@ def _check(path: Path, for_us: bool) -> bool:
 
 
 def _task_in(state: Any) -> Any:
-    """Name of the task in whatever was read from a file, in its config or in the options of an old fairseq."""
+    """Name of the task in what was read from a file, in its config or in the options of an old fairseq."""
     config, options = (state.get(key) if isinstance(state, dict) else None for key in ("cfg", "args"))
     section = config.get("task") if isinstance(config, dict) else None
     name = section.get("_name") if isinstance(section, dict) else section
@@ -231,7 +231,7 @@ class Seen(NamedTuple):
     """What a model, or the first data set of a training, has as its input.
 
     Attributes:
-        source: the file that says so.
+        source: the file that contains it.
         inputs: what it is.
     """
 
@@ -245,7 +245,7 @@ class Seen(NamedTuple):
 
     @classmethod
     def of(cls, source: Any, facts: Mapping[str, Any]) -> "Seen":
-        """What a task's state says of its data."""
+        """What a task's state contains about its data."""
         values = {name: facts[name] for name in Preprocessing.__dataclass_fields__}
         leads = {name: tuple(values[name]) for name in ("leads", "loaded_leads")}
         return cls(str(source), Preprocessing(**{**values, **leads}))

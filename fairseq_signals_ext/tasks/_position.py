@@ -65,7 +65,7 @@ def keep_position(iterator: Any, dataset: EcgDataset, start: StartingPoint, opti
 
 
 def _step_before(start: StartingPoint, dataset: EcgDataset, epoch: int) -> Optional[Step]:
-    """The step of the checkpoint's config; None where that does not tell, as another framework's may not."""
+    """The step of the checkpoint's config; None where it has none, as in configs of other frameworks."""
     try:
         step = step_of(start.checkpoint.config, dataset, epoch)
     except (KeyError, IndexError, TypeError, ValueError, OverflowError, AttributeError):

@@ -71,7 +71,7 @@ class Run:
             self.start = self.start._replace(checkpoint=Checkpoint(checkpoint.path, {"cfg": checkpoint.config}))
 
     def validates(self, dataset: EcgDataset, labels: bytes = b"") -> None:
-        """Say what the best checkpoint is chosen by.
+        """Note what the best checkpoint is chosen by.
 
         Args:
             dataset: of the first validation subset.
@@ -82,14 +82,14 @@ class Run:
         self.choice = {**_choice_of(self.options), "data": content.hexdigest()}
 
     def state(self) -> Dict[str, Any]:
-        """What a checkpoint has to say, beside fairseq's state: plain values."""
+        """What a checkpoint contains beside fairseq's state: plain values."""
         stop, patience = _should_stop(), None
         if hasattr(stop, "best"):
             patience = {"best": float(stop.best), "num_runs": int(stop.num_runs)}
         return {"patience": patience, "choice": self.choice}
 
-    def go_on(self, trainer: Any, extra_state: Dict[str, Any], epoch: int) -> None:
-        """Go on as if the run had not been stopped, once fairseq has loaded its checkpoint.
+    def continue_from(self, trainer: Any, extra_state: Dict[str, Any], epoch: int) -> None:
+        """Continue as if the run had not been stopped, after fairseq has loaded its checkpoint.
 
         Args:
             trainer: fairseq's.
@@ -118,7 +118,7 @@ class Run:
             stop.best, stop.num_runs = patience["best"], patience["num_runs"]
         is_end = extra_state["train_iterator"].get("iterations_in_epoch", 0) == 0
         if is_end and extra_state.get("val_loss") is not None and not trainer.cfg.checkpoint.reset_lr_scheduler:
-            # fairseq saves at the end of an epoch before it tells the scheduler how that epoch went
+            # fairseq saves at the end of an epoch before the scheduler gets the metric of that epoch
             trainer.lr_step(epoch, extra_state["val_loss"])
 
 
@@ -200,7 +200,7 @@ def _patch() -> None:
         run = getattr(trainer.task, "run", None)
         # as in fairseq's condition for the best score
         if isinstance(run, Run) and extra_state is not None and not (cfg.reset_optimizer or cfg.reset_meters):
-            run.go_on(trainer, extra_state, epoch_itr.epoch)
+            run.continue_from(trainer, extra_state, epoch_itr.epoch)
         return extra_state, epoch_itr
 
     @wrapping(Trainer, "save_checkpoint")

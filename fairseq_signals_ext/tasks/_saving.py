@@ -47,7 +47,7 @@ def patch_checkpoint_saving() -> None:
 
 
 def _to_disk(descriptor: int) -> None:
-    """See that what was written is there: a network's file system says only then that it is full."""
+    """See that what was written is there: a network's file system reports only then that it is full."""
     os.fsync(descriptor)
 
 
@@ -71,7 +71,7 @@ def _in_one_line(path: Union[str, Path]) -> Iterator[None]:
 
 
 def _of_file_system(error: Optional[BaseException]) -> Optional[OSError]:
-    """What the file system said, of which torch makes an error of its own."""
+    """The file system's message, which torch wraps in its own error."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return error

@@ -1,7 +1,7 @@
 """What a training starts from: a run that was stopped, or another model's checkpoint as a whole.
 
 fairseq's trainer loads parameters and optimizer, but not the task's state: label names, and the scale of a regression.
-And it says little of a file that it cannot use.
+And its messages on unusable files are unclear.
 """
 
 import logging
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 RESETS = "checkpoint.reset_optimizer=true checkpoint.reset_lr_scheduler=true checkpoint.reset_meters=true"
 # as fairseq names those in the middle of an epoch, by epoch and updates, and those at its end
 _REGULAR = re.compile(r"checkpoint_?(\d+)(?:_(\d+))?\.pt")
-# they may be of an earlier time, and of another run where somebody put one here
+# they may be older, or copied here from another run
 _BEST = "checkpoint[_.]best*.pt"
 
 

@@ -1,4 +1,4 @@
-"""What fairseq says of options that its dataclasses do not have, in one line instead of a traceback."""
+"""One line, instead of a traceback, on options that fairseq's dataclasses do not have."""
 
 import difflib
 from dataclasses import fields
@@ -29,7 +29,7 @@ def _tell_those_of(module: ModuleType) -> None:
         try:
             return merge(dc, cfg, *args, **kwargs)
         except OmegaConfBaseException as error:
-            if cfg._key() is None:  # no section of a command's options: somebody builds one model
+            if cfg._key() is None:  # not a section of a command's options: a single model is built
                 raise
             raise UserError(_told(error, dc, cfg)) from error
 

@@ -169,7 +169,7 @@ class EcgClassificationTask(EcgPretrainingTask):
         return pretrained
 
     def _take_state(self, start: StartingPoint) -> None:
-        """Take over what another model of the same task says of itself; its decisions only if its run continues."""
+        """Take over the state of another model of the same task; its decisions only if its run continues."""
         if start.checkpoint.task_config.get("_name") != self.cfg._name:
             return
         state = dict(start.checkpoint.task_state)
@@ -323,7 +323,7 @@ class EcgClassificationTask(EcgPretrainingTask):
         super().reduce_metrics(logging_outputs, criterion)
         if criterion.training:
             return
-        # fairseq reduces after each batch or once at the end: the sum tells when all batches are in
+        # fairseq reduces after each batch or once at the end: the sum shows when all batches are in
         metrics.log_scalar("_batches", self._collector.batches - self._reported)
         self._reported = self._collector.batches
         for name in criterion.metric_names():

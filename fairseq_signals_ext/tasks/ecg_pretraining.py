@@ -205,7 +205,7 @@ class EcgPretrainingTask(FairseqTask):
     def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, **kwargs: Any) -> None:
         """Open `SPLIT.tsv` (or its pieces) of `task.data`; the one to train on is augmented.
 
-        A subset that a loaded checkpoint is validated on never is, whatever it was trained on.
+        A subset on which a loaded checkpoint is validated never is.
         """
         training = split == self.cfg.train_subset and not self._is_loaded
         if combine and not training:
@@ -304,7 +304,7 @@ class EcgPretrainingTask(FairseqTask):
 
     @exits_on_user_error
     def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
-        """As fairseq's; an encoder that is pretrained is told before and after it."""
+        """As fairseq's; an encoder in pretraining is notified before and after."""
         if not isinstance(self._model, Encoder):
             super().optimizer_step(optimizer, model, update_num)
             return

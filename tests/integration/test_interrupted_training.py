@@ -42,7 +42,7 @@ def test_it_continues_from_the_last_checkpoint(command, tmp_path):
     last = tmp_path / "out" / "checkpoints" / LAST
     assert interrupt(command, tmp_path / "out", lambda _: last.is_file()) == (
         130,
-        [f"interrupted; the same command goes on from {last}"],
+        [f"interrupted; the same command continues from {last}"],
     )
 
 
@@ -57,5 +57,5 @@ def test_it_continues_in_the_folder_that_hydra_chose(command, tmp_path, monkeypa
     own = [option for option in command if not option.startswith(("checkpoint.save_dir", "hydra.run.dir"))]
     status, (line,) = interrupt(own, tmp_path / "out", lambda _: any(tmp_path.rglob(LAST)))
     (last,) = tmp_path.rglob(LAST)
-    how = f"the same command with hydra.run.dir={last.parents[1]} goes on from {last}"
+    how = f"the same command with hydra.run.dir={last.parents[1]} continues from {last}"
     assert (status, line) == (130, f"interrupted; {how}")

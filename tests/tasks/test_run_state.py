@@ -94,7 +94,7 @@ def interrupted(fairseq_train, config, dataset):
 def load(run, trainer, extra_state):
     """As fairseq does it."""
     checkpoint_utils.save_checkpoint.best = extra_state["best"]
-    run.go_on(trainer, extra_state, extra_state["train_iterator"]["epoch"])
+    run.continue_from(trainer, extra_state, extra_state["train_iterator"]["epoch"])
     return getattr(checkpoint_utils.save_checkpoint, "best", None)
 
 
@@ -206,7 +206,7 @@ def test_the_checkpoint_is_let_go_of(tmp_path):
 def test_another_model_s_patience_is_none_of_ours(fairseq_train, datasets, tmp_path):
     extra_state = interrupted(fairseq_train, options(tmp_path), datasets[0])
     run = begin(options(tmp_path), datasets[0], continues=False)
-    run.go_on(Trainer(options(tmp_path)), extra_state, 4)
+    run.continue_from(Trainer(options(tmp_path)), extra_state, 4)
     assert patience(fairseq_train) == (None, None)
 
 
