@@ -24,8 +24,8 @@ class Spread(NamedTuple):
 class TokenStatistics:
     """Sums over the tokens of an update, from which all processes take the same values.
 
-    Around both means, as tokens that depend on the place only, or are equal at all places of a recording, have collapsed,
-    too. The sums are small: places x E values, and E x E for the rank.
+    Around both means, as tokens that depend on the place only, or are equal at all places of a recording, have also
+    collapsed. The sums are small: places x E values, and E x E for the rank.
     """
 
     def __init__(self) -> None:
