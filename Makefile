@@ -54,7 +54,7 @@ docs: setup ## documentation as a site in site/; a link that leads nowhere is an
 demo: setup ## simulate (or DATA=folder of WFDB records), prepare, split, verify, pretrain, draw the loss curve
 	@PATH="$(abspath $(BIN)):$$PATH" bash examples/demo/run.sh
 
-benchmarks: setup ## all of them, into benchmarks/results; takes an hour or two
+benchmarks: setup ## all of them, into benchmarks/results; takes two to four hours
 	$(BIN)/python benchmarks/preparation.py --out benchmarks/results/preparation.md
 	$(BIN)/python benchmarks/scaling.py --out benchmarks/results/scaling.md
 	$(BIN)/python benchmarks/loading.py --out benchmarks/results/loading.md
@@ -66,7 +66,7 @@ benchmarks: setup ## all of them, into benchmarks/results; takes an hour or two
 	$(BIN)/python benchmarks/many_gpus.py --out benchmarks/results/many_gpus.md
 	$(BIN)/python benchmarks/operations.py --out benchmarks/results/operations.md
 	$(BIN)/python benchmarks/bootstrap.py --out benchmarks/results/bootstrap.md
-	$(BIN)/python benchmarks/transfer.py --out benchmarks/results/transfer.md
+	$(BIN)/python benchmarks/recipes.py --seconds 90 --out benchmarks/results/recipes.md
 	$(BIN)/python benchmarks/inference.py --seconds 8 --out benchmarks/results/inference.md
 	$(BIN)/python benchmarks/exporting.py --out benchmarks/results/exporting.md
 
