@@ -169,10 +169,8 @@ def test_results_are_what_the_script_prints_and_name_measured_and_goal(model, ca
 
 def test_the_plan_concludes_from_figures_that_the_tables_hold(model):
     plan = (ROOT / "docs" / "scaling.md").read_text()
-    conclusions = re.sub(r"(?m)^\d\. |[a-z]+\d+|\bfp32\b", "", plan.split("\nSo:\n")[1])
-    reading = re.findall(
-        r"[\d.]+(?= and [\d.]+ GB/s| GB/s)", plan.split("the last row of the tables")[1].split("\n## ")[0]
-    )
+    conclusions = re.sub(r"(?m)^\d\. |[a-z]+\d+|\bfp32\b", "", plan.split("\nResults:\n")[1])
+    reading = re.findall(r"[\d.]+(?= and [\d.]+ GB/s| GB/s)", plan.split("last row of the tables")[1].split("\n## ")[0])
     held = set(re.findall(r"\d[\d,.]*\d|\d", RESULTS.read_text()))
     assert len(reading) == 4
     assert set(re.findall(r"\d[\d,.]*\d|\d", conclusions)) | set(reading) <= held

@@ -78,7 +78,7 @@ def add_arguments(parser: Parser) -> None:
 def _add_unnamed(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
         "%(prog)s DIR --name NAME\n           (--codes MAP | --table FILE | --reports) [options]\n"
-        "       %(prog)s link DIR --name NAME --events FILE [options]\n       %(prog)s text TEXT... [options]"
+        "       %(prog)s link DIR --name NAME [options]\n       %(prog)s text TEXT... [options]"
     )
     parser.description = "Label prepared recordings from their codes, a table or their reports."
     parser.epilog = f"{_LINKED}\n\n{_EXAMPLES}\n{_code_maps()}"

@@ -130,7 +130,7 @@ class LoadedModel:
         """
         if not hasattr(getattr(self._backend, "network", None), "attention"):
             hint = "give the checkpoint, or its export to safetensors"
-            raise UserError(f"{self.source}: an ONNX or TorchScript export has no attention and no gradients; {hint}")
+            raise UserError(f"{self.source}: an ONNX or TorchScript export has only its outputs; {hint}")
         return self._backend.network  # type: ignore[attr-defined]
 
     def predict(

@@ -19,8 +19,8 @@ def check_facts(out: Path, plan: Sequence[Block], source: Source, items: Mapping
             changed.append(name)
     if changed:
         raise UserError(
-            f"{out}: the table has other values now for {len(changed)} prepared recordings (the first: {changed[0]}), "
-            "which do not change any more; give the same table, or prepare into a new folder"
+            f"{out}: {len(changed)} prepared recordings would get other metadata (the first: {changed[0]}), but stored "
+            "metadata do not change; give the same --table as before, or prepare into a new folder"
         )
 
 

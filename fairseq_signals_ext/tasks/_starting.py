@@ -78,6 +78,8 @@ def end_if_finished(cfg: Any, start: Optional[StartingPoint]) -> None:
     options = all_options(cfg)
     if options is None or start is None or not start.continues or cfg.reset_optimizer:
         return
+    if start.checkpoint.state.get("last_optimizer_state") is None:  # fairseq begins to count again
+        return
     most, done = options.optimization.max_update, start.checkpoint.updates
     if most and done is not None and done >= most:
         logger.info(
@@ -89,6 +91,8 @@ def end_if_finished(cfg: Any, start: Optional[StartingPoint]) -> None:
 
 def check_criterion(checkpoint: Checkpoint, criterion: Any) -> None:
     """Raise a `UserError` if a checkpoint's optimizer belongs to another criterion, which fairseq refuses."""
+    if checkpoint.state.get("last_optimizer_state") is None:
+        return
     history = checkpoint.state.get("optimizer_history") or [{}]
     before, now = history[-1].get("criterion_name"), type(criterion).__name__
     if before is not None and before != now:

@@ -178,6 +178,6 @@ def test_exports_that_only_run_are_refused(made_up_model):
     for method in ("attention", "rollout", *GRADIENTS, "occlusion"):
         with pytest.raises(
             UserError,
-            match="^model.onnx: an ONNX or TorchScript export has no attention and no gradients; give the checkpoint",
+            match="^model.onnx: an ONNX or TorchScript export has only its outputs; give the checkpoint",
         ):
             explain(export, recording, method=method)

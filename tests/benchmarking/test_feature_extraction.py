@@ -104,7 +104,7 @@ def test_an_export(data, tmp_path, to):
     if to != "safetensors":
         with pytest.raises(UserError, match="means alone"):
             found.matrix(0, deviation=True)
-        assert "only runs" in mistake(str(tmp_path / "exported"), data, tmp_path / "a", frames=["2"])
+        assert "has only its outputs" in mistake(str(tmp_path / "exported"), data, tmp_path / "a", frames=["2"])
         assert "not the parameters" in mistake(f"random:{tmp_path / 'exported'}", data, tmp_path / "a")
 
 

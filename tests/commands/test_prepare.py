@@ -181,7 +181,9 @@ def test_resume_with_another_table(source, tmp_path, capsys):
     assert "known: patient 2 (2 patients), age 2, sex 0, " in capsys.readouterr().out
     stored = (tmp_path / "out" / "recordings.parquet").read_bytes()
     for others in ([], ["--table", str(write_table(tmp_path / "u.csv", "r0.hea,p0,50", "r1.hea,p1,61"))]):
-        with pytest.raises(SystemExit, match=r"other values now for [12] prepared recordings \(the first: r[01].hea\)"):
+        with pytest.raises(
+            SystemExit, match=r"[12] prepared recordings would get other metadata \(the first: r[01].hea\)"
+        ):
             main([*run, "--resume", *others])
     assert (tmp_path / "out" / "recordings.parquet").read_bytes() == stored
 

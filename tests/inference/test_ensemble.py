@@ -155,13 +155,13 @@ def test_models_that_do_not_fit(model, tmp_path):
             {"preprocessing": replace(model.preprocessing, stride_samples=2 * stride)},
             "its segments are of 10 s, not 5 s",
         ),
-        ({"kind": "pretraining"}, "without labels"),
+        ({"kind": "pretraining"}, "which has no labels"),
     ]
     for description, told in cases:
         with pytest.raises(UserError, match=told):
             Ensemble([model, other(model, 1, **description)])
     pretrained = saved_checkpoint(tmp_path / "p.pt", "pretraining")
-    with pytest.raises(UserError, match="fine-tune it first"):
+    with pytest.raises(UserError, match="fine-tune it, or use"):
         load_ensemble([pretrained])
     assert Ensemble([model, other(model, 1, thresholds=None)]).thresholds is None
 

@@ -95,7 +95,7 @@ def test_what_cannot_be_measured_is_one_line(labels, tmp_path):
     with pytest.raises(UserError, match=r"idx 5 \(row 1\): checksum differs"):
         predict_subset(model, Subset(model, tmp_path, "test", str(labels)))
     pretrained = load_model(saved(tmp_path / "p.pt", "pretraining"))
-    with pytest.raises(UserError, match="a pretrained model without labels; fine-tune it first"):
+    with pytest.raises(UserError, match="a pretrained model, which has no labels; fine-tune it"):
         Subset(pretrained, tmp_path, "test", str(labels))
 
 

@@ -46,7 +46,7 @@ def line_of(prepared, data, tmp_path):
 def test_label_file_is_shorter_than_the_recordings(prepared, data, tmp_path):
     write_label_file(data / "labels", np.zeros((9, 3)))
     line = error_line(run(finetune_command(data, tmp_path / "run", prepared[1])))
-    assert "y.npy: has 9 rows, but there is a recording with idx 9; the label file is of other" in line
+    assert "y.npy: has 9 rows, but there is a recording with idx 9; the label file belongs to other" in line
 
 
 def test_label_that_is_nowhere_known(data, line_of):

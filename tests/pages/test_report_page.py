@@ -315,7 +315,7 @@ def test_options_that_cannot_be_used(saying, made_up_model, recording, options, 
         ReportOptions(saliency="x")
     with pytest.raises(UserError, match="0 neighbours: ask for at least 1"):
         ReportOptions(neighbours=0)
-    with pytest.raises(UserError, match=r"saying.pt: an ONNX or TorchScript export has no attention and no gradients"):
+    with pytest.raises(UserError, match=r"saying.pt: an ONNX or TorchScript export has only its outputs"):
         report_html(saying({"a": 0.5}), recording(), options=options(saliency="attention"))
     with pytest.raises(UserError, match=r"label 'D': folder/made_up.pt has A, B, C"):
         report_html(made_up_model(), recording(), options=options(saliency="gradient", label="D"))

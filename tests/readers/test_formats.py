@@ -65,7 +65,7 @@ def test_format_by_content(tmp_path, content):
         (b"<svg>", "XML of the kind <svg> is not supported"),
         (b"<?xml", "XML without a root element is not supported"),
         (b"r 5 500 100\nr.dat 16\n", r"this is a WFDB header; give it the suffix \.hea"),
-        (b"A prose text that has no separator in it, at least not before its 24th letter", "none of its signals"),
+        (b"A prose text that has no separator in it, at least not before its 24th letter", "it is not an ECG"),
         (b"A prose text that has no separator in it", "this kind of file is not supported"),
     ],
 )

@@ -123,7 +123,7 @@ def test_without_a_header_leads_have_to_be_given(tmp_path, signal):
         ),
         ("I,V1\n1.5,2\n3\n", "line 3 has 1 values, not 2"),
         ("I,V1\n1.5,2\n3,4,5\n", "line 3 has 3 values, not 2"),
-        ("I,V1\n1.5,x\n", "does not hold numbers throughout"),
+        ("I,V1\n1.5,x\n", "contains values that are not numbers"),
         ("I,V1\n", "no samples"),
         ("I,V1\n1.5,inf\n", "infinite"),
         ("I (mmHg),V1\n1.5,2\n", "unit 'mmHg' is not a voltage"),

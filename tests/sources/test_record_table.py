@@ -170,7 +170,7 @@ def test_unreadable_tables(tmp_path):
     with pytest.raises(UserError, match="no such file; give a table"):
         with_table(ITEMS, tmp_path / "nowhere.csv")
     pd.DataFrame({"file": ["a/1.xml"], "boxes": [[1, 2]]}).to_parquet(tmp_path / "lists.parquet")
-    with pytest.raises(UserError, match="column 'boxes' holds lists"):
+    with pytest.raises(UserError, match="column 'boxes' contains lists"):
         with_table(ITEMS, tmp_path / "lists.parquet")
 
 
