@@ -159,7 +159,7 @@ def test_mistakes_are_told_in_one_line(tmp_path, fold10):
     said = refused(prepare_task, tmp_path, read_task("heart-rate"), strict)
     assert "no measure 'heart_rate'" in said
     for text, told in (
-        ("description: x\n", "nothing to tell"),
+        ("description: x\n", "nothing to predict"),
         ("description: x\ncodes: ptbxl-all\nsplit: {train: 1, valid: 2, test: 3}\n", "line 3: give a column"),
         ("description: x\nnumbers:\n  a: {unit: kg}\n", "line 3: 'a': give the column"),
         ("description: x\ncods: ptbxl-all\n", "unknown key 'cods'"),
