@@ -116,7 +116,8 @@ def register() -> None:
     from fairseq_signals_ext.common.requirements import require_fairseq
 
     require_fairseq()
-    modules = ("models.ecg_wav2vec2", "models.ecg_data2vec", "models.ecg_jepa", "models.ecg_classifier")
+    models = ("ecg_wav2vec2", "ecg_data2vec", "ecg_jepa", "ecg_cpc", "ecg_classifier")
+    modules = [f"models.{model}" for model in models]
     for module in (*modules, "tasks.ecg_pretraining", "tasks.ecg_classification", "tasks.ecg_regression"):
         importlib.import_module(f"{__name__}.{module}")
     import_installed()

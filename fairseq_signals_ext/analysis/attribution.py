@@ -52,9 +52,11 @@ def attention_map(model: LoadedModel, layer: Optional[int], roll_out: bool) -> C
             over queries of the layer's own weights, which is ECG-FM's saliency (arXiv 2408.05178). Heads are averaged.
 
     Raises:
-        UserError: the model cannot be explained, or has no such layer.
+        UserError: the model cannot be explained, or has no attention or no such layer.
     """
     network = model.network
+    if not network.has_attention:
+        raise UserError(f"{model.source}: its encoder has no attention; use the method gradient or occlusion")
     last = network.last_layer if layer is None else layer
     if not 1 <= last <= network.layers:
         raise UserError(f"layer {last}: {model.source} has layers 1 to {network.layers}; give one of them")

@@ -13,9 +13,9 @@ from typing import Any, Dict, Iterator, Mapping, Set, Tuple
 # By section. What people add is listed as it is registered, see `allow`: a file makes nothing be imported.
 NAMES: Dict[str, Set[str]] = {
     "task": {"ecg_pretraining", "ecg_classification", "ecg_regression"},
-    "model": {"ecg_wav2vec2", "wav2vec2_cmsc", "ecg_data2vec", "ecg_jepa", "ecg_transformer_classifier"},
+    "model": {"ecg_wav2vec2", "wav2vec2_cmsc", "ecg_data2vec", "ecg_jepa", "ecg_cpc", "ecg_transformer_classifier"},
     "criterion": {
-        *("wav2vec2_with_cmsc", "data2vec_with_cmsc", "wav2vec", "latent_prediction"),
+        *("wav2vec2_with_cmsc", "data2vec_with_cmsc", "wav2vec", "latent_prediction", "future_contrast"),
         *("binary_cross_entropy_with_logits", "regression", "softmax"),
     },
     # fairseq's, none of which is built from a checkpoint

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Tuple
 
-from fairseq_signals_ext.checkpoints.sizes import check_model, check_patches
+from fairseq_signals_ext.checkpoints.sizes import check_model, check_patches, check_state_space
 from fairseq_signals_ext.common.conv_layers import Geometry, parse_conv_layers
 
 if TYPE_CHECKING:
@@ -117,11 +117,30 @@ PATCHES = Architecture(
         "heads": "encoder_attention_heads",
     },
 )
+STATE_SPACE = Architecture(
+    options=("in_d", "conv_feature_layers", "encoder_layers", "encoder_embed_dim", "state_size"),
+    geometry=_of_convolutions,
+    check=check_state_space,
+    of_objective=("predictor.",),
+    parts={
+        "convolutions": ("encoder.feature_extractor.", "encoder.projection."),
+        "state-space layers": ("encoder.stack.", "encoder.norm."),
+        "pretraining heads": ("predictor.",),
+    },
+    sizes={
+        "leads": "in_d",
+        "convolutions": "conv_feature_layers",
+        "layers": "encoder_layers",
+        "dimensions": "encoder_embed_dim",
+        "states_per_dimension": "state_size",
+    },
+)
 # by the name of a model; those of other people are added as they are registered
 ARCHITECTURES: Dict[str, Architecture] = dict.fromkeys(
     ("ecg_wav2vec2", "wav2vec2_cmsc", "ecg_data2vec", "ecg_transformer_classifier"), WAV2VEC2
 )
 ARCHITECTURES["ecg_jepa"] = PATCHES
+ARCHITECTURES["ecg_cpc"] = STATE_SPACE
 
 
 def encoder_config(model: Config) -> Config:

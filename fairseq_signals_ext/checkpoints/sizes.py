@@ -56,6 +56,10 @@ _LIMITS_OF_PATCHES = {
     "predictor_embed_dim": (1, _WIDEST),
     "predictor_attention_heads": (1, 1024),
 }
+_LIMITS_OF_STATE_SPACE = {
+    **{option: _LIMITS[option] for option in ("in_d", "encoder_layers", "encoder_embed_dim")},
+    "state_size": (2, 1024),
+}
 # bytes per parameter in a file, at least; and as many as ECG-FM has, which is assumed for a file without sizes
 _BYTES_PER_PARAMETER = 2
 _ALLOWANCE = 100_000_000
@@ -175,11 +179,7 @@ def check_model(model: Mapping[str, Any], parameters: Mapping[str, Any], file_si
         if size["encoder_embed_dim"] % size[option]:
             width = size["encoder_embed_dim"]
             raise ValueError(f"its model.{option} is {size[option]}, which does not divide encoder_embed_dim={width}")
-    asked, there = _count(size, parse_conv_layers(size["conv_feature_layers"])), file_size // _BYTES_PER_PARAMETER
-    if asked > there + _ALLOWANCE:
-        raise ValueError(
-            f"its config asks for a model of {asked:,} parameters, which the file, of {file_size:,} bytes, cannot hold"
-        )
+    _check_fits(_count(size, parse_conv_layers(size["conv_feature_layers"])), file_size)
 
 
 def check_patches(model: Mapping[str, Any], parameters: Mapping[str, Any], file_size: int) -> None:
@@ -190,16 +190,42 @@ def check_patches(model: Mapping[str, Any], parameters: Mapping[str, Any], file_
         parameters: tensors by the file's names.
         file_size: bytes.
     """
-    for option, (least, most) in _LIMITS_OF_PATCHES.items():
-        value: Any = model.get(option)
-        if not (_is_whole(value) and least <= value <= most):
-            raise ValueError(f"its model.{option} is {value!r:.60}, not a whole number from {least} to {most:,}")
+    _check_numbers(model, _LIMITS_OF_PATCHES)
     if model.get("patching") not in _PATCHINGS:
         raise ValueError(f"its model.patching is {model.get('patching')!r:.60}, not one of {', '.join(_PATCHINGS)}")
     of_layer = 4 * model["encoder_embed_dim"] ** 2 + 2 * model["encoder_embed_dim"] * model["encoder_ffn_embed_dim"]
     asked = model["encoder_layers"] * of_layer + model["in_d"] * model["patch_size"] * model["encoder_embed_dim"]
     of_predictor = model["predictor_layers"] * model["predictor_embed_dim"] ** 2
-    if max(asked, of_predictor) > file_size // _BYTES_PER_PARAMETER + _ALLOWANCE:
+    _check_fits(max(asked, of_predictor), file_size)
+
+
+def check_state_space(model: Mapping[str, Any], parameters: Mapping[str, Any], file_size: int) -> None:
+    """Raise a `ValueError` if sizes of a state-space encoder are none that a model has, or more than the file holds.
+
+    Args:
+        model: its config.
+        parameters: tensors by the file's names.
+        file_size: bytes.
+    """
+    _check_numbers(model, _LIMITS_OF_STATE_SPACE)
+    convolutions = parse_conv_layers(str(model.get("conv_feature_layers")))
+    inputs = [model["in_d"], *(features for features, _, _ in convolutions)]
+    width = model["encoder_embed_dim"]
+    of_layer = width * (2 * width + model["state_size"])
+    asked = sum(before * features * kernel for before, (features, kernel, _) in zip(inputs, convolutions))
+    asked += inputs[-1] * width + width**2 + model["encoder_layers"] * of_layer
+    _check_fits(asked, file_size)
+
+
+def _check_numbers(model: Mapping[str, Any], limits: Mapping[str, Tuple[int, int]]) -> None:
+    for option, (least, most) in limits.items():
+        value: Any = model.get(option)
+        if not (_is_whole(value) and least <= value <= most):
+            raise ValueError(f"its model.{option} is {value!r:.60}, not a whole number from {least} to {most:,}")
+
+
+def _check_fits(asked: int, file_size: int) -> None:
+    if asked > file_size // _BYTES_PER_PARAMETER + _ALLOWANCE:
         raise ValueError(
             f"its config asks for a model of {asked:,} parameters, which the file, of {file_size:,} bytes, cannot hold"
         )

@@ -10,6 +10,7 @@ from fairseq_signals_ext.checkpoints.reading import Checkpoint
 from fairseq_signals_ext.common.conv_layers import Geometry
 from fairseq_signals_ext.common.errors import UserError, first_line
 from fairseq_signals_ext.common.requirements import quiet_fairseq
+from fairseq_signals_ext.models.encoder import Encoder
 from fairseq_signals_ext.models.pooling import mean_over_frames
 
 
@@ -74,6 +75,12 @@ class EcgNetwork(nn.Module):
     def is_smooth(self) -> bool:
         """Whether gradients explain what it says."""
         return bool(self.encoder.is_smooth)
+
+    @property
+    def has_attention(self) -> bool:
+        """Whether the encoder gives attention weights: its class, or that of its module for use, defines them."""
+        defined = getattr(type(self.encoder), "attention", Encoder.attention)
+        return defined is not Encoder.attention
 
     @property
     def geometry(self) -> Geometry:
@@ -146,10 +153,10 @@ def _our_models() -> Tuple[str, ...]:
     """Names of the models; importing registers them."""
     from fairseq.models import MODEL_REGISTRY
 
+    import fairseq_signals_ext.models.ecg_cpc  # noqa: F401
     import fairseq_signals_ext.models.ecg_data2vec  # noqa: F401
     import fairseq_signals_ext.models.ecg_jepa  # noqa: F401
     from fairseq_signals_ext.models.ecg_classifier import EcgTransformerClassifier
-    from fairseq_signals_ext.models.encoder import Encoder
 
     ours = (EcgTransformerClassifier, Encoder)
     return tuple(sorted(name for name, model in MODEL_REGISTRY.items() if issubclass(model, ours)))

@@ -116,10 +116,9 @@ class Encoder(LoadsStrictly):
     def attention(self, source: Tensor, padding_mask: Tensor) -> Tensor:
         """Attention weights of all layers, means over their heads: N x layers x T (queries) x T (keys).
 
-        Raises:
-            UserError: there is no attention.
+        An encoder that does not define this has no attention, and `explain` refuses methods that need it.
         """
-        raise UserError("layers of this kind give no attention weights; use another way to explain")
+        raise NotImplementedError
 
     @property
     def is_smooth(self) -> bool:

@@ -161,7 +161,7 @@ class FftConv1d(nn.Conv1d):
     def _convolved(self, x: Tensor) -> Tensor:
         frames, (kernel,), (padding,) = x.size(-1), self.kernel_size, self.padding
         # in a shorter one outputs would wrap around
-        length = _fast_length(frames + kernel - 1 + 2 * max(0, padding - kernel + 1))
+        length = fast_length(frames + kernel - 1 + 2 * max(0, padding - kernel + 1))
         # groups x frequencies x segments x features in, and groups x frequencies x features in x features out
         signal = torch.fft.rfft(x, n=length).unflatten(1, (self.groups, -1)).permute(1, 3, 0, 2)
         weight = torch.fft.rfft(self.weight.float(), n=length).unflatten(0, (self.groups, -1)).permute(0, 3, 2, 1)
@@ -173,7 +173,7 @@ class FftConv1d(nn.Conv1d):
         return result if self.bias is None else result + self.bias.float().unsqueeze(-1)
 
 
-def _fast_length(least: int) -> int:
+def fast_length(least: int) -> int:
     """The next product of powers of 2, 3 and 5; scipy.fft has this, but torch.compile cannot look into it."""
     length, rest = least, 0
     while rest != 1:

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 # importing registers them: fairseq's user-dir mechanism imports tasks and models by itself, criterions not
 import fairseq_signals_ext.criterions.data2vec_with_cmsc
+import fairseq_signals_ext.criterions.future_contrast
 import fairseq_signals_ext.criterions.latent_prediction
 import fairseq_signals_ext.criterions.wav2vec2_with_cmsc
 import fairseq_signals_ext.optimizers.fused_adam  # noqa: F401

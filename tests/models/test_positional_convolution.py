@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fairseq_signals_ext.models.faster_parts import FftConv1d, _fast_length
+from fairseq_signals_ext.models.faster_parts import FftConv1d, fast_length
 
 
 @settings(deadline=None, max_examples=60)
@@ -40,7 +40,7 @@ def test_values_and_gradients(groups, inside, outside, kernel, padding, frames, 
 
 
 def test_length_of_the_transform_is_scipys():
-    assert [_fast_length(least) for least in range(1, 2000)] == [
+    assert [fast_length(least) for least in range(1, 2000)] == [
         scipy.fft.next_fast_len(least, real=True) for least in range(1, 2000)
     ]
 
