@@ -5,13 +5,15 @@
 
 Pretrained on what is not probed: the Challenge's records, CODE-15 % and PTB-XL's folds 1 to 9 of FOLDER; probed on its
 `ptbxl_fold10` by the protocol `strict`. Each recipe gets the same processor seconds (user and system, of one thread);
-the number of updates is measured beforehand. A quarter of the patients of `ptbxl_fold10` chooses the learning rate of
-each recipe, from the same three; the others compare the recipes. A recipe's value is the mean over its seeds; a
-resample draws patients, the same for all recipes, and seeds. With --work, an interrupted run continues.
+the number of updates is measured beforehand, with as many trainings at the same time. A quarter of the patients of
+`ptbxl_fold10` chooses the learning rate of each recipe, from the same three; the others compare the recipes. A recipe's
+value is the mean over its seeds; a resample draws patients, the same for all recipes, and seeds. With --work, an
+interrupted run continues.
 
 Recipes: ECG-FM's objective with its own input (each lead standardised), the same with amplitudes kept (`fixed`), its
-encoder with data2vec's regression in place of its contrast or beside it, and a JEPA. The table gives the parameters of
-each. Controls: random weights of each, and hand-made measures.
+encoder with data2vec's regression in place of its contrast or beside it, a JEPA, and contrastive predictive coding with
+a state-space encoder (CPC). All have the same number of parameters within 10 %. Controls: random weights of each, and
+hand-made measures. The last table follows the pretrainings: features after a quarter and a half of the updates.
 """
 
 import argparse
@@ -58,8 +60,11 @@ _TUNING, _COMPARING = "tuning", "comparing"
 _TUNING_SEED = 0  # none of those that are compared
 _WARMUP = 0.1  # of the updates
 _SETTINGS = BenchmarkSettings(fold_seeds=(1,))
+_PARTS = 4  # of a pretraining, each of which leaves a checkpoint
+_EARLY = (1, 2)  # after so many parts features are compared as well
+_OF_CURVE = ("ptbxl-super", "last")  # task and probe
 _TRIED = (10, 40)  # updates, of which the difference tells what one takes
-_QUIET = ("dataset.num_workers=0", "++dataset.disable_validation=true", "checkpoint.save_interval_updates=0")
+_QUIET = ("dataset.num_workers=0", "++dataset.disable_validation=true", "checkpoint.keep_interval_updates=-1")
 
 
 class Recipe(NamedTuple):
@@ -69,6 +74,8 @@ class Recipe(NamedTuple):
     overrides: Sequence[str] = ()
 
 
+# as many layers as ECG-FM's
+_TWO_LAYERS = ("model.encoder_layers=2",)
 # ECG-FM's contrast beside the regression, with the sizes that `tiny` gives it
 _BOTH = (
     *("++model.loss=both", "++model.fused_contrast=true", "++model.quantize_targets=true", "++model.final_dim=64"),
@@ -78,10 +85,10 @@ _BOTH = (
 RECIPES: Dict[str, Recipe] = {
     "ECG-FM": Recipe("tiny", ("task.standardize=lead",)),
     "ECG-FM, fixed input": Recipe("tiny", ("task.standardize=fixed",)),
-    "data2vec": Recipe("ecg_data2vec_tiny", ("task.standardize=lead",)),
-    "data2vec beside contrast": Recipe("ecg_data2vec_tiny", ("task.standardize=lead", *_BOTH)),
-    "data2vec beside contrast, recording input": Recipe("ecg_data2vec_tiny", ("task.standardize=recording", *_BOTH)),
+    "data2vec": Recipe("ecg_data2vec_tiny", ("task.standardize=lead", *_TWO_LAYERS)),
+    "data2vec beside contrast": Recipe("ecg_data2vec_tiny", ("task.standardize=lead", *_TWO_LAYERS, *_BOTH)),
     "JEPA": Recipe("ecg_jepa_tiny", ("task.standardize=fixed",)),
+    "CPC": Recipe("ecg_cpc_tiny", ("task.standardize=lead",)),
 }
 _FIRST = next(iter(RECIPES))
 
@@ -98,7 +105,26 @@ class Run(NamedTuple):
 
     def folder(self, work: Path) -> Path:
         """Of its output."""
-        return work / "runs" / f"{list(RECIPES).index(self.recipe)}-rate{self.rate:g}-seed{self.seed}"
+        return work / "runs" / f"{safe_name(self.recipe)}-rate{self.rate:g}-seed{self.seed}"
+
+    def checkpoint(self, work: Path, parts: int = _PARTS) -> Path:
+        """After so many parts of the pretraining.
+
+        Raises:
+            UserError: there is none.
+        """
+        folder = self.folder(work) / "checkpoints"
+        if parts == _PARTS:
+            return folder / "checkpoint_last.pt"
+        # of an epoch and a number of updates
+        saved = sorted(folder.glob("checkpoint_*_*.pt"), key=lambda path: int(path.stem.split("_")[2]))
+        if len(saved) < parts:
+            raise UserError(f"{folder}: has {len(saved)} checkpoints, {parts} are needed; use another --work")
+        return saved[parts - 1]
+
+    def early(self, parts: int) -> str:
+        """Name of the checkpoint after so many parts."""
+        return f"{self}, {parts} of {_PARTS}"
 
 
 def silently(*arguments: Any) -> None:
@@ -151,6 +177,7 @@ def train(recipe: Recipe, data: Path, out: Path, updates: int, rate: float, seed
     overrides = [
         as_override("task.data", data.resolve()),
         f"optimization.max_update={updates}",
+        f"checkpoint.save_interval_updates={max(1, updates // _PARTS)}",
         f"optimization.lr=[{rate}]",
         f"lr_scheduler.warmup_updates={max(1, round(_WARMUP * updates))}",
         f"common.seed={seed}",
@@ -170,12 +197,20 @@ def train(recipe: Recipe, data: Path, out: Path, updates: int, rate: float, seed
     return used.ru_utime + used.ru_stime
 
 
-def updates_in(recipe: Recipe, data: Path, seconds: float) -> int:
-    """Number of updates of a recipe in so many processor seconds, the start of the program not counted."""
+def updates_in(recipe: Recipe, data: Path, seconds: float, jobs: int) -> int:
+    """Number of updates of a recipe in so many processor seconds, the start of the program not counted.
+
+    Measured with `jobs` trainings at the same time, as an update takes longer beside others.
+    """
     few, more = _TRIED
-    with tempfile.TemporaryDirectory() as folder:
-        took = [train(recipe, data, Path(folder) / str(number), number, RATES[0], 1) for number in _TRIED]
-    return max(more, round(seconds * (more - few) / max(took[1] - took[0], 1e-3)))
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
+
+        def mean_seconds(updates: int) -> float:
+            runs = [Path(folder) / f"{updates}-{number}" for number in range(jobs)]
+            return float(np.mean([*pool.map(lambda out: train(recipe, data, out, updates, RATES[0], 1), runs)]))
+
+        took = mean_seconds(more) - mean_seconds(few)
+    return max(more, round(seconds * (more - few) / max(took, 1e-3)))
 
 
 class Pretrainings:
@@ -191,10 +226,10 @@ class Pretrainings:
             raise UserError(f"{self._path}: is of other --seconds; use another --work")
 
     def measure_updates(self) -> None:
-        """How many updates each recipe makes; one after the other, as they are to have the same conditions."""
+        """How many updates each recipe makes."""
         for name, recipe in tqdm(RECIPES.items(), desc="updates per second", leave=False):
             if name not in self.facts:
-                updates = updates_in(recipe, self.work / "pretraining", self.seconds)
+                updates = updates_in(recipe, self.work / "pretraining", self.seconds, self.jobs)
                 self.facts[name] = {"seconds": self.seconds, "updates": updates, "took": {}}
                 self._save()
 
@@ -233,10 +268,30 @@ def tune(pretrainings: Pretrainings) -> Dict[str, float]:
 
 def probe(work: Path, data: str, runs: Sequence[Run], tasks: Sequence[str], jobs: int) -> None:
     """Probes of checkpoints and controls, by the command."""
-    checkpoints = [run.folder(work) / "checkpoints" / "checkpoint_last.pt" for run in runs]
-    given = ["--data", work / data, "--tasks", ",".join(tasks), "--probes", ",".join(PROBES), "--jobs", jobs]
-    given += ["--fold-seeds", 1, "--resume", "--device", "cpu", "--out", work / data / "benchmark"]
-    silently("benchmark", *checkpoints, "--names", *runs, *given)
+    checkpoints = [run.checkpoint(work) for run in runs]
+    given = ["--tasks", ",".join(tasks), "--probes", ",".join(PROBES), "--out", work / data / "benchmark"]
+    _benchmark(checkpoints, [str(run) for run in runs], work / data, jobs, given)
+
+
+def probe_early(work: Path, runs: Sequence[Run], jobs: int) -> None:
+    """Probes of checkpoints in the course of the pretrainings, on the patients that compare."""
+    task, one_probe = _OF_CURVE
+    checkpoints = [run.checkpoint(work, parts) for run in runs for parts in _EARLY]
+    names = [run.early(parts) for run in runs for parts in _EARLY]
+    given = [
+        "--tasks",
+        task,
+        "--probes",
+        one_probe,
+        "--out",
+        work / _COMPARING / "early" / "benchmark",
+    ]
+    _benchmark(checkpoints, names, work / _COMPARING, jobs, given)
+
+
+def _benchmark(checkpoints: Sequence[Path], names: Sequence[str], data: Path, jobs: int, given: Sequence[Any]) -> None:
+    shared = ["--data", data, "--jobs", jobs, "--fold-seeds", 1, "--resume", "--device", "cpu"]
+    silently("benchmark", *checkpoints, "--names", *names, *shared, *given)
 
 
 def measured(folder: Path, task: str, probe_name: str, runs: Sequence[Run], known: Known) -> Dict[str, Measured]:
@@ -275,6 +330,22 @@ def report(work: Path, facts: Dict[str, Dict[str, Any]], runs: Sequence[Run]) ->
             cells += [_less(by_probe[one][name], by_probe[one][_FIRST], metric, name) for one in PROBES]
             worst = "-" if name not in p["last"] else f"{max(p[one][name] for one in PROBES):.3g}"
             lines.append(f"| {name} | {' | '.join(cells)} | {worst} |")
+    return [*lines, *_curve(work, runs)]
+
+
+def _curve(work: Path, runs: Sequence[Run]) -> List[str]:
+    """Features in the course of the pretrainings."""
+    (task, one_probe), folder = _OF_CURVE, work / _COMPARING
+    known = prepare_task(folder, read_task(task), _SETTINGS).known
+    metric = metrics_of(known)[0]
+    titles = [f"{parts} of {_PARTS}" for parts in (*_EARLY, _PARTS)]
+    lines = ["", f"## {task}, {metric}, probe {one_probe}, after parts of the updates", ""]
+    lines += [f"| recipe | {' | '.join(titles)} |", f"| --- {'| --- ' * len(titles)}|"]
+    for name in RECIPES:
+        own = [run for run in runs if run.recipe == name]
+        found = [_of(folder / "early", task, one_probe, [run.early(parts) for run in own], known) for parts in _EARLY]
+        found.append(_of(folder, task, one_probe, [str(run) for run in own], known))
+        lines.append(f"| {name} | {' | '.join(_value(one, metric) for one in found)} |")
     return lines
 
 
@@ -285,7 +356,7 @@ def _costs(work: Path, facts: Dict[str, Dict[str, Any]], runs: Sequence[Run]) ->
     lines.append(f"{'| --- ' * (5 + len(RATES))}|")
     for name, one in facts.items():
         own = [run for run in runs if run.recipe == name]
-        model = fairseq_signals_ext.load(own[0].folder(work) / "checkpoints" / "checkpoint_last.pt")
+        model = fairseq_signals_ext.load(own[0].checkpoint(work))
         parameters = sum(weights.numel() for weights in model.network.parameters())
         took = np.mean([one["took"][str(run)] for run in own])
         values = " | ".join(f"{tuned[name][str(rate)]:.3f}" for rate in RATES)
@@ -336,6 +407,7 @@ def main() -> None:
         runs = [Run(name, rates[name], seed) for seed in args.seeds for name in RECIPES]
         pretrainings.run(runs, "pretrainings")
         probe(work, _COMPARING, runs, TASKS, args.jobs)
+        probe_early(work, runs, args.jobs)
         hand_over(report(work, pretrainings.facts, runs), args.out)
 
 
