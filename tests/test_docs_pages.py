@@ -129,13 +129,14 @@ def test_options_exist(registered):
     from fairseq_signals_ext.criterions.binary_cross_entropy_with_logits import BinaryCrossEntropyWithLogitsConfig
     from fairseq_signals_ext.criterions.data2vec_with_cmsc import Data2VecWithCmscConfig
     from fairseq_signals_ext.models.ecg_classifier import EcgTransformerClassifierConfig
+    from fairseq_signals_ext.models.ecg_cpc import EcgCpcConfig
     from fairseq_signals_ext.models.ecg_data2vec import EcgData2VecConfig
     from fairseq_signals_ext.models.ecg_jepa import EcgJepaConfig
     from fairseq_signals_ext.tasks.ecg_classification import EcgClassificationConfig
 
     configs = {
         "task": [EcgClassificationConfig],
-        "model": [EcgData2VecConfig, EcgJepaConfig, EcgTransformerClassifierConfig],
+        "model": [EcgCpcConfig, EcgData2VecConfig, EcgJepaConfig, EcgTransformerClassifierConfig],
         "criterion": [Data2VecWithCmscConfig, BinaryCrossEntropyWithLogitsConfig],
     }
     known = {

@@ -5,7 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from scipy.signal import cont2discrete
+from torch.utils.flop_counter import FlopCounterMode
+
+from fairseq_signals_ext import configs_dir
 
 SMALL = {
     "conv_feature_layers": "[(16, 10, 5), (24, 4, 2)]",
@@ -206,6 +210,26 @@ def test_it_learns_what_comes_next():
         (result["losses"]["contrast"] / result["sample_size"]).backward()
         optimizer.step()
     assert int(result["correct"]) / int(result["sample_size"]) > 0.5
+
+
+def test_parameters_and_operations_of_the_full_size(capsys):
+    """Counted by hand and by torch: matrix products for 10 s; Fourier transforms are not counted."""
+    config = OmegaConf.load(f"{configs_dir('pretraining')}/ecg_cpc.yaml").model
+    options = {key: value for key, value in config.items() if key not in ("_name", "bf16_autocast")}
+    model = cpc(**options).train()
+    width, frames, ahead = 512, (5000 - 5) // 4 + 1, 14
+    convolutions = 12 * 5 * width + 3 * width**2
+    kernels = width * (1 + 2 * 4 + 2 * 4 + 1)  # steps, decays, frequencies, outputs and the input's weights
+    layer = 2 * width + kernels + 2 * width**2 + 2 * width
+    encoder = convolutions + 4 * 2 * width + width**2 + width + 4 * layer + 2 * width
+    found = sum(value.numel() for value in model.encoder.parameters())
+    assert found == encoder and sum(value.numel() for value in model.predictor.parameters()) == width**2 + width
+    products = frames * (convolutions + width**2 + 4 * 2 * width**2 + width**2) + (frames - ahead) ** 2 * width
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 12, 5000))
+    assert counter.get_total_flops() == 2 * products
+    with capsys.disabled():
+        print(f"\necg_cpc: encoder {encoder / 1e6:.1f} M parameters, training {6 * products / 1e9:.1f} GFLOP for 10 s")
 
 
 @pytest.mark.parametrize(

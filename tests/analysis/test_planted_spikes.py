@@ -1,4 +1,4 @@
-"""A JEPA whose weights are made so that all frames look at a spike: its saliency is where the spike is."""
+"""Encoders whose weights are made so that they look at a spike: their saliency is where the spike is."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,11 @@ def planted(patching):
             layer.fc2.weight.zero_()
             query, key, _ = layer.qkv.weight.zero_().unflatten(0, (3, 32))
             query[0, 31], key[0, 0] = 30, 1
-    inputs = Preprocessing(segment_samples=SAMPLES, stride_samples=SAMPLES)
+    return loaded(model)
+
+
+def loaded(model, standardization="lead"):
+    inputs = Preprocessing(segment_samples=SAMPLES, stride_samples=SAMPLES, standardization=standardization)
     facts = {"kind": "classification", "label_names": LABELS, "aggregation": ("mean",) * 3}
     description = ModelDescription(architecture={}, preprocessing=inputs, **facts)
     network = EcgNetwork(model.eval(), description).requires_grad_(False)
@@ -73,3 +77,17 @@ def test_the_gradient_is_where_the_spike_is(model, place):
     found = explain(model, recording_with_spikes([place], SAMPLES), method="gradient", label="B")
     assert found.values.shape == (12, SAMPLES)
     assert (np.abs(found.values).argmax(axis=1) == place).all()
+
+
+@pytest.mark.parametrize("place", [0, 137, 489])
+def test_the_gradient_of_a_state_space_encoder_is_where_the_spike_is(registered, place):
+    """With random weights, of an input that is zero elsewhere; 490 samples make 48 whole frames."""
+    from fairseq_signals_ext.models.ecg_classifier import EcgTransformerClassifier, EcgTransformerClassifierConfig
+
+    encoder = {"_name": "ecg_cpc", "conv_feature_layers": "[(16, 10, 5), (24, 4, 2)]", "encoder_layers": 2}
+    torch.manual_seed(0)
+    config = EcgTransformerClassifierConfig(encoder={**encoder, "encoder_embed_dim": 32}, num_labels=len(LABELS))
+    model = loaded(EcgTransformerClassifier(config), "fixed")
+    found = explain(model, recording_with_spikes([place], SAMPLES), method="gradient", label="B")
+    assert found.values.shape == (12, SAMPLES)
+    assert (np.abs(found.values).argmax(axis=1) == place).all() and (np.abs(found.values).max(axis=1) > 0).all()
