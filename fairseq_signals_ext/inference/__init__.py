@@ -1,1 +1,1 @@
-"""What a checkpoint says of recordings."""
+"""Use of trained models: predictions and embeddings of recordings, and exports."""

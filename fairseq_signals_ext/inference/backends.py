@@ -1,4 +1,4 @@
-"""What runs a model: torch or onnxruntime, behind one call with numpy arrays.
+"""Backends that run a model: torch or onnxruntime, with the same call on numpy arrays.
 
 A backend is called with `source` (float32, N x leads x samples) and `padding_mask` (bool, N x samples, True where a
 sample is padding) and returns float32 arrays: output (N x labels) and embedding (N x E), or the embedding only.
@@ -23,9 +23,9 @@ class TorchBackend:
     """Runs a torch module.
 
     Args:
-        network: its forward is the backend's call, with tensors.
+        network: its forward has the arguments of the backend's call, as tensors.
         device: such as "cpu" or "cuda:1".
-        threads: on a CPU; None: as many as torch is set to.
+        threads: on a CPU; None: torch's current setting.
         bf16: matrix products and convolutions in bfloat16, by torch's autocast.
 
     Attributes:
@@ -47,7 +47,7 @@ class TorchBackend:
 
     @contextlib.contextmanager
     def divided(self, calls: int) -> Iterator["TorchBackend"]:
-        """The same for so many calls at once, by several threads, which share its threads."""
+        """The same backend for this many concurrent calls from several threads, which share its CPU threads."""
         import torch
 
         with _torch_threads(self._threads):
@@ -61,10 +61,10 @@ class TorchBackend:
         return self.run(self.network, source, padding_mask)
 
     def run(self, function: Callable[..., Sequence[Any]], source: np.ndarray, padding_mask: np.ndarray) -> Outputs:
-        """What a function of the network gives for a batch, without gradients.
+        """Run a function of the network on a batch, without gradients.
 
         Args:
-            function: of `source` and `padding_mask` as tensors on the device; gives tensors.
+            function: takes `source` and `padding_mask` as tensors on the device; returns tensors.
         """
         import torch
 
@@ -76,12 +76,12 @@ class TorchBackend:
 
     @contextlib.contextmanager
     def set_up(self) -> Iterator[None]:
-        """Threads and arithmetic as they were asked for."""
+        """Set the threads and the precision that were requested."""
         import torch
 
         arithmetic = torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
         if self._is_divided:
-            # of the thread that calls; what new threads begin with is put back when all have ended, see `divided`
+            # applies to the calling thread; `divided` restores the default for new threads at the end
             torch.set_num_threads(self._threads or 1)
             with arithmetic:
                 yield
@@ -93,8 +93,8 @@ class TorchBackend:
 class TorchScriptBackend(TorchBackend):
     """Runs a TorchScript file with torch alone.
 
-    Such a file is a program, some of which runs while it is loaded, and its operators can read and write files
-    (`torch.from_file`): use files of people you trust only. ONNX and safetensors hold nothing that could do so.
+    Such a file is a program that can run code while it is loaded, and its operators can read and write files
+    (`torch.from_file`): only use files from people you trust. ONNX and safetensors cannot do this.
 
     Args:
         path: of the file.
@@ -124,9 +124,9 @@ class OnnxBackend:
 
     Args:
         path: of the file, with inputs `source` and `padding_mask`.
-        outputs: names of those that are wanted, in order.
-        shape: of a segment, leads and samples.
-        device: "cpu", or "cuda" where onnxruntime can.
+        outputs: names of the outputs to compute, in order.
+        shape: of a segment: leads, samples.
+        device: "cpu", or "cuda" if onnxruntime supports it.
         threads: on a CPU; None: onnxruntime's choice.
 
     Raises:
@@ -149,14 +149,14 @@ class OnnxBackend:
         limit_memory()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
-        options.log_severity_level = 4  # what it fails at is in its exceptions
+        options.log_severity_level = 4  # its exceptions contain the errors
         options.add_session_config_entry("session.use_env_allocators", "1")
         options.add_session_config_entry("session.load_model_format", "ONNX")
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=[_onnx_provider(device)])
         except UserError:
             raise
-        except Exception as error:  # onnxruntime has a kind of its own for each failure
+        except Exception as error:  # onnxruntime has many exception types without a common base
             raise UserError(f"{path}: damaged, or not ONNX ({first_line(error)}); export again") from None
         _check_fits(self._session, path, outputs, shape)
         self._outputs, self._path = outputs, path
@@ -165,16 +165,16 @@ class OnnxBackend:
         """See the module's text.
 
         Raises:
-            UserError: it needs more memory than it is given, or cannot compute this.
+            UserError: it needs more memory than the limit, or cannot compute this.
         """
         try:
             return tuple(self._session.run(self._outputs, {"source": source, "padding_mask": padding_mask}))
-        except Exception as error:  # onnxruntime has a kind of its own for each failure
+        except Exception as error:  # onnxruntime has many exception types without a common base
             raise UserError(f"{self._path}: cannot be run ({first_line(error)}); use smaller batches") from None
 
 
 def _check_fits(session: Any, path: Path, outputs: List[str], shape: Tuple[int, int]) -> None:
-    """See that a file has the inputs and outputs of its description."""
+    """Check that a file has the inputs and outputs of its description."""
     for kind, wanted, its in (
         ("input", ["source", "padding_mask"], session.get_inputs()),
         ("output", outputs, session.get_outputs()),
@@ -183,7 +183,7 @@ def _check_fits(session: Any, path: Path, outputs: List[str], shape: Tuple[int, 
         if missing:
             raise UserError(f"{path}: has no {kind} {missing[0]!r}, so it belongs to another model; export again")
     found = next(one.shape for one in session.get_inputs() if one.name == "source")
-    # a size that the file leaves open is a name or None
+    # a free dimension is a name or None
     if len(found) != 3 or any(size != own for size, own in zip(found[1:], shape) if isinstance(size, int)):
         given = " x ".join(str(size) for size in found[1:])
         needed = " x ".join(map(str, shape))
@@ -191,7 +191,7 @@ def _check_fits(session: Any, path: Path, outputs: List[str], shape: Tuple[int, 
 
 
 def _why(error: Exception) -> str:
-    """What torch's error tells a user; nothing where it lists devices that nobody has here."""
+    """The first line of torch's error for a message; empty if it only lists torch's device types."""
     text = first_line(error)
     return "" if text.startswith("Expected one of") else f" ({text})"
 
@@ -209,7 +209,7 @@ def _torch_device(name: str) -> Any:
 
 @contextlib.contextmanager
 def _torch_threads(threads: Optional[int]) -> Iterator[None]:
-    """As many threads for torch: for calls of this thread, and of threads that begin meanwhile."""
+    """Set torch's threads for this thread and for threads that start meanwhile."""
     import torch
 
     before = torch.get_num_threads()

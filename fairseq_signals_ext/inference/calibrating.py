@@ -1,4 +1,4 @@
-"""From a fine-tuned checkpoint to one that is calibrated on recordings that it was not trained on."""
+"""Calibrate a fine-tuned checkpoint on recordings that it was not trained on."""
 
 import dataclasses
 import hashlib
@@ -25,21 +25,21 @@ from fairseq_signals_ext.inference.running import RunOptions
 from fairseq_signals_ext.inference.subsets import SegmentScores, Subset, segment_scores
 
 TRAINING = "train"
-# of a training, enough to tell what its ECGs are like
+# recordings of a training set: enough to describe its ECGs
 _MOST_OF_TRAINING = 20_000
 
 
 @dataclass(frozen=True)
 class CalibrationOptions:
-    """How a model is calibrated.
+    """Settings of a calibration.
 
     Attributes:
         data: folder with manifests.
         subset: of the recordings to calibrate on.
-        label_file: their labels; None: those of the training.
-        wanted: errors that decisions may make.
-        refuse: share of recordings like these that may be refused; 0: none ever is.
-        how: the model is run.
+        label_file: their labels; None: the label file of the training.
+        wanted: error rates that decisions may have.
+        refuse: share of similar recordings that may be refused; 0: never refuse.
+        how: how the model is run.
     """
 
     data: Path
@@ -51,7 +51,7 @@ class CalibrationOptions:
 
 
 class Scored(NamedTuple):
-    """A subset's recordings as a model sees them: what is calibrated on, or tested."""
+    """Predictions and other inputs of a calibration for the recordings of a subset."""
 
     predictions: Predictions
     seen: Seen
@@ -60,15 +60,15 @@ class Scored(NamedTuple):
 def calibrate(model: LoadedModel, options: CalibrationOptions) -> Tuple[Calibration, Predictions]:
     """Calibrate a classifier; see `calibrate_labels` and `fit_refusal`.
 
-    Embeddings of the training, from which a refusal tells how unlike these a recording is, are those of up to 20,000
-    recordings of `train` in the same folder; without this manifest, those of the subset.
+    A refusal measures how unusual a recording is compared with embeddings of up to 20,000 recordings of `train` in
+    the same folder; without this manifest, compared with embeddings of the subset.
 
     Returns:
-        What is to be kept with the model, and the predictions of recordings that it is from.
+        The calibration, and the predictions that it was computed from.
 
     Raises:
-        UserError: the model has no probability for each label, recordings of the subset are in the training's, labels
-            do not fit, or there are too few of them.
+        UserError: the model has no probability for each label, recordings of the subset are in the training set,
+            labels do not fit, or there are too few of them.
     """
     _check_model(model)
     subset = Subset(model, options.data, options.subset, options.label_file)
@@ -96,7 +96,7 @@ def _check_model(model: LoadedModel) -> None:
 
 
 def _training_of(options: CalibrationOptions) -> Optional[Any]:
-    """The store of the training's recordings; None where it is not in the folder."""
+    """The store of the training recordings; None if it is not in the folder."""
     try:
         return open_store(read_manifests(find_manifests(options.data, TRAINING)), "never")
     except UserError:
@@ -104,7 +104,7 @@ def _training_of(options: CalibrationOptions) -> Optional[Any]:
 
 
 def _check_apart(subset: Subset, training: Any, options: CalibrationOptions) -> None:
-    """Raise a `UserError` where a recording was trained on: a model knows these too well to learn its errors."""
+    """Raise a `UserError` if the model was trained on a recording: its errors there are smaller than on new ones."""
     own, of_training = subset.idx, training.idx
     if own is None or of_training is None:
         return
@@ -117,7 +117,7 @@ def _check_apart(subset: Subset, training: Any, options: CalibrationOptions) -> 
 
 
 def score_subset(model: LoadedModel, subset: Subset, how: RunOptions) -> Scored:
-    """Scores of a subset's recordings, and what a refusal looks at."""
+    """Compute scores of a subset's recordings, and the inputs of a refusal."""
     found: List[SegmentScores] = []
     with Progress("calibrate", len(subset), "recording") as bar:
         for one in segment_scores(model, subset, how):
@@ -147,7 +147,7 @@ def _seen(found: Sequence[SegmentScores], predictions: Predictions) -> Seen:
 
 
 def _embeddings_of_training(model: LoadedModel, options: CalibrationOptions) -> np.ndarray:
-    """float32, N x E; evenly spaced recordings where there are very many."""
+    """Embeddings of training recordings, float32, N x E; of evenly spaced ones if there are very many."""
     training = Subset(model, options.data, TRAINING, options.label_file)
     chosen = SomeInputs(training, range(0, len(training), -(-len(training) // _MOST_OF_TRAINING)))
     with Progress("training", len(chosen), "recording") as bar:
@@ -161,7 +161,7 @@ def _embeddings_of_training(model: LoadedModel, options: CalibrationOptions) -> 
 def _provenance(
     options: CalibrationOptions, subset: Subset, predictions: Predictions, has_training: bool
 ) -> Dict[str, Any]:
-    """Without folders of this machine, and without anybody's data."""
+    """Facts about the calibration, without local folders and without patients' data."""
     return {
         "subset": options.subset,
         "data": options.data.resolve().name,
@@ -181,7 +181,7 @@ def _provenance(
 def write_calibrated(
     checkpoint: Path, model: LoadedModel, labels: Sequence[str], found: Calibration, out: Path
 ) -> None:
-    """Write a copy of a checkpoint that is calibrated; it appears whole.
+    """Write a calibrated copy of a checkpoint; the file appears complete or not at all.
 
     Args:
         labels: names of the labels, which a checkpoint may lack.
@@ -191,7 +191,7 @@ def write_calibrated(
     """
     import torch
 
-    read_checkpoint(checkpoint)  # which looks at all of it
+    read_checkpoint(checkpoint)  # checks all of it
     state = dict(read_safely(checkpoint))
     description = dataclasses.replace(
         model.description, calibration=found, label_names=tuple(labels), names_are_known=True

@@ -1,4 +1,4 @@
-"""One or several models that say together what a recording shows: the mean of their scores."""
+"""One or several models that predict together: the mean of their scores."""
 
 import contextlib
 from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
@@ -22,10 +22,10 @@ class Predicted(NamedTuple):
     """Predictions of models for one of many recordings.
 
     Attributes:
-        number: in the inputs.
+        number: the recording's number in the inputs.
         name: its file.
-        prediction: of it.
-        ecgs: how many ECGs its file contains, where it is the first of these.
+        prediction: for it.
+        ecgs: how many ECGs its file contains, if it is the first of them.
         ends_batch: see `running.RecordingOutputs`.
     """
 
@@ -37,10 +37,10 @@ class Predicted(NamedTuple):
 
 
 class Ensemble:
-    """Models with the same labels; of one model it says what that says.
+    """Models with the same labels; for one model it predicts the same as this model.
 
-    A recording's score is the mean of the models' scores, each aggregated from segments in its model's own way; its
-    threshold is the mean of theirs.
+    A recording's score is the mean of the models' scores, each aggregated from segments as its model does; a label's
+    threshold is the mean of the models' thresholds.
 
     Args:
         models: at least one; labels are in the order of the first.
@@ -48,8 +48,8 @@ class Ensemble:
     Attributes:
         models: as given.
         label_names: names of the labels.
-        thresholds: for each label the score from which it is positive; None if a model has none.
-        kind: name of what the scores are.
+        thresholds: for each label the lowest score that is positive; None if a model has none.
+        kind: name of the kind of scores.
 
     Raises:
         UserError: a model was only pretrained, or labels, kinds or lengths of segments differ.
@@ -76,22 +76,22 @@ class Ensemble:
 
     @property
     def decides(self) -> bool:
-        """Whether they say which labels are positive."""
+        """Whether they decide which labels are positive."""
         return self.thresholds is not None or self.models[0].description.is_exclusive
 
     @property
     def calibration(self) -> Optional[Calibration]:
-        """Of one model; several together have none, as each was calibrated alone."""
+        """The calibration of a single model; an ensemble has none, because each model was calibrated alone."""
         return self.models[0].description.calibration if len(self.models) == 1 else None
 
     @property
     def source(self) -> str:
-        """Where its models are from."""
+        """Sources of its models."""
         return ", ".join(model.source for model in self.models)
 
     @property
     def preprocessings(self) -> List[Preprocessing]:
-        """Each way in which the models want recordings."""
+        """The different preprocessings of the models."""
         return list(dict.fromkeys(model.preprocessing for model in self.models))
 
     def predict(
@@ -114,13 +114,13 @@ class Ensemble:
         start: int = 0,
         several: Sequence[Tuple[int, int]] = (),
     ) -> Iterator[Union[Predicted, Rejected]]:
-        """What the models say of many recordings, in order; memory does not grow with their number.
+        """Predict many recordings, in order; memory does not grow with their number.
 
         Args:
             inputs: see `inputs.find_inputs`.
             options: how they are run.
-            start: number of the first one.
-            several: see `reading_ahead.ReadingPlan`, of inputs before that.
+            start: number of the first recording.
+            several: see `reading_ahead.ReadingPlan`, for inputs before `start`.
 
         Raises:
             UserError: a model's outputs are not finite for any recording.
@@ -146,7 +146,7 @@ class Ensemble:
         if len(of_models) == 1:
             return of_models[0]
         scores = np.mean([one.scores[columns] for one, columns in zip(of_models, self._columns)], axis=0)
-        # where rates differ, rounding may keep one of them a sample short of a last segment
+        # with different rates, rounding may cost one model its last segment
         number = min(len(one.segment_scores) for one in of_models)
         in_order: List[Any] = [one.segment_scores[:number, columns] for one, columns in zip(of_models, self._columns)]
         positive = positive_of(scores, self.thresholds) if self.decides else None
@@ -154,10 +154,10 @@ class Ensemble:
 
 
 def load_ensemble(sources: Sequence[Any], labels: Optional[str] = None, **options: Any) -> Ensemble:
-    """The ensemble of models from any files; further arguments are those of `fairseq_signals_ext.load`.
+    """Load an ensemble of models from any files; further arguments are passed to `fairseq_signals_ext.load`.
 
     Args:
-        labels: of checkpoints that do not hold their label names; exports hold them.
+        labels: label names for checkpoints without them; exports contain them.
 
     Raises:
         UserError: see `fairseq_signals_ext.load` and `Ensemble`.

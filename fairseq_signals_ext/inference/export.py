@@ -1,4 +1,4 @@
-"""From a checkpoint to an export that was verified: one folder, which appears whole or not at all."""
+"""Export a checkpoint to another format and verify it; the folder appears complete or not at all."""
 
 import csv
 import dataclasses
@@ -27,12 +27,12 @@ from fairseq_signals_ext.inference.network import EcgNetwork, build_model, build
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What was exported.
+    """A finished export.
 
     Attributes:
         folder: of the export.
         files: in it.
-        differences: the largest absolute difference from the fairseq model's own outputs, by the output's name.
+        differences: largest absolute difference from the fairseq model's outputs, by the output's name.
     """
 
     folder: Path
@@ -41,7 +41,7 @@ class ExportResult:
 
 
 class _Job(NamedTuple):
-    """What is exported, and where to: a temporary folder."""
+    """Input of an export, and the temporary folder that it is written to."""
 
     source: Path
     name: str  # of the model
@@ -52,9 +52,9 @@ class _Job(NamedTuple):
 def export(
     checkpoint: Path, to: str, out: Optional[Path] = None, labels: Optional[str] = None, overwrite: bool = False
 ) -> ExportResult:
-    """Write a model in another format, run it by that format's own runtime, and compare.
+    """Write a model in another format, run it with the runtime of that format, and compare the outputs.
 
-    At no time more than two copies of the weights and a little are in memory.
+    Memory never holds more than about two copies of the weights.
 
     Args:
         checkpoint: ours or ECG-FM's, or the folder of an export to safetensors or ecg-fm.
@@ -66,7 +66,7 @@ def export(
     Raises:
         UserError: the checkpoint cannot be used, `out` has content or is in the folder that is exported, the model's
             outputs are not finite, a parameter of the export is not bit-equal, or an output differs by more than
-            `export_check.TOLERANCE`; nothing is left then.
+            `export_check.TOLERANCE`; then nothing is written.
     """
     if to not in FORMATS:
         raise UserError(f"--to {to!r}: use one of {', '.join(FORMATS)}")
@@ -86,11 +86,11 @@ def export(
 
 
 def check_replaceable(folder: Path, names: Collection[str], overwrite: bool) -> None:
-    """See that a folder may be made, or be replaced, which is only done to one with none but the files of an export.
+    """Check that a folder can be made or replaced; a folder with other files than an export's is never replaced.
 
     Args:
-        names: of the files that an export may have.
-        overwrite: replace it.
+        names: files that an export may have.
+        overwrite: replace an existing export.
 
     Raises:
         UserError: it is a file or the current folder, or has content that may not be replaced.
@@ -111,7 +111,7 @@ def check_replaceable(folder: Path, names: Collection[str], overwrite: bool) -> 
 
 
 def _check_apart(given: Path, checkpoint: Path, out: Path) -> None:
-    """See that what is exported is not replaced, and that its folder stays as it is."""
+    """Check that the export does not replace its input or change the input's folder."""
     if checkpoint.resolve() in (out.resolve(), *(file.resolve() for file in out.glob("*"))):
         raise UserError(f"{out}: is the input; give another folder with --out")
     if given.is_dir() and given.resolve() in out.resolve().parents:
@@ -119,7 +119,7 @@ def _check_apart(given: Path, checkpoint: Path, out: Path) -> None:
 
 
 def _model_name(source: Path) -> str:
-    """By which exports are called: the checkpoint's file name, also if it was exported before."""
+    """Name for exports: the checkpoint's file name, also if it was exported before."""
     return source.name[: -len("-safetensors")] if source.name.endswith("-safetensors") else source.stem
 
 
@@ -143,7 +143,7 @@ def _build(source: Path) -> Any:
 
 
 def _described(source: Path, labels: Optional[str]) -> ModelDescription:
-    """Its description; that of an export says where the model is from, what its own checkpoint does not know."""
+    """Its description; for an export with the provenance that the export recorded."""
     checkpoint = _read(source)
     description = describe(checkpoint, labels)
     if labels is not None and not description.of_kind.has_labels:
@@ -155,7 +155,7 @@ def _described(source: Path, labels: Optional[str]) -> ModelDescription:
 
 
 def _write_labels(description: ModelDescription, folder: Path) -> None:
-    """Names of the labels and what is decided by them, for people, if they are known."""
+    """Write a readable table of label names, aggregations and thresholds, if the names are known."""
     if not description.label_names or not description.names_are_known:
         return
     columns = {"name": description.label_names, "aggregation": description.aggregation}
@@ -188,10 +188,9 @@ def _to_ecg_fm(job: _Job) -> Dict[str, float]:
 
 
 def _outputs_and_parameters(job: _Job) -> Tuple[export_check.Outputs, Dict[str, Any]]:
-    """What the model computes, and its parameters as they are in the file; the model itself is gone.
+    """The model's outputs, and its parameters as in the file; the model itself is freed.
 
-    The file is mapped again each time that it is read: pages that were looked at count as memory while they are
-    mapped.
+    The file is mapped again each time that it is read: pages that were read count as memory while they are mapped.
     """
     model = _build(job.source)
     expected = export_check.outputs_of_model(model, job.description)
@@ -205,7 +204,7 @@ def _outputs_and_parameters(job: _Job) -> Tuple[export_check.Outputs, Dict[str, 
 def _verify_parameters(
     read: Callable[[], Checkpoint], job: _Job, expected: export_check.Outputs, saved: Dict[str, str]
 ) -> Dict[str, float]:
-    """Read an export that holds parameters again, and compare these and what they compute."""
+    """Read an export with parameters again, and compare its parameters and outputs."""
     export_check.check_same(export_check.fingerprints(read().parameters), saved)
     found = export_check.outputs_of_network(build_network(read(), job.description), job.description)
     return export_check.differences(found, expected, job.description)
@@ -227,7 +226,7 @@ def _to_runtime(
     write: Callable[[EcgNetwork, ModelDescription, Path], None],
     run: Callable[[Path, ModelDescription], export_check.Outputs],
 ) -> Dict[str, float]:
-    """Export what is computed to a file that a runtime of its own runs."""
+    """Export the computation to a file for another runtime."""
     path = job.folder / weights
     model = _build(job.source)
     expected = export_check.outputs_of_model(model, job.description)

@@ -1,4 +1,4 @@
-"""Does an export compute what the model does? Both are run on the same segments, each by its own runtime."""
+"""Check that an export computes the same as its model: both run on the same segments, each in its own runtime."""
 
 import hashlib
 from pathlib import Path
@@ -16,14 +16,14 @@ from fairseq_signals_ext.models.pooling import mean_over_frames
 TOLERANCE = 1e-4
 _SEED = 6
 Probe = Tuple[Tensor, Tensor]
-Outputs = List[Tuple[np.ndarray, ...]]  # for each probe the output, if there is one, and the embedding
+Outputs = List[Tuple[np.ndarray, ...]]  # per probe the output, if there is one, and the embedding
 
 
 def probe(description: ModelDescription, segments: int, shortened: bool) -> Probe:
     """Random standardised segments: `source` (float32, N x leads x samples), `padding_mask` (bool, N x samples).
 
     Args:
-        shortened: the first is padded from 3/5 of its length, others later or not at all.
+        shortened: the first is padded from 3/5 of its length on, others later or not at all.
     """
     inputs = description.preprocessing
     generator = torch.Generator().manual_seed(_SEED + segments)
@@ -42,7 +42,7 @@ def probes(description: ModelDescription) -> List[Probe]:
 
 
 def outputs_of_model(model: Any, description: ModelDescription) -> Outputs:
-    """What a fairseq model's own forward gives for the probes."""
+    """Outputs of a fairseq model's own forward for the probes."""
     found = []
     for source, padding in probes(description):
         with torch.no_grad():
@@ -59,18 +59,18 @@ def outputs_of_model(model: Any, description: ModelDescription) -> Outputs:
 
 
 def outputs_of_network(network: Any, description: ModelDescription) -> Outputs:
-    """What an `EcgNetwork`, or one that was loaded as TorchScript, gives for the probes."""
+    """Outputs of an `EcgNetwork`, or of a loaded TorchScript module, for the probes."""
     with torch.no_grad():
         return [tuple(output.numpy() for output in network(*given)) for given in probes(description)]
 
 
 def outputs_of_torchscript(path: Path, description: ModelDescription) -> Outputs:
-    """What torch gives for the probes."""
+    """Outputs of a TorchScript file for the probes."""
     return outputs_of_network(torch.jit.load(str(path), map_location="cpu"), description)
 
 
 def outputs_of_onnx(path: Path, description: ModelDescription) -> Outputs:
-    """What onnxruntime gives for the probes, in little memory."""
+    """Outputs of an ONNX file for the probes, with little memory."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -85,10 +85,10 @@ def outputs_of_onnx(path: Path, description: ModelDescription) -> Outputs:
 
 
 def check_finite(expected: Outputs, source: Path) -> None:
-    """See that the model itself gives numbers.
+    """Check that the model's own outputs are finite.
 
     Raises:
-        UserError: it does not, as after a training that diverged.
+        UserError: they are not, such as after a training that diverged.
     """
     if not all(np.isfinite(output).all() for outputs in expected for output in outputs):
         raise UserError(
@@ -98,10 +98,10 @@ def check_finite(expected: Outputs, source: Path) -> None:
 
 
 def differences(found: Outputs, expected: Outputs, description: ModelDescription) -> Dict[str, float]:
-    """The largest absolute difference of each output; of a regression's values in deviations of the label.
+    """The largest absolute difference of each output; for regression in standard deviations of the label.
 
     Raises:
-        UserError: one is above `TOLERANCE`, or not a number.
+        UserError: a difference is above `TOLERANCE`, or not a number.
     """
     scale = np.array(description.target_std) if description.of_kind.is_scaled else np.ones(1)
     largest = {}
@@ -119,14 +119,14 @@ def differences(found: Outputs, expected: Outputs, description: ModelDescription
 
 
 def own_parameters(model: Any, checkpoint: Checkpoint) -> Dict[str, Tensor]:
-    """A checkpoint's parameters, as they are in the file, by the model's names and in its order."""
+    """A checkpoint's parameters unchanged, with the names and order of the model."""
     parameters = checkpoint.parameters
     model.upgrade_state_dict(parameters)
     return {name: parameters[name] for name in model.state_dict()}
 
 
 def fingerprints(parameters: Dict[str, Tensor]) -> Dict[str, str]:
-    """Type, shape and SHA-256 of each parameter: equal if it is the same bit by bit."""
+    """Type, shape and SHA-256 of each parameter: equal if all bits are equal."""
     return {name: _fingerprint(tensor) for name, tensor in parameters.items()}
 
 
@@ -139,7 +139,7 @@ def check_same(found: Dict[str, str], expected: Dict[str, str]) -> None:
     """Compare fingerprints.
 
     Raises:
-        UserError: a parameter differs; names the first.
+        UserError: a parameter differs; the message names the first.
     """
     differing = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
     if differing:

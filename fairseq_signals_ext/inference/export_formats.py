@@ -1,4 +1,4 @@
-"""The files of exports: ONNX, safetensors and TorchScript."""
+"""Write exports as ONNX, safetensors and TorchScript files."""
 
 import contextlib
 import json
@@ -17,18 +17,18 @@ from fairseq_signals_ext.inference.network import EcgNetwork
 ONNX_FILE = "model.onnx"
 SAFETENSORS_FILE = "model.safetensors"
 TORCHSCRIPT_FILE = "model.pt"
-# 22 gives the same graph but needs onnxruntime 1.20, this one 1.18; onnxruntime 1.32 fails to run what torch 2.13 makes
-# of attention for 23 and 24, and later ones are not known to torch
+# 22 gives the same graph but needs onnxruntime 1.20, this one 1.18; onnxruntime 1.32 cannot run the attention that
+# torch 2.13 exports for 23 and 24, and torch does not support later ones
 OPSET = 21
 # a protobuf message is below 2 GiB; larger models have their weights in a second file
 _LARGEST_FILE = 2**31 - 2**24
 _SMALL = 1024  # bytes
-# more than all but the parameters takes
+# upper limit for the size of everything but the parameters
 _CODE_BYTES = 2**22
 
 
 def write_onnx(network: EcgNetwork, description: ModelDescription, path: Path) -> None:
-    """Write a network, for any number of segments of the description's length, and see that the file is valid.
+    """Write a network for any number of segments of the description's length, and check that the file is valid.
 
     Weights of 2 GiB or more are in a second file, `model.onnx.data`.
     """
@@ -43,13 +43,13 @@ def write_onnx(network: EcgNetwork, description: ModelDescription, path: Path) -
         onnx_ir.save(model, path, external_data=f"{path.name}.data")
         onnx.checker.check_model(str(path))
     for value in [*traced, *initializers]:
-        value.const_value = None  # onnxscript keeps the last graph that it looked at, and so the network, for good
+        value.const_value = None  # onnxscript never frees the last graph that it processed, and so the network
 
 
 def _graph(network: EcgNetwork, description: ModelDescription) -> Tuple[Any, List[Any]]:
-    """The network as an `onnx_ir.Model`, whose initializers share the network's memory; and those that it had at first.
+    """The network as an `onnx_ir.Model`, and its initializers before optimization.
 
-    These are others than now where weights were transposed.
+    The model's initializers share the network's memory. Optimization replaces those that it transposes.
     """
     with _quietly(), torch.no_grad():
         program = torch.onnx.export(
@@ -66,14 +66,14 @@ def _graph(network: EcgNetwork, description: ModelDescription) -> Tuple[Any, Lis
         traced = list(program.model.graph.initializers.values())
         program.optimize()
     for node in program.model.graph:
-        node.metadata_props.clear()  # stack traces, with paths of this machine
+        node.metadata_props.clear()  # stack traces with local paths
     program.model.metadata_props.update(_facts(description))
     return program.model, traced
 
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Without what the exporter says of itself: thousands of lines where fairseq has set logging to all."""
+    """Suppress the exporter's log: thousands of lines if fairseq has enabled all logging."""
     former = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -85,7 +85,7 @@ def _quietly() -> Iterator[None]:
 
 
 def _facts(description: ModelDescription) -> Dict[str, str]:
-    """What programs for ONNX show of a model."""
+    """Metadata that ONNX viewers show."""
     inputs = description.preprocessing
     return {
         "kind": description.kind,
@@ -96,9 +96,9 @@ def _facts(description: ModelDescription) -> Dict[str, str]:
 
 
 def _write_one_file(model: Any, path: Path) -> None:
-    """Write a model tensor by tensor, and check it before; it has no large initializers afterwards.
+    """Check a model and write it tensor by tensor; its large initializers are removed.
 
-    Protobuf messages one after the other are read as one message, merged, so that the whole is never in memory
+    Protobuf merges concatenated messages into one, so the whole model is never in memory
     (protobuf.dev/programming-guides/encoding, "Last One Wins").
     """
     import onnx
@@ -118,7 +118,7 @@ def _write_one_file(model: Any, path: Path) -> None:
 
 
 def _check_with_inputs(model: Any, values: List[Any]) -> None:
-    """Check a model to which some values are given as inputs; the checker would hold a whole file twice in memory."""
+    """Check a model with some values as inputs; with all values the checker would need twice the file's memory."""
     import onnx
     from onnx_ir import serde
 
@@ -129,22 +129,22 @@ def _check_with_inputs(model: Any, values: List[Any]) -> None:
 
 
 def write_safetensors(parameters: Dict[str, Any], path: Path) -> None:
-    """Write parameters bit by bit as they are.
+    """Write parameters without any change of bits.
 
     Args:
-        parameters: tensors by the model's names; may be mapped from a file, of which no copy is made.
+        parameters: tensors by the model's names; memory-mapped ones are not copied.
     """
     from safetensors.torch import save_file
 
     seen, tensors = set(), {}
     for name, tensor in parameters.items():
-        shared = tensor.data_ptr() in seen  # such as of a quantizer that is used twice
+        shared = tensor.data_ptr() in seen  # such as a quantizer that is used twice
         seen.add(tensor.data_ptr())
         tensors[name] = tensor.clone() if shared else tensor.contiguous()
     path.touch()
     mode = path.stat().st_mode
     save_file(tensors, str(path), metadata={"format": "pt"})
-    path.chmod(mode)  # the library's files can be read by their owner only
+    path.chmod(mode)  # the library makes files that only their owner can read
 
 
 def write_torchscript(network: EcgNetwork, description: ModelDescription, path: Path) -> None:
@@ -153,9 +153,9 @@ def write_torchscript(network: EcgNetwork, description: ModelDescription, path: 
         # the number of frames becomes a constant, as it should
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
-        # what it computes is compared with the model itself, so it is not traced once more to be checked
+        # its outputs are compared with the model later, so torch need not check the trace
         traced = torch.jit.trace(network, probe(description, segments=2, shortened=True), check_trace=False)
-        # where torch's own writer finds no room it ends the process
+        # torch's writer ends the process when the disk is full
         size = sum(value.nbytes for value in (*traced.parameters(), *traced.buffers()))
         require_room(path.parent, size + _CODE_BYTES)
         torch.jit.save(traced, str(path))

@@ -1,4 +1,4 @@
-"""Models on the Hugging Face hub: `hf:OWNER/REPO/FILE` -> a path in its cache."""
+"""Download models from the Hugging Face hub: `hf:OWNER/REPO/FILE` -> a path in its cache."""
 
 import glob
 import re
@@ -12,16 +12,16 @@ _SOURCE = re.compile(r"hf:(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/@]+))?(?:/(
 
 
 def fetch(source: str) -> Path:
-    """A file of the hub, or the files of an export there, as a path in `huggingface_hub`'s cache.
+    """Download a file or an export from the hub, and return its path in `huggingface_hub`'s cache.
 
-    Its settings hold: `HF_HOME`, `HF_HUB_OFFLINE`, `HF_ENDPOINT`, `HF_TOKEN`, ...
+    Settings of `huggingface_hub` apply: `HF_HOME`, `HF_HUB_OFFLINE`, `HF_ENDPOINT`, `HF_TOKEN`, ...
 
     Args:
-        source: `hf:OWNER/REPO/FILE.pt`, or `hf:OWNER/REPO` or `hf:OWNER/REPO/FOLDER` of an export; `@REVISION` may
-            stand after the repository.
+        source: `hf:OWNER/REPO/FILE.pt`, or `hf:OWNER/REPO` or `hf:OWNER/REPO/FOLDER` of an export; `@REVISION` can
+            follow the repository.
 
     Raises:
-        UserError: it is written otherwise, there is no such file, or it is not in the cache and cannot be fetched.
+        UserError: the format is wrong, there is no such file, or it is not in the cache and cannot be downloaded.
         ModuleNotFoundError: `huggingface_hub` is not installed.
     """
     from huggingface_hub import hf_hub_download, snapshot_download
@@ -38,7 +38,7 @@ def fetch(source: str) -> Path:
         inside = f"{glob.escape(folder)}/" if folder else ""
         patterns = [inside + CONFIG_FILE, f"{inside}model.*"]
         fetched = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns)) / folder
-    except Exception as error:  # the library's own kinds, those of what it uses to connect, and the system's
+    except Exception as error:  # errors of the library, of its network libraries, and of the system
         raise UserError(f"{source}: {_what_is_wrong(error)}") from None
     if not (fetched / CONFIG_FILE).is_file():
         raise UserError(f"{source}: has no {CONFIG_FILE}; give a FILE.pt, or the FOLDER of an export")
@@ -46,10 +46,10 @@ def fetch(source: str) -> Path:
 
 
 def _what_is_wrong(error: Exception) -> str:
-    """What happened, and what to do, in one line."""
+    """The problem and a hint, in one line."""
     from huggingface_hub import errors
 
-    # the first that fits: the later ones are more general
+    # the first match counts: later ones are more general
     known = {
         errors.GatedRepoError: "its owner asks for consent; give it on the hub's page of it, then `hf auth login`",
         errors.RepositoryNotFoundError: "no such repository, or a private one; correct the name, or `hf auth login`",

@@ -1,4 +1,4 @@
-"""The recordings of a run: files, folders and manifests, each read when its turn comes, maybe in another process."""
+"""The recordings of a run from files, folders and manifests; each is read when needed, maybe in another process."""
 
 import dataclasses
 import hashlib
@@ -30,13 +30,13 @@ from fairseq_signals_ext.sources.source import read_file, split_number
 from fairseq_signals_ext.sources.wfdb import belonging_to
 
 MANIFEST_SUFFIX = ".tsv"
-# what a prepared folder's table contains about a recording, as `Recording` and `RecordingFacts` call it
+# columns of a prepared folder's table, named as attributes of `Recording` and `RecordingFacts`
 _KNOWN = ("record_id", "source", "source_file", "patient", "start_time", "age", "sex")
 _OF_RECORDING = {attribute.name for attribute in dataclasses.fields(Recording)}
 
 
 class Recordings(Protocol):
-    """What models can be run over: `Inputs`, some of them, or the recordings of a subset."""
+    """Recordings that models can be run on: `Inputs`, some of them, or the recordings of a subset."""
 
     def __len__(self) -> int: ...
 
@@ -44,7 +44,7 @@ class Recordings(Protocol):
         """See `Inputs.name`."""
 
     def read(self, number: int, ecg: Optional[int] = None) -> Any:
-        """An `InputRecording`, or what has its `ecgs`, `beside` and `segmented`."""
+        """An `InputRecording`, or an object with its `ecgs`, `beside` and `segmented`."""
 
     def known(self, number: int) -> Dict[str, Any]:
         """See `Inputs.known`."""
@@ -54,9 +54,9 @@ class InputRecording(NamedTuple):
     """A recording as it is read.
 
     Attributes:
-        recording: its signal, and what its file contains.
+        recording: its signal, and the facts in its file.
         is_standardised: its values are in standard deviations of each lead, as in ECG-FM's manifests.
-        ecgs: how many ECGs its file contains, if none of them was asked for: this is the first.
+        ecgs: how many ECGs its file contains, if it is the first of them.
     """
 
     recording: Recording
@@ -65,14 +65,14 @@ class InputRecording(NamedTuple):
 
     @property
     def beside(self) -> None:
-        """What was read beside the signal: nothing."""
+        """Further data read with the signal: none."""
         return None
 
     def segmented(self, preprocessing: Preprocessing, name: str) -> SegmentedRecording:
         """Its segments.
 
         Args:
-            name: what messages call it.
+            name: its name in messages.
 
         Raises:
             UserError: see `SegmentedRecording.of`.
@@ -109,10 +109,10 @@ class _Files:
 
 
 class _Shards:
-    """Recordings of a prepared folder; its table knows more of them than its shards."""
+    """Recordings of a prepared folder; its table has more facts about them than its shards."""
 
     def __init__(self, manifest: ShardManifest):
-        # each is read once, so what was checked need not be remembered
+        # each is read once, so checksums need not be remembered
         self._store, self.shards = ShardStore(manifest, checksum="always"), manifest.shards
         self._table: Any = None
         self._filled = self._filled_leads()
@@ -137,7 +137,7 @@ class _Shards:
         return self.shards[0].parent.parent
 
     def _filled_leads(self) -> Dict[int, Set[int]]:
-        """By idx, leads that a recording does not have and that `prepare --fill-leads` stored as zeros."""
+        """Missing leads by idx that `prepare --fill-leads` stored as zeros."""
         if not (self._folder / TABLE_NAME).is_file():
             return {}
         filled = read_table(self._folder, ["idx", "filled_leads"]).set_index("idx")["filled_leads"]
@@ -149,7 +149,7 @@ class _Shards:
             self._table = read_table(self._folder, ["idx", *_KNOWN]).set_index("idx") if there else ()
         idx = int(self._store.idx[number])
         row = self._table.loc[idx] if len(self._table) and idx in self._table.index else {}
-        # pandas has values of its own for what is not known
+        # pandas marks missing values in several ways; NaN is not equal to itself
         return {"idx": idx, **{name: value for name, value in row.items() if value is not None and value == value}}
 
     def __getstate__(self) -> Dict[str, Any]:
@@ -159,7 +159,7 @@ class _Shards:
 
 @dataclass(frozen=True)
 class _MatFiles:
-    """Recordings of ECG-FM's manifests, whose files are standardised; those of one follow each other in time."""
+    """Recordings of ECG-FM's manifests; their files are standardised."""
 
     manifest: FileManifest
 
@@ -184,7 +184,7 @@ class _MatFiles:
 
 @dataclass(frozen=True)
 class _Unusable:
-    """A manifest or folder that cannot be used, which must not stop a run over others."""
+    """A manifest or folder that cannot be used; it must not stop a run on others."""
 
     path: str
     reason: str
@@ -207,10 +207,10 @@ _Part = Union[_Files, _Shards, _MatFiles, _Unusable, Recordings]
 
 @dataclass(frozen=True)
 class Inputs:
-    """Recordings in the order in which they were given; it can go to other processes.
+    """Recordings in the order in which they were given; it can be sent to other processes.
 
     Attributes:
-        parts: of one kind each.
+        parts: groups of recordings of the same kind.
     """
 
     parts: Tuple[_Part, ...]
@@ -230,16 +230,16 @@ class Inputs:
         """The file of a recording, as messages and tables name it; in a shard `NNNNN.npy#ROW`.
 
         Args:
-            ecg: which of several in the file, from 1: `NAME#2`; None: the file.
+            ecg: number of the ECG in a file with several, from 1: `NAME#2`; None: the file.
         """
         part, place = self._find(number)
         return _as_text(part.name(place)) + ("" if ecg is None else f"#{ecg}")
 
     def read(self, number: int, ecg: Optional[int] = None) -> InputRecording:
-        """A recording, from its file alone.
+        """Read a recording from its file alone.
 
         Args:
-            ecg: which of several in the file, from 1; None: the first.
+            ecg: number of the ECG in a file with several, from 1; None: the first.
 
         Raises:
             UserError: it cannot be read.
@@ -249,21 +249,21 @@ class Inputs:
         record_id = given.recording.record_id
         if not is_no_text(record_id):
             return given
-        # of a file whose name is its record id
+        # some formats use the file name as record id
         return given._replace(recording=dataclasses.replace(given.recording, record_id=_as_text(record_id)))
 
     def known(self, number: int) -> Dict[str, Any]:
-        """What a table knows of a recording beside its file: attributes of `Recording` and `RecordingFacts`."""
+        """Facts from a table about a recording: attributes of `Recording` and `RecordingFacts`."""
         part, place = self._find(number)
         return part.known(place)
 
     @property
     def shards(self) -> List[Path]:
-        """Of all prepared folders that recordings are from."""
+        """Shards of all prepared folders in the inputs."""
         return [shard for part in self.parts if isinstance(part, _Shards) for shard in part.shards]
 
     def fingerprint(self) -> str:
-        """The same for the same recordings in the same order, by their names."""
+        """A hash that is equal for the same recording names in the same order."""
         digest = hashlib.blake2b(digest_size=16)
         for number in range(len(self)):
             digest.update(f"{self.name(number)}\n".encode())
@@ -290,7 +290,7 @@ class Inputs:
 
 
 def _as_text(name: str) -> str:
-    """The name of a file, which need not be text."""
+    """A file name as valid text; undecodable bytes are escaped."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
@@ -301,19 +301,19 @@ def find_inputs(
     unit: Optional[str] = None,
     subset: Optional[str] = None,
 ) -> Inputs:
-    """The recordings that paths stand for.
+    """Find the recordings in files, folders and manifests.
 
     Args:
-        given: ECG files, of any mixture of formats; folders, of which every file below is one; prepared folders;
-            folders of splits; manifests of ours or ECG-FM's, which are told from tab-separated ECGs by what they
-            contain. A signal file or a segment of a WFDB header that is given too is left out. `FILE#2` is the second
-            ECG of a file that contains several. A manifest or folder that cannot be used is one recording, which
-            cannot be read.
-        sample_rate, leads, unit: of files that do not say it, see `read_ecg`.
-        subset: of the folders of splits; None: all of their subsets.
+        given: ECG files in any mixture of formats; folders with ECG files at any depth; prepared folders; folders of
+            splits; manifests of ours or ECG-FM's, which differ from tab-separated ECGs by their content. A signal
+            file or a segment of a WFDB header that is also given is left out. `FILE#2` is the second ECG of a file
+            that contains several. A manifest or folder that cannot be used counts as one recording that cannot be
+            read.
+        sample_rate, leads, unit: for files that do not contain them, see `read_ecg`.
+        subset: of the folders of splits; None: all subsets.
 
     Raises:
-        UserError: nothing is given, none of it can be used, or a subset is asked for and no folder is of a split.
+        UserError: nothing is given, nothing can be used, or a subset is given and no folder is a split.
     """
     options = SourceOptions(sample_rate=sample_rate, leads=leads, unit=unit)
     metadata = {"sample_rate": sample_rate, "leads": None if leads is None else leads.split(","), "unit": unit}
@@ -335,7 +335,7 @@ def find_inputs(
 
 
 def _check_found(given: Sequence[Union[str, Path]], parts: Sequence[_Part], subset: Optional[str]) -> None:
-    """Raise a `UserError` where there is nothing to run, or an option that would change nothing."""
+    """Raise a `UserError` if there is nothing to run, or an option has no effect."""
     if not parts:
         raise UserError("no recordings are given; name ECG files, folders or manifests")
     if not any(_is_there(Path(path)) for path in given):
@@ -348,7 +348,7 @@ def _check_found(given: Sequence[Union[str, Path]], parts: Sequence[_Part], subs
 
 
 def _item(path: Path, defaults: Mapping[str, Any]) -> Item:
-    """A file, or one of the ECGs of a file."""
+    """A file, or one of several ECGs in a file."""
     numbered = None if path.exists() else split_number(str(path))
     if numbered is None:
         return Item(str(path), defaults=defaults)
@@ -356,14 +356,14 @@ def _item(path: Path, defaults: Mapping[str, Any]) -> Item:
 
 
 def _is_there(path: Path) -> bool:
-    """A WFDB record is named without suffix, too, and an ECG of several by its number."""
+    """Whether a file, a WFDB record without suffix, or the file of a numbered ECG exists."""
     numbered = None if path.exists() else split_number(str(path))
     path = path if numbered is None else Path(numbered[0])
     return path.exists() or path.with_name(f"{path.name}.hea").exists()
 
 
 def _without_signal_files(paths: Sequence[Path]) -> List[Path]:
-    """Without the files that WFDB headers among them name: `records/*` gives both, and headers of segments."""
+    """Drop signal files and segments of WFDB headers in the list, as `records/*` contains both."""
     belonging = belonging_to(paths)
     return [path for path in paths if not belonging or path.resolve() not in belonging]
 

@@ -1,4 +1,4 @@
-"""What comes out of the layers of a network, as a backend runs it: of one of them, or of all in one pass."""
+"""Outputs of a network's layers on a backend: of one layer, or of all in one pass."""
 
 from typing import Any, Callable, List, Optional, Sequence, Tuple
 
@@ -12,7 +12,7 @@ Run = Callable[[np.ndarray, np.ndarray], Outputs]
 
 
 def one_layer(backend: Any, network: Any, layer: Optional[int], is_mean: bool) -> Run:
-    """Gives what comes out of a layer (None: of the encoder), for each frame or their mean.
+    """Return a function that computes a layer's output (None: the encoder's), per frame or as their mean.
 
     Raises:
         UserError: there is no such layer.
@@ -30,10 +30,10 @@ def one_layer(backend: Any, network: Any, layer: Optional[int], is_mean: bool) -
 
 
 def all_layers(backend: Any, network: Any, kept: Sequence[int] = ()) -> Run:
-    """Gives statistics of all layers of N segments, see `Encoder.all_frames`, from one pass.
+    """Return a function that computes statistics of all layers of N segments in one pass, see `Encoder.all_frames`.
 
-    Frames of padding never count. Outputs: means (float32, N x layers x E), variances (alike), how many frames these
-    are of (int64, N), and for each of `kept` the frames (float32, N x T x E).
+    Frames of padding never count. Outputs: means (float32, N x layers x E), variances (same shape), the number of
+    frames (int64, N), and for each of `kept` the frames (float32, N x T x E).
 
     Args:
         kept: positions among the layers, ascending.
@@ -55,10 +55,10 @@ def all_layers(backend: Any, network: Any, kept: Sequence[int] = ()) -> Run:
 
 
 def names_of_layers(network: Any, found: int) -> List[str]:
-    """What the layers that `all_layers` gives are called: numbers from 0, and "output" for one that follows them.
+    """Names of the layers of `all_layers`: numbers from 0, and "output" for one that follows them.
 
     Args:
-        found: their number.
+        found: number of layers.
     """
     numbered = network.layers + 1 if network.layers else 0
     return [*map(str, range(numbered)), OUTPUT][:found]

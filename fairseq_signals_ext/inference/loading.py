@@ -1,4 +1,4 @@
-"""A ready model from any file: a checkpoint of ours or ECG-FM's, an export, or either of them on the hub."""
+"""Load a model from a checkpoint of ours or ECG-FM's, from an export, or from the hub."""
 
 import contextlib
 from pathlib import Path
@@ -15,7 +15,7 @@ _ONLY_IN_EXPORTS = (".onnx", ".safetensors")
 
 
 class _How(NamedTuple):
-    """How a model is run; as the backends take it."""
+    """How a model is run: arguments of the backends."""
 
     device: str
     threads: Optional[int]
@@ -51,14 +51,14 @@ def load_model(
 def load_untrained(
     source: str, seed: int, device: str = "cpu", threads: Optional[int] = None, bf16: bool = False
 ) -> LoadedModel:
-    """The model of a checkpoint, or of an export to safetensors, with random weights in place of its own.
+    """Load the model of a checkpoint, or of an export to safetensors, with random weights instead of its own.
 
     Args:
-        seed: they are drawn as a training that begins with this seed does.
+        seed: weights are initialised as at the start of a training with this seed.
         source, device, threads, bf16: as `fairseq_signals_ext.load`.
 
     Raises:
-        UserError: it cannot be read, or is an export that only runs.
+        UserError: it cannot be read, or is an export to ONNX or TorchScript.
     """
     from fairseq_signals_ext.checkpoints.describing import describe
 
@@ -81,7 +81,7 @@ def files_of(source: str) -> List[Path]:
     """The files that a model is loaded from: a checkpoint, or the description and the weights of an export.
 
     Raises:
-        UserError: it is not there.
+        UserError: a file is missing.
     """
     path = _path_of(source)
     folder = _folder_of_export(path)
@@ -97,14 +97,14 @@ def _path_of(source: Any) -> Path:
 
 
 def is_export(source: Any) -> bool:
-    """Whether a source on this machine is an export, which holds its label names."""
+    """Whether a local source is an export, which contains its label names."""
     with contextlib.suppress(UserError):
         return _folder_of_export(checkpoint_of(Path(source))) is not None
     return False
 
 
 def _folder_of_export(path: Path) -> Optional[Path]:
-    """The folder of the export that a path stands for; None if it is of a checkpoint."""
+    """The export's folder for a path to an export or its files; None for a checkpoint."""
     if path.is_dir():
         return path
     if path.name == CONFIG_FILE:
@@ -112,14 +112,14 @@ def _folder_of_export(path: Path) -> Optional[Path]:
     if path.suffix in _ONLY_IN_EXPORTS:
         _check_is_weights(path)
         return path.parent
-    # TorchScript has the suffix of checkpoints; any other config.json beside one means nothing
+    # TorchScript has the suffix of checkpoints; an unrelated config.json beside a checkpoint is ignored
     with contextlib.suppress(UserError):
         return path.parent if read_description(path.parent)[1].name == path.name else None
     return None
 
 
 def _check_is_weights(path: Path) -> None:
-    """See that a file is the one that the description of its folder is of."""
+    """Check that a file contains the weights that its folder's description names."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a folder that fairseq-signals-ext export made, or a checkpoint")
     weights = read_description(path.parent)[1]
@@ -161,7 +161,7 @@ def _from_export(folder: Path, source: str, how: _How) -> LoadedModel:
 
 
 def _built(checkpoint: Any, description: ModelDescription, how: _How, seed: Optional[int] = None) -> TorchBackend:
-    """The network of a checkpoint; needs fairseq."""
+    """Build the network of a checkpoint; needs fairseq."""
     from fairseq_signals_ext.common.requirements import require_fairseq
 
     require_fairseq()

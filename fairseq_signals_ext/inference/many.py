@@ -1,4 +1,4 @@
-"""Predictions of models for many recordings: `predict_many`, and the table that it and the command `predict` make."""
+"""Predictions for many recordings: `predict_many`, and the table of `predict_many` and the command `predict`."""
 
 import itertools
 import os
@@ -25,7 +25,7 @@ _FACTS = {
     **{"segments": "int64", "missing_leads": "list<string>", "flags": "list<string>"},
     **{"cut_start": "float64", "cut_end": "float64"},
 }
-# of a frame, in which rows of recordings that cannot be used lack values
+# types of a data frame's columns; rows of recordings that cannot be used have missing values
 _FRAME_TYPES = {
     **{"string": "object", "list<string>": "object", "int64": "Int64", "bool": "boolean"},
     "timestamp[us]": "datetime64[us]",
@@ -33,12 +33,12 @@ _FRAME_TYPES = {
 
 
 class Result(NamedTuple):
-    """What models predict for one of many recordings.
+    """The prediction for one of many recordings.
 
     Attributes:
-        name: its file, or the record id of a `Recording` that was given.
-        prediction: of it; None if it cannot be used.
-        reason: why it cannot, and what to do, in one line; empty if it can.
+        name: its file, or the record id of a given `Recording`.
+        prediction: for it; None if it cannot be used.
+        reason: why it cannot be used, and a hint, in one line; otherwise empty.
     """
 
     name: str
@@ -59,7 +59,7 @@ def predict_many(
     unit: Optional[str] = None,
     subset: Optional[str] = None,
 ) -> "Union[Iterator[Result], pd.DataFrame]":
-    """Predict labels of many recordings, in order; one that cannot be used stops no other.
+    """Predict labels of many recordings, in order; recordings that cannot be used do not stop the others.
 
     Recordings are read while the model runs, and segments of several share a batch. As an iterator it needs no more
     memory for a million files than for a hundred.
@@ -68,20 +68,19 @@ def predict_many(
         model: one, or several whose scores are averaged; see `load`.
         recordings: ECG files, folders of them, prepared folders, folders of splits, manifests, or `Recording`s; one or
             many, in any mixture.
-        as_frame: give a table instead, with a row per recording and the columns of the `predictions.csv` that the
-            command `predict` writes; one more, `reason`, says why a recording has no scores. Patients' ids
-            are in it, where they are known.
-        progress: show on stderr how far it is.
-        batch_size: segments that the model is given at once.
-        jobs: processes that read files; 0: a thread of this one does.
-        sample_rate, leads, unit: of files that do not contain it, see `read_ecg`.
-        subset: of folders of splits, such as "test"; None: all of their subsets.
+        as_frame: return a table instead, with a row per recording, the columns of the command's `predictions.csv`,
+            and a column `reason`: why a recording has no scores. It contains patients' ids, if they are known.
+        progress: show a progress bar on stderr.
+        batch_size: segments per batch.
+        jobs: processes that read files; 0: a thread of this process.
+        sample_rate, leads, unit: for files that do not contain them, see `read_ecg`.
+        subset: of folders of splits, such as "test"; None: all subsets.
 
     Returns:
         An iterator of `Result`s: name, prediction, reason. The second and further ECGs of files come last.
 
     Raises:
-        UserError: nothing is given, or a model was only pretrained; models that do not fit each other.
+        UserError: nothing is given, a model was only pretrained, or models do not fit each other.
         MissingPackageError: a format needs a package that is not installed.
 
     Examples:
@@ -116,7 +115,7 @@ def _result(found: Union[Predicted, Rejected]) -> Result:
 
 @dataclass(frozen=True)
 class _InMemory:
-    """Recordings that are there already, as `inputs.Recordings`."""
+    """Recordings in memory, as `inputs.Recordings`."""
 
     recordings: Sequence[Recording]
 
@@ -140,7 +139,7 @@ def _inputs_of(
     unit: Optional[str],
     subset: Optional[str],
 ) -> Inputs:
-    """Paths as `find_inputs` has them, and recordings, in the order in which they are given."""
+    """Inputs from paths and recordings, in the given order."""
     several = [given] if isinstance(given, (str, os.PathLike, Recording)) else list(given)
     for one in several:
         if not isinstance(one, (str, os.PathLike, Recording)):
@@ -158,12 +157,12 @@ def _inputs_of(
 
 
 def score_columns(ensemble: Ensemble) -> List[str]:
-    """The columns with the scores of labels in tables, as in those of `evaluate`: `probability_LABEL`."""
+    """Names of the columns with scores, such as `probability_LABEL`; the tables of `evaluate` have the same."""
     return [f"{ensemble.models[0].description.of_kind.score_name}_{name}" for name in ensemble.label_names]
 
 
 def table_columns(ensemble: Ensemble) -> Dict[str, str]:
-    """Columns of a table of predictions and their types, as pyarrow calls them: facts, scores, decisions if any."""
+    """Columns of a table of predictions with pyarrow's names of their types: facts, scores, decisions if any."""
     decisions = {f"positive_{name}": "bool" for name in ensemble.label_names if ensemble.decides}
     calibration = ensemble.calibration
     if calibration is not None:
@@ -175,7 +174,7 @@ def table_columns(ensemble: Ensemble) -> Dict[str, str]:
 
 
 def table_row(ensemble: Ensemble, found: Predicted) -> Dict[str, Any]:
-    """The row of a recording, by column."""
+    """A recording's row of the table: values by column."""
     prediction = found.prediction
     row = {"file": found.name, **prediction.recording.row}
     row.update(zip(score_columns(ensemble), prediction.scores.tolist()))

@@ -1,4 +1,4 @@
-"""A model that is ready to use: from a recording to the model's predictions for it.
+"""A model that is ready to use: it turns a recording into predictions or an embedding.
 
 Needs numpy, what the model's backend needs, and for some formats of ECG files the extra `formats`.
 """
@@ -23,7 +23,7 @@ from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
 from fairseq_signals_ext.inference.recordings import AnyRecording, Leads, RecordingError, RecordingFacts, recording_of
 from fairseq_signals_ext.inference.running import Run, run_segments
 
-# what an embedding can be of
+# what one embedding can stand for
 EMBEDDED = ("recording", "segment", "frame")
 
 
@@ -33,16 +33,16 @@ class Prediction:
 
     Attributes:
         label_names: L names.
-        scores: float64, L: probabilities, or values of a regression in the label's unit; of the recording.
-        positive: bool, L: whether the score reaches the label's threshold, or, of classes that exclude one another,
-            is the highest; None where the model has no thresholds.
+        scores: float64, L: the recording's probabilities, or predicted values in the label's unit for a regression.
+        positive: bool, L: whether the score reaches the label's threshold; for classes that exclude one another,
+            whether it is the highest; None if the model has no thresholds.
         segment_scores: float64, N x L: the scores of its segments.
-        recording: what is known of it, with flags of what may be wrong with it.
-        calibrated: float64, L: probabilities that mean what they say; None where the model was not calibrated.
-        decision: for each label "positive", "negative" or "uncertain", with the errors that the calibration promises;
-            None where the model was not calibrated.
-        refused: why the model should not be believed for this recording, in words; None where nothing is against it.
-        refusal_score: above `Refusal.threshold` it is refused; None where the model never refuses.
+        recording: facts about the recording, with quality flags.
+        calibrated: float64, L: calibrated probabilities; None if the model was not calibrated.
+        decision: for each label "positive", "negative" or "uncertain", with the error rates that the calibration
+            promises; None if the model was not calibrated.
+        refused: why the prediction is not reliable for this recording, as text; None if it is not refused.
+        refusal_score: above `Refusal.threshold` the recording is refused; None if the model never refuses.
     """
 
     label_names: Tuple[str, ...]
@@ -56,18 +56,18 @@ class Prediction:
     refusal_score: Optional[float] = None
 
     def as_dict(self) -> Dict[str, float]:
-        """The recording's score by label."""
+        """The recording's score per label name."""
         return dict(zip(self.label_names, self.scores.tolist()))
 
 
 class LoadedModel:
-    """A model with all that is needed to use it; made by `fairseq_signals_ext.load`.
+    """A model that is ready to use; `fairseq_signals_ext.load` makes it.
 
     Args:
         description: of the model.
         backend: runs it, see `backends`.
-        source: where it is from, for messages.
-        task_options: of the training, by name, where they are known.
+        source: the path or hub name that it was loaded from, for messages.
+        task_options: options of the training task by name, if they are known.
 
     Attributes:
         description, source, task_options: as given.
@@ -87,7 +87,7 @@ class LoadedModel:
 
     @property
     def name(self) -> str:
-        """Where it is from without the folders of this machine; on the hub all of it."""
+        """Its file name without local folders; for a model of the hub the full hub name."""
         source = str(self.source)
         return source if source.startswith(PREFIX) else Path(source).resolve().name
 
@@ -98,32 +98,32 @@ class LoadedModel:
 
     @property
     def thresholds(self) -> Optional[Tuple[float, ...]]:
-        """For each label the score from which it is positive; None if none were chosen."""
+        """For each label the lowest score that is positive; None if none were chosen."""
         return self.description.thresholds
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How a recording becomes the model's input."""
+        """Settings that turn a recording into the model's input."""
         return self.description.preprocessing
 
     @property
     def sample_rate(self) -> float:
-        """Hz of the model's input; recordings of another rate are resampled."""
+        """Sample rate of the model's input in Hz; recordings with another rate are resampled."""
         return self.preprocessing.sample_rate
 
     @property
     def leads(self) -> Tuple[str, ...]:
-        """Names of the leads that the model uses; it is given zeros for those that a recording lacks."""
+        """Names of the leads that the model uses; missing leads are filled with zeros."""
         return self.preprocessing.loaded_leads
 
     @property
     def backend(self) -> Callable[..., Outputs]:
-        """What runs it, see `backends`."""
+        """The backend that runs it, see `backends`."""
         return self._backend
 
     @property
     def network(self) -> Any:
-        """The torch module, an `EcgNetwork`, for what needs more than its outputs.
+        """The torch module, an `EcgNetwork`, for uses that need more than its outputs.
 
         Raises:
             UserError: the model is an export to ONNX or TorchScript.
@@ -140,7 +140,7 @@ class LoadedModel:
         leads: Leads = None,
         unit: Optional[str] = None,
     ) -> Prediction:
-        """Scores of a recording, and of each of its segments.
+        """Predict scores of a recording and of each of its segments.
 
         Args:
             recording, sample_rate, leads, unit: a file, a `Recording` or an array, see `recordings.recording_of`.
@@ -154,7 +154,7 @@ class LoadedModel:
 
     @contextlib.contextmanager
     def divided(self, calls: int) -> Iterator["LoadedModel"]:
-        """The same model for so many calls at once, by several threads, which share its threads."""
+        """The same model for this many concurrent calls from several threads, which share its CPU threads."""
         divide = getattr(self._backend, "divided", None)
         if divide is None:
             yield self
@@ -169,13 +169,13 @@ class LoadedModel:
             raise UserError(f"{self.source}: {what}; fine-tune it, or use fairseq-signals-ext embed")
 
     def aggregating(self, how: str) -> "LoadedModel":
-        """The same model, whose segments become a recording's scores in another way.
+        """The same model with another aggregation of segment scores to a recording's scores.
 
         Args:
             how: "mean", "max" or "ecg-fm", see `evaluation.predictions.ways_of`.
 
         Raises:
-            UserError: another way is asked for, or ECG-FM's of labels of which none is its.
+            UserError: `how` is unknown, or it is "ecg-fm" and the model has none of ECG-FM's labels.
         """
         if how == "ecg-fm" and not {*self.label_names} & {*ECG_FM_AGGREGATION}:
             hint = "name its labels with labels='ecg-fm', --labels ecg-fm, if they are these"
@@ -184,14 +184,14 @@ class LoadedModel:
         return LoadedModel(description, self._backend, self.source, self.task_options)
 
     def prediction_of(self, outputs: Outputs, name: str, facts: RecordingFacts) -> Prediction:
-        """What the backend's outputs for the segments of a recording say.
+        """Turn the backend's outputs for the segments of a recording into a prediction.
 
         Args:
-            name: what messages call it.
-            facts: of the recording.
+            name: the recording's name in messages.
+            facts: about the recording.
 
         Raises:
-            UserError: they are not finite, or not those of the model's labels.
+            UserError: outputs are not finite, or their number is not the number of labels.
         """
         self.check_outputs(outputs, name, facts)
         if outputs[0].shape[1] != len(self.label_names):
@@ -204,7 +204,7 @@ class LoadedModel:
         return self._calibrated(prediction, outputs[-1].mean(axis=0))
 
     def _calibrated(self, prediction: Prediction, embedding: np.ndarray) -> Prediction:
-        """With what the calibration says, if there is one."""
+        """Add calibrated probabilities, decisions and a possible refusal, if the model has a calibration."""
         calibration = self.description.calibration
         if calibration is None:
             return prediction
@@ -223,11 +223,11 @@ class LoadedModel:
 
     @property
     def decides(self) -> bool:
-        """Whether it says which labels are positive."""
+        """Whether it decides which labels are positive."""
         return self.thresholds is not None or self.description.is_exclusive
 
     def positive(self, scores: np.ndarray) -> Optional[np.ndarray]:
-        """Which labels are positive by a recording's scores (L): bool, L; None if nothing decides that."""
+        """Which labels are positive for a recording's scores (L): bool, L; None if the model has no thresholds."""
         return positive_of(scores, self.thresholds) if self.decides else None
 
     def embed(
@@ -239,25 +239,27 @@ class LoadedModel:
         per: str = "recording",
         layer: Optional[int] = None,
     ) -> np.ndarray:
-        """What the encoder makes of a recording, as a vector.
+        """Compute the encoder's embedding of a recording.
 
         Args:
             recording, sample_rate, leads, unit: as `predict`.
-            per: "recording": float32, E, the mean over the frames of each segment, and over segments; "segment": of
-                each of them, N x E; "frame": N x T x E, zeros where a frame is of padding.
-            layer: 1 to the number of transformer layers: after that layer; 0: what the first is given; None: the
-                encoder's output.
+            per: "recording": float32, E, the mean over the frames of each segment, and over segments; "segment": one
+                per segment, N x E; "frame": N x T x E, zeros for frames of padding.
+            layer: 1 to the number of transformer layers: the output of that layer; 0: the input of the first; None:
+                the encoder's output.
 
         Raises:
-            UserError: the recording cannot be used, there is no such layer, or a frame or layer is asked of an export
-                that only runs.
+            UserError: the recording cannot be used, there is no such layer, or the model is an ONNX or TorchScript
+                export, which gives no frames or layers.
         """
         run = self.embedder(per, layer)
         name, segments = self._segments(recording, sample_rate, leads, unit)
         return self.embedding_of(run_segments(run, segments), name, segments.facts, per)
 
     def embedder(self, per: str, layer: Optional[int]) -> Run:
-        """What gives the embeddings of segments, whose last output `embedding_of` takes; arguments as those of `embed`.
+        """Return the function that computes embeddings of segments; `embedding_of` uses its last output.
+
+        Arguments are the same as for `embed`.
 
         Raises:
             UserError: as `embed`.
@@ -269,14 +271,14 @@ class LoadedModel:
         return one_layer(self.backend, self.network, layer, is_mean=per != "frame")
 
     def embedding_of(self, outputs: Outputs, name: str, facts: RecordingFacts, per: str) -> np.ndarray:
-        """The embedding that outputs for the segments of a recording give, see `embed`.
+        """Turn outputs for the segments of a recording into its embedding, see `embed`.
 
         Args:
-            name: what messages call it.
-            facts: of the recording.
+            name: the recording's name in messages.
+            facts: about the recording.
 
         Raises:
-            UserError: they are not finite.
+            UserError: outputs are not finite.
         """
         self.check_outputs(outputs, name, facts)
         return outputs[-1].mean(axis=0) if per == "recording" else outputs[-1]
@@ -291,8 +293,8 @@ class LoadedModel:
         """Raise a `UserError` if outputs for the segments of a recording are not finite.
 
         Args:
-            name: what messages call it.
-            facts: of the recording.
+            name: the recording's name in messages.
+            facts: about the recording.
         """
         if not _are_finite(outputs):
             self._check_is_finite()
@@ -300,7 +302,7 @@ class LoadedModel:
             raise RecordingError(f"{name}: {problem}")
 
     def _check_is_finite(self) -> None:
-        """See that numbers come out of the model for a whole segment, here of noise."""
+        """Check that outputs for a whole segment of noise are finite."""
         inputs = self.preprocessing
         shape = (1, len(inputs.leads), inputs.segment_samples)
         noise = np.random.default_rng(0).standard_normal(shape, np.float32)
@@ -324,5 +326,5 @@ def _are_finite(outputs: Outputs) -> bool:
 
 
 def positive_of(scores: np.ndarray, thresholds: Optional[Tuple[float, ...]]) -> np.ndarray:
-    """Which labels are positive by a recording's scores (L): bool, L; without thresholds the most probable one."""
+    """Which labels are positive for a recording's scores (L): bool, L; without thresholds the most probable one."""
     return called(scores[np.newaxis], np.full(len(scores), np.nan) if thresholds is None else np.array(thresholds))[0]

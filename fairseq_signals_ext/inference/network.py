@@ -1,4 +1,4 @@
-"""The network that is used and exported: what a checkpoint's model computes, with nothing of training around it."""
+"""The network for inference and export: the computation of a checkpoint's model without the parts for training."""
 
 from typing import Any, List, Optional, Tuple
 
@@ -15,17 +15,17 @@ from fairseq_signals_ext.models.pooling import mean_over_frames
 
 
 class EcgNetwork(nn.Module):
-    """From standardised segments to outputs and embeddings, made of the modules of a fairseq model.
+    """Computes outputs and embeddings of standardised segments with the modules of a fairseq model.
 
-    It computes what the model's own forward does, without branches that depend on data, so that it can be exported for
-    any number of segments. Shapes: N segments, L leads, S samples, T frames, E = the encoder's `dimensions`.
+    It computes the same as the model's forward, without branches that depend on data, so it can be exported for any
+    number of segments. Shapes: N segments, L leads, S samples, T frames, E = the encoder's `dimensions`.
     """
 
     def __init__(self, model: nn.Module, description: ModelDescription):
-        """Take over a model's modules; its weight norm is folded into the weights, so do not train it afterwards.
+        """Use a model's modules; weight norm is folded into the weights, so do not train the model afterwards.
 
         Args:
-            model: of `build_model`.
+            model: from `build_model`.
             description: of the same checkpoint.
         """
         super().__init__()
@@ -43,16 +43,16 @@ class EcgNetwork(nn.Module):
         _fold_weight_norm(self)
 
     def forward(self, source: Tensor, padding_mask: Tensor) -> Tuple[Tensor, ...]:
-        """Outputs and embeddings of segments.
+        """Compute outputs and embeddings of segments.
 
         Args:
             source: float32, N x L x S, standardised.
-            padding_mask: bool, N x S, True where a sample is padding, which is at the end.
+            padding_mask: bool, N x S, True where a sample is padding, always at the end.
 
         Returns:
-            Output (N x labels: logits, or values in the label's unit) and embedding (N x E: the mean over frames that
-            are not padding of the encoder's output, or of the layers that the classifier is given); of a pretrained
-            model the embedding only.
+            Output (N x labels: logits, or values in the label's unit) and embedding (N x E: the classifier's input, or
+            without a classifier the encoder's output, as mean over frames that are not padding); for a pretrained
+            model only the embedding.
         """
         x, padding = self.frames(source, padding_mask)
         embedding = mean_over_frames(x, padding)
@@ -68,34 +68,34 @@ class EcgNetwork(nn.Module):
 
     @property
     def last_layer(self) -> int:
-        """The highest layer that outputs depend on."""
+        """The last layer that outputs depend on."""
         return self.layers if self.layer is None else self.layer
 
     @property
     def is_smooth(self) -> bool:
-        """Whether gradients explain what it says."""
+        """Whether gradients can explain its predictions."""
         return bool(self.encoder.is_smooth)
 
     @property
     def has_attention(self) -> bool:
-        """Whether the encoder gives attention weights: its class, or that of its module for use, defines them."""
+        """Whether the encoder's class defines attention weights."""
         defined = getattr(type(self.encoder), "attention", Encoder.attention)
         return defined is not Encoder.attention
 
     @property
     def geometry(self) -> Geometry:
-        """How frames lie over samples."""
+        """Positions of frames in samples."""
         return self.encoder.geometry
 
     def frames(self, source: Tensor, padding_mask: Tensor, layer: Optional[int] = None) -> Tuple[Tensor, Tensor]:
-        """What the encoder makes of each frame, see `Encoder.frames`; with `layer=None` what the head is given."""
+        """The encoder's output per frame, see `Encoder.frames`; with `layer=None` the classifier's input."""
         if layer is None and self.has_mix:
             layers, padding = self.encoder.all_frames(source, padding_mask)
             return self.layer_mix(layers), padding
         return self.encoder.frames(source, padding_mask, self.layer if layer is None else layer)
 
     def all_frames(self, source: Tensor, padding_mask: Tensor) -> Tuple[List[Tensor], Tensor]:
-        """What the encoder makes of each frame in each layer, see `Encoder.all_frames`."""
+        """Output per frame of each layer, see `Encoder.all_frames`."""
         return self.encoder.all_frames(source, padding_mask)
 
     def attention(self, source: Tensor, padding_mask: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ class EcgNetwork(nn.Module):
 
 
 def build_network(checkpoint: Checkpoint, description: ModelDescription, seed: Optional[int] = None) -> EcgNetwork:
-    """The network of a checkpoint, in evaluation mode, on the CPU.
+    """Build the network of a checkpoint, in evaluation mode, on the CPU.
 
     Args:
         seed: see `build_model`.
@@ -117,10 +117,10 @@ def build_network(checkpoint: Checkpoint, description: ModelDescription, seed: O
 
 @quiet_fairseq()
 def build_model(checkpoint: Checkpoint, seed: Optional[int] = None) -> Any:
-    """The fairseq model of a checkpoint with its parameters, in evaluation mode; no task, hydra or data are needed.
+    """Build the fairseq model of a checkpoint in evaluation mode, without task, hydra or data.
 
     Args:
-        seed: in place of the checkpoint's parameters, draw them as a training that begins with this seed does.
+        seed: instead of the checkpoint's parameters, use the initial ones of a training with this seed.
 
     Raises:
         UserError: it belongs to another model, its config cannot be used, or a parameter is missing, unknown or has
@@ -135,7 +135,7 @@ def build_model(checkpoint: Checkpoint, seed: Optional[int] = None) -> Any:
     if options.get("layer_type") == "trf_adp" or options.get("pos_enc_type", "abs") != "abs":
         problem = f"layer_type={options.get('layer_type')}, pos_enc_type={options.get('pos_enc_type')}"
         raise UserError(f"{checkpoint.path}: {problem}: fairseq cannot run these on ECGs; use another model")
-    # fairseq would wrap the layers, for training
+    # for training only: fairseq would wrap the layers
     config = OmegaConf.create({**options, "checkpoint_activations": False})
     try:
         with torch.random.fork_rng(devices=[], enabled=seed is not None):
@@ -144,13 +144,13 @@ def build_model(checkpoint: Checkpoint, seed: Optional[int] = None) -> Any:
             model = build(config, None, from_checkpoint=True)
         if seed is None:
             model.load_state_dict(checkpoint.parameters)
-    except Exception as error:  # OmegaConf, fairseq and torch have kinds of their own for options that do not fit
+    except Exception as error:  # OmegaConf, fairseq and torch raise different errors for wrong options
         raise UserError(f"{checkpoint.path}: {first_line(error, 1000)}; give the checkpoint as it was saved") from None
     return model.eval()
 
 
 def _our_models() -> Tuple[str, ...]:
-    """Names of the models; importing registers them."""
+    """Names of this package's models; the import registers them."""
     from fairseq.models import MODEL_REGISTRY
 
     import fairseq_signals_ext.models.ecg_cpc  # noqa: F401
@@ -163,7 +163,7 @@ def _our_models() -> Tuple[str, ...]:
 
 
 def _fold_weight_norm(module: nn.Module) -> None:
-    """Replace weight norm by the weight that it gives, in place; torch has two ways to store it."""
+    """Replace weight norm by the resulting weight, in place; torch has two ways to store it."""
     from torch.nn.utils import parametrize, remove_weight_norm
 
     for part in module.modules():

@@ -1,4 +1,4 @@
-"""Recordings looked at one by one, as `explain` and `report` do it, read as for runs in batches."""
+"""Work on recordings one by one, for `explain` and `report`; they are read as for runs in batches."""
 
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence
@@ -19,18 +19,18 @@ def do_each(
     name: str,
     preprocessings: Sequence[Preprocessing] = (),
 ) -> None:
-    """Do some work for each recording that results do not hold yet, with a bar that shows how far it is.
+    """Do some work for each recording that is not in the results yet, with a progress bar.
 
-    A recording that cannot be read, or whose work fails, is noted as rejected, and stops no other.
+    A recording that cannot be read, or that the work fails for, is listed as rejected; the others continue.
 
     Args:
-        work: for a recording, of which `beside` is the `InputRecording` with all that is known of it.
-        undo: removes what work has left of a recording; with its number and why it was rejected.
-        name: of the work, for the bar.
-        preprocessings: for which recordings have segments.
+        work: called with each recording; its `beside` is the `InputRecording` with all known facts.
+        undo: removes files that the work has written for a rejected recording; called with its number and the reason.
+        name: of the work, for the progress bar.
+        preprocessings: recordings get segments for each of them.
 
     Raises:
-        OSError: what is not the fault of a recording, such as a full disk, see `reason_of`.
+        OSError: an error that no recording causes, such as a full disk, see `reason_of`.
         MissingPackageError: a format, or the work, needs a package that is not installed.
     """
     found = read_all(ReadingPlan(_Whole(inputs), preprocessings), results.done)
@@ -43,7 +43,7 @@ def do_each(
 
 
 def _reason_against(work: Callable[[ReadRecording], None], read: ReadRecording) -> Optional[str]:
-    """Do the work; why that is not possible, or None."""
+    """Do the work; return why it failed, or None."""
     try:
         work(read)
     except Exception as error:  # noqa: BLE001 - one file must not stop those that follow
@@ -52,7 +52,7 @@ def _reason_against(work: Callable[[ReadRecording], None], read: ReadRecording) 
 
 
 class _ReadWhole(NamedTuple):
-    """A recording that is kept beside its segments."""
+    """A recording that is kept with its segments."""
 
     beside: InputRecording
     ecgs: int = 1
@@ -63,7 +63,7 @@ class _ReadWhole(NamedTuple):
 
 @dataclass(frozen=True)
 class _Whole:
-    """`Recordings` with all that is known of them; a file with several of which none is asked for cannot be read."""
+    """`Recordings` with all known facts; a file with several ECGs needs the number of one."""
 
     inputs: Inputs
 
@@ -77,4 +77,4 @@ class _Whole:
         return _ReadWhole(self.inputs.given(number))
 
     def known(self, number: int) -> Dict[str, Any]:
-        return {}  # more than `read` gives
+        return {}  # `read` already returns all facts

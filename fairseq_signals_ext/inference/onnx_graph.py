@@ -1,8 +1,9 @@
-"""What an ONNX file would make onnxruntime do, looked at before onnxruntime is given the file.
+"""Check that an ONNX file is safe to run before onnxruntime reads it.
 
-A graph can have loops, and a few bytes of it can stand for tensors of any size. Read are the names of operators, the
-shapes of constants, and the values of small ones, by protobuf's wire format (protobuf.dev/programming-guides/encoding)
-and the numbers that onnx.proto gives its fields: the package `onnx` is not needed to run an export.
+A graph can have loops, and a few bytes can define tensors of any size. This module reads the names of operators, the
+shapes of constants, and the values of small ones from protobuf's wire format
+(protobuf.dev/programming-guides/encoding) with the field numbers of onnx.proto: running an export does not need the
+package `onnx`.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Tuple, Union
 
 from fairseq_signals_ext.common.errors import UserError
 
-# operators of our exports, and others that any torch may make of such a model; none repeats, draws, reads or writes
+# operators of our exports, and others that other versions of torch may export; none has loops, random numbers or files
 _OPERATORS = frozenset(
     (
         *("Abs", "Add", "And", "ArgMax", "BatchNormalization", "Cast", "CastLike", "Clip", "Concat", "Constant"),
@@ -28,12 +29,12 @@ _OPERATORS = frozenset(
         *("Sub", "Tanh", "Transpose", "Unsqueeze", "Where"),
     )
 )
-# of these the second or first input is a shape, which a constant may say
+# which input of these operators is a shape, possibly a constant
 _SHAPE_INPUT = {"Expand": 1, "ConstantOfShape": 0}
 _MOST_OF_A_SHAPE = 2**26  # values
 _MOST_PADDING = 2**16  # to each side
-_MOST_FIELDS = 200_000  # ECG-FM's have 10,000
-_SMALL = 64  # values of a constant that are looked at
+_MOST_FIELDS = 200_000  # exports of ECG-FM have 10,000
+_SMALL = 64  # values of a constant that are read
 _INT64 = 7  # of TensorProto.DataType
 # bytes of a value, by TensorProto.DataType; less than a byte counts as one
 _BYTES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 14: 8, 15: 16, 16: 2}
@@ -42,7 +43,7 @@ Value = Union[int, memoryview]
 
 
 class _Node(NamedTuple):
-    """An operator with the names of its inputs and outputs, and what of its attributes is looked at."""
+    """An operator with the names of its inputs and outputs, and its largest padding."""
 
     operator: str
     inputs: List[str]
@@ -51,7 +52,7 @@ class _Node(NamedTuple):
 
 
 class _Reader:
-    """Messages of one file; counts what it has read."""
+    """Reads the messages of one file; counts their fields."""
 
     def __init__(self) -> None:
         self._fields = 0
@@ -91,14 +92,14 @@ def _varint(message: memoryview, place: int) -> Tuple[int, int]:
 
 
 def check_graph(path: Path) -> None:
-    """See that an ONNX file has only operators that our exports need, and no constants larger than the file.
+    """Check that an ONNX file has only operators that our exports need, and no constants larger than the file.
 
     Raises:
-        UserError: it has others, or it is not an ONNX file.
+        UserError: it has other operators or larger constants, or it is not an ONNX file.
     """
     try:
         with open(path, "rb") as file:
-            # not closed, but freed with the last view of it, which an exception may keep a while
+            # not closed here: it is freed with the last view of it, which an exception may keep for a while
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         _check_model(memoryview(mapped), _bytes_of(path))
     except (ValueError, TypeError, OSError, struct.error) as error:
@@ -106,7 +107,7 @@ def check_graph(path: Path) -> None:
 
 
 def _bytes_of(path: Path) -> int:
-    """Of the file and of the one beside it that holds its weights, if there is one."""
+    """Size of the file, with the separate file of its weights, if there is one."""
     beside = path.with_name(f"{path.name}.data")
     return path.stat().st_size + (beside.stat().st_size if beside.is_file() else 0)
 
@@ -163,7 +164,7 @@ def _read_node(reader: _Reader, message: memoryview, size: int, constants: Dict[
 
 
 def _read_attribute(reader: _Reader, message: memoryview, size: int) -> Tuple[int, List[int]]:
-    """The largest padding that an attribute says, and the values of a small constant."""
+    """The largest padding in an attribute, and the values of a small constant."""
     name = ""
     whole: List[int] = []
     values: List[int] = []
@@ -183,7 +184,7 @@ def _read_attribute(reader: _Reader, message: memoryview, size: int) -> Tuple[in
 
 
 def _read_tensor(reader: _Reader, message: memoryview, size: int) -> Tuple[str, List[int]]:
-    """Name of a constant, and its values if these are a few whole numbers, as those of a shape are."""
+    """Name of a constant, and its values if they are a few integers, as in a shape."""
     name, kind = "", 0
     dims: List[int] = []
     values: List[int] = []
@@ -230,7 +231,7 @@ def _text(value: Value) -> str:
 
 
 def _whole_numbers(value: Value) -> List[int]:
-    """Signed numbers of a repeated field, which may be packed."""
+    """Signed integers of a repeated field, packed or not."""
     if isinstance(value, int):
         return [value - 2**64 if value >= 2**63 else value]
     numbers: List[int] = []
@@ -243,16 +244,17 @@ def _whole_numbers(value: Value) -> List[int]:
 
 @functools.lru_cache(maxsize=1)
 def limit_memory() -> None:
-    """Let onnxruntime's sessions that say `session.use_env_allocators` have half of this machine's memory, together.
+    """Limit onnxruntime's sessions with `session.use_env_allocators` to half of the machine's memory, together.
 
-    A graph may multiply two tensors to one of any size; onnxruntime then fails, where the system would end the process.
+    The product of two tensors can be very large; with a limit onnxruntime fails, without it the system ends the
+    process.
     """
     import onnxruntime
 
     place = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     )
-    # whoever uses onnxruntime beside us may have made one before; and not every system says what memory it has
+    # other code may have registered an allocator before, and not every system reports its memory
     with contextlib.suppress(Exception):
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         onnxruntime.create_and_register_allocator(place, onnxruntime.OrtArenaCfg({"max_mem": memory // 2}))

@@ -1,7 +1,7 @@
-"""A run in parts, by processes, machines or jobs of a scheduler: each does some of the recordings, the last one merges.
+"""A run in parts by several processes, machines or jobs: each does some of the recordings, the last one merges.
 
-The result is, byte for byte, that of one run: parts begin where one run begins a new batch, see `ReadingPlan.group`,
-and rows are merged in its order.
+The result is byte for byte the same as that from one run: parts begin where one run begins a new batch, see
+`ReadingPlan.group`, and rows are merged in the order of one run.
 """
 
 import contextlib
@@ -58,11 +58,11 @@ class Part(NamedTuple):
 
     @property
     def all(self) -> List["Part"]:
-        """All of them, in order."""
+        """All parts, in order."""
         return [Part(number, self.total) for number in range(1, self.total + 1)]
 
     def range_of(self, inputs: int) -> range:
-        """Numbers of the inputs that are in it; none where there are fewer groups of inputs than parts."""
+        """Numbers of the inputs in it; it can be empty if there are fewer groups of inputs than parts."""
         group = reading_ahead.GROUP
         groups = -(-inputs // group)
         start, stop = (groups * number // self.total * group for number in (self.number - 1, self.number))
@@ -71,11 +71,11 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class SomeInputs:
-    """Some of the inputs of a run, as inputs of their own; see `inputs.Inputs`.
+    """A selection of the inputs of a run; see `inputs.Inputs`.
 
     Attributes:
-        inputs: all of them.
-        numbers: of those that are taken.
+        inputs: all inputs.
+        numbers: numbers of the selected inputs.
     """
 
     inputs: Recordings
@@ -98,18 +98,18 @@ class SomeInputs:
 
 
 class Merged(Kept):
-    """What all parts of a run have left, in the order of one run.
+    """The results of all parts of a run, in the order of one run.
 
     Args:
         out: folder of the results.
-        files: names of those that a finished run leaves there.
+        files: names of the files that a finished run leaves there.
         total: number of parts.
 
     Attributes:
         done: number of recordings that the parts hold.
 
     Raises:
-        UserError: a part is not done, or is of another run than the first.
+        UserError: a part is not done, or belongs to another run than the first.
     """
 
     def __init__(self, out: Path, files: Sequence[str], total: int):
@@ -136,10 +136,10 @@ class Merged(Kept):
 
 
 def note_done(out: Path, part: Part, results: Results, inputs: int) -> None:
-    """Note that a part is done, when its results are written.
+    """Mark a part as done, after its results are written.
 
     Args:
-        inputs: how many it has; a file may contain more recordings.
+        inputs: its number of inputs; a file may contain several recordings.
     """
     facts = {"inputs": inputs, "recordings": results.done, "settings": results.settings}
     with atomic(out / UNFINISHED / part.folder / _DONE) as temporary:
@@ -147,18 +147,18 @@ def note_done(out: Path, part: Part, results: Results, inputs: int) -> None:
 
 
 def merge_if_last(out: Path, part: Part, files: Sequence[str], finish: Callable[[Merged], Result]) -> Optional[Result]:
-    """Merge the parts of a run, when one of them is done, if all are and no other one does that already.
+    """Merge the parts of a run if all are done and no other process merges them.
 
     Args:
         files: as `Merged`.
 
     Returns:
-        What `finish` returns; None where it was not called.
+        The result of `finish`; None if it was not called.
     """
     if not are_all_done(out, part.total):
         return None
     with contextlib.suppress(BusyError), only_one(out):
-        # another part may have seen it as well
+        # another part may have merged meanwhile
         if are_all_done(out, part.total):
             return finish(Merged(out, files, part.total))
     return None

@@ -1,4 +1,4 @@
-"""From a recording to a model's input, as training does it: the same counts, standardised by the same arithmetic.
+"""Convert a recording to a model's input, with the same counts and the same arithmetic as in training.
 
 Needs numpy only.
 """
@@ -32,10 +32,10 @@ _AT_ONCE = 2**20
 
 
 def segments_of(recording: Recording, preprocessing: Preprocessing) -> Tuple[np.ndarray, np.ndarray]:
-    """All segments of a recording, as a model that was trained with prepared data was given them.
+    """All segments of a recording, the same as in training with prepared data.
 
-    The recording is rounded to counts and resampled as `prepare` does it. Whole segments follow each other from its
-    start, what is left at its end is not used; one that is shorter than a segment is filled up with zeros.
+    The recording is rounded to counts and resampled as in `prepare`. Whole segments follow each other from its start;
+    the rest at its end is not used; a recording shorter than a segment is padded with zeros.
 
     Returns:
         source: float32, N x leads x samples; zeros for leads that are absent, constant or not loaded.
@@ -50,14 +50,14 @@ def segments_of(recording: Recording, preprocessing: Preprocessing) -> Tuple[np.
 
 @dataclass(frozen=True)
 class SegmentedRecording:
-    """A recording whose segments are made when they are wanted, so that 24 h of ECG need little memory.
+    """A recording that makes its segments on demand, so that 24 h of ECG need little memory.
 
     Attributes:
-        counts: loaded leads that are there x samples, int16.
+        counts: available loaded leads x samples, int16.
         gain, offset: float32, one per row of `counts`; see `gain_and_offset`.
-        columns: where the rows of `counts` go in the input.
+        columns: positions of the rows of `counts` among the input's leads.
         preprocessing: of the model.
-        facts: what is known of the recording.
+        facts: about the recording.
     """
 
     counts: np.ndarray
@@ -71,15 +71,15 @@ class SegmentedRecording:
     def of(
         cls, recording: Recording, preprocessing: Preprocessing, name: str = "", is_standardised: bool = False
     ) -> "SegmentedRecording":
-        """A recording at the model's rate, with the leads that the model loads.
+        """Convert a recording to the model's rate and leads.
 
         Args:
-            name: what messages call it; empty: by its record id.
-            is_standardised: its values are in standard deviations of each lead, and taken as they are.
+            name: its name in messages; empty: its record id.
+            is_standardised: its values are in standard deviations of each lead, and are not standardised again.
 
         Raises:
-            UserError: it has no samples, values that no ECG has, none of the leads that the model loads, or no signal
-                in any of them; or it has lost the amplitude that the model needs.
+            UserError: it has no samples, impossible values, none of the leads that the model loads, or no signal in
+                any of them; or it is standardised and the model needs its amplitude.
         """
         name = name or f"recording {recording.record_id!r}"
         check_has_amplitude(is_standardised, preprocessing.standardization, name)
@@ -104,12 +104,12 @@ class SegmentedRecording:
 
     @classmethod
     def of_stored(cls, signal: Signal, preprocessing: Preprocessing, record_id: str) -> "SegmentedRecording":
-        """A recording as training reads it: at the model's rate, standardised by what is stored beside it.
+        """Convert a stored recording as in training: at the model's rate, standardised with its stored statistics.
 
-        It is taken as it is, also without any signal; `evaluate` needs it so.
+        Recordings without any signal are accepted, as `evaluate` requires.
 
         Raises:
-            UserError: it has lost the amplitude that the model needs.
+            UserError: it is standardised and the model needs its amplitude.
         """
         check_has_amplitude(signal.is_standardised, preprocessing.standardization, signal.name)
         rows = [row for row, lead in enumerate(signal.leads) if LEADS[lead] in preprocessing.loaded_leads]
@@ -145,7 +145,7 @@ class SegmentedRecording:
         return self.facts.segments
 
     def batch(self, start: int, stop: int) -> Tuple[np.ndarray, np.ndarray]:
-        """Segments `start` to `stop` (not included): source and padding_mask, as those of `segments_of`."""
+        """Source and padding mask of segments `start` to `stop` (not included), see `segments_of`."""
         inputs = self.preprocessing
         source = np.empty((stop - start, len(inputs.leads), inputs.segment_samples), np.float32)
         padding = np.empty((stop - start, inputs.segment_samples), bool)
@@ -154,10 +154,10 @@ class SegmentedRecording:
         return source, padding
 
     def write_segment(self, number: int, source: np.ndarray, padding: np.ndarray) -> None:
-        """Write a segment where a batch has room for it.
+        """Write a segment into a row of a batch.
 
         Args:
-            source: float32, leads x samples, of any content.
+            source: float32, leads x samples, with any content.
             padding: bool, samples.
         """
         inputs = self.preprocessing
@@ -167,7 +167,7 @@ class SegmentedRecording:
         place_counts(source, counts, columns)
         values = source[columns, :samples]
         scale(values, self.gain, self.offset)
-        if not isinstance(columns, slice):  # whose values are a copy
+        if not isinstance(columns, slice):  # then `values` is a copy
             source[columns, :samples] = values
         finish(inputs.standardization, source, columns, samples)
         padding[:samples] = False
@@ -175,14 +175,14 @@ class SegmentedRecording:
 
 
 def _stored(recording: Recording, preprocessing: Preprocessing, name: str) -> Tuple[Counts, Quality]:
-    """The loaded leads of a recording at the model's rate, and what may be wrong with them."""
+    """The loaded leads of a recording at the model's rate, and their quality."""
     _check(recording, name)
     loaded = {LEADS.index(lead) for lead in preprocessing.loaded_leads}
     recording = with_limb_leads(recording)
     if not loaded & set(recording.leads):
         its, wanted = (", ".join(LEADS[lead] for lead in sorted(leads)) for leads in (recording.leads, loaded))
         raise UserError(f"{name}: its leads are {its or 'none'}, the model uses {wanted}; give one of these")
-    # a shard's index has the rate as float32, and checkpoints have theirs from there
+    # shard indexes store the rate as float32, and checkpoints copy it from there
     rate = float(str(np.float32(preprocessing.sample_rate)))
     try:
         stored = _of_leads(to_counts(recording, Processing(rate)), loaded)
@@ -197,9 +197,9 @@ def _stored(recording: Recording, preprocessing: Preprocessing, name: str) -> Tu
 
 
 def _flags_of_stored(signal: Signal, rows: Sequence[int], preprocessing: Preprocessing) -> Tuple[str, ...]:
-    """Flags of these rows, but for what is not stored: samples that were invalid, and leads that are not there.
+    """Quality flags of these rows, without those for invalid samples and missing leads, which are not stored.
 
-    Of a recording that is standardised already none is known.
+    A recording that is already standardised has no known flags.
     """
     if signal.counts.dtype != np.int16 or not rows:
         return ()
@@ -211,7 +211,7 @@ def _flags_of_stored(signal: Signal, rows: Sequence[int], preprocessing: Preproc
 
 
 def _of_leads(stored: Counts, loaded: AbstractSet[int]) -> Counts:
-    """Without leads that are not loaded; those that are missing are noted as filled, which the input does."""
+    """Drop leads that are not loaded; missing leads are recorded as filled, because the input fills them."""
     missing = tuple(sorted(loaded - {*stored.leads}))
     rows = [row for row, lead in enumerate(stored.leads) if lead in loaded]
     if len(rows) < len(stored.leads):
@@ -226,7 +226,7 @@ def _check(recording: Recording, name: str) -> None:
         raise UserError(f"{name}: it has no samples; give another recording")
     if recording.physical is None:
         return
-    # these ignore NaN, which marks invalid samples, and give NaN only where there is nothing else
+    # these ignore NaN (invalid samples) and return NaN only if all values are NaN
     low, high = np.fmin.reduce(recording.physical, axis=None), np.fmax.reduce(recording.physical, axis=None)
     if np.isinf(low) or np.isinf(high):
         raise UserError(f"{name}: it contains infinite values; mark invalid samples as NaN")
@@ -235,11 +235,11 @@ def _check(recording: Recording, name: str) -> None:
 
 
 def _gain_and_offset(stored: Counts, way: str) -> Tuple[np.ndarray, np.ndarray]:
-    """Of the stored leads, as `gain_and_offset`; mean and deviation are rounded to float32 as in a shard's index."""
+    """`gain_and_offset` of the stored leads; mean and deviation are rounded to float32 as in a shard's index."""
     means, deviations = _means_and_deviations(stored.counts)
     mean = ((means - stored.zero) * stored.scale).astype(np.float32)
     std = (deviations * np.abs(stored.scale)).astype(np.float32)
-    # of all twelve, as sums over leads depend on how many there are, by their last bits
+    # use all twelve leads, because the last bits of sums over leads depend on their number
     facts = np.zeros((4, 1, len(LEADS)))
     facts[:, 0, [*stored.leads]] = stored.scale, stored.zero, mean, std
     gain, offset = (values[0, [*stored.leads]] for values in gain_and_offset(way, *facts))
@@ -247,9 +247,9 @@ def _gain_and_offset(stored: Counts, way: str) -> Tuple[np.ndarray, np.ndarray]:
 
 
 def _means_and_deviations(counts: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """Of each lead; as numpy's own, in a third of the time."""
+    """Mean and standard deviation of each lead, three times as fast as numpy's functions."""
     if counts.size > _AT_ONCE and len(counts) > 1:
-        # row by row, as a float64 copy of a day of ECG is four times its counts
+        # row by row, because a float64 copy needs four times the memory of the counts
         of_leads = [_means_and_deviations(lead[None]) for lead in counts]
         means, deviations = (np.concatenate(values) for values in zip(*of_leads))
         return means, deviations

@@ -1,6 +1,6 @@
-"""Recordings read ahead of a model, in order, and each only once.
+"""Read recordings ahead of a model, in order, and each only once.
 
-Only a fixed number waits, so that memory does not grow with the number of recordings.
+Only a fixed number is in memory at a time, so memory does not grow with the number of recordings.
 """
 
 import dataclasses
@@ -25,14 +25,14 @@ from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
 from fairseq_signals_ext.inference.recordings import RecordingFacts
 from fairseq_signals_ext.readers.facts import shown
 
-# there is no room for results, or this process has too many files open
+# the disk is full or read-only, or too many files are open
 _NOT_ITS_FAULT = (*NO_SPACE, errno.EROFS, errno.EMFILE, errno.ENFILE)
 _FACTS = {attribute.name for attribute in dataclasses.fields(RecordingFacts)}
-# inputs whose recordings may share batches; parts of a run begin at a multiple
+# recordings of this many inputs may share batches; parts of a run begin at a multiple
 GROUP = 64
-# recordings that go to another process together, and their size from which on no more do
+# largest number of recordings sent to another process at once, and the size in bytes after which no more are added
 _CHUNK, _CHUNK_BYTES = 16, 2**25
-# such chunks that wait, beyond one per process
+# number of waiting chunks, beyond one per process
 _AHEAD = 2
 
 
@@ -41,12 +41,12 @@ class ReadRecording:
     """A recording that is ready for models.
 
     Attributes:
-        number: in the inputs.
-        name: its file, as messages and tables name it.
-        segments: for each way of preprocessing that models need.
-        ecgs: how many ECGs its file contains, where it is the first of these.
+        number: its number in the inputs.
+        name: its file, as in messages and tables.
+        segments: for each preprocessing that models need.
+        ecgs: how many ECGs its file contains, if it is the first of them.
         group: see `ReadingPlan.group`.
-        beside: what was read beside its signal.
+        beside: further data read with its signal.
     """
 
     number: int
@@ -58,7 +58,7 @@ class ReadRecording:
 
     @property
     def facts(self) -> RecordingFacts:
-        """What is known of it."""
+        """Facts about the recording."""
         return next(iter(self.segments.values())).facts
 
 
@@ -67,10 +67,10 @@ class Rejected:
     """A recording that cannot be used.
 
     Attributes:
-        number: in the inputs.
+        number: its number in the inputs.
         name: its file.
-        reason: why, in one line, and what to do.
-        ecgs: how many ECGs its file contains, where it is the first of these.
+        reason: why, with a hint, in one line.
+        ecgs: how many ECGs its file contains, if it is the first of them.
         group: see `ReadingPlan.group`.
         ends_batch: see `running.RecordingOutputs`.
     """
@@ -84,7 +84,7 @@ class Rejected:
 
     @property
     def error(self) -> UserError:
-        """The same as an error, where each recording must be usable."""
+        """The same as an error, for runs in which all recordings must be usable."""
         return UserError(self.reason if self.name in self.reason else f"{self.name}: {self.reason}")
 
 
@@ -97,9 +97,9 @@ class ReadingPlan:
 
     Attributes:
         inputs: the recordings.
-        preprocessings: of the models, each another.
-        several: those of the inputs whose files are known to contain several ECGs, ascending, and how many. The second
-            and further ones have numbers after all inputs.
+        preprocessings: the different ones of the models.
+        several: (number, ECGs) of inputs that are known to contain several ECGs, ascending. The second and further
+            ECGs have numbers after all inputs.
     """
 
     inputs: Recordings
@@ -111,11 +111,11 @@ class ReadingPlan:
 
     @functools.cached_property
     def _later(self) -> np.ndarray:
-        """Numbers from which the later ECGs of a file on are those of the next."""
+        """For each file in `several`, the number after its last later ECG."""
         return len(self.inputs) + np.cumsum([ecgs - 1 for _, ecgs in self.several])
 
     def _place(self, number: int) -> Tuple[int, ...]:
-        """The number in the inputs, and for a later ECG of its file which it is."""
+        """The number in the inputs, and for a later ECG its number in the file."""
         if number < len(self.inputs):
             return (number,)
         file = int(np.searchsorted(self._later, number, side="right"))
@@ -123,19 +123,19 @@ class ReadingPlan:
         return of_input, ecgs + 1 - int(self._later[file] - number)
 
     def group(self, number: int) -> Tuple[int, int]:
-        """Recordings share a batch only with those of their group, so that parts of a run have its batches.
+        """Group of a recording: only recordings of one group share a batch, so parts of a run have the same batches.
 
-        Outputs differ in their last digits with what else is in a batch. A group is some inputs that follow each other,
-        or all later ECGs of these.
+        The last digits of outputs depend on the rest of the batch. A group is some inputs that follow each other, or
+        all later ECGs of these.
         """
         return int(number >= len(self.inputs)), self._place(number)[0] // GROUP
 
     def name(self, number: int) -> str:
-        """What messages and tables call a recording."""
+        """A recording's name in messages and tables."""
         return self.inputs.name(*self._place(number))
 
     def read(self, number: int) -> Read:
-        """Read a recording; nothing that is wrong with it is raised, apart from a package that is missing."""
+        """Read a recording; its errors give a `Rejected`, except for a missing package, see `reason_of`."""
         name, ecgs = self.name(number), 1
         try:
             recording = self.inputs.read(*self._place(number))
@@ -148,12 +148,12 @@ class ReadingPlan:
 
 
 def reason_of(error: Exception, name: str) -> str:
-    """Why a recording is rejected, in one line; an error that is not its fault is raised again.
+    """Why a recording is rejected, in one line; an error with another cause is raised again.
 
     Args:
-        name: its file, which the reason need not repeat.
+        name: its file, which is removed from the reason.
     """
-    # a name that cannot be encoded is that of a file that was to be written
+    # a name that cannot be encoded belongs to an output file
     if isinstance(error, (MissingPackageError, PlaceError, UnicodeEncodeError)):
         raise error
     if getattr(error, "errno", None) in _NOT_ITS_FAULT:
@@ -166,11 +166,11 @@ def reason_of(error: Exception, name: str) -> str:
 
 
 def read_all(plan: ReadingPlan, start: int = 0, jobs: int = 0) -> Iterator[Read]:
-    """All recordings from number `start` on, in order; last the second and further ECGs of files with several.
+    """Read all recordings from number `start` on, in order; second and further ECGs of files come last.
 
     Args:
-        plan: knows those with several among the inputs before `start`.
-        jobs: processes that read; 0: the caller's own.
+        plan: includes files with several ECGs among the inputs before `start`.
+        jobs: processes that read; 0: the caller's process.
 
     Raises:
         MissingPackageError: a format needs a package that is not installed.
@@ -201,7 +201,7 @@ def _with_known(read: Read, known: Mapping[str, Any]) -> Read:
 
 
 def _read_in_processes(plan: ReadingPlan, numbers: Sequence[int], jobs: int) -> Iterator[Read]:
-    """As `map(work.read, numbers)`; a recording that ends the process that reads it is rejected."""
+    """As `map(plan.read, numbers)`; a recording that crashes its reading process is rejected."""
     chunks = (numbers[first : first + _CHUNK] for first in range(0, len(numbers), _CHUNK))
     pool = _Pool(plan, jobs)
     waiting: Deque[Sequence[int]] = deque(itertools.islice(chunks, jobs + _AHEAD))
@@ -212,7 +212,7 @@ def _read_in_processes(plan: ReadingPlan, numbers: Sequence[int], jobs: int) -> 
             try:
                 found = future.result()
             except BrokenProcessPool:
-                # it may have been the fault of any that were in work: one alone will show
+                # any recording in work may be the cause: reading one alone shows it
                 pool.start_again()
                 found = [pool.read_alone(chunk[0])]
                 pending = deque(map(pool.submit, waiting))
@@ -229,15 +229,15 @@ def _read_in_processes(plan: ReadingPlan, numbers: Sequence[int], jobs: int) -> 
 
 
 class _Pool:
-    """Processes that read; they can be started again when one of them has died."""
+    """Processes that read; they can be started again after a crash."""
 
     def __init__(self, plan: ReadingPlan, jobs: int):
         self._plan, self._jobs = plan, jobs
         self._executor: Any = None
 
     def submit(self, numbers: Sequence[int]) -> "Future[List[Read]]":
-        """Read these, or the first of them if they are large."""
-        # its processes are not forks, which may stand still where torch has threads, and need no guarded main module
+        """Read these recordings, or only the first ones if they are large."""
+        # loky's processes are not forks, which can hang after torch started threads, and need no guarded main module
         from loky import ProcessPoolExecutor
 
         if self._executor is None:
@@ -279,7 +279,7 @@ def _start_worker(plan: ReadingPlan, parent: int) -> None:
 
 
 def _read_in_worker(numbers: Sequence[int]) -> List[Read]:
-    """Some of them, from the first on: what goes to the other process waits there, and must not be much."""
+    """Read recordings from the first on, until they are too large: results wait in the other process's memory."""
     assert _worker is not None
     found: List[Read] = []
     size = 0

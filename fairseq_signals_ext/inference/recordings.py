@@ -1,4 +1,4 @@
-"""What a user gives as a recording, and what is said of it beside a model's answer."""
+"""Recordings as a user gives them, and facts about a recording that accompany a prediction."""
 
 import os
 from dataclasses import dataclass, field
@@ -14,10 +14,10 @@ from fairseq_signals_ext.readers.facts import millivolts
 
 # a path, a recording, or an array: leads x samples, mV
 AnyRecording = Union[str, "os.PathLike[str]", Recording, np.ndarray]
-# those of them that have a sample rate and leads of their own
+# these have their own sample rate and leads
 FileOrRecording = Union[str, "os.PathLike[str]", Recording]
 Leads = Union[None, str, Sequence[str]]
-# what tables of results say of a recording beside its file, where that is known: attributes of `RecordingFacts`
+# columns with a recording's origin in tables of results: attributes of `RecordingFacts`
 ORIGIN_COLUMNS = {
     **{"idx": "int64", "source": "string", "source_file": "string", "patient": "string"},
     "start_time": "timestamp[us]",
@@ -25,24 +25,24 @@ ORIGIN_COLUMNS = {
 
 
 class RecordingError(UserError):
-    """A model gives no answer for a recording, but would for others."""
+    """A model cannot predict this recording, but could predict others."""
 
 
 @dataclass(frozen=True)
 class RecordingFacts:
-    """What is known of a recording that a model was given.
+    """Facts about a model's input recording.
 
     Attributes:
-        record_id: the source's own name of it.
+        record_id: its name in the source.
         seconds: its length.
-        sample_rate: its own, Hz.
-        segments: number of those that the model was given.
-        missing_leads: names of leads that the model uses and it lacks; the model was given zeros for them.
-        flags: what may be wrong with it, see `prepared.quality.FLAGS`: "short" is shorter than a segment, "filled"
+        sample_rate: its original rate in Hz.
+        segments: number of segments given to the model.
+        missing_leads: names of leads that the model uses and that are missing; they were replaced by zeros.
+        flags: possible quality problems, see `prepared.quality.FLAGS`: "short" is shorter than a segment, "filled"
             has missing leads.
         cut_start, cut_end: s that were cut off its start and end, see `Recording.cut`.
-        idx, source, source_file: of a prepared folder's table; None: it is not from one.
-        patient, start_time: as its file or that table contains them; None: unknown.
+        idx, source, source_file: from a prepared folder's table; None: it is not from one.
+        patient, start_time: from its file or that table; None: unknown.
     """
 
     record_id: str
@@ -56,7 +56,7 @@ class RecordingFacts:
     idx: Optional[int] = None
     source: Optional[str] = None
     source_file: Optional[str] = None
-    # what is printed of a prediction does not tell whose it is
+    # a printed prediction must not identify the patient
     patient: Optional[str] = field(default=None, repr=False)
     start_time: Optional[datetime] = field(default=None, repr=False)
 
@@ -68,7 +68,7 @@ class RecordingFacts:
 
     @property
     def cut_in_words(self) -> str:
-        """What was cut off, for a person to read; empty for nothing."""
+        """A sentence about the parts that were cut off; empty if there are none."""
         ends = [(self.cut_start, "start"), (self.cut_end, "end")]
         cut = " and ".join(f"{seconds:.4g} s at its {end}" for seconds, end in ends if seconds)
         return f"Cut off as calibration pulse or padding: {cut}." if cut else ""
@@ -77,15 +77,15 @@ class RecordingFacts:
 def recording_of(
     given: Any, sample_rate: Optional[float] = None, leads: Leads = None, unit: Optional[str] = None
 ) -> Tuple[str, Recording]:
-    """A recording, and what messages call it.
+    """Return the name for messages and the recording.
 
     Args:
-        given: a file of any format that `readers.read_ecg` reads, a `Recording`, or an array: leads x samples, NaN or
+        given: a file in any format that `readers.read_ecg` reads, a `Recording`, or an array: leads x samples, NaN or
             masked where a sample is invalid.
-        sample_rate: Hz; of an array, or of a file that does not say it.
-        leads: names, in order; of an array, unless it has the 12 standard leads in order, or of a file that does not
-            name them.
-        unit: such as "uV"; of an array, mV unless it holds integers, or of a file that does not say it.
+        sample_rate: Hz; for an array, or for a file without it.
+        leads: names, in order; for an array, unless it has the 12 standard leads in order, or for a file without
+            lead names.
+        unit: such as "uV"; for an array (default mV; required for integers), or for a file without it.
 
     Raises:
         UserError: it cannot be read, or rate, leads or unit are missing, or do not fit.
@@ -104,7 +104,7 @@ def recording_of(
 
 
 def _check(recording: Recording, name: str) -> None:
-    """See that a recording that a user made holds together."""
+    """Check that a user's `Recording` is consistent."""
     signal = recording.signal if recording.stored is None else recording.stored.counts
     leads = [lead for lead in recording.leads if isinstance(lead, (int, np.integer)) and 0 <= lead < len(LEADS)]
     if list(recording.leads) != sorted({*leads}):

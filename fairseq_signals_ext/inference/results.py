@@ -1,9 +1,9 @@
-"""What a run over many recordings leaves: rows of tables and arrays, kept in parts until all recordings are done.
+"""Results of a run on many recordings: rows of tables and arrays, kept in parts until all recordings are done.
 
-While a run continues, `OUT/.unfinished` has a part for every thousand recordings or so, `START-END.jsonl` with a row
-per line, `START-END.npy` with arrays and `START-END.NAME.npy` with those of a name; `settings.json` says of which run.
-The last line of a part has the checksums of its rows and arrays; what was done from a damaged part on is done again.
-The files that a user sees are made of the parts at the end.
+During a run, `OUT/.unfinished` has a part per thousand recordings or so: `START-END.jsonl` with a row per line,
+`START-END.npy` with arrays and `START-END.NAME.npy` with named arrays; `settings.json` has the settings of the run.
+The last line of a part has the checksums of its rows and arrays; from a damaged part on, the work is done again.
+At the end the parts are combined into the files for the user.
 """
 
 import contextlib
@@ -37,12 +37,12 @@ _PART_RECORDINGS, _PART_SECONDS, _PART_BYTES = 1000, 30.0, 2**26
 _ROWS_AT_ONCE = 10_000
 _PIECE_BYTES = 2**20
 
-# name of a column: its type, as pyarrow calls it
+# type of each column by its name, as pyarrow names types
 Columns = Mapping[str, str]
 
 
 class _Rows:
-    """What a part will hold, and what belongs to a recording that is not counted yet."""
+    """Rows of the next part, and rows of a recording that is not counted yet."""
 
     def __init__(self) -> None:
         self.counted: List[Any] = []
@@ -54,17 +54,17 @@ class _Rows:
 
 
 class Kept:
-    """Rows and arrays of a run, in parts on the disk, of which the files are made that a user sees.
+    """Rows and arrays of a run in parts on the disk; the files for the user are made from them.
 
     Args:
         out: folder of the results.
-        folder: what is removed at the end.
-        files: names of those that a finished run leaves in `out`.
+        folder: folder of the parts, removed at the end.
+        files: names of the files that a finished run leaves in `out`.
     """
 
     def __init__(self, out: Path, folder: Path, files: Sequence[str]):
         self._out, self._folder = out, folder
-        # what a run has replaced by the end is another file, also in the same place
+        # a file that the run replaces gets another inode
         self._earlier = {path: path.stat().st_ino for path in (out / name for name in files) if path.exists()}
 
     def _parts(self) -> Sequence[Path]:
@@ -72,7 +72,7 @@ class Kept:
         raise NotImplementedError
 
     def several(self) -> List[Tuple[int, int]]:
-        """What `note_several` noted, in order."""
+        """The pairs that `note_several` recorded, in order."""
         return [(row["number"], row["ecgs"]) for row in self.rows(_SEVERAL)]
 
     def rows(self, table: str) -> Iterator[Dict[str, Any]]:
@@ -81,27 +81,27 @@ class Kept:
             with open(part, encoding="utf-8") as file:
                 for line in file:
                     name, row = json.loads(line)
-                    if name == table:  # the last line is of none
+                    if name == table:  # the last line belongs to no table
                         yield row
 
     def arrays(self, name: str = "") -> Iterator[np.ndarray]:
-        """All rows of the array, or of the one of this name, in order, some at a time; memory-mapped."""
+        """All rows of the array, or of a named array, in order, in memory-mapped pieces."""
         for part in self._parts():
             array = _array_of(part, name)
             if array.exists():
                 yield np.load(array, mmap_mode="r")
 
     def finish(self) -> int:
-        """Write `rejected.csv` when all other files are written; returns the number rejected.
+        """Write `rejected.csv` when all other files are written; returns the number of rejected recordings.
 
-        Files of an earlier run that this one has not written are removed, and the parts.
+        The parts are removed, and files of an earlier run that this one has not replaced.
         """
         rejected = self.write_table(REJECTED_FILE, _REJECTED, {"file": "string", "reason": "string"})
         self.clean()
         return rejected
 
     def clean(self) -> None:
-        """Remove files of an earlier run that this one has not written, and the parts."""
+        """Remove the parts, and files of an earlier run that this one has not replaced."""
         for path, number in self._earlier.items():
             if path.exists() and path.stat().st_ino == number:
                 path.unlink()
@@ -114,20 +114,20 @@ class Kept:
 
 
 class Results(Kept):
-    """The rows of a run, which is a context: when it is left, also by an exception, what is done is kept.
+    """The results of a run, as a context manager: on exit, also by an exception, finished recordings are kept.
 
     Args:
         out: folder of the results.
-        files: names of those that a finished run leaves there.
-        settings: all that the rows depend on, plain values.
-        resume: continue with the parts that are there.
-        overwrite: replace results that are there, finished or not.
-        part: folder of its own for one of several that do the run together, see `parts`; None: it does all.
-        inputs: their number, after which a file with rows ends; None: it does not matter.
+        files: names of the files that a finished run leaves there.
+        settings: all settings that change the rows, as plain values.
+        resume: continue with existing parts.
+        overwrite: replace existing results, finished or not.
+        part: name of this part's folder if several processes share the run, see `parts`; None: it does all.
+        inputs: number of inputs, after which a file with rows ends; None: it does not matter.
 
     Attributes:
-        done: number of recordings that the parts hold, from the first on.
-        settings: as given, as JSON has them.
+        done: number of recordings in the parts, from the first on.
+        settings: as given, after conversion to JSON.
 
     Raises:
         UserError: there are results already, parts of an unfinished run, or parts of another run.
@@ -167,19 +167,19 @@ class Results(Kept):
 
     def add(self, table: str, row: Mapping[str, Any]) -> None:
         """Add a row to a table."""
-        # numpy has numbers of its own
+        # `item` converts numpy's number types
         self._lines.of_this.append(json.dumps([table, row], default=operator.methodcaller("item")))
 
     def add_array(self, array: np.ndarray, name: str = "") -> None:
-        """Add rows to the array, or to the one of this name: N x ..., each time of the same type and sizes."""
+        """Add rows to the array, or to a named array: N x ..., each time with the same type and sizes."""
         self._arrays[name].of_this.append(array)
 
     def reject(self, file: str, reason: str) -> None:
-        """Note a recording that cannot be used."""
+        """Record that a recording cannot be used."""
         self.add(_REJECTED, {"file": file, "reason": reason})
 
     def note_several(self, number: int, ecgs: int) -> None:
-        """Note that the file of a recording contains several ECGs, of which it is the first."""
+        """Record that the file of a recording contains several ECGs; the recording is the first."""
         if ecgs > 1:
             self.add(_SEVERAL, {"number": number, "ecgs": ecgs})
 
@@ -187,7 +187,7 @@ class Results(Kept):
         """Call after each recording, when all its rows are added.
 
         Args:
-            ends_batch: a run may continue after it; others are kept with the next that does.
+            ends_batch: an interrupted run can continue after it; others are saved with the next that ends a batch.
         """
         self._waiting += 1
         if not ends_batch:
@@ -203,12 +203,12 @@ class Results(Kept):
             self._write_part()
 
     def write_table(self, name: str, table: str, columns: Columns) -> int:
-        """As `Kept.write_table`, also of rows that are not on the disk yet."""
+        """As `Kept.write_table`, with rows that are not on the disk yet."""
         self._write_part()
         return super().write_table(name, table, columns)
 
     def _parts(self) -> List[Path]:
-        # numbers in the names are of one length
+        # numbers in the names have the same number of digits
         return sorted(self._folder.glob("*.jsonl"))
 
     def _write_part(self) -> None:
@@ -243,7 +243,7 @@ def _checksums_of_arrays(part: Path) -> List[Optional[int]]:
 
 
 def _checked(parts: Sequence[Path]) -> int:
-    """The number of recordings that parts hold, from the first on; from a damaged one on they are removed."""
+    """The number of recordings in whole parts from the first on; a damaged part and all later ones are removed."""
     done = 0
     for number, part in enumerate(parts):
         if not _is_whole(part, done):
@@ -263,7 +263,7 @@ def _is_whole(part: Path, start: int) -> bool:
 
 
 def _checksum(path: Path) -> Optional[int]:
-    """CRC-32 of a file, some at a time; None if there is none."""
+    """CRC-32 of a file, read in pieces; None if there is no file."""
     if not path.exists():
         return None
     checksum = 0
@@ -274,7 +274,7 @@ def _checksum(path: Path) -> Optional[int]:
 
 
 def check_results(out: Path, files: Sequence[str], resume: bool, overwrite: bool, part: Optional[str] = None) -> None:
-    """See that a run may leave its results in a folder, before it begins; see `Results`.
+    """Check that a run can write its results to a folder, before it begins; see `Results`.
 
     Raises:
         UserError: there are results already, or parts of an unfinished run.
@@ -291,18 +291,18 @@ def check_results(out: Path, files: Sequence[str], resume: bool, overwrite: bool
     is_unfinished = (part or _WHOLE) in begun
     if is_unfinished and not (resume or overwrite):
         raise UserError(f"{out}: has an unfinished run; continue with --resume, or start again with --overwrite")
-    if not (is_unfinished and resume):  # else what is there was made of its parts, and will be again
+    if not (is_unfinished and resume):  # otherwise existing files were made from its parts, and will be again
         check_free(out, files, overwrite)
 
 
 def _begun(out: Path) -> List[str]:
-    """Folders of the parts of a run that were begun; `_WHOLE` of a run that is not divided."""
+    """Folders of the parts of a run that were begun; `_WHOLE` for a run that is not divided."""
     found = (out / UNFINISHED).glob(f"*/{_SETTINGS}")
     return ([_WHOLE] if (out / UNFINISHED / _SETTINGS).exists() else []) + sorted(path.parent.name for path in found)
 
 
 def _agree(path: Path, ours: Mapping[str, Any], out: Path) -> None:
-    """See that what is there is of the same run, or note which it is."""
+    """Check that existing parts belong to the same run, or save the settings of a new run."""
     if not path.exists():
         with atomic(path) as temporary:
             temporary.write_text(json.dumps(ours, indent=2), encoding="utf-8")
@@ -321,8 +321,8 @@ def _agree(path: Path, ours: Mapping[str, Any], out: Path) -> None:
 def write_csv(path: Path, columns: Columns, rows: Iterator[Mapping[str, Any]]) -> int:
     """Write rows as CSV; returns their number.
 
-    Numbers have 7 digits, those that are none are empty, bools are 1 and 0, lists are joined by spaces. Texts that a
-    spreadsheet would take for a formula begin with `'`, see `text_tables.as_cell`.
+    Numbers have 7 digits, NaN is empty, bools are 1 and 0, lists are joined by spaces. Texts that a spreadsheet would
+    take for a formula begin with `'`, see `text_tables.as_cell`.
     """
     number = 0
     with atomic(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
@@ -340,12 +340,12 @@ def _as_text(value: Any) -> Any:
     if isinstance(value, float):
         return f"{value:.7g}" if math.isfinite(value) else ""
     text = " ".join(value) if isinstance(value, list) else value
-    # csv would not quote this, and readers take it for the end of a line
+    # the csv module does not quote this character, and readers take it for the end of a line
     return as_cell(text.replace("\r", " ")) if isinstance(text, str) else text
 
 
 def write_parquet(path: Path, columns: Columns, rows: Iterator[Mapping[str, Any]]) -> int:
-    """Write rows as Parquet, some at a time; returns their number."""
+    """Write rows as Parquet in chunks; returns their number."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -360,7 +360,7 @@ def write_parquet(path: Path, columns: Columns, rows: Iterator[Mapping[str, Any]
 
 
 def typed_value(value: Any, kind: str) -> Any:
-    """A value of a row as pyarrow takes it for a column: times are texts in rows."""
+    """Convert a value of a row to the type of its column; times are texts in rows."""
     return datetime.fromisoformat(value) if value is not None and kind.startswith("timestamp") else value
 
 

@@ -1,8 +1,8 @@
-"""Networks run over recordings: their segments in batches, and the outputs of each recording by itself.
+"""Run networks on recordings: segments in batches, outputs per recording.
 
-A batch has the segments of several recordings, or some of a long one. Segments do not depend on each other, so neither
-does an output on what else is in its batch. On a CPU several batches run at once, each with its share of the threads:
-so nothing waits for the slowest of many threads, and recordings are read meanwhile.
+A batch has the segments of several recordings, or some segments of a long one. Outputs of a segment do not depend on
+the rest of its batch. On a CPU several batches run at once, each with its share of the threads: no batch waits for
+the slowest of many threads, and recordings are read meanwhile.
 """
 
 import dataclasses
@@ -23,9 +23,9 @@ from fairseq_signals_ext.inference.reading_ahead import ReadingPlan, ReadRecordi
 BATCH_SIZE = 32
 _MOST_AT_ONCE = 4
 
-# from source and padding_mask of N segments to arrays of N rows
+# source and padding_mask of N segments -> arrays of N rows
 Run = Callable[[np.ndarray, np.ndarray], Outputs]
-# changes, in place, the source (N x leads x samples) of the segments from this number on
+# changes in place the source (N x leads x samples) of segments; the second argument is the number of the first
 Change = Callable[[np.ndarray, int], None]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -33,11 +33,11 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How recordings are run; the result does not depend on it.
+    """Settings of a run; the result does not depend on them.
 
     Attributes:
         batch_size: segments in a batch.
-        jobs: processes that read; 0: the caller's own reads, while other threads run the networks.
+        jobs: processes that read; 0: the caller's process reads, while other threads run the networks.
         at_once: batches that run at the same time; None: up to four, one per core.
     """
 
@@ -56,7 +56,7 @@ class RunOptions:
 
 
 def cores() -> int:
-    """Those that this process may use, where the system reports it."""
+    """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -67,8 +67,8 @@ class RecordingOutputs:
     Attributes:
         read: the recording.
         outputs: for each network its outputs, arrays with one row per segment.
-        ends_batch: no later recording shares a batch with it, so that a run which continues after it has the same
-            batches as an unbroken one.
+        ends_batch: no later recording shares a batch with it, so a run that continues after it has the same batches
+            as an uninterrupted one.
     """
 
     read: ReadRecording
@@ -84,10 +84,10 @@ class RecordingOutputs:
 def run_segments(
     run: Run, segments: SegmentedRecording, batch_size: int = BATCH_SIZE, change: Optional[Change] = None
 ) -> Outputs:
-    """A network's outputs for the segments of one recording.
+    """Compute a network's outputs for the segments of one recording.
 
     Args:
-        change: of what the network is given.
+        change: applied to the network's input.
     """
     outputs = []
     for start in range(0, len(segments), batch_size):
@@ -101,10 +101,10 @@ def run_segments(
 def run_recordings(
     runs: Sequence[Tuple[Preprocessing, Run]], plan: ReadingPlan, options: RunOptions, start: int = 0
 ) -> Iterator[Union[RecordingOutputs, Rejected]]:
-    """What networks say of recordings, in order.
+    """Compute the outputs of networks for recordings, in order.
 
     Args:
-        runs: networks, each with its own preprocessing, one of those of `plan`; they are called by several threads.
+        runs: networks, each with one of the preprocessings of `plan`; several threads call them.
         start: number of the first recording.
 
     Raises:
@@ -119,14 +119,14 @@ def run_recordings(
                 continue
             outputs.append(output)
             if piece.is_last:
-                # those of a network are tuples of arrays, of which each piece has some rows
+                # a network's outputs are tuples of arrays; each piece has some of their rows
                 joined = tuple(tuple(map(np.concatenate, zip(*parts))) for parts in zip(*outputs))
                 yield RecordingOutputs(piece.read, joined, piece is batch[-1])
                 outputs = []
 
 
 class _Piece(NamedTuple):
-    """Segments of a recording that share a batch; none of one that was rejected."""
+    """Segments of a recording that share a batch; none for a rejected recording."""
 
     read: Union[ReadRecording, Rejected]
     start: int = 0
@@ -160,14 +160,14 @@ def _pieces(found: Iterator[Union[ReadRecording, Rejected]], size: int) -> Itera
         if isinstance(read, Rejected):
             yield _Piece(read)
             continue
-        # where ways of preprocessing differ by one, the last piece has what is left of each
+        # if preprocessings give different numbers of segments, the last piece has the rest of each
         segments = min(map(len, read.segments.values()))
         for start in range(0, segments, size):
             yield _Piece(read, start, min(start + size, segments), start + size >= segments)
 
 
 def _run_batch(runs: Sequence[Tuple[Preprocessing, Run]], batch: Sequence[_Piece]) -> List[Tuple[Outputs, ...]]:
-    """For each piece, and in it for each network, the outputs."""
+    """Outputs of each network for each piece."""
     pieces = [piece for piece in batch if isinstance(piece.read, ReadRecording)]
     if not pieces:
         return [() for _ in batch]
@@ -181,7 +181,7 @@ def _run_batch(runs: Sequence[Tuple[Preprocessing, Run]], batch: Sequence[_Piece
 
 
 def _input(pieces: Sequence[Tuple[SegmentedRecording, range]]) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Source and padding mask of all pieces, and the rows at which they are divided."""
+    """Source and padding mask of all pieces, and the rows at which later pieces begin."""
     ends = np.cumsum([len(numbers) for _, numbers in pieces])
     inputs = pieces[0][0].preprocessing
     source = np.empty((ends[-1], len(inputs.leads), inputs.segment_samples), np.float32)
@@ -193,7 +193,7 @@ def _input(pieces: Sequence[Tuple[SegmentedRecording, range]]) -> Tuple[np.ndarr
 
 
 def _in_order(function: Callable[[Item], Result], items: Iterator[Item], at_once: int) -> Iterator[Result]:
-    """As `map`, by several threads; only so many items are taken that each has something to do."""
+    """As `map`, with several threads; takes only as many items ahead as keep the threads busy."""
     with ThreadPoolExecutor(at_once) as pool:
         waiting: "Deque[Future[Result]]" = deque()
         try:

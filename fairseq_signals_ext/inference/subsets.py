@@ -1,6 +1,6 @@
-"""A model's predictions for a manifest's segments, beside what is known of them: what `evaluate` measures.
+"""Predictions and labels of a manifest's segments, which `evaluate` compares.
 
-Segments are those that validation has while the model is trained: cut and standardised by what is stored with the
+Segments are the same as in validation during training: cut, and standardised with the statistics stored with the
 recordings, also where there is no signal; recordings that training drops are left out.
 """
 
@@ -36,12 +36,12 @@ logger = logging.getLogger(__name__)
 
 
 class Known(NamedTuple):
-    """What is known of a recording.
+    """Labels and ids of a recording.
 
     Attributes:
         idx: its row in a label file.
-        patient: number that stands for the patient.
-        target: float64, L; NaN where not known.
+        patient: a number for each patient.
+        target: float64, L; NaN: unknown.
     """
 
     idx: int
@@ -51,12 +51,12 @@ class Known(NamedTuple):
 
 @dataclass(frozen=True)
 class StoredRecording:
-    """A recording as a store has it; see `inputs.InputRecording`.
+    """A recording read from a store; see `inputs.InputRecording`.
 
     Attributes:
         signal: its counts, and how they are standardised.
-        beside: what is known of it.
-        ecgs: of a file with several; here it is one.
+        beside: its labels and ids.
+        ecgs: number of ECGs in its file; always one here.
     """
 
     signal: Signal
@@ -64,18 +64,18 @@ class StoredRecording:
     ecgs: int = 1
 
     def segmented(self, preprocessing: Preprocessing, name: str) -> SegmentedRecording:
-        """Its segments, as training has them."""
+        """Its segments, the same as in training."""
         return SegmentedRecording.of_stored(self.signal, preprocessing, f"idx {self.signal.idx}")
 
 
 @dataclass(frozen=True)
 class SegmentScores:
-    """Scores of a model for the segments of a recording.
+    """A model's scores for the segments of a recording.
 
     Attributes:
-        number: in the subset.
-        known: of the recording.
-        prediction: of the recording and its segments.
+        number: the recording's number in the subset.
+        known: its labels and ids.
+        prediction: for the recording and its segments.
         embedding: float32, E, of the recording.
         ends_batch: see `running.RecordingOutputs`.
     """
@@ -93,17 +93,17 @@ class SegmentScores:
 
 
 class Subset:
-    """The recordings of a manifest with their labels, as a model is given them; can go to other processes.
+    """The recordings of a manifest with their labels, as input for a model; can be sent to other processes.
 
     Args:
-        model: of a task with labels.
+        model: a model with labels.
         data: folder with the manifest.
         name: the manifest is `NAME.tsv`, or a set of pieces.
-        label_file: labels; None: those of the model's training, or those that `.mat` files hold.
+        label_file: labels; None: the label file of the model's training, or the labels in `.mat` files.
 
     Attributes:
-        label_names: of the model, or of the file where the model does not know them.
-        label_file: the one that was read; None: labels are in the `.mat` files.
+        label_names: names from the model, or from the file if the model has none.
+        label_file: the file that was read; None: labels are in the `.mat` files.
 
     Raises:
         UserError: manifest or labels cannot be used, or do not fit the model; or no recording is long enough.
@@ -114,7 +114,7 @@ class Subset:
         self._description, options = model.description, model.task_options
         paths = find_manifests(data, name)
         self._path = paths[0]
-        # each recording is read once, so what was checked need not be remembered
+        # each recording is read once, so checksums need not be remembered
         self._store: Store = open_store(read_manifests(paths), "always")
         table = self._labels(label_file or options.get("label_file"))
         self.label_names = table.names if table else self._description.label_names
@@ -141,7 +141,7 @@ class Subset:
         return table
 
     def _look_at_labels(self) -> None:
-        """Check labels before the model runs, and say what they lack; those of .mat files are seen when read."""
+        """Check labels before the model runs and log what is missing; labels in .mat files are checked when read."""
         table, idx = self._known.table, self._store.idx
         if table is None or idx is None:
             return
@@ -180,19 +180,19 @@ class Subset:
 
     @property
     def idx(self) -> Optional[np.ndarray]:
-        """Of each recording, int64; None for those of `.mat` files, which have theirs inside."""
+        """idx of each recording, int64; None for `.mat` files, which contain it."""
         idx = self._store.idx
         return None if idx is None else idx[self._kept]
 
     def name(self, number: int, ecg: Optional[int] = None) -> str:
-        """How messages call a recording."""
+        """A recording's name in messages."""
         return self._store.name(self._kept[number])
 
     def read(self, number: int, ecg: Optional[int] = None) -> StoredRecording:
-        """A recording.
+        """Read a recording.
 
         Raises:
-            UserError: it cannot be read, has another sample rate, lacks a lead or a label.
+            UserError: it cannot be read, has another sample rate, or a lead or label is missing.
         """
         signal = self._store.read(self._kept[number])
         check_sample_rate(signal, self._description.preprocessing.sample_rate)
@@ -200,20 +200,20 @@ class Subset:
         return StoredRecording(signal, Known(signal.idx, signal.patient, self._known.of([signal])[0]))
 
     def known(self, number: int) -> Dict[str, Any]:
-        """Nothing more: it is read with the recording."""
+        """Nothing: `read` returns all facts."""
         return {}
 
     def fingerprint(self) -> str:
-        """The same for the same recordings in the same order."""
+        """A text that is equal for the same recordings in the same order."""
         return self._store.fingerprint().hex()
 
     def predictions(
         self, known: Sequence[Known], scores: List[np.ndarray], refusal: Sequence[Optional[float]] = ()
     ) -> Predictions:
-        """Scores of all segments, with what is known of them.
+        """Combine the scores and labels of all segments.
 
         Args:
-            known: of each recording.
+            known: labels and ids of each recording.
             scores: of each recording: segments x L.
             refusal: of each recording, see `Prediction.refusal_score`.
         """
@@ -234,7 +234,7 @@ class Subset:
 
 
 def _aggregation(label_names: Tuple[str, ...], ways: Tuple[str, ...]) -> str:
-    """The name of how a model's segments become recordings."""
+    """The name of the aggregation of segments to recordings."""
     for how in AGGREGATIONS:
         if ways_of(label_names, how) == ways:
             return how
