@@ -73,7 +73,7 @@ def add_text_arguments(parser: argparse.ArgumentParser) -> None:
     _add_labeler_arguments(parser)
 
 
-def tell_text(options: argparse.Namespace) -> int:
+def print_labels_of_text(options: argparse.Namespace) -> int:
     """Print the labels of a text with the words that decided, and what was not understood; returns the exit status.
 
     Raises:

@@ -12,7 +12,7 @@ from fairseq_signals_ext.commands._report_labels import (
     add_report_arguments,
     add_text_arguments,
     labels_of_reports,
-    tell_text,
+    print_labels_of_text,
 )
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.files import check_folder_name, named_folder, only_one
@@ -208,7 +208,7 @@ def run(options: argparse.Namespace) -> int:
             `labels_from_events`.
     """
     if options.way == "text":
-        return tell_text(options)
+        return print_labels_of_text(options)
     label = _from_events if options.way == "link" else _named_way(options)
     check_folder_name(options.name)
     with only_one(options.folder / "labels" / options.name, beside=True):

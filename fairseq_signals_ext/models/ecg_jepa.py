@@ -1,7 +1,7 @@
-"""A joint-embedding predictive architecture for ECGs (JEPA): what is hidden is predicted as a teacher represents it.
+"""A joint-embedding predictive architecture for ECGs (JEPA): it predicts a teacher's representation of hidden patches.
 
-After Weimann and Conrad 2024 (arXiv 2410.13867): a student encodes the patches that are shown, a predictor fills in the
-hidden ones, and the targets are outputs of the teacher, a moving average of the student. The teacher is what is used.
+After Weimann and Conrad 2024 (arXiv 2410.13867): a student encodes the visible patches, and a predictor predicts the
+hidden ones. The targets are outputs of the teacher, a moving average of the student. The teacher is the final model.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from fairseq_signals_ext.models.patch_transformer import LEADS_TOGETHER, PER_LEA
 
 @dataclass
 class EcgJepaConfig(FairseqDataclass):
-    """Options; the sizes are those of XS."""
+    """Options; the default sizes are XS."""
 
     in_d: int = field(default=12, metadata={"help": "number of leads of the input"})
     patch_size: int = field(default=25, metadata={"help": "samples of a patch"})
@@ -78,10 +78,10 @@ class EcgJepaConfig(FairseqDataclass):
 
 @register_encoder("ecg_jepa", dataclass=EcgJepaConfig)
 class EcgJepaModel(Encoder, BaseFairseqModel):
-    """Student, predictor and teacher; when it is used, the teacher alone.
+    """Student, predictor and teacher; after training only the teacher.
 
-    Shapes: N segments, L leads, S samples, T patches, K tokens (see `PatchTransformer`), P masks of a segment, V
-    patches that are shown and H that are hidden, E = `encoder_embed_dim`.
+    Shapes: N segments, L leads, S samples, T patches, K tokens (see `PatchTransformer`), P masks per segment, V visible
+    and H hidden patches, E = `encoder_embed_dim`.
     """
 
     architecture = PATCHES
@@ -113,16 +113,16 @@ class EcgJepaModel(Encoder, BaseFairseqModel):
         return int(self.teacher.layers)
 
     def layer_of(self, parameter: str) -> int:
-        """Of which layer of the teacher a parameter is; -1: of what is before it."""
+        """Return the layer of the teacher that a parameter belongs to; -1: before the first layer."""
         parts = parameter.split(".")
         return int(parts[2]) if parts[:2] == ["teacher", "stack"] else -1
 
     def frames(self, source: Tensor, padding_mask: Tensor, layer: Optional[int] = None) -> Tuple[Tensor, Tensor]:
-        """See `Encoder.frames`; of the teacher."""
+        """See `Encoder.frames`; from the teacher."""
         return self.teacher.frames(source, padding_mask, layer)
 
     def attention(self, source: Tensor, padding_mask: Tensor) -> Tensor:
-        """See `Encoder.attention`; of the teacher."""
+        """See `Encoder.attention`; from the teacher."""
         return self.teacher.attention(source, padding_mask)
 
     def for_use(self) -> nn.Module:
@@ -135,7 +135,7 @@ class EcgJepaModel(Encoder, BaseFairseqModel):
         return True
 
     def all_frames(self, source: Tensor, padding_mask: Tensor) -> Tuple[List[Tensor], Tensor]:
-        """See `Encoder.all_frames`; of the teacher."""
+        """See `Encoder.all_frames`; from the teacher."""
         return self.teacher.all_frames(source, padding_mask)
 
     def encode(
@@ -146,7 +146,7 @@ class EcgJepaModel(Encoder, BaseFairseqModel):
         layer: Optional[int] = None,
         **masks: Tensor,
     ) -> Dict[str, Any]:
-        """Frames while fine-tuning, see `Encoder.encode`; with `mask` of those patches alone that are shown."""
+        """Return frames in fine-tuning, see `Encoder.encode`; with `mask` only of the visible patches."""
         outputs, padding = self._outputs(source, padding_mask, masks if mask else {}, layer)
         x = norm(outputs[-1]) if layer is None else outputs[-1]
         return {"x": self.teacher.over_leads(x), "padding_mask": padding}
@@ -162,7 +162,7 @@ class EcgJepaModel(Encoder, BaseFairseqModel):
     def _outputs(
         self, source: Tensor, padding_mask: Optional[Tensor], masks: Dict[str, Tensor], last: Optional[int]
     ) -> Tuple[List[Tensor], Optional[Tensor]]:
-        """Outputs of the teacher's layers, and which patches are of padding; where there are masks, of those shown."""
+        """Return the teacher's outputs per layer, and which patches are padding; with masks only of visible patches."""
         teacher = self.teacher
         padding = None if padding_mask is None else teacher.padding_of(source, padding_mask)
         if not masks:
@@ -173,14 +173,14 @@ class EcgJepaModel(Encoder, BaseFairseqModel):
         return [x[:, registers:] for x in found], None if padding is None else padding.gather(1, visible)
 
     def mask_settings(self) -> PatchMaskSettings:
-        """What the collater hides."""
+        """Return how the collater hides patches."""
         cfg = self.cfg
         return PatchMaskSettings(
             cfg.patch_size, (cfg.visible_min, cfg.visible_max), cfg.mask_block, cfg.masks_per_target
         )
 
     def drop_objective(self, keep_masks: bool = False) -> None:
-        """Keep the teacher alone, which can learn then."""
+        """Keep only the teacher, and let it learn."""
         super().drop_objective(keep_masks)
         self.ema = self.student = self.predictor = None
         may_be_cast(self.teacher)
@@ -193,16 +193,16 @@ class EcgJepaModel(Encoder, BaseFairseqModel):
         visible_patches: Optional[Tensor] = None,
         masked_patches: Optional[Tensor] = None,
     ) -> Dict[str, Any]:
-        """The loss of a batch.
+        """Return the loss of a batch.
 
         Args:
             source: float, N x L x S.
-            padding_mask: bool, N x S, True where a sample is padding; None: none is.
-            visible_patches, masked_patches: int64, N x P x V and N x P x H, of the collater.
+            padding_mask: bool, N x S, True where a sample is padding; None: no padding.
+            visible_patches, masked_patches: int64, N x P x V and N x P x H, from the collater.
 
         Returns:
-            `losses`: `latent`, the sum over hidden tokens that are no padding of the mean distance of their values;
-            `sample_size`: how many these are, a tensor, as all ranks have to give the same kind of number.
+            `losses`: `latent`, the mean distance of the values of a token, summed over hidden tokens that are not
+            padding; `sample_size`: the number of these tokens, a tensor, because all ranks must give the same type.
         """
         if visible_patches is None or masked_patches is None:
             raise UserError("ecg_jepa needs masks of patches: train it with task ecg_pretraining")
@@ -222,7 +222,7 @@ class EcgJepaModel(Encoder, BaseFairseqModel):
 
     @torch.no_grad()
     def targets(self, source: Tensor, padding: Optional[Tensor] = None) -> Tensor:
-        """The teacher's outputs for all tokens: float32, N x K x E; arguments as for `PatchTransformer.outputs`."""
+        """Return the teacher's outputs for all tokens: float32, N x K x E; arguments as for `self.teacher.outputs`."""
         # the source may be in 16 bits, the teacher is not
         outputs = self.teacher.outputs(source.float(), padding)
         if self.cfg.average_top_k_layers:
@@ -238,7 +238,7 @@ class EcgJepaModel(Encoder, BaseFairseqModel):
     def predictions(
         self, source: Tensor, visible_patches: Tensor, masked_patches: Tensor, padding: Optional[Tensor] = None
     ) -> Tensor:
-        """Predictions of hidden tokens from the visible patches: N P x hidden tokens x E.
+        """Predict hidden tokens from the visible patches: N P x hidden tokens x E.
 
         Args:
             source, visible_patches, masked_patches: as for `forward`.
@@ -258,11 +258,11 @@ class EcgJepaModel(Encoder, BaseFairseqModel):
         return F.smooth_l1_loss(predicted, wanted, reduction="none", beta=self.cfg.loss_beta)
 
     def _of_tokens(self, padding: Tensor) -> Tensor:
-        """For each token what is so for its patch: N x K, of N x T."""
+        """Repeat the value of a patch for each of its tokens: N x T to N x K."""
         return padding.unsqueeze(-1).expand(-1, -1, self.teacher.leads).flatten(1)
 
     def before_update(self, optimizer: Any, update: int, updates: int) -> None:
-        """Set the weight decay that the schedule has for this update."""
+        """Set the weight decay that the schedule defines for this update."""
         if not self.cfg.weight_decay_schedule:
             return
         first, last = self.cfg.weight_decay_schedule
@@ -274,14 +274,14 @@ class EcgJepaModel(Encoder, BaseFairseqModel):
         """Update the teacher, and check that its output still depends on the recording.
 
         Raises:
-            UserError: it does not, or the schedules have no end.
+            UserError: it does not depend on it, or the schedules have no end.
         """
         done = self._done(update - 1, updates)
         follow(self.ema, self.student, self.cfg.ema_decay, self.cfg.ema_end_decay, done)
         self.watch.finish(update, self.cfg.min_target_std)
 
     def _done(self, update: int, updates: int) -> float:
-        """The share of the schedules that is done, from 0 to 1."""
+        """Return the completed fraction of the schedules, from 0 to 1."""
         total = self.cfg.schedule_updates or updates
         if total <= 0:
             raise UserError("ecg_jepa's schedules need an end: set optimization.max_update or model.schedule_updates")
@@ -289,12 +289,12 @@ class EcgJepaModel(Encoder, BaseFairseqModel):
 
 
 def _repeated(x: Tensor, times: int) -> Tensor:
-    """Each row so many times, one after the other."""
+    """Repeat each row, copies next to each other."""
     return x.repeat_interleave(times, dim=0) if times > 1 else x
 
 
 def _for_values(numbers: Tensor, x: Tensor) -> Tensor:
-    """Numbers of tokens, N x M, for `gather` of all their values, as those of x."""
+    """Expand token numbers, N x M, to the values of x, for `gather`."""
     return numbers.unsqueeze(-1).expand(-1, -1, x.size(-1))
 
 

@@ -1,7 +1,7 @@
-"""What the package needs from any encoder; ECG-FM's wav2vec 2.0 is the first.
+"""The interface of an encoder; ECG-FM's wav2vec 2.0 is one implementation.
 
-The classifier, `load`, `embed`, `explain`, `export` and the reading of checkpoints know encoders by this interface
-only: a transformer of patches, convolutions or a state-space model implement it alike.
+The classifier, `load`, `embed`, `explain`, `export` and the reading of checkpoints use only this interface, so a
+transformer of patches, convolutions or a state-space model can implement it.
 """
 
 from dataclasses import fields
@@ -20,7 +20,7 @@ from fairseq_signals_ext.common.errors import UserError
 if TYPE_CHECKING:
     from fairseq_signals_ext.data.collating import Masks
 
-# of a pretraining's parameters, those that only its objective needs
+# prefix of parameters that only the pretraining objective needs
 HEADS = "heads."
 
 _Model = TypeVar("_Model", bound=Type[Any])
@@ -30,7 +30,7 @@ class LoadsStrictly:
     """Mixin, before fairseq's model class: names the first parameters in which a checkpoint differs."""
 
     def difference_from(self, parameters: Mapping[str, Tensor]) -> Optional[str]:
-        """In which parameters a checkpoint differs from the model, in one line; None if it can be loaded."""
+        """Return in one line which parameters of a checkpoint differ from the model; None if it can be loaded."""
         return self._difference(dict(parameters))
 
     def _difference(self, state_dict: Dict[str, Tensor]) -> Optional[str]:
@@ -41,11 +41,11 @@ class LoadsStrictly:
     def load_state_dict(
         self, state_dict: Dict[str, Tensor], strict: bool = True, model_cfg: Any = None, args: Any = None
     ) -> Any:
-        """As fairseq's, but names the first parameters that differ.
+        """Load parameters as fairseq does, but name the first ones that differ.
 
         Raises:
             UserError: `strict`, and a parameter is missing, unknown or of another shape.
-            SystemExit: the same when fairseq's trainer or loader called, which would hide the message.
+            SystemExit: the same, if fairseq's trainer or loader calls, because they would hide a `UserError`.
         """
         problem = self._difference(state_dict)
         if strict and problem:
@@ -55,13 +55,13 @@ class LoadsStrictly:
 
 
 class Encoder(LoadsStrictly):
-    """Mixin, before fairseq's model class; a subclass gives `architecture`, `dimensions` and `frames`.
+    """Mixin, before fairseq's model class; a subclass defines `architecture`, `dimensions` and `frames`.
 
     Shapes: N segments, L leads, S samples, T frames, E = `dimensions`.
 
     Attributes:
-        architecture: how its config is read.
-        cfg: its options; `in_d`, if there is one, is L.
+        architecture: how to read its config.
+        cfg: its options; `in_d`, if present, is L.
     """
 
     architecture: ClassVar[Architecture]
@@ -69,42 +69,42 @@ class Encoder(LoadsStrictly):
 
     @property
     def dimensions(self) -> int:
-        """E, values of a frame."""
+        """E, the number of values per frame."""
         raise NotImplementedError
 
     def frames(self, source: Tensor, padding_mask: Tensor, layer: Optional[int] = None) -> Tuple[Tensor, Tensor]:
-        """Frames of segments, with gradient, without branches that depend on data, so that it can be exported.
+        """Return the frames of segments, with gradient. No branch depends on data, so that it can be exported.
 
         Args:
             source: float32, N x L x S, standardised.
-            padding_mask: bool, N x S, True where a sample is padding, which is at the end.
-            layer: 1 to `layers`: after that layer; 0: what the first is given; None: the encoder's output.
+            padding_mask: bool, N x S, True where a sample is padding; padding is at the end.
+            layer: 1 to `layers`: the output of that layer; 0: the input of the first; None: the encoder's output.
 
         Returns:
             x: N x T x E.
-            padding: bool, N x T, True where a frame is of padding; see `padding_of_frames`.
+            padding: bool, N x T, True where a frame is padding; see `padding_of_frames`.
         """
         raise NotImplementedError
 
     @property
     def layers(self) -> int:
-        """Number of layers that `frames` can be asked for."""
+        """Number of layers that `frames` can return."""
         return 0
 
     @property
     def ends_with_norm(self) -> bool:
-        """Whether the encoder's output is not that of its last layer, but what a last norm makes of it."""
+        """Whether a norm after the last layer gives the encoder's output."""
         return False
 
     def all_frames(self, source: Tensor, padding_mask: Tensor) -> Tuple[List[Tensor], Tensor]:
-        """Frames of all layers, with gradient; where one pass can give them, override this.
+        """Return the frames of all layers, with gradient; override this if one pass can compute them.
 
         Args:
             source, padding_mask: as `frames`.
 
         Returns:
-            x: N x T x E for each of the layers 0 to `layers`, and last the encoder's output where that is another
-                (`ends_with_norm`); of an encoder without layers its output only.
+            x: N x T x E for each of the layers 0 to `layers`, then the encoder's output if it differs from the last
+                one (`ends_with_norm`); only the output for an encoder without layers.
             padding: bool, N x T, as `frames`.
         """
         layers: List[Optional[int]] = [*range(self.layers + 1)] if self.layers else []
@@ -114,7 +114,7 @@ class Encoder(LoadsStrictly):
         return [x for x, _ in found], found[-1][1]
 
     def attention(self, source: Tensor, padding_mask: Tensor) -> Tensor:
-        """Attention weights of all layers, means over their heads: N x layers x T (queries) x T (keys).
+        """Return the attention weights of all layers, mean over heads: N x layers x T (queries) x T (keys).
 
         An encoder that does not define this has no attention, and `explain` refuses methods that need it.
         """
@@ -122,12 +122,12 @@ class Encoder(LoadsStrictly):
 
     @property
     def is_smooth(self) -> bool:
-        """Whether frames follow the input with gradients that explain them; not through a choice of codewords."""
+        """Whether gradients with respect to the input explain the frames; not if codewords are chosen."""
         return True
 
     @property
     def geometry(self) -> Geometry:
-        """How frames lie over samples."""
+        """The samples that each frame covers."""
         found = self.architecture.geometry(dict(self.cfg))
         if found is None:
             raise UserError(f"{type(self).__name__}: its config does not define how frames lie over samples")
@@ -141,12 +141,12 @@ class Encoder(LoadsStrictly):
         layer: Optional[int] = None,
         **masks: Tensor,
     ) -> Dict[str, Any]:
-        """Frames while training: `x` (N x T x E), `padding_mask` (bool, N x T, or None).
+        """Return frames in training: `x` (N x T x E), `padding_mask` (bool, N x T, or None).
 
         Args:
-            source, padding_mask, layer: as `frames`; no mask where nothing is padded.
-            mask: mask frames in time, if the encoder can.
-            masks: those of the collater, see `mask_settings`.
+            source, padding_mask, layer: as for `frames`; None as `padding_mask` if nothing is padded.
+            mask: mask frames in time, if the encoder supports it.
+            masks: from the collater, see `mask_settings`.
         """
         x, padding = self.frames(source, _whole_unless(padding_mask, source), layer)
         return {"x": x, "padding_mask": None if padding_mask is None else padding}
@@ -154,53 +154,53 @@ class Encoder(LoadsStrictly):
     def encode_all(
         self, source: Tensor, padding_mask: Optional[Tensor] = None, mask: bool = False, **masks: Tensor
     ) -> Dict[str, Any]:
-        """The same for all layers at once: `x` is the list that `all_frames` gives."""
+        """The same for all layers at once: `x` is the list from `all_frames`."""
         x, padding = self.all_frames(source, _whole_unless(padding_mask, source))
         return {"x": x, "padding_mask": None if padding_mask is None else padding}
 
     def is_above(self, parameter: str, layer: int) -> bool:
-        """Whether the frames after a layer, 0 to `layers`, do not depend on a parameter, by its name."""
+        """Whether the output of a layer, 0 to `layers`, does not depend on the parameter of this name."""
         return self.layer_of(parameter) >= layer
 
     def for_use(self) -> nn.Module:
-        """A module without what trains it.
+        """Return a module without the parts for training.
 
-        It has `frames`, `all_frames`, `attention`, `layers`, `ends_with_norm`, `is_smooth` and `geometry` as here.
+        It has the same `frames`, `all_frames`, `attention`, `layers`, `ends_with_norm`, `is_smooth` and `geometry`.
         """
         module: Any = self
         return module
 
     def drop_objective(self, keep_masks: bool = False) -> None:
-        """Remove what only a pretraining needs; `keep_masks`: but for what masks frames."""
+        """Remove the parts that only pretraining needs; `keep_masks`: keep the parameters that mask frames."""
         self._modules.pop("heads", None)  # type: ignore[attr-defined]
 
     def mask_settings(self) -> "Optional[Masks]":
-        """What the collater masks for the model; None: nothing."""
+        """Return how the collater masks inputs for the model; None: not at all."""
         return None
 
     def before_update(self, optimizer: Any, update: int, updates: int) -> None:
-        """What to do before an update of a pretraining, such as to change options of the optimizer.
+        """Prepare an update of a pretraining, for example by changing options of the optimizer.
 
         Args:
             optimizer: fairseq's.
-            update: how many there were.
-            updates: `optimization.max_update`, 0 where the training is limited otherwise.
+            update: number of updates so far.
+            updates: `optimization.max_update`; 0 if another option limits the training.
         """
 
     def after_update(self, update: int, updates: int) -> None:
-        """What to do after an update of a pretraining, before anything is saved; arguments as before it, one more."""
+        """Complete an update of a pretraining, before anything is saved; `update` now counts this one as well."""
 
     def layer_of(self, parameter: str) -> int:
-        """Of which layer, from 0, a parameter is, for rates of learning that fall from layer to layer; -1: of none."""
+        """Return the layer, from 0, that a parameter belongs to, for layer-wise learning rates; -1: none."""
         return -1
 
     def add_head(self, name: str, head: nn.Module) -> None:
-        """Add layers that an objective needs, as `heads[name]`, with the parameters that a loaded checkpoint has.
+        """Add layers that an objective needs, as `heads[name]`, with a loaded checkpoint's parameters if it has any.
 
-        They are saved with the model, and dropped wherever its encoder is used.
+        They are saved with the model and removed where its encoder is used.
 
         Raises:
-            UserError: a loaded checkpoint has others.
+            UserError: the checkpoint's layers are different.
         """
         model: Any = self
         if "heads" not in model._modules:
@@ -216,11 +216,11 @@ class Encoder(LoadsStrictly):
         model.heads[name] = head.to(next(model.parameters()))
 
     def _saved_heads(self) -> Dict[str, Dict[str, Tensor]]:
-        """Parameters of heads that a loaded checkpoint has and the model not, or not yet."""
+        """Parameters of heads in a loaded checkpoint that the model does not have, or not yet."""
         return self.__dict__.setdefault("_heads_of_checkpoint", {})
 
     def upgrade_state_dict_named(self, state_dict: Dict[str, Tensor], name: str) -> Dict[str, Tensor]:
-        """fairseq's; sets aside, out of `state_dict`, heads that the model does not have; see `add_head`."""
+        """Move heads that the model does not have out of `state_dict` and keep them for `add_head`."""
         super().upgrade_state_dict_named(state_dict, name)  # type: ignore[misc]
         model: Any = self
         own = model._modules.get("heads") or ()
@@ -236,14 +236,14 @@ def _whole_unless(padding_mask: Optional[Tensor], source: Tensor) -> Tensor:
 
 
 def padding_of_frames(x: Tensor, padding_mask: Tensor, geometry: Geometry) -> Tensor:
-    """Which frames reach into padding: bool, N x T.
+    """Return which frames include padding: bool, N x T.
 
     Args:
         x: N x T x E.
         padding_mask: bool, N x S.
     """
     valid = geometry.frames((~padding_mask).sum(-1, keepdim=True))
-    # counted on the input's device: tracing would keep the device of arange
+    # computed from x: with arange, tracing would fix the device
     numbers = x.new_ones(()).expand(x[:1, :, 0].shape).cumsum(1) - 1
     return numbers >= valid
 
@@ -252,11 +252,11 @@ _ENCODERS: Dict[str, Tuple[Type[Any], Type[FairseqDataclass]]] = {}
 
 
 def register_encoder(name: str, dataclass: Type[FairseqDataclass]) -> Callable[[_Model], _Model]:
-    """fairseq's `register_model` for an `Encoder`, and leave for checkpoints to name it.
+    """Register an `Encoder` with fairseq's `register_model`, and allow checkpoints to name it.
 
     Args:
         name: for `model._name` of a pretraining, and `model.encoder._name` of a classifier.
-        dataclass: of its options.
+        dataclass: its options.
     """
 
     def register(model: _Model) -> _Model:
@@ -270,10 +270,10 @@ def register_encoder(name: str, dataclass: Type[FairseqDataclass]) -> Callable[[
 
 
 def build_encoder(config: Mapping[str, Any]) -> Any:
-    """A registered encoder by its name, `_name`, and options.
+    """Build a registered encoder from its name, `_name`, and options.
 
     Raises:
-        UserError: there is none of this name.
+        UserError: the name is unknown.
     """
     name = config.get("_name")
     if name not in _ENCODERS:

@@ -13,7 +13,7 @@ from fairseq_signals_ext.common.errors import UserError, exits_on_user_error, fi
 from fairseq_signals_ext.tasks._wrapping import wrapping
 
 
-def tell_wrong_options() -> None:
+def name_wrong_options() -> None:
     """Have fairseq name the option that a task, model, criterion, ... does not have, or whose value is of no use.
 
     Calling it again is harmless.

@@ -60,7 +60,7 @@ from fairseq_signals_ext.tasks._starting import (
     end_if_finished,
     starting_point,
 )
-from fairseq_signals_ext.tasks._wrong_options import tell_wrong_options
+from fairseq_signals_ext.tasks._wrong_options import name_wrong_options
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ _Task = TypeVar("_Task", bound=Type[Any])
 patch_checkpoint_loading()
 patch_checkpoint_saving()
 patch_ensemble_loading()
-tell_wrong_options()
+name_wrong_options()
 
 
 def register_ecg_task(name: str, dataclass: Type[FairseqDataclass]) -> Callable[[_Task], _Task]:
