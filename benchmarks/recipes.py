@@ -1,19 +1,19 @@
-"""Which pretraining gives the better frozen features, at equal processor time, on a small scale.
+"""Compare pretraining recipes by their frozen features, at equal processor time, on a small scale.
 
     ECG_DATA=FOLDER python benchmarks/recipes.py [--work FOLDER] [--seconds 240] [--seeds 1 2 3 4 5] [--jobs 2]
         [--out FILE.md]
 
-Pretrained on what is not probed: the Challenge's records, CODE-15 % and PTB-XL's folds 1 to 9 of FOLDER; probed on its
-`ptbxl_fold10` by the protocol `strict`. Each recipe gets the same processor seconds (user and system, of one thread);
-the number of updates is measured beforehand, with as many trainings at the same time. A quarter of the patients of
+Pretraining uses the Challenge's records, CODE-15 % and PTB-XL's folds 1 to 9 of FOLDER; probes use its `ptbxl_fold10`
+with the protocol `strict`. Each recipe gets the same processor seconds (user and system, one thread); the number of
+updates is measured first, with as many trainings at the same time. A quarter of the patients of
 `ptbxl_fold10` chooses the learning rate of each recipe, from the same three; the others compare the recipes. A recipe's
 value is the mean over its seeds; a resample draws patients, the same for all recipes, and seeds. With --work, an
 interrupted run continues.
 
 Recipes: ECG-FM's objective with its own input (each lead standardised), the same with amplitudes kept (`fixed`), its
-encoder with data2vec's regression in place of its contrast or beside it, a JEPA, and contrastive predictive coding with
-a state-space encoder (CPC). All have the same number of parameters within 10 %. Controls: random weights of each, and
-hand-made measures. The last table follows the pretrainings: features after a quarter and a half of the updates.
+encoder with data2vec's regression instead of its contrast or in addition to it, a JEPA, and contrastive predictive
+coding with a state-space encoder (CPC). All have the same number of parameters within 10 %. Controls: random weights
+of each, and hand-made measures. The last table gives features after a quarter and a half of the updates.
 """
 
 import argparse
@@ -52,15 +52,15 @@ PROBES = ("last", "layer")
 _SOURCES = {"cinc2021": "physionet2021", "code15_wfdb": "wfdb", "code15_wfdb_more": "wfdb", "ptbxl": "ptbxl"}
 _TUNED_BY = "ptbxl-super"
 _TUNING, _COMPARING = "tuning", "comparing"
-_TUNING_SEED = 0  # none of those that are compared
+_TUNING_SEED = 0  # not one of the compared seeds
 _SETTINGS = BenchmarkSettings(fold_seeds=(1,))
-_EARLY = (1, 2)  # after so many parts features are compared as well
+_EARLY = (1, 2)  # features are also compared after these parts of a pretraining
 _OF_CURVE = ("ptbxl-super", "last")  # task and probe
 _FIRST = next(iter(RECIPES))
 
 
 def silently(*arguments: Any) -> None:
-    """Run one of our commands without its output; it may leave out some recordings.
+    """Run one of our commands without its output; it may skip some recordings.
 
     Raises:
         UserError: it failed.
@@ -74,7 +74,7 @@ def silently(*arguments: Any) -> None:
 
 
 def prepare_data(source: Path, work: Path) -> None:
-    """`work/pretraining` with all of it in `train.tsv`; `work/tuning` and `work/comparing`, which share no patient."""
+    """Make `work/pretraining`, all in `train.tsv`, and `work/tuning` and `work/comparing`, which share no patient."""
     _divide(source / "ptbxl_fold10", work)
     for name in (_TUNING, _COMPARING):
         if not (work / name / "all.tsv").is_file():
@@ -89,7 +89,7 @@ def prepare_data(source: Path, work: Path) -> None:
 
 
 def _divide(source: Path, work: Path) -> None:
-    """Two folders like `source`: a quarter of its patients, and the others."""
+    """Make two folders like `source`: one with a quarter of its patients, one with the others."""
     table = pd.read_csv(source / "ptbxl_database.csv", dtype=str, keep_default_na=False)
     digests = table["patient_id"].map(lambda patient: hashlib.sha256(patient.encode()).digest()[0])
     for name, chosen in ((_TUNING, digests % 4 == 0), (_COMPARING, digests % 4 != 0)):
@@ -105,7 +105,7 @@ def _divide(source: Path, work: Path) -> None:
 
 
 def tune(pretrainings: Pretrainings) -> Dict[str, float]:
-    """The best learning rate of each recipe, by the mean of both probes on the patients for tuning."""
+    """Return the best learning rate of each recipe, by the mean of both probes on the patients for tuning."""
     runs = [Run(name, rate, _TUNING_SEED) for name in RECIPES for rate in RATES]
     pretrainings.run(runs, "learning rates")
     work = pretrainings.work
@@ -120,14 +120,14 @@ def tune(pretrainings: Pretrainings) -> Dict[str, float]:
 
 
 def probe(work: Path, data: str, runs: Sequence[Run], tasks: Sequence[str], jobs: int) -> None:
-    """Probes of checkpoints and controls, by the command."""
+    """Run probes of checkpoints and controls with the command `benchmark`."""
     checkpoints = [run.checkpoint(work) for run in runs]
     given = ["--tasks", ",".join(tasks), "--probes", ",".join(PROBES), "--out", work / data / "benchmark"]
     _benchmark(checkpoints, [str(run) for run in runs], work / data, jobs, given)
 
 
 def probe_early(work: Path, runs: Sequence[Run], jobs: int) -> None:
-    """Probes of checkpoints in the course of the pretrainings, on the patients that compare."""
+    """Run probes of checkpoints saved during the pretrainings, on the patients for comparing."""
     task, one_probe = _OF_CURVE
     checkpoints = [run.checkpoint(work, parts) for run in runs for parts in _EARLY]
     names = [run.early(parts) for run in runs for parts in _EARLY]
@@ -148,7 +148,7 @@ def _benchmark(checkpoints: Sequence[Path], names: Sequence[str], data: Path, jo
 
 
 def measured(folder: Path, task: str, probe_name: str, runs: Sequence[Run], known: Known) -> Dict[str, Measured]:
-    """Of each recipe over its runs, of random weights of each, and of hand-made measures."""
+    """Measure each recipe over its runs, random weights of each, and hand-made measures."""
     found = {}
     for name in RECIPES:
         models = [str(run) for run in runs if run.recipe == name]
@@ -165,7 +165,7 @@ def _of(folder: Path, task: str, probe_name: str, models: Sequence[str], known: 
 
 
 def report(work: Path, facts: Dict[str, Dict[str, Any]], runs: Sequence[Run]) -> List[str]:
-    """The lines of the report."""
+    """Return the lines of the report."""
     folder = work / _COMPARING
     seeds = len({run.seed for run in runs})
     lines = [f"{machine()}; {seeds} pretrainings of each recipe.", "", *_costs(work, facts, runs)]
@@ -230,7 +230,7 @@ def _less(one: Measured, first: Measured, metric: str, name: str) -> str:
 
 
 def _p_values(found: Dict[str, Measured], metric: str) -> Dict[str, float]:
-    """Of the recipes against the first, adjusted for their number."""
+    """Return p values of the recipes against the first, adjusted for their number."""
     names = [name for name in RECIPES if name != _FIRST and name in found]
     plain = np.array([difference(found[name], found[_FIRST], metric, 0.95)[3] for name in names])
     return dict(zip(names, holm(plain).tolist()))

@@ -1,4 +1,4 @@
-"""ECG-FM's classifier: an encoder, pooling over its frames, a linear head. It serves for regression as well."""
+"""ECG-FM's classifier: an encoder, pooling over its frames, a linear head. It is also used for regression."""
 
 import logging
 from dataclasses import dataclass, field, fields
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class EcgTransformerClassifierConfig(EcgWav2Vec2Config):
-    """Options of the encoder (those of its architecture follow the pretrained file) and of the classifier."""
+    """Options of the encoder and the classifier; the pretrained file sets the encoder's architecture."""
 
     num_labels: Optional[int] = field(
         default=None, metadata={"help": "number of labels; default: as many as task.label_file has"}
@@ -126,26 +126,26 @@ class EcgTransformerClassifier(LoadsStrictly, BaseFairseqModel):
 
     @classmethod
     def build_model(cls, cfg: EcgTransformerClassifierConfig, task: Any = None) -> "EcgTransformerClassifier":
-        """The model for a config, with no pretrained weights yet; see `load_pretrained`."""
+        """Build the model for a config, without pretrained weights; see `load_pretrained`."""
         return cls(cfg)
 
     def load_pretrained(self, checkpoint: Checkpoint) -> None:
         """Load the encoder of a checkpoint.
 
         Raises:
-            UserError: it is of another architecture.
+            UserError: it has another architecture.
         """
         load_encoder(self.encoder, encoder_in(checkpoint))
 
     def take_encoders(self) -> None:
-        """From now on, load a pretraining's checkpoint as well: its encoder, the head stays as it is.
+        """From now on, also load checkpoints of pretraining: only the encoder, the head is not changed.
 
-        That is what a training started with `checkpoint.finetune_from_model` wants; elsewhere it would be a mistake.
+        For a training started with `checkpoint.finetune_from_model`; elsewhere it would be a mistake.
         """
         self.takes_encoders = True
 
     def upgrade_state_dict_named(self, state_dict: Dict[str, Tensor], name: str) -> Dict[str, Tensor]:
-        """Make, in place, a classifier's parameters of a pretraining's, if `take_encoders` allowed it."""
+        """Turn, in place, parameters of a pretraining into a classifier's, if `take_encoders` allowed it."""
         if self.takes_encoders and not is_classifier(state_dict, self.encoder.architecture):
             own = self.state_dict()
             prefix = "encoder."
@@ -158,32 +158,32 @@ class EcgTransformerClassifier(LoadsStrictly, BaseFairseqModel):
         return state_dict
 
     def train(self, mode: bool = True) -> "EcgTransformerClassifier":
-        """As torch's; the encoder of a linear probe stays in evaluation mode and computes the same each time."""
+        """As torch's, but the encoder of a linear probe stays in evaluation mode and computes the same each time."""
         super().train(mode)
         if self.cfg.linear_probe:
             self.encoder.eval()
         return self
 
     def set_num_updates(self, num_updates: int) -> None:
-        """Tell the model the number of updates so far, for `freeze_finetune_updates`."""
+        """Set the number of updates so far, for `freeze_finetune_updates`."""
         super().set_num_updates(num_updates)
         self.num_updates = num_updates
 
     @property
     def encoder_learns(self) -> bool:
-        """Whether gradients go into the encoder at this update."""
+        """Whether this update trains the encoder."""
         return not self.cfg.linear_probe and self.num_updates >= self.cfg.freeze_finetune_updates
 
     def forward(self, source: Tensor, padding_mask: Optional[Tensor] = None, **masks: Tensor) -> Dict[str, Any]:
-        """Logits of segments.
+        """Return logits of segments.
 
         Args:
             source: float, B x in_d x S, standardised.
             padding_mask: bool, B x S, True where a sample is padding.
-            masks: those of the collater, with `apply_mask`; see `EcgWav2Vec2Model.forward`.
+            masks: from the collater, with `apply_mask`; see `EcgWav2Vec2Model.forward`.
 
         Returns:
-            `out` (B x L, logits, or values for regression), `encoder_out` (B x T x E, of the layers that are chosen),
+            `out` (B x L, logits, or values for regression), `encoder_out` (B x T x E, from the chosen layers),
             `padding_mask` (bool, B x T, or None).
         """
         if self.layer is not None:
@@ -199,15 +199,15 @@ class EcgTransformerClassifier(LoadsStrictly, BaseFairseqModel):
         return {"out": self.proj(pooled), "encoder_out": x.detach(), "padding_mask": padding}
 
     def mask_settings(self) -> Any:
-        """What the collater masks for the encoder; None: nothing."""
+        """Return how the collater masks inputs for the encoder; None: not at all."""
         return self.encoder.mask_settings() if self.cfg.apply_mask else None
 
     def get_logits(self, net_output: Dict[str, Any], **kwargs: Any) -> Tensor:
-        """Logits, B x L, of what `forward` returned."""
+        """Return logits, B x L, from the output of `forward`."""
         return net_output["out"]
 
     def get_targets(self, sample: Dict[str, Any], net_output: Dict[str, Any]) -> Tensor:
-        """Labels of a batch: float32, B x L; NaN where they are not known."""
+        """Return the labels of a batch: float32, B x L; NaN where unknown."""
         return sample["label"].float()
 
     def _decay_learning_rates(self, decay: float) -> None:
@@ -219,7 +219,7 @@ class EcgTransformerClassifier(LoadsStrictly, BaseFairseqModel):
 
 
 def _chosen_layers(chosen: Any, encoder: Any) -> Tuple[Optional[int], Optional[LayerMix]]:
-    """The number of the one layer that `model.layers` asks for, or the mix of all; neither for the encoder's output."""
+    """Return the number of the layer that `model.layers` chooses, or a mix of all; None, None for the output."""
     text = str(chosen)
     if text == "last":
         return None, None
@@ -243,7 +243,7 @@ def resolve_config(cfg: Any) -> Optional[Checkpoint]:
         The pretrained file, to load the encoder from; None if the start is random.
 
     Raises:
-        UserError: neither a file nor `no_pretrained_weights`, or the file cannot be read.
+        UserError: neither a file nor `no_pretrained_weights` is set, or the file cannot be read.
     """
     path = cfg.get("model_path")
     if not path:
@@ -261,7 +261,7 @@ def resolve_config(cfg: Any) -> Optional[Checkpoint]:
 
 
 def take_over_architecture(cfg: Any, pretrained: Mapping[str, Any]) -> None:
-    """Set, in place, options of the architecture that `cfg` leaves at their defaults, as in another model's config."""
+    """Set, in place, options of the architecture that `cfg` leaves at their defaults, as in `pretrained`."""
     defaults = {option.name: option.default for option in fields(EcgTransformerClassifierConfig)}
     with open_dict(cfg):
         cfg.update(take_architecture(dict(cfg), defaults, pretrained))

@@ -1,9 +1,8 @@
-"""data2vec on ECG-FM's encoder (arXiv 2202.03555): masked frames are regressed on what a teacher makes of them.
+"""data2vec on ECG-FM's encoder (arXiv 2202.03555): regression of masked frames on a teacher's outputs.
 
-It is ECG-FM's model with another objective, in place of the quantized contrast or beside it, and starts from ECG-FM's
-weights. The teacher is a moving average of the transformer; convolutions and positions are the student's, as in
-data2vec. What is used afterwards is the student, as data2vec does: its parameters are those of ECG-FM by name, and the
-teacher is no more than its recent past.
+It is ECG-FM's model with another objective, instead of the quantized contrast or in addition to it, and can start from
+ECG-FM's weights. The teacher is a moving average of the transformer; it shares convolutions and positions with the
+student, as in data2vec. The student is the final model, as in data2vec, and has the parameter names of ECG-FM.
 """
 
 import contextlib
@@ -66,14 +65,14 @@ class EcgData2VecModel(Wav2Vec2CmscModel):
         if str(cfg.loss) == REGRESSION:
             self.remove_pretraining_modules()
         self.regression_head: Any = nn.Linear(self.dimensions, self.dimensions)
-        self.teacher: Any = self.copy_of_transformer().requires_grad_(False).eval()  # a part, so that it is saved
+        self.teacher: Any = self.copy_of_transformer().requires_grad_(False).eval()  # a submodule, so that it is saved
         keep_in_fp32(self.teacher)
         positions = {f"pos_conv.{name}" for name, _ in self.encoder.pos_conv.named_parameters()}
         options = EMAModuleConfig(ema_decay=cfg.ema_decay)
         self.ema: Any = EMAModule(self.teacher, options, copy_model=False, skip_keys=positions)
         self.watch = TargetWatch()
         self.takes_encoders = False
-        self._told = False
+        self._has_logged = False
         self._masked: Any = None
 
     def forward(
@@ -88,12 +87,11 @@ class EcgData2VecModel(Wav2Vec2CmscModel):
         masked_frames: Optional[Tensor] = None,
         **kwargs: Any,
     ) -> Dict[str, Any]:
-        """As `EcgWav2Vec2Model.forward`; for training also the loss.
+        """As `EcgWav2Vec2Model.forward`; in training also the loss.
 
         Returns:
-            With `features_only=False`, also `regression`, the sum over masked frames of the distance from the targets,
-            over the root of E, and `frames`, how many these are. Without the contrast these are all, with `features`
-            and `padding_mask`.
+            With `features_only=False`, also `regression`, the distance from the targets over the root of E, summed over
+            masked frames, and `frames`, their number. Without the contrast only these, `features` and `padding_mask`.
         """
         alone = features_only or str(self.cfg.loss) == REGRESSION
         given = layer, mask_indices, mask_channel_indices, masked_frames
@@ -111,11 +109,11 @@ class EcgData2VecModel(Wav2Vec2CmscModel):
 
     @torch.no_grad()
     def targets(self, projected: Tensor, padding: Optional[Tensor] = None) -> Tensor:
-        """What the teacher makes of all frames, none of them masked: float32, N x T x E.
+        """Return the teacher's outputs for all frames, unmasked: float32, N x T x E.
 
         Args:
             projected: N x T x E, the transformer's input before dropout and masks.
-            padding: bool, N x T, True where a frame is of padding.
+            padding: bool, N x T, True where a frame is padding.
         """
         frames = projected.size(1)
         in_bf16 = self.cfg.bf16_autocast and self.training
@@ -125,7 +123,7 @@ class EcgData2VecModel(Wav2Vec2CmscModel):
         outputs = [output.transpose(0, 1)[:, :frames].float() for output, *_ in results]
         chosen = torch.stack(outputs[-self.cfg.average_top_k_layers :])
         if self.training:
-            # before they are normalised, which makes noise of what hardly differs any more
+            # before normalising, which would amplify noise in collapsed outputs
             self.watch.add(chosen.mean(0), padding)
         return torch.stack([_instance_norm(output, padding) for output in chosen]).mean(0)
 
@@ -136,11 +134,11 @@ class EcgData2VecModel(Wav2Vec2CmscModel):
 
     @contextlib.contextmanager
     def _keeping_projected(self) -> Iterator[List[Tensor]]:
-        """Collects the transformer's input, before dropout and masks."""
+        """Collect the transformer's input, before dropout and masks."""
         kept: List[Tensor] = []
 
         def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            # what follows may change it in place
+            # later code may change it in place
             kept.append(output.detach().clone())
 
         last = self.layer_norm if self.post_extract_proj is None else self.post_extract_proj
@@ -151,15 +149,15 @@ class EcgData2VecModel(Wav2Vec2CmscModel):
             hook.remove()
 
     def apply_mask(self, *args: Any, **kwargs: Any) -> Tuple[Tensor, Any]:
-        """As `EcgWav2Vec2Model.apply_mask`; keeps which frames were masked."""
+        """As `EcgWav2Vec2Model.apply_mask`; remember which frames were masked."""
         x, self._masked = super().apply_mask(*args, **kwargs)
         return x, self._masked
 
     def after_update(self, update: int, updates: int) -> None:
-        """Move the teacher, and see that it has not collapsed.
+        """Update the teacher, and check that it has not collapsed.
 
         Raises:
-            UserError: it has.
+            UserError: it has collapsed.
         """
         done = min((update - 1) / max(self.cfg.ema_anneal_updates, 1), 1.0)
         follow(self.ema, self.encoder, self.cfg.ema_decay, self.cfg.ema_end_decay, done)
@@ -173,19 +171,19 @@ class EcgData2VecModel(Wav2Vec2CmscModel):
         return self
 
     def drop_objective(self, keep_masks: bool = False) -> None:
-        """Remove what only a pretraining needs, the teacher included."""
+        """Remove the parts that only pretraining needs, including the teacher."""
         super().drop_objective(keep_masks)
         self.ema = self.teacher = self.regression_head = None
 
     def take_encoders(self) -> None:
-        """From now on, load checkpoints of ECG-FM's model as well, and start teacher and head again; logged once.
+        """From now on, also load checkpoints of ECG-FM's model, with a new teacher and head; logged once.
 
-        That is what a training started with `checkpoint.finetune_from_model` wants; elsewhere it would be a mistake.
+        For a training started with `checkpoint.finetune_from_model`; elsewhere it would be a mistake.
         """
         self.takes_encoders = True
 
     def upgrade_state_dict_named(self, state_dict: Dict[str, Tensor], name: str) -> Dict[str, Tensor]:
-        """As `EcgWav2Vec2Model`'s; completes, in place, a model without teacher, if `take_encoders` allowed it."""
+        """As in `EcgWav2Vec2Model`; complete, in place, a model without teacher, if `take_encoders` allowed it."""
         super().upgrade_state_dict_named(state_dict, name)
         if self.takes_encoders and not any(key.startswith(_TEACHER) for key in state_dict):
             self._complete(state_dict)
@@ -200,15 +198,15 @@ class EcgData2VecModel(Wav2Vec2CmscModel):
         state.update({key: own[key] for key in new})
         teacher = {f"{_TEACHER}{key[len(_TRANSFORMER) :]}": key for key in state if key.startswith(_TRANSFORMER)}
         state.update({key: state[source].float() for key, source in teacher.items()})
-        if not self._told:  # a checkpoint is looked at before it is loaded
+        if not self._has_logged:  # called once more when the checkpoint is loaded
             logger.info(
                 f"begins with another model's weights: the teacher is a copy of its transformer; new, from random "
                 f"weights: {_parts(new)}; left out: {_parts(left_out)}"
             )
-        self._told = True
+        self._has_logged = True
 
     def __getstate__(self) -> Dict[str, Any]:
-        """As `EcgWav2Vec2Model`'s."""
+        """As in `EcgWav2Vec2Model`."""
         return {**super().__getstate__(), "_masked": None}
 
 
@@ -217,7 +215,7 @@ def _parts(keys: List[str]) -> str:
 
 
 def _instance_norm(x: Tensor, padding: Optional[Tensor]) -> Tensor:
-    """Each value of a segment's frames less its mean over them, over its deviation; N x T x E, padding is left out."""
+    """Normalise each value by its mean and deviation over the segment's frames without padding: N x T x E."""
     weights = x.new_ones(x.shape[:2]) if padding is None else (~padding).to(x.dtype)
     weights = (weights / weights.sum(dim=1, keepdim=True)).unsqueeze(-1)
     x = x - (x * weights).sum(dim=1, keepdim=True)

@@ -34,14 +34,14 @@ from fairseq_signals_ext.models.pooling import mean_over_frames
 from fairseq_signals_ext.models.wav2vec2_in_use import Wav2Vec2InUse, in_order, keeping_layers
 
 _LAST_NORM = "encoder.layer_norm."
-# options for negatives that are not masked frames of the same segment, or are changed after they were drawn
+# options for negatives from other frames than the masked ones of the same segment, or changed after drawing
 _NOT_OF_THE_SEGMENT = ("cross_sample_negatives", "negatives_from_everywhere")
 _OTHER_NEGATIVES = (*_NOT_OF_THE_SEGMENT, "codebook_negatives", "target_glu")
 
 
 @dataclass
 class EcgWav2Vec2Config(Wav2Vec2Config):
-    """fairseq's wav2vec 2.0 options with the sizes and settings that ECG-FM was pretrained with."""
+    """fairseq's wav2vec 2.0 options, with ECG-FM's sizes and settings as defaults."""
 
     in_d: int = field(default=12, metadata={"help": "number of leads of the input"})
     conv_feature_layers: str = field(
@@ -93,7 +93,7 @@ class EcgWav2Vec2Config(Wav2Vec2Config):
 
 
 class EcgFeatureExtractor(ConvFeatureExtractionModel):
-    """fairseq's convolutions, of which the first sees all leads: B x leads x samples to B x features x frames."""
+    """fairseq's convolutions, the first one over all leads: B x leads x samples to B x features x frames."""
 
     def __init__(self, conv_layers: List[ConvLayer], in_d: int, mode: str, conv_bias: bool):
         super().__init__(conv_layers, mode=mode, conv_bias=conv_bias)
@@ -103,7 +103,7 @@ class EcgFeatureExtractor(ConvFeatureExtractionModel):
         self.conv_layers[0][0] = first
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features, B x features x frames, of x, B x leads x samples."""
+        """Return features, B x features x frames, for x, B x leads x samples."""
         # fairseq adds a dimension for its single channel here
         for layer in self.conv_layers:
             x = layer(x)
@@ -115,20 +115,20 @@ class EcgWav2Vec2Model(Encoder, Wav2Vec2Model):
     """wav2vec 2.0 for ECGs of `in_d` leads.
 
     Shapes: B segments, L leads, S samples, T frames, E = `encoder_embed_dim`, F features of the last convolution,
-    M masked frames a segment, N negatives.
+    M masked frames per segment, N negatives.
     """
 
     architecture = WAV2VEC2
 
     def __init__(self, cfg: EcgWav2Vec2Config):
         conv_layers = parse_conv_layers(cfg.conv_feature_layers)
-        # fairseq evaluates this text as code, so it gets one that we wrote
+        # fairseq evaluates this text as code, so write it anew
         cfg = copy.deepcopy(cfg)
         cfg.conv_feature_layers = str(conv_layers)
         super().__init__(cfg)
         self.conv_layers = conv_layers
         self.feature_extractor = EcgFeatureExtractor(conv_layers, cfg.in_d, cfg.extractor_mode, cfg.conv_bias)
-        # what gets no gradient is not for the optimizer, whose weight decay would shrink it
+        # keep untrained parameters from the optimizer: its weight decay would shrink them
         self.feature_extractor.requires_grad_(cfg.feature_grad_mult > 0)
         self.reconstruction_head: Optional[nn.Linear] = None
         self._choose_parts(cfg)
@@ -137,7 +137,7 @@ class EcgWav2Vec2Model(Encoder, Wav2Vec2Model):
 
     @property
     def geometry(self) -> Geometry:
-        """How frames lie over samples."""
+        """The samples that each frame covers."""
         return Geometry.of_convolutions(self.conv_layers)
 
     @property
@@ -151,7 +151,7 @@ class EcgWav2Vec2Model(Encoder, Wav2Vec2Model):
         return len(self.encoder.layers)
 
     def layer_of(self, parameter: str) -> int:
-        """Of which layer of the transformer a parameter is; -1: of what is before it."""
+        """Return the transformer layer that a parameter belongs to; -1: before the first layer."""
         parts = parameter.split(".")
         return int(parts[2]) if parts[:2] == ["encoder", "layers"] else -1
 
@@ -161,7 +161,7 @@ class EcgWav2Vec2Model(Encoder, Wav2Vec2Model):
 
     @property
     def ends_with_norm(self) -> bool:
-        """Whether layers normalise their inputs, so that the last output is normalised after them."""
+        """Whether layers normalise their inputs, so that a norm follows the last layer."""
         return bool(self.encoder.layer_norm_first)
 
     def all_frames(self, source: Tensor, padding_mask: Tensor) -> Tuple[List[Tensor], Tensor]:
@@ -169,7 +169,7 @@ class EcgWav2Vec2Model(Encoder, Wav2Vec2Model):
         return Wav2Vec2InUse(self).all_frames(source, padding_mask)
 
     def is_above(self, parameter: str, layer: int) -> bool:
-        """See `Encoder.is_above`; the norm after the last layer is above them all."""
+        """See `Encoder.is_above`; the norm after the last layer is above all layers."""
         return super().is_above(parameter, layer) or (self.ends_with_norm and parameter.startswith(_LAST_NORM))
 
     def encode(
@@ -181,7 +181,7 @@ class EcgWav2Vec2Model(Encoder, Wav2Vec2Model):
         **masks: Tensor,
     ) -> Dict[str, Any]:
         """Frames by fairseq's own forward, see `extract_features`."""
-        if layer == 0:  # fairseq counts from the output of the first
+        if layer == 0:  # fairseq's first number is the output of the first layer
             result = self.encode_all(source, padding_mask, mask=mask, layer=0, **masks)
             return {**result, "x": result["x"][0]}
         last = None if layer is None else layer - 1
@@ -190,29 +190,29 @@ class EcgWav2Vec2Model(Encoder, Wav2Vec2Model):
     def encode_all(
         self, source: Tensor, padding_mask: Optional[Tensor] = None, mask: bool = False, **options: Any
     ) -> Dict[str, Any]:
-        """Frames of all layers by fairseq's own forward; a layer that was dropped passes on what it was given."""
+        """Return frames of all layers by fairseq's own forward; a dropped layer returns its input."""
         with keeping_layers(self.encoder.layers) as kept:
             result = self.extract_features(source, padding_mask, mask=mask, **options)
         x = [_in_fp32(frames) for frames in in_order(kept, self.layers, result["x"])]
         return {**result, "x": [*x, result["x"]] if self.ends_with_norm else x}
 
     def for_use(self) -> Wav2Vec2InUse:
-        """What is used and exported."""
+        """Return the part for inference and export."""
         return Wav2Vec2InUse(self)
 
     def drop_objective(self, keep_masks: bool = False) -> None:
-        """Remove what only a pretraining needs."""
+        """Remove the parts that only pretraining needs."""
         super().drop_objective(keep_masks)
         self.remove_pretraining_modules()
         if not keep_masks:
             self.mask_emb: Any = None
 
     def mask_settings(self) -> MaskSettings:
-        """What the collater masks."""
+        """Return how the collater masks inputs."""
         return MaskSettings.from_model_config(self.cfg)
 
     def _choose_parts(self, cfg: EcgWav2Vec2Config) -> None:
-        """Exchange the classes of parts that fairseq built: parameters, names and random numbers stay."""
+        """Replace the classes of modules that fairseq built; parameters, names and random numbers stay the same."""
         if cfg.checkpoint_activations:
             for layer in self.encoder.layers:
                 _checkpoint_by_torch(layer)
@@ -234,9 +234,9 @@ class EcgWav2Vec2Model(Encoder, Wav2Vec2Model):
             self.register_buffer("_fingerprint_weights", weights, persistent=False)
 
     def __getstate__(self) -> Dict[str, Any]:
-        """For copies and pickles: torch copies no result of a computation, such as weights under weight norm.
+        """Support copies and pickles: torch does not copy computed tensors, such as weights with weight norm.
 
-        These are computed again at each forward.
+        Each forward computes them again.
         """
         self._detach_weights()
         return {**self.__dict__, "_encoder_output": None}
@@ -247,10 +247,10 @@ class EcgWav2Vec2Model(Encoder, Wav2Vec2Model):
                 part.weight = part.weight.detach()
 
     def copy_of_transformer(self) -> nn.Module:
-        """A copy of the transformer with its positional convolution."""
+        """Copy the transformer with its positional convolution."""
         self._detach_weights()
         transformer = copy.deepcopy(self.encoder, {id(self): self})
-        transformer._forward_hooks.clear()  # which keep the output of the one that was copied
+        transformer._forward_hooks.clear()  # they keep the output of the original
         return transformer
 
     def _keep_encoder_output(self, module: nn.Module, inputs: Any, output: Tuple[Tensor, Any]) -> None:
@@ -276,13 +276,13 @@ class EcgWav2Vec2Model(Encoder, Wav2Vec2Model):
             mask: mask frames in time (and features, if so configured).
             features_only: stop after the encoder.
             layer: stop after this layer of the encoder.
-            mask_indices: bool, B x T, the frames to mask; drawn here if None. Each row masks the same number.
-            mask_channel_indices: bool, B x E, the features to mask; drawn here if None and so configured.
-            masked_frames: int64, B x M, the numbers of the frames in `mask_indices`. With them nothing waits for the
-                device.
+            mask_indices: bool, B x T, the frames to mask; drawn if None. Each row masks the same number.
+            mask_channel_indices: bool, B x E, the features to mask; drawn if None and so configured.
+            masked_frames: int64, B x M, the numbers of the frames in `mask_indices`. With them, the host does not wait
+                for the device.
 
         Returns:
-            What fairseq's model returns; with `features_only=False` also `features`, the encoder's output for the
+            The result of fairseq's model; with `features_only=False` also `features`, the encoder's output for the
             masked input, B x T x E.
         """
         if padding_mask is not None and padding_mask.dim() == 3:
@@ -298,7 +298,7 @@ class EcgWav2Vec2Model(Encoder, Wav2Vec2Model):
                 mask=mask,
                 features_only=features_only,
                 layer=layer,
-                # fairseq hands this on to `apply_mask` as it is
+                # fairseq passes this to `apply_mask` unchanged
                 mask_indices=(mask_indices, masked_frames),
                 mask_channel_indices=mask_channel_indices,
                 **kwargs,
@@ -315,10 +315,10 @@ class EcgWav2Vec2Model(Encoder, Wav2Vec2Model):
         mask_indices: Any = None,
         mask_channel_indices: Optional[Tensor] = None,
     ) -> Tuple[Tensor, Optional[MaskedFrames]]:
-        """fairseq's, which waits for the device to say which frames are masked; see `masked_frames` of `forward`."""
+        """As fairseq's, without waiting for the device if `masked_frames` is given; see `forward`."""
         mask_indices, masked_frames = mask_indices if isinstance(mask_indices, tuple) else (mask_indices, None)
         if mask_indices is None or (self.mask_channel_before and self.mask_channel_prob > 0):
-            # autocast's bf16 would not take the vector for masked frames
+            # with autocast, x in bf16 cannot take the fp32 vector for masked frames
             return super().apply_mask(x.type_as(self.mask_emb), padding_mask, mask_indices, mask_channel_indices)
         x = torch.where(mask_indices.unsqueeze(-1), self.mask_emb.type_as(x), x)
         if mask_channel_indices is not None:
@@ -328,7 +328,7 @@ class EcgWav2Vec2Model(Encoder, Wav2Vec2Model):
         return x, places_of(masked_frames)
 
     def sample_negatives(self, y: Tensor, num: int, padding_count: Optional[int] = None) -> Tuple[Tensor, Any]:
-        """fairseq's, drawn on the device of `y`; with `fused_contrast` their places, N x B x M, in place of copies."""
+        """Draw negatives on the device of `y`; with `fused_contrast` return their places, N x B x M, not copies."""
         if self.n_negatives == 0 and self.cross_sample_negatives == 0:
             raise UserError("model.num_negatives=0: there is nothing to compare with; use 1 or more")
         if any(getattr(self.cfg, name) for name in _NOT_OF_THE_SEGMENT) or padding_count:
@@ -337,7 +337,7 @@ class EcgWav2Vec2Model(Encoder, Wav2Vec2Model):
         return (places if self.cfg.fused_contrast else targets_at(y, places)), places
 
     def compute_preds(self, x: Tensor, y: Tensor, negatives: Tensor) -> Tensor:
-        """Similarities over temperature, (1 + N) x B x M, as fairseq's, which asks the device whether any is -inf."""
+        """Return similarities over temperature, (1 + N) x B x M, as fairseq, but without waiting for the device."""
         if self.cfg.bf16_autocast:
             x = x.float()
         with torch.autocast(x.device.type, enabled=False):
@@ -355,31 +355,31 @@ class EcgWav2Vec2Model(Encoder, Wav2Vec2Model):
         layer: Optional[int] = None,
         **kwargs: Any,
     ) -> Dict[str, Any]:
-        """Encoder output `x` (B x T x E), the convolutions' `features` (B x T x F), `padding_mask`, `layer_results`."""
+        """Return the output `x` (B x T x E), convolution `features` (B x T x F), `padding_mask`, `layer_results`."""
         return self.forward(source, padding_mask, mask=mask, features_only=True, layer=layer, **kwargs)
 
     def get_extra_losses(self, net_output: Dict[str, Any]) -> List[Optional[Tensor]]:
-        """Diversity of the codebook (None with continuous targets) and penalty of the features, in this order."""
+        """Return the codebook's diversity loss (None with continuous targets) and the penalty on features."""
         losses = super().get_extra_losses(net_output)
         return losses if "prob_perplexity" in net_output else [None, *losses]
 
     def add_reconstruction_head(self) -> None:
-        """Add the layer that regresses the signal under each frame; see `reconstruct`."""
+        """Add the layer that predicts the signal of each frame; see `reconstruct`."""
         if self.reconstruction_head is None:
             outputs = self.cfg.in_d * samples_per_frame(self.conv_layers)
             self.reconstruction_head = nn.Linear(self.cfg.encoder_embed_dim, outputs).to(self.mask_emb)
 
     def reconstruct(self, features: Tensor) -> Tensor:
-        """Signal under frames, ... x L x (samples per frame), from encoder output, ... x E.
+        """Predict the signal of frames, ... x L x (samples per frame), from encoder output, ... x E.
 
-        Frame t stands for the samples from `t * hop` to `(t + 1) * hop`, `hop` being the product of the strides.
+        Frame t corresponds to samples `t * hop` to `(t + 1) * hop`; `hop` is the product of the strides.
         """
         if self.reconstruction_head is None:
             raise UserError("the model has no reconstruction head: train it with criterion.reconstruction_weight > 0")
         return self.reconstruction_head(features).unflatten(-1, (self.cfg.in_d, -1))
 
     def _get_feat_extract_output_lengths(self, input_lengths: Tensor) -> Tensor:
-        # fairseq evaluates the config's text as code here too
+        # here too fairseq evaluates the config's text as code
         return frames_of(input_lengths, self.conv_layers)
 
     def upgrade_state_dict_named(self, state_dict: Dict[str, Tensor], name: str) -> Dict[str, Tensor]:
@@ -402,13 +402,13 @@ class Wav2Vec2CmscModel(EcgWav2Vec2Model):
     """The model that `wav2vec2_with_cmsc` trains."""
 
     def get_features(self, net_output: Dict[str, Any], aggregate: bool = False) -> Tensor:
-        """Encoder output, B x T x E; with `aggregate` its mean over the frames that are not padding, B x E."""
+        """Return encoder output, B x T x E; with `aggregate` its mean over the frames that are not padding, B x E."""
         features = net_output["features"]
         return mean_over_frames(features, net_output["padding_mask"]) if aggregate else features
 
 
 def _checkpoint_by_torch(layer: nn.Module) -> None:
-    """Recompute a layer as torch does it: fairseq's own way forgets autocast, and cannot be compiled."""
+    """Recompute a layer in torch's way: fairseq's ignores autocast, and cannot be compiled."""
     unwrap_checkpoint(layer)
     layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
 

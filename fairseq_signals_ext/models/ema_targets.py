@@ -1,7 +1,7 @@
-"""Targets by a teacher that is a moving average of the student: how it follows, and whether it has collapsed.
+"""Targets from a teacher that is a moving average of the student: its updates, and detection of collapse.
 
-Such a teacher could say the same of all recordings, which a student predicts without fault: the loss is low, and
-nothing is learned. So its output is monitored.
+Such a teacher may give the same output for all recordings. The student then predicts it perfectly: the loss is low,
+and nothing is learned. So its output is monitored.
 """
 
 import functools
@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.models.token_statistics import TokenStatistics
 
-# the rank, which takes the eigenvalues of a matrix, is logged once in so many updates
+# updates between logs of the rank, which needs the eigenvalues of a matrix
 _RANK_INTERVAL = 10
 
 
 def keep_in_fp32(teacher: nn.Module) -> None:
-    """Have a teacher's weights stay fp32 where the model's are cast (`common.bf16`): small steps would be lost."""
+    """Keep a teacher's weights in fp32 if the model is cast (`common.bf16`): small steps would be lost."""
     teacher._apply = functools.partial(_apply_in_fp32, teacher)
 
 
 def may_be_cast(teacher: nn.Module) -> None:
-    """Undo `keep_in_fp32`, for a teacher that is used as any other module."""
+    """Undo `keep_in_fp32`, for a teacher that becomes a normal module."""
     del teacher._apply
 
 
@@ -37,11 +37,11 @@ def _apply_in_fp32(module: nn.Module, fn: Any, *args: Any, **kwargs: Any) -> Any
 
 
 def follow(ema: EMAModule, student: nn.Module, first: float, last: float, done: float) -> None:
-    """Move a teacher by one update of its student.
+    """Update a teacher after one update of its student.
 
     Args:
-        first, last: how much of it an update keeps, at first and at the end; linear in between.
-        done: share of the schedule that is done, from 0 to 1.
+        first, last: the decay at the start and at the end; linear in between.
+        done: completed fraction of the schedule, from 0 to 1.
     """
     decay = first + (last - first) * done
     ema.set_decay(decay)
@@ -50,25 +50,25 @@ def follow(ema: EMAModule, student: nn.Module, first: float, last: float, done: 
 
 
 class TargetWatch:
-    """A teacher's outputs for the recordings of an update, which must differ between them."""
+    """Checks that a teacher's outputs differ between the recordings of an update."""
 
     def __init__(self) -> None:
         self._statistics = TokenStatistics()
         self._with_rank = True
 
     def add(self, targets: Tensor, padding: Optional[Tensor] = None) -> None:
-        """Add targets (float32, N x T x E) of a batch; `padding`: bool, N x T, of those that do not count."""
+        """Add targets (float32, N x T x E) of a batch; `padding`: bool, N x T, True where one does not count."""
         self._statistics.add(targets, padding, self._with_rank)
 
     def finish(self, update: int, least: float) -> None:
         """Log deviation (`target_std`) and effective rank (`target_rank`) of an update, over all processes.
 
         Args:
-            update: how many there were, this one included.
-            least: deviation below which the training has collapsed.
+            update: number of updates, including this one.
+            least: a smaller deviation means that the training has collapsed.
 
         Raises:
-            UserError: it has.
+            UserError: the training has collapsed.
         """
         spread = self._statistics.finish()
         self._with_rank = update % _RANK_INTERVAL == 0
@@ -86,7 +86,7 @@ class TargetWatch:
 
 
 def check_decays(cfg: Any) -> None:
-    """Raise a `UserError` unless a config's `ema_decay` and `ema_end_decay` are shares."""
+    """Raise a `UserError` unless a config's `ema_decay` and `ema_end_decay` are between 0 and 1."""
     for option in ("ema_decay", "ema_end_decay"):
         if not 0 <= getattr(cfg, option) <= 1:
             raise UserError(f"model.{option}={getattr(cfg, option):g}: must be from 0 to 1")

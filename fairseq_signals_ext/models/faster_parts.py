@@ -1,4 +1,4 @@
-"""Parts of wav2vec 2.0 that compute the same as fairseq's, faster or more exactly; what is compiled of a model.
+"""Parts of wav2vec 2.0 that compute the same as fairseq's, faster or more precisely; compilation of models.
 
 Shapes of the contrast: B segments, M masked frames per segment, D values per target, N negatives per frame.
 """
@@ -18,19 +18,19 @@ from torch import Tensor, nn
 
 from fairseq_signals_ext.common.errors import UserError
 
-# what picks masked frames: their places (rows, frames), each B x M, or a mask, bool, B x T
+# selects masked frames: their places (rows, frames), each B x M, or a mask, bool, B x T
 MaskedFrames = Union[Tuple[Tensor, Tensor], Tensor]
-_EPS = 1e-8  # least length, as in torch's cosine similarity
+_EPS = 1e-8  # smallest norm, as in torch's cosine similarity
 
 
 def compile_parts(model: Any) -> None:
     """Compile the convolutions, each layer of the transformer by itself, and the quantizer; a second call does nothing.
 
-    One layer's code serves for all of them, and layers may be dropped. Parameters keep their names. A batch of another
-    size, as the last one of an epoch, is compiled for as well.
+    All layers share one compiled code, and layers may be dropped. Parameters keep their names. Batches of another size,
+    such as the last one of an epoch, compile as well.
 
     Raises:
-        UserError: there is no C++ compiler, or Python's headers are missing, or a classifier looks into the layers.
+        UserError: the C++ compiler or Python's headers are missing, or a classifier reads the outputs of layers.
     """
     check_compiler()
     looks_into_layers = str(getattr(model.cfg, "layers", "last")) in ("mix", "0")
@@ -57,7 +57,7 @@ def _parts_of_one_shape(model: Any) -> Iterator[nn.Module]:
 
 
 def without_compiling(model: Any) -> ContextManager[Any]:
-    """For validation: so few batches are not worth code for two more sizes, of which torch keeps only some."""
+    """Do not compile in validation: its few batches do not justify code for two more sizes, and torch keeps few."""
     # torch's compiler takes seconds to import
     if not getattr(model.cfg, "compile", False) or not hasattr(torch.compiler, "set_stance"):
         return nullcontext()
@@ -65,7 +65,7 @@ def without_compiling(model: Any) -> ContextManager[Any]:
 
 
 def check_compiler() -> None:
-    """Raise a `UserError` unless torch.compile will find what it needs."""
+    """Raise a `UserError` if torch.compile lacks something that it needs."""
     compiler = os.environ.get("CXX") or {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
     if not shutil.which(compiler):
         raise UserError(
@@ -80,15 +80,15 @@ def check_compiler() -> None:
 
 
 def places_of(masked_frames: Tensor) -> Tuple[Tensor, Tensor]:
-    """Rows and frames that pick the masked frames, B x M each, of `masked_frames`, int64, B x M."""
+    """Return rows and frames that select masked frames, B x M each, from `masked_frames`, int64, B x M."""
     rows = torch.arange(len(masked_frames), device=masked_frames.device).unsqueeze(-1)
     return rows.expand_as(masked_frames), masked_frames
 
 
 def draw_negatives(segments: int, frames: int, number: int, device: torch.device) -> Tensor:
-    """For each of `frames` masked frames of a segment, `number` others of it: int64, N x B x M.
+    """Draw for each of `frames` masked frames `number` others of the same segment: int64, N x B x M.
 
-    These are the numbers that fairseq draws on a CPU, here from the generator of `device`.
+    Drawn as fairseq does on a CPU, but with the generator of `device`.
     """
     drawn = torch.randint(0, frames - 1, (segments, frames * number), device=device)
     own = torch.arange(frames, device=device).repeat_interleave(number)
@@ -97,15 +97,15 @@ def draw_negatives(segments: int, frames: int, number: int, device: torch.device
 
 
 def targets_at(targets: Tensor, places: Tensor) -> Tensor:
-    """Targets, N x B x M x D, of `targets`, B x M x D, at `places`, N x B x M."""
+    """Select targets, N x B x M x D, from `targets`, B x M x D, at `places`, N x B x M."""
     segments, frames, _ = targets.shape
     flat = places + frames * torch.arange(segments, device=targets.device).unsqueeze(-1)
-    # not by indexing, whose gradients torch adds up in no fixed order on a CPU
+    # not by indexing: on a CPU torch sums its gradients in no fixed order
     return targets.flatten(0, 1).index_select(0, flat.flatten()).unflatten(0, places.shape)
 
 
 def similarities(predicted: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
-    """Cosines, (1 + N) x B x M, of each prediction with its own target first; -inf where a negative equals that.
+    """Return cosines, (1 + N) x B x M, first with the own target; -inf where a negative equals the target.
 
     Args:
         predicted: B x M x D.
@@ -119,13 +119,13 @@ def similarities(predicted: Tensor, targets: Tensor, negatives: Tensor) -> Tenso
 
 
 def similarities_by_place(predicted: Tensor, targets: Tensor, places: Tensor, weights: Tensor) -> Tensor:
-    """The same for negatives given by their places: B x M x M cosines instead of N copies of the targets.
+    """The same, for negatives given by places: B x M x M cosines instead of N copies of the targets.
 
     Args:
         predicted: B x M x D.
         targets: B x M x D.
         places: int64, N x B x M: masked frames of the same segment.
-        weights: int64, D: random numbers, of which fingerprints of targets are made.
+        weights: int64, D: random numbers for fingerprints of targets.
     """
     cosines = F.normalize(predicted.float(), dim=-1, eps=_EPS) @ F.normalize(targets.float(), dim=-1, eps=_EPS).mT
     negatives = places.permute(1, 2, 0)
@@ -136,23 +136,23 @@ def similarities_by_place(predicted: Tensor, targets: Tensor, places: Tensor, we
 
 
 def _fingerprints(targets: Tensor, weights: Tensor) -> Tensor:
-    """int64, B x M: equal for equal targets, and for others next to never."""
-    # adding zero makes -0.0 the 0.0 that it equals
+    """Return int64, B x M: equal for equal targets, almost never equal for others."""
+    # adding zero turns -0.0 into 0.0
     bits = (targets.detach().float() + 0.0).contiguous().view(torch.int32)
     return (bits.long() * weights).sum(-1)
 
 
 class FftConv1d(nn.Conv1d):
-    """For the positional convolution, whose kernel is nearly as long as a segment.
+    """Convolution by FFT, for the positional convolution: its kernel is nearly as long as a segment.
 
-    While training, torch's convolution of stride 1 by the convolution theorem, in fp32; equal up to rounding.
+    In training it computes torch's convolution of stride 1 by the convolution theorem, in fp32; equal up to rounding.
 
-    In time, each of T frames costs K products for each pair of features of a group; in frequency, a few. What GPUs have
-    for long grouped kernels in bf16 is slow besides: on an H200 six times slower than in fp32.
+    In the time domain, each of T frames takes K products for each pair of features of a group; in the frequency domain,
+    a few. Also, long grouped kernels are slow in bf16 on GPUs: on an H200 six times slower than in fp32.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features, B x features x (T + 2 * padding - K + 1), of `x`, B x features x T."""
+        """Return features, B x features x (T + 2 * padding - K + 1), from `x`, B x features x T."""
         if not self.training:
             return super().forward(x)
         with torch.autocast(x.device.type, enabled=False):
@@ -160,21 +160,21 @@ class FftConv1d(nn.Conv1d):
 
     def _convolved(self, x: Tensor) -> Tensor:
         frames, (kernel,), (padding,) = x.size(-1), self.kernel_size, self.padding
-        # in a shorter one outputs would wrap around
+        # with a shorter length, outputs would wrap around
         length = fast_length(frames + kernel - 1 + 2 * max(0, padding - kernel + 1))
         # groups x frequencies x segments x features in, and groups x frequencies x features in x features out
         signal = torch.fft.rfft(x, n=length).unflatten(1, (self.groups, -1)).permute(1, 3, 0, 2)
         weight = torch.fft.rfft(self.weight.float(), n=length).unflatten(0, (self.groups, -1)).permute(0, 3, 2, 1)
-        # the conjugate, as what torch calls a convolution is a correlation
+        # the conjugate, because torch's convolution is a correlation
         product = (signal @ weight.conj()).permute(2, 0, 3, 1).flatten(1, 2)
         result = torch.fft.irfft(product, n=length)
-        # output 0 has the kernel start `padding` frames before the first one
+        # for output 0 the kernel starts `padding` frames before the first one
         result = result.roll(padding, dims=-1)[..., : frames + 2 * padding - kernel + 1]
         return result if self.bias is None else result + self.bias.float().unsqueeze(-1)
 
 
 def fast_length(least: int) -> int:
-    """The next product of powers of 2, 3 and 5; scipy.fft has this, but torch.compile cannot look into it."""
+    """Return the next product of powers of 2, 3 and 5; as in scipy.fft, which torch.compile cannot trace."""
     length, rest = least, 0
     while rest != 1:
         rest = length
@@ -186,10 +186,10 @@ def fast_length(least: int) -> int:
 
 
 class FusedSelfAttention(MultiheadAttention):
-    """fairseq's, with the same parameters under the same names; equal up to rounding.
+    """fairseq's attention with one matrix product, the same parameters and names; equal up to rounding.
 
-    Only while training; also where attention weights are asked for, or anything else that the encoder does not use,
-    fairseq's own code runs.
+    Only in training. fairseq's own code runs if attention weights, or another option that the encoder does not use, are
+    requested.
     """
 
     def forward(
@@ -202,7 +202,7 @@ class FusedSelfAttention(MultiheadAttention):
         attn_mask: Optional[Tensor] = None,
         **others: Any,
     ) -> Tuple[Tensor, Optional[Tensor]]:
-        """Output, frames x segments x features, of `query` of this shape; the weights are None unless asked for."""
+        """Return the output, frames x segments x features, as `query`, and the weights, None unless requested."""
         if not self.training or need_weights or attn_mask is not None or others:
             return super().forward(
                 query, key, value, key_padding_mask, need_weights=need_weights, attn_mask=attn_mask, **others
@@ -226,13 +226,13 @@ class FusedSelfAttention(MultiheadAttention):
 class Fp32Quantizer(GumbelVectorQuantizer):
     """The quantizer of targets (arXiv 2006.11477, section 2).
 
-    fairseq's, in the precision of its weights even under autocast: a rounded logit would choose another codeword.
+    fairseq's, in the precision of its weights even under autocast: a rounded logit could choose another codeword.
 
-    Shapes: B segments, M frames, G groups of V codewords, D values a codeword.
+    Shapes: B segments, M frames, G groups of V codewords, D values per codeword.
     """
 
     def forward(self, x: Tensor, produce_targets: bool = False) -> Dict[str, Any]:
-        """fairseq's result for features `x`, B x M x F."""
+        """Return fairseq's result for features `x`, B x M x F."""
         with torch.autocast(x.device.type, enabled=False):
             return self._quantized(x.to(self.vars.dtype), produce_targets)
 
@@ -241,10 +241,10 @@ class Fp32Quantizer(GumbelVectorQuantizer):
 
 
 class MatrixQuantizer(Fp32Quantizer):
-    """The same numbers, up to rounding, of a matrix product of choices and codewords.
+    """The same numbers, up to rounding, by a matrix product of choices and codewords.
 
-    fairseq multiplies each choice with all codewords and adds up, for which it keeps B x M x G x V x D numbers: 1.4
-    billion for 342 segments of the base model.
+    fairseq multiplies each choice with all codewords and sums: it stores B x M x G x V x D numbers, 1.4 billion for 342
+    segments of the base model.
     """
 
     def _quantized(self, x: Tensor, produce_targets: bool) -> Dict[str, Any]:
@@ -274,5 +274,5 @@ class MatrixQuantizer(Fp32Quantizer):
 
 
 def _perplexity(probabilities: Tensor) -> Tensor:
-    """Sum over groups of the exponential of the entropy, of probabilities G x V; with fairseq's small number."""
+    """Return the exponential of the entropy of probabilities, G x V, summed over groups; with fairseq's epsilon."""
     return torch.exp(-torch.sum(probabilities * torch.log(probabilities + 1e-7), dim=-1)).sum()

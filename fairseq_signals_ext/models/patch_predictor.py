@@ -1,4 +1,4 @@
-"""What fills in hidden patches, from what an encoder makes of those that are shown."""
+"""The predictor of hidden patches from the encoder's outputs for visible ones."""
 
 from typing import Any, Optional
 
@@ -17,7 +17,7 @@ from fairseq_signals_ext.models.patch_transformer import (
 
 
 class PatchPredictor(nn.Module):
-    """A narrow transformer of the tokens that are shown and, for each hidden one, a learned token at its position."""
+    """A narrow transformer of the visible tokens and, for each hidden one, a learned token at its position."""
 
     def __init__(self, cfg: Any):
         """Args:
@@ -39,14 +39,14 @@ class PatchPredictor(nn.Module):
     def forward(
         self, shown: Tensor, visible: Tensor, masked: Tensor, patches: int, padding: Optional[Tensor] = None
     ) -> Tensor:
-        """Hidden tokens, N x M x E.
+        """Return predictions of hidden tokens, N x M x E.
 
         Args:
-            shown: N x (registers + V) x E.
-            visible: int64, N x V, numbers of the tokens that are shown.
-            masked: int64, N x M, of the hidden ones.
-            patches: of a segment.
-            padding: bool, N x K, which tokens of a segment are of padding; None: none.
+            shown: encoder outputs, N x (registers + V) x E.
+            visible: int64, N x V, numbers of the visible tokens.
+            masked: int64, N x M, numbers of the hidden tokens.
+            patches: number of patches of a segment.
+            padding: bool, N x K, True where a token of a segment is padding; None: no padding.
         """
         if not len(self.stack):
             return shown.mean(1, keepdim=True).expand(-1, masked.size(1), -1)

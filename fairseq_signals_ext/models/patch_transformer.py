@@ -1,7 +1,7 @@
-"""A pre-norm transformer of patches of an ECG: positions are computed, nothing has a bias, norms have no parameters.
+"""A pre-norm transformer of patches of an ECG: fixed positions, no biases, norms without parameters.
 
-What a norm's own gain would do, the matrix that follows it does: so weight decay, which is for all parameters alike,
-cannot shrink what comes out of a norm.
+The matrix after a norm replaces the gain of the norm, so weight decay, the same for all parameters, cannot shrink the
+output of a norm.
 """
 
 import math
@@ -20,7 +20,7 @@ _LONGEST_PERIOD = 10_000
 
 
 class Layer(nn.Module):
-    """Self-attention and two linear layers, each of what is normalised and added to its input."""
+    """Self-attention and two linear layers, each applied to its normalised input and added to its input."""
 
     def __init__(self, dimensions: int, ffn_dimensions: int, heads: int):
         super().__init__()
@@ -31,36 +31,36 @@ class Layer(nn.Module):
         self.fc2 = nn.Linear(ffn_dimensions, dimensions, bias=False)
 
     def forward(self, x: Tensor, seen: Optional[Tensor] = None) -> Tensor:
-        """N x K x E, of x (N x K x E) and `seen` (bool, N x 1 x 1 x K: which tokens are looked at; None: all)."""
+        """Return N x K x E for x (N x K x E); `seen`: bool, N x 1 x 1 x K, tokens to attend to; None: all."""
         query, key, value = self._heads_of(x)
         found = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)
         x = x + self.out(found.transpose(1, 2).flatten(2))
         return x + self.fc2(F.gelu(self.fc1(norm(x))))
 
     def attention(self, x: Tensor, seen: Tensor) -> Tensor:
-        """Attention weights, means over heads: N x K (queries) x K (keys); arguments as for `forward`."""
+        """Return attention weights, mean over heads: N x K (queries) x K (keys); arguments as for `forward`."""
         query, key, _ = self._heads_of(x)
         scores = query @ key.transpose(2, 3) / math.sqrt(query.size(-1))
         return scores.masked_fill(~seen, float("-inf")).softmax(-1).mean(1)
 
     def _heads_of(self, x: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each N x heads x K x (E / heads)."""
+        """Return queries, keys and values, each N x heads x K x (E / heads)."""
         query, key, value = self.qkv(norm(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         return query, key, value
 
 
 def norm(x: Tensor) -> Tensor:
-    """Each token with mean 0 and variance 1."""
+    """Normalise each token to mean 0 and variance 1."""
     return F.layer_norm(x, x.shape[-1:])
 
 
 def stack_of(layers: int, dimensions: int, ffn_dimensions: int, heads: int) -> nn.ModuleList:
-    """So many layers, with random weights."""
+    """Return a stack of layers with random weights."""
     stack = nn.ModuleList(Layer(dimensions, ffn_dimensions, heads) for _ in range(layers))
     start_weights(stack)
     for layer in stack:
         for last in (layer.out, layer.fc2):
-            # what the layers add up to is as large, however many there are
+            # the sum over layers has the same size for any number of layers
             last.weight.data.div_(math.sqrt(2 * layers))
     return stack
 
@@ -73,14 +73,14 @@ def start_weights(module: nn.Module) -> None:
 
 
 def start_token(tokens: int, dimensions: int) -> nn.Parameter:
-    """Learned tokens, `tokens` x E."""
+    """Return learned tokens, `tokens` x E, with random values."""
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(tokens, dimensions), std=_STD, a=-2 * _STD, b=2 * _STD))
 
 
 class Positions(nn.Module):
     """Fixed positions, for any number of patches: sines and cosines (Vaswani et al. 2017, arXiv 1706.03762).
 
-    With several leads one half of the dimensions encodes the time, the other the lead.
+    With several leads, one half of the dimensions encodes the time, the other half the lead.
     """
 
     frequencies: Tensor
@@ -90,11 +90,11 @@ class Positions(nn.Module):
         self.leads = leads
         pairs = dimensions // (2 if leads == 1 else 4)
         exponents = torch.arange(pairs, dtype=torch.float32) / pairs
-        # computed again when a model is built, so none of its parameters
+        # computed when a model is built, so not saved
         self.register_buffer("frequencies", float(_LONGEST_PERIOD) ** -exponents, persistent=False)
 
     def forward(self, x: Tensor, patches: int) -> Tensor:
-        """(patches x leads) x E, those of the leads of a patch next to each other; of the dtype and device of x."""
+        """Return (patches x leads) x E, leads of a patch next to each other; dtype and device of x."""
         of_time = self._waves(x, patches)
         if self.leads == 1:
             return of_time.to(x.dtype)
@@ -103,7 +103,7 @@ class Positions(nn.Module):
         return torch.cat([of_time.unsqueeze(1).expand(shape), of_lead], dim=-1).flatten(0, 1).to(x.dtype)
 
     def _waves(self, x: Tensor, number: int) -> Tensor:
-        # counted on the input's device: tracing would keep the device of arange
+        # computed from x: with arange, tracing would fix the device
         numbers = x.new_ones((), dtype=torch.float32).expand(number).cumsum(0) - 1
         angles = numbers.unsqueeze(1) * self.frequencies.float()
         return torch.cat([angles.sin(), angles.cos()], dim=1)
@@ -112,8 +112,8 @@ class Positions(nn.Module):
 class PatchTransformer(nn.Module):
     """From segments to frames. N segments, L leads, S samples, T patches, K tokens, E = `encoder_embed_dim`.
 
-    A token is a patch of all leads (K = T), or of one (K = T L, those of the leads of a patch next to each other).
-    Register tokens, which all others see, are no frames.
+    A token is a patch of all leads (K = T), or of one lead (K = T L, leads of a patch next to each other). All tokens
+    attend to register tokens, which are not frames.
     """
 
     is_smooth = True
@@ -140,30 +140,30 @@ class PatchTransformer(nn.Module):
         return len(self.stack)
 
     def patches(self, source: Tensor) -> Tensor:
-        """Samples of patches, N x K x values, of `source`, N x L x S."""
+        """Split `source`, N x L x S, into patches, N x K x values."""
         number = int(source.size(2)) // self.patch_size
         cut = source[:, :, : number * self.patch_size].unflatten(2, (number, self.patch_size)).transpose(1, 2)
         return cut.flatten(1, 2) if self.leads > 1 else cut.flatten(2)
 
     def tokens_of(self, patches: Tensor) -> Tensor:
-        """Numbers of tokens, ... x (patches x leads), of those of patches, int64, ... x patches."""
+        """Turn numbers of patches, int64, ... x patches, into numbers of tokens, ... x (patches x leads)."""
         if self.leads == 1:
             return patches
         return (patches.unsqueeze(-1) * self.leads + torch.arange(self.leads, device=patches.device)).flatten(-2)
 
     def shown(self, source: Tensor, visible: Tensor, padding: Optional[Tensor] = None) -> Tensor:
-        """What is made of some patches alone: N x (registers + visible tokens) x E, normalised; see `shown_outputs`."""
+        """Return the normalised output for visible patches: N x (registers + tokens) x E; see `shown_outputs`."""
         return norm(self.shown_outputs(source, visible, padding)[-1])
 
     def shown_outputs(
         self, source: Tensor, visible: Tensor, padding: Optional[Tensor] = None, last: Optional[int] = None
     ) -> List[Tensor]:
-        """As `outputs`, of some patches alone, and with registers.
+        """As `outputs`, only for the visible patches, and with registers.
 
         Args:
             source: N x L x S.
             visible: int64, N x V, numbers of patches.
-            padding: bool, N x T, which patches are of padding; None: none.
+            padding: bool, N x T, True where a patch is padding; None: no padding.
             last: number of layers that are run; None: all.
         """
         patches, numbers = self.patches(source), self.tokens_of(visible)
@@ -173,11 +173,11 @@ class PatchTransformer(nn.Module):
         return self._through(x, None if padding is None else self._seen(padding.gather(1, visible)), last)
 
     def outputs(self, source: Tensor, padding: Optional[Tensor] = None, last: Optional[int] = None) -> List[Tensor]:
-        """What each layer makes of all patches, before the first one included: N x K x E each, without registers.
+        """Return the first layer's input and the outputs of all layers: N x K x E each, without registers.
 
         Args:
             source: N x L x S.
-            padding: bool, N x T; None: none.
+            padding: bool, N x T; None: no padding.
             last: number of layers that are run; None: all.
         """
         registers = len(self.register_tokens)
@@ -185,7 +185,7 @@ class PatchTransformer(nn.Module):
         return [x[:, registers:] for x in found]
 
     def frames(self, source: Tensor, padding_mask: Tensor, layer: Optional[int] = None) -> Tuple[Tensor, Tensor]:
-        """See `Encoder.frames`; of patches of single leads the mean over leads."""
+        """See `Encoder.frames`; for patches of single leads the mean over leads."""
         padding = self.padding_of(source, padding_mask)
         found = self.outputs(source, padding, layer)[-1]
         return self.over_leads(norm(found) if layer is None else found), padding
@@ -197,16 +197,16 @@ class PatchTransformer(nn.Module):
         return [self.over_leads(x) for x in (*found, norm(found[-1]))], padding
 
     def over_leads(self, x: Tensor) -> Tensor:
-        """Means over the leads, N x T x E, of tokens, N x K x E."""
+        """Average tokens, N x K x E, over leads: N x T x E."""
         return x.unflatten(1, (-1, self.leads)).mean(2) if self.leads > 1 else x
 
     def padding_of(self, source: Tensor, padding_mask: Tensor) -> Tensor:
-        """Which patches reach into padding: bool, N x T."""
+        """Return which patches include padding: bool, N x T."""
         first = source[:, 0, : source.size(2) // self.patch_size * self.patch_size]
         return padding_of_frames(first.unflatten(1, (-1, self.patch_size)), padding_mask, self.geometry)
 
     def attention(self, source: Tensor, padding_mask: Tensor) -> Tensor:
-        """See `Encoder.attention`; what goes to registers is left out, so that the weights of a frame add up to 1."""
+        """See `Encoder.attention`; without weights of registers, so that the weights of a frame add up to 1."""
         seen = self._seen(self.padding_of(source, padding_mask))
         registers = len(self.register_tokens)
         inputs = self._run(source, seen, self.layers)[:-1]
@@ -217,7 +217,7 @@ class PatchTransformer(nn.Module):
         return weights / weights.sum(-1, keepdim=True)
 
     def _run(self, source: Tensor, seen: Optional[Tensor], last: Optional[int]) -> List[Tensor]:
-        """The input of the first layer and the outputs of the first `last` ones, with registers."""
+        """Return the input of the first layer and the outputs of the first `last` layers, with registers."""
         x = self.embed(self.patches(source))
         return self._through(self._with_registers(x + self.positions(x, x.size(1) // self.leads)), seen, last)
 
@@ -233,6 +233,6 @@ class PatchTransformer(nn.Module):
         return torch.cat([registers, x], dim=1)
 
     def _seen(self, padding: Tensor) -> Tensor:
-        """Which tokens are looked at, registers first: bool, N x 1 x 1 x K, of which patches are padding, N x T."""
+        """Return the tokens to attend to, registers first: bool, N x 1 x 1 x K; `padding`: N x T, padded patches."""
         of_tokens = padding.unsqueeze(-1).expand(-1, -1, self.leads).flatten(1)
         return ~F.pad(of_tokens, (len(self.register_tokens), 0), value=False)[:, None, None]

@@ -1,7 +1,7 @@
-"""From frames, of one layer or of all, to one vector per segment; needs torch only.
+"""Pooling: frames, of one layer or of all, to one vector per segment; needs torch only.
 
-A pooling is a module whose `forward(x, padding_mask)` makes N x `outputs` of frames, N x T x E; frames of padding have
-no influence. `build_pooling` makes one by its name. Shapes: N segments, T frames, E dimensions, H heads.
+A pooling is a module with a `forward(x, padding_mask)` that turns frames, N x T x E, into N x `outputs`; padded frames
+have no influence. `build_pooling` makes one by its name. Shapes: N segments, T frames, E dimensions, H heads.
 """
 
 from typing import Any, Callable, Dict, Optional, Sequence
@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 from fairseq_signals_ext.common.errors import UserError
 
-# added to the variance, so that its root has a gradient where all frames are the same
+# added to the variance, so that its root has a gradient if all frames are equal
 _LEAST_VARIANCE = 1e-6
 
 
 def mean_over_frames(x: Tensor, padding_mask: Optional[Tensor] = None) -> Tensor:
-    """B x E, of x (B x T x E) and `padding_mask` (bool, B x T, True where a frame is padding)."""
+    """Return B x E for x (B x T x E) and `padding_mask` (bool, B x T, True where a frame is padding)."""
     if padding_mask is None:
         return x.mean(dim=1)
-    # traced, `to` would keep the device
+    # with `to`, tracing would fix the device
     kept = (~padding_mask).unsqueeze(-1).type_as(x)
     return (x * kept).sum(dim=1) / kept.sum(dim=1)
 
@@ -37,18 +37,18 @@ class MeanPooling(nn.Module):
 
 
 class MeanStdPooling(nn.Module):
-    """Mean and standard deviation over the frames that are not padding, one after the other (arXiv 1803.10963)."""
+    """Mean and standard deviation over the frames that are not padding, concatenated (arXiv 1803.10963)."""
 
     def __init__(self, dimensions: int):
         super().__init__()
         self.outputs = 2 * dimensions
 
     def forward(self, x: Tensor, padding_mask: Optional[Tensor] = None) -> Tensor:
-        """N x 2 E, of x (N x T x E) and `padding_mask` (bool, N x T, True where a frame is padding)."""
+        """Return N x 2 E for x (N x T x E) and `padding_mask` (bool, N x T, True where a frame is padding)."""
         values = x.to(_at_least_fp32(x))
         mean = mean_over_frames(values, padding_mask)
         apart = values - mean.unsqueeze(1)
-        if padding_mask is not None:  # whose square may be infinite
+        if padding_mask is not None:  # the square of padding may be infinite
             apart = apart.masked_fill(padding_mask.unsqueeze(-1), 0)
         variance = mean_over_frames(apart**2, padding_mask)
         return torch.cat([mean, torch.sqrt(variance + _LEAST_VARIANCE)], dim=-1).type_as(x)
@@ -57,7 +57,7 @@ class MeanStdPooling(nn.Module):
 class AttentionPooling(nn.Module):
     """Mean of the frames, weighted by a learned score (self-attention pooling, arXiv 2008.01077).
 
-    The score starts at zero, so that an untrained layer is the mean.
+    The score starts at zero, so that an untrained layer computes the mean.
     """
 
     def __init__(self, dimensions: int):
@@ -68,23 +68,23 @@ class AttentionPooling(nn.Module):
         nn.init.zeros_(self.score.bias)
 
     def forward(self, x: Tensor, padding_mask: Optional[Tensor] = None) -> Tensor:
-        """B x E, of x (B x T x E) and `padding_mask` (bool, B x T, True where a frame is padding)."""
+        """Return B x E for x (B x T x E) and `padding_mask` (bool, B x T, True where a frame is padding)."""
         weights = _softmax_over_frames(self.score(x).squeeze(-1), padding_mask).type_as(x)
         return torch.einsum("bt,bte->be", weights, x)
 
 
 class QueryPooling(nn.Module):
-    """What one learned query finds in the frames by attention of several heads (arXiv 1706.03762).
+    """Attention of one learned query to the frames, with several heads (arXiv 1706.03762).
 
-    Query, keys and values have projections of their own, without bias; nothing follows the heads, as an output layer
-    does. As the attention pooler that frozen encoders are compared with (arXiv 2404.08471).
+    Query, keys and values have separate projections, without bias. The heads have no output projection: a linear layer
+    follows. This is the attentive probe for frozen encoders (arXiv 2404.08471).
     """
 
     def __init__(self, dimensions: int, heads: int = 16):
         """Make a query and projections with random values.
 
         Raises:
-            UserError: `heads` do not divide `dimensions`.
+            UserError: `dimensions` is not a multiple of `heads`.
         """
         super().__init__()
         if heads < 1 or dimensions % heads:
@@ -100,9 +100,8 @@ class QueryPooling(nn.Module):
             nn.init.xavier_uniform_(projection.weight)
 
     def forward(self, x: Tensor, padding_mask: Optional[Tensor] = None) -> Tensor:
-        """N x E, of x (N x T x E) and `padding_mask` (bool, N x T, True where a frame is padding)."""
-        # the query is projected onto frames, not each frame onto keys, and values are made of what the heads found:
-        # E / `heads` times less work
+        """Return N x E for x (N x T x E) and `padding_mask` (bool, N x T, True where a frame is padding)."""
+        # project the query instead of each frame, and values after the weighted mean: E / `heads` times less work
         query = self.q(self.query).unflatten(-1, (self.heads, -1))
         to_keys, to_values = (part.weight.unflatten(0, (self.heads, -1)) for part in (self.k, self.v))
         directions = torch.einsum("hd,hde->he", query, to_keys) * (self.outputs // self.heads) ** -0.5
@@ -113,16 +112,16 @@ class QueryPooling(nn.Module):
 
 
 class LayerMix(nn.Module):
-    """A mean of all layers' frames with learned weights, which start equal (arXiv 1802.05365; SUPERB, 2105.01051)."""
+    """Mean of the frames of all layers with learned weights, equal at first (arXiv 1802.05365; SUPERB, 2105.01051)."""
 
     def __init__(self, layers: int):
         super().__init__()
         self.weights = nn.Parameter(torch.zeros(layers))  # before the softmax
 
     def forward(self, layers: Sequence[Tensor]) -> Tensor:
-        """N x T x E, of as many layers' frames, N x T x E each."""
+        """Return N x T x E; `layers`: frames of each layer, N x T x E."""
         shares = torch.softmax(self.weights, dim=0).type_as(layers[0])
-        # one by one: a stack would hold a copy of all
+        # one by one: a stack would copy all of them
         return sum(share * x for share, x in zip(shares.unbind(), layers))
 
 
@@ -135,15 +134,15 @@ _POOLINGS: Dict[str, Callable[..., Any]] = {
 
 
 def build_pooling(name: str, dimensions: int, heads: int = 16) -> Any:
-    """A pooling by its name.
+    """Make a pooling by its name.
 
     Args:
         name: mean, attention, query or mean_std.
         dimensions: E.
-        heads: of `query`.
+        heads: only for `query`.
 
     Raises:
-        UserError: there is none of this name, or `heads` do not divide `dimensions`.
+        UserError: the name is unknown, or `dimensions` is not a multiple of `heads`.
     """
     if name not in _POOLINGS:
         raise UserError(f"model.pooling={name!s:.60}: use one of {', '.join(_POOLINGS)}")
@@ -151,7 +150,7 @@ def build_pooling(name: str, dimensions: int, heads: int = 16) -> Any:
 
 
 def _softmax_over_frames(scores: Tensor, padding_mask: Optional[Tensor]) -> Tensor:
-    """Weights of frames, in fp32 or more, over the last axis; exactly 0 where `padding_mask` is True."""
+    """Softmax over the last axis, in fp32 or more; exactly 0 where `padding_mask` is True."""
     scores = scores.to(_at_least_fp32(scores))
     if padding_mask is not None:
         scores = scores.masked_fill(padding_mask, float("-inf"))
@@ -163,5 +162,5 @@ def _at_least_fp32(x: Tensor) -> torch.dtype:
 
 
 def _divisor(dimensions: int, heads: int) -> int:
-    """The largest divisor below a number."""
+    """Return the largest divisor of `dimensions` that is not above `heads`."""
     return max(number for number in range(1, max(heads, 1) + 1) if dimensions % number == 0)

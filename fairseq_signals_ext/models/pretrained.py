@@ -1,4 +1,4 @@
-"""Pretrained encoders: what a checkpoint of ours or of ECG-FM holds of one, and taking over what it fixes."""
+"""Pretrained encoders in checkpoints of ours or of ECG-FM: reading them, and taking over their architecture."""
 
 from pathlib import Path
 from typing import Any, Dict, Mapping, NamedTuple, Optional
@@ -29,7 +29,7 @@ _HEAD = "proj.weight"
 
 
 class Pretrained(NamedTuple):
-    """A checkpoint's encoder: the model's config, and the parameters by the encoder's own names."""
+    """The encoder of a checkpoint: the model's config, and the parameters by the encoder's own names."""
 
     path: Path
     config: Dict[str, Any]
@@ -38,7 +38,7 @@ class Pretrained(NamedTuple):
 
 
 def encoder_in(checkpoint: Checkpoint) -> Pretrained:
-    """The encoder in a checkpoint of a pretraining or of a classifier."""
+    """Return the encoder in a checkpoint of a pretraining or of a classifier."""
     parameters = checkpoint.parameters
     architecture = architecture_of(checkpoint.model_config)
     state = parameters_of_encoder(parameters, architecture)
@@ -46,13 +46,13 @@ def encoder_in(checkpoint: Checkpoint) -> Pretrained:
 
 
 def is_classifier(state: Mapping[str, Tensor], architecture: Architecture) -> bool:
-    """Whether parameters are those of a classifier, whose encoder has a name of its own before its names."""
+    """Whether parameters belong to a classifier, which adds a prefix to the names of its encoder."""
     is_ecg_fms = architecture is WAV2VEC2
     return any(name.startswith(_CLASSIFIER) if is_ecg_fms else name == _HEAD for name in state)
 
 
 def parameters_of_encoder(state: Mapping[str, Tensor], architecture: Architecture) -> Dict[str, Tensor]:
-    """Those of a pretraining model, or of a classifier, that its encoder consists of, by the encoder's own names."""
+    """Select the encoder's parameters of a pretraining model or a classifier, by the encoder's own names."""
     if is_classifier(state, architecture):
         state = {name[len(_PREFIX) :]: value for name, value in state.items() if name.startswith(_PREFIX)}
     dropped = (*architecture.of_objective, HEADS)
@@ -62,9 +62,9 @@ def parameters_of_encoder(state: Mapping[str, Tensor], architecture: Architectur
 def take_architecture(
     config: Dict[str, Any], defaults: Dict[str, Any], pretrained: Mapping[str, Any]
 ) -> Dict[str, Any]:
-    """Options of the pretrained encoder for all of the architecture that `config` leaves at their defaults.
+    """Return the pretrained encoder's options for those of the architecture that `config` leaves at their defaults.
 
-    Of an encoder that is not ECG-FM's all options are taken, as `encoder`, unless they are given there.
+    For an encoder other than ECG-FM's, return all options as `encoder`, except those given there.
     """
     architecture, theirs = architecture_of(pretrained), encoder_config(pretrained)
     if architecture is not WAV2VEC2:
@@ -77,16 +77,16 @@ def take_architecture(
 
 
 def different_option(theirs: Mapping[str, Any], own: Any) -> Optional[str]:
-    """The first option of the architecture in which two models' configs differ, in one line; None if there is none.
+    """Return one line on the first option of the architecture that differs between two configs; None if none does.
 
-    Parameters of one shape may be of models that compute differently.
+    Models with parameters of the same shapes may compute differently.
     """
     architecture, theirs, here_all = architecture_of(theirs), encoder_config(theirs), encoder_config(_mapping(own))
     if architecture is not architecture_of(_mapping(own)):
         return f"the encoder is {theirs.get('_name')} there and {here_all.get('_name')} here"
     for option in architecture.options:
         there, here = theirs.get(option), here_all.get(option)
-        unknown = there is None or here is None  # an older config need not say it
+        unknown = there is None or here is None  # older configs may lack the option
         matters = option not in _OF_QUANTIZER or here_all.get("quantize_input", False)
         if matters and not unknown and _plain(option, there) != _plain(option, here):
             return f"{option} is {there} there and {here} here"
@@ -102,11 +102,11 @@ def _plain(option: str, value: Any) -> str:
 
 
 def fit_to_encoder(state: Dict[str, Tensor], own: Mapping[str, Tensor], of_classifier: bool) -> None:
-    """Give, in place, an encoder's parameters the names that the model has, and the one that masking alone needs.
+    """Rename, in place, an encoder's parameters as in the model, and add the one that only masking needs.
 
     Args:
         own: the model's parameters.
-        of_classifier: the encoder is of a classifier, which may have masked nothing.
+        of_classifier: the encoder is from a classifier, which may not have used masks.
     """
     rename_ecg_fm_parameters(state, own)
     if "mask_emb" not in own:
@@ -116,10 +116,10 @@ def fit_to_encoder(state: Dict[str, Tensor], own: Mapping[str, Tensor], of_class
 
 
 def load_encoder(encoder: torch.nn.Module, pretrained: Pretrained) -> None:
-    """Load the pretrained parameters into an encoder, all of them.
+    """Load all pretrained parameters into an encoder.
 
     Raises:
-        UserError: the encoder is of another architecture; names the first parameters that differ.
+        UserError: the encoder has another architecture; names the first parameters that differ.
     """
     state, own = dict(pretrained.state), encoder.state_dict()
     fit_to_encoder(state, own, pretrained.of_classifier)

@@ -1,4 +1,4 @@
-"""Are the tokens that are to be predicted still different from one another? Watched over batches and processes."""
+"""Measure, over batches and processes, whether the targets of a prediction still differ from one another."""
 
 import math
 from typing import NamedTuple, Optional
@@ -9,12 +9,12 @@ from torch import Tensor
 
 
 class Spread(NamedTuple):
-    """How tokens of an update spread around the means of their recording and of their place in time.
+    """Spread of an update's tokens around the means of their recording and of their place in time.
 
     Attributes:
         deviation: standard deviation of a value of a token.
         rank: effective rank of the tokens' covariance: the exponential of the entropy of its eigenvalues (Roy and
-            Vetterli 2007, EUSIPCO); None where it was not asked for.
+            Vetterli 2007, EUSIPCO); None if not requested.
     """
 
     deviation: float
@@ -22,14 +22,14 @@ class Spread(NamedTuple):
 
 
 class TokenStatistics:
-    """Sums over the tokens of an update, from which all processes take the same values.
+    """Sums over the tokens of an update; all processes compute the same values from them.
 
-    Around both means, as tokens that depend on the place only, or are equal at all places of a recording, have also
-    collapsed. The sums are small: places x E values, and E x E for the rank.
+    Spread around both means, because tokens that depend only on the place, or are equal at all places of a recording,
+    have collapsed as well. The sums are small: places x E values, and E x E for the rank.
     """
 
     def __init__(self) -> None:
-        self._sums: Optional[Tensor] = None  # places x (E + 1): of values, and how many
+        self._sums: Optional[Tensor] = None  # places x (E + 1): sums of values, and their number
         self._squares: Optional[Tensor] = None
         self._products: Optional[Tensor] = None
 
@@ -40,7 +40,7 @@ class TokenStatistics:
         Args:
             tokens: N x places x E.
             padding: bool, N x places, True where a token does not count; None: all count.
-            with_rank: as for all others of the update.
+            with_rank: the same for all calls of an update.
         """
         tokens = tokens.float()
         counts = tokens.new_ones(tokens.shape[:2]) if padding is None else (~padding).float()
@@ -56,7 +56,7 @@ class TokenStatistics:
 
     @torch.no_grad()
     def finish(self) -> Optional[Spread]:
-        """The spread over all that was added on all processes, which is then forgotten; None of too few recordings."""
+        """Return the spread of all tokens of all processes, and start again; None for too few recordings."""
         sums, squares, products = self._sums, self._squares, self._products
         self._sums = self._squares = self._products = None
         if sums is None or squares is None:

@@ -1,6 +1,6 @@
-"""ECG-FM's encoder as it is used and exported: what fairseq's forward computes, with nothing of training around it.
+"""ECG-FM's encoder for inference and export: it computes the same as fairseq's forward, without code for training.
 
-And what comes out of the layers of fairseq's own forward.
+Also collects the outputs of layers in fairseq's own forward.
 """
 
 import contextlib
@@ -19,10 +19,10 @@ from fairseq_signals_ext.models.encoder import padding_of_frames
 
 
 class Wav2Vec2InUse(nn.Module):
-    """From standardised segments to frames, made of the modules of a fairseq model.
+    """Computes frames from standardised segments, with the modules of a fairseq model.
 
-    It computes what the model's own forward does, without branches that depend on data, so that it can be exported for
-    any number of segments. Shapes: N segments, L leads, S samples, T frames, E = `encoder_embed_dim`.
+    It computes the same as the model's forward. No branch depends on data, so that it can be exported for any number of
+    segments. Shapes: N segments, L leads, S samples, T frames, E = `encoder_embed_dim`.
     """
 
     def __init__(self, model: Any):
@@ -35,7 +35,7 @@ class Wav2Vec2InUse(nn.Module):
         self.input_quantizer = model.input_quantizer
         if model.input_quantizer is not None:
             self.project_inp = model.project_inp
-        # a whole model of pretraining, whose own encoder is the transformer
+        # in a model of pretraining, `encoder` is the transformer
         self.encoder = model.encoder
 
     @property
@@ -54,23 +54,23 @@ class Wav2Vec2InUse(nn.Module):
         return bool(self.encoder.layer_norm_first)
 
     def frames(self, source: Tensor, padding_mask: Tensor, layer: Optional[int] = None) -> Tuple[Tensor, Tensor]:
-        """What the transformer makes of each frame.
+        """Return the transformer's output for each frame.
 
         Args:
-            source, padding_mask: as `forward`.
-            layer: 1 to `layers`: after that layer; 0: what the first is given; None: the encoder's output, which is
-                that of the last layer, normalised where the layers normalise their inputs.
+            source, padding_mask: as for `Encoder.frames`.
+            layer: 1 to `layers`: the output of that layer; 0: the input of the first; None: the encoder's output: the
+                last layer's, normalised if the layers normalise their inputs.
 
         Returns:
             x: N x T x E.
-            padding: bool, N x T, True where a frame is of padding.
+            padding: bool, N x T, True where a frame is padding.
         """
         states, padding = self._states(source, padding_mask, layer)
-        (x,) = deque(states, maxlen=1)  # others are let go at once
+        (x,) = deque(states, maxlen=1)  # frees the others at once
         return x, padding
 
     def all_frames(self, source: Tensor, padding_mask: Tensor) -> Tuple[List[Tensor], Tensor]:
-        """Frames of all layers in one pass, see `Encoder.all_frames`."""
+        """Return the frames of all layers in one pass, see `Encoder.all_frames`."""
         states, padding = self._states(source, padding_mask)
         return list(states), padding
 
@@ -84,10 +84,10 @@ class Wav2Vec2InUse(nn.Module):
         return self._encode(self._project(features), padding, last), padding
 
     def attention(self, source: Tensor, padding_mask: Tensor) -> Tensor:
-        """Attention weights of all layers, means over their heads: N x layers x T (queries) x T (keys).
+        """Return the attention weights of all layers, mean over heads: N x layers x T (queries) x T (keys).
 
         Raises:
-            UserError: the layers are not plain transformer's (conformer), and have none to give.
+            UserError: the layers (conformer) do not return attention weights.
         """
         with self._keeping_attention() as kept:
             frames = self.frames(source, padding_mask)[1].size(1)
@@ -96,7 +96,7 @@ class Wav2Vec2InUse(nn.Module):
 
     @contextlib.contextmanager
     def _keeping_attention(self) -> Iterator[List[Tensor]]:
-        """Collects each layer's weights, which fairseq's layers neither ask for nor pass on."""
+        """Collect the attention weights of each layer, which fairseq's layers neither request nor return."""
         kept: List[Tensor] = []
         asking = threading.get_ident()  # other threads may use the same layers meanwhile
 
@@ -121,7 +121,7 @@ class Wav2Vec2InUse(nn.Module):
                 hook.remove()
 
     def _project(self, x: Tensor) -> Tensor:
-        """The transformer's input, N x T x E, of features."""
+        """Return the transformer's input, N x T x E, for features."""
         if self.post_extract_proj is not None:
             x = self.post_extract_proj(x)
         if self.input_quantizer is not None:
@@ -129,14 +129,14 @@ class Wav2Vec2InUse(nn.Module):
         return x
 
     def _encode(self, x: Tensor, padding: Tensor, last: Optional[int] = None) -> Iterator[Tensor]:
-        """fairseq's `TransformerEncoder.forward` in evaluation mode, whose own cannot be traced.
+        """fairseq's `TransformerEncoder.forward` in evaluation mode, in a form that can be traced.
 
         Args:
             padding: bool, N x T, always given.
-            last: number of layers that are run; None: all, and what follows them.
+            last: number of layers that are run; None: all, and the norm after them.
 
         Yields:
-            What the first layer is given, what each layer gives, and what follows them.
+            The input of the first layer, the output of each layer, and the final output.
         """
         encoder = self.encoder
         x = x.masked_fill(padding.unsqueeze(-1), 0)
@@ -159,9 +159,9 @@ class Wav2Vec2InUse(nn.Module):
 
 @contextlib.contextmanager
 def keeping_layers(layers: Iterable[nn.Module]) -> Iterator[Dict[int, Tensor]]:
-    """Collects, while a model's own forward runs, what each layer gives, T x N x E, by its number from 0.
+    """Collect, while a model's own forward runs, the output of each layer, T x N x E, by its number from 0.
 
-    And as -1 what the first that runs is given. fairseq returns neither this nor which layers were dropped.
+    Number -1 is the input of the first layer that runs. fairseq returns neither this nor which layers were dropped.
     """
     kept: Dict[int, Tensor] = {}
 
@@ -178,10 +178,10 @@ def keeping_layers(layers: Iterable[nn.Module]) -> Iterator[Dict[int, Tensor]]:
 
 
 def in_order(kept: Dict[int, Tensor], layers: int, output: Tensor) -> List[Tensor]:
-    """Frames, N x T x E, of the layers 0 to `layers`, of what `keeping_layers` collected; 0 is the first's input.
+    """Return frames, N x T x E, of the layers 0 to `layers`, from `keeping_layers`; 0 is the first layer's input.
 
     Args:
-        output: N x T x E, what came out in the end, which is all that there is where every layer was dropped.
+        output: N x T x E, the final output, which is used if every layer was dropped.
     """
     states = [kept.get(-1, output.transpose(0, 1))]
     for number in range(layers):
