@@ -14,18 +14,18 @@ from fairseq_signals_ext.common.errors import UserError, exits_on_user_error, fi
 _EXAMPLES = """examples:
   fairseq-signals-ext prepare wfdb path/to/records --out data
   fairseq-signals-ext verify data
-  fairseq-signals-ext split data --name random
+  fairseq-signals-ext split data --name main
   fairseq-hydra-train --config-dir $(fairseq-signals-ext configs pretraining) \\
-      --config-name tiny task.data=$PWD/data/splits/random \\
+      --config-name tiny task.data=data/splits/main \\
       common.user_dir=$(fairseq-signals-ext user-dir)
   fairseq-signals-ext label data --name cinc2021 --codes cinc2021
   fairseq-signals-ext label data --name findings --reports
   fairseq-signals-ext label link data --name lvef --events echo.csv \\
       --threshold "<= 40"
   fairseq-signals-ext evaluate run/checkpoints/checkpoint_best.pt \\
-      --data data/splits/random --subset test --out evaluation
+      --data data/splits/main --subset test --out evaluation
   fairseq-signals-ext calibrate run/checkpoints/checkpoint_best.pt \\
-      --data data/splits/random --subset valid --out calibrated.pt
+      --data data/splits/main --subset valid --out calibrated.pt
   fairseq-signals-ext predict run/checkpoints/checkpoint_best.pt ecg.dcm \\
       records/*.hea --out results
   fairseq-signals-ext report run/checkpoints/checkpoint_best.pt ecg.dcm \\

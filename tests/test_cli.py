@@ -9,8 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from made_up import made_up_counts, write_shards
 from made_up_checkpoints import saved_checkpoint
+from made_up_wfdb import write_wfdb
 
 import fairseq_signals_ext
 from fairseq_signals_ext.cli import COMMANDS, main
@@ -93,6 +96,7 @@ def test_an_option_that_is_not_there(capsys, typed, meant):
     [
         (["predct"], "'predct' is not known; did you mean predict? see fairseq-signals-ext --help"),
         (["prepare", "ptbx", "x", "--out", "y"], "'ptbx' is not known; did you mean ptbxl?"),
+        (["prepare", "/", "--out", "y"], "argument NAME: missing before '/'; choose from code15, files, "),
         (["configs", "pretrainin"], "did you mean pretraining?"),
         (["split", "x"], "arguments are required: --name; see fairseq-signals-ext split --help"),
     ],
@@ -225,7 +229,7 @@ def test_registering_in_any_order(order):
     }
 
 
-@pytest.mark.parametrize("number", ["EACCES", "EPERM", "EROFS", "ENOSPC", "ENOTDIR"])
+@pytest.mark.parametrize("number", ["EACCES", "EPERM", "EROFS", "ENOSPC", "EIO"])
 def test_a_place_that_cannot_be_used_is_one_line(monkeypatch, number):
     code = getattr(errno, number)
 
@@ -237,6 +241,23 @@ def test_a_place_that_cannot_be_used_is_one_line(monkeypatch, number):
         main(["curve", "run"])
     assert str(stopped.value.code).startswith(f"error: disk: {os.strerror(code)}; ")
     assert "give another place" in str(stopped.value.code)
+
+
+@pytest.mark.parametrize("command", ["predict", "embed", "explain", "report", "prepare"])
+def test_a_file_in_the_place_of_a_folder(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    saved_checkpoint(tmp_path / "model.pt")
+    write_shards(tmp_path / "data", [5000])
+    write_wfdb(tmp_path / "records" / "r", made_up_counts(np.random.default_rng(0), 1000))
+    (tmp_path / "file").write_text("?")
+    given = ["wfdb", "records"] if command == "prepare" else ["model.pt", "data/train.tsv", "--device", "cpu"]
+    for out, problem in (
+        ("file", "is a file, but a folder is needed; give a folder"),
+        ("file/x", "part of this path is a file"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main([command, *given, "--out", out])
+        assert problem in str(stopped.value.code) and "\n" not in str(stopped.value.code)
 
 
 @pytest.mark.parametrize(

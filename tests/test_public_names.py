@@ -175,9 +175,9 @@ def test_datasets_of_other_kinds(here):
     ("arguments", "options", "message"),
     [
         (["data/splits/main"], {}, "data/splits/main: is a folder; give one of its manifests, such as data/splits/"),
-        (["ecgs"], {}, "ecgs: is a folder; give a manifest"),
+        (["ecgs"], {}, "ecgs/all.tsv: no such manifest (manifests in this folder: none); give a folder with manifests"),
         (["data/nosuch.tsv"], {}, "data/nosuch.tsv: no such manifest"),
-        (["data", "data/labels/nosuch"], {}, "data/labels/nosuch: no such label file"),
+        (["data", "data/labels/nosuch"], {}, "data/labels/nosuch: no such label file; give one of data/labels/"),
         (["data"], {"segment_second": 5}, "option 'segment_second': unknown; known are data, leads_to_load"),
         (["data"], {"segment_seconds": "long"}, "option segment_seconds='long': "),
         (["data"], {"pairs": "all"}, "pairs='all': use one of none"),

@@ -1,6 +1,5 @@
 """Experiments of many fine-tunings: each is run once, with fairseq's own command, and asked what it predicts."""
 
-import difflib
 import json
 import logging
 import os
@@ -19,6 +18,7 @@ import fairseq_signals_ext
 from fairseq_signals_ext.common import processes
 from fairseq_signals_ext.common.errors import MissingPackageError, UserError, how_to_install
 from fairseq_signals_ext.common.files import atomic
+from fairseq_signals_ext.common.hints import did_you_mean
 from fairseq_signals_ext.data.label_table import label_files
 from fairseq_signals_ext.data.manifest import find_manifests
 from fairseq_signals_ext.evaluation.predictions import Predictions, to_recordings
@@ -170,9 +170,7 @@ def _check_config(folder: Path, name: str) -> None:
     names = sorted(path.stem for path in folder.glob("*.yaml"))
     if not names:
         raise UserError(f"{folder}: no configs there; give the folder that has {name}.yaml")
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(names)}"
-    raise UserError(f"{folder}: has no config {name}; {hint}")
+    raise UserError(f"{folder}: has no config {name}; {did_you_mean(name, names, 'it has ' + ', '.join(names))}")
 
 
 def run_once(command: Sequence[str], out: Path, inputs: Iterable[Path] = ()) -> None:

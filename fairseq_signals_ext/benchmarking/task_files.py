@@ -13,12 +13,12 @@ A task has one of
 protocol iclr2026: a `column` of the table, or a number of stratified `folds`, with ranges for `train`, `valid`, `test`.
 """
 
-import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import List, Mapping, Optional, Tuple
 
 from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.hints import did_you_mean
 from fairseq_signals_ext.labelling.yaml_places import Node, read_yaml
 from fairseq_signals_ext.prepared.split_settings import SUBSETS
 
@@ -110,8 +110,7 @@ def read_task(name: str) -> Task:
     shipped = name in shipped_tasks()
     path = _FOLDER / f"{name}.yaml" if shipped else Path(name)
     if not path.is_file():
-        close = difflib.get_close_matches(name, shipped_tasks(), n=3, cutoff=0.5)
-        meant = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(shipped_tasks())}"
+        meant = did_you_mean(name, shipped_tasks(), f"there are {', '.join(shipped_tasks())}", most=3, cutoff=0.5)
         raise UserError(f"task {name!r}: no such task or YAML file; {meant}")
     return _task(path.stem, read_yaml(path))
 

@@ -16,6 +16,7 @@ from typing import Any, Callable, Container, Dict, Iterator, List, NoReturn, Opt
 
 from fairseq_signals_ext.common.errors import NO_SPACE, PlaceError, UserError, exits_on_user_error, how_to_install
 from fairseq_signals_ext.common.files import NOT_IN_THIS_LOCALE, check_not_prepared, check_not_source, safe_name
+from fairseq_signals_ext.common.hints import close_names, did_you_mean
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -40,26 +41,23 @@ class Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """As in `argparse`, with the choice that may have been meant."""
-        import difflib
-
         if action.choices is None or value in action.choices:
             return
         choices = list(map(str, action.choices))
-        close = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.6)
-        hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(choices)}"
-        raise argparse.ArgumentError(action, f"{value!r} is not known; {hint}")
+        hint = did_you_mean(str(value), choices, f"choose from {', '.join(choices)}")
+        is_path = os.path.exists(str(value))  # of the argument after it
+        problem = f"missing before {value!r}" if is_path else f"{value!r} is not known"
+        raise argparse.ArgumentError(action, f"{problem}; {hint}")
 
     def error(self, message: str) -> NoReturn:
         """One line, with the options that may have been meant by unknown ones."""
-        import difflib  # as logging below, which help does not need
-
         known = sorted(_options_of(self))
         for given in self._given:
             name = given.split("=")[0]
             if not re.fullmatch(r"--[a-z][\w-]*", name) or name in known:
                 continue
             begin_so = [one for one in known if one.startswith(name)]
-            close = begin_so or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+            close = begin_so or close_names(name, known)
             if close:
                 message += f"; {name}: did you mean {' or '.join(close)}?"
         command = next((f" {name}" for name in self._given[:1] if name in _commands_of(self)), "")

@@ -5,8 +5,8 @@ examples:
       --out configs/pretrain.yaml
   fairseq-signals-ext config convert mimic_iv_ecg_finetuned.pt \\
       --out configs/finetune.yaml    # the config in the checkpoint
-  fairseq-hydra-train --config-dir $PWD/configs --config-name pretrain \\
-      task.data=$PWD/data/splits/random \\
+  fairseq-hydra-train --config-dir configs --config-name pretrain \\
+      task.data=data/splits/main \\
       common.user_dir=$(fairseq-signals-ext user-dir)
 
 All keys that are renamed or dropped are listed on stdout with the reason.

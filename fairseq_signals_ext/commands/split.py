@@ -8,7 +8,7 @@ from fairseq_signals_ext.common.files import check_folder_name, only_one
 from fairseq_signals_ext.common.values import counted
 from fairseq_signals_ext.prepared.quality import FLAGS
 from fairseq_signals_ext.prepared.split import SplitSummary, split_recordings
-from fairseq_signals_ext.prepared.split_filtering import Filters
+from fairseq_signals_ext.prepared.split_filtering import Filters, parse_condition
 from fairseq_signals_ext.prepared.split_settings import SplitSettings
 
 _EXAMPLES = """\
@@ -22,7 +22,7 @@ examples:
   fairseq-signals-ext split data --name few --stratify data/labels/scp \\
       --subsets 1 5 10 25 50
   fairseq-signals-ext split data --name cv --kfold 5
-  fairseq-signals-ext split data --name adults --where age '>=' 18 \\
+  fairseq-signals-ext split data --name adults --where 'age >= 18' \\
       --without-flags nan flat --needs-leads I,II,V1
 
 Writes DIR/splits/NAME/{train,valid,test}.tsv, and split.json with the settings
@@ -120,11 +120,11 @@ def _add_filters(group: "argparse._ArgumentGroup") -> None:
     group.add_argument("--min-seconds", metavar="S", type=float, default=0.0, help="of S or more seconds")
     group.add_argument(
         "--where",
-        metavar=("COLUMN", "OP", "VALUE"),
-        nargs=3,
+        metavar="CONDITION",
+        nargs="+",
         action="append",
         default=[],
-        help="with this value in a column of recordings.parquet; OP is one of '==' '!=' '<' '<=' '>' '>=' (in quotes) "
+        help="'COLUMN OP VALUE', in quotes: with this value in a column of recordings.parquet; OP is == != < <= > >= "
         "or in (VALUE is then A,B,C); may be repeated",
     )
 
@@ -149,7 +149,7 @@ def _settings(options: argparse.Namespace) -> SplitSettings:
             with_leads=options.with_leads,
             needs_leads=options.needs_leads,
             min_seconds=options.min_seconds,
-            where=tuple((column, operation, value) for column, operation, value in options.where),
+            where=tuple(map(parse_condition, options.where)),
         ),
         manifest_lines=options.manifest_lines,
     )

@@ -31,9 +31,14 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 PLACE_HINTS = {
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give another place, or correct its permissions"),
     **dict.fromkeys(NO_SPACE, "free some space, or give another place"),
-    **dict.fromkeys((errno.ENOTDIR, errno.EFBIG, errno.ENAMETOOLONG), "give another place"),
+    **dict.fromkeys((errno.EFBIG, errno.ENAMETOOLONG), "give another place"),
+    errno.EEXIST: "give a folder",
+    errno.ENOTDIR: "give another place",
     errno.EIO: "check the disk, or give another place",
 }
+
+# where the system's words are not about what the user sees
+_PLAINER = {errno.EEXIST: "is a file, but a folder is needed", errno.ENOTDIR: "a part of this path is a file"}
 
 # what is quoted in an exception, also with marks in it, or without an end; not the apostrophe within a word
 _QUOTED = re.compile(r"""(?<!\w)b?(?:'(?:[^'\\]|\\.?)*(?:'|$)|"(?:[^"\\]|\\.?)*(?:"|$))""")
@@ -93,7 +98,7 @@ class PlaceError(OSError, UserError):
     def with_hint(self, hint: str) -> str:
         """The message with another way out."""
         place = "" if self.filename is None else f"{_known(os.fsdecode(self.filename))}: "
-        return f"{place}{self.strerror}; {hint}"
+        return f"{place}{_PLAINER.get(self.errno or 0, self.strerror)}; {hint}"
 
 
 def _known(file: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from fairseq_signals_ext.common.errors import UserError, first_line
 from fairseq_signals_ext.common.files import atomic
+from fairseq_signals_ext.common.hints import command_line
 
 CHECKSUMS_NAME = "checksums.json"
 UPDATE_OPTION = "--update-checksums"
@@ -96,7 +97,7 @@ def problem_of(path: Path, record: Path, again: Optional[str] = None) -> str:
         return ""
     again = again or _AGAIN.get(known.command, _COPY_AGAIN)
     # nobody edits a shard by hand
-    accept = f"or, if this is meant, accept it: fairseq-signals-ext verify {path.parent} {UPDATE_OPTION}"
+    accept = f"or, if this is meant, accept it: {command_line('verify', path.parent, UPDATE_OPTION)}"
     accept = "" if is_shard else accept
     stored = known.checksums.get(path.name)
     if stored is None:
@@ -133,7 +134,7 @@ def read_record(record: Path) -> Optional[Record]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         problem = f"the record of checksums cannot be read ({first_line(error)})"
     folder = record.parent if record.name == CHECKSUMS_NAME else record.parent.parent
-    hint = f"copy it again, or record it again: fairseq-signals-ext verify {folder} {UPDATE_OPTION}"
+    hint = f"copy it again, or record it again: {command_line('verify', folder, UPDATE_OPTION)}"
     raise UserError(f"{record}: {problem}; {hint}")
 
 

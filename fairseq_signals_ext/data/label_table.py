@@ -10,6 +10,7 @@ import numpy as np
 
 from fairseq_signals_ext.common.errors import UserError, first_line
 from fairseq_signals_ext.common.files import PLAN_NAME
+from fairseq_signals_ext.common.hints import did_you_mean
 from fairseq_signals_ext.data.checksums import check
 
 # of a labels folder
@@ -102,13 +103,20 @@ def read_labels(path: Union[str, Path]) -> LabelTable:
     """
     file, definition = label_files(Path(path))
     if not file.is_file():
-        raise UserError(
-            f"{file}: no such label file; make one with fairseq-signals-ext label, or correct task.label_file"
-        )
+        raise UserError(f"{file}: no such label file; {_other_labels(Path(path))}")
     check(file)
     values = open_values(file)
     names, codes = _definition(definition, values.shape[1])
     return LabelTable(file, values, names, codes)
+
+
+def _other_labels(path: Path) -> str:
+    """What to give in place of a path without labels: those in the same folder, or in the path itself."""
+    inside, beside = ([str(file.parent) for file in folder.glob(f"*/{VALUES_FILE}")] for folder in (path, path.parent))
+    sets = sorted(inside or beside)
+    if not sets:
+        return "make one with fairseq-signals-ext label, or correct task.label_file"
+    return did_you_mean(str(path), sets, f"give one of {', '.join(sets[:_SHOWN])}", cutoff=0.9)
 
 
 def open_values(file: Path) -> np.ndarray:

@@ -8,7 +8,6 @@
 A root that is not absolute is taken from the manifest's own folder.
 """
 
-import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Dict, List, Sequence, Tuple, Union
 import numpy as np
 
 from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.hints import command_line, did_you_mean
 from fairseq_signals_ext.data.checksums import check
 
 _SHARD_LINE = re.compile(r"[^\t]+\.npy\t\d{1,9}\t\d{1,9}")
@@ -90,17 +90,14 @@ def _how_to_get_manifests(folder: Path, split: str) -> str:
         named = ", ".join(dict.fromkeys(splits))
         return f"(this is a prepared folder, with the splits {named}); give the folder {folder / 'splits' / splits[0]}"
     if (folder / "all.tsv").is_file():
-        command = f"fairseq-signals-ext split {folder} --name random"
+        command = command_line("split", folder, "--name", "main")
         return f"(this is a prepared folder without splits); make one: {command}"
     if any(folder.glob("fold-*/*.tsv")):
         return f"(this is a split into folds); give one of them, such as {folder / 'fold-0'}"
     names = sorted(path.stem for path in folder.glob("*.tsv"))
     present = ", ".join(f"{name}.tsv" for name in names[:8]) or "none"
-    close = difflib.get_close_matches(split, names, n=1, cutoff=0.6)
-    if close:
-        return f"(manifests in this folder: {present}); did you mean {close[0]}?"
     how = "give a folder with manifests, which fairseq-signals-ext prepare and split make"
-    return f"(manifests in this folder: {present}); {how}"
+    return f"(manifests in this folder: {present}); {did_you_mean(split, names, how)}"
 
 
 def is_manifest(path: Path) -> bool:

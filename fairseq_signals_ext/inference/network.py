@@ -10,7 +10,6 @@ from fairseq_signals_ext.checkpoints.reading import Checkpoint
 from fairseq_signals_ext.common.conv_layers import Geometry
 from fairseq_signals_ext.common.errors import UserError, first_line
 from fairseq_signals_ext.common.requirements import quiet_fairseq
-from fairseq_signals_ext.models.encoder import Encoder
 from fairseq_signals_ext.models.pooling import mean_over_frames
 
 
@@ -79,6 +78,8 @@ class EcgNetwork(nn.Module):
     @property
     def has_attention(self) -> bool:
         """Whether the encoder's class defines attention weights."""
+        from fairseq_signals_ext.models.encoder import Encoder  # fairseq is imported already, without its log
+
         defined = getattr(type(self.encoder), "attention", Encoder.attention)
         return defined is not Encoder.attention
 
@@ -157,6 +158,7 @@ def _our_models() -> Tuple[str, ...]:
     import fairseq_signals_ext.models.ecg_data2vec  # noqa: F401
     import fairseq_signals_ext.models.ecg_jepa  # noqa: F401
     from fairseq_signals_ext.models.ecg_classifier import EcgTransformerClassifier
+    from fairseq_signals_ext.models.encoder import Encoder
 
     ours = (EcgTransformerClassifier, Encoder)
     return tuple(sorted(name for name, model in MODEL_REGISTRY.items() if issubclass(model, ours)))

@@ -1,10 +1,11 @@
 """Filters: which recordings of a prepared folder are good enough for a split, and why the others are not."""
 
 import operator
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -26,7 +27,23 @@ _COMPARISONS: Dict[str, Callable[[Any, Any], Any]] = {
     ">=": operator.ge,
 }
 OPERATORS = (*_COMPARISONS, "in")
+_CONDITION = re.compile(r"\s*(.+?)\s*(==|!=|<=|>=|<|>|(?<=\s)in(?=\s))\s*(.+?)\s*")
 _SHOWN = 10  # values of a column in a message
+
+
+def parse_condition(words: Sequence[str]) -> Tuple[str, str, str]:
+    """Column, operator and value of a condition, given as these three words or in one, such as `age>=43`.
+
+    Raises:
+        UserError: it has other parts.
+    """
+    if len(words) == 3:
+        return words[0], words[1], words[2]
+    text = " ".join(words)
+    found = _CONDITION.fullmatch(text) if len(words) < 3 else None
+    if found is None:
+        raise UserError(f"where {text}: give one column, operator and value, in quotes, such as 'age >= 18'")
+    return found[1], found[2], found[3]
 
 
 @dataclass(frozen=True)

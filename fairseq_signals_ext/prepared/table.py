@@ -13,6 +13,7 @@ import numpy as np
 
 from fairseq_signals_ext.common.errors import UserError, first_line
 from fairseq_signals_ext.common.files import atomic
+from fairseq_signals_ext.common.hints import did_you_mean
 from fairseq_signals_ext.data.checksums import check, record_of_shard, replacing
 from fairseq_signals_ext.prepared.plan import Block
 from fairseq_signals_ext.prepared.quality import FLAGS, FOR_FACTORS, likely_factors
@@ -95,7 +96,8 @@ def read_table(out: Union[str, Path], columns: Optional[Sequence[str]] = None) -
         present = pq.read_schema(path).names
         missing = [name for name in columns or () if name not in present]
         if missing:
-            raise UserError(f"{path}: no column {missing[0]!r}; its columns are {', '.join(present)}")
+            hint = did_you_mean(missing[0], present, f"its columns are {', '.join(present)}")
+            raise UserError(f"{path}: no column {missing[0]!r}; {hint}")
         return pd.read_parquet(path, columns=None if columns is None else list(columns))
     except UserError:
         raise

@@ -11,6 +11,7 @@ import numpy as np
 
 from fairseq_signals_ext.common.errors import UserError, first_line
 from fairseq_signals_ext.common.files import PLAN_NAME, only_one
+from fairseq_signals_ext.common.hints import command_line
 from fairseq_signals_ext.data.checksums import (
     CHECKSUMS_NAME,
     UPDATE_OPTION,
@@ -48,7 +49,7 @@ def check_checksums(out: Path, plan: List[Block]) -> Checked:
     notes = [line for folder in folders for line in _not_recorded(folder)]
     counted = ", ".join(f"{count} {name}" for name, count in without.items() if count)
     if counted:
-        hint = f"record them as they are with fairseq-signals-ext verify {out} {UPDATE_OPTION}"
+        hint = f"record them as they are with {command_line('verify', out, UPDATE_OPTION)}"
         notes.append(f"{out}: {counted} have no checksums, as older versions write none; {hint}")
     return Checked(problems, notes, len(folders))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Iterator, List, Optional, Sequence, Union
 
 from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.hints import did_you_mean
 from fairseq_signals_ext.readers.facts import patient_of
 
 if TYPE_CHECKING:
@@ -65,10 +66,11 @@ def columns_of(path: Union[str, Path]) -> List[str]:
 def check_columns(path: Union[str, Path], columns: Sequence[str]) -> None:
     """Raises `UserError` unless the table has all of these columns."""
     present = columns_of(path)
-    missing = [repr(column) for column in dict.fromkeys(columns) if column not in present]
+    missing = [column for column in dict.fromkeys(columns) if column not in present]
     if missing:
-        what = f"column{'s' * (len(missing) > 1)} {', '.join(missing)}"
-        raise UserError(f"{path}: no {what}; its columns are {', '.join(present) or 'none'}")
+        what = f"column{'s' * (len(missing) > 1)} {', '.join(map(repr, missing))}"
+        hint = did_you_mean(missing[0], present, f"its columns are {', '.join(present) or 'none'}")
+        raise UserError(f"{path}: no {what}; {hint}")
 
 
 def read_chunks(

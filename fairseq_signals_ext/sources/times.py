@@ -13,7 +13,8 @@ _YEAR_FIRST = re.compile(rf"(?P<year>\d{{4}})/(?P<month>\d{{1,2}})/(?P<day>\d{{1
 # with the year first its month is where a year of 1300 to 9999 would have 13 to 99, so the year cannot be last
 _DIGITS = re.compile(r"(\d{4})(\d\d)(\d\d)(?:(\d\d)(\d\d)(\d\d)?)?")
 _ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]|$)")
-_THREE_PARTS = re.compile(r"\s*\d{1,4}[^\w:]+\w{1,9}[^\w:]+\d{1,4}(?!\d)")
+_MONTH = r"(?:\d{1,2}|(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*)"
+_THREE_PARTS = re.compile(rf"\s*\d{{1,4}}[^\w:]+{_MONTH}[^\w:]+\d{{1,4}}(?!\d)", re.IGNORECASE)
 _SAMPLE = datetime(1987, 12, 31)
 FORMAT_EXAMPLE = "%d/%m/%Y %H:%M"
 _HOW_TO_WRITE = f"write it as 2024-12-31 23:59:59, or give its format, for example --time-format '{FORMAT_EXAMPLE}'"

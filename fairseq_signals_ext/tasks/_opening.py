@@ -73,10 +73,9 @@ def _manifests(path: Path) -> List[Path]:
     if not path.is_dir():
         return find_manifests(path.parent, path.stem)
     names = subsets_of(path)
-    if "all" in names:
+    if not names or "all" in names:
         return find_manifests(path, "all")
-    hint = f"give one of its manifests, such as {path / names[0]}.tsv" if names else "give a manifest (.tsv)"
-    raise UserError(f"{path}: is a folder; {hint}")
+    raise UserError(f"{path}: is a folder; give one of its manifests, such as {path / names[0]}.tsv")
 
 
 def _config(options_of_task: Any, given: Mapping[str, Any]) -> Any:

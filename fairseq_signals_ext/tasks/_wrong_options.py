@@ -1,6 +1,5 @@
 """One line, instead of a traceback, on options that fairseq's dataclasses do not have."""
 
-import difflib
 from dataclasses import fields
 from types import ModuleType
 from typing import Any
@@ -10,6 +9,7 @@ from fairseq.dataclass import utils
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from fairseq_signals_ext.common.errors import UserError, exits_on_user_error, first_line
+from fairseq_signals_ext.common.hints import close_names
 from fairseq_signals_ext.tasks._wrapping import wrapping
 
 
@@ -45,6 +45,6 @@ def _told(error: OmegaConfBaseException, dataclass: Any, config: Any) -> str:
     if not isinstance(error, ConfigKeyError):
         return f"{section}.{name}: {first_line(error)}; give another value"
     known = [field.name for field in fields(dataclass) if not field.name.startswith("_")]
-    close = difflib.get_close_matches(name, known, n=1)
+    close = close_names(name, known)
     hint = f"did you mean {section}.{close[0]}?" if close else f"it has {', '.join(known)}"
     return f"{section}.{name}: {config.get('_name')} has no such option; {hint}"

@@ -44,6 +44,15 @@ def test_split_prints_a_table_of_counts(tmp_path):
     assert script("manifests/split.py", tmp_path, *arguments, "--overwrite").returncode == 0
 
 
+@pytest.mark.parametrize("condition", [["age>=18"], ["age >= 18"], ["age", ">= 18"], ["age", ">=", "18"]])
+def test_a_condition_in_one_word_or_three(tmp_path, capsys, condition):
+    write_folder(tmp_path)
+    other = ["--where", "strat_fold in 1,2,3,4,5,6,7,8", "--fractions", "1", "0", "0"]
+    assert main([str(tmp_path), "--name", "s", "--where", *condition, *other]) == 0
+    printed = capsys.readouterr().out
+    assert "left out: 4 not age >= 18\nleft out: 8 not strat_fold in 1,2,3,4,5,6,7,8\n" in printed
+
+
 def test_without_patients(tmp_path, capsys):
     write_table(tmp_path, 40)
     assert main([str(tmp_path), "--name", "s"]) == 0
@@ -167,7 +176,7 @@ COLUMN = "--by column --column strat_fold"
         ("--by patient --column strat_fold --train 1", "column: does not go with by patient"),
         ("--train 1", "values: does not go with the default for by, only with by column"),
         ("--stratify labels/nosuch", "stratify labels/nosuch: no such folder; give one with labels (labels/empty, "),
-        ("--stratify labels/none", "labels/none/y.npy: no such label file"),
+        ("--stratify labels/none", "labels/none/y.npy: no such label file; give one of labels/empty, "),
         ("--stratify labels/empty", "labels/empty/y.npy: not a label file"),
         ("--stratify labels/short", "y.npy: has 39 rows, but there is a recording with idx 39"),
         ("--stratify labels/other", "label_def.csv: defines 2 labels, but y.npy beside it has 3"),
@@ -178,7 +187,11 @@ COLUMN = "--by column --column strat_fold"
         ("--min-seconds nan", "min seconds nan: give a length in s"),
         ("--min-seconds 5", "00000.index.npy: cannot be read"),
         ("--where age ~ 5", "where age ~ 5: no such operator; operators are == != < <= > >= in"),
-        ("--where nosuch > 5", "no column 'nosuch'"),
+        ("--where nosuch > 5", "no column 'nosuch'; its columns are idx, "),
+        ("--where agee>=5", "no column 'agee'; did you mean age?"),
+        ("--where age=5", "where age=5: give one column, operator and value, in quotes, such as 'age >= 18'"),
+        ("--where age", "where age: give one column, operator and value"),
+        ("--where age > 5 years", "where age > 5 years: give one column, operator and value"),
         ("--where age > old", "where age > old: the column contains numbers, but 'old' is none"),
         ("--where patient > p3", "where patient > p3: the column contains text"),
         ("--where start_time > soon", "where start_time > soon: 'soon' is not a time"),

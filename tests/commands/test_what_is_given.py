@@ -60,13 +60,20 @@ def test_data_without_the_split(folder, tmp_path):
     model = str(folder / "run/checkpoints/checkpoint_best.pt")
     options = ["--subset", "test", "--out", str(tmp_path / "out")]
     write_shards(tmp_path / "data", [1000], split="all")
-    with pytest.raises(SystemExit, match="without splits.; make one: fairseq-signals-ext split .*/data --name random"):
+    with pytest.raises(SystemExit, match="without splits.; make one: fairseq-signals-ext split .*/data --name main"):
         main(["evaluate", model, "--data", str(tmp_path / "data"), *options])
     for name in ("a", "b"):
         (tmp_path / "data" / "splits" / name).mkdir(parents=True)
         (tmp_path / "data" / "splits" / name / "test.tsv").write_text("../..\nshards/00000.npy\t0\t1000\n")
     with pytest.raises(SystemExit, match="with the splits a, b.; give the folder .*/data/splits/a"):
         main(["evaluate", model, "--data", str(tmp_path / "data"), *options])
+
+
+def test_suggested_commands_are_quoted_for_a_shell(folder, tmp_path):
+    model, data = str(folder / "run/checkpoints/checkpoint_best.pt"), tmp_path / "my data"
+    write_shards(data, [1000], split="all")
+    with pytest.raises(SystemExit, match="fairseq-signals-ext split '.*/my data' --name main"):
+        main(["evaluate", model, "--data", str(data), "--subset", "test", "--out", str(tmp_path / "out")])
 
 
 def test_results_of_ours_are_no_ecgs(tmp_path, capsys):

@@ -103,6 +103,11 @@ def test_parquet(tmp_path):
             "a/1.xml: start_time: '31/12/2024' is ambiguous (which part is the day?); give its format, for example "
             "--time-format '%d/%m/%Y",
         ),
+        (
+            "file,start_time\n1.xml,2020 week 0\n",
+            "start_time: '2020 week 0' is not a time in a known format; write it as",
+        ),
+        ("file,start_time\n1.xml,3-Mar-24\n", "start_time: '3-Mar-24' is ambiguous"),
         ("file,patient\n1.xml,p,3\n", "the first line of values has more of them"),
         ("file,patient\n1.xml,p\n2.xml,p,3\n", "cannot be read (Error tokenizing data"),
         ("", "cannot be read (No columns to parse from file)"),
