@@ -1,1 +1,1 @@
-"""Commands: each module has `add_arguments(parser)` and `run(options) -> int`; its import takes no optional package."""
+"""Commands: each module has `add_arguments(parser)` and `run(options) -> int`; its import needs no optional package."""

@@ -1,4 +1,4 @@
-"""How a command begins and ends, whatever happens."""
+"""Start and end of every command: parsing of arguments, signals, errors and exit status."""
 
 import argparse
 import contextlib
@@ -20,27 +20,27 @@ from fairseq_signals_ext.common.hints import close_names, did_you_mean
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
-# what commands call the files and folders that they read
+# names of the arguments for files and folders that commands read
 _SOURCES = ("folder", "inputs", "checkpoint", "checkpoints", "ensemble", "data", "labels", "table", "config", "log")
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser of arguments, of which one subcommand need not be named.
+    """An argument parser with an optional default subcommand.
 
     Attributes:
-        unnamed: the subcommand that is meant where the first argument is the name of none, and all names; None: each
-            has to be named.
+        unnamed: the default subcommand if the first argument is no subcommand's name, and all names; None: there is
+            no default.
     """
 
     unnamed: Optional[Tuple[str, Container[str]]] = None
 
     def __init__(self, *args: Any, **kwargs: Any):
-        # an option of which a part is typed would mean another one as soon as there are more
+        # an abbreviated option could get another meaning when options are added
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
         self._given: List[str] = []
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """As in `argparse`, with the choice that may have been meant."""
+        """As in `argparse`, with the most similar choice."""
         if action.choices is None or value in action.choices:
             return
         choices = list(map(str, action.choices))
@@ -50,7 +50,7 @@ class Parser(argparse.ArgumentParser):
         raise argparse.ArgumentError(action, f"{problem}; {hint}")
 
     def error(self, message: str) -> NoReturn:
-        """One line, with the options that may have been meant by unknown ones."""
+        """Exit with one line that suggests similar options for unknown ones."""
         known = sorted(_options_of(self))
         for given in self._given:
             name = given.split("=")[0]
@@ -64,7 +64,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}{'' if message.endswith('?') else ';'} see {self.prog}{command} --help\n")
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]  # several forms
-        """As of `argparse`, which calls this for subcommands, too."""
+        """As in `argparse`, which also calls this for subcommands."""
         self._given = list(args or [])
         if self.unnamed is not None and args is not None:
             name, names = self.unnamed
@@ -94,15 +94,15 @@ def run_command(
 ) -> int:
     """Run a command; returns the exit status.
 
-    Letters that the terminal does not know are escaped. A command that is asked to end does so as after Ctrl-C: what is
-    done is kept, and nothing half-written is left.
+    Characters that the terminal cannot show are escaped. A termination signal has the same effect as Ctrl-C: finished
+    work is kept, and no incomplete file is left.
 
     Args:
-        extras: of the installation, without which the command does not work.
+        extras: extras of the installation that the command needs.
 
     Raises:
         SystemExit: a user's mistake, in one line.
-        OSError: our own.
+        OSError: an error in the program.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -119,7 +119,7 @@ def run_command(
     except BrokenPipeError:
         if not _is_closed(sys.stdout):
             raise
-        # nobody reads the rest, as after `| head`; Python would complain when it flushes at its end
+        # the reader has ended, such as `| head`; Python would report an error when it flushes at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt as error:
@@ -131,7 +131,7 @@ def run_command(
             raise
         raise UserError(missing) from error
     except UnicodeEncodeError as error:
-        # the only such text are names of files
+        # only file names can contain such text
         raise UserError(f"{error.object}: {NOT_IN_THIS_LOCALE}") from error
     except OSError as error:
         place = PlaceError.of(error)
@@ -149,26 +149,26 @@ def _is_closed(stream: TextIO) -> bool:
         poll = select.poll()
         poll.register(stream.fileno(), 0)
         return bool(poll.poll(0))
-    except (OSError, ValueError):  # it has no descriptor
+    except (OSError, ValueError):  # it has no file descriptor
         return False
 
 
 def _quiet_libraries() -> None:
-    """Show warnings only, and none of the weight norm in fairseq's models.
+    """Show only warnings, without the one about weight norm in fairseq's models.
 
-    This must come before fairseq is imported: its tasks for speech would set up logging, at level DEBUG.
+    Call this before fairseq is imported: its speech tasks would set up logging at level DEBUG.
     """
     import logging
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    # they log each attempt to connect; our message at the end is enough
+    # libraries log each attempt to connect; our final message is enough
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore", module=r"torch\.nn\.utils\.weight_norm")
 
 
 def _extras_of(options: argparse.Namespace) -> Sequence[str]:
-    """What options need: the model that a command runs, of which an export tells only when it is read, and fetching."""
+    """Extras that the options need: to run the model and to download it; an export's format is read from its file."""
     needed = ["download"] * getattr(options, "download", False)
     source = getattr(options, "checkpoint", None)
     if source is None:
@@ -184,7 +184,7 @@ def _extras_of(options: argparse.Namespace) -> Sequence[str]:
 
 
 def _check_locale(options: argparse.Namespace) -> None:
-    """Raise a `UserError` where libraries would look for a file by another name than that of an argument."""
+    """Raise a `UserError` if the locale makes libraries look for a file with a wrong name."""
     if sys.getfilesystemencoding() == "utf-8":
         return
     given = (value for option in vars(options).values() for value in (option if isinstance(option, list) else [option]))
@@ -194,26 +194,26 @@ def _check_locale(options: argparse.Namespace) -> None:
 
 
 def _check_out(options: argparse.Namespace) -> None:
-    """Raise a `UserError` where results would go to what they are made from."""
+    """Raise a `UserError` if results would be written into an input."""
     out = getattr(options, "out", None)
     if out is None:
         return
     given = (getattr(options, name, None) for name in _SOURCES)
     several = (value if isinstance(value, list) else [value] for value in given if value is not None)
     check_not_source(out, [Path(one) for some in several for one in some])
-    if getattr(options, "command", None) != "prepare":  # which adds to one
+    if getattr(options, "command", None) != "prepare":  # `prepare` adds to a prepared folder
         check_not_prepared(out)
 
 
 @contextlib.contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Signals that would end the process at once raise `KeyboardInterrupt` with their number; a second one ends it."""
+    """Termination signals raise `KeyboardInterrupt` with their number; a second signal ends the process."""
 
     def end(number: int, frame: Optional[FrameType]) -> None:
         signal.signal(number, signal.SIG_DFL)
         raise KeyboardInterrupt(number)
 
-    # those that are ignored, as by nohup, stay so
+    # signals that are ignored, such as with nohup, stay ignored
     taken = [number for number in _SIGNALS if signal.getsignal(number) == signal.SIG_DFL]
     if threading.current_thread() is not threading.main_thread():
         taken = []
@@ -227,14 +227,14 @@ def _ended_by_signals() -> Iterator[None]:
 
 
 def stem_of(name: str) -> str:
-    """What the files of an input are called, such as `A0001` for `records/A0001.hea`."""
+    """File name without suffix for an input's results, such as `A0001` for `records/A0001.hea`."""
     path = Path(name)
-    # what follows a shard's name is not a suffix
+    # the text after # is no suffix
     return path.name if "#" in path.name else path.stem
 
 
 def distinct_names(names: Sequence[str]) -> List[str]:
-    """The same names, fit for files, each another in any case of its letters."""
+    """Turn names into valid file names that differ even if case is ignored."""
     found: Dict[str, str] = {}
     last: Dict[str, int] = {}
     for name in names:
@@ -244,5 +244,5 @@ def distinct_names(names: Sequence[str]) -> List[str]:
             number += 1
             distinct = f"{safe}-{number}"
         found[distinct.casefold()], last[safe.casefold()] = distinct, number
-    # the same on disk in a locale that has not all letters
+    # the same bytes on disk in a locale without some of the letters
     return [os.fsdecode(name.encode("utf-8")) for name in found.values()]

@@ -1,4 +1,4 @@
-"""What `evaluate` does: models are run over subsets, or parts of them, and what they say is evaluated."""
+"""The work of `evaluate`: run models on subsets, or on parts of them, and evaluate their predictions."""
 
 import argparse
 import functools
@@ -33,7 +33,7 @@ from fairseq_signals_ext.inference.running import RunOptions
 def evaluate_models(options: argparse.Namespace) -> int:
     """Evaluate, write and print; returns the exit status. See `evaluate.run`."""
     if is_divided(options):
-        options.resume = not options.overwrite  # a part that was interrupted is run again, and continues
+        options.resume = not options.overwrite  # an interrupted part continues when it is run again
         return run_job(Evaluation, options)
     with only_one(options.out):
         job = Evaluation(options)
@@ -41,12 +41,12 @@ def evaluate_models(options: argparse.Namespace) -> int:
         return job.run()
 
 
-# of a model's number and a subset, its predictions for the segments
+# a model's number and a subset -> predictions for the segments
 Predict = Callable[[int, str], Predictions]
 
 
 class Evaluation(Job):
-    """Predictions of models for subsets, and how good they are."""
+    """Predictions of models for subsets, and their evaluation."""
 
     name = "evaluate"
     has_record = False  # it has no --resume
@@ -62,7 +62,7 @@ class Evaluation(Job):
 
     @staticmethod
     def files(options: argparse.Namespace) -> List[str]:
-        """Of each model and subset, and of the comparison."""
+        """Files of each model and subset, and of the comparison."""
         names = _names(options, _models(options))
         folders = _folders(Path(), names, _subsets(options)).values()
         compared = comparison.FILES if len(names) > 1 else ()
@@ -70,7 +70,7 @@ class Evaluation(Job):
         return [*(str(folder / file) for folder in folders for file in files), *compared]
 
     def settings(self) -> Dict[str, Any]:
-        """What the scores depend on."""
+        """All settings that change the scores."""
         fingerprints = [[number, name, subset.fingerprint()] for number, name, subset in self._work]
         sources = identity(self._sources)
         return {"checkpoints": sources, "recordings": fingerprints, "label file": self._label_file}
@@ -83,7 +83,7 @@ class Evaluation(Job):
         return loading.load_model(source, device=self._options.device)
 
     def _check_selective(self, model: LoadedModel) -> None:
-        """Raise a `UserError` if decisions are to be evaluated that the model does not make."""
+        """Raise a `UserError` for --selective with a model that makes no decisions."""
         if self._options.selective and any(len(group) > 1 for group in self._groups):
             raise UserError("--selective: an ensemble has no calibration of its own; evaluate its models one by one")
         if self._options.selective and model.description.calibration is None:
@@ -95,7 +95,7 @@ class Evaluation(Job):
 
     @functools.cached_property
     def _work(self) -> List[Tuple[int, str, subsets.Subset]]:
-        """Number of a model, and a subset that it is run over."""
+        """Pairs of a model's number and a subset that it is run on."""
         work = []
         for number, model in enumerate(self._loaded):
             model.check_predicts()
@@ -107,11 +107,11 @@ class Evaluation(Job):
         return work
 
     def inputs(self, part: Part) -> int:
-        """How many recordings a part has, of all models and subsets."""
+        """The number of recordings in a part, for all models and subsets."""
         return sum(len(part.range_of(len(subset))) for _, _, subset in self._work)
 
     def fill(self, results: Results, part: Part) -> Iterator[None]:
-        """Add a row of each recording: what is known of it, and the scores of its segments."""
+        """Add a row per recording: its labels and ids, and the scores of its segments."""
         left_out = results.done
         for number, name, subset in self._work:
             some = SomeInputs(subset, part.range_of(len(subset)))
@@ -125,7 +125,7 @@ class Evaluation(Job):
                 yield
 
     def finish(self, results: Kept) -> int:
-        """Evaluate what was predicted."""
+        """Evaluate the predictions."""
         given = {(number, name): subset for number, name, subset in self._work}
 
         def predict(number: int, name: str) -> Predictions:
@@ -188,7 +188,7 @@ class Evaluation(Job):
 
 
 class _Model:
-    """A checkpoint, or several whose scores' means are taken, and its predictions for subsets, each predicted once.
+    """A checkpoint, or an ensemble of several, and its predictions for subsets; each subset is predicted once.
 
     Args:
         name: of its checkpoints.
@@ -206,7 +206,7 @@ class _Model:
         return mean_of(self._of_each(subset))
 
     def recordings(self, subset: str, settings: EvaluationSettings) -> Predictions:
-        """Predictions of a subset's recordings: the mean of those that each checkpoint's segments give."""
+        """Predictions of a subset's recordings: the mean of all checkpoints, after aggregation of segments."""
         return mean_of([aggregate(segments, settings) for segments in self._of_each(subset)])
 
     def _of_each(self, subset: str) -> List[Predictions]:
@@ -234,7 +234,7 @@ class _Model:
                 raise UserError(f"--thresholds: {self.name}: {problem}; leave it out")
             return None
         rule, source = choice.rule, choice.subset
-        if source == subset and not choice.asked:  # by default, never on what is evaluated
+        if source == subset and not choice.asked:  # the default never chooses thresholds on the evaluated subset
             rule, source = FIXED, None
         values, one_class = choose_thresholds(self.recordings(source or subset, settings), rule)
         return Thresholds(values, rule, source, tuple(one_class))
@@ -265,7 +265,7 @@ def _subsets(args: argparse.Namespace) -> List[str]:
 
 
 def _folders(out: Path, names: Sequence[str], of_subsets: Sequence[str]) -> Dict[Tuple[str, str], Path]:
-    """Where the results of each model and subset go."""
+    """Folder for the results of each model and subset."""
     return {
         (name, subset): out / (name if len(names) > 1 else "") / (subset if len(of_subsets) > 1 else "")
         for name in names

@@ -1,4 +1,4 @@
-"""Finished runs: a command with --resume that has nothing left to do ends at once, as its run did."""
+"""Finished runs: with --resume and nothing left to do, a command ends at once with the exit status of its run."""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.files import FINISHED_NAME, atomic
 from fairseq_signals_ext.inference.results import REJECTED_FILE, UNFINISHED
 
-# options that do not change the results, or that are among the settings
+# options that do not change the results, or that are part of the settings
 _NOT_OF_RESULTS = {
     *("run", "out", "resume", "overwrite", "part", "backend", "jobs", "device", "threads", "batch_size"),
     *("command", "user_dir", "checkpoint", "ensemble", "inputs"),
@@ -18,19 +18,19 @@ _NOT_OF_RESULTS = {
 
 
 def may_be_finished(options: argparse.Namespace) -> bool:
-    """Whether a run is resumed in a folder where one was finished."""
+    """Whether a run is resumed in a folder with a finished run."""
     is_finished = (options.out / FINISHED_NAME).is_file() and not (options.out / UNFINISHED).exists()
     return options.resume and not options.overwrite and is_finished
 
 
 def finished_status(options: argparse.Namespace, settings: Mapping[str, Any]) -> Optional[int]:
-    """Exit status of the run whose results the folder has, after a line about it; None if there is work to do.
+    """Print a line about a finished run and return its exit status; None if there is work to do.
 
     Args:
-        settings: all that the rows of the results depend on.
+        settings: all settings that change the rows of the results.
 
     Raises:
-        UserError: the results are of another run.
+        UserError: the results belong to another run.
     """
     if not may_be_finished(options):
         return None
@@ -53,19 +53,19 @@ def finished_status(options: argparse.Namespace, settings: Mapping[str, Any]) ->
 
 
 def status_of(out: Path) -> int:
-    """Print what a finished run rejected; returns its exit status, 1 if there is any."""
+    """Print the rejected files of a finished run; returns its exit status: 1 if there are any."""
     return print_rejected(out / REJECTED_FILE, read_rejected(out / REJECTED_FILE))
 
 
 def note_finished(options: argparse.Namespace, settings: Mapping[str, Any]) -> None:
-    """Note that a run is finished, when all its files are written."""
+    """Mark a run as finished, after all its files are written."""
     with atomic(options.out / FINISHED_NAME) as temporary:
         record = {"settings": _facts(options, settings), "files": _files(options.out)}
         temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def _facts(options: argparse.Namespace, settings: Mapping[str, Any]) -> Dict[str, Any]:
-    """Plain values: what the rows depend on, and the options that decide what is made of them."""
+    """Plain values: the settings that change the rows, and the options that change the files made from them."""
     given = {name: value for name, value in vars(options).items() if name not in _NOT_OF_RESULTS}
     facts: Dict[str, Any] = json.loads(json.dumps({**given, **settings}, default=str))
     return facts

@@ -1,4 +1,4 @@
-"""Options of `evaluate` on metrics, and on how thresholds are chosen."""
+"""Options of `evaluate` for metrics and for the choice of thresholds."""
 
 import argparse
 from pathlib import Path
@@ -9,17 +9,17 @@ from fairseq_signals_ext.common.errors import UserError
 if TYPE_CHECKING:
     from fairseq_signals_ext.evaluation.evaluating import EvaluationSettings
 
-# the threshold where none is chosen
+# the threshold if none is chosen
 FIXED = "0.5"
 
 
 class ThresholdChoice(NamedTuple):
-    """How thresholds come about.
+    """How thresholds are chosen.
 
     Attributes:
-        rule: how they are chosen, or a number.
-        subset: on which they are chosen; None if the rule is a number.
-        asked: by the user.
+        rule: the rule, or a number.
+        subset: the subset that they are chosen on; None if the rule is a number.
+        asked: whether the user gave the rule.
     """
 
     rule: str
@@ -28,7 +28,7 @@ class ThresholdChoice(NamedTuple):
 
 
 def add_metric_arguments(group: "argparse._ArgumentGroup") -> None:
-    """Aggregation, thresholds and intervals."""
+    """Add options for aggregation, thresholds and intervals."""
     group.add_argument(
         "--aggregate",
         choices=("mean", "max", "ecg-fm"),
@@ -60,10 +60,10 @@ def add_metric_arguments(group: "argparse._ArgumentGroup") -> None:
 
 
 def evaluation_settings(args: argparse.Namespace) -> "EvaluationSettings":
-    """What the options ask for.
+    """The settings that the options give.
 
     Raises:
-        UserError: a value is out of range, or the Challenge score cannot be had.
+        UserError: a value is out of range, or the Challenge score cannot be computed.
     """
     from fairseq_signals_ext.evaluation.evaluating import EvaluationSettings
 
@@ -88,7 +88,7 @@ def evaluation_settings(args: argparse.Namespace) -> "EvaluationSettings":
 
 
 def _label_codes(args: argparse.Namespace) -> Sequence[Sequence[str]]:
-    """Codes of the labels; a `UserError` if the Challenge score cannot be had, before the work."""
+    """Codes of the labels; raises `UserError` before the work if the Challenge score cannot be computed."""
     from fairseq_signals_ext.data.label_table import read_labels
     from fairseq_signals_ext.evaluation.cinc2021 import load_weights, match_labels, normal_class
 
@@ -108,7 +108,7 @@ def _label_and_way(text: str) -> Tuple[str, str]:
 
 
 def threshold_choice(args: argparse.Namespace) -> ThresholdChoice:
-    """How thresholds come about.
+    """The choice of thresholds that the options give.
 
     Raises:
         UserError: there is no such rule, or no subset to choose them on.

@@ -1,4 +1,4 @@
-"""How a command does its work: in one run, as one part of a run, or in parts by several devices or a cluster."""
+"""Run a command's work: in one run, as one part of a run, or in parts on several devices or a cluster."""
 
 import argparse
 import copy
@@ -24,14 +24,14 @@ WHOLE = Part(1, 1)
 
 
 class Job(ABC):
-    """What a command does for many recordings.
+    """The work of a command for many recordings.
 
     Args:
-        options: of the command; `out`, `resume`, `overwrite` and those of `add_parts` are used here.
+        options: of the command; this class uses `out`, `resume`, `overwrite` and the options of `add_parts`.
 
     Attributes:
         name: of the command.
-        has_record: a finished run leaves a record of itself, with which --resume finds that nothing is left to do.
+        has_record: a finished run leaves a record, so that --resume finds that nothing is left to do.
     """
 
     name: str
@@ -48,28 +48,28 @@ class Job(ABC):
 
     @abstractmethod
     def settings(self) -> Mapping[str, Any]:
-        """All that the rows depend on, plain values."""
+        """All settings that change the rows, as plain values."""
 
     @abstractmethod
     def inputs(self, part: Part) -> int:
-        """How many recordings a part has."""
+        """The number of recordings in a part."""
 
     @abstractmethod
     def fill(self, results: Results, part: Part) -> Iterator[None]:
-        """Add what is not yet in the results of a part; gives one item per recording."""
+        """Add recordings that are not yet in the results of a part; yields once per recording."""
 
     @abstractmethod
     def finish(self, results: Kept) -> int:
-        """Make the files that a user sees, and say it; returns the exit status."""
+        """Write the files for the user and print a summary; returns the exit status."""
 
 
 def run_job(kind: Type[Job], options: argparse.Namespace) -> int:
-    """Do a command's work as its options ask for it; returns the exit status.
+    """Do a command's work in the way that its options give; returns the exit status.
 
     Raises:
         UserError: options do not go together, or what the job raises.
     """
-    # before fairseq is imported, which would show everything
+    # before fairseq is imported, because it would enable all logging
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     if kind.has_record and may_be_finished(options):
         status = finished_status(options, _on_cpu(kind, options).settings())
@@ -89,7 +89,7 @@ def run_job(kind: Type[Job], options: argparse.Namespace) -> int:
 
 
 def _on_cpu(kind: Type[Job], options: argparse.Namespace) -> Job:
-    """The job, where no more models run."""
+    """The job on the CPU, for steps in which no model runs."""
     here = copy.copy(options)
     here.device = "cpu"
     return kind(here)
@@ -126,7 +126,7 @@ def _do_part(kind: Type[Job], options: argparse.Namespace, part: Part) -> Job:
 
 
 def _run_divided(kind: Type[Job], options: argparse.Namespace) -> int:
-    """Have the parts done by processes or a cluster, and merge them."""
+    """Run the parts in processes or on a cluster, and merge them."""
     files, devices = kind.files(options), options.device.split(",")
     on_cluster = options.backend != BACKENDS[0]
     if on_cluster:
@@ -143,7 +143,7 @@ def _run_divided(kind: Type[Job], options: argparse.Namespace) -> int:
         of_part = argparse.Namespace(**{**vars(options), **changed, "out": Path(options.out).resolve()})
         jobs.append((kind, of_part, part))
     with Progress(kind.name, total, "part") as bar:
-        # libraries set up as in one run, as other numbers of threads add numbers in another order
+        # as many threads as in one run, because the number of threads changes the order of sums
         run_jobs(_do_part_elsewhere, jobs, options.backend, total, bar.update, threads=_usual_threads())
     return _finish(_on_cpu(kind, options), options, Merged(options.out, files, total))
 
@@ -156,7 +156,7 @@ def _usual_threads() -> int:
 def _check_for_cluster(options: argparse.Namespace, devices: Sequence[str]) -> None:
     if len(devices) > 1 or options.jobs < 1:
         raise UserError(f"--backend {options.backend}: give one --device, and the number of parts with --jobs")
-    # the folder of the results may have a relative name, as the workers are given its whole path
+    # `out` can be relative, because the workers get its absolute path
     given = (value for name, value in vars(options).items() if name != "out")
     for value in given:
         for path in value if isinstance(value, list) else [value]:
@@ -167,7 +167,7 @@ def _check_for_cluster(options: argparse.Namespace, devices: Sequence[str]) -> N
 def _do_part_elsewhere(
     kind: Type[Job], options: argparse.Namespace, part: Part, advance: Optional[Callable[[int], Any]] = None
 ) -> int:
-    """A part as a job of `run_jobs`."""
+    """Run a part as a job of `run_jobs`."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     _do_part(kind, options, part)
     if advance is not None:

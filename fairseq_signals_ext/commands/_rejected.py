@@ -1,4 +1,4 @@
-"""Files that a command could not use: what it prints of them, and the exit status."""
+"""Files that a command could not use: their summary on the terminal, and the exit status."""
 
 import csv
 from pathlib import Path
@@ -16,11 +16,11 @@ def read_rejected(file: Path) -> List[Dict[str, str]]:
 
 
 def print_rejected(file: Path, rows: List[Dict[str, str]], name: str = "file") -> int:
-    """Print how many files were rejected, and the reasons of the first three; returns the exit status, 1 if any was.
+    """Print the number of rejected files and the first three reasons; returns the exit status: 1 if there are any.
 
     Args:
         file: the `rejected.csv` with all of them.
-        rows: those of this run.
+        rows: the rows of this run.
         name: the column that names a file.
     """
     if not rows:

@@ -53,7 +53,7 @@ def _add_labeler_arguments(group: Any) -> None:
 
 
 def labels_of_reports(options: argparse.Namespace) -> Labels:
-    """The labels that `label DIR --reports` was asked for.
+    """Make the labels of `label DIR --reports`.
 
     Raises:
         UserError: see `labels_from_reports`.
@@ -67,7 +67,7 @@ def labels_of_reports(options: argparse.Namespace) -> Labels:
 
 def add_text_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments and examples of `label text`."""
-    parser.description = "Say what labels a text has, and why."
+    parser.description = "Show the labels of a text, and the words that decided them."
     parser.epilog = _TEXT_EXAMPLES
     parser.add_argument("text", metavar="TEXT", nargs="+", help="a report; several are its parts")
     _add_labeler_arguments(parser)

@@ -1,4 +1,4 @@
-"""Arguments that the commands share which run models over recordings; importing this is light."""
+"""Arguments shared by the commands that run models on recordings; importing this is fast."""
 
 import argparse
 from typing import Any, Dict
@@ -9,7 +9,7 @@ DEFAULT_LABEL = "default: the most probable label among those that reach their t
 
 
 def add_inputs(parser: argparse.ArgumentParser, are_needed: bool = True) -> None:
-    """The recordings, and metadata for files that lack them."""
+    """Add options for the recordings, and for metadata missing from files."""
     parser.add_argument(
         "inputs",
         metavar="FILE",
@@ -24,7 +24,7 @@ def add_inputs(parser: argparse.ArgumentParser, are_needed: bool = True) -> None
 
 
 def add_model(parser: argparse.ArgumentParser, is_needed: bool = True) -> None:
-    """Which model, and on what it runs."""
+    """Add options for the model and its device."""
     parser.add_argument(
         "checkpoint",
         metavar="CKPT",
@@ -43,7 +43,7 @@ def add_model(parser: argparse.ArgumentParser, is_needed: bool = True) -> None:
 
 
 def add_device(group: Any) -> None:
-    """On what models run."""
+    """Add options for the device."""
     group.add_argument(
         "--device",
         metavar="NAME",
@@ -53,7 +53,7 @@ def add_device(group: Any) -> None:
 
 
 def add_jobs(group: Any, has_backend: bool = False) -> None:
-    """How many processes read."""
+    """Add the number of processes that read."""
     of_backend = "; with --backend dask or ray, parts of the run" if has_backend else ""
     group.add_argument(
         "--jobs",
@@ -65,7 +65,7 @@ def add_jobs(group: Any, has_backend: bool = False) -> None:
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    """How a run over many recordings is done."""
+    """Add options for a run on many recordings."""
     group = parser.add_argument_group("run")
     group.add_argument("--batch-size", metavar="N", type=int, default=32, help="segments per batch (default 32)")
     add_jobs(group, has_backend=True)
@@ -74,13 +74,13 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def add_restart(group: Any) -> None:
-    """What happens to existing results."""
+    """Add options for existing results."""
     group.add_argument("--resume", action="store_true", help="continue an interrupted run")
     group.add_argument("--overwrite", action="store_true", help="replace existing results")
 
 
 def add_parts(group: Any) -> None:
-    """What of a run is done, and where."""
+    """Add options for runs in parts."""
     group.add_argument(
         "--part",
         metavar="N/OF",
@@ -100,11 +100,11 @@ def is_divided(options: argparse.Namespace) -> bool:
 
 
 def is_done_elsewhere(options: argparse.Namespace) -> bool:
-    """Whether a run is done in parts, by several devices or a cluster."""
+    """Whether a run is divided over several devices or a cluster."""
     return "," in options.device or options.backend != BACKENDS[0]
 
 
 def model_options(options: argparse.Namespace) -> Dict[str, Any]:
-    """What `add_model` asked for, as `fairseq_signals_ext.load` takes it."""
+    """Options of `add_model` as arguments of `fairseq_signals_ext.load`."""
     names = ("labels", "device", "threads", "bf16")
     return {name: getattr(options, name) for name in names}

@@ -1,4 +1,4 @@
-"""What is made of the arguments that commands share which run models over recordings, see `_run_arguments`."""
+"""Use of the arguments that commands share, see `_run_arguments`: inputs, options and settings of a run."""
 
 import argparse
 from pathlib import Path
@@ -9,22 +9,22 @@ from fairseq_signals_ext.inference.inputs import Inputs, find_inputs
 from fairseq_signals_ext.inference.running import RunOptions, cores
 
 _MODELS = (".pt", ".onnx", ".safetensors", ".json")
-# options that say what files do not
+# options for metadata missing from files
 METADATA_OPTIONS = ("input_rate", "input_unit", "input_leads")
 
 
 def inputs_of(options: argparse.Namespace) -> Inputs:
-    """The recordings that `add_inputs` asked for.
+    """Find the recordings given by the options of `add_inputs`.
 
     Raises:
-        UserError: see `find_inputs`, or the model is among them.
+        UserError: see `find_inputs`, or the model is among the inputs.
     """
     _check_order(options)
     return find_inputs(options.inputs, options.input_rate, options.input_leads, options.input_unit, options.subset)
 
 
 def _check_order(options: argparse.Namespace) -> None:
-    """Raise a `UserError` where an ECG is given first, and then the checkpoint."""
+    """Raise a `UserError` if an ECG is given before the checkpoint."""
     first, model = Path(options.checkpoint or ""), next((one for one in options.inputs if one.endswith(".pt")), None)
     if model is not None and first.is_file() and first.suffix not in _MODELS:
         command = f"{options.command} {model} {first}"
@@ -32,21 +32,21 @@ def _check_order(options: argparse.Namespace) -> None:
 
 
 def run_options(options: argparse.Namespace) -> RunOptions:
-    """What `add_run` asked for."""
+    """Options of `add_run` as `RunOptions`."""
     at_once = None if options.threads is None else min(RunOptions().batches_at_once, options.threads)
     return RunOptions(options.batch_size, worker_processes(options), at_once)
 
 
 def worker_processes(options: argparse.Namespace) -> int:
-    """The number that `--jobs` stands for; 0: none."""
+    """The number of worker processes given by `--jobs`; 0: none."""
     return cores() if options.jobs == -1 else int(options.jobs)
 
 
 def settings_of(options: argparse.Namespace, inputs: Inputs, names: Sequence[str]) -> Dict[str, Any]:
-    """What the results of a run depend on, so that it continues with --resume only with the same.
+    """Settings that change the results of a run; --resume continues only with equal settings.
 
     Args:
-        names: of the command's own options that count, beside models, inputs and how these are read.
+        names: the command's own options that change results, beside models, inputs and their metadata.
     """
     return {
         "checkpoint": identity([options.checkpoint, *getattr(options, "ensemble", ())]),
@@ -56,7 +56,7 @@ def settings_of(options: argparse.Namespace, inputs: Inputs, names: Sequence[str
 
 
 def identity(sources: Sequence[str]) -> List[Any]:
-    """Which models a run is with: names, and size and time of files."""
+    """Identify the models of a run: names, and sizes and times of files."""
     found = []
     for source in sources:
         facts = Path(source).stat() if Path(source).exists() else None

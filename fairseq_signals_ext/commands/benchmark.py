@@ -1,4 +1,4 @@
-"""Compare checkpoints by what can be told from their frozen features.
+"""Compare checkpoints by probes trained on their frozen features.
 
 examples:
   fairseq-signals-ext benchmark ours.pt mimic_iv_ecg_physionet_pretrained.pt \\
@@ -122,7 +122,7 @@ def run(options: argparse.Namespace) -> int:
     settings, part = _settings(options), None if options.part is None else Part.of(options.part)
     tasks, names = [read_task(name.strip()) for name in options.tasks.split(",")], _names(options)
     if not any(target.measure for task in tasks for target in task.targets):
-        prepare_tasks(options.data, tasks, settings)  # what is wrong with them shows before models run
+        prepare_tasks(options.data, tasks, settings)  # finds errors in tasks before models run
     begin(options.out, _identity(options, settings, names), options.resume, options.overwrite, part)
     how = Computing(options.data, options.out, _extraction(options, part), "attention" in settings.probes)
     entrants = compute(how, options.checkpoints, names)
@@ -161,7 +161,7 @@ def _settings(options: argparse.Namespace) -> Any:
 
 
 def _probes(options: argparse.Namespace) -> Tuple[str, ...]:
-    """Probes, and modes in which whole models are trained, which stand beside them."""
+    """Probes, and modes in which whole models are trained."""
     from fairseq_signals_ext.benchmarking.trainings import MODES
 
     modes = [one.strip() for one in options.modes.split(",")]
@@ -192,7 +192,7 @@ def _extraction(options: argparse.Namespace, part: Optional[Any]) -> Any:
 
 
 def _identity(options: argparse.Namespace, settings: Any, names: List[str]) -> Dict[str, Any]:
-    """All that the results depend on but the data, whose checksums stand in the files."""
+    """All settings that change the results except the data, as the files contain their checksums."""
     from fairseq_signals_ext.data.checksums import checksum
     from fairseq_signals_ext.inference.loading import files_of
 

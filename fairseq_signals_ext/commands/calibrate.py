@@ -1,5 +1,5 @@
-"""Calibrate a fine-tuned model: probabilities that mean what they say, decisions
-with promised errors, and refusal of what is unlike the ECGs of its training.
+"""Calibrate a fine-tuned model: calibrated probabilities, decisions with limited
+error rates, and refusal of recordings unlike the ECGs of its training.
 
 examples:
   fairseq-signals-ext calibrate run/checkpoints/checkpoint_best.pt \\
@@ -8,17 +8,17 @@ examples:
   fairseq-signals-ext predict calibrated.pt ecg.dcm --out results
   fairseq-signals-ext export calibrated.pt --to onnx --out model
 
-OUT is a copy of CKPT, which predict, report, serve, evaluate --selective and
-export use as any other. For each label they show a calibrated probability, and
+OUT is a copy of CKPT that works in predict, report, serve, evaluate
+--selective and export. For each label they show a calibrated probability, and
 whether it is positive, negative or uncertain.
 
---miss 0.05: of patients who have it, at most 5 % are called negative, on
-average over all calibrations, if new patients are like those of the subset.
---false-alarm: the same of patients who do not have it and are called positive.
-A label with fewer than 30 patients of either kind is always uncertain.
+--miss 0.05: at most 5 % of the patients with a label are called negative, on
+average over all calibrations, if new patients resemble those of the subset.
+--false-alarm: the same for patients without the label who are called positive.
+A label is always uncertain if fewer than 30 patients have it or lack it.
 
 Choose a subset that the model was not trained on. For another hospital,
-calibrate again on some of its own recordings: 200 are better than none.
+calibrate again on some of its own recordings; about 200 already help.
 """
 
 import argparse
@@ -72,10 +72,10 @@ def run(options: argparse.Namespace) -> int:
     """Calibrate, write and print a summary; returns the exit status.
 
     Raises:
-        UserError: an option is of no use, or what `calibrate` raises.
+        UserError: an option cannot be used, or see `calibrate`.
     """
     _check(options)
-    # what it takes to calibrate is imported here, so that --help does not wait for it
+    # imported here, so that --help is fast
     from fairseq_signals_ext.commands._run_settings import worker_processes
     from fairseq_signals_ext.evaluation.calibrating import Wanted
     from fairseq_signals_ext.inference import calibrating
@@ -111,7 +111,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _summary(names: Sequence[str], found: "Calibration") -> List[str]:
-    """A table of labels, and what is refused."""
+    """Lines for a table of labels and a note on refusal."""
     from fairseq_signals_ext.evaluation.text import aligned
 
     rows = [["label", "patients with", "without", "probability by", "negative below", "positive from"]]

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Convert, write and list what changed.
+    """Convert a config, write it and list the changes.
 
     Raises:
         UserError: see `read_config` and `convert_config`; or the file cannot be written.

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Draw, and print the file; returns the exit status."""
+    """Draw the curve and print its file name; returns the exit status."""
     curves = read_log(options.log)
     draw_curve(curves, options.out)
     if curves.is_per_epoch:

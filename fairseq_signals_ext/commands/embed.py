@@ -130,7 +130,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """See that what is asked for fits together, before a model runs for hours."""
+    """Check that options fit together, before a model runs for hours."""
     if options.table is not None and options.color is None:
         raise UserError(f"--table {options.table}: choose one of its columns with --color")
     if options.color is not None and not options.umap:
@@ -154,13 +154,13 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _prepare_out(options: argparse.Namespace) -> None:
-    """See that the results that are asked for are not there yet, or may be replaced."""
+    """Check that the results do not exist yet, or may be replaced."""
     asked = [*(["map.png"] if options.umap else []), *([_NEIGHBOURS_FILE] if options.index else [])]
     check_free(options.out, asked, options.overwrite)
 
 
 class Embedding(Job):
-    """The embeddings of many recordings, and what is made of them."""
+    """The embeddings of many recordings, and the map and neighbours made from them."""
 
     name = "embed"
 
@@ -178,7 +178,7 @@ class Embedding(Job):
 
     @staticmethod
     def files(options: argparse.Namespace) -> List[str]:
-        """Vectors and tables of all formats, map and neighbours."""
+        """Names of vectors and tables in all formats, map and neighbours."""
         from fairseq_signals_ext.analysis.embeddings_folder import ARRAY_FILE, FACTS_FILE, PARQUET_FILE, TABLE_FILE
         from fairseq_signals_ext.analysis.map import MAP_PICTURE, MAP_TABLE
 
@@ -186,7 +186,7 @@ class Embedding(Job):
         return [*vectors, MAP_PICTURE, MAP_TABLE, _NEIGHBOURS_FILE, REJECTED_FILE]
 
     def settings(self) -> Dict[str, Any]:
-        """What the rows depend on."""
+        """All settings that change the rows."""
         names = ("labels", "known_labels", "bf16", "per", "layer", "input_rate", "input_unit", "input_leads")
         return {
             "checkpoint": run_settings.identity([self._options.checkpoint]),
@@ -195,7 +195,7 @@ class Embedding(Job):
         }
 
     def inputs(self, part: Part) -> int:
-        """How many recordings a part has."""
+        """The number of recordings in a part."""
         return len(part.range_of(len(self._inputs)))
 
     def fill(self, results: Results, part: Part) -> Iterator[None]:
@@ -219,7 +219,7 @@ class Embedding(Job):
             yield
 
     def finish(self, results: Kept) -> int:
-        """Write vectors and table, and what is made of them."""
+        """Write vectors and table, map and neighbours."""
         from fairseq_signals_ext.analysis.embeddings import write_embeddings
 
         options = self._options
@@ -238,13 +238,13 @@ def _make_of_vectors(options: argparse.Namespace, folder: Path) -> None:
 
 
 def _check_later_steps(options: argparse.Namespace, facts: Mapping[str, Any], recordings: int) -> None:
-    """See that there can be a map and neighbours, before the model runs."""
+    """Check that a map and neighbours are possible, before the model runs."""
     from fairseq_signals_ext.analysis.map import check_method
     from fairseq_signals_ext.analysis.neighbours import open_index
 
     if options.umap:
         check_method(recordings)
-    # an index that this very run makes is not there yet
+    # an index made by this run does not exist yet
     if options.index is not None and options.index.resolve() != options.out.resolve():
         open_index(options.index).check_facts(facts)
 

@@ -18,9 +18,9 @@ OUT/comparison.csv, .md and .png.
 With --ensemble, all checkpoints are one model, whose scores are the means of
 theirs, as in predict --ensemble.
 
-With --selective also selective.csv, risk_coverage.csv and selective.png:
-whether a calibrated model keeps its promises, for whom, and what its
-probabilities are worth before and after calibration.
+With --selective also selective.csv, risk_coverage.csv and selective.png: the
+error rates of a calibrated model's decisions, also by group of patients, and
+the quality of its probabilities before and after calibration.
 
 CKPT is a checkpoint or an export. Parts of a run, several devices and clusters
 work as in predict. If a part is interrupted, run it again; it continues.
@@ -78,15 +78,14 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate, write and print; returns the exit status.
 
     Raises:
-        UserError: options that do not go together, results that are there already, or what `predict_subset` and
-            `evaluate` raise.
+        UserError: options do not fit together, or results exist already; see also `predict_subset` and `evaluate`.
     """
-    # first, as importing fairseq would have every library log all it does to the terminal
+    # first, because importing fairseq would make every library log to the terminal
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("fairseq_signals_ext").setLevel(logging.INFO)
-    # of fairseq's use of torch; nothing that a user can change
+    # these come from fairseq's use of torch; a user cannot change them
     warnings.filterwarnings("ignore", module=r"torch\.(nn\.utils\.weight_norm|utils\.data)")
-    # what it takes to evaluate is imported here and nowhere else in this module, so that --help does not wait for it
+    # imported here, so that --help is fast
     from fairseq_signals_ext.commands._evaluating import evaluate_models
 
     return evaluate_models(args)

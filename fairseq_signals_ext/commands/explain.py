@@ -125,19 +125,19 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _settings(options: argparse.Namespace, inputs: Inputs) -> Dict[str, Any]:
-    """What the results depend on, so that a run continues only with the same."""
+    """Settings that change the results; a run continues only with equal settings."""
     names = ("method", "layer", "label", "steps", "window", "sanity_check", "picture")
     return run_settings.settings_of(options, inputs, names)
 
 
 @dataclass(frozen=True)
 class _Job:
-    """A map that is to be made.
+    """A map to make.
 
     Attributes:
-        file: the recording, as tables name it.
-        label: None: as the method chooses.
-        stem: of the files that are written.
+        file: the recording's name in tables.
+        label: None: the method chooses it.
+        stem: name without suffix for the files that are written.
     """
 
     file: str
@@ -145,7 +145,7 @@ class _Job:
     stem: Path
 
     def path(self, ending: str) -> Path:
-        """Of a file that is written."""
+        """Path of a file to write."""
         return self.stem.with_name(self.stem.name + ending)
 
 
@@ -163,7 +163,7 @@ def _jobs(inputs: Inputs, options: argparse.Namespace) -> List[List[_Job]]:
 
 
 def _endings(options: argparse.Namespace) -> Iterator[str]:
-    """Of the files of a map."""
+    """Endings of the files of a map."""
     yield ".npz"
     if options.picture != "none":
         yield f".{options.picture}"
@@ -172,7 +172,7 @@ def _endings(options: argparse.Namespace) -> Iterator[str]:
 
 
 def _check(model: LoadedModel, labels: Optional[Sequence[str]], how: MapOptions) -> None:
-    """See that the model can be explained so, before the recordings are read."""
+    """Check that the model supports the method, before the recordings are read."""
     if labels and how.is_attention:
         hint = "leave it out, or use --method gradient"
         raise UserError(f"--label {labels[0]}: {how.method} is the same for all labels; {hint}")
@@ -197,7 +197,7 @@ class _Explainer:
 
     @property
     def columns(self) -> Dict[str, str]:
-        """Of the table."""
+        """Columns of the table."""
         return {
             **{"file": "string", "record_id": "string", "label": "string", self._score: "float64", "method": "string"},
             **{"seconds": "float64", "lead": "string", "sanity_check": "float64", "note": "string"},
@@ -206,7 +206,7 @@ class _Explainer:
 
     @functools.cached_property
     def _random(self) -> LoadedModel:
-        """The same model with random weights; made once, as a large one takes seconds."""
+        """The same model with random weights; made once, because a large one takes seconds."""
         return with_random_weights(self._model)
 
     def explain(self, read: ReadRecording) -> None:
@@ -243,7 +243,7 @@ class _Explainer:
         return {**row, "saliency": os.fsencode(job.path(".npz").name).decode("utf-8")}
 
     def _occluded(self, job: _Job, segments: SegmentedRecording, label: str) -> Dict[str, Any]:
-        """The label's score, and of occlusion the note of its table, which is written."""
+        """The label's score; for occlusion also write its table and return its note."""
         if self._how.method != OCCLUSION:
             return {self._score: score_of(self._model, segments, label)}
         occlusions = occlude_segments(self._model, segments, label)
@@ -251,7 +251,7 @@ class _Explainer:
         return {self._score: occlusions.score, "note": occlusions.note}
 
     def _summary(self, row: Mapping[str, Any]) -> str:
-        """A row in words."""
+        """A row as text."""
         where = f" in {row['lead']}" if row["lead"] else ""
         words = [*self._label(row), f"{row['method']} highest at {row['seconds']:.3f} s{where}"]
         if row["sanity_check"] is not None:

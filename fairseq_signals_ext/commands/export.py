@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Export, and print the files and the largest differences; returns the exit status."""
-    # which imports torch
+    # imported here because it imports torch
     from fairseq_signals_ext.inference.export import export
 
     result = export(options.checkpoint, options.to, options.out, options.labels, options.overwrite)

@@ -21,7 +21,7 @@ from fairseq_signals_ext.common.values import as_size, as_time
 
 _WIDTH = 110
 _NAME_WIDTH = 26
-# facts that have several of their own, each of which gets its line
+# facts with several values, shown on one line each
 _SEVERAL = ("parts", "augmentations", "metrics")
 
 
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Inspect and print.
+    """Inspect a model and print its facts.
 
     Raises:
         UserError: see `inspect_model`.
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def as_text(facts: Mapping[str, Mapping[str, Any]]) -> str:
-    """The facts of `inspect_model` as aligned lines of at most 110 characters, but for names that are longer."""
+    """Format the facts of `inspect_model` as aligned lines of at most 110 characters, except for longer names."""
     blocks = []
     for section, values in _with_metric_named(facts).items():
         lines = [section.replace("_", " ")]
@@ -61,7 +61,7 @@ def as_text(facts: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _with_metric_named(facts: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
-    """The facts, with the name of the metric that chose the best checkpoint beside its values."""
+    """Add the name of the metric that chose the best checkpoint to its values."""
     metric = facts.get("progress", {}).get("best_checkpoint_metric")
     if metric is None:
         return facts
@@ -70,7 +70,7 @@ def _with_metric_named(facts: Mapping[str, Mapping[str, Any]]) -> Mapping[str, M
 
 
 def _rows(name: str, value: Any) -> List[str]:
-    """Name and value; long values continue under themselves, and what is not known is left out."""
+    """Lines with name and value; long values are wrapped and indented, unknown ones are left out."""
     special = {"bytes": ("size", as_size), "training_seconds": ("training time", as_time)}
     label, as_words = special.get(name, (name.replace("_", " "), _text))
     text = as_words(value) if value is not None else ""
@@ -92,7 +92,7 @@ def _text(value: Any) -> str:
 
 
 def _option(value: Any) -> str:
-    """A value as one writes it on a command line."""
+    """A value as written on a command line."""
     if isinstance(value, list):
         return f"[{', '.join(_option(inner) for inner in value)}]"
     if isinstance(value, float):

@@ -55,9 +55,9 @@ examples:
 _LINKED = "For labels from events around the ECG: fairseq-signals-ext label link --help"
 
 _WIDTH = 80
-# the subcommand that is meant where none is named
+# the default subcommand
 _UNNAMED = "recordings"
-# which options belong to one way to label only
+# options that belong to one way of labelling only
 _OPTIONS = {
     "--codes": ("min_likelihood", "no_codes_are_negative", "min_count"),
     "--table": ("table", "on", "columns", "regression", "min_count"),
@@ -89,7 +89,7 @@ def _add_unnamed(parser: argparse.ArgumentParser) -> None:
 
 
 def _code_maps() -> str:
-    """The code maps and what they contain, in lines that fit a terminal."""
+    """A list of code maps and their contents, in lines that fit a terminal."""
     width = max(map(len, CODE_MAPS))
     indent = " " * (width + 4)
     lines = [
@@ -201,10 +201,10 @@ def _add_link(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Make the labels, write them, and print what they are; returns the exit status.
+    """Make labels, write them and print a summary; returns the exit status.
 
     Raises:
-        UserError: options that do not go together; see also `labels_from_codes`, `labels_from_table` and
+        UserError: options do not fit together; see also `labels_from_codes`, `labels_from_table` and
             `labels_from_events`.
     """
     if options.way == "text":
@@ -212,7 +212,7 @@ def run(options: argparse.Namespace) -> int:
     label = _from_events if options.way == "link" else _named_way(options)
     check_folder_name(options.name)
     with only_one(options.folder / "labels" / options.name, beside=True):
-        # whether the name is free, before the work
+        # check that the name is free before the work
         named_folder(options.folder / "labels", options.name, options.overwrite)
         labels = label(options)
         folder = write_labels(
@@ -223,7 +223,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _named_way(options: argparse.Namespace) -> Callable[[argparse.Namespace], Labels]:
-    """The way that was asked for; `UserError` if none, several, or with options of another."""
+    """The function for the given way of labelling; `UserError` for none, several, or options of another way."""
     functions = {"--codes": _from_codes, "--table": _from_table, "--reports": _from_reports}
     ways = [way for way in functions if getattr(options, way[2:]) is not None]
     if set(ways) == {"--table", "--reports"}:  # reports in a table

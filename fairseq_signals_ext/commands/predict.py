@@ -21,15 +21,14 @@ scores are aggregated per label as the checkpoint specifies. Writes to OUT:
                    flags, and seconds of calibration pulse or padding cut off at
                    its start and end; then the probability of each label, and
                    whether it reaches the checkpoint's threshold, if there is
-                   one. Patients' ids are personal data: take care to whom you
-                   give the table. With a softmax criterion, the
-                   most probable class is positive. If a file contains several
-                   ECGs, FILE is the first; rows for FILE#2 and so on follow
-                   after all files. FILE#2 as an input stands for this ECG only.
-                   Of a calibrated model also calibrated_LABEL, decision_LABEL
-                   (positive, negative or uncertain), refused (why the model
-                   should not be believed; empty if nothing is against it) and
-                   refusal_score.
+                   one. Patients' ids are personal data: share the table only
+                   with permission. With a softmax criterion, the most probable
+                   class is positive. If a file contains several ECGs, FILE is
+                   the first; rows for FILE#2 and so on follow after all files.
+                   FILE#2 as an input is this ECG only. For a calibrated model
+                   also calibrated_LABEL, decision_LABEL (positive, negative or
+                   uncertain), refused (why the prediction is not reliable;
+                   empty if it is not refused) and refusal_score.
   segments.csv     (or .parquet) with --segments: one row per segment, with its
                    start in s
   rejected.csv     files that could not be used, with the reason
@@ -39,12 +38,12 @@ run.
 
 A scheduler such as a slurm array or make -j can run a job in parts: --part 1/16
 to --part 16/16 with the same other options and the same OUT. Each part can be
-resumed, too. The part that ends last merges all; the files are, byte for byte,
-those of a single run, and its exit status is that of the whole run. --device
-cuda:0,cuda:1 divides a run among the GPUs of this machine, --backend dask or
-ray with --jobs 16 among the workers of an existing cluster; give absolute paths
-then. Other processors, or another OMP_NUM_THREADS, change the last digit of
-scores: dask's workers use 1 thread by default.
+resumed, too. The part that ends last merges all; the files are byte for byte
+the same as from a single run, and its exit status is that of the whole run.
+--device cuda:0,cuda:1 divides a run among the GPUs of this machine, --backend
+dask or ray with --jobs 16 among the workers of an existing cluster; give
+absolute paths then. Other processors, or another OMP_NUM_THREADS, change the
+last digit of scores: dask's workers use 1 thread by default.
 """
 
 import argparse
@@ -112,12 +111,12 @@ class Prediction(Job):
 
     @staticmethod
     def files(options: argparse.Namespace) -> List[str]:
-        """Tables of all formats."""
+        """Names of the tables in all formats."""
         tables = ("predictions", "segments")
         return [*(f"{table}.{suffix}" for table in tables for suffix in _FORMATS), REJECTED_FILE]
 
     def settings(self) -> Dict[str, Any]:
-        """What the rows depend on."""
+        """All settings that change the rows."""
         names = ("labels", "bf16", "aggregate", "segments", *run_settings.METADATA_OPTIONS)
         return {
             "checkpoint": run_settings.identity([self._options.checkpoint, *self._options.ensemble]),
@@ -126,7 +125,7 @@ class Prediction(Job):
         }
 
     def inputs(self, part: Part) -> int:
-        """How many recordings a part has."""
+        """The number of recordings in a part."""
         return len(part.range_of(len(self._inputs)))
 
     def fill(self, results: Results, part: Part) -> Iterator[None]:
@@ -152,10 +151,10 @@ class Prediction(Job):
 def predict_into(
     results: Results, ensemble: "Ensemble", inputs: Recordings, how: "RunOptions", segments: bool = False
 ) -> Iterator[None]:
-    """Add predictions of models for recordings to results, from where these end; gives one item a recording.
+    """Add predictions to results, from where these end; yields once per recording.
 
     Args:
-        segments: add rows of segments, too.
+        segments: also add rows of segments.
     """
     from fairseq_signals_ext.inference.reading_ahead import Rejected
 

@@ -39,7 +39,7 @@ _WIDTH = 80
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Help that ends in a list of the kinds, other people's as well, which are only looked for when it is printed."""
+    """Help with a list of the kinds of sources at its end, including plugins, which are found when it is printed."""
 
     def add_text(self, text: Optional[str]) -> None:
         if text == _KINDS:
@@ -195,7 +195,7 @@ def _gain_fix(values: Optional[List[str]]) -> Union[None, str, Dict[str, float]]
 
 
 def _known(summary: Summary) -> str:
-    """In how many recordings the metadata is known."""
+    """The number of recordings with each kind of metadata."""
     counts = {name: f"{name} {count:,}" for name, count in summary.known.items()}
     counts["patient"] += f" ({counted(summary.patients, 'patient')})"
     return ", ".join(counts.values())

@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    # a name in letters that the picture's font lacks is drawn by the browser, which has them
+    # the browser draws letters that are missing in the picture's font
     warnings.filterwarnings("ignore", message=r"Glyph \d+")
     check_results(options.out, [], options.resume, options.overwrite)
     inputs = run_settings.inputs_of(options)
@@ -117,7 +117,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _settings(options: argparse.Namespace, inputs: Inputs) -> Dict[str, Any]:
-    """What the pages depend on, so that a run continues only with the same."""
+    """Settings that change the pages; a run continues only with equal settings."""
     names = ("anonymous", "saliency", "layer", "label", "neighbours")
     files = {name: str(getattr(options, name)) for name in ("index", "calibration")}
     return {**run_settings.settings_of(options, inputs, names), **files}
@@ -148,7 +148,7 @@ def _report_options(options: argparse.Namespace) -> ReportOptions:
 
 
 def _model(options: argparse.Namespace) -> AnyModel:
-    """A model that was only pretrained stays alone."""
+    """The model, or an ensemble; a pretrained model cannot be in an ensemble."""
     how = run_arguments.model_options(options)
     if options.ensemble:
         return load_ensemble([options.checkpoint, *options.ensemble], **how)
@@ -167,7 +167,7 @@ class _Reporter:
         if is_standardised:
             hint = "give the file that it was made from"
             raise UserError(f"{read.name}: is standardised, so it cannot be drawn in mV; {hint}")
-        # the options were checked once for all, which of an index means to ask the model
+        # options were checked once before, because checking an index runs the model
         write_page(self._paths[read.number], report_page(find(self._model, recording, read.name, self._shown)))
 
     def undo(self, number: int, reason: str) -> None:

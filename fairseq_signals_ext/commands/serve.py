@@ -43,8 +43,8 @@ from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.serving.folders import remove_left_folders
 from fairseq_signals_ext.serving.limits import Limits
 
-_WAITING = 2048  # connections that the system holds for us
-# what is in work has 2 s of them, and what is not answered then is refused
+_WAITING = 2048  # connections in the system's queue
+# running requests get 2 s of this; the rest is refused
 _SECONDS_TO_END = 3
 
 
@@ -62,11 +62,11 @@ def run(options: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM.
 
     Raises:
-        UserError: the model cannot be used, the address cannot be listened at, or there is nowhere to keep uploads.
+        UserError: the model or the address cannot be used, or there is no folder for uploads.
     """
-    # a report's letters that the picture's font lacks are drawn by the browser, which has them
+    # the browser draws letters that are missing in the picture's font
     warnings.filterwarnings("ignore", message=r"Glyph \d+")
-    # before the model is loaded; starlette would miss the first only when something is uploaded
+    # checked before the model is loaded; starlette needs python_multipart only at the first upload
     import python_multipart  # noqa: F401
     import uvicorn  # noqa: F401
 
@@ -109,8 +109,8 @@ def _serve(app: Any, listening: socket.socket) -> None:
     except SystemExit as end:
         if end.code:
             raise
-    # its processes and files are gone; Python would wait for a thread in which the model is still at work for nobody,
-    # and take seconds to tidy up torch
+    # processes and files are cleaned up; a normal exit would wait for a thread with a useless model run, and take
+    # seconds to free torch
     logging.shutdown()
     sys.stdout.flush()
     os._exit(0)
@@ -118,7 +118,7 @@ def _serve(app: Any, listening: socket.socket) -> None:
 
 @contextlib.contextmanager
 def _ending_on_signals() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the command as what it is asked for: with exit status 0."""
+    """Make Ctrl-C and SIGTERM end the command normally, with exit status 0."""
 
     def end(number: int, frame: Optional[FrameType]) -> None:
         raise SystemExit(0)

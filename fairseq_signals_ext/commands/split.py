@@ -156,7 +156,7 @@ def _settings(options: argparse.Namespace) -> SplitSettings:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Split, and print how much is where; returns the exit status 0.
+    """Split, and print the sizes of the subsets; returns the exit status 0.
 
     Raises:
         UserError: see `split_recordings`.
@@ -190,7 +190,7 @@ def _notes_on_patients(summary: SplitSummary) -> Iterator[str]:
 
 
 def counts_table(summary: SplitSummary) -> str:
-    """The sizes of a split's subsets, and what was left out, as text for a terminal."""
+    """A text table of the sizes of a split's subsets, and of recordings left out."""
     notes, left_out = summary.notes, sum(summary.left_out.values())
     width = max(map(len, [*summary.subsets, "subset"]))
     used = f"{summary.recordings - left_out:,} of " if left_out else ""
