@@ -1,1 +1,1 @@
-"""Pictures and pages for people: an ECG on its paper, the report on it, the verification's page, the drop page."""
+"""Pictures and HTML pages: ECGs on paper, reports, and the pages of `verify`, `benchmark` and `serve`."""

@@ -1,4 +1,4 @@
-"""Pictures of a benchmark's page: differences, labels one by one, and layers."""
+"""Figures of a benchmark's page: differences, single labels, and layers."""
 
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _STYLE = {**PLOT_STYLE, "font.family": ["DejaVu Sans", "sans-serif"], "font.size": 8, "axes.linewidth": 0.6}
-# fewer forms than colours, and no divisor of their number, so that no two of many models have both in common
+# the number of marks does not divide the number of colours, so many models have different pairs of both
 _MARKS = ("o", "s", "^", "D", "v", "P", "X")
 _LINE, _ABOVE, _LONGEST = 0.2, 0.75, 30
 
@@ -26,11 +26,11 @@ class Estimate(NamedTuple):
 
 
 def forest(panels: Mapping[str, Sequence[Estimate]], axis: str) -> str:
-    """Differences with intervals, a panel per task, below each other; an `<svg>`.
+    """Draw differences with intervals, one panel below the other; returns an `<svg>`.
 
     Args:
         panels: heading -> rows.
-        axis: what is right of zero.
+        axis: label of the axis.
     """
     rows = [max(1, len(one)) for one in panels.values()]
     figure = _figure(6.4, sum(_ABOVE + _LINE * one for one in rows))
@@ -58,7 +58,7 @@ def _draw_estimate(axes: Any, height: float, one: Estimate) -> None:
 
 
 def labels(models: Mapping[str, Sequence[Optional[float]]], names: Sequence[str], axis: str) -> str:
-    """Each label's value for each model, a row per label; an `<svg>`.
+    """Draw each label's value for each model, a row per label; returns an `<svg>`.
 
     Args:
         models: name -> a value per label.
@@ -85,7 +85,7 @@ def _ends(models: Mapping[str, Sequence[Optional[float]]]) -> Tuple[float, float
 
 
 def layers(curves: Mapping[str, Mapping[str, float]], axis: str) -> str:
-    """How well each layer does inside the training folds, a line per model; an `<svg>`.
+    """Draw the metric of each layer inside the training folds, a line per model; returns an `<svg>`.
 
     Args:
         curves: model -> layer -> value, from the input's layer to the last.

@@ -1,6 +1,6 @@
-"""A benchmark's page: which features are better, on what, by how much, how sure; one HTML file that needs nothing else.
+"""A benchmark's page: comparisons of features with intervals, in one self-contained HTML file.
 
-It follows from `results.json` alone, and the same results give the same bytes.
+It is made from `results.json` alone, and the same results give the same bytes.
 """
 
 from pathlib import Path
@@ -18,17 +18,17 @@ from fairseq_signals_ext.pages.rendering import render_page, write_page
 
 PAGE_FILE = "benchmark.html"
 _WHOLE = 100.0
-# of a label's plot, as of all of PTB-XL's
+# most labels in a figure; all of PTB-XL's fit
 _MOST_LABELS = 75
 
 
 class _Section(NamedTuple):
-    """What is shown of one task.
+    """The section of one task.
 
     Attributes:
         task: name.
-        about: what it is, on how many.
-        pictures: heading, `<svg>` and what it shows.
+        about: description of the task, with numbers of recordings and patients.
+        pictures: heading, `<svg>` and explanation.
         notes: sentences.
     """
 
@@ -42,7 +42,7 @@ def write_benchmark_page(results: Results, folder: Path) -> Path:
     """Write the page into the folder of the results; returns its path.
 
     Raises:
-        PlaceError: there is no room.
+        PlaceError: the disk is full.
     """
     path = folder / PAGE_FILE
     write_page(path, benchmark_html(results))
@@ -50,7 +50,7 @@ def write_benchmark_page(results: Results, folder: Path) -> Path:
 
 
 def benchmark_html(results: Results) -> str:
-    """The page."""
+    """Return the page as HTML."""
     return render_page(
         "benchmark.html.j2",
         title=title_of(results),
@@ -65,7 +65,7 @@ def benchmark_html(results: Results) -> str:
 
 
 def _verdicts(results: Results) -> Iterator[Tuple[str, str]]:
-    """Of each task what can be said, in a sentence."""
+    """Conclusions: pairs of task and sentence."""
     for one in results.verdicts:
         other = one.b if one.better == one.a else one.a
         if one.better is None:
@@ -82,7 +82,7 @@ def _section(results: Results, name: str) -> _Section:
 
 
 def _forest(results: Results, task: str) -> Optional[Tuple[str, Any, str]]:
-    """Differences of all others to the first model."""
+    """Figure of the differences of all other models to the first."""
     from markupsafe import Markup
 
     metric, first = _metric(results, task), results.models[0].name
@@ -103,7 +103,7 @@ def _forest(results: Results, task: str) -> Optional[Tuple[str, Any, str]]:
 
 
 def _labels(results: Results, task: str) -> Optional[Tuple[str, Any, str]]:
-    """The primary metric of each label, where there are several."""
+    """Figure of each label's primary metric, if there are several labels."""
     from markupsafe import Markup
 
     metric, probe = _metric(results, task), _best_probe(results)
@@ -127,7 +127,7 @@ def _labels(results: Results, task: str) -> Optional[Tuple[str, Any, str]]:
 
 
 def _layers(results: Results, task: str) -> Optional[Tuple[str, Any, str]]:
-    """Means, over folds and seeds, of how well each layer did inside the training folds."""
+    """Figure of each layer's metric inside the training folds: means over folds and seeds."""
     from markupsafe import Markup
 
     curves: Dict[str, Dict[str, float]] = {}
@@ -144,12 +144,12 @@ def _layers(results: Results, task: str) -> Optional[Tuple[str, Any, str]]:
     if not curves:
         return None
     axis = METRIC_NAMES[_metric(results, task)]
-    text = "How well each layer's features do inside the training folds, from which the probe 'layer' chooses one."
+    text = "The metric of each layer's features inside the training folds; the probe 'layer' chooses the best layer."
     return "Layers", Markup(benchmark_figures.layers(curves, axis)), text
 
 
 def _metric(results: Results, task: str) -> str:
-    """The primary one: the first of the task's values."""
+    """The primary metric: the first of the task's values."""
     return next(one.metric for one in results.values if one.task == task)
 
 
@@ -159,11 +159,11 @@ def _best_probe(results: Results) -> str:
 
 
 def _models(results: Results) -> List[Tuple[str, str, str, str]]:
-    """Name, what it is, its layers, and the checksum of its features."""
+    """Name, kind, layers, and checksum of the features of each model."""
     kinds = {
         "checkpoint": "checkpoint",
         "random": "control: random weights",
-        "measures": "control: measures made by hand",
+        "measures": "control: handcrafted measures",
         "source": "control: the name of the data set",
     }
     return [
@@ -173,7 +173,7 @@ def _models(results: Results) -> List[Tuple[str, str, str, str]]:
 
 
 def _plain(value: Any) -> str:
-    """A setting in words."""
+    """A setting as text."""
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_plain, value))
     if value is None or isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""How good a model's scores were in an evaluation, to stand beside those of a recording."""
+"""Metrics of a model from an evaluation, for a report to show beside the scores of a recording."""
 
 import csv
 import json
@@ -11,18 +11,18 @@ from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.evaluation.kinds import KINDS, Measure, kind_of
 
 METRICS_FILE, _TABLE = "metrics.json", "per_label.csv"
-_NOT_OURS = "is not of fairseq-signals-ext evaluate; give the metrics.json that it wrote"
+_NOT_OURS = "was not written by fairseq-signals-ext evaluate; give its metrics.json"
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What an evaluation found of each label.
+    """Metrics of each label from an evaluation.
 
     Attributes:
         kind: of the model.
-        about: what was evaluated, in words.
-        measures: what they are called.
-        labels: by label the measures as text; "-" where undefined.
+        about: model and data of the evaluation, as text.
+        measures: names of the metrics.
+        labels: the metrics by label, as text; "-" if undefined.
     """
 
     kind: str
@@ -32,20 +32,20 @@ class Calibration:
 
     @property
     def meaning(self) -> str:
-        """What the measures say, for those who do not know them."""
+        """A short explanation of the metrics."""
         return kind_of(self.kind).measures_meaning
 
     def check_fits(self, kind: str, label_names: Sequence[str], source: str) -> None:
-        """Raise a `UserError` unless it is of a model of this kind with one of these labels at least."""
+        """Raise a `UserError` unless it is for a model of this kind with at least one of these labels."""
         if kind != self.kind or not set(label_names) & set(self.labels):
             raise UserError(f"{source}: the evaluation has other labels; give that of this model, or leave it out")
 
 
 def read_calibration(path: Path) -> Calibration:
-    """Read what `evaluate` left: `metrics.json`, or its folder, with the table of its labels beside it.
+    """Read results of `evaluate`: `metrics.json`, or its folder, with the table of its labels.
 
     Raises:
-        UserError: a file is not there, or not one of `evaluate`.
+        UserError: a file is missing, or `evaluate` did not write it.
     """
     path = path / METRICS_FILE if path.is_dir() else path
     table = path.with_name(_TABLE)
@@ -90,6 +90,6 @@ def _text(row: Mapping[str, str], column: str, has_interval: bool) -> str:
 
 
 def _number(text: Optional[str]) -> Optional[float]:
-    """None for an empty cell, which is an undefined value."""
+    """The number in a cell; None for an empty cell (undefined)."""
     value = float(text) if text else math.nan
     return value if math.isfinite(value) else None

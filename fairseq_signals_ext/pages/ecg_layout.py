@@ -1,4 +1,4 @@
-"""Which lead stands where on the paper, and how close rows stand where there is little room; lengths in mm."""
+"""Positions of leads on ECG paper, and closer rows if there is little room; lengths in mm."""
 
 import math
 from itertools import accumulate
@@ -11,25 +11,25 @@ from fairseq_signals_ext.common.leads import LEADS, parse_leads
 from fairseq_signals_ext.pages.excerpt import PAPER_SECONDS, Excerpt, thinned
 
 MM_A_SECOND, MM_A_MILLIVOLT = 25.0, 10.0
-# thick lines of the paper
+# distance of the paper's thick lines
 SQUARE = 5
-# no heart gives more, so what lies beyond moves no row
+# no heart gives more, so higher values do not change the distance of rows
 MOST_MILLIVOLTS = 10.0
 LAYOUTS = ("3x4", "12x1")
 GAP = 1.0
 LOWEST_NAME, NAME_HEIGHT = 8.0, 3.5
-# a row has room for the calibration pulse at least
+# each row has room for the calibration pulse
 LEAST_ABOVE, LEAST_BELOW = MM_A_MILLIVOLT, 5.0
 _COLUMNS = 4
 _COLUMN_SECONDS = PAPER_SECONDS / _COLUMNS
 _CLIPPED, _CLIPPED_NAME_WIDTH = 20.0, 50.0
 _LEAST_DISTANCE = 15
-# times the distances of rows together that they would need by themselves
+# evenly spaced rows may take at most this many times the height that the rows need
 _MOST_FOR_EVEN_ROWS = 1.5
 # room for names and pulses above the first baseline and below the last
 _LEAST_EDGES = (15, 10)
 _NAME_STEP, _HIGHEST_NAME = 0.5, 25.0
-# two lines as near as this look like one
+# mm; lines this close look like one
 _ASIDE = (-0.5, -0.25, 0.0, 0.25, 0.5)
 # x, and y from the baseline of the first row
 _Line = Tuple[np.ndarray, np.ndarray]
@@ -40,8 +40,8 @@ class Cell(NamedTuple):
 
     Attributes:
         lead: position in `leads.LEADS`.
-        left: s, where the box begins on the paper.
-        start: s, the time at the left end of the box.
+        left: s, left end of the box on the paper.
+        start: s, time at the left end of the box.
         seconds: width.
     """
 
@@ -52,14 +52,14 @@ class Cell(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """A lead as it is drawn in its box.
+    """The drawn line of a lead in its box.
 
     Attributes:
         cell: the box.
         x: from the left end of the paper.
         y: from the row's baseline; NaN: a gap. Empty for a lead that was not recorded.
-        beyond: where y was moved to the edge of the row or the paper; None: nowhere.
-        reached: lowest and highest value, mV from the median, before that.
+        beyond: where y was clipped at the edge of the row or the paper; None: nowhere.
+        reached: lowest and highest value before clipping, mV from the median.
         name: height of the lower edge of the name above the row's baseline.
     """
 
@@ -71,10 +71,10 @@ class Trace(NamedTuple):
     name: float = LOWEST_NAME
 
     def name_ends(self, widths: Sequence[float]) -> Tuple[float, float]:
-        """Where the name begins and ends with its note, from the left end of the paper.
+        """Left and right end of the name with its note, from the left end of the paper.
 
         Args:
-            widths: of the name of each lead of `leads.LEADS`.
+            widths: of the name of each lead in `leads.LEADS`.
         """
         width = widths[self.cell.lead]
         left = MM_A_SECOND * self.cell.left
@@ -82,11 +82,11 @@ class Trace(NamedTuple):
 
 
 class Row(NamedTuple):
-    """Traces beside each other.
+    """Traces side by side.
 
     Attributes:
         traces: from left to right.
-        above, below: how far the row reaches from its baseline.
+        above, below: extent of the row from its baseline.
     """
 
     traces: Tuple[Trace, ...]
@@ -95,10 +95,10 @@ class Row(NamedTuple):
 
 
 def arrange(excerpt: Excerpt, layout: str, rhythm_leads: Sequence[str], name_widths: Sequence[float]) -> List[Row]:
-    """The rows of the paper from top to bottom.
+    """Arrange the leads in rows, from top to bottom.
 
     Args:
-        name_widths: mm, what the name of each lead of `leads.LEADS` takes with its note.
+        name_widths: mm, width of the name with its note, for each lead in `leads.LEADS`.
 
     Raises:
         UserError: unknown layout or lead, or a lead named twice.
@@ -126,9 +126,10 @@ def _standard_cells(excerpt: Excerpt, rhythm: Sequence[int]) -> List[List[Cell]]
 
 
 def _columns(seconds: float) -> Tuple[float, float]:
-    """From the time of one column to that of the next, and the width of a column (s).
+    """Time between the starts of columns, and the width of a column (s).
 
-    A quarter each, in whole 0.1 s so that columns begin on the grid; what is too short for that is shown whole in each.
+    Each has a quarter of the time, in multiples of 0.1 s so that columns begin on the grid; a recording that is too
+    short for that is shown whole in each column.
     """
     if seconds <= _COLUMN_SECONDS:
         return 0.0, _COLUMN_SECONDS
@@ -146,10 +147,10 @@ def _trace(excerpt: Excerpt, cell: Cell) -> Trace:
 
 
 def _row(traces: Sequence[Trace], name_widths: Sequence[float]) -> Row:
-    """A row no higher than its pulse, traces and names."""
+    """A row with the height of its pulse, traces and names."""
     heights = np.concatenate([trace.y for trace in traces])
     absurd = np.abs(heights) > MM_A_MILLIVOLT * MOST_MILLIVOLTS
-    # nobody must take what is clipped for a small wave
+    # a clipped value must not look like a small wave
     edges = np.where(absurd, np.clip(heights, -_CLIPPED, _CLIPPED), heights)
     lowest = float(np.fmin.reduce(edges, initial=-LEAST_BELOW))
     highest = float(np.fmax.reduce(edges, initial=LEAST_ABOVE))
@@ -160,9 +161,9 @@ def _row(traces: Sequence[Trace], name_widths: Sequence[float]) -> Row:
 
 
 def _on_the_grid(rows: Sequence[Row]) -> List[Row]:
-    """The rows with so much more below that baselines, top and bottom of the paper are thick lines of its grid.
+    """Extend the rows so that baselines, top and bottom of the paper are thick lines of its grid.
 
-    Baselines are evenly spaced, unless a few high rows would make the paper much higher by that.
+    Baselines are evenly spaced, unless a few high rows would make the paper much higher.
     """
     distances = [squares(upper.below + lower.above) for upper, lower in zip(rows, rows[1:])]
     if distances and max(distances) * len(distances) <= _MOST_FOR_EVEN_ROWS * sum(distances):
@@ -173,12 +174,12 @@ def _on_the_grid(rows: Sequence[Row]) -> List[Row]:
 
 
 def squares(length: float) -> int:
-    """The length rounded up to whole squares, in mm."""
+    """A length rounded up to whole squares, in mm."""
     return SQUARE * math.ceil(length / SQUARE - 1e-9)
 
 
 def clipped(trace: Trace, lowest: float, highest: float) -> Trace:
-    """The trace with what is beyond moved to the nearest of the two heights."""
+    """Clip a trace to the range between two heights."""
     beyond = (trace.y < lowest) | (trace.y > highest)
     if not beyond.any():
         return trace
@@ -190,21 +191,21 @@ def clipped(trace: Trace, lowest: float, highest: float) -> Trace:
 
 
 def _highest_under_name(trace: Trace, name_widths: Sequence[float]) -> float:
-    """How high the trace comes where the name stands; lines between points can be no higher than their ends."""
+    """Highest point of the trace in the name's range of x; a line between points is never above its ends."""
     last = np.searchsorted(trace.x, trace.name_ends(name_widths)[1], side="right") + 1
     return float(np.nan_to_num(trace.y[:last], nan=0.0).max(initial=0.0))
 
 
 def moved_together(rows: Sequence[Row], most: float, name_widths: Sequence[float]) -> List[Row]:
-    """The rows no higher than `most` together; their scale stays.
+    """Move rows together so that their total height is at most `most`; the scale does not change.
 
-    First all rows come closer, evenly, as far as all their traces allow at each moment; then those whose traces still
-    do; then traces reach into neighbouring rows, all alike. Baselines stay 15 mm apart. Where a trace would leave the
-    paper even so, it is clipped at its edge. Names are moved to where few traces are.
+    First all rows come closer, evenly, until traces touch; then only rows with free space; then traces overlap with
+    neighbouring rows, all by the same amount. Baselines stay at least 15 mm apart. A trace that would still leave the
+    paper is clipped at its edge. Names are moved to places with few traces.
 
     Args:
-        most: height of the paper; less than the pulses and names need is not a limit.
-        name_widths: what the name of each lead of `leads.LEADS` takes with its note.
+        most: height of the paper; the height of pulses and names is always available.
+        name_widths: width of the name with its note, for each lead in `leads.LEADS`.
     """
     distances = [squares(upper.below + lower.above) for upper, lower in zip(rows, rows[1:])]
     touching = [touching_distance(upper, lower) + GAP for upper, lower in zip(rows, rows[1:])]
@@ -222,7 +223,7 @@ def moved_together(rows: Sequence[Row], most: float, name_widths: Sequence[float
 
 
 def overlap(rows: Sequence[Row]) -> bool:
-    """Whether a trace crosses one of another row, or runs into it."""
+    """Whether traces of different rows cross or touch."""
     baselines = _baselines(rows)
     return any(
         touching_distance(rows[upper], rows[lower]) >= baselines[upper] - baselines[lower]
@@ -232,19 +233,19 @@ def overlap(rows: Sequence[Row]) -> bool:
 
 
 def touching_distance(upper: Row, lower: Row) -> float:
-    """The distance of their baselines at which traces of two rows just touch; minus infinity if none ever does.
+    """The distance between baselines at which traces of two rows just touch; minus infinity if they never do.
 
-    Traces touch where one is above the other at the same time, or half a millimetre (20 ms) aside.
+    Traces touch if one is above the other at the same time, or up to half a millimetre (20 ms) to the side.
     """
     pairs = ((one, other) for one in upper.traces for other in lower.traces if len(one.x) and len(other.x))
     return max((_highest_over(one, other) for one, other in pairs), default=-np.inf)
 
 
 def _highest_over(upper: Trace, lower: Trace) -> float:
-    """How far the lower trace comes above the upper one if they have one baseline."""
+    """How far the lower trace rises above the upper one if both have the same baseline."""
     start, end = max(upper.x[0], lower.x[0]), min(upper.x[-1], lower.x[-1])
     if start >= end:
-        # neighbouring columns have their border in common
+        # neighbouring columns share their border
         return -np.inf
     x = np.union1d(upper.x, lower.x)
     x = x[(x >= start) & (x <= end)]
@@ -254,7 +255,7 @@ def _highest_over(upper: Trace, lower: Trace) -> float:
 
 
 def _edges(rows: Sequence[Row], distances: Sequence[int]) -> Tuple[int, int]:
-    """From the first baseline to the top of the paper, and from the last to its bottom, in whole squares."""
+    """Distance of the first baseline to the top of the paper, and of the last to its bottom, in whole squares."""
     depths = list(accumulate(distances, initial=0))
     reaches = [_reach(row) for row in rows]
     above = max(highest - depth for depth, (_, highest) in zip(depths, reaches))
@@ -263,7 +264,7 @@ def _edges(rows: Sequence[Row], distances: Sequence[int]) -> Tuple[int, int]:
 
 
 def _shared(edges: Tuple[int, int], most: float) -> Tuple[int, int]:
-    """No more than there is room for; the smaller edge gives up only what is over half of that."""
+    """Reduce the edges to the available room; the smaller edge loses only its part above half of the room."""
     room = max(sum(_LEAST_EDGES), SQUARE * int(most // SQUARE))
     above, below = edges
     if above + below <= room:
@@ -280,7 +281,7 @@ def _reach(row: Row) -> Tuple[float, float]:
 
 
 def _placed(rows: Sequence[Row], distances: Sequence[int], edges: Tuple[int, int]) -> List[Row]:
-    """The rows with these distances; each pair shares what is between its baselines as it did."""
+    """Place the rows at these distances; the space between baselines is divided as before."""
     shares = [upper.below / (upper.below + lower.above) for upper, lower in zip(rows, rows[1:])]
     belows = [round(distance * share) for distance, share in zip(distances, shares)]
     aboves = [distance - part for distance, part in zip(distances, belows)]
@@ -289,7 +290,7 @@ def _placed(rows: Sequence[Row], distances: Sequence[int], edges: Tuple[int, int
 
 
 def _clipped_at(edges: Tuple[int, int], rows: Sequence[Row]) -> List[Row]:
-    """The rows without what is beyond the edges of the paper."""
+    """Clip the rows at the edges of the paper."""
     baselines = _baselines(rows)
     limits = [(baselines[-1] - edges[1] + GAP - baseline, edges[0] - GAP - baseline) for baseline in baselines]
     return [
@@ -298,7 +299,7 @@ def _clipped_at(edges: Tuple[int, int], rows: Sequence[Row]) -> List[Row]:
 
 
 def _baselines(rows: Sequence[Row]) -> List[float]:
-    """Heights of the baselines over the first one's, so 0 and less."""
+    """Heights of the baselines relative to the first one: 0 and less."""
     distances = (upper.below + lower.above for upper, lower in zip(rows, rows[1:]))
     return [-depth for depth in accumulate(distances, initial=0.0)]
 
@@ -315,21 +316,21 @@ def _with_free_names(rows: Sequence[Row], name_widths: Sequence[float]) -> List[
         traces = []
         for trace in row.traces:
             covered = _covered(lines, trace.name_ends(name_widths), baseline + heights)
-            # of those that cover equally little the first
+            # the first place that covers least
             traces.append(trace._replace(name=float(heights[covered.argmin()])))
         placed.append(row._replace(traces=tuple(traces)))
     return placed
 
 
 def _heights(highest: float) -> np.ndarray:
-    """Where a name may stand over its baseline, the usual place first, then the higher and the lower ones."""
+    """Possible heights of a name above its baseline: the usual one first, then higher and lower ones."""
     highest = min(highest, _HIGHEST_NAME)
     usual = np.arange(min(LOWEST_NAME, highest), highest + 1e-6, _NAME_STEP)
     return np.append(usual, np.arange(usual[0] - _NAME_STEP, 0, -_NAME_STEP))
 
 
 def _covered(lines: Sequence[_Line], ends: Tuple[float, float], bottoms: np.ndarray) -> np.ndarray:
-    """For each place of a name, the pieces of traces that it would lie upon."""
+    """For each possible place of a name, the number of trace pieces that it would cover."""
     pieces = [_pieces_between(line, *ends) for line in lines]
     lower, upper = np.concatenate(pieces, axis=1)
     tops = bottoms + NAME_HEIGHT
@@ -337,7 +338,7 @@ def _covered(lines: Sequence[_Line], ends: Tuple[float, float], bottoms: np.ndar
 
 
 def _pieces_between(line: _Line, left: float, right: float) -> np.ndarray:
-    """Lower and upper ends of the pieces of a trace: 2 x pieces."""
+    """Lower and upper ends of a trace's pieces: 2 x pieces."""
     x, y = line
     first, last = np.searchsorted(x, (left, right))
     y = y[max(0, first - 1) : last + 1]

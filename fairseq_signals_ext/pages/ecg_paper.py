@@ -1,6 +1,7 @@
-"""An ECG on its paper, true to scale: 25 mm/s and 10 mm/mV.
+"""Draw an ECG on ECG paper, true to scale: 25 mm/s and 10 mm/mV.
 
-matplotlib directly: `plot_12lead` of ecgdatakit, which reads our files, is not true to scale and knows no saliency.
+This uses matplotlib directly: `plot_12lead` of ecgdatakit, our library for files, is not true to scale and cannot draw
+saliency.
 """
 
 from pathlib import Path
@@ -30,14 +31,14 @@ from fairseq_signals_ext.readers import Recording
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# opacity of the most saliency
+# opacity of the highest saliency
 _DENSEST = 0.6
-# mm: around the paper, and on it before the traces, where the calibration pulse stands
+# mm: margins around the paper, and room on it for the calibration pulse before the traces
 _SIDE, _TOP, _BOTTOM, _PULSE = 2.5, 9.0, 12.0, 15.0
 _PAPER = _PULSE + MM_A_SECOND * PAPER_SECONDS
 # 1 mV for 0.2 s, with its ends (s, mV)
 _PULSE_SHAPE = np.array([(0, 0), (0.1, 0), (0.1, 1), (0.3, 1), (0.3, 0), (0.4, 0)])
-# sizes of letters, in points
+# font sizes in points
 _NAME, _NOTE, _SMALL, _TITLE = 9.0, 6.0, 7.0, 11.0
 _CLIPPED = f"Red: beyond {MOST_MILLIVOLTS:g} mV, clipped."
 _CLIPPED_AT_EDGE = f"Red: beyond {MOST_MILLIVOLTS:g} mV or the paper, clipped."
@@ -45,10 +46,10 @@ _LAYERS = {"paper": 0, "saliency": 1, "grid": 2, "separator": 3, "trace": 4, "te
 
 
 class _Page(NamedTuple):
-    """What there is to draw on, and where.
+    """The axes to draw on, and the places of rows.
 
     Attributes:
-        axes: matplotlib's, one unit is one mm from the lower left corner of the picture.
+        axes: of matplotlib; one unit is 1 mm, from the lower left corner of the picture.
         rows: from top to bottom.
         baselines: heights of the rows' baselines.
         top, bottom: of the paper.
@@ -62,7 +63,7 @@ class _Page(NamedTuple):
 
     @property
     def placed(self) -> List[Tuple[float, Row]]:
-        """Rows with their baselines."""
+        """The rows with their baselines."""
         return list(zip(self.baselines, self.rows))
 
 
@@ -77,32 +78,31 @@ def draw_ecg(
     notes: Mapping[str, str] = {},
     most_height: Optional[float] = None,
 ) -> "Figure":
-    """Draw ten seconds of a recording as a clinician knows it: 270 mm wide, 25 mm/s, 10 mm/mV, nothing filtered.
+    """Draw ten seconds of a recording in a clinical format: 270 mm wide, 25 mm/s, 10 mm/mV, without filters.
 
-    `"3x4"`: four columns of 2.5 s, each beginning where the one before ends, and whole rhythm strips below. A recording
-    under 10 s has columns of a quarter of it, one up to 2.5 s stands whole in each column; the paper stays as wide.
-    `"12x1"`: every lead whole, below each other. The median of the ten seconds of a lead lies on the baseline of its
-    row, whatever its offset. Rows are as far apart as the traces need, so the height varies; with `most_height` they
-    come closer where they must, as on an ECG machine's paper, and the foot says if traces of different rows cross.
-    Values over 10 mV from the median are clipped at the edge of their row, in red and with a note. Above 1000 Hz the
-    lowest and highest values of every few samples are drawn.
+    `"3x4"`: four columns of 2.5 s, each continuing the one before, and rhythm strips of the whole time below. For a
+    recording under 10 s, each column has a quarter of it; one of up to 2.5 s is shown whole in each column; the paper
+    has the same width. `"12x1"`: every lead over the whole time, one below the other. The median of a lead's ten
+    seconds is on the baseline of its row. Rows are as far apart as the traces need, so the height varies; with
+    `most_height` they come closer if necessary, as on an ECG machine's paper, and a note at the bottom tells if traces
+    of different rows cross. Values over 10 mV from the median are clipped at the edge of their row, in red and with a
+    note. Above 1000 Hz only the lowest and highest values of every few samples are drawn.
 
     Args:
-        recording: a file or a `Recording`; leads that it lacks keep their box, with "not recorded"; samples that are
-            NaN are gaps.
-        saliency: of `explain`; or leads x samples, or samples for all leads alike, on the recording's own samples, 0
-            or more, NaN where it is unknown. Colour begins at its least value over the whole recording and grows in
-            proportion to its maximum, so that a map that is nearly the same everywhere stays pale.
-        start: s, where the ten seconds begin.
+        recording: a file or a `Recording`; missing leads have an empty box with "not recorded"; NaN samples are gaps.
+        saliency: from `explain`; or leads x samples, or samples with the same values for all leads, at the recording's
+            own samples, 0 or more, NaN: unknown. The colour starts at the lowest value of the whole recording and is
+            scaled by the highest, so a map that is nearly constant stays pale.
+        start: s, start of the ten seconds.
         layout: `"3x4"` or `"12x1"`.
         rhythm_leads: strips below the 3 x 4; if none of them was recorded, the recording's first lead.
-        title: one line above.
-        notes: what to write beside the name of a lead, such as `{"V1": "constant"}`. Derived leads have theirs.
-        most_height: mm, of the picture, 91 or more for one rhythm strip. Where traces need more although baselines are
-            only 15 mm apart, they are clipped at the edge of the paper, in red and with a note.
+        title: one line at the top.
+        notes: text beside the name of a lead, such as `{"V1": "constant"}`. Derived leads have their own note.
+        most_height: mm, of the picture, 91 or more for one rhythm strip. Traces that need more height even with
+            baselines 15 mm apart are clipped at the edge of the paper, in red and with a note.
 
     Returns:
-        The figure, for `save_figure` and `svg_text`; pyplot does not know it, so it needs no closing.
+        The figure, for `save_figure` and `svg_text`; it is not registered with pyplot, so it need not be closed.
 
     Raises:
         UserError: the file cannot be read, `start` is outside the recording, the saliency does not fit, or a layout or
@@ -136,9 +136,9 @@ def draw_ecg(
 
 
 def draw_saliency(saliency: Saliency, recording: Recording, path: Path, title: str) -> None:
-    """Draw a recording with the map under its trace: the ten seconds around the peak, of a shorter one all.
+    """Draw a recording with the map under its traces: ten seconds around the map's peak, or all of a shorter one.
 
-    Maps that distinguish leads are drawn with whole leads below each other; others on the standard 3 x 4.
+    Maps with different values per lead are drawn as 12 x 1; others as 3 x 4.
 
     Raises:
         UserError: the picture cannot be written.
@@ -150,7 +150,7 @@ def draw_saliency(saliency: Saliency, recording: Recording, path: Path, title: s
 
 
 def _names(recording: Recording, notes: Mapping[str, str]) -> List[Tuple[str, str]]:
-    """Name and note of each lead of `LEADS`."""
+    """Name and note of each lead in `LEADS`."""
     texts = {lead: "derived" for lead in recording.derived}
     texts.update({lead_index(name): figures.cleaned(note) for name, note in notes.items()})
     absent = set(range(len(LEADS))) - set(recording.leads)
@@ -166,7 +166,7 @@ def _height(rows: Sequence[Row]) -> float:
 
 
 def _page(rows: Sequence[Row], title: str, warning: str) -> _Page:
-    """A picture of its true size with nothing on it but the title, and the warning if anything is clipped."""
+    """A picture in true size with only the title, and the warning if anything is clipped."""
     from matplotlib.figure import Figure
 
     width, height = _PAPER + 2 * _SIDE, _height(rows)
@@ -190,7 +190,7 @@ def _page(rows: Sequence[Row], title: str, warning: str) -> _Page:
 
 
 def _add_lines(axes: Any, lines: np.ndarray, layer: str, **how: Any) -> None:
-    """Draw lines (lines x points x 2, mm) as one path, which is far smaller in a file than a path each."""
+    """Draw lines (lines x points x 2, mm) as one path, which makes much smaller files than one path each."""
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path
 
@@ -202,7 +202,7 @@ def _add_lines(axes: Any, lines: np.ndarray, layer: str, **how: Any) -> None:
 
 
 def _draw_grid(page: _Page) -> None:
-    """Lines each mm, thicker each 5 mm."""
+    """Draw a line per mm, and a thicker one per 5 mm."""
     left, right = _SIDE, _SIDE + _PAPER
     for distance, colour, thickness in ((1, PALETTE.grid_thin, 0.35), (5, PALETTE.grid_thick, 0.6)):
         x = np.arange(left, right + 0.5, distance)
@@ -214,7 +214,7 @@ def _draw_grid(page: _Page) -> None:
 
 
 def _draw_time(page: _Page, start: float, seconds: float) -> None:
-    """Seconds of the recording below the paper."""
+    """Write seconds of the recording below the paper."""
     for second in range(int(seconds + 1e-6) + 1):
         label = f"{start + second:.10g}" + (" s" if second == 0 else "")
         at = (_SIDE + _PULSE + MM_A_SECOND * second, page.bottom - 0.8)
@@ -223,7 +223,7 @@ def _draw_time(page: _Page, start: float, seconds: float) -> None:
 
 
 def _draw_row(axes: Any, baseline: float, row: Row, names: Sequence[Tuple[str, str]], gid: str) -> None:
-    """Calibration pulse, traces with their names, and lines where leads change."""
+    """Draw calibration pulse, traces with their names, and lines between leads."""
     pulse = _PULSE_SHAPE * (MM_A_SECOND, MM_A_MILLIVOLT) + (_SIDE + 1, baseline)
     _draw_line(axes, pulse, f"{gid}-calibration")
     for number, trace in enumerate(row.traces):
@@ -254,7 +254,7 @@ def _draw_trace(axes: Any, at: Tuple[float, float], trace: Trace, gid: str) -> N
 def _draw_line(axes: Any, points: np.ndarray, gid: str, colour: str = PALETTE.ink, thickness: float = 0.8) -> None:
     how = {"color": colour, "zorder": _LAYERS["trace"]}
     axes.plot(*points.T, linewidth=thickness, solid_joinstyle="round", solid_capstyle="round", gid=gid, **how)
-    # a line shows nothing of a sample between two gaps
+    # a line cannot show a single sample between two gaps
     known = np.concatenate([[False], np.isfinite(points[:, 1]), [False]])
     alone = points[known[1:-1] & ~known[:-2] & ~known[2:]]
     if len(alone):
@@ -294,13 +294,13 @@ def _draw_saliency(page: _Page, excerpt: Excerpt, saliency: np.ndarray) -> None:
 
 def _colour(level: int) -> Dict[str, Any]:
     if level == UNKNOWN:
-        # hatched, for in a grey print it must not look like a little saliency
+        # hatched, so that it does not look like low saliency in a grey print
         return {"facecolor": "none", "edgecolor": PALETTE.hatch, "hatch": "///", "linewidth": 0}
     return {"facecolor": PALETTE.saliency, "alpha": _DENSEST * level / LEVELS, "linewidth": 0}
 
 
 def _draw_key(axes: Any, least: float, maximum: float, any_unknown: bool) -> None:
-    """The colours and what they mean, in the lower right corner."""
+    """Draw the colour scale in the lower right corner."""
     from matplotlib.patches import Rectangle
 
     middle, side = 0.35 * _BOTTOM, 1.5
@@ -316,7 +316,7 @@ def _draw_key(axes: Any, least: float, maximum: float, any_unknown: bool) -> Non
 
 
 def _write_facts(page: _Page, recording: Recording, start: float) -> None:
-    """Scale, filter and what else one must know to read the picture, in the lower left corner."""
+    """Write scale, filter and other facts needed to read the picture in the lower left corner."""
     traces = [trace for row in page.rows for trace in row.traces]
     facts = [f"{MM_A_SECOND:g} mm/s", f"{MM_A_MILLIVOLT:g} mm/mV", "no filter", f"{recording.sample_rate:.10g} Hz"]
     if any(trace.cell.left > trace.cell.start for trace in traces):
@@ -325,12 +325,12 @@ def _write_facts(page: _Page, recording: Recording, start: float) -> None:
         facts.append("derived: computed from I and II")
     if overlap(page.rows):
         facts.append("rows overlap")
-    # not more spaces, which a browser makes one
+    # no more than one space, because browsers merge them
     _write_foot(page.axes, " · ".join(facts), _SIDE)
 
 
 def _write_foot(axes: Any, line: str, at: float, align: str = "left") -> float:
-    """Write at the foot; returns where the text ends, or, if it is aligned to the right, begins."""
+    """Write at the bottom; returns the right end of the text, or its left end if it is aligned to the right."""
     axes.text(at, 0.35 * _BOTTOM, line, va="center", ha=align, color=PALETTE.ink, **figures.style(_SMALL))
     width = figures.width(line, _SMALL)
     return at - width if align == "right" else at + width

@@ -8,9 +8,9 @@ from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.readers import Recording, StoredCounts
 
 PAPER_SECONDS = 10.0
-# of a sample: what the rounding of a time may cost
+# tolerance for rounding of times, in samples
 _ROUNDING = 1e-6
-# samples to each pair of points above this rate
+# above this rate, signals are thinned
 _MOST_POINTS_A_SECOND = 1000
 
 
@@ -19,11 +19,11 @@ class Excerpt(NamedTuple):
 
     Attributes:
         leads: positions of the rows in `leads.LEADS`.
-        signal: leads x samples, float64, mV, the median of each lead at 0; NaN where nothing is known.
-        saliency: leads x samples, float64, 0 or more, or None; NaN where nothing is known.
+        signal: leads x samples, float64, mV, with a median of 0 per lead; NaN: unknown.
+        saliency: leads x samples, float64, 0 or more, or None; NaN: unknown.
         sample_rate: Hz.
         offset: s, from the left end of the paper to the first sample, less than a sample.
-        seconds: how long the samples last.
+        seconds: duration of the samples.
     """
 
     leads: Tuple[int, ...]
@@ -45,14 +45,13 @@ class Excerpt(NamedTuple):
 
 
 def cut_excerpt(recording: Recording, saliency: Optional[np.ndarray], start: float) -> Excerpt:
-    """What the paper shows of a recording from `start` (s) on.
+    """Cut the part of a recording that the paper shows from `start` (s) on.
 
     Args:
-        saliency: leads x samples, or samples for all leads alike.
+        saliency: leads x samples, or samples with the same values for all leads.
 
     Raises:
-        UserError: `start` lies outside the recording, or the saliency does not fit it or holds negative or infinite
-            values.
+        UserError: `start` is outside the recording, or the saliency does not fit it or has negative or infinite values.
     """
     rate, duration = recording.sample_rate, recording.samples / recording.sample_rate
     if not 0 <= start < duration:
@@ -61,7 +60,7 @@ def cut_excerpt(recording: Recording, saliency: Optional[np.ndarray], start: flo
         )
     first = int(np.ceil(start * rate - _ROUNDING))
     first = min(first, recording.samples - 1)
-    # one more than 10 s hold, for the trace ends at the line where the paper ends
+    # one sample more than 10 s have, so that the trace reaches the end of the paper
     window = slice(first, min(recording.samples, int(np.floor((start + PAPER_SECONDS) * rate + _ROUNDING)) + 1))
     signal = _millivolts(recording, window)
     signal[~np.isfinite(signal)] = np.nan
@@ -71,7 +70,7 @@ def cut_excerpt(recording: Recording, saliency: Optional[np.ndarray], start: flo
 
 
 def _millivolts(recording: Recording, window: slice) -> np.ndarray:
-    """A copy of some samples, without computing the others, of which there may be a day's."""
+    """A copy of some samples, without computing the rest of a long recording."""
     if recording.physical is not None or recording.stored is None:
         return np.array(recording.signal[:, window], dtype=np.float64)
     stored = recording.stored
@@ -100,16 +99,16 @@ def _fitting(recording: Recording, saliency: np.ndarray) -> np.ndarray:
 
 
 def thinned(values: np.ndarray, sample_rate: float) -> Tuple[np.ndarray, np.ndarray]:
-    """At most about 1000 points a second that keep the height of every peak.
+    """Thin a signal to at most about 1000 points per second; the height of every peak is kept.
 
-    Above 1000 Hz the lowest and the highest value of every few samples stay, each at its own time.
+    Above 1000 Hz only the lowest and the highest value of every few samples are kept, each at its own time.
 
     Args:
-        values: samples, float; NaN where nothing is known.
+        values: samples, float; NaN: unknown.
         sample_rate: Hz.
 
     Returns:
-        Numbers of the samples that stay (int64), and their values.
+        Numbers of the samples that are kept (int64), and their values.
     """
     if sample_rate <= _MOST_POINTS_A_SECOND or not len(values):
         return np.arange(len(values)), values

@@ -1,4 +1,4 @@
-"""Words on a figure; and a figure as a file or as part of a page, the same bytes from the same figure."""
+"""Text on figures, and figures as files or parts of pages; the same figure gives the same bytes."""
 
 import hashlib
 import io
@@ -14,39 +14,39 @@ from fairseq_signals_ext.common.files import atomic
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# the first is always there, the others are for a browser without it
+# matplotlib always has the first; the second is for browsers without it
 _FAMILY = ["DejaVu Sans", "sans-serif"]
 _MM_AN_INCH = 25.4
 _MM_A_POINT = _MM_AN_INCH / 72
-# no place is wider, in characters
+# longest text in characters
 _LONGEST = 400
-# ten pixels a mm, so that lines of a paper in mm are all equally thick
+# ten pixels per mm, so that all lines of the mm grid are equally thick
 _DPI = 10 * _MM_AN_INCH
 _SETTINGS: Dict[str, Dict[str, Any]] = {
     ".png": {"dpi": _DPI, "metadata": {"Software": None}},
     ".pdf": {"metadata": {"CreationDate": None}},
 }
-# matplotlib's settings for SVG belong to the process
+# matplotlib's settings for SVG are global
 _ONE_AT_A_TIME = threading.Lock()
 
 
 def style(size: float, weight: str = "normal") -> Dict[str, Any]:
-    """How matplotlib's `text` draws it: size in points, and a $ is not mathematics."""
+    """Options of matplotlib's `text`: size in points, without mathematics between $."""
     return {"family": _FAMILY, "fontsize": size, "fontweight": weight, "parse_math": False}
 
 
 def visible(text: str) -> str:
-    """The text with a space for each character that cannot be seen: line breaks, control characters, half letters."""
+    """Replace invisible characters by spaces: line breaks, control characters, surrogates."""
     return text if text.isprintable() else "".join(one if one.isprintable() else " " for one in text)
 
 
 def cleaned(text: object) -> str:
-    """One line of what can be seen, at most 400 characters."""
+    """The visible characters of a text as one line of at most 400 characters."""
     return " ".join(visible(str(text)[: 2 * _LONGEST]).split())[:_LONGEST]
 
 
 def width(text: str, size: float, weight: str = "normal") -> float:
-    """How wide a line is."""
+    """The width of a line."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
@@ -57,7 +57,7 @@ def width(text: str, size: float, weight: str = "normal") -> float:
 
 
 def fitting(text: str, most: float, size: float, weight: str = "normal") -> str:
-    """The text, or as much of its beginning as is not wider than `most`, then "…"."""
+    """The text, cut and with "…" at its end if it is wider than `most`."""
     if width(text, size, weight) <= most:
         return text
     low, high = 0, len(text)
@@ -71,7 +71,7 @@ def fitting(text: str, most: float, size: float, weight: str = "normal") -> str:
 
 
 def save_figure(figure: "Figure", path: Union[str, Path]) -> None:
-    """Write a figure as SVG, PNG (10 pixels a mm) or PDF, by the suffix.
+    """Write a figure as SVG, PNG (10 pixels per mm) or PDF, by the suffix.
 
     Raises:
         UserError: another suffix.
@@ -90,10 +90,10 @@ def save_figure(figure: "Figure", path: Union[str, Path]) -> None:
 
 
 def svg_text(figure: "Figure") -> str:
-    """A figure as an `<svg>` element for a page, in its true size, named by the figure's label.
+    """Return a figure as an `<svg>` element in its true size, named by the figure's label.
 
-    Text stays text. Ids begin with a digest of the picture and styles hold inside it only, so that different pictures
-    can stand in one page.
+    Text stays text. Ids begin with a digest of the picture and styles apply only inside it, so that a page can have
+    several pictures.
     """
     from matplotlib import rc_context
 
@@ -104,7 +104,7 @@ def svg_text(figure: "Figure") -> str:
     drawing = content.getvalue().decode()
     drawing = drawing[drawing.index("<svg") :]
     prefix = "ecg" + hashlib.sha256(drawing.encode()).hexdigest()[:10]
-    # matplotlib escapes < and > in texts, so these are its own tags only
+    # matplotlib escapes < and > in texts, so these are only its own tags
     drawing = re.sub(r"<[^<>]+>", lambda tag: _own_tag(tag.group(), prefix), drawing)
     drawing = drawing.replace("*{", f"#{prefix} *{{", 1)
     for side, inches in zip(("width", "height"), figure.get_size_inches()):
@@ -114,7 +114,7 @@ def svg_text(figure: "Figure") -> str:
 
 
 def _own_tag(tag: str, prefix: str) -> str:
-    """A tag with ids of its own, and coordinates without digits under 0.001 points, which are a third of a file."""
+    """A tag with prefixed ids, and coordinates rounded to 0.001 points, which saves a third of the file."""
     if tag.startswith("<path"):
         tag = re.sub(r"(?<=\.\d{3})\d+", "", tag)
     tag = tag.replace(' id="', f' id="{prefix}-')

@@ -1,13 +1,13 @@
-"""The report on a recording: one HTML page that needs nothing else, and is one A4 page when it is printed.
+"""The report on a recording: one self-contained HTML page that prints on one A4 sheet.
 
-The ECG has its true scale on paper; rows of tall complexes reach into each other, as on an ECG machine's. Of many
-labels the positive and the most probable ones are printed; a screen shows all.
+The printed ECG is true to scale; rows of tall complexes can overlap, as on the paper of an ECG machine. If there are
+many labels, only the positive and the most probable ones are printed; a screen shows all.
 
-A model without labels has a report with the ECG, where the model looked, and the nearest known recordings. The same
+For a model without labels the report has the ECG, where the model looked, and the nearest known recordings. The same
 recording, model, options and date give the same bytes.
 
-Its ECG, whose scale stays, and all else have to be on that page: heights are estimated from the widths of texts in
-DejaVu Sans, which few browsers' fonts exceed; lengths in mm.
+The layout fits everything on the sheet without scaling the ECG: it estimates heights from text widths in DejaVu Sans,
+which is wider than most browsers' fonts. Lengths are in mm.
 """
 
 import datetime
@@ -47,33 +47,33 @@ from fairseq_signals_ext.readers import Recording
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# what a page needs is in it, and no script is
+# a page contains all that it needs, and no script
 CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 # of A4 landscape without margins
 _HEIGHT, _WIDTH = 200.0, 273.0
-# header, ends of sections and footer, less what is empty at the edges of the ECG
+# header, ends of sections and footer, minus the empty edges of the ECG
 _FRAME = 13.0
-# rows are about as far apart as on an ECG machine's paper; less only if nothing else can make room
+# rows are about as far apart as on an ECG machine's paper; the lower height only if nothing else makes room
 _GOOD_ECG, _LEAST_ECG = 101.0, 91.0
-# points, and what a line takes; of the tables, a row with its bar and each further line in it
+# font size in points, and heights in mm: of a line, of a table's row with its bar, and of its headings
 _SIZE, _LINE, _ROW, _HEADINGS = 7.0, 2.85, 4.55, 7.2
 # above this many labels, thresholds are ticks on the bars only
 _MANY, _LEAST_ROWS, _MOST_TABLES = 24, 6, 6
 _MEASURE_WIDTH, _GAP = 21.0, 7.0
-# of the table of known recordings, less the space between columns; see report.css
+# share of the table of known recordings, minus the space between columns; see report.css
 _LABELS_SHARE = 0.38
 _OTHER_LETTERS = re.compile(r"[^\u0020-\u024f\u25b2\u2026]")
 _DEFAULT = ReportOptions()
 
 
 class Layout(NamedTuple):
-    """How the page is printed.
+    """Layout of the printed page.
 
     Attributes:
-        kind: class of the page; "ticks": thresholds are ticks on the bars only.
-        tables: that the labels are divided into.
-        rows: of each on paper; the screen has all.
-        ecg_height: that the picture may have.
+        kind: CSS class of the page; "ticks": thresholds are only ticks on the bars.
+        tables: number of tables of labels.
+        rows: rows of each table on paper; the screen has all.
+        ecg_height: largest height of the picture.
     """
 
     kind: str
@@ -83,9 +83,9 @@ class Layout(NamedTuple):
 
 
 def choose_layout(findings: ReportFindings) -> Layout:
-    """As many labels on paper as leave the ECG a good height, and as much height for it as they leave.
+    """Choose as many labels for paper as leave a good height for the ECG, which gets the remaining height.
 
-    Positive labels are all printed, even if the ECG has less height, or the page ends on a second sheet, by that.
+    All positive labels are printed, even if the ECG then has less height, or the page needs a second sheet.
     """
     labels = scores_of(findings)
     tables = _tables(findings, labels)
@@ -104,20 +104,20 @@ def _has_ticks_only(findings: ReportFindings) -> bool:
 
 
 def _tables(findings: ReportFindings, labels: Sequence[Score]) -> int:
-    """The number with the lowest tables; long names need wide ones."""
+    """The number of tables with the smallest height; long names need wide tables."""
     most = min(_MOST_TABLES, max(1, math.ceil(len(labels) / _LEAST_ROWS)))
     return min(range(1, most + 1), key=lambda tables: _scores(findings, labels, tables, len(labels)))
 
 
 def _lines(line: str, size: float, room: float, weight: str = "normal") -> int:
-    # the font lacks the letters of many languages, of which none is wider than a W
+    # the font does not have the letters of many languages; none is wider than a W
     measured = _OTHER_LETTERS.sub("W", figures.cleaned(line))
-    # a line breaks between words, so it is not full
+    # lines break between words, so they are not full
     return math.ceil(1.04 * figures.width(measured, size, weight) / room)
 
 
 def _above(findings: ReportFindings) -> float:
-    """All but the ECG and what the model says: the frame, what is known of the patient, and notes on the ECG."""
+    """Height of all but the ECG and the predictions: frame, facts about the patient, and notes on the ECG."""
     facts = "     ".join(f"{name} {value}" for name, value in patient_terms(findings))
     text = statements_line(findings.recording.statements)
     quality = " ".join(map(": ".join, quality_lines(findings)))
@@ -126,7 +126,7 @@ def _above(findings: ReportFindings) -> float:
 
 
 def _scores(findings: ReportFindings, labels: Sequence[Score], tables: int, rows: int) -> float:
-    """Heading, the highest of the tables if each has at most so many rows, and notes."""
+    """Height of heading, highest table with at most this many rows each, and notes."""
     measures = _MEASURE_WIDTH if findings.options.calibration is not None else 0.0
     shown = [name for name in header_of(findings)[1:] if name != THRESHOLD or not _has_ticks_only(findings)]
     numbers = sum(1.5 + figures.width(name, _SIZE, "bold") for name in shown) + measures
@@ -141,7 +141,7 @@ def _scores(findings: ReportFindings, labels: Sequence[Score], tables: int, rows
 
 
 def _side(findings: ReportFindings) -> float:
-    """The model, and the nearest recordings beside it if there are any."""
+    """Height of the model's facts, with the nearest recordings beside them if there are any."""
     model = ";  ".join(f"{name}: {value}" for name, value in model_terms(findings))
     if findings.neighbours is None:
         return _LINE * _lines(model, _SIZE, _WIDTH)
@@ -163,12 +163,12 @@ def write_report(
 
     Args:
         recording: a file, or a `Recording` with signals in mV.
-        path: the HTML file; folders above it are made.
-        name: of the recording's file, to be shown; None: as it is given.
+        path: the HTML file; its folders are made.
+        name: file name to show; None: as given.
 
     Raises:
         UserError: as `report_html`.
-        PlaceError: there is no such place, or no room.
+        PlaceError: the file cannot be written there, or the disk is full.
 
     Examples:
         >>> import fairseq_signals_ext
@@ -182,24 +182,24 @@ def write_report(
 
 
 def report_html(model: AnyModel, recording: Recording, *, name: str = "", options: ReportOptions = _DEFAULT) -> str:
-    """The report on a recording, as HTML.
+    """Return the report on a recording as HTML.
 
     Args:
-        model: an ensemble, or one model, which may be pretrained only.
-        recording: signals in mV, else it could not be drawn to scale.
+        model: an ensemble, or one model, which can be only pretrained.
+        recording: with signals in mV, so that it can be drawn to scale.
         name: its file.
-        options: what is shown.
+        options: contents of the report.
 
     Raises:
-        UserError: the recording cannot be used, or an option cannot be used with the model: a saliency of an export
-            that only runs, an unknown label, an index or an evaluation of another model.
+        UserError: the recording cannot be used, or an option cannot be used with the model: a saliency for an ONNX or
+            TorchScript export, an unknown label, an index or an evaluation of another model.
     """
     check_options(model, options)
     return report_page(find(model, recording, name, options))
 
 
 def report_page(findings: ReportFindings) -> str:
-    """The same of what was found; asks no model, and draws, which one thread may do at a time."""
+    """Make the page from its contents, without the model; only one thread can draw at a time."""
     options, layout = findings.options, choose_layout(findings)
     nearest = findings.neighbours
     return render_page(
@@ -226,7 +226,7 @@ def _ecg_values(findings: ReportFindings, figure: "Figure") -> Dict[str, Any]:
 
 
 def _score_values(findings: ReportFindings, layout: Layout) -> Dict[str, Any]:
-    """Of a regression there are values without bars."""
+    """Values of the template for predictions; a regression has no bars."""
     note = printed_note(len(scores_of(findings)), layout.tables * layout.rows)
     return {
         "groups": score_tables(findings, layout.tables, layout.rows),
@@ -239,5 +239,5 @@ def _score_values(findings: ReportFindings, layout: Layout) -> Dict[str, Any]:
 
 
 def _shown_tables(tables: int, measured: bool) -> int:
-    """How many of the tables stand beside each other on a screen, where letters are larger."""
+    """Number of tables side by side on a screen, where letters are larger."""
     return max(1, tables // 2) if measured or tables > 3 else tables

@@ -1,8 +1,8 @@
-"""Pages from templates: each is one file that needs nothing else.
+"""Make pages from templates; each page is one self-contained file.
 
-A template `NAME.html.j2` extends `base.html.j2`, which has the shared stylesheet and the colours of `palette`; pieces
-such as the bar of a probability are macros in `pieces.html.j2`. Every value is escaped, and letters that cannot be seen
-are taken out of it; an unknown name is an error. `docs/extending.md` has an example.
+A template `NAME.html.j2` extends `base.html.j2`, which has the shared stylesheet and the colours of `palette`; parts
+such as the bar of a probability are macros in `pieces.html.j2`. Every value is escaped, and invisible characters are
+removed; an unknown name is an error. `docs/extending.md` has an example.
 """
 
 import base64
@@ -23,31 +23,31 @@ _TEMPLATES = Path(__file__).with_name("templates")
 
 
 def render_page(template: str, templates: Optional[Path] = None, **values: Any) -> str:
-    """A page of a template.
+    """Render a template as a page.
 
     Args:
         template: its name.
-        templates: a folder of further templates, whose names go before ours; None: ours only.
-        **values: that the template names; only `Markup` is not escaped.
+        templates: a folder of further templates, searched before ours; None: only ours.
+        **values: values for the template; only `Markup` is not escaped.
 
     Raises:
-        jinja2.TemplateError: there is no such template, or it names a value that is not given.
+        jinja2.TemplateError: there is no such template, or it uses a value that is not given.
     """
     return _environment(templates).get_template(template).render(values)
 
 
 def source_of(name: str, templates: Optional[Path] = None) -> str:
-    """The text of a style sheet or script beside the templates, as it stands in a page."""
+    """The text of a style sheet or script beside the templates, as included in pages."""
     environment = _environment(templates)
     assert environment.loader is not None
     return environment.loader.get_source(environment, name)[0]
 
 
 def write_page(path: Path, page: str) -> None:
-    """Write a page; it appears whole, with the folders above it.
+    """Write a page and make its folders; the file appears complete or not at all.
 
     Raises:
-        PlaceError: there is no such place, or no room.
+        PlaceError: the file cannot be written there, or the disk is full.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ def _environment(templates: Optional[Path]) -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    # style sheets and scripts are not templates, so no bracket in them means anything
+    # style sheets and scripts are not templates, so their brackets have no special meaning
     environment.globals["source"] = lambda name: Markup(source_of(name, templates))
     environment.globals["palette"] = css_variables()
     environment.filters["line"] = cleaned
@@ -79,12 +79,12 @@ def _environment(templates: Optional[Path]) -> "Environment":
 
 
 def _shown(value: Any) -> Any:
-    """A value as it is escaped next, which markup is not."""
+    """A value without invisible characters, ready to be escaped; markup is unchanged."""
     return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 class DropPage(NamedTuple):
-    """The page, and the policy under which it is sent.
+    """The drop page, and its Content-Security-Policy.
 
     Attributes:
         html: the page.
@@ -97,21 +97,20 @@ class DropPage(NamedTuple):
 
 @functools.lru_cache(maxsize=None)
 def drop_page(note: str, formats: str) -> DropPage:
-    """The page; each is made once.
+    """Make the drop page; equal arguments give the cached page.
 
     Args:
-        note: what one must know before one uses it.
-        formats: of the files that one may drop, in words.
+        note: a warning for users.
+        formats: text about the accepted file formats.
     """
     html = render_page("drop.html.j2", title="ECG to probabilities", note=note, formats=formats)
     return DropPage(html, _policy(source_of("drop.js")))
 
 
 def _policy(script: str) -> str:
-    """This script, requests to the service itself, and nothing else.
+    """A policy that allows this script, requests to the service itself, and nothing else.
 
-    A report in a tab of its own is under the same policy, and its drawing has styles in its elements, which hashes
-    cannot name.
+    It also applies to a report in a new tab; styles in elements of its drawing cannot be allowed by hashes.
     """
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return "; ".join(

@@ -1,4 +1,4 @@
-"""Whose ECG it is, the ECG true to scale, which recordings are near it, and which model was asked."""
+"""Parts of a report: patient, ECG true to scale, nearest recordings, signal quality and model."""
 
 import contextlib
 import platform
@@ -25,7 +25,7 @@ _VERSIONS = (("package_version", "fairseq-signals-ext"), ("fairseq_version", "fa
 
 
 def patient_terms(findings: ReportFindings) -> List[Tuple[str, object]]:
-    """What the file contains about the patient and the recording."""
+    """Facts about the patient and the recording from the file."""
     recording, facts = findings.recording, findings.facts
     length = ("Length", f"{facts.seconds:.4g} s at {facts.sample_rate:g} Hz")
     if findings.options.anonymous:
@@ -42,18 +42,18 @@ def patient_terms(findings: ReportFindings) -> List[Tuple[str, object]]:
 
 
 def statements_line(statements: Sequence[str]) -> str:
-    """What the device or a physician said, or its beginning."""
+    """Statements of the device or a physician as one line, cut if too long."""
     joined = "; ".join(statements)
     return joined if len(joined) <= _MOST_STATEMENTS else f"{joined[:_MOST_STATEMENTS].rstrip()}… (cut)"
 
 
 class NeighbourTable(NamedTuple):
-    """The nearest known recordings, or of an anonymous report how near they are.
+    """The nearest known recordings; an anonymous report has only distances and labels.
 
     Attributes:
         header: of the columns.
-        rows: rank, or record id; texts, such as the name of the file, which an anonymous report does not show, and
-            labels, if they are known of any; and distance.
+        rows: rank (anonymous) or record id; texts such as the name of the file (not anonymous) and labels (if any are
+            known); and distance.
     """
 
     header: Sequence[str]
@@ -61,7 +61,7 @@ class NeighbourTable(NamedTuple):
 
 
 def neighbour_table(neighbours: Sequence[Neighbour], anonymous: bool) -> NeighbourTable:
-    """As a table, the nearest first."""
+    """Make the table of the nearest recordings, nearest first."""
     labelled = any(one.labels for one in neighbours)
     rows = [
         (
@@ -76,7 +76,7 @@ def neighbour_table(neighbours: Sequence[Neighbour], anonymous: bool) -> Neighbo
 
 
 def model_terms(findings: ReportFindings) -> List[Tuple[str, object]]:
-    """Facts of the model, of several those of the first with the names of the others."""
+    """Facts about the model; for an ensemble about the first model, with the names of the others."""
     model, others = findings.models[0], findings.models[1:]
     also = [("Ensemble with", ", ".join(model.name for model in others))] if others else []
     return [("Checkpoint", model.name), *also, *_facts_of(model)]
@@ -102,18 +102,18 @@ def _facts_of(model: LoadedModel) -> List[Tuple[str, object]]:
 def _architecture(model: LoadedModel) -> str:
     config = model.description.architecture
     sizes = [f"{config[key]} {name}" for key, name in _SIZES if config.get(key)]
-    # an export that only runs does not say how many it has
+    # ONNX and TorchScript exports do not give their number of parameters
     with contextlib.suppress(UserError):
         sizes.append(f"{sum(weights.numel() for weights in model.network.parameters()):,} parameters")
     return ", ".join([str(config.get("_name", "model")), *sizes])
 
 
 def draw(findings: ReportFindings, most_height: float) -> "Figure":
-    """The picture, 3 x 4 with the rhythm strip of lead II, no higher than `most_height` (mm)."""
+    """Draw the ECG, 3 x 4 with the rhythm strip of lead II, no higher than `most_height` (mm)."""
     start, end = shown_seconds(findings)
     title = _title(findings)
     figure = draw_ecg(findings.recording, findings.saliency, start=start, title=title, most_height=most_height)
-    # it stands close to the text above it
+    # transparent, because text above is close
     figure.set_facecolor("none")
     leads = ", ".join(LEADS[lead] for lead in findings.recording.leads)
     figure.set_label(f"{title}. {start:.4g} to {end:.4g} s; leads {leads}; 25 mm/s, 10 mm/mV")
@@ -121,7 +121,7 @@ def draw(findings: ReportFindings, most_height: float) -> "Figure":
 
 
 def caption(findings: ReportFindings) -> str:
-    """What stands below the picture."""
+    """The caption below the picture."""
     start, end = shown_seconds(findings)
     lines = [_where_it_looked(findings)] if findings.saliency is not None else []
     if (start, end) != (0.0, findings.facts.seconds):
@@ -131,11 +131,11 @@ def caption(findings: ReportFindings) -> str:
 
 
 def shown_seconds(findings: ReportFindings) -> Tuple[float, float]:
-    """Start and end of what is drawn, s: of more than ten those around the peak of the saliency, else the first."""
+    """Start and end of the drawn part, s: ten seconds around the peak of the saliency, or the first ten."""
     duration = findings.facts.seconds
     middle = 0.0 if findings.saliency is None else findings.saliency.peak[1]
     start = min(max(0.0, middle - PAPER_SECONDS / 2), max(0.0, duration - PAPER_SECONDS))
-    # in whole 0.1 s, the lines of the paper
+    # a multiple of 0.1 s, as the lines of the paper
     start = float(np.floor(10 * start + 1e-6) / 10)
     return start, min(duration, start + PAPER_SECONDS)
 
@@ -160,7 +160,7 @@ def _where_it_looked(findings: ReportFindings) -> str:
 
 
 def quality_lines(findings: ReportFindings) -> List[Tuple[str, str]]:
-    """Flags with their meaning, and missing leads."""
+    """Quality flags with their meaning, and missing leads."""
     facts = findings.facts
     lines = [(flag, FLAGS[flag]) for flag in facts.flags if flag != "filled"]
     if facts.missing_leads:

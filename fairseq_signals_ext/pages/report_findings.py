@@ -1,4 +1,4 @@
-"""What a report shows and what it says of a recording, before it is a page."""
+"""Options and contents of a report on a recording, before the page is made."""
 
 import dataclasses
 import datetime
@@ -23,17 +23,17 @@ AnyModel = Union[Ensemble, LoadedModel]
 
 @dataclass(frozen=True, eq=False)
 class ReportOptions:
-    """What a report shows.
+    """Options of a report.
 
     Attributes:
-        anonymous: nothing that tells who the patient is: no patient id, age, sex, time, record id, file, statements.
+        anonymous: leave out everything that identifies the patient: id, age, sex, time, record id, file, statements.
         saliency: method of the map under the traces, see `analysis.saliency.MapOptions`; None: no map.
-        layer: of attention and rollout; None: the last.
-        label: whose score the map is of, for methods other than these two; None: the most probable label of those that
-            reach their threshold, of all if none does.
-        index: known recordings, embedded by the same model (of an ensemble by its first), a vector each.
-        neighbours: how many of them are shown.
-        calibration: how good the scores were in an evaluation.
+        layer: for attention and rollout; None: the last.
+        label: label that the map explains, for other methods than these two; None: the most probable label among
+            those that reach their threshold, or among all if none does.
+        index: known recordings, one vector each, embedded by the same model (for an ensemble by its first model).
+        neighbours: number of nearest recordings to show.
+        calibration: metrics from an evaluation.
         date: of the report; None: today.
 
     Raises:
@@ -63,17 +63,17 @@ class ReportOptions:
 
     @property
     def map_options(self) -> MapOptions:
-        """How the map is made, if one is wanted."""
+        """Options for the map."""
         return MapOptions(self.saliency or ATTENTION, self.layer)
 
 
 class Neighbour(NamedTuple):
-    """A known recording that is near.
+    """One of the nearest known recordings.
 
     Attributes:
-        distance: of the embeddings, by the index's metric.
-        record_id, file: empty where they are not to be shown; the file is the original one, where that is known.
-        labels: that are known of it; empty: none.
+        distance: between the embeddings, by the index's metric.
+        record_id, file: empty in an anonymous report; the file is the original one, if it is known.
+        labels: its known labels; can be empty.
     """
 
     distance: float
@@ -84,17 +84,17 @@ class Neighbour(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ReportFindings:
-    """What a report says of a recording.
+    """Contents of a report on a recording.
 
     Attributes:
-        recording: as it is shown; an anonymous one knows nothing of its patient.
-        name: of its file; empty if it is not to be shown.
+        recording: without facts about the patient if the report is anonymous.
+        name: of its file; empty in an anonymous report.
         options: of the report.
-        facts: its length, missing leads and flags of quality.
+        facts: its length, missing leads and quality flags.
         models: at least one.
-        prediction: None of a model without labels.
-        thresholds: of its labels; None where there are none.
-        saliency: None if none was asked for.
+        prediction: None for a model without labels.
+        thresholds: of its labels; None if there are none.
+        saliency: None if no map was requested.
         neighbours: nearest first; None if there is no index.
     """
 
@@ -110,21 +110,21 @@ class ReportFindings:
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether the model decides with promised errors."""
+        """Whether the model makes calibrated decisions."""
         return self.prediction is not None and self.prediction.decision is not None
 
     @property
     def is_regression(self) -> bool:
-        """Whether scores are values, not probabilities."""
+        """Whether scores are predicted values, not probabilities."""
         return not self.models[0].description.of_kind.has_classes
 
 
 def check_options(model: AnyModel, options: ReportOptions) -> None:
-    """See that a model can do what is asked of it, before recordings are read.
+    """Check that a model supports the options, before recordings are read.
 
     Raises:
-        UserError: it is an export that only runs and a saliency is wanted, it lacks the label or layer, or the index or
-            the evaluation belongs to another model.
+        UserError: a saliency is requested from an ONNX or TorchScript export, the label or layer does not exist, or the
+            index or the evaluation belongs to another model.
     """
     first = model.models[0] if isinstance(model, Ensemble) else model
     if options.calibration is not None:
@@ -141,12 +141,12 @@ def check_options(model: AnyModel, options: ReportOptions) -> None:
 
 
 def find(model: AnyModel, recording: Recording, name: str, options: ReportOptions) -> ReportFindings:
-    """Ask the model, or models, all that a report says.
+    """Compute all contents of a report.
 
     Raises:
         UserError: the recording or an option cannot be used with the model.
     """
-    # nothing of the patient can get into the page from what does not know of it
+    # a recording without facts about the patient cannot put them into the page
     shown = _without_patient(recording) if options.anonymous else recording
     models = model.models if isinstance(model, Ensemble) else (model,)
     first = models[0]
@@ -159,7 +159,7 @@ def find(model: AnyModel, recording: Recording, name: str, options: ReportOption
         facts=segments.facts,
         models=models,
         prediction=prediction,
-        # a calibrated model has decisions in their place
+        # a calibrated model makes decisions without thresholds
         thresholds=None if prediction is not None and prediction.decision is not None else model.thresholds,
         saliency=_saliency(first, segments, prediction, options),
         neighbours=_neighbours(first, recording, name, options),
@@ -174,7 +174,7 @@ def _without_patient(recording: Recording) -> Recording:
 def _saliency(
     model: LoadedModel, segments: SegmentedRecording, prediction: Optional[Prediction], options: ReportOptions
 ) -> Optional[Saliency]:
-    """Of several models that of the first, for the label that all together are most certain of."""
+    """The map of the first model, for the label with the highest score of the ensemble."""
     if options.saliency is None:
         return None
     label = options.label
@@ -187,7 +187,7 @@ def _saliency(
 def _neighbours(
     model: LoadedModel, recording: Recording, name: str, options: ReportOptions
 ) -> Optional[List[Neighbour]]:
-    """The recording itself, which may be known, is left out."""
+    """Find the nearest known recordings, without the recording itself."""
     from fairseq_signals_ext.analysis.neighbours import KnownRecording
 
     index = options.index

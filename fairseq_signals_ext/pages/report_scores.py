@@ -1,4 +1,4 @@
-"""A model's predictions for a recording, as tables of labels that stand beside each other."""
+"""A model's predictions for a recording, as tables of labels side by side."""
 
 import math
 from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
@@ -16,15 +16,15 @@ POSITIVE = "▲ positive"
 
 
 class Score(NamedTuple):
-    """A row.
+    """A row of a table.
 
     Attributes:
         label: its name.
-        value: probability, or value of a regression.
-        threshold: None where there is none.
-        positive: whether it is reached.
-        measures: of an evaluation, as text.
-        decision: of a calibrated model, in a word; empty of others.
+        value: probability, or predicted value of a regression.
+        threshold: None if there is none.
+        positive: whether the value reaches the threshold.
+        measures: metrics from an evaluation, as text.
+        decision: of a calibrated model, one word; empty for others.
     """
 
     label: str
@@ -36,12 +36,12 @@ class Score(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The label with the mark of a positive one."""
+        """The label, with a mark if it is positive."""
         return f"{self.label} {POSITIVE}" if self.positive else self.label
 
 
 def scores_of(findings: ReportFindings) -> List[Score]:
-    """Rows, the most probable label first; of a regression in the model's order; none without labels."""
+    """Rows, the most probable label first, for a regression in the model's order; none without labels."""
     prediction, calibration = findings.prediction, findings.options.calibration
     if prediction is None:
         return []
@@ -58,7 +58,7 @@ def scores_of(findings: ReportFindings) -> List[Score]:
 
 
 def header_of(findings: ReportFindings) -> List[str]:
-    """Of each table."""
+    """Column names of each table."""
     calibration = findings.options.calibration
     measures = () if calibration is None else calibration.measures
     score = "Value" if findings.is_regression else "Probability"
@@ -67,10 +67,10 @@ def header_of(findings: ReportFindings) -> List[str]:
 
 
 class ScoreTables(NamedTuple):
-    """Tables that stand beside each other.
+    """Tables side by side.
 
     Attributes:
-        place: "screen" or "paper", where alone they are shown; empty: on both.
+        place: "screen" or "paper": shown only there; empty: on both.
         parts: captions and rows.
     """
 
@@ -79,11 +79,11 @@ class ScoreTables(NamedTuple):
 
 
 def score_tables(findings: ReportFindings, tables: int, printed_rows: int) -> List[ScoreTables]:
-    """All labels; on paper as many as have room.
+    """Tables of all labels; on paper as many as fit.
 
     Args:
-        tables: that they are divided into, from left to right.
-        printed_rows: of each table on paper.
+        tables: number of tables, from left to right.
+        printed_rows: rows of each table on paper.
     """
     rows, printed = scores_of(findings), tables * printed_rows
     if printed >= len(rows):
@@ -100,7 +100,7 @@ def _parts(rows: Sequence[Score], tables: int) -> List[Tuple[str, Sequence[Score
 
 
 def printed_note(labels: int, printed: int) -> str:
-    """What is not on paper; empty if all labels are."""
+    """A note about labels that are not on paper; empty if all are."""
     if printed >= labels:
         return ""
     return (
@@ -109,15 +109,15 @@ def printed_note(labels: int, printed: int) -> str:
 
 
 def refusal_line(findings: ReportFindings) -> str:
-    """Why the model should not be believed for this ECG; empty where nothing is against it."""
+    """Why the prediction is not reliable for this ECG; empty if it is not refused."""
     prediction = findings.prediction
     if prediction is None or prediction.refused is None:
         return ""
-    return f"{prediction.refused}. The model was not made for such an ECG; do not use what it says below."
+    return f"{prediction.refused}. The model was not made for such an ECG; do not use its predictions below."
 
 
 def score_notes(findings: ReportFindings) -> Iterator[str]:
-    """How to read the scores, in sentences."""
+    """Sentences that explain the scores."""
     calibration = findings.options.calibration
     if findings.prediction is None:
         yield _NO_LABELS
@@ -130,7 +130,7 @@ def score_notes(findings: ReportFindings) -> Iterator[str]:
     if len(findings.models) > 1:
         yield f"Scores are means over {len(findings.models)} models."
     if not findings.models[0].description.names_are_known:
-        yield "The checkpoint does not hold the names of its labels."
+        yield "The checkpoint does not contain the names of its labels."
     if not findings.is_regression and not findings.is_calibrated:
         yield _NOT_CALIBRATED
     meaning = short_label_note(findings.models[0].description.label_names)
@@ -141,7 +141,7 @@ def score_notes(findings: ReportFindings) -> Iterator[str]:
 
 
 def _on_decisions(findings: ReportFindings) -> str:
-    """What the three words promise."""
+    """Explanation of the three decisions and their error rates."""
     calibration = findings.models[0].description.calibration
     facts = {} if calibration is None else calibration.provenance
     missed, alarmed = (f"{100 * float(facts.get(name, 0)):g} %" for name in ("miss", "false_alarm"))
@@ -163,17 +163,17 @@ def _on_thresholds(findings: ReportFindings) -> str:
 
 
 def _on_segments(findings: ReportFindings) -> str:
-    """How scores of segments become those of the recording."""
+    """Explanation of how scores of segments are aggregated."""
     model, number = findings.models[0], findings.facts.segments
     inputs = model.preprocessing
     seconds, stride = (samples / model.sample_rate for samples in (inputs.segment_samples, inputs.stride_samples))
     pieces = f"of {seconds:g} s" if seconds == stride else f"({seconds:g} s of every {stride:g} s)"
     if number == 1:
-        return f"One segment {pieces} was looked at."
+        return f"One segment {pieces} was used."
     ways = dict(zip(model.label_names, model.description.aggregation))
     largest = [label for label, way in ways.items() if way == "max"]
     if len(largest) == len(ways):
         how = "the largest of theirs"
     else:
         how = "the mean of theirs" + (f", for {', '.join(largest)} the largest" if largest else "")
-    return f"{number} segments {pieces} were looked at; a label's score is {how}."
+    return f"{number} segments {pieces} were used; a label's score is {how}."

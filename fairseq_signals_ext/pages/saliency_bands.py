@@ -1,4 +1,4 @@
-"""Saliency as colour under a trace: few rectangles, whatever the sample rate."""
+"""Saliency as colour under a trace: a few rectangles at any sample rate."""
 
 from typing import Dict, List, NamedTuple, Tuple
 
@@ -9,7 +9,7 @@ from fairseq_signals_ext.pages.ecg_layout import MM_A_SECOND, Cell
 from fairseq_signals_ext.pages.excerpt import Excerpt
 from fairseq_signals_ext.readers import Recording
 
-# of colour, from none to full
+# steps of colour, from none to full
 LEVELS = 16
 UNKNOWN = -1
 _BAND_SECONDS, _SEEN_SECONDS = 0.01, 0.04
@@ -29,38 +29,39 @@ class Band(NamedTuple):
 
 
 def drawn_values(saliency: Saliency, recording: Recording) -> np.ndarray:
-    """A map as `ecg_paper` draws it: at the recording's samples.
+    """The values of a map at the recording's samples, as `ecg_paper` draws them.
 
-    One that distinguishes leads is given as its means over 40 ms (1 mm), for a single sample could not be seen.
+    A map with different values per lead is averaged over 40 ms (1 mm), because a single sample would be invisible.
     """
     values = saliency.at(recording)
     return smoothed(values, round(_SEEN_SECONDS * recording.sample_rate)) if saliency.leads else values
 
 
 def smoothed(rows: np.ndarray, samples: int) -> np.ndarray:
-    """Means of the known values around each sample: float64, as many rows and samples; NaN stays.
+    """Moving average of the known values: float64, the same shape as `rows`; NaN stays NaN.
 
     Args:
         rows: 0 or more, or NaN.
-        samples: that a mean is over, of which those outside are not known.
+        samples: length of the window; samples outside the recording are unknown.
     """
     from scipy.ndimage import uniform_filter1d
 
     known = np.isfinite(rows)
     total = uniform_filter1d(np.where(known, rows, 0).astype(np.float64), max(1, samples), mode="constant")
     number = uniform_filter1d(known.astype(np.float64), max(1, samples), mode="constant")
-    # a running sum leaves a rounding error, also below zero
+    # a running sum has rounding errors, so a sum can be slightly negative
     return np.where(known, np.maximum(total, 0) / np.where(known, number, 1), np.nan)
 
 
 def bands(excerpt: Excerpt, cell: Cell, least: float, maximum: float) -> List[Band]:
-    """The bands of one box, from left to right; where there is next to no saliency there is none.
+    """The bands of one box, from left to right; places with almost no saliency have none.
 
-    A band shows the highest value of 10 ms, or one sample if that is longer, and lies around its samples, from half a
-    sample before the first to half a sample after the last. Neighbours of one level are one band.
+    A band shows the highest value in 10 ms, or of one sample if that is longer, and reaches from half a sample before
+    its first sample to half a sample after its last. Neighbours of the same level are merged.
 
     Args:
-        least, maximum: of the whole recording; colour is none at the least, and full at the maximum above that.
+        least, maximum: of the whole recording: its lowest value, which has no colour, and the highest value above
+            that, which has full colour.
     """
     if excerpt.saliency is None or cell.lead not in excerpt.leads:
         return []

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 _STYLE = {**PLOT_STYLE, "svg.hashsalt": "verify", "font.size": 8}
 _LONGEST_NAME = 22
-# five pixels a mm, so that lines of a paper in mm are all equally thick
+# five pixels per mm, so that all lines of the mm grid are equally thick
 _PNG_DPI, _PNG_COLOURS = 127, 64
-# recordings of a source of which the heart rate is estimated, and s of each
+# largest number of recordings per source for heart rates, and s of each
 HEART_RATE_SAMPLE, _HEART_RATE_SECONDS = 500, 60
 # QRS complexes have most of their energy here (Hz); as in Pan and Tompkins 1985, doi:10.1109/TBME.1985.325532
 _QRS_HZ = (5.0, 20.0)
@@ -35,12 +35,12 @@ _FEWEST_BEATS = 3
 
 
 class Axis(NamedTuple):
-    """What the figure of a distribution shows.
+    """The axis of a histogram.
 
     Attributes:
         label: quantity and unit.
         edges: of the bins; values beyond them count in the outermost.
-        ticks: where numbers stand.
+        ticks: positions of numbers.
         plausible: range that is marked.
         log: logarithmic.
     """
@@ -67,7 +67,7 @@ def _data_uri(content: bytes, mime: str) -> str:
 
 
 def distributions(values: Mapping[str, np.ndarray], axis: Axis) -> str:
-    """Histograms below each other, a row per source, each with its median as a line and a number.
+    """Draw histograms below each other, a row per source, with the median as a line and a number.
 
     Args:
         values: of the recordings, by source.
@@ -109,27 +109,27 @@ def _short(name: str) -> str:
 
 
 def printed_ecg(recording: Recording, notes: Mapping[str, str]) -> str:
-    """The first ten seconds of a recording on their paper.
+    """Draw the first ten seconds of a recording on ECG paper.
 
     Args:
-        notes: what to write beside the name of a lead, such as "constant".
+        notes: text beside the name of a lead, such as "constant".
     """
     from PIL import Image
 
     drawn, content = io.BytesIO(), io.BytesIO()
     draw_ecg(recording, notes=notes).savefig(drawn, format="png", dpi=_PNG_DPI)
-    # a grid and a trace need few colours, and the file is a quarter then
+    # a grid and a trace need few colours; this makes the file four times smaller
     Image.open(drawn).convert("RGB").quantize(_PNG_COLOURS).save(content, format="png", optimize=True)
     return _data_uri(content.getvalue(), "image/png")
 
 
 class Example(NamedTuple):
-    """A recording of a source.
+    """An example recording of a source.
 
     Attributes:
-        caption: what it is.
-        recording: its first seconds, without leads that preparation filled with zeros.
-        notes: what to write beside the name of a lead.
+        caption: source, record id, file and idx.
+        recording: its first seconds, without leads that `prepare` filled with zeros.
+        notes: text beside the name of a lead.
     """
 
     caption: str
@@ -138,12 +138,12 @@ class Example(NamedTuple):
 
 
 def names_of(leads: Any) -> List[str]:
-    """Names of leads in a cell of the table, which may be empty."""
+    """Names of leads in a cell of the table; the cell can be empty."""
     return leads.split(",") if isinstance(leads, str) and leads else []
 
 
 def heart_rate(signal: np.ndarray, rate: float) -> Optional[float]:
-    """Beats per minute, from the median distance of R peaks; None where fewer than three are found.
+    """Beats per minute, from the median distance of R peaks; None for fewer than three peaks.
 
     R peaks are peaks of the energy in the band of QRS complexes, averaged over the length of one.
 
@@ -159,7 +159,7 @@ def heart_rate(signal: np.ndarray, rate: float) -> Optional[float]:
         return None
     band = sosfiltfilt(butter(2, _QRS_HZ, "bandpass", fs=rate, output="sos"), signal)
     energy = uniform_filter1d(band**2, max(1, round(_QRS_SECONDS * rate)))
-    # a fraction of what the strongest complexes have: above T waves and noise, below a small R peak
+    # a fraction of the energy of the strongest complexes: above T waves and noise, below a small R peak
     threshold = 0.25 * np.percentile(energy, 98)
     peaks, _ = find_peaks(energy, height=threshold, distance=max(1, round(_REFRACTORY_SECONDS * rate)))
     if len(peaks) < _FEWEST_BEATS:
@@ -168,7 +168,7 @@ def heart_rate(signal: np.ndarray, rate: float) -> Optional[float]:
 
 
 def _signals(out: "Path", rows: "pd.DataFrame", seconds: float) -> Iterator[Tuple[Any, float, Dict[int, np.ndarray]]]:
-    """Row of the table, Hz, and the first `seconds` of each lead in mV; what cannot be read is left out."""
+    """Yield a row of the table, Hz, and the first `seconds` of each lead in mV; unreadable recordings are skipped."""
     for shard, group in rows.groupby("shard", sort=False, observed=True):
         try:
             array, index = open_shard(out / str(shard))
@@ -186,7 +186,7 @@ def _signals(out: "Path", rows: "pd.DataFrame", seconds: float) -> Iterator[Tupl
 
 
 def heart_rates(out: "Path", group: "pd.DataFrame") -> List[float]:
-    """Beats a minute of evenly spread recordings, from lead II, or the first that is there."""
+    """Beats per minute of evenly spread recordings, from lead II, or the first available lead."""
     chosen = np.unique(np.linspace(0, len(group) - 1, min(len(group), HEART_RATE_SAMPLE)).astype(int))
     found = [
         heart_rate(signal.get(LEADS.index("II"), next(iter(signal.values()))), rate)
@@ -196,7 +196,7 @@ def heart_rates(out: "Path", group: "pd.DataFrame") -> List[float]:
 
 
 def examples(out: "Path", sources: Mapping[str, "pd.DataFrame"]) -> Iterator[Example]:
-    """The middle recording of each source, of those that can be read."""
+    """The middle one of each source's readable recordings."""
     record_ids = read_compact(out, ["record_id"])["record_id"]
     for name, group in sources.items():
         middle = group.iloc[[len(group) // 2]]

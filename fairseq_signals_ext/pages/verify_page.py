@@ -1,4 +1,4 @@
-"""The verification's page: one HTML file that needs nothing else, with what was found and what the recordings are.
+"""The page of `verify`: one self-contained HTML file with the problems and statistics of the recordings.
 
 The same folder gives the same bytes.
 """
@@ -37,7 +37,7 @@ _COLUMNS = (
 _SOURCE_COLUMNS = (
     *("source", "recordings", "hours", "patients", "Hz in the source", "length s", "amplitude mV", "heart rate"),
 )
-# what is told of leads, columns that name them, and whether those that they do not name are meant
+# for each table of leads: name, columns with names of leads, and whether it counts the leads that are not named
 _LEAD_COLUMNS = (
     ("missing", ("leads", "filled_leads"), True),
     ("derived", ("derived_leads",), False),
@@ -48,14 +48,14 @@ _LINES_SHOWN = 20
 
 
 class _Share(NamedTuple):
-    """How many of a source's recordings are of a kind."""
+    """The share of a source's recordings with a property."""
 
     recordings: int
     total: int
 
     @property
     def percent(self) -> str:
-        """In %; what is not all does not look like all, nor a few like none."""
+        """In %; only exactly all is shown as 100, and only none as 0."""
         share = self.recordings / self.total
         if share < 0.001:
             return "<0.1"
@@ -67,7 +67,7 @@ class _Share(NamedTuple):
 
 
 class _Shares(NamedTuple):
-    """Shares by source and kind: names of the kinds; name of each source, and its shares."""
+    """Shares by source and property: names of the properties; name of each source with its shares."""
 
     header: List[str]
     rows: List[Tuple[str, List[_Share]]]
@@ -137,7 +137,7 @@ def _checked(findings: Findings) -> List[str]:
 
 
 class _ReportLabels(NamedTuple):
-    """Labels from reports: name of the folder, a sentence, rows of the table, what was not understood."""
+    """Labels from reports: name of the folder, a sentence, rows of the table, statements that were not understood."""
 
     name: str
     about: str
@@ -146,7 +146,7 @@ class _ReportLabels(NamedTuple):
 
 
 def _report_labels(out: Path) -> Iterator[_ReportLabels]:
-    """Of each set of labels that was made from reports what these say; what cannot be read is among the problems."""
+    """Counts of each set of labels made from reports; unreadable ones are skipped, as they are among the problems."""
     for path in sorted((out / "labels").glob("*/label.json")):
         try:
             told = json.loads(path.read_text(encoding="utf-8"))
@@ -185,7 +185,7 @@ def _totals(findings: Findings, table: "pd.DataFrame") -> List[Tuple[str, str]]:
 def _source_rows(
     sources: Mapping[str, "pd.DataFrame"], rates: Mapping[str, List[float]], rate: float
 ) -> List[Tuple[str, List[str]]]:
-    """Name of each source, and what stands below the columns after it."""
+    """Name of each source, and the other cells of its row."""
     rows = []
     for name, group in sources.items():
         hz = group["sample_rate"].value_counts().sort_index()
@@ -205,7 +205,7 @@ def _source_rows(
 def _distributions(
     sources: Mapping[str, "pd.DataFrame"], rates: Mapping[str, List[float]], rate: float
 ) -> List[Tuple[str, str]]:
-    """Captions and figures."""
+    """Captions and figures of the distributions."""
     seconds = {name: group["samples"].to_numpy() / rate for name, group in sources.items()}
     amplitudes = {name: group["amplitude_mv"].to_numpy(float) for name, group in sources.items()}
     looked_at = max((min(len(group), HEART_RATE_SAMPLE) for group in sources.values()), default=0)
@@ -240,7 +240,7 @@ def _length_axis(seconds: Mapping[str, np.ndarray]) -> Axis:
 
 
 def _lead_shares(sources: Mapping[str, "pd.DataFrame"]) -> Iterator[Tuple[str, Optional[_Shares]]]:
-    """What is told of leads, and of how many recordings."""
+    """Tables of leads: name and shares of recordings."""
     for what, columns, absent in _LEAD_COLUMNS:
         counts = {name: _lead_counts(group, columns, absent) for name, group in sources.items()}
         yield what, _shares(LEADS, counts, sources)
@@ -249,7 +249,7 @@ def _lead_shares(sources: Mapping[str, "pd.DataFrame"]) -> Iterator[Tuple[str, O
 def _shares(
     kinds: Iterable[str], counts: Mapping[str, np.ndarray], sources: Mapping[str, "pd.DataFrame"]
 ) -> Optional[_Shares]:
-    """None if there is nothing to show."""
+    """Shares for a table; None if all are zero."""
     if not any(count.any() for count in counts.values()):
         return None
     rows = [(name, [_Share(int(count), len(group)) for count in counts[name]]) for name, group in sources.items()]
@@ -257,7 +257,7 @@ def _shares(
 
 
 def _lead_counts(group: "pd.DataFrame", columns: Sequence[str], absent: bool) -> np.ndarray:
-    """Recordings by lead of `LEADS` that the column names; with `absent`: not in the first, or in the others."""
+    """Recordings per lead of `LEADS` in the columns; with `absent`: missing from the first or in the others."""
     counts = np.zeros(len(LEADS), np.int64)
     for number, column in enumerate(columns):
         for text, recordings in group[column].value_counts(dropna=False).items():
@@ -267,7 +267,7 @@ def _lead_counts(group: "pd.DataFrame", columns: Sequence[str], absent: bool) ->
 
 
 def _flag_counts(out: Path, names: Sequence[str], table: "pd.DataFrame") -> Dict[str, np.ndarray]:
-    """Recordings by source and flag of `FLAGS`."""
+    """Number of recordings by source and flag of `FLAGS`."""
     import pandas as pd
 
     rows, flags = read_flags(out)

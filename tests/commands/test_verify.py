@@ -106,7 +106,7 @@ def test_a_damaged_folder(out, capsys):
     assert printed[2].startswith(f"{out}/shards/00002.npy: item 'r0.hea' (row 0, idx 4): checksum differs")
     assert printed[3:] == ["wrong: 2", f"report: {out / 'verify.html'}"]
     text = Page((out / "verify.html").read_text()).text
-    assert "2 wrong" in text and printed[1] in text and printed[2] in text
+    assert "2 problems" in text and printed[1] in text and printed[2] in text
     assert main([str(out), "--quick", "--no-report"]) == 1, "what is missing is seen without reading counts"
     assert "wrong: 1" in capsys.readouterr().out
 

@@ -53,8 +53,8 @@ def test_wrong_evaluations(evaluated, saying, recording, options, tmp_path):
     for content in ("[]", "{", '{"kind": "classification"}', '{"kind": ["x"]}'):
         (tmp_path / "metrics.json").write_text(content)
         (tmp_path / "per_label.csv").write_text("label\na\n")
-        with pytest.raises(UserError, match=r"metrics.json: is not of fairseq-signals-ext evaluate"):
+        with pytest.raises(UserError, match=r"metrics.json: was not written by fairseq-signals-ext evaluate"):
             read_calibration(tmp_path)
     (tmp_path / "metrics.json").write_bytes((evaluated[1] / "metrics.json").read_bytes())
-    with pytest.raises(UserError, match=r"per_label.csv: is not of fairseq-signals-ext evaluate"):
+    with pytest.raises(UserError, match=r"per_label.csv: was not written by fairseq-signals-ext evaluate"):
         read_calibration(tmp_path)

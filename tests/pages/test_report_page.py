@@ -74,7 +74,7 @@ def test_facts_of_patient_recording_and_model(made_up_model, recording):
         *("File A0001.hea", "Length 10 s at 500 Hz", "Sinus rhythm; Normal ECG", "Checkpoint made_up.pt"),
         *("2 layers, 32 dimensions, 2 heads", "Input 12 leads, 500 Hz, 1 s", "Report of 2024-05-06"),
         *("ECG with attention of layer 2 of 2", "where the model looked, not a diagnosis", "f1 on valid"),
-        *("2 segments (1 s of every 5 s) were looked at", "not calibrated", "nothing is flagged, no lead is missing"),
+        *("2 segments (1 s of every 5 s) were used", "not calibrated", "nothing is flagged, no lead is missing"),
     ):
         assert words in text
     assert "some/folder" not in html and "folder/" not in html
@@ -104,7 +104,7 @@ def test_scores_are_sorted_and_positive_from_the_threshold_on(saying, recording,
         *(("90.0", "95.0"), ("50.0", "50.0"), ("49.0", "50.0"), ("20.0", "10.0"))
     ]
     assert "youden on tuning" in html
-    assert "2 segments of 5 s were looked at; a label's score is the mean of theirs." in Parsed(html).text
+    assert "2 segments of 5 s were used; a label's score is the mean of theirs." in Parsed(html).text
 
 
 def test_without_thresholds_nothing_is_positive(saying, recording, options):

@@ -18,7 +18,7 @@ function number(value, digits) {
 
 function stem(name) { return name.replace(/\.[^.]*$/, ''); }
 
-// a WFDB header and the files of its name are one recording, any other file is one by itself
+// a WFDB header and the files with its name are one recording; any other file is one recording
 function grouped(files) {
   const headers = new Set(files.filter(file => file.name.endsWith('.hea')).map(file => stem(file.name)));
   const recordings = new Map();
@@ -31,7 +31,7 @@ function grouped(files) {
 }
 
 function status() {
-  byId('status').textContent = waiting ? `Working; ${waiting} to go.` : 'Done.';
+  byId('status').textContent = waiting ? `Working; ${waiting} left.` : 'Done.';
 }
 
 async function post(path, files, more) {
@@ -56,7 +56,7 @@ async function ask(files) {
   return (await post('predict', files, {})).json();
 }
 
-// a tab that is opened after waiting may be held back by the browser, so the link stays
+// browsers may block a tab that is opened after waiting, so the link stays
 async function makeReport(files, place) {
   place.replaceChildren(element('span', 'Making the report...'));
   try {
@@ -162,7 +162,7 @@ function showAnswer(files, answer) {
   show(files, [element('p', facts, 'hint'), ...flags, wide, report], 'answered');
 }
 
-// what is wrong, without the hint for those who send files by a program, and the page's own
+// the problem, with a hint for this page instead of the hint for users of the API
 function inFields(message, missing) {
   const field = byId(missing);
   const what = `${field.value.trim() ? 'Correct' : 'Fill in'} “${field.labels[0].textContent}” above`;
@@ -187,7 +187,7 @@ function showError(files, error) {
   });
   show(files, [alert, again], 'failed');
   byId('more').open = true;
-  // who fills in fields already is not disturbed
+  // do not disturb a user who is filling in fields
   if (!fields.includes(document.activeElement.id)) field.focus();
 }
 
@@ -217,7 +217,7 @@ byId('files').addEventListener('change', event => {
 });
 const drop = byId('drop');
 for (const name of ['dragover', 'dragleave', 'drop']) {
-  // anywhere on the page, as the browser would open a file that misses the field
+  // anywhere on the page, because the browser would open a file that is dropped beside the field
   document.addEventListener(name, event => {
     event.preventDefault();
     drop.classList.toggle('over', name === 'dragover');
