@@ -1,1 +1,1 @@
-"""A small local HTTP service: an ECG file goes in, a model's predictions for it come out."""
+"""A small local HTTP service: it receives an ECG file and returns a model's predictions."""

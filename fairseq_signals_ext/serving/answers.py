@@ -1,4 +1,4 @@
-"""What the service answers as JSON: of a recording, of its model, or in one line why there is no answer."""
+"""JSON answers of the service: predictions for a recording, facts about the model, or an error in one line."""
 
 import errno
 import re
@@ -15,17 +15,17 @@ from fairseq_signals_ext.serving.limits import UploadError
 NOTE = "Research use only: not a medical device, and no diagnosis."
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _TOO_LITTLE = (errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE)
-# torch and onnxruntime have no error of one kind for it
+# torch and onnxruntime raise different errors for it
 _OUT_OF_MEMORY = re.compile(r"out of memory|allocate memory|bad_alloc")
 _COMMAND_OPTION = re.compile(r", --input-[a-z]+(?=\))")
 
 
 def refusal_of(error: Exception) -> Optional[UploadError]:
-    """The refusal that an error stands for; None if it is a mistake of ours."""
+    """Convert an error to a refusal of the upload; None if it is an error in the service."""
     if isinstance(error, UserError):
         status = 501 if isinstance(error, MissingPackageError) else getattr(error, "status", 422)
         missing = getattr(error, "argument" if isinstance(error, MissingMetadataError) else "missing", "")
-        # who sends a file has fields in place of the options of commands
+        # requests have fields instead of the options of commands
         return UploadError(_COMMAND_OPTION.sub("", str(error)), status, missing)
     if isinstance(error, ModuleNotFoundError):
         hint = how_to_install(error.name or "")
@@ -41,17 +41,16 @@ def refusal_of(error: Exception) -> Optional[UploadError]:
 
 
 def answer(recording: Recording, prediction: Prediction, model: LoadedModel) -> Dict[str, Any]:
-    """The answer to an upload.
+    """Make the answer to an upload.
 
     Returns:
-        `record_id`, `seconds`, `sample_rate` (Hz), `leads`, `missing_leads` (which the model was given zeros for),
-        `cut` (s of calibration pulse or padding that were cut off its `start` and its `end`),
-        `flags`: what may be wrong with it, and what each means; `labels`: for each `name`, `probability` (or `value`,
-        of a regression), `threshold` and `positive`, None where the model has no thresholds (of classes that exclude
-        one another the most probable is positive), `calibrated` (a probability) and `decision` (positive, negative or
-        uncertain), None where it was not calibrated; `refused`: why the model should not be believed, or None;
-        `segments`: for each `start` and `end` (s) and `scores`, one a
-        label; `model`, see `model_facts`; `note`.
+        `record_id`, `seconds`, `sample_rate` (Hz), `leads`, `missing_leads` (replaced by zeros), `cut` (s of
+        calibration pulse or padding that were cut off its `start` and its `end`), `flags`: quality problems and their
+        meaning; `labels`: for each `name`, `probability` (or `value` for a regression), `threshold` and `positive`
+        (None without thresholds; for classes that exclude one another the most probable is positive), `calibrated` (a
+        probability) and `decision` (positive, negative or uncertain), None if the model was not calibrated;
+        `refused`: why the prediction is not reliable, or None; `segments`: for each `start` and `end` (s) and
+        `scores`, one per label; `model`, see `model_facts`; `note`.
     """
     return {
         "record_id": shown(recording.record_id),
@@ -90,7 +89,7 @@ def _segments(prediction: Prediction, model: LoadedModel) -> List[Dict[str, Any]
 
 
 def model_facts(model: LoadedModel) -> Dict[str, Any]:
-    """What one must know of the model; no path of this machine is among it."""
+    """Facts about the model for users, without local paths."""
     description, inputs = model.description, model.preprocessing
     return {
         "name": model.name,

@@ -1,4 +1,4 @@
-"""The service itself: what it answers at which path, and how it begins and ends."""
+"""The service: its routes, its start and its end."""
 
 import asyncio
 import contextlib
@@ -28,9 +28,9 @@ from fairseq_signals_ext.serving.upload import Upload
 from fairseq_signals_ext.serving.uploads import ANONYMOUS, FIELDS, receive_upload
 from fairseq_signals_ext.serving.work import AnswerSteps, Read, ReadShort, UploadQueue
 
-# of a report, also that no other page shows it in a frame
+# policy for a report; other pages cannot show it in a frame
 _REPORT_POLICY = f"{REPORT_POLICY}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-# s; what is in work when the service ends may continue so long
+# s; requests in work may continue for this long when the service ends
 _SECONDS_TO_END = 2
 _ENDING = "upload: the service is ending; send it again later"
 
@@ -38,13 +38,13 @@ _ENDING = "upload: the service is ending; send it again later"
 class Service:
     """Answers requests with one model.
 
-    An upload first arrives, and waits for its turn after that, so that a slow one keeps nobody waiting; see `work` for
-    what follows.
+    An upload first arrives completely, then waits for its turn, so a slow one does not block others; see `work` for
+    the next steps.
 
     Args:
-        model: that answers.
+        model: the model for predictions.
         limits: of requests.
-        read_short, read: what reads uploads, in processes of their own.
+        read_short, read: functions that read uploads, in separate processes.
     """
 
     def __init__(self, model: LoadedModel, limits: Limits, read_short: ReadShort, read: Read):
@@ -57,7 +57,7 @@ class Service:
 
     @contextlib.asynccontextmanager
     async def running(self, _: FastAPI) -> AsyncIterator[None]:
-        """Make what belongs to an event loop, and end it with the service."""
+        """Create the objects that belong to an event loop, and end them with the service."""
         self._arriving = asyncio.Semaphore(self._limits.arriving)
         self._large = asyncio.Semaphore(self._limits.at_once)
         self._queue = UploadQueue(self._model, self._limits, *self._reads)
@@ -67,11 +67,11 @@ class Service:
             self._queue.end()
 
     def warm(self) -> None:
-        """Start the processes that read before the first upload comes; in the event loop."""
+        """Start the reading processes before the first upload; call it in the event loop."""
         self._queue.warm()
 
     def end(self) -> None:
-        """Let requests in work continue for a moment, and refuse those that come; in the event loop."""
+        """Let requests in work continue for a moment, and refuse new ones; call it in the event loop."""
         self._is_ending = True
         for task in self._tasks:
             asyncio.get_running_loop().call_later(_SECONDS_TO_END, task.cancel)
@@ -81,11 +81,11 @@ class Service:
         return await self._answer(request, FIELDS, AnswerSteps(self._predict, self._respond_prediction))
 
     async def report(self, request: Request) -> Response:
-        """`POST /report`: the page of `report_html` on the uploaded recording; `anonymous=1` hides whose it is."""
+        """`POST /report`: the page of `report_html` on the uploaded recording; `anonymous=1` hides the patient."""
         return await self._answer(request, (*FIELDS, ANONYMOUS), AnswerSteps(self._find, self._respond_report))
 
     async def model(self) -> Dict[str, Any]:
-        """`GET /model`: facts of the model, and the limits that a sender should know."""
+        """`GET /model`: facts about the model, and the limits for requests."""
         return {**model_facts(self._model), "largest_upload_bytes": self._limits.upload_bytes}
 
     async def health(self) -> Dict[str, str]:
@@ -93,7 +93,7 @@ class Service:
         return {"status": "ok"}
 
     async def page(self) -> HTMLResponse:
-        """`GET /`: the page on which one drops files."""
+        """`GET /`: the page to drop files on."""
         page = drop_page(NOTE, supported())
         return HTMLResponse(page.html, headers={"content-security-policy": page.policy})
 
@@ -115,13 +115,13 @@ class Service:
         return HTMLResponse(report_page(findings), headers={"content-security-policy": _REPORT_POLICY})
 
     async def _answer(self, request: Request, fields: Sequence[str], steps: AnswerSteps[Any]) -> Response:
-        """The answer to an upload; its files are there until then.
+        """Answer an upload; its files are kept until then.
 
         Args:
-            fields: that the request may have.
+            fields: allowed fields of the request.
 
         Raises:
-            UploadError: it has none; in the sender's words.
+            UploadError: the upload cannot be answered; the message uses the sender's file names.
         """
         task = asyncio.current_task()
         assert task is not None
@@ -163,7 +163,7 @@ class Service:
 
 
 async def _while_connected(request: Request, answering: Coroutine[Any, Any, Response]) -> Response:
-    """The answer, unless the sender goes before it is there."""
+    """Wait for the answer, and stop if the sender disconnects."""
 
     async def sender_goes() -> None:
         if (await request.receive())["type"] != "http.disconnect":
@@ -182,7 +182,7 @@ async def _while_connected(request: Request, answering: Coroutine[Any, Any, Resp
 
 
 def _report_options(model: LoadedModel) -> ReportOptions:
-    """With the map of where the model looked, unless it is an export that only runs."""
+    """Options of reports: with a saliency map, except for ONNX and TorchScript exports."""
     options = ReportOptions()
     try:
         check_options(model, options)
@@ -198,20 +198,20 @@ def make_app(
     read_short: ReadShort = read_short_upload,
     read: Read = read_upload,
 ) -> FastAPI:
-    """The service as an ASGI application; its lifespan has to be run. Its `state.service` is the `Service`.
+    """Make the service as an ASGI application; its lifespan must be run. Its `state.service` is the `Service`.
 
     Args:
-        model: one with labels.
+        model: a model with labels.
         limits: of requests.
-        hosts: by which the service may be called.
-        read_short, read: functions of modules that read uploads, see `reading`.
+        hosts: host names that requests may use.
+        read_short, read: module-level functions that read uploads, see `reading`.
 
     Raises:
         UserError: the model was only pretrained.
     """
     model.check_predicts()
     service = Service(model, limits, read_short, read)
-    # the framework's own pages load scripts from elsewhere
+    # the framework's own pages load scripts from other servers
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=service.running)
     app.add_api_route("/predict", service.predict, methods=["POST"], response_model=None)
     app.add_api_route("/report", service.report, methods=["POST"], response_model=None)
@@ -228,7 +228,7 @@ def make_app(
 
 
 async def _refused(request: Request, error: Any) -> JSONResponse:
-    """One line on what is wrong with a request, and the field that would help."""
+    """One line about the problem with a request, and the missing field."""
     is_ours = isinstance(error, UploadError)
     message, status = (str(error), error.status) if is_ours else (_not_routed(request, error), error.status_code)
     missing = {"missing": error.missing} if is_ours and error.missing else {}
@@ -236,7 +236,7 @@ async def _refused(request: Request, error: Any) -> JSONResponse:
 
 
 def _not_routed(request: Request, error: HTTPException) -> str:
-    """Why no route takes a request, and which there are."""
+    """Why no route accepts a request, with the existing routes."""
     path, headers = request.url.path, error.headers or {}
     if error.status_code == 405 and "Allow" in headers:
         return f"{path}: does not take {request.method}; send {headers['Allow']}"
@@ -247,5 +247,5 @@ def _not_routed(request: Request, error: HTTPException) -> str:
 
 
 async def _failed(_: Request, error: Exception) -> JSONResponse:
-    """A mistake of ours, whose traceback belongs in the log only."""
+    """Answer for an error in the service; its traceback is only in the log."""
     return JSONResponse({"error": "the service failed; see its log"}, 500)

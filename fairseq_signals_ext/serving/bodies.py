@@ -1,4 +1,4 @@
-"""The bodies of requests, to any path: bounded in size and time, and never left on the connection unread."""
+"""Limits for bodies of requests to any path: size, time, and no unread rest on the connection."""
 
 import asyncio
 import contextlib
@@ -10,16 +10,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fairseq_signals_ext.serving.limits import Limits, UploadError
 
-# so many times the limit is read at most, and for so many s, what is too much is thrown away: a client that is still
-# sending does not read the answer
+# a body that is too large is read and discarded up to this multiple of the limit, and for this many s: a client that
+# is still sending does not read the answer
 _READ, _SECONDS = 4, 5.0
 
 
 class Bodies:
-    """Breaks off bodies that are too large (413) or too slow (408), and closes the connections of those that continue.
+    """Refuses bodies that are too large (413) or too slow (408), and closes the connection if more data follows.
 
     Args:
-        app: what is asked.
+        app: the application to protect.
         limits: of requests.
     """
 
@@ -43,26 +43,26 @@ class Bodies:
 
 
 class _Body:
-    """What comes of a request."""
+    """The body of a request."""
 
     def __init__(self, receive: Receive, headers: Headers, limits: Limits):
         self._receive = receive
         self._limits = limits
         announced = headers.get("content-length", "")[:20]
         self._announced = int(announced) if announced.isascii() and announced.isdigit() else 0
-        # of what announces no body, no end is waited for
+        # a request without an announced body is complete
         self._is_drained = not self._announced and "transfer-encoding" not in headers
         self._is_over = self._is_late = False
         self._bytes = 0
-        # time that the sender took, which is not that for which we kept it waiting; and both at the last look
+        # time taken by the sender, without the time that it waited for the service; and both at the last check
         self._seconds = 0.0
         self._looked = (0.0, 0)
 
     async def receive(self) -> Message:
-        """The next piece.
+        """Receive the next piece.
 
         Raises:
-            UploadError: the body is too large, or comes too slowly.
+            UploadError: the body is too large or too slow.
         """
         limit = self._limits.upload_bytes
         if self._announced <= limit:
@@ -72,8 +72,8 @@ class _Body:
         return message
 
     async def is_drained(self) -> bool:
-        """Whether all has come, after what is left was read and thrown away, as long as that is soon done."""
-        # a service that ends does not wait for it, but answers
+        """Read and discard the rest of the body for a short time; returns whether it is complete."""
+        # a service that ends answers without waiting for it
         with contextlib.suppress(asyncio.TimeoutError, asyncio.CancelledError, UploadError):
             if not self._is_drained and not self._is_late:
                 await asyncio.wait_for(self._drain(), _SECONDS)

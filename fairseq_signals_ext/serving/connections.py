@@ -1,4 +1,4 @@
-"""Connections that hold little: bounded in number, closed where nothing comes or goes, parsed a little at a time."""
+"""Limits for connections: their number, their idle time, and the bytes parsed at a time."""
 
 import contextlib
 from typing import Any, List, Optional
@@ -7,19 +7,19 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-# s, for the line and headers of a request to come whole, and for an answer to be taken
+# s, until the line and headers of a request are complete, and until the client has read the answer
 _HEADER_SECONDS, _ANSWER_SECONDS = 10.0, 60.0
-# connections, and files that there has to be room for beside them
+# largest number of connections, and file descriptors to keep for other files
 _MOST, _FILES = 2000, 300
-# bytes that are parsed before it is the turn of others
+# bytes that are parsed before other connections get their turn
 _AT_A_TIME = 16_384
-# of a body in more than so many chunks, the bytes that each must have in the mean: parsing one takes as long as one of
-# thousands of bytes
+# a body with more chunks than this must have this many bytes per chunk on average: parsing a tiny chunk takes as long
+# as parsing one of thousands of bytes
 _MANY_CHUNKS, _CHUNK_BYTES = 1000, 256
 
 
 class Connection(H11Protocol):
-    """uvicorn's, which has a limit for neither of these."""
+    """uvicorn's connection with these limits."""
 
     most = _MOST
 
@@ -37,7 +37,7 @@ class Connection(H11Protocol):
         return self.cycle is None or self.cycle.response_complete
 
     def connection_made(self, transport: Any) -> None:
-        """Take a connection, in place of the one that has been idle longest if there are too many."""
+        """Accept a connection; if there are too many, close the one that has been idle longest."""
         super().connection_made(transport)
         transport.max_size = _AT_A_TIME
         self._await_headers()
@@ -46,7 +46,7 @@ class Connection(H11Protocol):
             min(idle, key=lambda one: one._began).transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Take data; headers have to be whole in time."""
+        """Receive data; headers must be complete in time."""
         super().data_received(data)
         if self.is_idle:
             self._await_headers()
@@ -54,7 +54,7 @@ class Connection(H11Protocol):
             self._deadline = None
 
     def on_response_complete(self) -> None:
-        """Begin to wait for the next request, and for the answer to be taken."""
+        """Wait for the next request, and for the client to read the answer."""
         self._began = self.loop.time()
         if self.transport.get_write_buffer_size():
             self.loop.call_later(_ANSWER_SECONDS, self._end_if_not_taken, self._began)
@@ -84,10 +84,10 @@ class Connection(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, which tells the service when it begins and when it ends.
+    """uvicorn's server, which starts and ends the service.
 
     Args:
-        config: of uvicorn.
+        config: configuration of uvicorn.
         service: a `serving.app.Service`.
     """
 
@@ -96,18 +96,18 @@ class Server(uvicorn.Server):
         self._service = service
 
     async def startup(self, sockets: Optional[List[Any]] = None) -> None:
-        """Begin to answer."""
+        """Start to answer requests."""
         await super().startup(sockets)
         self._service.warm()
 
     async def shutdown(self, sockets: Optional[List[Any]] = None) -> None:
-        """Answer what is in work, as far as that is soon done, and end."""
+        """Finish requests in work if that is soon possible, and end."""
         self._service.end()
         await super().shutdown(sockets)
 
 
 def allow_many_connections() -> None:
-    """Let this process have as many as it may, and leave room for uploads."""
+    """Raise this process's limit of open files, for connections and uploads."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 

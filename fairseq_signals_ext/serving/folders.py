@@ -1,7 +1,7 @@
-"""Folders for uploads: private, gone when an upload is answered, and removed later if the service was killed.
+"""Private folders for uploads, removed after the answer, or by a later service if this one was killed.
 
-A folder is locked while it is in use. The system drops the lock of a process that dies in whatever way, so this tells
-the folders of a dead service from those of a living one, which a process number could not, as it is used again.
+A folder is locked while it is in use. The system releases the lock when the process ends in any way, so an unlocked
+folder belongs to a dead service. Process ids cannot show this, because the system reuses them.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from fairseq_signals_ext.common.errors import UserError
 
 try:
     import fcntl
-except ImportError:  # Windows has none; there nothing is removed later
+except ImportError:  # not on Windows; there, later services remove nothing
     fcntl = None  # type: ignore[assignment]
 
 PREFIX = "fairseq-signals-ext-upload-"
@@ -25,15 +25,15 @@ _PRIVATE = 0o700
 
 @contextlib.contextmanager
 def upload_folder() -> Iterator[Path]:
-    """A new folder among the temporary files, for this user only; it is removed with all that is in it.
+    """Make a temporary folder that only this user can read; it is removed with its contents.
 
     Raises:
-        OSError: there is no room for it.
+        OSError: the disk is full.
     """
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     lock = _lock(folder)
     while lock is None and fcntl is not None:
-        # a service that starts took it for one that was left
+        # another service that was starting removed the folder before it was locked
         folder = Path(tempfile.mkdtemp(prefix=PREFIX))
         lock = _lock(folder)
     try:
@@ -45,7 +45,7 @@ def upload_folder() -> Iterator[Path]:
 
 
 def remove_left_folders() -> None:
-    """Remove the folders that killed services of this user have left.
+    """Remove folders left by killed services of this user.
 
     Raises:
         UserError: there is no folder for temporary files.
@@ -62,11 +62,11 @@ def remove_left_folders() -> None:
 
 
 def _lock(folder: Path) -> Optional[int]:
-    """The lock of a private folder of this user, which holds until it is closed; None if there is none to be had."""
+    """Lock a private folder of this user until the returned file is closed; None if that is impossible."""
     if fcntl is None:
         return None
     try:
-        # in a folder that all may write to, a name may be somebody else's link to something else
+        # in a folder that everybody can write to, a name may be another user's link
         found = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
         return None

@@ -1,7 +1,7 @@
-"""Who may use the service from a browser: pages of its own only.
+"""Protect the service in browsers: only its own pages may use it.
 
-A page of somebody else, open in the same browser, can send requests to this machine. It is recognised by its `Origin`;
-one that made its own name point to this machine (DNS rebinding) is recognised by `Host`.
+A page of another site in the same browser can send requests to this machine. Its `Origin` shows it; a site that made
+its own name point to this machine (DNS rebinding) is recognised by `Host`.
 """
 
 import ipaddress
@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
-# that neither a page nor what a browser makes of an answer can do more than show it
+# a browser can only display answers: no scripts, no frames
 _HEADERS = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
@@ -25,11 +25,11 @@ _HEADERS = {
 
 
 class Hosts(NamedTuple):
-    """Names by which the service may be called.
+    """Host names that requests may use.
 
     Attributes:
         names: in lower case.
-        any_address: whether any IP address will do; DNS rebinding needs a name.
+        any_address: whether any IP address is accepted; DNS rebinding needs a name.
     """
 
     names: Set[str]
@@ -37,12 +37,12 @@ class Hosts(NamedTuple):
 
 
 def is_local(host: str) -> bool:
-    """Whether only this machine can reach a service that is bound to a host."""
+    """Whether only this machine can reach a service on this host."""
     return host.lower() in _LOCAL or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
 def hosts_of(host: str) -> Hosts:
-    """The names of a service that is bound to a host."""
+    """Host names for a service on this host."""
     names = {*_LOCAL, host.lower()}
     if not is_local(host):
         names.add(socket.gethostname().lower())
@@ -50,10 +50,10 @@ def hosts_of(host: str) -> Hosts:
 
 
 class Guard:
-    """Refuses other hosts with 400 and writing requests of other origins with 403, and sets safe headers.
+    """Refuses other hosts with 400 and writing requests from other origins with 403, and sets safe headers.
 
     Args:
-        app: what it guards.
+        app: the application to protect.
         hosts: of the service.
     """
 
@@ -81,7 +81,7 @@ class Guard:
         host, origin = headers.get("host", ""), headers.get("origin")
         if not self._is_ours(host):
             return JSONResponse({"error": "this service is not called so; use the address that it printed"}, 400)
-        # a sandboxed page has the origin "null", which is none
+        # a sandboxed page has the origin "null", which never matches
         if method not in ("GET", "HEAD") and origin is not None and origin.partition("://")[2].lower() != host.lower():
             return JSONResponse({"error": "pages of other sites may not use this service"}, 403)
         return None

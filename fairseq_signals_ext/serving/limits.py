@@ -1,4 +1,4 @@
-"""What a request may ask for, and what is said where it asks for too much."""
+"""Limits of the service, and the error for uploads beyond them."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,8 @@ class UploadError(UserError):
     """An upload that cannot be answered.
 
     Attributes:
-        status: HTTP's number for it.
-        missing: the field that says what its files do not, "sample_rate", "leads" or "unit"; empty: none would help.
+        status: HTTP status.
+        missing: the field for metadata missing from the files, "sample_rate", "leads" or "unit"; empty: none.
     """
 
     def __init__(self, message: str, status: int = 422, missing: str = ""):
@@ -20,26 +20,26 @@ class UploadError(UserError):
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of a service.
+    """Limits of a service.
 
     Attributes:
-        upload_bytes: of a request as it is sent.
-        files: in a request; one recording of WFDB may have many.
+        upload_bytes: size of a request as it is sent.
+        files: in a request; one WFDB recording can have many.
         hours: a longer recording is refused.
-        report_hours: a report of a longer recording is refused, as its map is computed for all of it.
-        resampled: values of all leads together at the model's sample rate; each takes 8 bytes while it is worked on.
+        report_hours: a report on a longer recording is refused, because its map is computed for all of it.
+        resampled: values of all leads together at the model's sample rate; each takes 8 bytes during the work.
         at_once: requests in work; the others wait after they have arrived.
         upload_seconds: for a request to arrive.
-        idle_seconds: without a byte, or with less than `slowest` per second, after which a request is broken off.
+        idle_seconds: a request is ended after this time without data, or with less than `slowest`.
         slowest: bytes per second.
-        arriving: requests that may be arriving, or wait for their turn; of the others nothing is read.
-        small_bytes: of a request; more is read of `at_once` requests only, which bounds memory and disk.
-        readers: processes that read, with `quick_seconds` and `quick_bytes` of memory for each upload. Seconds are of
-            the processor, so that others that use it change nothing; by the clock there is a multiple of them.
-        short_seconds: a longer recording, and one whose reading takes more than that, is taken by `slow_at_once`
-            places of their own, so that the others do not wait for it.
+        arriving: requests that may be arriving or waiting for their turn; nothing of further ones is read.
+        small_bytes: first part of a request; more is read only for `at_once` requests, which limits memory and disk.
+        readers: processes that read, with `quick_seconds` and `quick_bytes` of memory per upload. Seconds are processor
+            time, so other processes do not matter; the limit by the clock is a multiple of them.
+        short_seconds: longer recordings, and uploads that exceed the quick limits, use `slow_at_once` separate places,
+            so that the others do not wait for them.
         slow_waiting: uploads that may wait for these places.
-        read_seconds, read_bytes: time and memory for reading there; what takes more is refused.
+        read_seconds, read_bytes: time and memory for reading there; an upload that needs more is refused.
     """
 
     upload_bytes: int = 64_000_000
@@ -64,5 +64,5 @@ class Limits:
 
     @property
     def samples(self) -> int:
-        """Samples of all leads together; compressed formats can claim far more than they have bytes."""
+        """Samples of all leads together; a compressed file can claim many more samples than it has bytes."""
         return 2 * self.upload_bytes

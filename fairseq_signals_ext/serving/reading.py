@@ -1,6 +1,6 @@
-"""From the files of an upload to a recording, in processes that may be stopped, looking at no other file.
+"""Read the files of an upload as a recording, in processes that can be stopped, without access to other files.
 
-Those processes, see `Readers`, import this module, so it needs what reading needs and no more.
+The processes, see `Readers`, import this module, so it imports only what reading needs.
 """
 
 import asyncio
@@ -21,30 +21,30 @@ from fairseq_signals_ext.serving.limits import Limits, UploadError
 from fairseq_signals_ext.serving.stoppable import ProcessEnded, ProcessGone, StoppableProcess
 from fairseq_signals_ext.serving.upload import Upload
 
-# that readers import when they need them, and a process in advance
+# modules that file readers import on demand, and the processes in advance
 MODULES = tuple(dict.fromkeys(module for one in our_formats() for module in one.imports))
-# times that one looks in the seconds that a call may take
+# number of checks during the time limit of a call
 _LOOKS = 6
-# of the processor, that an ordinary recording takes at most; what takes longer gives way to others
+# processor seconds; a recording that takes longer than an ordinary one gets a lower priority
 _ORDINARY_SECONDS = 0.1
-# before a process is replaced, as long as there are others
+# s before a process is replaced, while there are others
 _SECONDS_OF_REST = 4
 _ONE = "send one recording at a time"
 
 
 class OutOfTime(Exception):
-    """A call took longer than it may."""
+    """A call took longer than its limit."""
 
 
 class Readers:
-    """Some processes of one kind, each of which has a call at a time; one that was stopped or died is replaced.
+    """A pool of processes with one call each at a time; a process that was stopped or crashed is replaced.
 
-    Belongs to an event loop.
+    It belongs to an event loop.
 
     Args:
-        number: of processes; the others wait.
-        seconds: of the processor that a call may take, where the system reports them.
-        clock_seconds: that it may take by the clock.
+        number: of processes; further calls wait.
+        seconds: limit of processor time for a call, if the system reports it.
+        clock_seconds: limit of a call by the clock.
         memory, niceness, modules: as `StoppableProcess`.
     """
 
@@ -60,31 +60,31 @@ class Readers:
         self._seconds, self._clock_seconds = seconds, clock_seconds
         self._start = lambda: StoppableProcess(memory, niceness, modules)
         self._number = number
-        # processes that wait for a call, or errors of those that could not be started
+        # idle processes, or errors of processes that could not be started
         self._idle: "asyncio.Queue[Union[StoppableProcess, BaseException]]" = asyncio.Queue()
         self._all: Set[StoppableProcess] = set()
-        # those that there are and those that are being started; calls that wait for one
+        # number of running and starting processes; number of waiting calls
         self._started = self._waiting = 0
         self._is_warm = self._is_ending = False
         self._rests_until = 0.0
         self._callers = ThreadPoolExecutor(number, "reader")
-        # one after the other, so that the first is soon there
+        # one after the other, so that the first is ready soon
         self._starter = ThreadPoolExecutor(1, "starter")
 
     def warm(self) -> None:
-        """Have all processes ready from now on, and not when they are needed."""
+        """Start all processes now, before they are needed."""
         self._is_warm = True
         for _ in range(0 if self._is_ending else self._number - self._started):
             self._add()
 
     async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What a function of a module gives, or raises, in one of the processes.
+        """Call a module-level function in one of the processes; returns its result or raises its error.
 
         Raises:
             OutOfTime: it took too long.
             ProcessEnded: it ended the process.
             OSError: no process can be started.
-            MemoryError: it needs more than it may.
+            MemoryError: it needs more memory than its limit.
         """
         for _ in range(self._number + 1):
             with contextlib.suppress(ProcessGone):
@@ -106,13 +106,13 @@ class Readers:
                 self._replace(process)
 
     def end(self) -> None:
-        """End the processes, whatever they do."""
+        """End the processes, even during a call."""
         self._is_ending = True
         for process in list(self._all):
             process.stop()
         for process in list(self._all):
             process.close()
-        # one that is being started ends when it has started, or with this process
+        # a process that is starting ends after its start, or with this process
         for threads in (self._callers, self._starter):
             threads.shutdown(wait=False)
 
@@ -150,7 +150,7 @@ class Readers:
                 self._add_if_needed()
 
     def _add_if_needed(self) -> None:
-        # starting one takes as much as dozens of uploads, for which those that are left will do
+        # a start takes as much time as dozens of uploads, and the remaining processes can read these
         if not self._started or (self._rests_until <= time.monotonic() and self._started < self._number):
             self._add()
 
@@ -173,7 +173,7 @@ class Readers:
 
 def _in_thread(threads: ThreadPoolExecutor, function: Callable[..., Any], *arguments: Any) -> "asyncio.Future[Any]":
     future = asyncio.get_running_loop().run_in_executor(threads, function, *arguments)
-    # nobody may be left to ask how it ended
+    # mark errors as seen, even if nobody awaits the future
     future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
     return future
 
@@ -182,7 +182,7 @@ class ReadUpload(NamedTuple):
     """A recording that was uploaded.
 
     Attributes:
-        name: the sender's of its file, of several that which stands for all.
+        name: the sender's name of its main file.
         recording: read from it.
     """
 
@@ -227,10 +227,10 @@ def read_upload(upload: Upload, limits: Limits, sample_rate: float) -> ReadUploa
 
 
 def main_file(upload: Upload) -> str:
-    """The file that stands for all; of several headers that of the record that the others are segments of.
+    """The main file of an upload; of several headers the one that the others are segments of.
 
     Raises:
-        UploadError: there is none, or there are several.
+        UploadError: there is no main file, or there are several.
     """
     names = list(upload.names)
     if len(names) == 1:
@@ -246,7 +246,7 @@ def main_file(upload: Upload) -> str:
 
 
 def _check_headers(upload: Upload, main: Path, limits: Limits) -> None:
-    """See that all files that headers name were sent, so that no other is opened, and that all that were are needed."""
+    """Check that all files named in headers were sent, so that no other file is opened, and that all are needed."""
     needed: Set[str] = set()
     for path in [upload.folder / name for name in upload.names if name.endswith(".hea")]:
         header = read_header(path)

@@ -1,4 +1,4 @@
-"""Functions that run in a process which can be stopped, whatever they do, and in bounded memory."""
+"""Run functions in a process that can be stopped at any time, with limited memory."""
 
 import contextlib
 import errno
@@ -15,45 +15,45 @@ from fairseq_signals_ext.common.errors import MissingPackageError, UserError
 from fairseq_signals_ext.common.processes import end_with
 from fairseq_signals_ext.readers.facts import shown
 
-# of the kernel's -1000 to 1000: where memory ends, this process goes and not the one that serves
+# of the kernel's -1000 to 1000: without free memory the kernel ends this process, not the service
 _EXPENDABLE = "500"
 _SECONDS_TO_END = 5
 _SECONDS_OF_REST = 2
 _GIVING_WAY = 15
 
-# how a library that is there says that it cannot be loaded
+# messages of an installed library that cannot be loaded
 _NO_MEMORY = re.compile(r"failed to map segment|allocate memory")
 
 _log = logging.getLogger(__name__)
 
 
 class ProcessEnded(Exception):
-    """The process ended before it had a result: it was stopped, or what it ran ended it."""
+    """The process ended before it had a result: it was stopped, or its function ended it."""
 
 
 class ProcessGone(ProcessEnded):
-    """It had ended before the call, whose fault it is not."""
+    """The process had ended before the call."""
 
 
 class StoppableProcess:
-    """A process that runs one function after the other; it ends with the one that started it.
+    """A process that runs one function after the other; it ends with its parent process.
 
-    It is not a fork, so what it does not import it does not have, and no threads are in its way.
+    It is not a fork, so it shares no memory and no threads with its parent.
 
     Args:
-        memory: bytes that a call may need, where the system can limit them.
-        niceness: by how much it gives way to others that want the processor.
-        modules: that are imported while there is nothing to do; those that are not installed are left out.
+        memory: limit in bytes for a call, if the system supports it.
+        niceness: by how much `give_way` lowers its priority.
+        modules: imported while there is nothing to do; missing ones are left out.
 
     Attributes:
-        gives_way: whether it was told to.
+        gives_way: whether its priority was lowered.
 
     Raises:
         OSError: it cannot be started.
     """
 
     def __init__(self, memory: int, niceness: int = 0, modules: Sequence[str] = ()):
-        # its processes need no guarded main module
+        # loky's processes need no guarded main module
         from loky.backend import get_context
 
         context: Any = get_context("loky")
@@ -70,16 +70,16 @@ class StoppableProcess:
             raise OSError(errno.EAGAIN, "a process ended while it was started") from error
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What a function of a module gives, or raises.
+        """Call a module-level function; returns its result or raises its error.
 
         Raises:
             ProcessEnded: see there.
-            MemoryError: it needs more than it may.
+            MemoryError: it needs more memory than its limit.
         """
         self._used_before = None
         try:
             self._connection.send((function, arguments))
-            # it may still be importing, which is not the fault of this call either
+            # the process may still be importing, so an error here is not caused by this call
             self._connection.recv()
         except (EOFError, OSError) as error:
             raise ProcessGone from error
@@ -94,32 +94,32 @@ class StoppableProcess:
 
     @property
     def processor_seconds(self) -> Optional[float]:
-        """Time of the processor that the call in work has taken; None where the system does not report it."""
+        """Processor time of the current call; None if the system does not report it."""
         used = self._processor_seconds()
         return None if used is None or self._used_before is None else used - self._used_before
 
     def _processor_seconds(self) -> Optional[float]:
         with contextlib.suppress(OSError):
-            # user's and the system's, after a name that may have blanks
+            # user and system time, after a name that may contain blanks
             times = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
             return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
         return None
 
     def give_way(self) -> None:
-        """Let others that want the processor go first from now on; the system lets nobody take that back."""
+        """Lower the priority of the process; the system does not allow to raise it again."""
         if not self.gives_way and hasattr(os, "setpriority"):
             self.gives_way = True
             with contextlib.suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, self._process.pid, _GIVING_WAY)
 
     def stop(self) -> None:
-        """End it at once; a call that it is in raises `ProcessEnded`."""
+        """End the process at once; a running call raises `ProcessEnded`."""
         # loky's processes cannot be killed, only asked to end
         if self._process.is_alive():
             os.kill(self._process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
 
     def close(self) -> None:
-        """End it and wait until it is gone."""
+        """End the process and wait for its end."""
         self.stop()
         self._process.join(_SECONDS_TO_END)
         self._connection.close()
@@ -135,12 +135,12 @@ def _work(connection: Any, parent: int, memory: int, niceness: int, modules: Seq
         Path("/proc/self/oom_score_adj").write_text(_EXPENDABLE)
     connection.send(None)
     for module in modules:
-        # not while there is much to do, as when others like this one were just stopped
+        # not during high load, such as when other processes were just stopped
         if connection.poll(_SECONDS_OF_REST):
             break
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
-    # the other end is closed when that process has no more to do, or is gone
+    # the other end is closed when the parent has no more work, or has ended
     with contextlib.suppress(EOFError, OSError):
         while True:
             function, arguments = connection.recv()
@@ -156,7 +156,7 @@ def _outcome(function: Callable[..., Any], arguments: Tuple[Any, ...]) -> Tuple[
     try:
         return True, function(*arguments)
     except MemoryError:
-        # without its traceback, which holds what fills the memory
+        # without its traceback, which keeps the data that fill the memory
         return False, MemoryError()
     except Exception as error:
         is_import = isinstance(error, (ImportError, MissingPackageError)) and _NO_MEMORY.search(str(error))
@@ -170,13 +170,13 @@ def _outcome(function: Callable[..., Any], arguments: Tuple[Any, ...]) -> Tuple[
 def _that_travels(error: Exception) -> Exception:
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:  # noqa: BLE001 - a library's error may fail at this in any way
+    except Exception:  # noqa: BLE001 - pickling a library's error can fail in any way
         return RuntimeError(f"{type(error).__name__}: {shown(error)}")
     return error
 
 
 def _limit_memory(memory: int) -> None:
-    """Let this process have so many bytes more than it has now, where the system can say and limit it."""
+    """Limit this process to its current memory plus this many bytes, if the system supports it."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 

@@ -1,4 +1,4 @@
-"""An upload as it lies in its folder; what reads it need know nothing of HTTP."""
+"""An upload in its folder, independent of HTTP."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,13 +7,13 @@ from typing import List, Mapping, Optional
 
 @dataclass(frozen=True)
 class Upload:
-    """The files of one recording, and what is said of files that do not say it themselves.
+    """The files of one recording, and metadata missing from them.
 
     Attributes:
-        folder: holds them.
-        names: name in the folder -> name that the sender knows, without folders.
-        sample_rate, leads, unit: as `readers.read_ecg` takes them.
-        anonymous: whether nothing of the patient may be said.
+        folder: folder of the files.
+        names: name in the folder -> the sender's name, without folders.
+        sample_rate, leads, unit: arguments of `readers.read_ecg`.
+        anonymous: whether to leave out everything about the patient.
     """
 
     folder: Path
@@ -25,11 +25,11 @@ class Upload:
 
     @property
     def name(self) -> str:
-        """What a message calls it: the sender's name of its first file."""
+        """Its name in messages: the sender's name of its first file."""
         return next(iter(self.names.values()))
 
     def in_senders_words(self, message: str) -> str:
-        """A message with the sender's names of the files, and nothing of where they are."""
+        """Replace local paths in a message by the sender's names of the files."""
         for name, sent in self.names.items():
             message = message.replace(str(self.folder / name), sent)
         return message.replace(f"{self.folder}/", "").replace(str(self.folder), "upload")

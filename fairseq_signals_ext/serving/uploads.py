@@ -1,4 +1,4 @@
-"""Receive the files of one recording: within limits, under safe names, in a folder of their own."""
+"""Receive the files of one recording: within limits, with safe names, in a separate folder."""
 
 import math
 import re
@@ -34,13 +34,13 @@ async def receive_upload(
     """Receive a request of the type multipart/form-data into a folder.
 
     Args:
-        fields: that it may have beside files, of `FIELDS` and `ANONYMOUS`.
-        enlarge: waited for before more than `limits.small_bytes` are read.
+        fields: allowed fields beside files, of `FIELDS` and `ANONYMOUS`.
+        enlarge: awaited before more than `limits.small_bytes` are read.
 
     Raises:
-        UploadError: it is too large or too slow, is broken off, has no file or unknown fields.
-        HTTPException: it is not multipart/form-data, or has too many files; by starlette.
-        OSError: there is no room.
+        UploadError: it is too large, too slow or incomplete, has no file or unknown fields.
+        HTTPException: it is not multipart/form-data, or has too many files; raised by starlette.
+        OSError: the disk is full.
     """
     _check_type(request.headers.get("content-type", ""))
     try:
@@ -61,7 +61,7 @@ def _check_type(content_type: str) -> None:
     kind, options = parse_options_header(content_type)
     if kind != b"multipart/form-data":
         raise UploadError(f"upload: is of another type; {_HOW}", 415)
-    # Python has codings that take long, or fail in ways of their own
+    # some of Python's encodings are slow, or raise unusual errors
     if options.get(b"charset", b"utf-8").lower() not in _CHARSETS:
         raise UploadError("upload: its names are in another charset; send them in UTF-8", 415)
 
@@ -82,7 +82,7 @@ def _enlarging(receive: _Receive, small: int, enlarge: _Enlarge) -> _Receive:
 
 
 def _metadata(form: FormData, fields: Sequence[str]) -> Dict[str, Any]:
-    """What the text fields say of the files; an empty one says nothing."""
+    """Metadata from the text fields; empty fields are ignored."""
     texts = {name: value.strip() for name, value in form.multi_items() if isinstance(value, str)}
     unknown = [name for name in texts if name not in fields]
     if unknown:
@@ -139,9 +139,10 @@ def _store(files: List[Tuple[str, UploadFile]], folder: Path) -> Dict[str, str]:
 
 
 def safe_name(sent: str) -> str:
-    """A name for a file in a folder of ours from the one that a stranger gave it.
+    """Make a safe file name from the sender's.
 
-    No folders, letters and digits of ASCII, `-`, `_` and `.`, not hidden, at most 100 characters with the suffix kept.
+    It has no folders, only ASCII letters and digits, `-`, `_` and `.`, is not hidden, and has at most 100 characters,
+    with the suffix kept.
     """
     name = re.sub(r"[^A-Za-z0-9._-]", "_", _without_folders(sent)).lstrip(".")
     path = Path(name or "file")

@@ -1,4 +1,4 @@
-"""From an upload that has arrived to its answer: whose turn it is to use the model, and where it runs."""
+"""Answer an upload that has arrived: order of requests for the model, and where each step runs."""
 
 import asyncio
 import contextlib
@@ -19,9 +19,9 @@ from fairseq_signals_ext.serving.reading import MODULES, OutOfTime, Readers, Rea
 from fairseq_signals_ext.serving.stoppable import ProcessEnded
 from fairseq_signals_ext.serving.upload import Upload
 
-# reading gives way to the model, and reading that takes long to all else
+# reading has a lower priority than the model, and slow reading the lowest
 _NICENESS, _SLOW_NICENESS = 5, 15
-# time by the clock for a second of the processor: others may use it, and what waits for nothing must end, too
+# clock seconds per second of processor time: other processes use it too, and a process that only waits must also end
 _QUICK_CLOCK, _SLOW_CLOCK = 10, 3
 Read = Callable[[Upload, Limits, float], ReadUpload]
 ReadShort = Callable[[Upload, Limits, float], Optional[ReadUpload]]
@@ -30,11 +30,11 @@ ModelResult = TypeVar("ModelResult")
 
 
 class Ended(Exception):
-    """Nobody waits for the result any more."""
+    """The result is no longer needed."""
 
 
 class Turns:
-    """One at a time; those in a hurry go first."""
+    """A lock with priority for short work."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -43,7 +43,7 @@ class Turns:
 
     @contextlib.contextmanager
     def short(self) -> Iterator[None]:
-        """A turn of one in a hurry."""
+        """Hold the lock for short work."""
         with self._changed:
             self._in_a_hurry += 1
             self._changed.wait_for(lambda: not self._is_taken)
@@ -53,7 +53,7 @@ class Turns:
 
     @contextlib.contextmanager
     def long(self) -> Iterator[None]:
-        """A turn of one that can wait."""
+        """Hold the lock for long work, after all waiting short work."""
         with self._changed:
             self._changed.wait_for(lambda: not self._is_taken and not self._in_a_hurry)
             self._is_taken = True
@@ -69,12 +69,12 @@ class Turns:
 
 
 class _GivingWay:
-    """A backend that takes a turn for each batch.
+    """A backend that waits for its turn before each batch.
 
     Args:
         backend: see `inference.backends`.
-        turns: of all that use it.
-        is_over: set when nobody waits for the result any more.
+        turns: shared by all users of the backend.
+        is_over: set when the result is no longer needed.
     """
 
     def __init__(self, backend: Any, turns: Turns, is_over: threading.Event):
@@ -102,17 +102,17 @@ class _GivingWay:
 
 
 def giving_way(model: LoadedModel, turns: Turns, is_over: threading.Event) -> LoadedModel:
-    """The same model for long work: it lets others ahead before each batch, and raises `Ended` once that is set."""
+    """The same model for long work: others go first before each batch; raises `Ended` once `is_over` is set."""
     return LoadedModel(model.description, _GivingWay(model.backend, turns, is_over), model.source)
 
 
 @dataclass(frozen=True)
 class AnswerSteps(Generic[ModelResult]):
-    """How an answer is made; both run in a thread.
+    """The two steps of an answer; both run in a thread.
 
     Attributes:
-        run_model: what is needed of a model, which may give way to others meanwhile.
-        respond: the answer, from the recording and what `run_model` gave; no two of these run at the same time.
+        run_model: runs the model, which may wait for others meanwhile.
+        respond: makes the answer from the recording and the result of `run_model`; only one runs at a time.
     """
 
     run_model: Callable[[LoadedModel, Upload, ReadUpload], ModelResult]
@@ -120,18 +120,18 @@ class AnswerSteps(Generic[ModelResult]):
 
 
 class UploadQueue:
-    """Reads uploads and asks the model.
+    """Reads uploads and runs the model.
 
     At most `limits.at_once` are in work. Each is read in a process that can be stopped; the model runs, and reports are
-    made, in one thread. What takes long to read, or is long, gives its turn back and continues in places of its own:
-    with other processes, and in another thread that gives way to the first between its batches.
+    made, in one thread. Slow or long uploads give their place back and continue separately: in other processes, and in
+    another thread that lets the first go ahead between its batches.
 
-    Belongs to an event loop.
+    It belongs to an event loop.
 
     Args:
-        model: that answers.
+        model: the model for predictions.
         limits: of requests.
-        read_short, read: what runs in the processes, see `reading`.
+        read_short, read: functions for the processes, see `reading`.
     """
 
     def __init__(self, model: LoadedModel, limits: Limits, read_short: ReadShort, read: Read):
@@ -147,22 +147,22 @@ class UploadQueue:
         self._turns = Turns()
 
     def warm(self) -> None:
-        """Start the processes that read before the first upload comes."""
+        """Start the reading processes before the first upload."""
         self._readers.warm()
 
     def end(self) -> None:
-        """End the processes; what the model is at is not waited for."""
+        """End the processes, without waiting for the model."""
         for readers in (self._readers, self._slow_readers):
             readers.end()
         for runner in (self._runner, self._slow_runner):
             runner.shutdown(wait=False)
 
     async def answer(self, upload: Upload, steps: AnswerSteps[Any], waiting: contextlib.AsyncExitStack) -> Response:
-        """The answer to an upload.
+        """Answer an upload.
 
         Args:
-            steps: to get it.
-            waiting: closed when its turn has come.
+            steps: the steps of the answer.
+            waiting: closed when its turn comes.
 
         Raises:
             UserError: it cannot be read, or not within the limits, or the model cannot use it.
@@ -225,7 +225,7 @@ async def _read(readers: Readers, read: Callable[..., Result], upload: Upload, *
         problem = (
             "reading it ended the process that read it (out of memory, or a damaged file); get it again, or cut it"
         )
-    except Exception as error:  # noqa: BLE001 - one file must not be a failure of the service
+    except Exception as error:  # noqa: BLE001 - one bad file must not count as a failure of the service
         if refusal_of(error) is not None:
             raise
         problem = reason_of(error, upload.name)
