@@ -1,4 +1,4 @@
-"""An ECG file in any supported format -> a `Recording`, or several where the file contains several ECGs."""
+"""Read an ECG file in any supported format, as one `Recording` per ECG in it."""
 
 import contextlib
 import threading
@@ -25,8 +25,8 @@ from fairseq_signals_ext.readers.recording import Recording, StoredCounts
 
 __all__ = ["Recording", "StoredCounts", "read_ecg", "read_ecgs"]
 
-# how warnings are filtered belongs to the process, so its threads must not read at the same time
-_ONE_AT_A_TIME = threading.RLock()
+# the warning filter is global to the process, so only one thread may read at a time
+_READ_LOCK = threading.RLock()
 _RATES = (1.0, 1e6)  # Hz
 
 
@@ -46,16 +46,15 @@ def read_ecg(
 
     Args:
         path: the file; for WFDB the `.hea` file, its `.dat` or `.mat` file, or the record's path without suffix.
-        sample_rate: Hz; only for files that do not say it.
+        sample_rate: Hz; only for files that do not contain it.
         leads: names of the signals in their order; only for files that do not name them.
-        unit: `"mV"`, `"uV"`, `"nV"` or `"V"`; only for files that do not say it.
-        number: which of the file's ECGs, from 1; None: the only one. `Recording.ecgs` is how many there are.
+        unit: `"mV"`, `"uV"`, `"nV"` or `"V"`; only for files that do not contain it.
+        number: number of the ECG in the file, from 1; None: the only one. `Recording.ecgs` is the number of ECGs.
 
     Raises:
-        UserError: no such file, a kind of file that is not supported, damaged or doubtful content, something that
-            has to be given is missing, something that is given differs from what the file contains, the file contains
-            several ECGs, or it claims more than it can hold or than the memory of this machine (found out before
-            memory is taken).
+        UserError: the file does not exist, its format is not supported, its content is damaged or doubtful, required
+            metadata is missing, given metadata differs from the file's, the file contains several ECGs, or it claims
+            more samples than fit into the file or into memory (checked before memory is reserved).
 
     Examples:
         >>> import fairseq_signals_ext
@@ -65,13 +64,13 @@ def read_ecg(
         >>> recording
         <Recording 'one': I, II, III, aVR, aVL, aVF, V1, V2, V3, V4, V5, V6; 500 Hz, 10 s; 1 code>
     """
-    with _quietly():
+    with _without_warnings():
         recordings = _read(path, sample_rate, leads, unit)
         if number is None and len(recordings) > 1:
             raise UserError(f"{path}: it contains {len(recordings)} ECGs; choose one with its number, from 1")
         if number is not None and not 1 <= number <= len(recordings):
             raise UserError(f"{path}: it contains {len(recordings)} ECGs, so none has the number {number}; correct it")
-        return _completed(path, recordings, (number or 1) - 1)
+        return _complete(path, recordings, (number or 1) - 1)
 
 
 def read_ecgs(
@@ -83,7 +82,7 @@ def read_ecgs(
 ) -> Iterator[Recording]:
     """Read all ECGs of one file, one after the other.
 
-    Most files contain one. Where there are several, the second's `record_id` ends in `#2`, and so on.
+    Most files contain one. If there are several, the `record_id` of the second ends in `#2`, and so on.
 
     Args and Raises: as `read_ecg`.
 
@@ -92,18 +91,18 @@ def read_ecgs(
         >>> [recording.record_id for recording in fairseq_signals_ext.read_ecgs("ecgs/one.hea")]
         ['one']
     """
-    with _quietly():
+    with _without_warnings():
         recordings = _read(path, sample_rate, leads, unit)
     for number in range(len(recordings)):
-        with _quietly():
-            recording = _completed(path, recordings, number)
+        with _without_warnings():
+            recording = _complete(path, recordings, number)
         yield recording
 
 
 def _read(
     path: Union[str, Path], sample_rate: Optional[float], leads: Optional[Sequence[str]], unit: Optional[str]
 ) -> Sequence[Recording]:
-    """All ECGs of a file as they are stored; a sequence of many may read each when it is asked for."""
+    """Return all ECGs of a file as stored; a long sequence may read each ECG only on access."""
     file = Path(path)
     try:
         return format_of(file).read(file, GivenMetadata(sample_rate, leads, unit))
@@ -112,15 +111,15 @@ def _read(
         raise MissingPackageError(f"{path}: {' '.join(hint.split())}") from error
 
 
-def _completed(path: Union[str, Path], recordings: Sequence[Recording], number: int) -> Recording:
-    """One of a file's ECGs, checked, with limb leads and a name of its own; what stands for unknown is unknown."""
+def _complete(path: Union[str, Path], recordings: Sequence[Recording], number: int) -> Recording:
+    """Return one checked ECG of a file with limb leads and its own name; placeholders for "unknown" become None."""
     several = len(recordings)
     try:
         recording = recordings[number]
         _check(path, recording)
-        recording = without_ends(recording)  # first, as a pulse is not the same in leads that follow from others
+        recording = without_ends(recording)  # first, as a pulse has other heights in computed leads
         complete = with_limb_leads(recording)
-        if complete.derived:  # which may be infinite where I and II are not
+        if complete.derived:  # computed leads may be infinite where I and II are finite
             _check(path, complete)
     except UserError as error:
         if several == 1 or isinstance(error, MissingMetadataError):
@@ -139,15 +138,15 @@ def _completed(path: Union[str, Path], recordings: Sequence[Recording], number: 
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Warnings that matter are errors; the others do not help with a million files."""
-    with _ONE_AT_A_TIME, warnings.catch_warnings():
+def _without_warnings() -> Iterator[None]:
+    """Suppress warnings: problems that matter are raised as errors."""
+    with _READ_LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def _check(path: Union[str, Path], recording: Recording) -> None:
-    """Whatever a damaged file claims, what is passed on is finite."""
+    """Raise a `UserError` unless the recording has samples, finite values and a plausible sample rate."""
     if recording.samples == 0:
         raise UserError(f"{path}: it contains no samples; get it again")
     if recording.stored is None and np.isinf(recording.signal).any():

@@ -1,4 +1,4 @@
-"""Plain arrays: `.npy`, `.mat` and HDF5, also of many ECGs. They contain few facts; the user gives the rest."""
+"""Read plain arrays of one or many ECGs: `.npy`, `.mat` and HDF5. The user gives the metadata that they lack."""
 
 import contextlib
 import math
@@ -35,21 +35,21 @@ _CPSC_RATE = 500.0  # Hz
 def read_npy(path: Path, given: GivenMetadata) -> Sequence[Recording]:
     """Read a NumPy file: leads x samples or samples x leads, integers or floats; or a batch of such arrays.
 
-    A batch is N x leads x samples or N x samples x leads, each of which is read when it is asked for. What is known of
-    them may stand in a table beside it, see `batches.table_beside`.
+    A batch is N x leads x samples or N x samples x leads; each ECG is read on access. A table beside the file may
+    contain its metadata, see `batches.table_beside`.
 
     Args:
         path: the file.
-        given: the sample rate, which has to be given; names of the leads in their order, None means the twelve in
-            standard order; and a voltage, which has to be given for integers, while mV is assumed for floats.
+        given: the sample rate (required); names of the leads in their order (None: the twelve in standard order); the
+            unit (required for integers; mV is assumed for floats).
 
     Raises:
-        UserError: the file is damaged or holds Python objects, its shape does not fit the leads or fits them both
-            ways, or something that has to be given is missing.
+        UserError: the file is damaged or holds Python objects, its shape does not fit the leads or fits them in both
+            orders, or required metadata is missing.
     """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # numpy raises what Python raises on a damaged header
+    except Exception as error:  # numpy may raise any error on a damaged header
         raise UserError(f"{path}: cannot be read as a NumPy array ({shown(error)}); save it again") from error
     return _recordings(path, array.shape, lambda part: array[part], given)
 
@@ -57,10 +57,10 @@ def read_npy(path: Path, given: GivenMetadata) -> Sequence[Recording]:
 def _recordings(
     path: Path, shape: Tuple[int, ...], read: Callable[[Any], np.ndarray], given: GivenMetadata
 ) -> Sequence[Recording]:
-    """The ECGs of an array of two or three dimensions, of which `read` gives the part that is asked for."""
+    """Return the ECGs of an array of two or three dimensions; `read` returns a part of it."""
     if len(shape) != 3:
         return [_recording(path, read(...), given)]
-    _samples_first(path, shape[1:], len(parse_leads(given.leads)))  # a shape that does not fit is reported at once
+    _samples_first(path, shape[1:], len(parse_leads(given.leads)))  # reports a wrong shape before any ECG is read
     return Batch(path, shape[0], lambda number: _recording(path, read(number), given))
 
 
@@ -90,10 +90,10 @@ def read_mat(path: Path, given: GivenMetadata) -> Sequence[Recording]:
 
     The matrix is `feats` (ECG-FM's files, in mV or standardised), `val` (the PhysioNet Challenges') or the only matrix
     that fits the leads, also in a struct, such as CPSC 2018's `ECG.data`. ECG-FM's `curr_sample_rate` is the sample
-    rate; where its file holds `mean` and `std`, `feats` was standardised with them and is turned back as
+    rate. If the file holds `mean` and `std`, `feats` was standardised with them and is restored as
     `feats * std + mean`. CPSC 2018's files (a struct `ECG` of `sex`, `age` and `data`) do not contain their sample
-    rate: 500 Hz, that of all recordings of this collection (doi:10.1166/jmihi.2018.2442), is assumed. `patient_id`,
-    `age` and `sex` beside the matrix are what they say; nothing else is read.
+    rate: 500 Hz is assumed, the rate of all recordings in this collection (doi:10.1166/jmihi.2018.2442).
+    `patient_id`, `age` and `sex` beside the matrix are read; all else is ignored.
 
     Args:
         path: the file.
@@ -120,7 +120,7 @@ def read_mat(path: Path, given: GivenMetadata) -> Sequence[Recording]:
 
 
 def _facts(file: MatFile, beside: str) -> Dict[str, Any]:
-    """Who was recorded, by what stands beside the signal; what is odd there is unknown, other than an odd patient."""
+    """Return patient, age and sex from the variables beside the signal; a malformed age or sex becomes None."""
     known = {name: beside + name for name in ("age", "sex") if beside + name in file.texts | set(file.shapes)}
     single = {
         name: file.written(place) for name, place in known.items() if math.prod(file.shapes.get(place, (1,))) == 1
@@ -161,12 +161,12 @@ def _recording(path: Path, array: np.ndarray, given: GivenMetadata) -> Recording
 
 
 def _leads_first(path: Path, array: np.ndarray, leads: int) -> np.ndarray:
-    """leads x samples, by the one dimension that is the number of leads."""
+    """Return the array as leads x samples; the dimension whose size is the number of leads is that of the leads."""
     return array.T if _samples_first(path, array.shape, leads) else array
 
 
 def _samples_first(path: Path, sizes: Tuple[int, ...], leads: int) -> bool:
-    """Whether an array of this shape is samples x leads."""
+    """Return whether an array of this shape is samples x leads."""
     shape = " x ".join(map(str, sizes)) or "that of a single number"
     if len(sizes) != 2 or leads not in sizes:
         hint = f"give the leads it has ({LEADS_OPTION})"
@@ -177,7 +177,7 @@ def _samples_first(path: Path, sizes: Tuple[int, ...], leads: int) -> bool:
 
 
 def _signal_name(path: Path, shapes: Dict[str, Tuple[int, ...]], leads: int) -> str:
-    """The variable that holds the signal."""
+    """Return the name of the variable that holds the signal."""
     for name in ("feats", "val"):
         if name in shapes:
             return name
@@ -217,7 +217,7 @@ def _largest(path: Path) -> int:
 
 
 def _is_matlab_4(beginning: Beginning) -> bool:
-    """MATLAB 4 has no magic: kind, rows, columns, 0 (real) and the length of the name that follows."""
+    """Recognise MATLAB 4, which has no magic bytes, by its header: type, rows, columns, 0 (real), length of name."""
     head = beginning.head
     if len(head) < 20:
         return False

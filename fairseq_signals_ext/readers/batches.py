@@ -1,4 +1,4 @@
-"""Files of many ECGs in one array: N x samples x leads or N x leads x samples, and a table of what is known of each."""
+"""Many ECGs in one array (N x samples x leads or N x leads x samples), with an optional table of their metadata."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -31,15 +31,15 @@ _FACTS: Dict[str, Callable[[Any], Any]] = {
 
 
 class Batch(Sequence[Recording]):
-    """The ECGs of one array, each read when it is asked for.
+    """The ECGs of one array, each read on access.
 
     Args:
         path: the file.
         number: of ECGs.
-        read: place of an ECG in the array -> the ECG.
+        read: index of an ECG in the array -> the ECG.
 
     Raises:
-        UserError: there is no ECG in it, or the table beside it cannot be read or is of another number of ECGs.
+        UserError: the array is empty, or the table beside it cannot be read or has another number of rows.
     """
 
     def __init__(self, path: Path, number: int, read: Callable[[int], Recording]):
@@ -67,9 +67,9 @@ class Batch(Sequence[Recording]):
 
 
 def table_beside(path: Path) -> Optional[Path]:
-    """The table with a row for each ECG of a batch, in their order: of the same name, but `.csv`, `.tsv` or `.parquet`.
+    """Return the metadata table of a batch: same name, but `.csv`, `.tsv` or `.parquet`, a row per ECG in their order.
 
-    It has at least one of the columns `record_id`, `patient`, `age`, `sex` and `start_time`; None if there is none.
+    It has at least one of the columns `record_id`, `patient`, `age`, `sex` and `start_time`. None if there is no table.
     """
     for suffix in _SUFFIXES:
         table = path.with_suffix(suffix)
@@ -96,7 +96,7 @@ def _separator(line: str) -> str:
 
 
 def _facts(path: Path, number: int) -> Dict[str, List[Any]]:
-    """Metadata of each ECG of a batch, from the table beside it."""
+    """Return the metadata of each ECG of a batch from the table beside it."""
     table = table_beside(path)
     if table is None:
         return {}

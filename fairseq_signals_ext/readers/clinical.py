@@ -1,4 +1,4 @@
-"""Files of electrocardiographs and hospitals, read with the `ecgdatakit` library."""
+"""Read files of electrocardiographs and hospitals with the `ecgdatakit` library."""
 
 import functools
 import math
@@ -27,16 +27,16 @@ from fairseq_signals_ext.readers.parts import Part, Whole, choose, lead_names
 from fairseq_signals_ext.readers.recording import Recording, signal_and_counts
 from fairseq_signals_ext.readers.sizes import check_size
 
-# what ecgdatakit only warns of, but what puts sample values, their number or their scale in doubt
+# warnings of ecgdatakit that put sample values, their number or their scale in doubt
 _DOUBTFUL = re.compile(
     r"crc|checksum|truncated|incomplete|shorter than the frame|no waveform data|gap|redefine"
     r"|bytes?(?:\(s\))? after the last|was not applied"
     r"|using (?:\d+$|\d+ bytes|the default)|header size field|lies outside|length is \d+ in its header",
     re.IGNORECASE,
 )
-# beats averaged by the device are not read, even if damaged
+# averaged beats are not read, so warnings about them do not matter
 _OTHER_SIGNALS = re.compile(r"median|typical_cycle|representative beat|repbeats|subtraction zones", re.IGNORECASE)
-# what some of it means, and what helps
+# (pattern of a warning, its meaning, a hint)
 _MEANINGS = (
     (
         re.compile(r"truncated|incomplete|shorter than the frame", re.IGNORECASE),
@@ -58,53 +58,52 @@ _FIRST_BIRTH = 1901  # a year before it stands for an unknown date of birth
 
 
 def check_number(what: str, number: int, most: int) -> None:
-    """Raise a `ValueError` if there are more of something than there may be."""
+    """Raise a `ValueError` if a number is above its limit."""
     if number > most:
         raise ValueError(f"it has {number:,} {what}, more than {most:,}")
 
 
-def _as_it_is(parser: Any, path: Path) -> Any:
+def _unchanged(parser: Any, path: Path) -> Any:
     return parser()
 
 
-def _nothing(path: Path, *_: Any) -> None:
-    """There is nothing to check."""
+def _no_check(path: Path, *_: Any) -> None:
+    """Check nothing."""
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """How `ecgdatakit` decodes the files of a format, and what it leaves to us.
+    """How to decode the files of a format with `ecgdatakit`, with additional checks.
 
     Attributes:
         name: of the format.
-        parser: name of its class of `ecgdatakit`.
-        adapt: (that class, file) -> the parser that is used, whose `parts`, if it has some, are all waveforms.
-        check: raises a `ValueError` if a file claims more than it can hold, or has far more parts than an ECG. The
-            library reserves memory for what a file contains, or takes memory per element or time with the square of a
-            length, so this comes first. It is linear in the size of the file, and takes a small part of the time that
-            reading takes. The library's message describes damage.
-        copies: what reading takes at most, in sizes of the file (measured with files of nothing but the shortest
-            values).
-        missing: the count that stands for no sample; NaN if there is none.
-        hidden_start: the day that stands for a date that is not to be known.
-        starts_together: whether a part's start is counted from the time that the file gives for all.
-        is_undated: (record of `ecgdatakit`) -> whether its date stands for none.
+        parser: name of the parser class in `ecgdatakit`.
+        adapt: (parser class, file) -> the parser to use; its attribute `parts`, if present, lists all waveforms.
+        check: raises a `ValueError` if a file claims more than it can hold, or has far more parts than an ECG. It runs
+            before the library, which may take much memory or time for such files. It is linear in the size of the
+            file, and much faster than reading.
+        copies: most memory that reading takes, in multiples of the file's size (measured with files of the shortest
+            values only).
+        missing: the count that marks a missing sample; NaN if there is none.
+        hidden_start: the day that stands for a hidden date.
+        starts_together: whether a part's start is counted from the start time of the file.
+        is_undated: (record of `ecgdatakit`) -> whether its date is a placeholder.
         check_record: (file, record of `ecgdatakit`) raises a `UserError` if the file is cut short.
     """
 
     name: str
     parser: str
-    adapt: Callable[[Any, Path], Any] = _as_it_is
-    check: Callable[[Path], None] = _nothing
+    adapt: Callable[[Any, Path], Any] = _unchanged
+    check: Callable[[Path], None] = _no_check
     copies: float = 100.0
     missing: float = math.nan
     hidden_start: Optional[date] = None
     starts_together: bool = False
     is_undated: Callable[[Any], bool] = lambda record: False
-    check_record: Callable[[Path, Any], None] = _nothing
+    check_record: Callable[[Path, Any], None] = _no_check
 
     def format(self, suffixes: Tuple[str, ...], sniff: Callable[[Beginning], bool], *imports: str) -> Format:
-        """The format of files that are decoded so."""
+        """Return the `Format` of the files that this decoder reads."""
         needed = ("ecgdatakit.parsing", *imports)
         return Format(self.name, suffixes, sniff, functools.partial(read_clinical, self), imports=needed)
 
@@ -112,26 +111,26 @@ class Decoder:
 def read_clinical(decoder: Decoder, path: Path, given: GivenMetadata) -> List[Recording]:
     """Read the ECGs in a file of a device or a hospital, in the order of their times.
 
-    Most files contain one. Of several waveforms, those that are ECGs are recognised by what they are (`parts.choose`),
-    and waveforms of other leads over the same time are joined.
+    Most files contain one. If there are several waveforms, `parts.choose` selects the ECGs, and waveforms of different
+    leads over the same time are joined.
 
     Leads are found by name, other signals are ignored, amplitudes become mV with the file's own scale. Averaged beats
     are not read. Samples that the file marks as missing are NaN: a lead that was off (ISHNE), the value for no data
-    (MFER), and padding (DICOM) where it can be padding. `start_time` is the clock at the place of recording, without
-    its time zone; each ECG's own where the file gives one. Age, sex and patient are what the file contains; made-up
-    patients and hidden dates are None, and so is an age that was computed from one. Whatever `ecgdatakit` warns of that
-    puts samples or scale in doubt (a checksum that differs, a truncated file, gaps, an offset that it does not apply)
-    is an error here; its other warnings are dropped.
+    (MFER), and padding (DICOM, see `dicom.padding_mask`). `start_time` is the local time of the recording, without
+    time zone; each ECG has its own if the file gives it. Age, sex and patient are taken from the file; made-up patients
+    and hidden dates become None, and so does an age that was computed from a hidden date. Warnings of `ecgdatakit` that
+    put samples or scale in doubt (a wrong checksum, a truncated file, gaps, an offset that it does not apply) are
+    errors here; its other warnings are dropped.
 
     Args:
         decoder: of its format.
         path: the file.
-        given: names for all signals in their order, for a file none of whose signals has a lead's name; a voltage, for
-            a file that gives a scale without one; and a sample rate, which must be that of the file.
+        given: names for all signals in their order, if the file contains no name of a lead; a unit, if the file gives
+            a scale without one; a sample rate, which must equal the file's.
 
     Raises:
-        UserError: the file cannot be decoded or holds doubtful values, has no lead or one twice, a lead has no
-            scale in a voltage, its leads differ in sample rate, start or length, or it has another sample rate.
+        UserError: the file cannot be decoded or holds doubtful values, it has no lead or one twice, a lead has no
+            scale in a voltage, its leads differ in sample rate, start or length, or a given sample rate differs.
     """
     record, parts = _parse(path, decoder)
     wholes = choose(path, parts)
@@ -171,7 +170,7 @@ def _recording(
 
 
 def _parse(path: Path, decoder: Decoder) -> Tuple[Any, List[Part]]:
-    """ecgdatakit's record, and the waveforms in the file."""
+    """Return ecgdatakit's record and the waveforms in the file."""
     from ecgdatakit import FileParser, UnsupportedFormatError
 
     parser = next(parser for parser in FileParser().parsers if parser.__name__ == decoder.parser)
@@ -211,7 +210,7 @@ def _refuse_doubtful(path: Path, remarks: Sequence[Tuple[str, Any]]) -> None:
 
 
 def _check_together(path: Path, chosen: List[Any]) -> None:
-    """All leads were taken at the same times."""
+    """Raise a `UserError` unless all leads have the same sample rate, length and start."""
     for what, values in (
         ("sample rates", {lead.sampling_rate for lead in chosen}),
         ("lengths", {len(lead.samples) for lead in chosen}),
@@ -224,7 +223,7 @@ def _check_together(path: Path, chosen: List[Any]) -> None:
 
 
 def _scale_and_zero(path: Path, lead: Any, unit: Optional[str]) -> Tuple[float, float]:
-    """mV per count, and the count at 0 mV."""
+    """Return mV per count, and the count at 0 mV."""
     stated_unit = (lead.resolution_unit if lead.is_raw else lead.units).strip()
     scaled = bool(stated_unit) or lead.resolution != 1.0  # ecgdatakit's value where a file contains nothing
     factor = millivolts(stated_unit or unit or "")
@@ -240,14 +239,14 @@ def _scale_and_zero(path: Path, lead: Any, unit: Optional[str]) -> Tuple[float, 
 
 
 def _samples(decoder: Decoder, lead: Any) -> np.ndarray:
-    """What the file stores, NaN where it marks a sample as missing."""
+    """Return the samples as stored, with NaN for missing ones."""
     samples = np.asarray(lead.samples)
     missing = samples == decoder.missing
     return np.where(missing, math.nan, samples) if missing.any() else samples
 
 
 def _sample_rate(record: Any, whole: Whole, rows: List[int]) -> float:
-    """Hz; ecgdatakit rounds a lead's rate to an integer and keeps the exact one elsewhere, if at all."""
+    """Return the exact rate (Hz) where ecgdatakit keeps it; a lead has only a rounded one."""
     first, extra = whole.leads()[rows[0]], record.raw_metadata
     exact = {whole.parts[0].sample_rate, extra.get("exact_sampling_rates", {}).get(first.label)}  # the latter of EDF
     rounded = float(first.sampling_rate)
@@ -256,14 +255,14 @@ def _sample_rate(record: Any, whole: Whole, rows: List[int]) -> float:
 
 
 def _start_time(decoder: Decoder, record: Any, part: Part, is_one_of_several: bool) -> Optional[datetime]:
-    """Of this part where the file gives it, otherwise what the file gives for all; None where it is hidden."""
+    """Return the start of this part, or the start of the file if the part has none; None if it is hidden."""
     when = part.began if is_one_of_several and part.began else record.recording.date
     start = None if decoder.is_undated(record) else start_of(when, decoder.hidden_start)
     return start + timedelta(seconds=part.start or 0) if start and decoder.starts_together else start
 
 
 def _age(record: Any, start: Optional[datetime]) -> Optional[float]:
-    """In years; None where it can only come from a date that stands for an unknown one."""
+    """Return the age in years; None if it was computed from a placeholder date."""
     age, birth, when = record.patient.age, record.patient.birth_date, record.recording.date
     if birth and when and not record.raw_metadata.get("age_is_stated") and (start is None or birth.year < _FIRST_BIRTH):
         computed = when.year - birth.year - ((when.month, when.day) < (birth.month, birth.day))
@@ -272,7 +271,7 @@ def _age(record: Any, start: Optional[datetime]) -> Optional[float]:
 
 
 def with_age(stated: Any, computed: Callable[[], Any], meta: Dict[str, Any]) -> Any:
-    """A patient with the stated age, or with one from dates, and a note of which it is."""
+    """Return the patient with the stated age or one computed from dates; record in `meta` whether it is stated."""
     meta["age_is_stated"] = stated.age is not None
     return stated if stated.age is not None else computed()
 

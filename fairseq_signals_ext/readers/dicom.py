@@ -1,6 +1,6 @@
-"""DICOM, decoded by `ecgdatakit` with a part for each multiplex group.
+"""Read DICOM with `ecgdatakit`, one part per multiplex group.
 
-Its elements are gone through first, without reading values: their lengths, number, depth and channels.
+Before that, the lengths, number, depth and channels of its elements are checked without reading values.
 """
 
 import contextlib
@@ -24,17 +24,17 @@ _MOST_CHANNELS = 256
 _UNDEFINED = 0xFFFFFFFF
 _CHANNELS = (0x003A, 0x0005)
 _ITEM, _END_OF_ITEM, _END_OF_SEQUENCE = (0xFFFE, 0xE000), (0xFFFE, 0xE00D), (0xFFFE, 0xE0DD)
-# those whose length has four bytes and stands behind two that are reserved
+# types with a length of four bytes after two reserved bytes
 _LONG = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 _BIG_ENDIAN = b"1.2.840.10008.1.2.2"
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _HEAD = 8192  # bytes that show whether it is DICOM
-_FIRST_GROUPS = (2, 8)  # of the file itself, and of what it identifies: every data set begins with one of these
+_FIRST_GROUPS = (2, 8)  # file meta information, identification: every data set begins with one of these
 _ELEMENTS_SEEN = 3
 _LONGEST_SEEN = 4096  # bytes of an element with which a data set begins
 _LONGEST_OFFSET = 1e9  # s
-# padding, distinguished from signal that happens to have the same value
-_LEADS_AT_ONCE = 3  # fewer leads meet at a value of the signal by chance
+# for distinguishing padding from a signal that has the same value by chance
+_LEADS_AT_ONCE = 3  # fewer leads may have the value at once by chance
 _SHORTEST_RUN = 0.04  # s
 _LONGER = 2  # than the signal stays at any other value nearby
 _NEARBY = 5  # counts
@@ -44,13 +44,13 @@ def _check_dicom(path: Path) -> None:
     """Refuse a file whose elements are longer than it, or too many, too deep, or for too many channels.
 
     Raises:
-        ValueError: it is one of these, or deflated: such a data set is expanded without a limit.
+        ValueError: it is one of these, or deflated (which would be expanded without a limit).
     """
     _Walk(path.read_bytes()).all()
 
 
 def _data_set_start(head: bytes) -> Optional[int]:
-    """Where the elements of a DICOM file begin: behind its preamble, its mark, or at once; None if it is no such file.
+    """Return where the elements of a DICOM file begin (after preamble and mark, if any); None if it is not DICOM.
 
     Args:
         head: its first bytes, `_HEAD` of a longer file.
@@ -59,7 +59,7 @@ def _data_set_start(head: bytes) -> Optional[int]:
         return 132
     if head[:4] == b"DICM":
         return 4
-    ways = (("<", True), ("<", False), (">", True))  # big-endian ones always say their types
+    ways = (("<", True), ("<", False), (">", True))  # big-endian elements always contain their types
     return 0 if any(_begins(head, order, explicit) for order, explicit in ways) else None
 
 
@@ -72,7 +72,7 @@ def _is_data_set(beginning: Beginning) -> bool:
 
 
 def _begins(head: bytes, order: str, explicit: bool) -> bool:
-    """Whether elements of the first groups follow each other, in the order of their tags."""
+    """Return whether the bytes are elements of the first groups in the order of their tags."""
     at, last = 0, (0, 0)
     for number in range(_ELEMENTS_SEEN):
         if at + 8 > len(head):
@@ -113,15 +113,15 @@ class _Walk:
         self._elements(at, len(self._content), order, self._is_explicit(at), 0)
 
     def _begins_big_endian(self, at: int) -> bool:
-        """Whether the first group is only small read so; pydicom goes by that where no syntax is given."""
+        """Return whether the first group is small only in big-endian order; pydicom uses this if no syntax is given."""
         return self._is_explicit(at) and self._content[at + 1 : at + 2] > b"\3"
 
     def _is_explicit(self, at: int) -> bool:
-        """Whether an element has its type; pydicom uses it too, with any transfer syntax."""
+        """Return whether an element contains its type; pydicom checks this with any transfer syntax."""
         return b"AA" <= self._content[at + 4 : at + 6] <= b"ZZ"
 
     def _element(self, at: int, order: str, explicit: bool) -> Tuple[Tuple[int, int], bytes, int, int]:
-        """Tag, type, place of the value and its length of the element at this place."""
+        """Return tag, type, start of the value and its length for the element at this place."""
         self._left -= 1
         if self._left < 0:
             raise ValueError(f"it has more than {_MOST_ELEMENTS:,} elements")
@@ -145,9 +145,9 @@ class _Walk:
         return tag, kind, start, length
 
     def _elements(self, at: int, end: int, order: str, explicit: bool, depth: int) -> int:
-        """Go through the elements up to a place or the end of an item; where they end."""
+        """Check the elements up to `end` or the end of an item; return where they end."""
         explicit = explicit and self._is_explicit(at)
-        while at + 8 <= end:  # what is shorter comes after the last element
+        while at + 8 <= end:  # fewer bytes are no element
             tag, kind, start, length = self._element(at, order, explicit)
             if tag in (_END_OF_ITEM, _END_OF_SEQUENCE):
                 return start
@@ -198,7 +198,7 @@ class _Walk:
 
 
 def _kind(tag: Tuple[int, int]) -> bytes:
-    """Type of an element that does not say it."""
+    """Return the type of an element that does not contain it."""
     from pydicom.datadict import dictionary_has_tag, dictionary_VR
 
     number = tag[0] << 16 | tag[1]
@@ -206,7 +206,7 @@ def _kind(tag: Tuple[int, int]) -> bytes:
 
 
 def _dicom_parts(parser: Any, path: Path) -> Any:
-    """The parser of DICOM files, also of those without a preamble, with a part for each multiplex group."""
+    """Return a parser of DICOM files, with or without preamble, that collects a part per multiplex group."""
 
     class Parts(parser):
         def parse(self, file: Path) -> Any:
@@ -220,7 +220,7 @@ def _dicom_parts(parser: Any, path: Path) -> Any:
             return with_age(stated, lambda: super(Parts, self)._read_patient(data, acquired, meta), meta)
 
         def _read_group(self, group: Any, index: int, little_endian: bool) -> Any:
-            padding = _taken_padding(group, little_endian)
+            padding = _remove_padding_value(group, little_endian)
             read = super()._read_group(group, index, little_endian)
             if read is None:
                 return None
@@ -239,20 +239,20 @@ def _read_dicom(path: Path) -> Any:
     import pydicom
 
     content = path.read_bytes()
-    mark = 4 if content.startswith(b"DICM") else 0  # which belongs behind a preamble
+    mark = 4 if content.startswith(b"DICM") else 0  # a mark without its preamble
     return pydicom.dcmread(io.BytesIO(content[mark:] if mark else content), force=True)
 
 
 def _group_start(group: Any) -> Optional[float]:
-    """s after the acquisition began."""
+    """Return the start of a group in s after the start of the acquisition."""
     with contextlib.suppress(TypeError, ValueError):
         offset = float(group.get("MultiplexGroupTimeOffset")) / 1000
         return offset if abs(offset) < _LONGEST_OFFSET else None
     return None
 
 
-def _taken_padding(group: Any, little_endian: bool) -> Optional[float]:
-    """The value for missing samples, taken out of a group: ecgdatakit would find it in the signal as well."""
+def _remove_padding_value(group: Any, little_endian: bool) -> Optional[float]:
+    """Remove and return the padding value of a group: ecgdatakit would mark all samples with this value."""
     value, kind = group.get("WaveformPaddingValue"), str(group.get("WaveformSampleInterpretation") or "SS").upper()
     size = int(group.get("WaveformBitsAllocated") or 0) // 8
     if not isinstance(value, (bytes, bytearray)) or not 0 < size <= len(value) or kind in ("MB", "AB"):
@@ -268,7 +268,7 @@ def _mark(leads: List[Any], padding: float, sample_rate: float) -> None:
 
 
 def _refuse_without_waveform(path: Path, data: Any) -> None:
-    """DICOM also holds documents and pictures."""
+    """Raise a `UserError` for a DICOM file of a document, a picture or a list of files."""
     if data.get("WaveformSequence"):
         return
     hint = "export the ECG as a DICOM waveform, not as a report"
@@ -283,15 +283,15 @@ def _refuse_without_waveform(path: Path, data: Any) -> None:
 
 
 def padding_mask(counts: np.ndarray, marker: float, sample_rate: float) -> np.ndarray:
-    """Which samples are padding, in a file that gives a value for it.
+    """Return which samples are padding, in a file that gives a padding value.
 
-    A marker far outside of the signal marks wherever it stands. One within the signal's range is passed by the signal
-    itself, so it marks only where all leads (three at least) have it at once, or where one lead has it for longer than
-    the signal stays at any value nearby, 0.04 s at least.
+    A value far outside the signal's range always marks padding. A value within the range also occurs in the signal, so
+    it marks padding only where all leads (at least three) have it at once, or where one lead has it for at least 0.04 s
+    and much longer than any nearby value.
 
     Args:
         counts: leads x samples, as the file stores them.
-        marker: the value.
+        marker: the padding value.
         sample_rate: Hz.
 
     Returns:
@@ -332,4 +332,4 @@ def _longest_run(where: np.ndarray) -> int:
 
 _DECODER = Decoder("DICOM", "DICOMWaveformParser", _dicom_parts, _check_dicom, starts_together=True)
 DICOM = _DECODER.format((".dcm",), _has_mark, "pydicom")
-WITHOUT_PREAMBLE = replace(DICOM, sniff=_is_data_set)  # tried later, as its mark is weaker
+WITHOUT_PREAMBLE = replace(DICOM, sniff=_is_data_set)  # tried later, as it is recognised less surely

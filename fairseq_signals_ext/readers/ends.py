@@ -1,9 +1,8 @@
-"""Samples at the ends of a recording that are no ECG: calibration pulses and constant padding.
+"""Cut samples that are no ECG from the ends of a recording: calibration pulses and constant padding.
 
-A calibration pulse is a rectangle, of the same height in all leads at once: baseline, plateau, baseline, or only parts
-of these. No ECG looks so: in one the limb leads follow from each other (III = II - I), so that they never step by the
-same voltage. Padding holds all leads at one value each. Only the ends are looked at, and of a usual ECG no more than
-its last samples.
+A calibration pulse is a rectangle of the same height in all leads at once: baseline, plateau, baseline, or only parts
+of these. An ECG cannot look like this: its limb leads depend on each other (III = II - I), so they never step by the
+same voltage. In padding all leads are constant. Only the ends are examined; in most ECGs only a few samples.
 """
 
 import functools
@@ -18,33 +17,34 @@ import numpy as np
 from fairseq_signals_ext.readers.limb_leads import WEIGHTS, combined
 from fairseq_signals_ext.readers.recording import Recording, StoredCounts
 
-# seconds: the shortest part of a pulse, the longest edge between two of them, the longest part
+# seconds: the shortest part of a pulse, the longest edge between two parts, the longest part
 _SHORTEST_PART, _LONGEST_EDGE, _LONGEST_PART = 0.02, 0.01, 2.0
-# mV: heights of a pulse, and how far those of two leads may be apart, which are rounded to counts
+# mV: heights of a pulse; largest difference between two leads (absolute, as counts are rounded; and relative)
 _HEIGHTS, _ROUNDING, _RELATIVE = (0.08, 12.0), 0.012, 0.02
-# all leads standing still for less is not padding: PTB-XL's recordings all end in 0.1 s of their last value
+# s; shorter constant ends are not padding: all recordings of PTB-XL end with 0.1 s of their last value
 _SHORTEST_PADDING = 0.2
-# a plateau without its edges, which has the same voltage in all leads
+# s; a plateau without edges, with the same voltage in all leads
 _SHORTEST_PLATEAU = 0.05
-# what is left must be an ECG
+# s of ECG that must be left
 _LEAST_LEFT = 1.0
-# of so few leads a pulse must be complete, and exact
+# with fewer leads than this a pulse must be complete and exact
 _FEW = 3
 _MOST_ROUNDS, _MOST_PARTS = 4, 32
 _BLOCK = 2**16
 _WINDOW = 64
-# of these samples most leads are seen to change
+# number of samples that usually show that a lead changes
 _SAMPLED = 50
 
 
 def without_ends(recording: Recording) -> Recording:
-    """The recording without calibration pulses and constant padding at its ends; `Recording.cut` has their lengths.
+    """Return the recording without calibration pulses and padding at its ends; `Recording.cut` has their lengths.
 
-    A pulse is cut where all leads that change at all stand still, step by the same voltage (0.08 to 12 mV, of either
-    sign; III, aVR, aVL and aVF may step as they follow from I and II), and stand still again; and so is a plateau
-    alone, of one voltage in all leads. Of fewer than three leads only a complete rectangle is one. Padding is cut where
-    all leads stand still for 0.2 s or more up to the end, and for more than twice as long as anywhere else, or are all
-    invalid. A recording of which less than 1 s would be left stays as it is, and so do gaps that are not at an end.
+    A pulse is cut where all leads (except leads that are constant throughout) are constant, step by the same voltage
+    (0.08 to 12 mV, of either sign; III, aVR, aVL and aVF may step as computed from I and II), and are constant again.
+    A single plateau of one voltage in all leads is cut as well. With fewer than three leads only a complete rectangle
+    is a pulse. Padding is cut where all leads are constant for at least 0.2 s up to the end, and for more than twice as
+    long as anywhere else, or are all invalid. The recording is unchanged if less than 1 s would be left. Gaps that are
+    not at an end stay.
     """
     samples = recording.samples
     least = _LEAST_LEFT * recording.sample_rate
@@ -61,14 +61,14 @@ def without_ends(recording: Recording) -> Recording:
 
 
 def _may_have_ends(recording: Recording) -> bool:
-    """Whether all leads are at an end what they are some samples further in, which they are in few recordings."""
+    """Return whether the first or last samples may be constant; a fast check that is false for most recordings."""
     values, inwards = _values(recording), _shortest(recording.sample_rate) - 1
     if inwards >= values.shape[1]:
         return False
     ends = (values[:, 0], values[:, inwards]), (values[:, -1], values[:, -1 - inwards])
     if values.dtype.kind == "f":
         return any(bool(np.all(_equal(outer, inner))) for outer, inner in ends)
-    return any(outer.tobytes() == inner.tobytes() for outer, inner in ends)  # in a fifth of the time
+    return any(outer.tobytes() == inner.tobytes() for outer, inner in ends)  # five times faster
 
 
 def _cut(recording: Recording, at_start: int, at_end: int) -> Recording:
@@ -102,13 +102,13 @@ class _End:
         self._leads, self._rate, self._samples = recording.leads, recording.sample_rate, values.shape[1]
         self._shortest = _shortest(self._rate)
         self._longest_edge = math.ceil(_LONGEST_EDGE * self._rate)
-        self.has_padding = False  # among what was found last, and not as invalid samples
+        self.has_padding = False  # whether the last search found padding of valid samples
 
     def beyond(self, still_elsewhere: int = 0) -> int:
-        """Number of samples that are no ECG.
+        """Return the number of samples at this end that are no ECG.
 
         Args:
-            still_elsewhere: samples that all leads stand still for within the recording.
+            still_elsewhere: longest run of constant samples within the recording.
         """
         found, self.has_padding = 0, False
         for _ in range(_MOST_ROUNDS):
@@ -122,12 +122,12 @@ class _End:
         return found
 
     def _part(self, first: int) -> _Part:
-        """What stands still from a sample on inwards."""
+        """Return the constant part that begins at a sample, inwards."""
         reference = self._values[:, first : first + 1]
         start, width = first, _WINDOW
         while start < self._samples:
             window = self._values[:, start : start + width]
-            # the first of them shows nearly always how far it can be
+            # the first lead nearly always shows the longest possible length
             stop = _length_of_true(_equal(window[0], reference[0]))
             stop = _length_of_true(np.logical_and.reduce(_equal(window[:, :stop], reference), axis=0))
             start += stop
@@ -137,12 +137,12 @@ class _End:
         return _Part(first, start)
 
     def _level(self, part: _Part) -> np.ndarray:
-        """Its voltages, mV."""
+        """Return the voltages of a part, mV."""
         values, stored = self._values[:, part.first], self._stored
         return values if stored is None else (values - stored.zero) * stored.scale
 
     def _pulse(self, here: _Part) -> Optional[int]:
-        """Where a pulse that begins with this part stops, if it is one."""
+        """Return where the pulse that begins with this part stops; None if it is no pulse."""
         parts = [here]
         while len(parts) < _MOST_PARTS and (following := self._after_edge(parts[-1])):
             parts.append(following)
@@ -155,7 +155,7 @@ class _End:
         return parts[-1].stop if is_complete and is_long else None
 
     def _after_edge(self, part: _Part) -> Optional[_Part]:
-        """The next part of a pulse: all leads have stepped by the same voltage and stand still again."""
+        """Return the next part of a pulse: all leads have stepped by the same voltage and are constant again."""
         window = self._values[:, part.stop : part.stop + self._longest_edge + self._shortest]
         at_once = _equal(window[:, 1:], window[:, :-1]).all(axis=0)
         if np.count_nonzero(at_once) < self._shortest - 1:
@@ -168,9 +168,9 @@ class _End:
         return None
 
     def _height(self, part: Optional[_Part], other: _Part) -> Optional[float]:
-        """The step from one part (None: from 0 mV) to another, mV, 0 for none; None if it is not that of a pulse."""
+        """Return the step from one part (None: from 0 mV) to another in mV, 0 for none; None if no pulse has it."""
         steps = self._level(other) if part is None else self._level(other) - self._level(part)
-        # the leads that change right here show nearly always that it is none
+        # the leads that change at this sample nearly always rule out a pulse
         if self._common(steps, self._changes_at(other.stop)) is None:
             return None
         height = self._common(steps, self._changing)
@@ -179,8 +179,8 @@ class _End:
         return height if _HEIGHTS[0] <= abs(height) <= _HEIGHTS[1] else None
 
     def _common(self, steps: np.ndarray, changing: List[bool]) -> Optional[float]:
-        """The step of all of these leads, mV, or of I and II where the others step as they follow from these."""
-        # in Python, as numpy takes longer for twelve numbers
+        """Return the common step of these leads in mV; III, aVR, aVL and aVF may step as computed from I and II."""
+        # in Python, which is faster than numpy for twelve numbers
         by_lead = zip(self._leads, steps.tolist(), changing)
         known = [(lead, step) for lead, step, changes in by_lead if changes and math.isfinite(step)]
         own = [step for lead, step in known if lead not in WEIGHTS] or [step for _, step in known]
@@ -197,18 +197,18 @@ class _End:
         return height
 
     def _changes_at(self, sample: int) -> List[bool]:
-        """Which leads are other there than in the sample before."""
+        """Return which leads differ from the sample before."""
         changed: List[bool] = (~_equal(self._values[:, sample], self._values[:, sample - 1])).tolist()
         return changed
 
     def _plateau(self, here: _Part) -> Optional[int]:
-        """Where a plateau without edges stops: all leads have the same voltage, which is not that of a baseline."""
+        """Return where a plateau without edges stops: all leads have the same voltage, and it is not the baseline."""
         if here.stop - here.first < _SHORTEST_PLATEAU * self._rate or not self._height(None, here):
             return None
         return here.stop if sum(self._changing) >= _FEW else None
 
     def _padding(self, here: _Part, still_elsewhere: int) -> Optional[int]:
-        """Where padding stops, if it is that, and not a signal that stands still again and again."""
+        """Return where padding stops; None if it is a signal that is often constant."""
         length = here.stop - here.first
         if length < _SHORTEST_PADDING * self._rate:
             return None
@@ -218,7 +218,7 @@ class _End:
         return here.stop if length > 2 * still_elsewhere else None
 
     def longest_still(self, first: int, stop: int) -> int:
-        """The largest number of samples from one to another in which no lead changes, invalid ones aside."""
+        """Return the longest run of samples in a range in which no lead changes; invalid samples do not count."""
         longest = run = 1
         for start in range(first, stop - 1, _BLOCK):
             window = self._values[:, start : min(start + _BLOCK + 1, stop)]
@@ -233,7 +233,7 @@ class _End:
 
     @functools.cached_property
     def _changing(self) -> List[bool]:
-        """Which leads change at all."""
+        """Which leads are not constant throughout."""
         last = self._values[:, -1:]
         some = np.logical_and.reduce(_equal(self._values[:, :: max(1, self._samples // _SAMPLED)], last), axis=1)
         seemingly = some.tolist()
@@ -241,28 +241,28 @@ class _End:
 
 
 def _values(recording: Recording) -> np.ndarray:
-    """Leads x samples; counts where these say it all."""
+    """Return leads x samples: the counts if they define the signal, else mV."""
     stored = recording.stored if recording.physical is None else None
     return recording.signal if stored is None else stored.counts
 
 
 def _shortest(rate: float) -> int:
-    """Samples of the shortest part of a pulse."""
+    """Return the length of the shortest part of a pulse in samples."""
     return max(3, math.ceil(_SHORTEST_PART * rate))
 
 
 def _allowed(height: float) -> float:
-    """How far steps of leads may be from that of a pulse, mV."""
+    """Return how far steps of leads may differ from the height of a pulse, mV."""
     return _ROUNDING + _RELATIVE * abs(height)
 
 
 def _length_of_true(mask: np.ndarray) -> int:
-    """Number of values before the first False."""
+    """Return the number of values before the first False."""
     at = int(mask.argmin()) if len(mask) else 0
     return at if len(mask) and not mask[at] else len(mask)
 
 
 def _equal(values: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Whether they are equal, or both invalid."""
+    """Return whether values are equal, or both invalid."""
     same = values == others
     return same if values.dtype.kind != "f" else same | (np.isnan(values) & np.isnan(others))

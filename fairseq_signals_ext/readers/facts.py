@@ -1,4 +1,4 @@
-"""What files say about an ECG in many spellings: lead names, units, patient, age, sex, time."""
+"""Parse the many spellings of lead names, units, patient, age, sex and time."""
 
 import functools
 import hashlib
@@ -12,7 +12,7 @@ from fairseq_signals_ext.common.errors import MissingMetadataError, UserError, w
 from fairseq_signals_ext.common.leads import LEADS, parse_leads
 
 _POSITION = {name.lower(): position for position, name in enumerate(LEADS)}
-_POSITION.update({"di": 0, "dii": 1, "diii": 2})  # as Brazilian and Spanish devices write I, II, III
+_POSITION.update({"di": 0, "dii": 1, "diii": 2})  # I, II, III in Brazilian and Spanish devices
 # "-aVR" is another signal than aVR, so a hyphen is not a separator
 _DECORATION = re.compile(r"(?:mdc[\s_]+)?(?:(?:ecg|ekg)[\s_:]+)?(?:lead[\s_:]*)?")
 _CHEST = re.compile(r"(?:(?:ecg|ekg)[\s_:]{1,2})?(?:lead[\s_:]{0,2})?c([1-6])\+?")
@@ -23,13 +23,13 @@ _SEX = {
     **dict.fromkeys(("f", "female", "woman", "w", "weiblich", "feminino", "femenino"), "female"),
     **dict.fromkeys(("m", "male", "man", "männlich", "masculino"), "male"),
 }
-# how a message names what a user can give for a file: from Python, and on the command line
+# options in messages: the Python argument and the command line option
 RATE_OPTION = "sample_rate in Hz, --input-rate"
 UNIT_OPTION = "unit such as uV, --input-unit"
 _MOST_SHOWN = 8  # names in a message
 LEADS_OPTION = "leads, --input-leads"
-_LONGEST = 64  # letters of a lead's name or a unit; so that no file fills the memory with what is kept of names
-_OLDEST = 130  # years; more is a code for "unknown" or a slip
+_LONGEST = 64  # letters of a lead's name or a unit; limits the memory of the caches
+_OLDEST = 130  # years; more is a code for "unknown" or an error
 _AGE = re.compile(r"(>=?|≥|over )? ?([0-9]{1,9}(?:\.[0-9]{0,9})?) ?(\+|[a-zñ]{1,7}\.?)?(?: (?:old|of age))?")
 _YEARS = {
     **dict.fromkeys(("", "y", "yr", "yrs", "yo", "year", "years", "j", "jahre", "ans", "años", "anos", "a"), 1.0),
@@ -37,9 +37,9 @@ _YEARS = {
     **dict.fromkeys(("w", "wk", "wks", "week", "weeks"), 7 / 365.25),
     **dict.fromkeys(("d", "day", "days"), 1 / 365.25),
 }
-_OLDEST_GROUP = 80  # years; "18+" is not an age, but "90+" is how ages of the oldest are hidden
+_OLDEST_GROUP = 80  # years; "18+" is not an age, but "90+" hides the exact age of the oldest patients
 _LONGEST_ID = 200
-# words that stand where a patient's id would be; what is written with spaces or signs is here without them
+# placeholders for a patient's id, without spaces and punctuation
 _NOBODY_WORDS = """
 anon anonym anonyme anonymes anonymisiert anonymised anonymized anonymous anonymus anonimo anonimizado anónimo
 deidentified pseudonymised pseudonymized redacted removed deleted masked hidden private confidential withheld
@@ -52,14 +52,14 @@ nopatient johndoe janedoe other u o unident temp temporary 匿名 不明 未知 
 _NOBODY = frozenset(_NOBODY_WORDS.split())
 _MINUS = re.compile(r"-[0-9]+(?:\.0*)?")  # -1, -99: codes of tables for a missing number
 _RUN = "12345678901234567890"
-_SHORTEST_RUN, _SHORTEST_REPEAT = 5, 6  # 12345 is typed where an id is asked for; 1234 and 9999 may be numbers
+_SHORTEST_RUN, _SHORTEST_REPEAT = 5, 6  # 12345 is a typical placeholder; 1234 and 9999 may be real ids
 _FIRST_YEAR, _LAST_YEAR = 1901, 2299
-# days with which clocks and formats begin; an ECG may be of such a day, but not of its first second
+# first days of clocks and file formats; an ECG may be of such a day, but not of its first second
 _EPOCHS = frozenset(date(*day) for day in ((1904, 1, 1), (1970, 1, 1), (1980, 1, 1), (1980, 1, 6), (1985, 1, 1)))
 
 
 def lead_position(name: str) -> Optional[int]:
-    """Position in `LEADS` of a name in any case, as it is or as in `Lead I`, `MDC_ECG_LEAD_AVR`; None if no lead."""
+    """Return the position in `LEADS` of a name in any case, such as `I`, `Lead I`, `MDC_ECG_LEAD_AVR`; else None."""
     return _lead_position(name) if len(name) <= _LONGEST else None
 
 
@@ -73,9 +73,9 @@ def _lead_position(name: str) -> Optional[int]:
 
 @functools.lru_cache(maxsize=100)
 def _positions(names: Tuple[str, ...]) -> Tuple[Optional[int], ...]:
-    """Positions of all signals of a file; `C1`, `C2`, ... are the chest leads (IEC 60601) of a file with limb leads.
+    """Return positions of all signals; `C1`, `C2`, ... are chest leads (IEC 60601) in a file with limb leads.
 
-    Not where a file has V1-V6 as well, or some of them only, such as the `C3` and `C4` of a sleep laboratory's EEG.
+    Except if the file has V1-V6 as well, or only some of C1-C6, such as `C3` and `C4` of an EEG.
     """
     positions = tuple(lead_position(name) for name in names)
     chest = [_chest_position(name) for name in names]
@@ -100,14 +100,14 @@ def rows_of_leads(
     given: Optional[Sequence[str]] = None,
     shown_names: Optional[Sequence[str]] = None,
 ) -> Dict[int, int]:
-    """Position in `LEADS` -> row in `names`, in standard order; names that are not a standard lead are left out.
+    """Map position in `LEADS` -> row in `names`, in standard order; names that are no standard lead are left out.
 
     Args:
-        names: what the file calls its signals.
-        where: the file, with which a message begins.
-        given: the user's names of the leads. They name the signals if the file names no lead, one for each signal;
-            otherwise they must be the leads that the file has.
-        shown_names: the same names as messages may contain them; None: as they are.
+        names: of the signals in the file.
+        where: the file, for the start of a message.
+        given: names of the leads from the user. If the file names no lead, they name its signals in order; otherwise
+            they must be the leads of the file.
+        shown_names: the names to show in messages; None: `names`.
 
     Raises:
         UserError: no name is a standard lead, two are the same one, or `given` does not fit.
@@ -141,7 +141,7 @@ def _as_given(positions: Sequence[Optional[int]], given: List[int], where: objec
 
 
 def millivolts(unit: str) -> Optional[float]:
-    """mV in one of a unit such as `uV`, `mV`, `Volt`, in any case; None if it is not a voltage."""
+    """Return mV per unit such as `uV`, `mV`, `Volt`, in any case; None if it is not a voltage."""
     return _millivolts(unit) if len(unit) <= _LONGEST else None
 
 
@@ -152,16 +152,15 @@ def _millivolts(unit: str) -> Optional[float]:
 
 
 def patient_of(value: Any, numbered: bool = False) -> Optional[str]:
-    """Patient's id from what a file or a table contains; None for an empty or made-up one, as that is nobody.
+    """Return the patient's id from a value in a file or a table; None for an empty value or a placeholder.
 
-    Nobody are words such as `ANONYMOUS`, `n/a`, `test`, `X X X X`, marks without a letter or a digit, zeros, negative
-    numbers, and what is typed where an id is asked for: `123456`, `999999`. Many people share each of these, who would
-    be taken for one. The id of somebody is its own text on one line; what is longer than 200 letters is
-    distinguished by a hash of the whole at its end.
+    Placeholders are words such as `ANONYMOUS`, `n/a`, `test`, `X X X X`, marks without a letter or a digit, zeros,
+    negative numbers, and `123456`, `999999`. Many people share a placeholder and would be taken for one person. An id
+    is returned as text on one line. One of more than 200 letters is shortened, and a hash of the whole is appended.
 
     Args:
         value: text, a number (a whole one without a point), or None.
-        numbered: whether it is from a collection that counted its patients itself, where 123456 is one of them.
+        numbered: whether the collection numbers its patients, so that 123456 is a valid id.
     """
     if value is None or value != value:
         return None
@@ -192,15 +191,15 @@ def _is_nobody(written: str, numbered: bool) -> bool:
 
 
 def sex_of(text: Any) -> Optional[str]:
-    """`"female"` or `"male"` from a word or letter in any case; None for anything else."""
+    """Return `"female"` or `"male"` from a word or letter in any case; None for anything else."""
     return _SEX.get(str(text)[:_LONGEST].strip(" .;,\"'\t\r\n").lower())
 
 
 def age_of(value: Any) -> Optional[float]:
-    """Age in years from a number or a text such as `45`, `069Y`, `6M`, `12 weeks`, `3D`; None if it is none.
+    """Return the age in years from a number or a text such as `45`, `069Y`, `6M`, `12 weeks`, `3D`; else None.
 
-    `90+` and `>89` are 90: so the oldest are hidden (HIPAA), and 90 keeps them the oldest, as PTB-XL's 300 does here.
-    Such a limit below 80 is not an age. Negative ages and those above 130 are None.
+    `90+` and `>89` become 90: ages of the oldest patients are hidden in this way (HIPAA). A limit below 80, such as
+    `18+`, is not an age. Negative ages and ages above 130 become None.
     """
     age = _years(value) if isinstance(value, str) else _number(value)
     return age if age is not None and math.isfinite(age) and 0 <= age <= _OLDEST else None
@@ -227,15 +226,15 @@ def _number(value: Any) -> Optional[float]:
 
 
 def start_of(when: Optional[datetime], hidden: Optional[date] = None) -> Optional[datetime]:
-    """When an ECG was taken, without a time zone; None where the date only stands for "unknown".
+    """Return the start of an ECG without its time zone; None if the date is a placeholder for "unknown".
 
-    That are dates before 1901 and after 2299, and the first second of days with which clocks and formats begin,
-    1904-01-01, 1970-01-01, 1980-01-01, 1980-01-06 and 1985-01-01. Dates that a collection has shifted, as MIMIC-IV-ECG
-    to 2100-2200, are kept, since their order still counts.
+    Placeholders are dates before 1901 and after 2299, and the first second of days with which clocks and formats begin:
+    1904-01-01, 1970-01-01, 1980-01-01, 1980-01-06 and 1985-01-01. Shifted dates, such as 2100-2200 in MIMIC-IV-ECG,
+    are kept, since their order is still correct.
 
     Args:
-        when: what the file contains.
-        hidden: a day that its format writes where the date is hidden, at whatever time: 1985-01-01 in EDF and BDF.
+        when: the time in the file.
+        hidden: a day that the format uses for a hidden date, at any time of the day: 1985-01-01 in EDF and BDF.
     """
     if when is None:
         return None
@@ -247,14 +246,14 @@ def start_of(when: Optional[datetime], hidden: Optional[date] = None) -> Optiona
 
 
 def shown(value: Any, longest: int = 200) -> str:
-    """Technical words on one line, shortened, for a message; of a library's exception without what it quotes."""
+    """Return a value as one short line for a message; the message of a library's exception without its quotations."""
     if isinstance(value, BaseException) and not isinstance(value, UserError):
         value = without_quotes(str(value)[: 2 * longest])
     return "".join(letter if letter.isprintable() else " " for letter in str(value)[: 2 * longest]).strip()[:longest]
 
 
 def agreed_rate(where: object, stated: float, given: Optional[float]) -> float:
-    """The sample rate (Hz) that a file contains; a user's that differs is a `UserError`."""
+    """Return the sample rate (Hz) in the file; raise a `UserError` if the user gave another one."""
     if given is not None and not math.isclose(stated, given, rel_tol=1e-6):
         raise UserError(f"{where}: its sample rate is {stated:g} Hz, not {given:g} Hz; leave it out or correct it")
     return stated

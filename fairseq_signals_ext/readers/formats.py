@@ -1,7 +1,7 @@
-"""The formats of ECG files: what each is, and which of them a file is, recognised by its content.
+"""The formats of ECG files, and how the format of a file is recognised by its content.
 
-A format is one object, `Format`, in the module that reads it. Formats of other people's packages are found through
-entry points of the group `fairseq_signals_ext.formats`.
+A format is one object, `Format`, in the module that reads it. Other packages add formats with entry points of the group
+`fairseq_signals_ext.formats`.
 """
 
 import functools
@@ -24,7 +24,7 @@ GROUP = "fairseq_signals_ext.formats"
 
 logger = logging.getLogger(__name__)
 
-# our formats in the order in which they are tried: those with a mark, those without, texts; tables are last
+# our formats in the order in which they are tried: with a magic number, without, texts; tables are last
 _OURS = (
     "wfdb:WFDB",
     "arrays:NUMPY",
@@ -69,14 +69,14 @@ class GivenMetadata(NamedTuple):
 
 
 class Beginning:
-    """The beginning of a file, from which formats recognise it; nothing is read before it is asked for.
+    """The beginning of a file, from which formats recognise it; read on first use.
 
     Attributes:
-        path: the file, which need not be there: a WFDB record may be named without a suffix.
+        path: the file; it need not exist, as a WFDB record may be named without a suffix.
     """
 
     def __init__(self, path: Union[str, Path]) -> None:
-        self.path = path if isinstance(path, Path) else Path(path)  # which takes long, also of a path
+        self.path = path if isinstance(path, Path) else Path(path)  # Path(path) is slow, even for a Path
 
     @functools.cached_property
     def head(self) -> bytes:
@@ -92,12 +92,12 @@ class Beginning:
 
     @functools.cached_property
     def other(self) -> Optional[str]:
-        """What the file is, if it is known to be something else than an ECG, and what helps."""
+        """What the file is, with a hint, if it is known to be no ECG; else None."""
         return what_helps(self.path, self.head)
 
     @functools.cached_property
     def text(self) -> str:
-        """Its first characters without a byte order mark and space; empty if it is known to be something else."""
+        """Its first characters without byte order mark and spaces; empty if it is known to be no ECG."""
         return "" if self.other else _decoded(self.head).lstrip(_BEFORE_TEXT)
 
     @functools.cached_property
@@ -121,7 +121,7 @@ class Beginning:
         return is_record_line(first) and not _NUMBERS.fullmatch(first)
 
     def contains(self, word: str) -> bool:
-        """Whether a word stands anywhere in a text file; all of it may have to be read."""
+        """Return whether a text file contains a word; this may read all of the file."""
         encoding = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}.get(self.head[:2], "utf-8")
         sought, before = word.encode(encoding), b""
         with open(self.path, "rb") as file:
@@ -162,19 +162,18 @@ class Format:
     """A format of ECG files.
 
     Attributes:
-        name: such as `"DICOM"`; messages and lists contain it.
-        suffixes: usual ones, with the point, in lower case. A file is recognised by its content, so they serve lists,
-            and finding what belongs to a file.
-        sniff: whether a file is of this format, from its beginning; cheap, as it is asked for all files.
-        read: (file, what the user gives for it) -> its ECGs in their order; one that is read when it is asked for may
-            stand in a sequence of many. Raises a `UserError` if the file is damaged or doubtful, or something has to
-            be said or differs from what the file contains. Lead names are put in order by `facts.rows_of_leads`.
-        called: how lists name it, where its name alone is not clear.
-        one_person: whether several ECGs of a file are of one person where it does not say who that is.
-        belonging: (file) -> files that belong to it and are no ECGs of their own, such as its table; only for files
-            with one of the suffixes.
-        largest: (file) -> the most values that an array in it claims, without reading them.
-        imports: modules that reading imports, for processes that are to be ready.
+        name: such as `"DICOM"`, for messages and lists.
+        suffixes: usual ones, with the point, in lower case; for lists and `belonging`. They do not decide the format.
+        sniff: (beginning of a file) -> whether it is of this format; must be fast, as it is called for all files.
+        read: (file, metadata from the user) -> its ECGs in order; a long sequence may read each ECG on access. Raises a
+            `UserError` if the file is damaged or doubtful, or if metadata is missing or differs from the file's.
+            `facts.rows_of_leads` puts the leads in order.
+        called: name in lists, if `name` alone is not clear.
+        one_person: whether several ECGs of a file are of one person if it contains no patient.
+        belonging: (file) -> files that belong to it and are no ECGs themselves, such as its table; only for files with
+            one of the suffixes.
+        largest: (file) -> size of its largest array as claimed, without reading the values.
+        imports: modules that reading imports, so that worker processes can import them first.
     """
 
     name: str
@@ -189,18 +188,18 @@ class Format:
 
 
 def starts_with(mark: bytes) -> Callable[[Beginning], bool]:
-    """A `Format.sniff`: whether a file begins with these bytes."""
+    """Return a `Format.sniff` that checks whether a file begins with these bytes."""
     return lambda beginning: beginning.head.startswith(mark)
 
 
 def format_of(path: Union[str, Path]) -> Format:
-    """The format of a file, recognised by its content; of a WFDB record by the header that is there.
+    """Return the format of a file, recognised by its content; WFDB records are recognised by their header file.
 
-    A table is only recognised as text with separators or numbers: its header decides whether it is an ECG. Other
-    people's formats are asked before it, and after all others.
+    Any text with separators or numbers counts as a table; reading its header shows whether it is an ECG. Formats of
+    other packages are tried after ours, but before tables.
 
     Raises:
-        UserError: the file is empty, cannot be opened, or is of no supported kind.
+        UserError: the file is empty, cannot be opened, or its format is not supported.
     """
     beginning = Beginning(path)
     for one in _in_order():
@@ -210,14 +209,14 @@ def format_of(path: Union[str, Path]) -> Format:
 
 
 def _in_order() -> Iterator[Format]:
-    yield from map(_object, _OURS)  # whose modules are imported when their turn comes
+    yield from map(_object, _OURS)  # imports each module only when it is needed
     yield from _of_others()
     yield _object(_LAST)
 
 
 @functools.lru_cache(maxsize=None)
 def our_formats() -> Tuple[Format, ...]:
-    """The formats that this package reads, in the order in which they are asked, without the table."""
+    """Return the formats of this package in the order in which they are tried, without tables."""
     return tuple(map(_object, _OURS))
 
 
@@ -229,7 +228,7 @@ def _object(place: str) -> Format:
 
 
 def all_formats() -> List[Format]:
-    """All formats, ours and other people's, in the order in which they are asked; of a name the first."""
+    """Return all formats, also of other packages, in the order in which they are tried; one per name."""
     found: Dict[str, Format] = {}
     for one in _in_order():
         found.setdefault(one.name, one)
@@ -237,18 +236,18 @@ def all_formats() -> List[Format]:
 
 
 def supported() -> str:
-    """The formats in words, by their names, such as `DICOM, EDF or a table`."""
+    """Return the names of all formats as text, such as `DICOM, EDF or a table`."""
     *formats, table = all_formats()
     names = [one.called or one.name for one in sorted(formats, key=lambda one: one.name.casefold())]
     return f"{', '.join(names)} or {table.called}"
 
 
 def belonging_to_files(names: Iterable[str], folder: Path) -> Iterator[Path]:
-    """Files that belong to others, which their formats know by their suffix, and are no ECGs of their own.
+    """Yield files that belong to other files and are no ECGs themselves; the suffix selects the format.
 
     Args:
-        names: of files.
-        folder: that they are below.
+        names: of files, relative to `folder`.
+        folder: folder of the files.
     """
     known = [(one.suffixes, one.belonging) for one in all_formats() if one.belonging is not None]
     for name in names:
@@ -258,7 +257,7 @@ def belonging_to_files(names: Iterable[str], folder: Path) -> Iterator[Path]:
 
 
 def _refusal(beginning: Beginning) -> str:
-    """What to say of a file that no format takes."""
+    """Return the message for a file of an unsupported format."""
     if beginning.other is not None:
         return beginning.other
     if beginning.root is not None:
@@ -272,13 +271,13 @@ def _refusal(beginning: Beginning) -> str:
 
 @functools.lru_cache(maxsize=None)
 def _of_others() -> Tuple[Format, ...]:
-    from fairseq_signals_ext.common.plugins import from_others  # which takes some ms, so only where it is needed
+    from fairseq_signals_ext.common.plugins import from_others  # slow import (some ms)
 
     return tuple(_guarded(package, one) for package, one in from_others(GROUP, Format))
 
 
 def _guarded(package: str, one: Format) -> Format:
-    """A format of another package, of which an error that it does not foresee is that of one file."""
+    """Return a format of another package that turns any unexpected error into a `UserError` for the file."""
 
     def sniff(beginning: Beginning) -> bool:
         try:

@@ -1,4 +1,4 @@
-"""EDF and ISHNE: long recordings of few signals, decoded by `ecgdatakit`."""
+"""Read EDF and ISHNE, long recordings of few signals, with `ecgdatakit`."""
 
 from datetime import date
 from pathlib import Path
@@ -8,18 +8,19 @@ from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.readers.clinical import Decoder
 from fairseq_signals_ext.readers.formats import starts_with
 
-_COPIES = 50.0  # a signal's samples are as many as the file holds
+_COPIES = 50.0  # one signal may have all samples of the file
 
 
 def _is_undated(record: Any) -> bool:
-    """What EDF+ writes in place of a date that is not to be known."""
+    """Return whether the file has EDF+'s placeholder for a hidden date."""
     return bool(record.raw_metadata["recording_id"].upper().split()[:2] == ["STARTDATE", "X"])
 
 
 def _refuse_cut_ishne(path: Path, record: Any) -> None:
-    """Only the number of samples in the header shows that a file ends early, at the end of a sample.
+    """Raise a `UserError` if a file has fewer samples than its header contains.
 
-    It is a lead's or that of all leads, and some recorders write a nominal one: whole hours, or a round number.
+    The header's number is that of one lead or of all leads; some recorders write a nominal one: whole hours, or near a
+    power of two. Nominal numbers are ignored.
     """
     claimed, samples = record.raw_metadata["ecg_size"], record.raw_metadata["samples_per_lead"]
     total, rate = samples * len(record.leads), record.leads[0].sampling_rate
@@ -34,7 +35,7 @@ EDF = Decoder(
     "EDF",
     "EDFParser",
     copies=_COPIES,
-    hidden_start=date(1985, 1, 1),  # what EDF+ prescribes where the date is not to be known
+    hidden_start=date(1985, 1, 1),  # EDF+'s placeholder for a hidden date
     is_undated=_is_undated,
 ).format((".edf",), starts_with(b"0       "))
 ISHNE = Decoder(

@@ -1,4 +1,4 @@
-"""Limb leads that follow from I and II."""
+"""Compute missing limb leads from I and II."""
 
 from dataclasses import replace
 from typing import Any, List, Optional, Tuple
@@ -14,14 +14,14 @@ WEIGHTS = {2: (-1, 1, 1), 3: (-1, -1, 2), 4: (2, -1, 2), 5: (-1, 2, 2)}
 
 
 def with_limb_leads(recording: Recording) -> Recording:
-    """The recording with those of III, aVR, aVL, aVF that it lacks, computed from I and II where it has both.
+    """Return the recording with missing leads of III, aVR, aVL, aVF computed from I and II, if it has both.
 
     III = II - I, aVR = -(I + II) / 2, aVL = I - II / 2, aVF = II - I / 2. A sample is NaN where I or II is.
 
     Counts: if I and II share one scale, as in nearly every file, a derived lead is exact in integers
-    (aVR is -(cI + cII) at half the scale). If not, it is rounded to half the finer of the two scales, and
-    `signal` holds the rounded values, so that signal and counts agree in either case. The counts of the leads that
-    the file holds stay as they are. No counts are kept if the scales differ so much that there are no such integers.
+    (aVR is -(cI + cII) at half the scale). If not, it is rounded to half the finer of the two scales, and `signal`
+    holds the rounded values, so that signal and counts always agree. The counts of stored leads do not change. No
+    counts are kept if the scales differ so much that the integers would be too large.
     """
     missing = tuple(lead for lead in WEIGHTS if lead not in recording.leads)
     if not missing or not {_I, _II} <= set(recording.leads):
@@ -48,7 +48,7 @@ def with_limb_leads(recording: Recording) -> Recording:
 def _with_derived_counts(
     recording: Recording, stored: StoredCounts, pair: Tuple[int, int], missing: Tuple[int, ...]
 ) -> Recording:
-    """As integers alone, and a lead at a time: as floats a day of ECG would be many times what its file is."""
+    """Compute the leads as integers, one at a time: as floats a day of ECG would take too much memory."""
     one, two = (stored.counts[row] for row in pair)
     zeros, scale = stored.zero[list(pair)], stored.scale[pair[0]]
     wide = np.int32 if stored.counts.dtype == np.int16 else np.int64
@@ -63,7 +63,7 @@ def _with_derived_counts(
 
 
 def combined(pair: Any, lead: int) -> Any:
-    """The lead (a key of `WEIGHTS`) that follows from I and II; numbers or arrays, in their unit."""
+    """Return a lead (a key of `WEIGHTS`) computed from I and II; numbers or arrays, in their unit."""
     a, b, divisor = WEIGHTS[lead]
     return (a * pair[0] + b * pair[1]) / divisor
 
@@ -71,9 +71,9 @@ def combined(pair: Any, lead: int) -> Any:
 def _derived_counts(
     stored: StoredCounts, pair: Tuple[int, int], missing: Tuple[int, ...], rows: List[np.ndarray]
 ) -> Optional[Tuple[StoredCounts, List[np.ndarray]]]:
-    """The stored counts with those of the derived leads below, and the derived signals that these stand for.
+    """Return the counts with the derived leads appended, and the derived signals from these counts.
 
-    None if those are beyond the integers that float64 holds exactly.
+    None if the counts are too large to be exact as float64.
     """
     scales, zeros = stored.scale[list(pair)], stored.zero[list(pair)]
     if scales[0] == scales[1]:

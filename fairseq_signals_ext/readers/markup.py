@@ -1,7 +1,7 @@
-"""XML and JSON of devices and hospitals, decoded by `ecgdatakit`: GE MUSE, Philips, HL7 aECG, Mortara, Kardia.
+"""Read XML and JSON of devices and hospitals with `ecgdatakit`: GE MUSE, Philips, HL7 aECG, Mortara, Kardia.
 
-ecgdatakit reads the first waveform that is not called a median beat. The parsers of GE's and HL7's files are made to
-read each of them.
+ecgdatakit reads the first waveform that is not named a median beat. Here the parsers of GE's and HL7's files read all
+waveforms.
 """
 
 import base64
@@ -47,14 +47,14 @@ def _check_json(path: Path) -> None:
 
 def _check_markup(path: Path) -> None:
     content = path.read_bytes()
-    # each byte of the signs is the same in all encodings that a header can be recognised in
+    # these characters are the same byte in all supported encodings
     check_number("elements and attributes", content.count(b"<") + content.count(b"="), _MOST_ELEMENTS)
-    if b"<!ATTLIST" in content.replace(b"\0", b""):  # given to each element again, however long
+    if b"<!ATTLIST" in content.replace(b"\0", b""):  # would be copied to each element
         raise ValueError("declarations of attributes are not allowed")
 
 
 def _adapted(methods: type) -> Callable[[Any, Path], Any]:
-    """What makes a parser of a class of ecgdatakit and a file, with methods of ours, to which the file is `_path`."""
+    """Return a function (parser class, file) -> parser that adds these methods and the attribute `_path`."""
 
     def make(parser: Any, path: Path) -> Any:
         made = type(methods.__name__, (methods, parser), {})()
@@ -87,7 +87,7 @@ class _MuseParts(_Parser):
         words = " ".join(child.text or "" for child in waveform if child.tag.lower() == "waveformtype").strip()
         if names_beat(words):
             return Part([], words=words)
-        # ecgdatakit reads waveforms called rhythm, or not called anything, and one of each name
+        # ecgdatakit reads only waveforms named rhythm or without a name, and one per name
         alone, before = Element("RestingECG"), len(self._warnings)
         unnamed = SubElement(alone, "Waveform")
         unnamed.extend(child for child in waveform if child.tag.lower() != "waveformtype")
@@ -112,7 +112,7 @@ class _AecgParts(_Parser):
         for series in whole:
             self._add_series(series, _code(series), beats, len(whole) == 1, file)
             for derived in series.findall("derivation/derivedSeries"):
-                # a series derived from another is beats unless it is called otherwise
+                # a derived series without a name contains averaged beats
                 self._add_series(derived, _code(derived) or "beats", beats, False, file)
         if not self.parts:
             return super()._select_series(root, file)
@@ -135,7 +135,7 @@ class _AecgParts(_Parser):
         original = series.tag == "series" and words.upper() in _ORIGINAL_SERIES
         for sequences in series.findall("component/sequenceSet"):
             before = len(self._warnings)
-            leads, times = super()._read_sequence_set(_alone(sequences), "rhythm", file)
+            leads, times = super()._read_sequence_set(_series_of_set(sequences), "rhythm", file)
             remarks = [(remark, UserWarning) for remark in self._warnings[before:]]
             del self._warnings[before:]
             if leads:
@@ -145,7 +145,7 @@ class _AecgParts(_Parser):
                 self.parts.append(part)
 
     def _start(self, series: Element, times: Dict[str, Any], only: bool) -> Tuple[Any, Optional[float]]:
-        """When it began, and as s: since 1970, or since the only series began."""
+        """Return the start as a time, and in s: since 1970, or since the start of the only series."""
         from ecgdatakit.models import ECGRecord
 
         timed = ECGRecord(source_format="hl7_aecg")
@@ -160,7 +160,7 @@ class _AecgParts(_Parser):
         return began, (began - datetime(1970, 1, 1)).total_seconds()
 
     def _read_statements(self, chosen: List[Part]) -> None:
-        """Each series has its own."""
+        """Read the statements of each series for its parts."""
         from ecgdatakit.models import ECGRecord
 
         found: Dict[int, List[Tuple[str, str]]] = {}
@@ -178,7 +178,7 @@ def _code(series: Element) -> str:
 
 
 def _relative_start(times: Dict[str, Any]) -> float:
-    """s after its series began."""
+    """Return the start in s after the start of its series."""
     with contextlib.suppress(ValueError):
         offset = float(times.get("head") or 0) * _SECONDS.get(str(times.get("head_unit")), 0.0)
         if times.get("code", "").upper() == "TIME_RELATIVE" and abs(offset) < _LONGEST_OFFSET:
@@ -186,8 +186,8 @@ def _relative_start(times: Dict[str, Any]) -> float:
     return 0.0
 
 
-def _alone(sequences: Element) -> Element:
-    """A series of one set, without the sequences that the file marks as having no values."""
+def _series_of_set(sequences: Element) -> Element:
+    """Return a series with one set, without the sequences that are marked as having no values."""
     series = Element("series")
     one = SubElement(SubElement(series, "component"), "sequenceSet")
     for component in sequences:
@@ -197,11 +197,11 @@ def _alone(sequences: Element) -> Element:
     return series
 
 
-# --- Philips: base64 of LZW with codes of 10 bits, in which 1 kB can stand for 600 kB ---
+# --- Philips: base64 of LZW with codes of 10 bits, which can expand 1 kB to 600 kB ---
 
 
 class _CheckedPayload(_Parser):
-    """The parser of Philips' files, which looks at what its compressed samples expand to before it expands them."""
+    """The parser of Philips' files, with a check of the expanded size before samples are expanded."""
 
     _path: Path
 
@@ -211,10 +211,10 @@ class _CheckedPayload(_Parser):
 
 
 def _check_xli(path: Path, element: Any) -> None:
-    """Refuse a Philips file whose compressed samples expand to far more than the file is large.
+    """Check that the compressed samples of a Philips file do not expand far beyond its size.
 
     Args:
-        element: that holds the samples, as `xmltodict` gives it.
+        element: element with the samples, as parsed by `xmltodict`.
 
     Raises:
         UserError: they do.
@@ -237,7 +237,7 @@ def _texts(element: Any) -> Iterator[str]:
 
 
 def _chunks(raw: bytes) -> Iterator[bytes]:
-    """What may be the leads of an XLI payload."""
+    """Yield the compressed leads of an XLI payload."""
     at = 0
     while at + 8 <= len(raw):
         size = struct.unpack_from("<i", raw, at)[0]
@@ -248,7 +248,7 @@ def _chunks(raw: bytes) -> Iterator[bytes]:
 
 
 def _expanded(chunk: bytes) -> int:
-    """Bytes that a chunk of LZW codes expands to, from the lengths of its strings alone."""
+    """Return the expanded size of a chunk of LZW codes in bytes, from the lengths of its strings only."""
     bits = np.unpackbits(np.frombuffer(chunk, np.uint8))
     codes = bits[: len(bits) // 10 * 10].reshape(-1, 10) @ (1 << np.arange(9, -1, -1))
     lengths: List[int] = [1] * 256

@@ -1,4 +1,4 @@
-"""The numeric matrices and texts in a MATLAB file of version 4 to 7.3, also in structs; nothing else in it is read."""
+"""Read numeric matrices and texts, also in structs, from MATLAB files of version 4 to 7.3."""
 
 import itertools
 import math
@@ -15,11 +15,11 @@ from fairseq_signals_ext.readers.facts import shown
 from fairseq_signals_ext.readers.matlab_binary import BinaryMat
 from fairseq_signals_ext.readers.sizes import check_claim
 
-_MOST_OBJECTS = 1000  # of an HDF5 file; each takes time to look at
-# HDF5's filters: shuffle and a checksum keep the size of a chunk; what deflate expands is checked
+_MOST_OBJECTS = 1000  # of an HDF5 file; each takes time to open
+# HDF5's filters: shuffle and checksum keep the size of a chunk; the expanded size of deflate is checked
 _DEFLATE, _KNOWN_FILTERS = 1, {1, 2, 3}
-_DEFLATE_RATIO = 1100  # deflate makes nothing smaller than 1/1032
-_CHUNK_UNCHECKED = 2**28  # bytes that a chunk may expand to without a look
+_DEFLATE_RATIO = 1100  # deflate compresses by at most 1032
+_CHUNK_UNCHECKED = 2**28  # bytes that a chunk may expand to without a check
 _MOST_CHUNKS = 10_000
 _LONGEST_TEXT = 1024  # letters
 HDF5_MARK = b"\x89HDF\r\n\x1a\n"
@@ -27,7 +27,7 @@ _BEFORE_HDF5 = 512  # bytes of MATLAB's own before HDF5
 
 
 def is_hdf5(head: bytes) -> bool:
-    """Whether a file is HDF5, as MATLAB's version 7.3 is behind a block of its own; from its first 520 bytes."""
+    """Return whether a file is HDF5, plain or after the 512 bytes of MATLAB 7.3; from its first 520 bytes."""
     behind = head[_BEFORE_HDF5 : _BEFORE_HDF5 + len(HDF5_MARK)]
     return head.startswith(HDF5_MARK) or (head.startswith(b"MATLAB") and behind == HDF5_MARK)
 
@@ -39,7 +39,7 @@ class MatFile:
         shapes: names and shapes (as MATLAB shows them) of its numeric arrays; those in a struct (of size 1 x 1) are
             called `STRUCT.FIELD`.
         texts: names of its texts, in the same way.
-        others: names of what is neither, such as cells.
+        others: names of other variables, such as cells.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,12 +53,12 @@ class MatFile:
 
     @property
     def is_of_matlab(self) -> bool:
-        """Whether MATLAB, which reverses dimensions, wrote it, and no other program plain HDF5."""
+        """Whether MATLAB wrote it, which reverses dimensions; False for plain HDF5 of another program."""
         return self._hdf5 is None or self._hdf5.userblock_size > 0
 
     @property
     def names(self) -> Set[str]:
-        """Of all its variables."""
+        """Names of all its variables."""
         return {*self.shapes, *self.texts, *self.others}
 
     def __enter__(self) -> "MatFile":
@@ -84,7 +84,7 @@ class MatFile:
             self._hdf5.close()
 
     def read(self, name: str) -> np.ndarray:
-        """One of the arrays named in `shapes`.
+        """Return one of the arrays named in `shapes`.
 
         Raises:
             UserError: there is no such array, it cannot be decoded, or it claims more bytes than the file can hold.
@@ -99,7 +99,7 @@ class MatFile:
             raise self._unreadable(error) from error
 
     def text(self, name: str) -> str:
-        """One of the texts named in `texts`; of several rows, or longer than 1,024 bytes, is a `UserError`."""
+        """Return one of the texts named in `texts`; several rows or more than 1,024 bytes raise a `UserError`."""
         try:
             return self._binary.text(name) if self._binary is not None else self._text_from_hdf5(name)
         except UserError:
@@ -108,7 +108,7 @@ class MatFile:
             raise self._unreadable(error) from error
 
     def written(self, name: str) -> Any:
-        """A text, or a single number as such; None where there is nothing by this name or what is there is empty.
+        """Return a text or a single number; None if there is no such variable or it is empty.
 
         Raises:
             UserError: it is something else, such as several numbers or a cell, or it is damaged.
@@ -124,14 +124,14 @@ class MatFile:
         return UserError(f"{self.path}: cannot be read as a MATLAB file ({shown(str(reason))}); save it again")
 
     def _open_hdf5(self) -> None:
-        """MATLAB 7.3 is HDF5 with the dimensions in reverse; links to other files are not followed."""
+        """Open MATLAB 7.3, which is HDF5 with reversed dimensions; links to other files are not followed."""
         import h5py
 
         self._hdf5 = h5py.File(self.path, "r")
         for name, data in self._objects():
             if data.shape is None or data.dtype.kind not in "iuf":
                 self.others.add(name)
-            elif "MATLAB_empty" in data.attrs:  # what it holds is its shape
+            elif "MATLAB_empty" in data.attrs:  # its values are the shape of an empty array
                 continue
             elif _matlab_class(data) == "char":
                 self.texts.add(name)
@@ -140,7 +140,7 @@ class MatFile:
             self._hdf5_names[name] = data.name
 
     def _objects(self) -> Iterator[Tuple[str, Any]]:
-        """The data sets of this file by name, also those in its groups, which stand for structs."""
+        """Yield the data sets of this file with their names, also those in groups (MATLAB's structs)."""
         import h5py
 
         groups, seen = [("", self._hdf5)], 0
@@ -161,14 +161,14 @@ class MatFile:
     def _from_hdf5(self, name: str) -> np.ndarray:
         data = self._hdf5[self._hdf5_names[name]]
         stored = self._stored(data)
-        if math.prod(data.shape) > _DEFLATE_RATIO * stored:  # the rest would be made up of a fill value
+        if math.prod(data.shape) > _DEFLATE_RATIO * stored:  # HDF5 would fill the rest with a fill value
             raise ValueError(f"{shown(name, 40)!r} claims more samples than fit into the file")
         check_claim(self.path, math.prod(data.shape), stored)
         self._check_chunks(data)
         return np.asarray(data[()]).T
 
     def _stored(self, data: Any) -> int:
-        """Bytes that a data set takes in the file; HDF5 would reserve memory for any size."""
+        """Return the stored bytes of a data set, at most the file's size; HDF5 would reserve memory for any size."""
         stored = int(data.id.get_storage_size())
         if stored > os.path.getsize(self.path):
             raise ValueError(f"{shown(data.name, 40)!r} claims more bytes than the file has")
@@ -181,7 +181,7 @@ class MatFile:
         return "".join(chr(int(code)) for code in self._from_hdf5(name).ravel() if 0 <= code < 2**16)
 
     def _check_chunks(self, data: Any) -> None:
-        """HDF5 expands a chunk to any size, so it is checked before; large ones are few."""
+        """Check the expanded size of all chunks, as HDF5 would expand a chunk to any size."""
         if data.chunks is None:
             return
         expected = math.prod(data.chunks) * data.dtype.itemsize
@@ -191,7 +191,7 @@ class MatFile:
             _check_chunk(data, chunk, expected)
 
     def part(self, name: str, number: int) -> np.ndarray:
-        """Part `number` along the first dimension, as HDF5 orders them, of an array in a file of version 7.3.
+        """Return element `number` along the first dimension (in HDF5's order) of an array in an HDF5 file.
 
         Raises:
             UserError: as `read`.
@@ -205,7 +205,7 @@ class MatFile:
 
     def _part(self, data: Any, number: int) -> np.ndarray:
         stored = self._stored(data)
-        if math.prod(data.shape) > _DEFLATE_RATIO * stored:  # the rest would be made up of a fill value
+        if math.prod(data.shape) > _DEFLATE_RATIO * stored:  # HDF5 would fill the rest with a fill value
             raise ValueError("its array claims more samples than fit into the file")
         check_claim(self.path, math.prod(data.shape[1:]), stored)
         if data.chunks is not None:
@@ -243,7 +243,7 @@ def _check_chunk(data: Any, chunk: Any, expected: int) -> None:
 
 
 def _matlab_class(data: Any) -> str:
-    """What MATLAB 7.3 writes beside a data set: `double`, `char`, ...; empty if nothing."""
+    """Return MATLAB's class of a data set: `double`, `char`, ...; empty if there is none."""
     if "MATLAB_class" not in data.attrs:
         return ""
     attribute = data.attrs.get_id("MATLAB_class")

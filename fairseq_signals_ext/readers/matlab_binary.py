@@ -1,7 +1,7 @@
-"""Numeric matrices and texts of MATLAB files of version 4 and 5 to 7.2, also those in structs.
+"""Read numeric matrices and texts, also in structs, from MATLAB files of version 4 and 5 to 7.2.
 
-scipy reads these files as well, but ends the whole process, or never ends, on damaged ones (found by fuzzing, scipy
-1.17), and expands what is compressed without a limit. The formats are those of MathWorks' "MAT-File Format".
+scipy reads these files as well, but crashes or hangs on damaged ones (found by fuzzing, scipy 1.17), and expands
+compressed data without a limit. The formats are described in MathWorks' "MAT-File Format".
 """
 
 import math
@@ -16,7 +16,7 @@ import numpy as np
 from fairseq_signals_ext.readers.facts import shown
 from fairseq_signals_ext.readers.sizes import check_claim
 
-# codes of the types that values are stored in
+# codes of storage types
 _TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _TYPES_4 = ("f8", "f4", "i4", "i2", "u2", "u1")
 _MATRIX, _COMPRESSED = 14, 15
@@ -28,9 +28,9 @@ _HEADER, _HEADER_4 = 128, 20
 _LONGEST_NAME = 256  # MATLAB's own are of at most 63 letters
 _MOST_DIMENSIONS = 32
 _MOST_VARIABLES = 10_000
-_MOST_STRUCTS, _MOST_FIELDS = 10, 100  # that are looked into
+_MOST_STRUCTS, _MOST_FIELDS = 10, 100  # that are read
 _LONGEST_TEXT = 1024  # bytes
-# what comes before a matrix's values: tags, flags, dimensions and name
+# bytes before a matrix's values: tags, flags, dimensions and name
 _BEFORE_VALUES = 8 + 16 + 8 + 4 * _MOST_DIMENSIONS + 8 + _LONGEST_NAME + 8
 
 
@@ -42,9 +42,9 @@ class Matrix:
         shape: as MATLAB shows it.
         dtype: of its values as stored; of a text single bytes.
         is_complex: whether it has an imaginary part.
-        values: place of its values in what `start` and `stop` hold, expanded if that is compressed.
-        start, stop: bytes of the file that hold it.
-        compressed: whether they are.
+        values: position of its values in the (expanded) bytes from `start` to `stop`.
+        start, stop: its bytes in the file.
+        compressed: whether these bytes are compressed.
         size: bytes of its values.
         encoding: of a text; empty for numbers.
     """
@@ -76,7 +76,7 @@ class BinaryMat:
     Attributes:
         matrices: its numeric arrays by name; those in a struct (of size 1 x 1) as `STRUCT.FIELD`.
         texts: the same of its texts.
-        others: names of what is neither, such as cells and structs of other sizes.
+        others: names of other variables, such as cells and structs of other sizes.
 
     Raises:
         ValueError, struct.error, zlib.error: it is damaged.
@@ -101,14 +101,14 @@ class BinaryMat:
                 (self.texts if matrix.encoding else self.matrices)[name] = matrix
 
     def read(self, name: str) -> np.ndarray:
-        """One of the matrices, with its values' own type."""
+        """Return one of the matrices in its stored type."""
         matrix = self.matrices[name]
         if matrix.is_complex:
             raise ValueError(f"{shown(name, 40)!r} contains complex values, not real numbers")
         return np.frombuffer(self._values(name, matrix), matrix.dtype).reshape(matrix.shape, order="F")
 
     def text(self, name: str) -> str:
-        """One of the texts."""
+        """Return one of the texts."""
         matrix = self.texts[name]
         if matrix.size > _LONGEST_TEXT or (matrix.size and matrix.shape[0] != 1):
             raise ValueError(f"{shown(name, 40)!r} is not one short line of text")
@@ -161,7 +161,7 @@ class BinaryMat:
             yield name, None if is_other > 1 else matrix
 
     def _described(self, stored: _Stored) -> Iterator[Tuple[str, Optional[Matrix]]]:
-        """Names of a variable of version 5, or of the fields of a struct, and where its values are."""
+        """Yield the name and description of a variable of version 5, or of each field of a struct."""
         beginning, at = self._beginning(stored, _BEFORE_VALUES), 8 if stored.compressed else 0
         kind, shape, name, at = _header(beginning, at, stored.order)
         if kind & 0xFF != _STRUCT or math.prod(shape) != 1 or self._structs == _MOST_STRUCTS:
@@ -185,7 +185,7 @@ class BinaryMat:
 
 
 def _header(content: memoryview, at: int, order: str) -> Tuple[int, Tuple[int, ...], str, int]:
-    """Of a matrix whose content begins here: its flags, its shape, its name, and where what follows begins."""
+    """Return flags, shape and name of the matrix that begins here, and where its next element begins."""
     _, flags, at = _element(content, at, order)
     (kind,) = struct.unpack_from(f"{order}I", flags)
     _, sizes, at = _element(content, at, order)
@@ -199,7 +199,7 @@ def _header(content: memoryview, at: int, order: str) -> Tuple[int, Tuple[int, .
 def _matrix(
     content: memoryview, kind: int, shape: Tuple[int, ...], name: str, at: int, stored: _Stored
 ) -> Optional[Matrix]:
-    """Where the values of a matrix of numbers or of a text are; None for another variable."""
+    """Return the description of a numeric matrix or a text; None for another variable."""
     is_text, is_complex = kind & 0xFF == _TEXT, bool(kind >> 8 & _COMPLEX)
     if not (is_text or kind & 0xFF in _NUMERIC_CLASSES) or kind >> 8 & _LOGICAL or min(shape) < 0:
         return None
@@ -219,7 +219,7 @@ def _matrix(
 
 
 def _fields(content: memoryview, at: int, order: str) -> Iterator[Tuple[str, int]]:
-    """Names of a struct's fields, and where the content of each begins."""
+    """Yield the names of a struct's fields, and where the content of each begins."""
     _, length, at = _element(content, at, order)
     (longest,) = struct.unpack_from(f"{order}i", length)
     _, names, at = _element(content, at, order)
@@ -236,7 +236,7 @@ def _fields(content: memoryview, at: int, order: str) -> Iterator[Tuple[str, int
 
 
 def _tag(content: memoryview, at: int, order: str) -> Tuple[int, int, int, int]:
-    """Of an element: its type, where the next one begins, where its data begin, and their size."""
+    """Return for an element: its type, where the next one begins, where its data begin, and their size."""
     kind, size = struct.unpack_from(f"{order}II", content, at)
     if kind >> 16:  # the data are in the second half of the tag
         return kind & 0xFFFF, at + 8, at + 4, kind >> 16

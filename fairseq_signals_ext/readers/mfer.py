@@ -1,4 +1,4 @@
-"""MFER, decoded by `ecgdatakit`; its definitions are gone through first: their number, depth and channels."""
+"""Read MFER with `ecgdatakit`, after a check of the number, depth and channels of its definitions."""
 
 import itertools
 from pathlib import Path
@@ -12,8 +12,8 @@ from fairseq_signals_ext.readers.parts import Part, only_beats
 _MOST_DEFINITIONS = 100_000
 _MOST_CHANNELS = 256
 _MOST_PIECES = 100_000  # channels of all frames of samples together
-_DEEPEST = 4  # definitions within one another
-_MOST_WITHOUT_LENGTH = 20  # each is gone through again for each that it is within
+_DEEPEST = 4  # nested definitions
+_MOST_WITHOUT_LENGTH = 20  # nested ones are read again for each level
 _LONGEST_NUMBER = 4  # bytes, of a channel
 _DOMINANT_BEAT = 9  # type of a waveform that is an averaged beat
 _BYTE_ORDER, _CHANNELS, _WAVE, _OF_CHANNEL, _GROUP, _END = 0x01, 0x05, 0x1E, 0x3F, 0x67, 0x80
@@ -24,10 +24,10 @@ def _is_mfer(beginning: Beginning) -> bool:
 
 
 def _check_mfer(path: Path) -> None:
-    """Refuse a file of too many definitions or channels, or with definitions too deep in one another.
+    """Check the number and depth of definitions and the number of channels.
 
     Raises:
-        ValueError: it is such a file.
+        ValueError: one of them is above its limit.
     """
     content = path.read_bytes()
     _Walk(content).through(0, len(content), 0)
@@ -78,14 +78,14 @@ class _Walk:
                 raise ValueError(f"it has more than {most:,} {what}")
 
     def _after_channel(self, at: int) -> int:
-        """Place behind the number of a channel."""
+        """Return the position after the number of a channel."""
         for place in range(at, at + _LONGEST_NUMBER):
             if place >= len(self._content) or not self._content[place] & 0x80:
                 return place + 1
         raise ValueError("the number of a channel is too long")
 
     def _length(self, at: int) -> Tuple[Optional[int], int]:
-        """Length of a definition, None if it does not say it, and where its value begins."""
+        """Return the length of a definition (None if it has none), and where its value begins."""
         first = self._content[at] if at < len(self._content) else 0
         count = first & 0x7F
         if first < 0x80:
@@ -97,7 +97,7 @@ class _Walk:
 
 
 def _mfer_parts(parser: Any, path: Path) -> Any:
-    """The parser of MFER, with a part for all frames of the same channels, sample rates and scales that follow."""
+    """Return a parser of MFER that collects a part per run of frames with equal channels, sample rates and scales."""
     found: List[Part] = []  # as ecgdatakit parses with a copy of its parser
 
     class Parts(parser):
@@ -114,7 +114,7 @@ def _mfer_parts(parser: Any, path: Path) -> Any:
                 rows = [row for row, lead in enumerate(leads) if lead_position(lead.label) is not None] or [0]
                 if leads:  # further signals may have other rates
                     found.append(Part(leads, rates[rows[0]]))
-            self._frames = runs[0] if runs else []  # so that it warns of nothing that is read here
+            self._frames = runs[0] if runs else []  # avoids warnings about the other frames, which are read here
             super()._build_leads()
 
     return Parts()

@@ -1,4 +1,4 @@
-"""Files that people take for an ECG, or that hold one in another wrapping: what each is, and what helps."""
+"""Recognise files that are no ECG, or that contain one in an archive or document, and give a hint for each."""
 
 import re
 from pathlib import Path
@@ -39,10 +39,10 @@ _BOM = b"\xef\xbb\xbf"
 
 
 def what_helps(path: Path, head: bytes) -> Optional[str]:
-    """`"this is ...; ..."`: what a file is and what helps; None where it is not known.
+    """Return `"this is ...; ..."`: the kind of a file and a hint; None if it is not known.
 
     Args:
-        path: the file, of which a zip archive's end is read.
+        path: the file; the end of a zip archive is read.
         head: its first bytes.
     """
     known = next((known for beginning, known in _BEGINNINGS.items() if head.startswith(beginning)), None)
@@ -70,7 +70,7 @@ def _other(path: Path, head: bytes) -> Optional[Tuple[str, str]]:
 
 
 def _in_zip(path: Path, head: bytes) -> Tuple[str, str]:
-    """Office documents and NumPy's archives are zip archives as well; their files' names stand in it as they are."""
+    """Return kind and hint of a zip archive by the names in it; Office documents and `.npz` are zip archives too."""
     with open(path, "rb") as file:
         file.seek(max(path.stat().st_size - _TAIL, 0))
         names = head + file.read(_TAIL)

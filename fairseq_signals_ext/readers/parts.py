@@ -1,4 +1,4 @@
-"""Which of the waveforms in a file is the ECG: recognised by what each of them is, never by its place."""
+"""Choose the ECGs among the waveforms of a file by their properties, not by their order."""
 
 import hashlib
 import math
@@ -14,30 +14,30 @@ import numpy as np
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.readers.facts import lead_position
 
-_EIGHT = frozenset({0, 1, *range(6, 12)})  # the other four of the twelve follow from I and II
+_EIGHT = frozenset({0, 1, *range(6, 12)})  # the other four are computed from I and II
 _BEAT = re.compile(r"median(?!.?filter)|representative|averag|\bavg|template|dominant|typical|\bbeat", re.IGNORECASE)
 _NO_BEAT = re.compile(r"strip|rhythm|continuous", re.IGNORECASE)  # such as a representative strip of a day
 _BEAT_SECONDS = 2.0  # an averaged beat is shorter, an ECG is longer
 _COLUMN_SECONDS = 4.0  # columns of a printout are shorter: 2.5 s each, one after the other
-_ECG_SECONDS = 5.0  # of an ECG of its own, however short it is beside another
-_ALIKE = 0.9  # correlation of one signal with itself behind another filter
+_ECG_SECONDS = 5.0  # enough for a separate ECG, even beside a much longer one
+_ALIKE = 0.9  # least correlation of two filtered versions of one signal
 _REPEATED = re.compile(r"(.+)_\d+")  # ecgdatakit calls a second lead II "II_2"
 
 
 @dataclass(eq=False)
 class Part:
-    """One waveform of a file: signals that were taken together.
+    """One waveform of a file: signals that were recorded together.
 
     Attributes:
-        leads: ecgdatakit's leads; none where it was not decoded, as its own words call it an averaged beat.
-        sample_rate: Hz, exact; None where ecgdatakit gives no more than an integer.
-        start: s after the time from which the file counts; None where the file does not contain it.
-        began: when, where the file gives a time for this part.
-        words: what the file calls it.
-        original: whether it is what was taken, not what a device made of it.
-        statements: pairs of words as ecgdatakit gives them, where the part has its own.
-        remarks: what ecgdatakit warned of when it read this part, with the kind of warning.
-        source, times: where an XML file holds it, and its times in ecgdatakit.
+        leads: ecgdatakit's leads; empty for an averaged beat, which is not decoded.
+        sample_rate: Hz, exact; None if ecgdatakit gives only an integer.
+        start: s after the file's reference time; None if unknown.
+        began: time of the start, if the file gives one for this part.
+        words: its name in the file.
+        original: whether it was recorded, not derived by a device.
+        statements: pairs of words from ecgdatakit, if the part has its own.
+        remarks: ecgdatakit's warnings about this part, with their categories.
+        source, times: its element in an XML file, and its times from ecgdatakit.
     """
 
     leads: List[Any]
@@ -56,18 +56,18 @@ class Part:
         self.positions: FrozenSet[int] = frozenset(position for position in positions if position is not None)
         self.samples = len(self.leads[0].samples) if self.leads else 0
         self.rate = self.sample_rate or (float(self.leads[0].sampling_rate) if self.leads else 1.0)
-        # ecgdatakit rounds a rate below 0.5 Hz to 0, which is refused when the recording is complete
+        # ecgdatakit rounds a rate below 0.5 Hz to 0; such recordings are refused later
         self.seconds = self.samples / self.rate if self.rate else math.inf
 
     def is_average(self, longest: float) -> bool:
-        """Whether it is beats averaged by a device, in a file whose longest part takes so many seconds."""
+        """Return whether it is an averaged beat; `longest` is the duration of the file's longest part in s."""
         if not self.leads or names_beat(self.words):
             return True
         return self.seconds < _BEAT_SECONDS and (not self.original or longest >= 2 * self.seconds)
 
 
 class Whole:
-    """Parts with other leads each over the same time, or one part: what may be one ECG."""
+    """A candidate for one ECG: one part, or parts with different leads over the same time."""
 
     def __init__(self, parts: List[Part], place: int) -> None:
         self.parts, self.place, first = parts, place, parts[0]
@@ -78,13 +78,13 @@ class Whole:
         self.rank = (self.is_complete, self.is_original, self.seconds, len(self.positions) or len(first.leads))
 
     def is_outside(self, other: "Whole") -> bool:
-        """Whether it covers another time, by what the file contains."""
+        """Return whether both have known starts and do not overlap in time."""
         if self.start is None or other.start is None:
             return False
         return self.start + self.seconds <= other.start or other.start + other.seconds <= self.start
 
     def is_of_kind(self, best: "Whole") -> bool:
-        """Whether it is as good an ECG as the best, not a short or processed extract."""
+        """Return whether it is an ECG of the same kind as the best, not a short or processed extract."""
         if (self.is_complete, self.is_original) != (best.is_complete, best.is_original):
             return False
         if not best.is_complete and self.positions != best.positions:
@@ -92,7 +92,7 @@ class Whole:
         return 2 * self.seconds >= best.seconds or (self.seconds >= _ECG_SECONDS and self.is_outside(best))
 
     def digest(self) -> bytes:
-        """Tells signals apart; those that add leads which follow from the others are the same."""
+        """Return a hash of the signals; leads that can be computed from others are ignored."""
         leads = {lead_position(name): lead for name, lead in zip(lead_names(self.leads()), self.leads())}
         positions = sorted(_EIGHT if self.is_complete else self.positions)
         found = hashlib.sha256(repr((self.rate, self.start, positions)).encode())
@@ -102,7 +102,7 @@ class Whole:
         return found.digest()
 
     def leads(self) -> List[Any]:
-        """All of its signals; a lead that two parts have is taken once."""
+        """Return all of its signals; a lead in two parts is returned once."""
         found, taken = list(self.parts[0].leads), set(self.parts[0].positions)
         for part in self.parts[1:]:
             for name, lead in zip(lead_names(part.leads), part.leads):
@@ -113,30 +113,30 @@ class Whole:
 
 
 def names_beat(words: str) -> bool:
-    """Whether a file's own words call a waveform an averaged beat."""
+    """Return whether the name of a waveform is that of an averaged beat."""
     text = words.replace("_", " ")
     return _BEAT.search(text) is not None and _NO_BEAT.search(text) is None
 
 
 def lead_names(leads: List[Any]) -> List[str]:
-    """What the file calls each signal."""
+    """Return the name of each signal in the file."""
     return [repeated.group(1) if (repeated := _REPEATED.fullmatch(lead.label)) else lead.label for lead in leads]
 
 
 def only_beats(path: Path) -> UserError:
-    """The error for a file that holds no more than averaged beats."""
+    """Return the error for a file that contains only averaged beats."""
     return UserError(f"{path}: it contains averaged beats only, no rhythm; export the ECG with its rhythm")
 
 
 def choose(path: Path, parts: List[Part]) -> List[Whole]:
-    """The ECGs of a file, in the order of their times, or of the file where it gives none.
+    """Return the ECGs of a file in the order of their times, or in the file's order if it has no times.
 
-    The complete twelve leads win (or the eight from which the rest follows), then what was taken over what was made
-    from it, then the longest, then the one with most leads. Others of the same kind are further ECGs, unless they are
-    the same signal over the same time. Parts with other leads over the same time are joined.
+    Preference: complete twelve leads (or the eight that determine the rest), then recorded over derived signals, then
+    the longest, then most leads. Other waveforms of the same kind are further ECGs, unless they are the same signal
+    over the same time. Parts with different leads over the same time are joined.
 
     Raises:
-        UserError: there is no more than averaged beats; or the leads cover different times.
+        UserError: there are only averaged beats, or the leads cover different times.
     """
     longest = max((part.seconds for part in parts), default=0.0)
     signals = [part for part in parts if not part.is_average(longest)]
@@ -159,7 +159,7 @@ def _not_together(path: Path, count: int) -> UserError:
 
 
 def _joined(path: Path, parts: List[Part]) -> List[Whole]:
-    """Parts with other leads over the same time as one."""
+    """Join parts with different leads over the same time."""
     together: Dict[Any, List[Tuple[int, Part]]] = defaultdict(list)
     for place, part in enumerate(parts):
         start = None if part.start is None else round(part.start, 3)
@@ -167,7 +167,7 @@ def _joined(path: Path, parts: List[Part]) -> List[Whole]:
     wholes: List[Whole] = []
     for same in together.values():
         split = any(part.positions >= _EIGHT for _, part in same)
-        # without times, columns of a printout look as if they were taken together
+        # without times, columns of a printout cannot be distinguished from simultaneous leads
         column = same[0][1].start is None and same[0][1].seconds < _COLUMN_SECONDS
         if len(same) == 1 or split or column:
             wholes += [Whole([part], place) for place, part in same]
@@ -177,7 +177,7 @@ def _joined(path: Path, parts: List[Part]) -> List[Whole]:
 
 
 def _join(path: Path, same: List[Tuple[int, Part]]) -> List[Whole]:
-    """One of all parts that add a lead, and the others."""
+    """Join all parts that add a lead; return this ECG and the other parts."""
     same = sorted(same, key=lambda pair: (-len(pair[1].positions), not pair[1].original, sorted(pair[1].positions)))
     joined: List[Part] = []
     others: List[Tuple[int, Part]] = []
@@ -199,7 +199,7 @@ def _join(path: Path, same: List[Tuple[int, Part]]) -> List[Whole]:
 
 
 def _without_repeats(wholes: List[Whole]) -> List[Whole]:
-    """In order, without what repeats another: the same samples, or the same signal otherwise filtered."""
+    """Return the candidates in order without repeats: the same samples, or the same signal with another filter."""
     if len(wholes) == 1:
         return wholes
     best: Dict[bytes, Whole] = {}
@@ -219,7 +219,7 @@ def _without_repeats(wholes: List[Whole]) -> List[Whole]:
 
 
 def _are_alike(first: Whole, second: Whole) -> bool:
-    """Whether a lead of both is the same signal in the time that both cover; at other rates it is taken for that."""
+    """Return whether a lead of both is the same signal where they overlap; assumed if their rates differ."""
     if first.rate != second.rate or first.start is None or second.start is None:
         return True
     shift = round((second.start - first.start) * first.rate)
@@ -236,7 +236,7 @@ def _are_alike(first: Whole, second: Whole) -> bool:
 
 
 def _signal(whole: Whole, position: Optional[int]) -> np.ndarray:
-    """Samples of one lead, or of the first signal where the file names no lead."""
+    """Return the samples of one lead, or of the first signal if the file names no lead."""
     leads = whole.leads()
     rows = [row for row, name in enumerate(lead_names(leads)) if lead_position(name) == position]
     return np.asarray(leads[rows[0] if rows else 0].samples)

@@ -1,4 +1,4 @@
-"""`Recording`: one ECG as it was recorded, from any file format; and its integers, where that has integers."""
+"""`Recording`: one ECG from any file format, with the integers of the file if it has integers."""
 
 import functools
 import math
@@ -23,13 +23,13 @@ class StoredCounts:
     zero: np.ndarray  # leads, float64
 
     def is_finite(self) -> bool:
-        """Whether all that these integers can stand for is finite."""
-        largest = 2.0 ** (8 * self.counts.dtype.itemsize - 1)  # in Python, as numpy takes longer for twelve numbers
+        """Return whether any integers of this type are finite in mV."""
+        largest = 2.0 ** (8 * self.counts.dtype.itemsize - 1)  # in Python, which is faster for twelve numbers
         pairs = zip(self.scale.tolist(), self.zero.tolist())
         return all(math.isfinite((largest + abs(zero)) * scale) for scale, zero in pairs)
 
     def millivolts(self) -> np.ndarray:
-        """What the counts stand for: leads x samples, float64, mV."""
+        """Return the signal: leads x samples, float64, mV."""
         signal = self.counts.astype(np.float64)
         signal -= self.zero[:, None]
         signal *= self.scale[:, None]
@@ -42,20 +42,20 @@ class Recording:
 
     Attributes:
         record_id: the source's own name of the recording.
-        physical: leads x samples, float64, mV; NaN where the file marks a sample as invalid. None where `stored` has
-            it all, so that what only copies counts, a million times, need not compute it.
+        physical: leads x samples, float64, mV; NaN where the file marks a sample as invalid. None if `stored` defines
+            the signal, so that copying counts does not compute it.
         leads: positions of the rows in `leads.LEADS`, ascending.
         sample_rate: Hz.
         patient: the source's patient id, or None.
         start_time, age (years), sex ("female", "male"): None where unknown.
         codes: diagnostic codes such as SNOMED's `426783006` or SCP's `NORM`; `CODE:LIKELIHOOD` (in %) where known.
-        statements: what the file contains in words: the lines of a report or of a machine's interpretation.
-        stored: the file's own integers for exactly these leads, where it holds integers.
-        derived: those of `leads` that the file does not hold and that were computed from I and II.
-        assumed: "leads", "unit" or "sample_rate", where neither the file nor who read it said these: the twelve in
-            standard order, mV, 500 Hz of CPSC 2018's files.
-        cut: s that were cut off its start and its end: a calibration pulse or constant padding, see `ends`.
-        number, ecgs: which of the ECGs of its file it is, from 1, and how many these are.
+        statements: lines of the report or of the automatic interpretation in the file.
+        stored: integers of the file for exactly these leads, if it holds integers.
+        derived: those of `leads` that were computed from I and II.
+        assumed: those of "leads", "unit" and "sample_rate" that neither file nor user gave, so that defaults were used:
+            the twelve leads in standard order, mV, 500 Hz of CPSC 2018's files.
+        cut: s that were cut off at start and end: a calibration pulse or constant padding, see `ends`.
+        number, ecgs: number of the ECG in its file, from 1, and number of ECGs in the file.
 
     Examples:
         >>> import numpy as np
@@ -91,7 +91,7 @@ class Recording:
         return self.stored.millivolts()
 
     def lead_signal(self, row: int) -> np.ndarray:
-        """One row of `signal`, without the others."""
+        """Return one row of `signal` without computing the others."""
         if self.physical is not None:
             return self.physical[row]
         if self.stored is None:
@@ -106,7 +106,7 @@ class Recording:
         return int(rows.shape[1])
 
     def __repr__(self) -> str:
-        """Leads, length and what is known of it, but no identity of the patient, as reprs are logged."""
+        """Return leads, length and metadata as text, but not the patient's id, as reprs are logged."""
         names = ", ".join(LEADS[lead] if lead in range(len(LEADS)) else str(lead) for lead in self.leads)
         rows = self.physical if self.stored is None else self.stored.counts
         length = "no signal" if rows is None else f"{rows.shape[-1] / (self.sample_rate or math.nan):.4g} s"
@@ -125,7 +125,7 @@ class Recording:
 def signal_and_counts(
     rows: Sequence[np.ndarray], scale: Sequence[float], zero: Sequence[float]
 ) -> Tuple[np.ndarray, Optional[StoredCounts]]:
-    """Signal in mV, and the counts if every sample of every row is an integer of at most 32 bits.
+    """Return the signal in mV, and the counts if every sample is an integer of at most 32 bits.
 
     Args:
         rows: one row per lead, all of one length; any real dtype, NaN where a sample is invalid.
@@ -146,7 +146,7 @@ def signal_and_counts(
 
 
 def _integers(rows: Sequence[np.ndarray]) -> Optional[np.ndarray]:
-    """The rows as int16 or int32, with 0 for NaN; None if that would change a value."""
+    """Return the rows as int16 or int32, with 0 for NaN; None if this would change a value."""
     whole = []
     for row in rows:
         if row.dtype.kind in "iu" and row.dtype.itemsize <= 2:
@@ -165,7 +165,7 @@ def _integers(rows: Sequence[np.ndarray]) -> Optional[np.ndarray]:
 
 
 def smallest_integers(values: np.ndarray) -> np.ndarray:
-    """Integral values (of any dtype, within int64) as the smallest of int16, int32 and int64 that holds them all."""
+    """Return integral values (any dtype) in the smallest of int16, int32 and int64 that holds them all."""
     low, high = (values.min(), values.max()) if values.size else (0, 0)
     for dtype in (np.int16, np.int32):
         if low >= np.iinfo(dtype).min and high <= np.iinfo(dtype).max:

@@ -1,4 +1,4 @@
-"""SCP-ECG, decoded by `ecgdatakit`: sections by number and place, leads of at most 65,535 bytes each."""
+"""Read SCP-ECG with `ecgdatakit`, after a check of the sizes in its sections."""
 
 import struct
 from pathlib import Path
@@ -12,7 +12,7 @@ _MOST_SAMPLES = 4_000_000  # of all its leads together, as each takes microsecon
 
 
 def _is_scp(beginning: Beginning) -> bool:
-    """Section 0 comes first, and its first pointer is byte 7 (EN 1064, 5.3)."""
+    """Recognise SCP-ECG: section 0 is first, and its first pointer is byte 7 (EN 1064, 5.3)."""
     head = beginning.head
     if len(head) < 32:
         return False
@@ -44,7 +44,7 @@ def _check_scp(path: Path) -> None:
 
 
 def _scp_sections(content: bytes) -> Dict[int, bytes]:
-    """Contents of sections 3 to 6."""
+    """Return the contents of sections 3 to 6."""
     found: Dict[int, bytes] = {}
     length = struct.unpack_from("<I", content, 10)[0] if len(content) >= 14 else 0
     for at in range(22, min(6 + length, len(content)) - 9, 10):
@@ -58,7 +58,7 @@ def _scp_sections(content: bytes) -> Dict[int, bytes]:
 
 
 def _check_sizes(section: bytes, samples: List[int]) -> None:
-    """A sample takes a bit at least."""
+    """Raise a `ValueError` if a lead claims more samples than its bytes have bits."""
     if len(section) < 6 + 2 * len(samples):
         return
     sizes = struct.unpack_from(f"<{len(samples)}H", section, 6)

@@ -1,7 +1,7 @@
-"""Text exports of one lead alone: facts, a line each, above a column of numbers, as Apple's devices write them.
+"""Recognise text exports of a single lead, as from Apple's devices: lines of metadata above a column of numbers.
 
-What the facts are called depends on the language of the device, so they are known by their values: a number with a unit
-of frequency, a lead, a voltage.
+The names of the metadata depend on the language of the device, so they are recognised by their values: a number with a
+unit of frequency, a lead, a unit of voltage.
 """
 
 import re
@@ -18,8 +18,8 @@ _HERTZ_WORDS = "hz hertz hercios hercio hertzů hertsiä hercov гц герц г
 _HERTZ = frozenset(_HERTZ_WORDS.split())
 _LIKELY_RATES = (50.0, 10000.0)  # Hz
 _MOMENT = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2})(?: ?[+-][0-9]{2}:?[0-9]{2}| ?Z)?")
-_FEWEST = 3  # numbers that are looked at
-_NEAR = 3  # lines that the lead is at most away from its unit; a name far above may contain an I
+_FEWEST = 3  # numbers that are checked
+_NEAR = 3  # largest distance of the lead from the unit in lines; a person's name farther above may contain an I
 
 
 class _Fact(NamedTuple):
@@ -29,9 +29,9 @@ class _Fact(NamedTuple):
 
 
 def single_lead_layout(encoding: str, lines: Sequence[str]) -> Optional[Layout]:
-    """The layout of an export of one lead with these first lines: one column; None if it is another table.
+    """Return the layout of an export of one lead from its first lines; None if it is another table.
 
-    It is one if facts with a voltage alone, and with a sample rate, stand above at least three numbers, one per line.
+    Such an export has lines with a unit of voltage and a sample rate above at least three numbers, one per line.
     """
     used = [number for number, line in enumerate(lines) if line.strip()]
     first = next((number for number in used if _NUMBER.fullmatch(lines[number][:LONGEST_NAME])), None)
@@ -63,7 +63,7 @@ def _facts(used: Sequence[int], lines: Sequence[str], separator: str) -> List[_F
 
 
 def _rate(facts: Sequence[_Fact]) -> Optional[float]:
-    """Hz: the number with a word for that, or the only number with one word that can be a rate."""
+    """Return the rate in Hz: the number with a word for hertz, or the only number with a word that is plausible."""
     found = [(match.group(1), match.group(2).lower()) for fact in facts if (match := _RATE.fullmatch(fact.value))]
     rates = [(float(digits.replace(",", ".")), word) for digits, word in found if millivolts(word) is None]
     known = {rate for rate, word in rates if word in _HERTZ}

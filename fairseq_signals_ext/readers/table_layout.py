@@ -1,4 +1,4 @@
-"""How a text table is laid out: remarks, names of columns, a line of units, and where the numbers begin."""
+"""Find the layout of a text table: remarks, names of columns, a line of units, and the first line of numbers."""
 
 import csv
 import re
@@ -10,7 +10,7 @@ from typing import List, Optional, Sequence, Tuple
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.readers.facts import lead_position, millivolts
 
-LONGEST_NAME = 64  # letters of a column's name that are looked at; what comes after them names no lead and no unit
+LONGEST_NAME = 64  # letters of a column's name that are used
 _LONGEST_LINE = 2**20  # letters
 _MOST_LINES = 200  # before the numbers
 _WITH_UNIT = re.compile(r"(.*?)\s*(?:[(\[]\s*(\S+?)\s*[)\]]|[\s_/](\S*(?:v|volts?)))", re.IGNORECASE)
@@ -19,7 +19,7 @@ TIME = re.compile(
     rf"(?:elapsed[\s_]?)?(?:time(?:stamp)?|t)(?:[\s_/]*[(\[]?\s*{_TIME_UNIT}\s*[)\]]?)?|{_TIME_UNIT}",
     re.IGNORECASE,
 )
-# a time of the day or since the beginning, with or without the day before or after it; in square brackets (PhysioNet)
+# a time of the day or since the start, with or without a date before or after it; in square brackets (PhysioNet)
 STAMP = re.compile(
     r"\[?(?:([0-9]{4})-([0-9]{2})-([0-9]{2})[ T])?(?:([0-9]{1,3}):)?([0-9]{1,2}):([0-9]{2}(?:[.,][0-9]{0,9})?)"
     r" ?(?:Z|[+-][0-9]{2}:?[0-9]{2})?(?: ([0-9]{2})/([0-9]{2})/([0-9]{4}))?\]?"
@@ -30,7 +30,7 @@ _NUMBER = re.compile(
 _REMARKED_RATE = re.compile(
     r"(?:sampl[a-z]{0,10}|abtast[a-z]{0,12}|\bfs)\b[^0-9]{0,40}([0-9]{1,6}(?:[.,][0-9]{1,6})?)", re.I
 )
-# names that may be shown in messages; any other cell of a table may be about a person
+# names that may be shown in messages; any other cell may contain personal data
 _SHOWN = re.compile(
     r".{0,3}|(?:ecg|ekg|lead|ch|chan|channel|signal|column|value|sample|index)s?[ _.-]?[0-9]{0,3}", re.I
 )
@@ -38,17 +38,17 @@ _SHOWN = re.compile(
 
 @dataclass(frozen=True)
 class Layout:
-    """How a table is laid out.
+    """The layout of a table.
 
     Attributes:
         encoding, separator: of the text.
         names: of the columns, each with its unit if there is a line of units; empty without a header.
-        columns: how many there are.
-        skipped: lines before the first row of values, counted from the beginning of the file.
+        columns: number of columns.
+        skipped: number of lines before the first row of values.
         stamps: columns of time stamps.
-        has_values: whether a line among the first is one of values.
-        remarked_rate: Hz that the remarks contain.
-        start_time: that the remarks contain.
+        has_values: whether the first lines include a row of values.
+        remarked_rate: sample rate in the remarks, Hz.
+        start_time: start time in the remarks.
     """
 
     encoding: str
@@ -63,7 +63,7 @@ class Layout:
 
 
 def head_of(path: Path) -> Tuple[str, List[str]]:
-    """Encoding of a text, and its first lines, with those that are empty.
+    """Return the encoding of a text, and its first lines, including empty ones.
 
     Raises:
         UserError: a line is longer than any header, or all are empty.
@@ -85,7 +85,7 @@ def head_of(path: Path) -> Tuple[str, List[str]]:
 
 
 def layout_of(encoding: str, lines: Sequence[str]) -> Layout:
-    """The layout of a table with these first lines, one of which at least is not empty."""
+    """Return the layout of a table from its first lines; at least one must not be empty."""
     used = [number for number, line in enumerate(lines) if line.strip()]
     separator = _separator(lines, used)
     rows = {number: cells_of(lines[number], separator) for number in used}
@@ -108,7 +108,7 @@ def layout_of(encoding: str, lines: Sequence[str]) -> Layout:
 
 
 def _separator(lines: Sequence[str], used: List[int]) -> str:
-    """That of the first row of numbers, or of the first line where there is none."""
+    """Return the separator of the first row of numbers, or of the first line if there is no such row."""
     for mark in "\t;,":
         found = next((place for place, number in enumerate(used) if is_row(cells_of(lines[number], mark), mark)), None)
         if found is not None and lines[used[found]].count(mark):
@@ -119,7 +119,7 @@ def _separator(lines: Sequence[str], used: List[int]) -> str:
 
 
 def cells_of(line: str, separator: str) -> List[str]:
-    """The cells of a line without quotes, as far as they are looked at."""
+    """Return the cells of a line without quotes, cut to `LONGEST_NAME`."""
     plain = line.strip().lstrip("#").strip() if line.lstrip().startswith("#") else line
     if '"' in plain:
         try:
@@ -132,31 +132,31 @@ def cells_of(line: str, separator: str) -> List[str]:
 
 
 def is_number(cell: str, separator: str) -> bool:
-    """Whether a cell is a number, with a decimal comma where that does not separate."""
+    """Return whether a cell is a number; a decimal comma is allowed if commas do not separate columns."""
     return (separator != "," or "," not in cell) and _NUMBER.fullmatch(cell) is not None
 
 
 def is_row(cells: Sequence[str], separator: str) -> bool:
-    """Whether these are values of a sample: numbers, times, and marks of what is missing."""
+    """Return whether these are values of a sample: numbers, times, and marks of missing values."""
     numbers = sum(is_number(cell, separator) for cell in cells)
     others = sum(cell in ("", "-") or STAMP.fullmatch(cell) is not None for cell in cells)
     return numbers > 0 and numbers + others == len(cells)
 
 
 def is_units(names: Sequence[str], cells: Sequence[str]) -> bool:
-    """Whether a line under the names of the columns contains the units of the leads."""
+    """Return whether a line below the names of the columns contains the units of the leads."""
     units = [unit for name, unit in zip(names, cells) if lead_position(name_and_unit(name)[0]) is not None]
     return len(names) == len(cells) and bool(units) and all(millivolts(unit.strip("()[]")) for unit in units)
 
 
 def name_and_unit(name: str) -> Tuple[str, Optional[str]]:
-    """A column's name without its unit, and that."""
+    """Split a column's name into the name and the unit (None if it has none)."""
     match = _WITH_UNIT.fullmatch(name)
     return (match.group(1), match.group(2) or match.group(3)) if match else (name, None)
 
 
 def as_shown(names: Sequence[str]) -> List[str]:
-    """Names of columns as a message may show them: leads and words for signals, the others by their place."""
+    """Return names of columns for a message: leads and words for signals; others become `column 3`."""
     return [
         name if _SHOWN.fullmatch(name) or lead_position(name) is not None or TIME.fullmatch(name) else f"column {place}"
         for place, name in enumerate(names, start=1)
@@ -164,13 +164,13 @@ def as_shown(names: Sequence[str]) -> List[str]:
 
 
 def _header(rows: "dict[int, List[str]]", used: List[int], first: Optional[int]) -> Optional[int]:
-    """The line that names the columns: the first with the name of a lead and as many cells as the first row."""
+    """Return the header line: the first line with the name of a lead and as many cells as the first row."""
     before = [number for number in used if first is None or number < first]
     leads = {
         number: sum(lead_position(name_and_unit(cell)[0]) is not None for cell in rows[number]) for number in before
     }
     fitting = [number for number in before if first is None or len(rows[number]) == len(rows[first])]
-    # a row that does not fit the names is an error, which is reported later
+    # a row that does not fit the names is reported as an error later
     candidates = [number for number in fitting if leads[number]] or [number for number in before if leads[number] > 1]
     if candidates:
         return candidates[0]
@@ -190,7 +190,7 @@ def _joined(name: str, unit: str) -> str:
 
 
 def _rate_of(remarks: Sequence[str]) -> Optional[float]:
-    """Hz, where a line before the names contains it, such as `Sampling rate: 500 Hz`."""
+    """Return the rate in Hz from a line such as `Sampling rate: 500 Hz`; None if there is none or several."""
     found = {
         float(match.group(1).replace(",", ".")) for line in remarks if (match := _REMARKED_RATE.search(line[:1000]))
     }

@@ -1,4 +1,4 @@
-"""Text tables (`.csv`, `.tsv`): one column per lead, with or without a time column; and exports of one lead alone."""
+"""Read text tables (`.csv`, `.tsv`): one column per lead, with or without a time column; and exports of one lead."""
 
 import re
 from datetime import date, datetime, timedelta
@@ -29,39 +29,38 @@ from fairseq_signals_ext.readers.table_layout import name_and_unit as _name_and_
 _MOST_COLUMNS = 1000
 _EMPTY_CELL = {mark: re.compile(rf"(?:^|{mark})[ ]*(?:-[ ]*)?(?:{mark}|\r?\n?$)") for mark in ",;\t"}
 _SECONDS = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": 1e-3, "msec": 1e-3, "milliseconds": 1e-3}
-_COLUMN = re.compile(r"column ([0-9]+)")  # in numpy's message on a cell
+_COLUMN = re.compile(r"column ([0-9]+)")  # in numpy's message about a cell
 _LINE = re.compile(r"[^,;\t]*[,;\t].*|#?[\w\s.()\[\]/+-]{1,24}")  # a separator, or one short name or number
 _NUMBERS = re.compile(r"[\d.eE+\s-]*")
 _SEPARATOR, _LONGEST_ROW = re.compile(r"[,;\t]"), 1000
 _HALF_A_DAY = 43200.0  # s
 _LAST_DAY = date(9000, 1, 1).toordinal()
-_LIKELY_RATES = (50.0, 10000.0)  # Hz; a factor below 1000, so that of seconds and ms at most one fits
+_LIKELY_RATES = (50.0, 10000.0)  # Hz; a factor below 1000, so at most one of s and ms fits
 
 
 def read_table(path: Path, given: GivenMetadata) -> List[Recording]:
     """Read a table with one row per sample, columns separated by comma, semicolon or tab (with decimal commas as well).
 
-    A header names the leads, in any order and case, each with its unit if it likes (`I (uV)`, `V1 [mV]`, `aVR_mV`), or
-    with a line of units under it (PhysioNet's export). Remarks may stand above it; a sample rate in these counts.
-    A column `time`, `t`, `time (ms)`, `time_s` ... gives the sample rate; without a unit it is in s or ms, whichever
-    makes the rate one that an ECG can have. So does a column of time stamps such as `2024-12-31T23:59:59.004` or
-    `0:00.004`, whose first one is the start. Other columns are ignored. Empty cells and `-` are missing samples (NaN).
+    A header names the leads, in any order and case, optionally with units (`I (uV)`, `V1 [mV]`, `aVR_mV`) or with a
+    line of units below it (PhysioNet's export). Remarks may precede it; a sample rate in them is used. A column `time`,
+    `t`, `time (ms)`, `time_s` ... gives the sample rate; without a unit it is in s or ms, depending on which gives a
+    plausible rate. A column of time stamps such as `2024-12-31T23:59:59.004` or `0:00.004` gives it as well, and the
+    start. Other columns are ignored. Empty cells and `-` are missing samples (NaN).
 
-    Exports of one lead alone, such as Apple's, are facts (`Sample Rate,512 hertz`, `Lead,Lead I`, `Unit,µV`, in any
-    language) above a column of numbers.
+    Exports of one lead, such as Apple's, have lines of metadata (`Sample Rate,512 hertz`, `Lead,Lead I`, `Unit,µV`, in
+    any language) above a column of numbers.
 
     Args:
         path: the file.
         given: the sample rate, for a table without a time column; names of the columns in their order, for a table
-            without a header; and a voltage, for columns without one, while mV is assumed if not all values are
-            integers.
+            without a header; the unit, for columns without one (mV is assumed if not all values are integers).
 
     Returns:
-        The one recording.
+        A list with one recording.
 
     Raises:
-        UserError: a row has a missing, an additional or no numeric value, no column is a lead or two are the same,
-            the time steps are not even, or something that has to be given is missing.
+        UserError: a row has a missing, additional or non-numeric value, no column is a lead or two are the same, the
+            time steps are not even, or required metadata is missing.
     """
     encoding, lines = head_of(path)
     layout = single_lead_layout(encoding, lines) or layout_of(encoding, lines)
@@ -90,7 +89,7 @@ def read_table(path: Path, given: GivenMetadata) -> List[Recording]:
 
 
 class _Column(NamedTuple):
-    """Place of a lead's column in the table, from 0, and its unit as the header names it."""
+    """A lead, the index of its column in the table, and its unit in the header."""
 
     lead: int
     place: int
@@ -115,7 +114,7 @@ def _is_lead(name: str) -> bool:
 
 
 def _time_column(path: Path, layout: Layout) -> Optional[int]:
-    """Place of the column with times, with time stamps rather than others; None if there is none."""
+    """Return the index of the time column, preferably of time stamps; None if there is none."""
     times = [column for column, name in enumerate(layout.names) if _TIME.fullmatch(name)]
     times = list(layout.stamps) or times
     if len(times) > 1:
@@ -124,7 +123,7 @@ def _time_column(path: Path, layout: Layout) -> Optional[int]:
 
 
 def _columns_of_leads(path: Path, layout: Layout, time: Optional[int], given: GivenMetadata) -> List[_Column]:
-    """In the order of the leads."""
+    """Return the columns of the leads in the order of the leads."""
     names = layout.names or [""] * layout.columns
     others = [column for column in range(layout.columns) if column != time and column not in layout.stamps]
     pairs = [_name_and_unit(names[column]) for column in others]
@@ -134,7 +133,7 @@ def _columns_of_leads(path: Path, layout: Layout, time: Optional[int], given: Gi
 
 
 def _sample_rate(path: Path, layout: Layout, time: Optional[int], times: np.ndarray, given: GivenMetadata) -> float:
-    """Hz, by the times if there are any, else as the file or the user gives."""
+    """Return the sample rate in Hz from the times, else from the remarks, else from the user."""
     if time is not None:
         name = "s" if layout.stamps else layout.names[time]
         return agreed_rate(path, _rate(path, times, name, f"column {time + 1}"), given.sample_rate)
@@ -148,7 +147,7 @@ def _sample_rate(path: Path, layout: Layout, time: Optional[int], times: np.ndar
 
 
 def _numbers(path: Path, layout: Layout, columns: List[int]) -> np.ndarray:
-    """columns x samples, float64."""
+    """Return the values of some columns: columns x samples, float64."""
     check_values(path, len(columns) * _lines(path))
     rows = _Rows(path, layout)
     with open(path, encoding=layout.encoding, errors="replace") as file:
@@ -164,7 +163,7 @@ def _numbers(path: Path, layout: Layout, columns: List[int]) -> np.ndarray:
         except UserError:
             raise
         except ValueError as error:
-            # not what stands there instead, which may be about a person
+            # without the value, which may be personal data
             where = f"line {rows.number}" + (
                 f", column {found.group(1)}" if (found := _COLUMN.search(str(error))) else ""
             )
@@ -172,7 +171,7 @@ def _numbers(path: Path, layout: Layout, columns: List[int]) -> np.ndarray:
 
 
 def _lines(path: Path) -> int:
-    """At most so many lines are in a file, in a small part of the time that reading takes."""
+    """Return an upper limit for the number of lines, much faster than reading them."""
     number = 1
     with open(path, "rb") as file:
         while block := file.read(2**20):
@@ -181,7 +180,7 @@ def _lines(path: Path) -> int:
 
 
 class _Rows:
-    """The lines with values, numbers with decimal points and stamps as seconds; `number` is that of the last one."""
+    """The lines with values, with decimal points and stamps in seconds; `number` is the number of the last line."""
 
     def __init__(self, path: Path, layout: Layout):
         self._path, self._layout = path, layout
@@ -201,7 +200,7 @@ class _Rows:
                 raise UserError(
                     f"{self._path}: line {self.number} has {found} values, not {self._layout.columns}; correct it"
                 )
-            # an empty cell is a sample that is missing; a comma that does not separate is a decimal one
+            # an empty cell is a missing sample; a comma that is not the separator is a decimal comma
             if cells is None and _EMPTY_CELL[separator].search(line):
                 cells = line.split(separator)
             if cells is not None:
@@ -214,7 +213,7 @@ class _Rows:
         return "nan" if cell in ("", "-") else cell.replace(",", ".")
 
     def _seconds(self, cell: str) -> float:
-        """From the beginning of the first day; a time of the day that is before the last one is of the next day."""
+        """Return s since the start of the first day; a time without a date that jumps back is of the next day."""
         match = STAMP.fullmatch(cell)
         if match is None:
             return float("nan")
@@ -229,7 +228,7 @@ class _Rows:
 
 
 def _day_of(match: "re.Match[str]") -> Optional[int]:
-    """Number of the day of a stamp; None where it has none."""
+    """Return the day of a stamp as an ordinal number; None if it has no valid date."""
     year, month, day = match.group(1, 2, 3) if match.group(1) else match.group(9, 8, 7)
     try:
         return date(int(year), int(month), int(day)).toordinal() if year else None
@@ -238,7 +237,7 @@ def _day_of(match: "re.Match[str]") -> Optional[int]:
 
 
 def _first_time(rows: Sequence[str], layout: Layout) -> Optional[datetime]:
-    """That of the first stamp, where it has a day."""
+    """Return the time of the first stamp; None if it has no date."""
     row = next((row for row in rows if row.strip()), None)
     if row is None or not layout.stamps:
         return None
@@ -252,7 +251,7 @@ def _first_time(rows: Sequence[str], layout: Layout) -> Optional[datetime]:
 
 
 def _rate(path: Path, times: np.ndarray, name: str, column: str) -> float:
-    """Hz, from even time steps; the nearest whole number if it fits the times as well."""
+    """Return the rate in Hz from even time steps; the nearest whole number if it fits the times as well."""
     steps = np.diff(times)
     if len(times) < 2 or not np.isfinite(times).all() or not steps.min() > 0:
         raise UserError(f"{path}: the times in {_column(name, column)} do not increase; correct or remove them")
@@ -275,7 +274,7 @@ def _column(name: str, place: str) -> str:
 
 
 def _seconds(path: Path, name: str, step: float) -> float:
-    """s in one unit of a time column."""
+    """Return s per unit of a time column."""
     match = _TIME.fullmatch(name)
     stated = match and (match.group(1) or match.group(2))
     if stated:
@@ -287,7 +286,7 @@ def _seconds(path: Path, name: str, step: float) -> float:
 
 
 def _millivolts(path: Path, stated: Optional[str], given: Optional[str], samples: List[np.ndarray]) -> float:
-    """mV in one unit of a column."""
+    """Return mV per unit of a column."""
     if stated and given and millivolts(stated) != millivolts(given):
         raise UserError(f"{path}: a column's unit is {shown(stated)}, not {given}; leave the unit out or correct it")
     if not stated and not given and all((np.isnan(row) | (np.rint(row) == row)).all() for row in samples):
@@ -308,7 +307,7 @@ def _is_table(beginning: Beginning) -> bool:
 
 
 def _is_row(line: str) -> bool:
-    """Whether these are numbers, maybe behind a time, as they stand below remarks of any kind."""
+    """Return whether all cells after the first are numbers, as in rows below remarks."""
     cells = _SEPARATOR.split(line[:_LONGEST_ROW])[1:]
     return any(cell.strip() for cell in cells) and all(_NUMBERS.fullmatch(cell) for cell in cells)
 

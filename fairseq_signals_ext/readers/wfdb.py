@@ -1,4 +1,4 @@
-"""WFDB records: `.hea` with `.dat` or `.mat`, with one segment or several."""
+"""Read WFDB records: `.hea` with `.dat` or `.mat`, with one segment or several."""
 
 import os
 from pathlib import Path
@@ -21,10 +21,10 @@ _Counts = Union[np.ndarray, List[np.ndarray]]
 
 
 def find_wfdb(folder: Union[str, Path], names: Optional[Iterable[str]] = None) -> List[str]:
-    """Names of all `.hea` files below a folder, relative to it and sorted.
+    """Return the names of all `.hea` files below a folder, relative to it and sorted.
 
     Args:
-        names: of all files below it, for who has them already.
+        names: of all files below it, if already known.
 
     Raises:
         UserError: no such folder, or no `.hea` file in it.
@@ -43,7 +43,7 @@ def read_wfdb(path: Union[str, Path]) -> Recording:
 
     Leads are found by name in any case and put in standard order; other signals are ignored. Amplitudes become mV.
     Segments are joined lead by lead; gaps, and segments without a lead, are NaN. Checksums and first values of headers
-    are not looked at, as many are wrong.
+    are not checked, as many are wrong.
 
     Args:
         path: the `.hea` file, or the record's path without suffix.
@@ -80,8 +80,8 @@ class _Leads(NamedTuple):
 
     positions: Tuple[int, ...]
     sample_rate: float
-    physical: Optional[np.ndarray]  # in mV, NaN where invalid; None where `stored` has it
-    stored: Optional[StoredCounts]  # None where segments were joined, whose gains may differ
+    physical: Optional[np.ndarray]  # in mV, NaN where invalid; None if `stored` defines the signal
+    stored: Optional[StoredCounts]  # None for joined segments, as their gains may differ
 
     def millivolts(self) -> np.ndarray:
         if self.physical is None and self.stored is not None:
@@ -90,7 +90,7 @@ class _Leads(NamedTuple):
 
 
 def _read_leads(file: str, header: Header, frames: int) -> _Leads:
-    """Of a record without segments, or of one segment."""
+    """Read the leads of a record without segments, or of one segment."""
     rows, per_frame = _rows_of_leads(file, header)
     columns = list(rows.values())
     signals = [header.signals[row] for row in columns]
@@ -115,7 +115,7 @@ def _read_leads(file: str, header: Header, frames: int) -> _Leads:
 
 
 def _rows_of_leads(file: str, header: Header) -> Tuple[Dict[int, int], int]:
-    """Position in `LEADS` -> signal, and how many samples per frame they have."""
+    """Return position in `LEADS` -> signal, and their number of samples per frame."""
     rows = rows_of_leads([signal.name for signal in header.signals], file)
     per_frame = {header.signals[row].per_frame for row in rows.values()}
     if len(per_frame) > 1:
@@ -128,14 +128,14 @@ def _different_rates(file: str) -> UserError:
 
 
 def _rows(signals: _Counts, columns: List[int]) -> np.ndarray:
-    """The signals in these columns as leads x samples, without a copy where they are that already."""
+    """Return the signals in these columns as leads x samples, without a copy if possible."""
     if isinstance(signals, np.ndarray) and columns == list(range(len(signals))):
         return signals
     return np.stack([signals[column] for column in columns])
 
 
 def _millivolts(file: str, signal: Signal, lead: int) -> float:
-    """mV in the unit of a lead."""
+    """Return mV per unit of a lead."""
     factor = millivolts(signal.units)
     if factor is None:
         unit, known = shown(signal.units, 40), "mV, uV, nV or V"
@@ -144,7 +144,7 @@ def _millivolts(file: str, signal: Signal, lead: int) -> float:
 
 
 def _joined(file: str, header: Header, segments: Sequence[Tuple[Segment, Header]]) -> _Leads:
-    """The leads of all segments, one after the other."""
+    """Return the leads of all segments, concatenated."""
     with_leads = {segment.name: its for segment, its in segments if segment.length and _has_leads(file, its)}
     if not with_leads:  # which the first one has
         rows_of_leads([signal.name for signal in (segments[0][1] if segments else header).signals], file)
@@ -179,7 +179,7 @@ def _has_leads(file: str, header: Header) -> bool:
 
 
 def header_of(path: Union[str, Path]) -> Optional[str]:
-    """The `.hea` file that a path stands for, if it stands for a WFDB record."""
+    """Return the `.hea` file of the WFDB record at this path; None if there is no record."""
     text = os.fspath(path)
     if text.endswith(".hea"):
         return text
@@ -190,9 +190,9 @@ def header_of(path: Union[str, Path]) -> Optional[str]:
 
 
 def files_of(header: Path) -> Set[Path]:
-    """Files that belong to a WFDB header: its signals, or the headers of its segments."""
+    """Return the files that belong to a WFDB header: its signals, or the headers of its segments."""
     try:
-        if header.stat().st_size > MOST_BYTES:  # reading the record will show it
+        if header.stat().st_size > MOST_BYTES:  # reported when the record is read
             return set()
         content = header.read_bytes()
     except OSError:  # as well

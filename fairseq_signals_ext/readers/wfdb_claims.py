@@ -1,4 +1,4 @@
-"""What a WFDB header claims, checked against its signal files and limits before memory is taken for it.
+"""Check the claims of a WFDB header against its signal files and limits before memory is reserved.
 
 Skews, gaps and samples per frame may claim any size. After these checks memory is in proportion to the files.
 """
@@ -15,12 +15,12 @@ from fairseq_signals_ext.readers.sizes import check_claim, check_values
 from fairseq_signals_ext.readers.wfdb_header import MOST_SIGNALS, NO_FILE, Header, Segment, Signal, parse_header
 from fairseq_signals_ext.readers.wfdb_samples import COMPRESSED, FORMATS, flac_samples
 
-MOST_BYTES = 2**22  # of a header, which is mostly remarks if it is that long
+MOST_BYTES = 2**22  # of a header; long ones consist mostly of remarks
 _PADDING = 4  # bytes; writers fill up the last group of formats with several samples per group
 
 
 def read_header(path: Union[str, Path]) -> Header:
-    """The header in a file.
+    """Read the header in a file.
 
     Raises:
         UserError: it is not a file, empty, far too long, or no header.
@@ -41,7 +41,7 @@ def read_header(path: Union[str, Path]) -> Header:
 
 
 def checked_frames(path: str, header: Header) -> int:
-    """Number of frames of a record without segments, if its files can hold what it claims.
+    """Return the number of frames of a record without segments, after a check of the sizes of its files.
 
     A file may be up to four bytes longer in formats that put several samples into one group of bytes. Files in FLAC
     are only compared with a limit.
@@ -69,7 +69,7 @@ def checked_frames(path: str, header: Header) -> int:
 
 
 def _files(path: str, signals: Sequence[Signal]) -> Dict[str, List[Signal]]:
-    """Signals by their file, whose format is known and the same for all of them."""
+    """Return the signals of each file; a `UserError` if the formats in a file differ or are unknown."""
     files: Dict[str, List[Signal]] = {}
     for signal in signals:
         if signal.file_name not in files:
@@ -86,10 +86,10 @@ def _files(path: str, signals: Sequence[Signal]) -> Dict[str, List[Signal]]:
 
 
 def _size_of(path: Union[str, Path]) -> Optional[int]:
-    """Bytes of a file; None if there is none. One call of the system, as there are millions of records."""
+    """Return the size of a file in bytes; None if there is none. A single system call, as records may be millions."""
     try:
         found = os.stat(path)
-    except (OSError, ValueError):  # a name that can be none
+    except (OSError, ValueError):  # not a valid name
         return None
     return found.st_size if stat.S_ISREG(found.st_mode) else None
 
@@ -102,7 +102,7 @@ def _size(path: str, name: str) -> int:
 
 
 def _frames(path: str, signals: Sequence[Signal], size: int) -> int:
-    """How many there are where the header leaves it to the first signal file."""
+    """Return the number of frames from the size of the first signal file."""
     if signals[0].fmt in COMPRESSED:
         return flac_samples(path, signals[0].file_name, signals[0].offset) // signals[0].per_frame
     group, bytes_of_it = FORMATS[signals[0].fmt]
@@ -121,9 +121,9 @@ def _check_length(path: str, signal: Signal, frames: int, samples: int, found: i
 
 
 def checked_segments(path: str, header: Header) -> List[Tuple[Segment, Header]]:
-    """The segments of a record but its gaps, with their headers, if their files can hold what they claim.
+    """Return the segments of a record (without gaps) with their headers, after a check of the sizes of their files.
 
-    A first segment without samples, which lists the signals, is among them.
+    A layout segment (the first, without samples, which lists the signals) is included.
 
     Raises:
         UserError: they do not fit the record or each other, see also `checked_frames`.

@@ -1,8 +1,8 @@
-"""WFDB headers: the one parser of their record line, signal lines, segment lines and remarks.
+"""Parse WFDB headers: record line, signal lines, segment lines and remarks.
 
-The format is that of header(5) of the WFDB applications guide. What archives write beside it is read as well: a record
-name with a suffix or a folder, a date that is none, checksums that are none, and characters that are not ASCII. Nothing
-here opens a file, and time is in proportion to the header's length.
+The format is described in header(5) of the WFDB applications guide. Deviations that occur in archives are read as well:
+a record name with a suffix or a folder, invalid dates, invalid checksums, and characters that are not ASCII. No file is
+opened here, and parsing time is linear in the header's length.
 """
 
 import functools
@@ -18,8 +18,8 @@ MOST_SIGNALS, MOST_SEGMENTS = 1000, 2000
 MOST_LINES = 1 + MOST_SEGMENTS  # of a header, without its remarks
 NO_FILE = "~"  # in place of a file: a gap between segments, or a signal that is only described
 _LONGEST_LINE, _LONGEST_NAME = 1000, 255
-_GAIN, _RATE = 200.0, 250.0  # what holds where a header has none, or 0
-# every expression is linear in the length of its text: no two neighbours can match the same letters
+_GAIN, _RATE = 200.0, 250.0  # defaults if a header has none, or 0
+# every expression takes linear time: no two neighbouring parts can match the same letters
 _WHOLE = r"\d{1,15}"
 _NUMBER = r"[-+]?(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE][-+]?\d{1,3})?"
 _RECORD_LINE = re.compile(
@@ -28,21 +28,21 @@ _RECORD_LINE = re.compile(
     rf"(?:[ \t]+(?P<rate>{_NUMBER})(?:/{_NUMBER})?(?:\({_NUMBER}\))?(?:[ \t]+(?P<samples>{_WHOLE}))?)?"
     r"(?:[ \t]+(?P<rest>\S.*))?"
 )
-# in this order and with slashes; dates that are written in another way are the day of a conversion
+# in this order and with slashes; dates in other notations are usually days of a conversion
 _TIME = re.compile(
     r"(?P<hour>\d{1,2}):(?P<minute>\d{1,2}):(?P<second>\d{1,2})(?:\.(?P<fraction>\d{1,6})\d{0,12})?[ \t]+"
     r"(?P<day>\d{1,2})/(?P<month>\d{1,2})/(?P<year>\d{4})(?:[ \t].*)?"
 )
 _FORMAT = re.compile(rf"(?P<fmt>\d{{1,4}})(?:x(?P<frame>{_WHOLE}))?(?::(?P<skew>{_WHOLE}))?(?:\+(?P<offset>{_WHOLE}))?")
 _SCALE = re.compile(rf"(?P<gain>{_NUMBER})(?:\((?P<baseline>[-+]?{_WHOLE})\))?(?:/(?P<units>\S*))?")
-# resolution, zero, initial value, checksum and block size of a signal, as many as there are; its name follows
+# resolution, zero, initial value, checksum and block size of a signal, all optional; its name follows
 _WHAT_FOLLOWS = re.compile(
     r"(?:\d{1,15}(?:[ \t]+|$)(?:(?P<zero>-?\d{1,15})(?:[ \t]+|$)(?:(?P<initial>[-+]?\d{1,15})(?:[ \t]+|$)"
     r"(?:(?:[-+]?[\d.]{1,20}|[nN][aA][nN]|[-?])(?:[ \t]+|$)(?:\d{1,15}(?:[ \t]+|$))?)?)?)?)?"
 )
 _SEGMENT_LINE = re.compile(rf"(?P<name>\S{{1,{_LONGEST_NAME}}})[ \t]+(?P<length>{_WHOLE})")
 _FOLDERS = re.compile(r"[/\\]")
-# for a text that may be a header: record name (with segments), number of signals, rate, samples, up to four words
+# for recognising a header: record name (with segments), number of signals, rate, samples, up to four words
 _LIKE_A_RECORD_LINE = re.compile(
     r"[\w./\\~-]+\s+\d{1,15}(?:\s+\d[\d.e+-]*(?:/[\d.()+-]+)?(?:\s+\d{1,15}(?:\s+[\w:./-]+){0,4})?)?"
 )
@@ -55,12 +55,12 @@ class Signal(NamedTuple):
         file_name: of its signal file, beside the header.
         fmt: the number of its format.
         per_frame: samples per frame.
-        skew: frames by which it is late.
+        skew: frames by which the signal is delayed.
         offset: bytes before the file's first sample.
         gain: counts per unit.
         baseline: the count at 0.
         units: as written.
-        initial: the first count, as the header has it.
+        initial: the first count according to the header.
         name: as written.
     """
 
@@ -84,15 +84,15 @@ class Segment(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What a header contains.
+    """The content of a header.
 
     Attributes:
-        rate: frames per second (Hz); None where the header does not give it.
-        frames: None where the header does not give them.
-        start_time: None where there is none, or none that is a time.
-        signals: the signals, of a record without segments.
-        segments: the segments; None where the record has none.
-        width: number of signals, as the record line has it.
+        rate: frames per second (Hz); None if not given.
+        frames: number of frames; None if not given.
+        start_time: None if missing or invalid.
+        signals: the signals of a record without segments.
+        segments: the segments; None if the record has none.
+        width: number of signals according to the record line.
         remarks: without their `#`.
     """
 
@@ -106,12 +106,12 @@ class Header(NamedTuple):
 
     @property
     def frame_rate(self) -> float:
-        """Frames per second (Hz), with what the format has for headers that do not give it."""
+        """Frames per second (Hz), or the format's default if not given."""
         return _RATE if self.rate is None else self.rate
 
     @property
     def files(self) -> Tuple[str, ...]:
-        """Names of the files, beside it, that it needs: signal files, or headers of segments."""
+        """Names of its files in the same folder: signal files, or headers of segments."""
         if self.segments is None:
             names = [signal.file_name for signal in self.signals]
         else:
@@ -120,14 +120,14 @@ class Header(NamedTuple):
 
 
 def parse_header(content: bytes, where: object) -> Header:
-    """The header of a record.
+    """Parse the header of a record.
 
     Args:
         content: of its file.
-        where: the file, with which messages begin.
+        where: the file, for the start of messages.
 
     Raises:
-        UserError: a line is too long or none of a header, there are too many, or not as many as the first one states.
+        UserError: a line is too long or not valid, or there are too many lines or another number than the first states.
     """
     lines, remarks = _lines(content)
     record = _RECORD_LINE.fullmatch(lines[0]) if lines and len(lines[0]) <= _LONGEST_LINE else None
@@ -155,10 +155,10 @@ def parse_header(content: bytes, where: object) -> Header:
 
 
 def named_files(content: bytes) -> Tuple[str, ...]:
-    """Names of the files, beside it, that a header names: signal files, or headers of segments.
+    """Return the names of the files of a header: signal files, or headers of segments.
 
-    As `Header.files`, but only the first word of each line is looked at, so that a header that cannot be read has its
-    files as well. Empty where it is not a header.
+    Like `Header.files`, but only the first word of each line is used, so that it works for damaged headers as well.
+    Empty if it is not a header.
     """
     lines, _ = _lines(content)
     if not lines or len(lines) > MOST_LINES or not is_record_line(lines[0]):
@@ -168,18 +168,18 @@ def named_files(content: bytes) -> Tuple[str, ...]:
 
 
 def has_segments(content: bytes) -> bool:
-    """Whether a header is one of a record of segments."""
+    """Return whether a header is that of a record with segments."""
     lines, _ = _lines(content)
     return bool(lines) and _has_segments(lines)
 
 
 def is_record_line(line: str) -> bool:
-    """Whether a line may be the first of a WFDB header."""
+    """Return whether a line may be the first of a WFDB header."""
     return len(line) <= _LONGEST_LINE and _LIKE_A_RECORD_LINE.fullmatch(line.strip()) is not None
 
 
 def _lines(content: bytes) -> Tuple[List[str], List[str]]:
-    """Lines that are not remarks, and remarks without what marks them."""
+    """Return the lines that are not remarks, and the remarks without `#`."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -200,7 +200,7 @@ def _first_word(line: str) -> str:
 
 
 def _has_segments(lines: Sequence[str]) -> bool:
-    """`a/2` are two segments of `a`, unless lines of signals follow: then 2 is a record in the folder `a`."""
+    """Return whether a record name `a/2` means two segments; if signal lines follow, it is record 2 in folder `a`."""
     stem, _, number = _first_word(lines[0]).rpartition("/")
     if not (stem and number.isdecimal()):
         return False
@@ -236,7 +236,7 @@ def _signal(line: str) -> Optional[Signal]:
     described = _description(*fields[:3])
     following = fields[3] if len(fields) > 3 else ""
     if described is None:
-        # a name may come where a gain would be, a wrong number not
+        # a name may replace the gain, but not an invalid number
         described = _description(*fields[:2]) if len(fields) > 2 and fields[2][0].isalpha() else None
         following = " ".join(fields[2:])
     if described is None:
@@ -253,9 +253,9 @@ def _signal(line: str) -> Optional[Signal]:
 def _description(
     name: str, kind: str, scale: str = f"{_GAIN}"
 ) -> Optional[Tuple[str, str, int, int, int, float, Optional[int], str]]:
-    """The first words of a signal line, which are the same in most lines of a header.
+    """Parse the first words of a signal line; cached, as they are the same in most lines of a header.
 
-    The baseline is None where it is the zero of the converter.
+    The baseline is None if it is the zero of the converter.
     """
     found, scaled = _FORMAT.fullmatch(kind), _SCALE.fullmatch(scale)
     if found is None or scaled is None or not math.isfinite(float(scaled["gain"])):
@@ -266,7 +266,7 @@ def _description(
 
 
 def _beside(name: str) -> str:
-    """The last part of a name: files are beside their header, also if it names another folder."""
+    """Return the last part of a path: files are in the folder of their header, even if it names another folder."""
     return _FOLDERS.split(name)[-1]
 
 
@@ -280,7 +280,7 @@ def _check_most(lines: Sequence[str], most: int, what: str, where: object) -> No
 
 
 def _check_number(stated: str, found: int, what: str, where: object) -> None:
-    if stated.lstrip("0") != str(found):  # also of none, which is not a record of an ECG
+    if stated.lstrip("0") != str(found):  # also if both are 0, as this is no ECG
         raise UserError(
             f"{where}: its first line claims {shown(stated, 20)} {what}, but {found} follow; get the header again"
         )

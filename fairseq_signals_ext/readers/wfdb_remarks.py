@@ -1,6 +1,6 @@
-"""Patient data in the remarks of a WFDB header, as PhysioNet's collections write them.
+"""Read patient data from the remarks of a WFDB header, in the notations of PhysioNet's collections.
 
-PhysioNet asks for `<age>: 35  <sex>: M  <diagnoses>: (none)`; the Challenges have `Age: 74` on lines of their own, the
+PhysioNet recommends `<age>: 35  <sex>: M  <diagnoses>: (none)`; the Challenges have `Age: 74` on separate lines, the
 European ST-T Database `Age: 62  Sex: M`, the MIT-BIH databases `69 M 1085 1629 x1`, and INCART `patient 1`.
 """
 
@@ -10,8 +10,8 @@ from typing import Any, Dict, Iterable, Iterator, Optional, Sequence, Tuple
 
 from fairseq_signals_ext.readers.facts import age_of, patient_of, sex_of
 
-_LONGEST = 2000  # letters of a remark that are looked at for a patient, age and sex
-# a name of a value, alone or in <>, maybe with a unit: `Age (years):`, `<subject_id>:`, `sex =`
+_LONGEST = 2000  # letters of a remark that are searched
+# a name of a value, plain or in <>, optionally with a unit: `Age (years):`, `<subject_id>:`, `sex =`
 _FIELD = re.compile(
     r"(?<!\w)(?P<open><)?(?P<key>age|sex|gender|patient|subject|participant)(?P<id>[ _-]?(?:id|no\.?|nr\.?|number|#))?"
     r"(?:[ _]?(?:[(\[][a-z ./]{1,12}[)\]]|(?:in[ _])?years))?(?P<close>>)?[ \t]{0,8}(?P<separator>[:=])?",
@@ -26,16 +26,16 @@ _NUMBERED = re.compile(
     r"(?P<number>[a-z]{0,8}[_-]?\d{1,12})(?:[,;:.].*)?",
     re.IGNORECASE,
 )
-# names that stand alone before a colon, what may hide more values behind it, and what marks a remark that may have any
+# names of common remarks with one value; names to ignore; signs of further values; words of a remark with any value
 _ALONE = ("age", "sex", "patient id")
-_OTHERS = ("rx", "hx", "sx")  # treatment, history and symptoms, as the Challenges have them
+_OTHERS = ("rx", "hx", "sx")  # treatment, history and symptoms in the Challenges
 _MORE = re.compile(r"[:=<]")
 _WORTH = re.compile(r"age|sex|gender|patient|subject|participant|^-?\d", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]+")
 
 
 def facts_of(remarks: Sequence[str]) -> Dict[str, Any]:
-    """Patient, age, sex and codes, as attributes of `Recording`; the first of each kind that is known."""
+    """Return patient, age, sex and codes as attributes of `Recording`; the first known value of each."""
     found: Dict[str, Any] = {"patient": None, "age": None, "sex": None}
     codes: Tuple[str, ...] = ()
     for remark in remarks:
@@ -47,7 +47,7 @@ def facts_of(remarks: Sequence[str]) -> Dict[str, Any]:
         if name in _OTHERS:
             continue
         described: Iterable[Tuple[str, Any]]
-        if name in _ALONE and not _MORE.search(value):  # most remarks of the millions that there are
+        if name in _ALONE and not _MORE.search(value):  # fast path for most remarks
             described = _values(name, _one(value))
         elif _WORTH.search(remark, 0, _LONGEST):
             described = _described(remark[:_LONGEST].strip())
@@ -60,7 +60,7 @@ def facts_of(remarks: Sequence[str]) -> Dict[str, Any]:
 
 
 def _described(remark: str) -> Iterable[Tuple[str, Any]]:
-    """Names and values, None where a value is not known."""
+    """Return names and values; None for an unknown value."""
     alone = _AGE_AND_SEX_ONLY.fullmatch(remark)
     if alone:
         return _both(alone)
@@ -70,7 +70,7 @@ def _described(remark: str) -> Iterable[Tuple[str, Any]]:
 
 def _fields(remark: str) -> Iterator[Tuple[str, Any]]:
     fields = [one for one in _FIELD.finditer(remark) if one["separator"] or (one["open"] and one["close"])]
-    # "predicted age: 50" is of another kind
+    # "predicted age: 50" is not the age
     if fields and not _may_begin(remark[: fields[0].start()].strip()):
         fields = fields[1:]
     for field, following in zip(fields, [*fields[1:], None]):
@@ -79,7 +79,7 @@ def _fields(remark: str) -> Iterator[Tuple[str, Any]]:
 
 
 def _one(value: str) -> str:
-    """Without what follows a value."""
+    """Return the first value in a text."""
     value = value.strip()
     end = _END.search(value)
     return (value[: end.start()] if end else value).strip(" ,")
@@ -105,7 +105,7 @@ def _both(found: "re.Match[str]") -> Sequence[Tuple[str, Any]]:
 
 
 def _age(value: str) -> Optional[float]:
-    """Of a text that may continue behind the age: `45 years at the time of recording`."""
+    """Return the age in a text that may continue: `45 years at the time of recording`."""
     age = age_of(value)
     if age is not None:
         return age
@@ -115,6 +115,6 @@ def _age(value: str) -> Optional[float]:
 
 
 def _codes(remark: str) -> Tuple[str, ...]:
-    """Of a remark such as `Dx: 426783006,164889003`."""
+    """Return the codes of a remark such as `Dx: 426783006,164889003`."""
     codes = [code.strip() for code in remark.partition(":")[2].split(",")]
     return tuple(code for code in codes if code and code.lower() != "unknown")

@@ -1,7 +1,7 @@
-"""The samples in WFDB signal files: every format of signal(5) of the WFDB applications guide.
+"""Read the samples in WFDB signal files: every format of signal(5) of the WFDB applications guide.
 
-`wfdb` reads them only behind its own parser of headers, which refuses many that archives have; so groups of bytes are
-taken apart here with numpy, and FLAC by `soundfile`, as `wfdb` does.
+`wfdb` reads them only together with its own parser of headers, which refuses many headers of archives. So bytes are
+unpacked here with numpy, and FLAC is decoded by `soundfile`, as in `wfdb`.
 """
 
 import contextlib
@@ -15,14 +15,14 @@ from fairseq_signals_ext.common.errors import MissingPackageError, UserError, ho
 from fairseq_signals_ext.readers.facts import shown
 from fairseq_signals_ext.readers.wfdb_header import Signal
 
-# format -> samples, and the bytes that hold them
+# format -> (samples, bytes) per group
 FORMATS = {
     **{"8": (1, 1), "80": (1, 1), "16": (1, 2), "61": (1, 2), "160": (1, 2), "24": (1, 3), "32": (1, 4)},
     **{"212": (2, 3), "310": (3, 4), "311": (3, 4)},
 }
 # format in FLAC -> bits
 COMPRESSED = {"508": 8, "516": 16, "524": 24}
-# whole numbers as they are stored, and the one that stands for 0
+# formats of plain integers: stored type, and the value of 0
 _WHOLE = {"16": ("<i2", 0), "61": (">i2", 0), "32": ("<i4", 0), "80": ("u1", 2**7), "160": ("<u2", 2**15)}
 _BITS = {**COMPRESSED, "80": 8, "310": 10, "311": 10, "212": 12, "16": 16, "61": 16, "160": 16, "24": 24, "32": 32}
 _FLAC = b"fLaC"  # how a file in FLAC begins
@@ -31,15 +31,15 @@ _AT_A_TIME = 2**20  # samples of FLAC; libsndfile fails with more than 2**24
 
 
 def read_counts(path: str, signals: Sequence[Signal], frames: int) -> Union[np.ndarray, List[np.ndarray]]:
-    """The counts of each signal: per_frame x frames, in the smallest integer type that holds its format.
+    """Return the counts of each signal: per_frame x frames, in the smallest integer type that holds its format.
 
-    Those of one file that are alike are one array, signals x samples.
+    If all signals are in one file with one sample per frame and no skew, the result is one array, signals x samples.
 
-    A signal that is late by a skew is moved forward, and its end is marked as invalid.
+    A signal with a skew is moved forward, and its end is marked as invalid.
 
     Args:
-        path: the header, beside which the files are.
-        signals: whose claims were checked.
+        path: the header; its files are in the same folder.
+        signals: after the checks of `wfdb_claims`.
 
     Raises:
         UserError: a file in FLAC is damaged or differs from the header.
@@ -64,13 +64,13 @@ def read_counts(path: str, signals: Sequence[Signal], frames: int) -> Union[np.n
 
 
 def _summed(differences: np.ndarray, initial: int) -> np.ndarray:
-    """Counts of the format of differences, whose first one is to the header's initial value."""
+    """Return counts from differences; the first difference is to the header's initial value."""
     sums = np.cumsum(differences, dtype=np.int64) + initial
-    return sums.astype(np.int32)  # runs over where `wfdb` does
+    return sums.astype(np.int32)  # overflows like `wfdb`
 
 
 def invalid_count(fmt: str) -> Optional[int]:
-    """The count that marks a sample as invalid; None in the format of differences, which has none."""
+    """Return the count that marks a sample as invalid; None for the format of differences, which has none."""
     return -(2 ** (_BITS[fmt] - 1)) if fmt in _BITS else None
 
 
@@ -84,7 +84,7 @@ def _with_skew(counts: np.ndarray, signal: Signal) -> np.ndarray:
 
 
 def _in_frames(header: str, name: str, signals: Sequence[Signal], frames: int) -> np.ndarray:
-    """All samples of a file: frames x samples per frame of all its signals."""
+    """Return all samples of a file: frames x samples per frame of all its signals."""
     per_frame = sum(signal.per_frame for signal in signals)
     if signals[0].fmt in COMPRESSED:
         return _from_flac(header, name, signals, frames)
@@ -95,14 +95,14 @@ def _in_frames(header: str, name: str, signals: Sequence[Signal], frames: int) -
 
 
 def _unpacked(content: bytes, fmt: str, samples: int) -> np.ndarray:
-    """So many samples of a format of fixed width."""
+    """Return a number of samples of a format of fixed width."""
     if fmt == "8":
         return np.frombuffer(content, "i1", samples)
     if fmt in _WHOLE:
         kind, zero = _WHOLE[fmt]
         stored = np.frombuffer(content, kind, samples)
         kept = np.dtype(f"i{stored.dtype.itemsize}")
-        # a sum that runs over is the number that is meant
+        # the overflow is intended: it converts unsigned to signed
         return stored.astype(kept, copy=False) - kept.type(-zero) if zero else stored.astype(kept, copy=False)
     group, size = FORMATS[fmt]
     groups = math.ceil(samples / group)
@@ -123,13 +123,13 @@ def _of_212(stored: np.ndarray) -> np.ndarray:
 
 
 def _of_310(stored: np.ndarray) -> np.ndarray:
-    """Two words of 16 bits: ten bits of each are a sample, five bits of each are one half of the third."""
+    """Unpack two words of 16 bits: ten bits of each are a sample, five bits of each are half of the third sample."""
     low, high = stored[:, 0] | stored[:, 1] << 8, stored[:, 2] | stored[:, 3] << 8
     return np.stack([low >> 1 & 0x3FF, high >> 1 & 0x3FF, low >> 11 | high >> 11 << 5], axis=1)
 
 
 def _of_311(stored: np.ndarray) -> np.ndarray:
-    """A word of 32 bits, of which the two highest are not used."""
+    """Unpack a word of 32 bits: three samples of ten bits; the two highest bits are not used."""
     word = stored[:, 0] | stored[:, 1] << 8 | stored[:, 2] << 16 | (stored[:, 3] & 0x3F) << 24
     return np.stack([word & 0x3FF, word >> 10 & 0x3FF, word >> 20 & 0x3FF], axis=1)
 
@@ -149,13 +149,13 @@ def _from_flac(header: str, name: str, signals: Sequence[Signal], frames: int) -
             if len(stream.read(out=wanted)) < len(wanted):
                 raise _damaged(header, name, "it ends too soon")
     if bits != 16:
-        counts >>= 8  # soundfile puts smaller numbers into the high bits
+        counts >>= 8  # soundfile stores smaller numbers in the high bits
     counts = counts.astype(np.int8) if bits == 8 else counts
     return counts.reshape(frames, per_frame, len(signals)).transpose(0, 2, 1).reshape(frames, -1)
 
 
 def flac_samples(header: str, name: str, offset: int) -> int:
-    """Samples per signal that a file in FLAC claims to hold, behind the first `offset`.
+    """Return the samples per signal that a FLAC file claims to hold, after the first `offset`.
 
     Raises:
         UserError: it is damaged.
@@ -166,7 +166,7 @@ def flac_samples(header: str, name: str, offset: int) -> int:
 
 @contextlib.contextmanager
 def _opened(header: str, name: str) -> Iterator[Any]:
-    """A `soundfile.SoundFile`, whose errors name the header and the file."""
+    """Open a `soundfile.SoundFile`; its errors become `UserError`s with the header and the file."""
     try:
         import soundfile
     except ImportError as error:
@@ -174,7 +174,7 @@ def _opened(header: str, name: str) -> Iterator[Any]:
     try:
         with open(_path(header, name), "rb") as file:
             is_flac = file.read(len(_FLAC)) == _FLAC
-        if not is_flac:  # libsndfile would try other kinds of sound, and print what it thinks of them
+        if not is_flac:  # libsndfile would try other formats, and print messages
             raise _damaged(header, name, "it is not FLAC")
         with soundfile.SoundFile(_path(header, name)) as stream:
             yield stream
