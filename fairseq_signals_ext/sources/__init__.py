@@ -1,7 +1,7 @@
-"""Collections of recordings: which files they have, and what their tables contain about them.
+"""Collections of recordings: their files, and the metadata in their tables.
 
-A kind of source is one module here that describes itself as `KIND`, or an object of another package, announced as an
-entry point of the group `fairseq_signals_ext.sources`.
+A kind of source is a module here with an object `KIND`, or an object of another package, announced as an entry point of
+the group `fairseq_signals_ext.sources`.
 """
 
 import functools
@@ -20,7 +20,7 @@ GROUP = "fairseq_signals_ext.sources"
 
 @functools.lru_cache(maxsize=None)
 def our_kinds() -> Dict[str, SourceKind]:
-    """The kinds of this package, by name: of each module here that has one."""
+    """Return the kinds of this package by name."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
     modules = (importlib.import_module(f"{__name__}.{name}") for name in names)
     kinds = (getattr(module, "KIND", None) for module in modules)
@@ -29,15 +29,15 @@ def our_kinds() -> Dict[str, SourceKind]:
 
 @functools.lru_cache(maxsize=None)
 def _of_others() -> Dict[str, "tuple[str, SourceKind]"]:
-    """Name of a kind -> the package that it is of, and the kind; a name of ours stays ours."""
-    from fairseq_signals_ext.common.plugins import from_others  # which takes some ms, so only where it is needed
+    """Return name -> (package, kind) for kinds of other packages; names of our kinds are left out."""
+    from fairseq_signals_ext.common.plugins import from_others  # slow import (some ms)
 
     found = from_others(GROUP, SourceKind)
     return {kind.name: (package, kind) for package, kind in reversed(found) if kind.name not in our_kinds()}
 
 
 class Kinds:
-    """Names of all kinds, ours and other people's, which are looked for when one is asked for that is not ours."""
+    """Names of all kinds; other packages are searched only for a name that is not ours."""
 
     def __contains__(self, name: object) -> bool:
         return name in our_kinds() or name in _of_others()
@@ -47,7 +47,7 @@ class Kinds:
 
 
 def find_kind(name: str) -> SourceKind:
-    """The kind of source of this name.
+    """Return the kind of source with this name.
 
     Raises:
         UserError: there is none.
@@ -58,16 +58,16 @@ def find_kind(name: str) -> SourceKind:
 
 
 def open_source(kind: str, folder: Union[str, Path], options: Optional[SourceOptions] = None) -> Source:
-    """The recordings of a folder, in the order in which they will be numbered; nothing is read but tables and names.
+    """Return the recordings of a folder in the order of their numbers; only tables and file names are read.
 
     Args:
         kind: name of the kind, one of `Kinds()`.
-        folder: that holds the collection.
+        folder: folder of the collection.
         options: see `SourceOptions`.
 
     Raises:
-        UserError: no such kind or folder, options that this kind does not take, a table that is missing or wrong, or no
-            recordings.
+        UserError: the kind or folder does not exist, the kind does not take an option, a table is missing or wrong, or
+            there are no recordings.
     """
     found = find_kind(kind)
     if Path(folder).is_file():

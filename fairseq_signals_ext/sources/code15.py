@@ -20,7 +20,7 @@ WHERE = "get exams.csv and exams_part*.zip from doi:10.5281/zenodo.4916206 and u
 
 SAMPLE_RATE = 400.0
 ABNORMALITIES = ("1dAVb", "RBBB", "LBBB", "SB", "ST", "AF")
-# codes of exams that have none of the six, so that they are known to have none
+# codes of exams with none of the six abnormalities
 WITHOUT = NORMAL, NONE_OF_THEM = "normal_ecg", "none_of_the_six"
 _SEX: Dict[Optional[float], str] = {1: "male", 0: "female"}
 
@@ -29,7 +29,7 @@ _FIRST_COLUMNS = ("exam_id", "patient_id", "age", "is_male", "trace_file", NORMA
 
 
 def open_source(folder: Path, options: SourceOptions) -> Source:
-    """The exams of all `exams_part*.hdf5` that are there, file by file; what `exams.csv` lists beyond them is noted."""
+    """Return the exams of all existing `exams_part*.hdf5`, file by file; notes list exams whose files are missing."""
     table = read_csv(folder / _TABLE, ["exam_id", "patient_id", *ABNORMALITIES])
     if table["exam_id"].dtype.kind != "i" or not table["exam_id"].is_unique:
         raise UserError(f"{folder / _TABLE}: its exam_id are not whole numbers, each once; {WHERE}")
@@ -67,10 +67,10 @@ def _facts(row: Dict[str, Any]) -> Dict[str, Any]:
     }
 
 
-# a file stays open while its exams are read one after the other
+# keep a file open while its exams are read one after the other
 @functools.lru_cache(maxsize=1)
 def _exams(path: Path) -> Tuple[Any, Dict[int, int]]:
-    """The tracings of a file, and the row of each exam in them."""
+    """Return the tracings of a file, and the row of each exam in them."""
     import h5py
 
     try:

@@ -1,9 +1,9 @@
-"""Columns of a user's table: which have no meaning here, and which name may have been meant."""
+"""Notes on columns of a user's table that have no meaning here, with the name that was probably meant."""
 
 import re
 from typing import Collection, List, Sequence
 
-# column: other names that tables have for it, in small letters, without spaces and marks
+# column: other names for it, in small letters, without spaces and punctuation
 _OTHER_NAMES = {
     "patient": ("patientid", "patientno", "patientnr", "pid", "mrn", "subject", "subjectid", "caseid", "personid"),
     "age": ("ageyears", "ageatecg", "patientage"),
@@ -20,7 +20,7 @@ _BORN = ("dob", "birthdate", "dateofbirth", "birthday", "born")
 
 
 def notes_on_columns(columns: Sequence[str], known: Collection[str]) -> List[str]:
-    """What becomes of the columns that have no meaning here, a line each, and one for those without a likely meaning.
+    """Return one line per column that is probably misnamed, and one line for all other unused columns.
 
     Args:
         columns: of the table.

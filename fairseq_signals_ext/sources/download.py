@@ -1,6 +1,6 @@
-"""Fetching open collections from PhysioNet with `wfdb`'s downloader; what is there already is not fetched again.
+"""Download open collections from PhysioNet with `wfdb`; files that exist already are not downloaded again.
 
-The address is that of `wfdb.set_db_index_url`, so that a mirror can be used.
+The address is set by `wfdb.set_db_index_url`, so that a mirror can be used.
 """
 
 import contextlib
@@ -17,27 +17,27 @@ from fairseq_signals_ext.common.progress import Progress
 from fairseq_signals_ext.readers.facts import shown
 from fairseq_signals_ext.sources import find_kind
 
-# wfdb keeps no more open to a server, in order not to overload it
+# as in wfdb, in order not to overload the server
 _CONNECTIONS = 2
 _TRIES = 3
-# what a part of a path may be, so that nothing is written outside the folder
+# allowed part of a path, so that nothing is written outside the folder
 _PART = re.compile(r"(?!\.+$)[\w.+-]+", re.ASCII)
 _DEEPEST = 10
 
 
 def download(kind: str, folder: Path, rate: float = 500.0) -> None:
-    """Fetch a collection into a folder, or what is missing of it there.
+    """Download the missing files of a collection to a folder.
 
-    A file that is there and has the size that it has on the server is kept; any other is fetched, and appears whole.
+    A file with the same size as on the server is kept. Other files are downloaded, and appear complete or not at all.
 
     Args:
         kind: name of a kind of source with a home on PhysioNet.
-        folder: it is made if need be.
-        rate: Hz that is wanted, where a collection comes in several.
+        folder: it is created if necessary.
+        rate: wanted rate in Hz, for collections with several rates.
 
     Raises:
-        UserError: the kind has to be got elsewhere, the server cannot be reached, refuses a file or does not have it,
-            its lists name files outside the folder, or a file cannot be written.
+        UserError: the kind is not on PhysioNet, the server cannot be reached, refuses a file or does not have it, its
+            lists name files outside the folder, or a file cannot be written.
     """
     found = find_kind(kind)
     database = found.database
@@ -50,7 +50,7 @@ def download(kind: str, folder: Path, rate: float = 500.0) -> None:
 
 
 def _records(database: str, below: str = "") -> Iterator[str]:
-    """Names of all records below a folder of a database; a list of records may name folders with lists of their own."""
+    """Return the names of all records below a folder of a database; a list may name folders with further lists."""
     from wfdb.io.download import get_record_list
 
     for line in _patiently(get_record_list, posixpath.join(database, below)):
@@ -77,13 +77,13 @@ def _fetch_all(database: str, files: Sequence[str], folder: Path) -> None:
         for _ in Progress("download", len(files), "file").each(fetched):
             pass
     finally:
-        # the files under way are finished, so that none is left in pieces
+        # running downloads are completed, so that no partial file is left
         pool.terminate()
         pool.join()
 
 
 def _fetch(database: str, folder: Path, file: str) -> None:
-    # wfdb's dl_pn_file would append to a short file, and spoils it where a server sends it from its beginning
+    # wfdb's dl_pn_file would append to a short file, which damages it if the server sends it from its beginning
     from wfdb.io.download import _remote_file_size, config, dl_full_file
 
     url, path = posixpath.join(config.db_index_url, database, file), folder / file
@@ -95,7 +95,7 @@ def _fetch(database: str, folder: Path, file: str) -> None:
 
 
 def _patiently(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function, up to three times if network or server are in trouble."""
+    """Call a function, up to three times if network or server fail."""
     for attempt in range(1, _TRIES):
         try:
             return function(*arguments)
@@ -107,7 +107,7 @@ def _patiently(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _may_pass(error: OSError) -> bool:
-    """Whether it is a trouble of network or server that may be over a moment later."""
+    """Return whether an error of network or server may be temporary."""
     from requests import RequestException
 
     status = getattr(error, "status_code", None) or 0
@@ -116,7 +116,7 @@ def _may_pass(error: OSError) -> bool:
 
 @contextlib.contextmanager
 def _named_errors(kind: str, database: str, folder: Path) -> Iterator[None]:
-    """Turns what goes wrong into a `UserError`."""
+    """Turn errors into a `UserError`."""
     try:
         yield
     except UserError:

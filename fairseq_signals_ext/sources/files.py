@@ -1,7 +1,7 @@
-"""Any mixture of ECG files, recognised by their content, with an optional table of what is known of them.
+"""Any mixture of ECG files, recognised by their content, with an optional table of metadata.
 
-Every file is an item, so that one which is not an ECG is rejected with the reason and nothing is left out in silence;
-what formats say that belongs to a file is none, such as the signal files that WFDB headers name.
+Every file is an item, so that a file that is no ECG is rejected with a reason and not ignored. Files that belong to
+another file, such as the signal files of WFDB headers, are no items.
 """
 
 from pathlib import Path
@@ -13,12 +13,12 @@ from fairseq_signals_ext.readers.formats import belonging_to_files
 from fairseq_signals_ext.sources.record_table import with_table
 from fairseq_signals_ext.sources.source import READING, TABLE, Item, Source, SourceKind, SourceOptions, read_file
 
-# what marks folders that our commands have written, which hold no ECG files
+# marks of folders that our commands have written, which hold no ECG files
 _RESULTS = (PLAN_NAME, FINISHED_NAME)
 
 
 def open_source(folder: Path, options: SourceOptions) -> Source:
-    """All files below the folder, by name, apart from hidden ones, the table, and results of our commands."""
+    """Return all files below the folder by name, except hidden ones, the table, and results of our commands."""
     present = [name for name in sorted(walk_files(folder, _RESULTS)) if not _is_hidden(name)]
     belonging = {file.resolve() for file in belonging_to_files(present, folder)}
     if options.table is not None:
@@ -34,7 +34,7 @@ def open_source(folder: Path, options: SourceOptions) -> Source:
 
 
 def _is_file(path: Path) -> bool:
-    # a link to nothing counts, so that it is rejected and not lost
+    # a broken link is an item, so that it is rejected and not ignored
     return path.is_file() or (path.is_symlink() and not path.exists())
 
 

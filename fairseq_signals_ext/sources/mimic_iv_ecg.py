@@ -14,7 +14,7 @@ _RECORDS, _MEASUREMENTS = "record_list.csv", "machine_measurements.csv"
 
 
 def open_source(folder: Path, options: SourceOptions) -> Source:
-    """The records of `record_list.csv`, in its order, with their reports from `machine_measurements.csv`, if there."""
+    """Return the records of `record_list.csv` in its order, with reports of `machine_measurements.csv` if present."""
     records = read_csv(folder / _RECORDS, ["subject_id", "study_id", "ecg_time", "path"])
     notes: List[str] = []
     measured: Dict[Any, Dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""A folder of GE MUSE XML files: eight stored leads, from which the other four are derived."""
+"""A folder of GE MUSE XML files: eight leads are stored, the other four are derived."""
 
 from pathlib import Path
 from typing import List
@@ -10,7 +10,7 @@ from fairseq_signals_ext.sources.source import TABLE, Item, Source, SourceKind, 
 
 
 def open_source(folder: Path, options: SourceOptions) -> Source:
-    """All `.xml` files below the folder, by name; patient, time and statements stand in the files."""
+    """Return all `.xml` files below the folder by name; patient, time and statements are in the files."""
     names = sorted(name for name in walk_files(folder) if name.lower().endswith(".xml"))
     if not names:
         raise UserError(f"{folder}: no .xml file here or below; give the folder with the exported ECGs")

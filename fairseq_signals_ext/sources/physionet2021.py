@@ -1,7 +1,7 @@
 """The PhysioNet/CinC Challenge 2021 (doi:10.13026/34va-7q14): WFDB records with SNOMED codes in their headers.
 
-The records of a source lie in `training/SOURCE/g1/`, `g2/`, ...; a source's folder, or one with records only, will do
-as well. Age, sex and codes stand in the headers.
+The records of a source are in `training/SOURCE/g1/`, `g2/`, ...; the folder of one source, or of records only, works as
+well. Age, sex and codes are in the headers.
 """
 
 import re
@@ -15,7 +15,7 @@ _GROUP = re.compile(r"g\d+")
 
 
 def open_source(folder: Path, options: SourceOptions) -> Source:
-    """All records below the folder; the part of each is the Challenge's source."""
+    """Return all records below the folder, each with its source in the Challenge."""
     items: List[Item] = []
     above = folder.resolve()
     names, notes = find_records(folder)

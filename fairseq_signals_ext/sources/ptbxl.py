@@ -15,26 +15,26 @@ _FIRST_COLUMNS = (
     *("ecg_id", "patient_id", "age", "sex", "recording_date", "report", "scp_codes"),
     *("filename_lr", "filename_hr"),
 )
-# an age over 89 is given as 300; 90 keeps it the highest and a number that can be reckoned with
+# ages over 89 are given as 300; 90 keeps them the highest
 _OVER_89, _OLDEST = 300, 90.0
 _SEX: Dict[Optional[float], str] = {0: "male", 1: "female"}
 _RECORD = re.compile(r"0*(\d+)_[hl]r")
 
 
 def ecg_id_of(record: str) -> str:
-    """The `ecg_id` of a record by the name of its file: `40` for `00040_hr`; another name as it is."""
+    """Return the `ecg_id` of a record from its file name: `40` for `00040_hr`; other names are returned unchanged."""
     return _RECORD.sub(r"\1", record) if _RECORD.fullmatch(record) else record
 
 
 def _is_wanted(record: str, rate: float) -> bool:
-    """Whether a record of the data set is of use for a rate (Hz): each is there at 500 and at 100 Hz."""
+    """Return whether a record is needed for a rate (Hz): each ECG exists at 500 and at 100 Hz."""
     return record.startswith("records100/" if rate <= 100 else "records500/")
 
 
 def open_source(folder: Path, options: SourceOptions) -> Source:
-    """The records of `ptbxl_database.csv`, in its order, then others that lie in the folder; all by their `ecg_id`.
+    """Return the records of `ptbxl_database.csv` in its order, then others in the folder; all by their `ecg_id`.
 
-    Records at 100 Hz are taken where that is enough for the rate that is wanted, or where there are no others.
+    Records at 100 Hz are used if this is enough for the wanted rate, or if there are no others.
     """
     table = read_csv(folder / _TABLE, _FIRST_COLUMNS)
     low = (folder / "records100").is_dir() and (options.rate <= 100 or not (folder / "records500").is_dir())
@@ -70,7 +70,7 @@ def _facts(path: Path, row: Dict[str, Any]) -> Mapping[str, Any]:
 
 
 def _codes(path: Path, row: Dict[str, Any]) -> Tuple[str, ...]:
-    """`NORM:100` for `{'NORM': 100.0}`."""
+    """Return `NORM:100` for `{'NORM': 100.0}`."""
     try:
         codes = ast.literal_eval(row["scp_codes"])
         return tuple(f"{code}:{float(likelihood):g}" for code, likelihood in codes.items())

@@ -1,4 +1,4 @@
-"""Tables about recordings: those of public collections, and one that a user gives with files."""
+"""Read tables about recordings: of public collections, and from the user."""
 
 import dataclasses
 import re
@@ -18,9 +18,9 @@ from fairseq_signals_ext.sources.times import not_a_time, time_of
 if TYPE_CHECKING:
     import pandas as pd
 
-# columns of a user's table that name the file or the recording; the first that is there is used
+# columns of a user's table that name the file or the recording; the first existing one is used
 _KEYS = ("source_file", "file", "path", "record_id")
-# columns that say how a file is to be read, where it does not say so itself
+# columns with metadata for reading a file, if the file does not contain them
 _READING = ("sample_rate", "unit", "leads")
 _UNKNOWN = ("unknown", "u", "other", "o", "nan", "n/a", "na", "none", "-", "?")
 _SEPARATOR = re.compile(r"[;,|]")
@@ -29,7 +29,7 @@ _EXACT = 2**53
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> "pd.DataFrame":
-    """A table of a public collection, with types as pandas sees them.
+    """Read a table of a public collection, with types as pandas infers them.
 
     Raises:
         UserError: it is missing, cannot be read, or lacks a column.
@@ -47,7 +47,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> "pd.DataFrame":
 
 
 def _csv(path: Path, **how: Any) -> "pd.DataFrame":
-    """A CSV file; a line with more values than there are columns is a ValueError, not a shift by one column."""
+    """Read a CSV file; a line with more values than columns is a ValueError (pandas would shift the columns)."""
     import pandas as pd
 
     with warnings.catch_warnings():
@@ -61,7 +61,7 @@ def _csv(path: Path, **how: Any) -> "pd.DataFrame":
 
 
 def text(value: Any) -> Optional[str]:
-    """A value of a table as text, whole numbers without a point; None where it is empty or missing."""
+    """Return a value of a table as text, whole numbers without a point; None if it is empty or missing."""
     if value is None or value != value:
         return None
     if isinstance(value, float) and value.is_integer():
@@ -70,7 +70,7 @@ def text(value: Any) -> Optional[str]:
 
 
 def texts(value: Any) -> Tuple[str, ...]:
-    """One value or a list of them as texts, without those that are empty or missing."""
+    """Return one value or a list of values as texts, without empty or missing ones."""
     from pandas.api.types import is_list_like
 
     found = map(text, value if is_list_like(value) else [value])
@@ -78,7 +78,7 @@ def texts(value: Any) -> Tuple[str, ...]:
 
 
 def number(value: Any) -> Optional[float]:
-    """A value of a table as a number; None where it is none."""
+    """Return a value of a table as a number; None if it is no number."""
     try:
         found = float(value)
     except (TypeError, ValueError):
@@ -87,11 +87,10 @@ def number(value: Any) -> Optional[float]:
 
 
 def time(value: Any, where: str) -> Optional[datetime]:
-    """A value of a table as a time without a zone; None where it is empty.
+    """Return a value of a table as a time without time zone; None if it is empty.
 
     Raises:
-        UserError: it is not a time, or one whose day and month cannot be distinguished; the message begins with
-            `where`.
+        UserError: it is no time, or its day and month cannot be distinguished; the message begins with `where`.
     """
     written = text(value)
     if written is None:
@@ -104,12 +103,12 @@ def time(value: Any, where: str) -> Optional[datetime]:
 
 @dataclasses.dataclass
 class _Reading:
-    """How values of a user's table are read, and what is found on the way.
+    """Reads values of a user's table, and collects problems and notes.
 
     Attributes:
         time_format: of its times, see `time_of`.
         problems: values that cannot be used.
-        zoned: texts of times whose zone was dropped.
+        zoned: times that had a time zone, which was dropped.
     """
 
     time_format: Optional[str] = None
@@ -117,7 +116,7 @@ class _Reading:
     zoned: List[str] = dataclasses.field(default_factory=list)
 
     def time(self, value: Any, where: str) -> Optional[datetime]:
-        """As the function of this name, of a table whose user may have named the format."""
+        """Return a time like the function `time`, but in the user's format if given."""
         written = text(value)
         if written is None:
             return None
@@ -129,7 +128,7 @@ class _Reading:
         return found.replace(tzinfo=None)
 
     def notes(self, table: Path, columns: Sequence[str]) -> List[str]:
-        """One line for each thing that the user should know."""
+        """Return the notes for the user, one line each."""
         found = [f"{table}: {note}" for note in notes_on_columns(columns, _KNOWN)]
         if self.zoned:
             count, first = len(self.zoned), shown(self.zoned[0])
@@ -145,20 +144,20 @@ def with_table(
     time_format: Optional[str] = None,
     notes: Optional[List[str]] = None,
 ) -> List[Item]:
-    """The items with what a user's table contains about them.
+    """Return the items with their metadata from a user's table.
 
     The table's column `source_file`, `file` or `path` names a file below the source's folder (or its last part only),
     or `record_id` its name without suffix. `record_id`, `patient`, `start_time`, `age`, `sex`, `codes` (a list, or
-    separated by semicolons, commas or `|`), `statements` and `source` replace what a file contains; `sample_rate`,
-    `unit` and `leads` say how to read it; any other column goes into the table of recordings.
+    separated by semicolons, commas or `|`), `statements` and `source` replace the metadata of a file; `sample_rate`,
+    `unit` and `leads` are used for reading it; any other column is copied to the table of recordings.
 
     Args:
         time_format: of the table's times, as for `datetime.strptime`; None: see `times.as_iso_time`.
-        notes: a list to which is added what the user should know, a line each.
+        notes: a list to which notes for the user are appended, one line each.
 
     Raises:
-        UserError: the table cannot be read, has none of these columns, names a file twice, none that is here, or by a
-            name that files of several folders have; or values are of no use, of which all are counted.
+        UserError: the table cannot be read, has none of these columns, names a file twice, no existing file, or a name
+            that occurs in several folders; or values cannot be used (all are counted).
     """
     if table is None:
         return list(items)
@@ -168,7 +167,7 @@ def with_table(
     reading = _Reading(time_format)
     whole = {item.name for item in items}
     for item in items:
-        # the whole name of a file is not the short one of another
+        # a full name has priority over a short name of another file
         names: Sequence[str] = names_of_file(item.name)
         names = names[-1:] if key == "record_id" else [name for name in names if name == item.name or name not in whole]
         name = next((name for name in names if name in rows), None)
@@ -191,7 +190,7 @@ def with_table(
 
 
 def _rows(path: Path) -> Tuple[Dict[str, Dict[str, Any]], str]:
-    """Rows of a user's table by what they name, and the column that names it."""
+    """Return the rows of a user's table by the file or recording that they name, and the column of these names."""
     table = _read(path)
     key = next((name for name in _KEYS if name in table.columns), None)
     if key is None:
@@ -211,7 +210,7 @@ def _rows(path: Path) -> Tuple[Dict[str, Dict[str, Any]], str]:
 
 
 def plain_path(name: Optional[str]) -> Optional[str]:
-    """The name of a file in a table with slashes, without `./` in front; None stays None."""
+    """Return a file name with slashes and without leading `./`; None stays None."""
     if name is None:
         return None
     slashes = name.replace("\\", "/")
@@ -219,7 +218,7 @@ def plain_path(name: Optional[str]) -> Optional[str]:
 
 
 def _read(path: Path) -> "pd.DataFrame":
-    """A user's table: None where a value is missing, columns of numbers as numbers."""
+    """Read a user's table: None for missing values, columns of numbers as numbers."""
     import pandas as pd
 
     if not path.is_file():
@@ -236,7 +235,7 @@ def _read(path: Path) -> "pd.DataFrame":
 
 
 def _numbers(column: "pd.Series") -> "pd.Series":
-    """A column of text as numbers, unless one is none or would lose digits, as ids with leading zeros do."""
+    """Return a column of text as numbers, unless a value is no number or would lose digits, such as leading zeros."""
     import pandas as pd
 
     numbers = pd.to_numeric(column, errors="coerce")
@@ -249,13 +248,13 @@ def _folder(name: str) -> str:
 
 
 def names_of_file(file: str) -> List[str]:
-    """How a table may name a file: in full, without folders, without suffix, or without both (the last)."""
+    """Return the names of a file in a table: full, without folders, without suffix, without both."""
     last = file.rsplit("/", 1)[-1]
     return [file, last, file.rsplit(".", 1)[0], last.rsplit(".", 1)[0]]
 
 
 def _with_row(item: Item, row: Dict[str, Any], table: _Reading) -> Item:
-    """The item with the values of a row; unusable values are noted by column."""
+    """Return the item with the values of a row; unusable values are noted by column."""
 
     def read(name: str, how: Callable[[Any, str], Any], value: Any) -> Any:
         try:
@@ -284,7 +283,7 @@ def _rate(value: Any, where: str) -> Any:
 
 
 def _known(value: Any, read: Callable[[Any], Any], where: str, wanted: str) -> Any:
-    """A value; None where it is empty or a word for unknown. Anything else is an error."""
+    """Return a value; None if it is empty or a word for "unknown". Anything else is an error."""
     written = text(value)
     if written is None or written.lower() in _UNKNOWN:
         return None
@@ -295,7 +294,7 @@ def _known(value: Any, read: Callable[[Any], Any], where: str, wanted: str) -> A
 
 
 def _id(value: Any) -> Optional[str]:
-    """An id as text; None where it is empty or one of the words for that. `123.0` is 123, as labels are joined too."""
+    """Return an id as text; None if it is empty or a word for this. `123.0` becomes `123`, as in joining labels."""
     written = text(value)
     if written is None or written.lower() in _UNKNOWN:
         return None
@@ -303,7 +302,7 @@ def _id(value: Any) -> Optional[str]:
 
 
 def patient(value: Any, numbered: bool = False) -> Optional[str]:
-    """Patient's id in a table; None where it is empty or made up, see `patient_of`."""
+    """Return the patient's id from a table; None if it is empty or a placeholder, see `patient_of`."""
     written = text(value)
     return None if written is None else patient_of(as_id(written), numbered)
 

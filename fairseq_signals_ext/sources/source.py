@@ -1,4 +1,4 @@
-"""`Source`: a collection of recordings, and what its own tables contain about them."""
+"""`Source`: a collection of recordings, with the metadata in its tables."""
 
 import dataclasses
 import math
@@ -15,11 +15,11 @@ from fairseq_signals_ext.readers.facts import millivolts
 from fairseq_signals_ext.readers.formats import format_of
 from fairseq_signals_ext.sources.times import check_time_format
 
-# what ends the name of an ECG that is not the first of its file
+# suffix of the name of an ECG that is not the first in its file
 _NUMBERED = re.compile(r"(.+)#([1-9]\d{0,8})", re.DOTALL)
 # attributes of `SourceOptions` that not all kinds of source take
 TABLE, READING = "table", ("sample_rate", "unit", "leads")
-# what a table knows of a file's first ECG, which is another of a later one
+# metadata of a file's first ECG that do not apply to its other ECGs
 _OF_FIRST = ("start_time",)
 
 
@@ -28,15 +28,14 @@ class Item:
     """One recording of a source, not read yet.
 
     Attributes:
-        name: its file below the source's folder, with `#NAME` where a file holds many recordings; unique in the source.
-            Later ECGs of a file that turns out to contain several are `#2`, `#3`, ...
-        source: name of the part of the collection that it belongs to; empty: the source's own name.
-        facts: what the collection's tables contain about it, in place of what the file contains: attributes of
-            `Recording` (`record_id`, `patient`, `age`, `codes`, ...), and further columns for the table (numbers, texts
-            or None).
-        reading: what is known of its file, as `read_ecg` takes it: `sample_rate` (Hz), `unit`, `leads`.
-        defaults: the same, for what its file does not say.
-        number: which of the ECGs of its file it is, from 1; None: the first, and maybe the only one.
+        name: its file below the source's folder, with `#NAME` if a file holds many recordings; unique in the source.
+            If a file contains several ECGs, the second and further ones are `#2`, `#3`, ...
+        source: name of its part of the collection; empty: the source's name.
+        facts: metadata from the collection's tables, which replace those of the file: attributes of `Recording`
+            (`record_id`, `patient`, `age`, `codes`, ...), and further columns for the table (numbers, texts or None).
+        reading: arguments of `read_ecg` for its file: `sample_rate` (Hz), `unit`, `leads`.
+        defaults: the same, used only if the file does not contain them.
+        number: number of the ECG in its file, from 1; None: the first or only one.
     """
 
     name: str
@@ -48,11 +47,11 @@ class Item:
 
     @property
     def file(self) -> str:
-        """Its name, without the number of one of several ECGs."""
+        """Its name, without the number of the ECG."""
         return self.name if self.number is None else self.name[: -len(f"#{self.number}")]
 
     def numbered(self, number: int) -> "Item":
-        """One of the ECGs of the file that this item is."""
+        """Return the item of one ECG in this item's file."""
         if number == 1:
             return dataclasses.replace(self, name=f"{self.name}#1", number=1)
         facts = {name: value for name, value in self.facts.items() if name not in _OF_FIRST}
@@ -62,29 +61,29 @@ class Item:
 
 
 def split_number(name: str) -> Optional[Tuple[str, int]]:
-    """The file and the number that `NAME#2` stands for; None for another name."""
+    """Split `NAME#2` into file and number; None for a name without number."""
     numbered = _NUMBERED.fullmatch(name)
     return None if numbered is None else (numbered[1], int(numbered[2]))
 
 
 def one_person(path: Path) -> bool:
-    """Whether several ECGs of one file are of one person where it does not say who that is, by its format."""
+    """Return whether several ECGs of a file without patient are of one person, by its format."""
     return format_of(path).one_person
 
 
 def read_file(folder: Path, item: Item) -> Recording:
-    """Read an item that is a file, or one of the ECGs of a file, with what the user gives for rate, unit and leads."""
+    """Read an item (a file, or one of its ECGs) with rate, unit and leads from the user."""
     reading = dict(item.reading)
     while True:
         try:
-            # a text, as paths take long to put together
+            # a string, as joining paths is slow
             recording = read_ecg(os.path.join(folder, item.file), number=item.number or 1, **reading)
         except MissingMetadataError as error:
             if error.argument in reading or error.argument not in item.defaults:
                 raise
             reading[error.argument] = item.defaults[error.argument]
             continue
-        # what the user gives comes before what would be assumed
+        # values from the user have priority over assumed ones
         assumed = [name for name in recording.assumed if name in item.defaults]
         if not assumed:
             return recording
@@ -93,15 +92,15 @@ def read_file(folder: Path, item: Item) -> Recording:
 
 @dataclass(frozen=True)
 class Source:
-    """Where recordings come from.
+    """A collection of recordings.
 
     Attributes:
-        name: of the source, as tables and messages call it.
+        name: of the source, in tables and messages.
         folder: names of items are relative to it.
-        items: in the order in which they get their numbers.
+        items: in the order of their numbers.
         read: (folder, item) -> `Recording`, or `UserError`; called in other processes, so it must be picklable.
-        own_patients: its patient ids are its own, so that the same id in another source is another person.
-        notes: what the user should know of what was found, a line each.
+        own_patients: whether its patient ids are valid only within it: the same id in another source is another person.
+        notes: for the user, one line each.
     """
 
     name: str
@@ -114,13 +113,13 @@ class Source:
 
 @dataclass(frozen=True)
 class Database:
-    """Where PhysioNet has a collection.
+    """A collection on PhysioNet.
 
     Attributes:
         name: with its version, as `ptb-xl/1.0.3`.
         tables: files beside its records.
         suffixes: of the files of a record.
-        is_wanted: (record, Hz that is wanted) -> whether it is of use, where a collection comes in several rates.
+        is_wanted: (record, wanted rate in Hz) -> whether to download it, for collections with several rates.
     """
 
     name: str
@@ -131,15 +130,15 @@ class Database:
 
 @dataclass(frozen=True)
 class SourceKind:
-    """A kind of source, as it describes itself.
+    """A kind of source.
 
     Attributes:
         name: on the command line.
-        holds: what its folder holds, in one line of help.
-        open: (folder, what the user gives) -> its recordings, or `UserError`; nothing is read but tables and names.
-        takes: what a user can give, of `TABLE` and `READING`.
-        database: where `--download` gets it; None: it cannot.
-        where: how to get it otherwise, for a message.
+        holds: content of its folder, in one line for the help.
+        open: (folder, options from the user) -> its recordings, or `UserError`; reads only tables and file names.
+        takes: options that it takes, of `TABLE` and `READING`.
+        database: source for `--download`; None: cannot be downloaded.
+        where: other ways to get it, for a message.
     """
 
     name: str
@@ -152,16 +151,16 @@ class SourceKind:
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """What a user can give for a source.
+    """Options from the user for a source.
 
     Attributes:
-        name: of the source; None: the kind's, or the folder's where a kind stands for no particular collection.
-        rate: Hz that is wanted, where a collection comes in several.
-        table: a table (CSV or Parquet) with what is known of the recordings, for kinds that have none of their own.
-        time_format: of the table's times, as for `datetime.strptime`; None: those that cannot be misread.
-        sample_rate: Hz, where files do not contain it.
-        unit: of amplitudes, where files do not contain it.
-        leads: of rows or columns, where files do not contain it.
+        name: of the source; None: that of the kind, or of the folder if the kind is not a particular collection.
+        rate: wanted rate in Hz, for collections with several rates.
+        table: a table (CSV or Parquet) of metadata, for kinds without their own tables.
+        time_format: of the table's times, as for `datetime.strptime`; None: all formats that are unambiguous.
+        sample_rate: Hz, if files do not contain it.
+        unit: of amplitudes, if files do not contain it.
+        leads: of rows or columns, if files do not contain it.
     """
 
     name: Optional[str] = None

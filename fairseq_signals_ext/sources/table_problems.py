@@ -1,4 +1,4 @@
-"""Unusable values of a user's table, all in one message."""
+"""Collect unusable values of a user's table for one message."""
 
 from pathlib import Path
 from typing import Dict, List, Union
@@ -7,7 +7,7 @@ from fairseq_signals_ext.common.errors import UserError
 
 
 class TableProblems:
-    """Values of a table that cannot be used: of each column the first, and how many there are."""
+    """Values of a table that cannot be used: for each column the first one and their number."""
 
     def __init__(self) -> None:
         self._first: Dict[str, str] = {}
@@ -17,14 +17,14 @@ class TableProblems:
         """Note values of a column that cannot be used.
 
         Args:
-            message: where the first of them is, and what is wrong with it.
-            count: how many they are.
+            message: place of the first value, and its problem.
+            count: number of such values.
         """
         self._first.setdefault(column, message)
         self._counts[column] = self._counts.get(column, 0) + count
 
     def check(self, table: Union[str, Path]) -> None:
-        """Raise a `UserError` with all that is wrong, if there is anything."""
+        """Raise a `UserError` with all problems, if there are any."""
         if not self._first:
             return
         lines: List[str] = []

@@ -1,4 +1,4 @@
-"""Tables from outside, `.csv`, `.csv.gz` or `.parquet`, read in pieces with only the columns that are needed."""
+"""Read tables from users, `.csv`, `.csv.gz` or `.parquet`, in pieces and only the columns that are needed."""
 
 import gzip
 import re
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-# what a damaged table makes pandas, pyarrow or gzip raise
+# errors of pandas, pyarrow and gzip for damaged tables
 UNREADABLE = (OSError, ValueError, EOFError, zlib.error)
 _LONGEST_HEADER = 2**20  # letters; pandas would take minutes for the columns of a longer one
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # how files of Excel begin
 _WHOLE_NUMBER = re.compile(r"(\d+)\.0+")
-# what spreadsheets take for a formula, also behind marks that were put before one
+# cells that spreadsheets interpret as formulas, also after a `'` that was added before
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 def separator_of(path: Path) -> str:
-    """What separates the columns of a text table, `,`, `;` or a tab: the most frequent of them in its first line.
+    """Return the separator of a text table: the most frequent of `,`, `;` and tab in its first line.
 
     Raises:
         ValueError: that line is too long for a table, or it is a workbook.
@@ -44,7 +44,7 @@ def separator_of(path: Path) -> str:
 
 
 def columns_of(path: Union[str, Path]) -> List[str]:
-    """Names of a table's columns.
+    """Return the names of a table's columns.
 
     Raises:
         UserError: it does not exist or cannot be read.
@@ -64,7 +64,7 @@ def columns_of(path: Union[str, Path]) -> List[str]:
 
 
 def check_columns(path: Union[str, Path], columns: Sequence[str]) -> None:
-    """Raises `UserError` unless the table has all of these columns."""
+    """Raise a `UserError` unless the table has all of these columns."""
     present = columns_of(path)
     missing = [column for column in dict.fromkeys(columns) if column not in present]
     if missing:
@@ -76,13 +76,13 @@ def check_columns(path: Union[str, Path], columns: Sequence[str]) -> None:
 def read_chunks(
     path: Union[str, Path], columns: Sequence[str], rows: int = 500_000, strict: bool = False
 ) -> Iterator["pd.DataFrame"]:
-    """Pieces of some columns of a table, whose index counts the rows of the table from 0.
+    """Yield pieces of some columns of a table; their index is the number of the row in the table, from 0.
 
-    Columns of a CSV file are text, as it stands there, without empty rows; those of a parquet file have types.
+    Columns of a CSV file are unchanged text, without empty rows; columns of a parquet file have types.
 
     Args:
         rows: of a piece.
-        strict: lines of a CSV file with more fields than it has columns are an error; this takes all columns to memory.
+        strict: lines of a CSV file with more fields than columns are an error; this reads all columns into memory.
 
     Raises:
         UserError: a column is missing, or the file cannot be read.
@@ -118,7 +118,7 @@ def _parquet_chunks(path: Path, columns: Sequence[str], rows: int) -> Iterator["
     first = 0
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(rows, columns=list(columns)):
-            # without this, whole numbers beside missing ones would become floats, and long ids inexact
+            # otherwise integers with missing values would become floats, and long ids inexact
             chunk = batch.to_pandas(integer_object_nulls=True)
             chunk.index = pd.RangeIndex(first, first + len(chunk))
             first += len(chunk)
@@ -133,27 +133,27 @@ def _unreadable(path: Path, error: Exception) -> UserError:
 
 
 def place(path: Union[str, Path], row: int) -> str:
-    """Where a row, counted from 0, is in a table, for messages: `line 2` of a CSV file, `row 1` of another."""
+    """Return the place of a row (from 0) for messages: `line 2` of a CSV file, `row 1` of another table."""
     return f"row {row + 1}" if Path(path).suffix == ".parquet" else f"line {row + 2}"
 
 
 def as_id(text: str) -> str:
-    """An id as it is compared: `123.0`, as numbers with gaps are written, is `123`; leading zeros stay."""
+    """Return an id for comparison: `123.0` (an integer column with gaps) becomes `123`; leading zeros stay."""
     return _WHOLE_NUMBER.sub(r"\1", text) if _WHOLE_NUMBER.fullmatch(text) else text
 
 
 def as_cell(text: str) -> str:
-    """A text as the tables that we write have it: with `'` before what a spreadsheet would calculate as a formula."""
+    """Return a text for a table that we write: with `'` before a text that a spreadsheet would take for a formula."""
     return f"'{text}" if _FORMULA.match(text) else text
 
 
 def of_cell(text: str) -> str:
-    """The text that a cell of a table that we wrote stands for, see `as_cell`."""
+    """Return the original text of a cell in a table that we wrote, see `as_cell`."""
     return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
 def places_of(keys: "pd.Series", known: Sequence[str]) -> "np.ndarray":
-    """Place of each key in `known` (int64), -1 where it is none of them or missing."""
+    """Return the index of each key in `known` (int64), -1 for unknown or missing keys."""
     import numpy as np
     import pandas as pd
 
@@ -162,12 +162,12 @@ def places_of(keys: "pd.Series", known: Sequence[str]) -> "np.ndarray":
 
 
 def as_keys(values: "pd.Series") -> "pd.Series":
-    """Ids as text to compare, trimmed, see `as_id`; None where missing."""
+    """Return ids as trimmed text for comparison, see `as_id`; None where missing."""
     return _keys(values, lambda text: as_id(text) or None)
 
 
 def as_patients(values: "pd.Series") -> "pd.Series":
-    """Patients' ids as `as_keys` has them; None also where one is made up, as many people share it (`patient_of`)."""
+    """Return patients' ids like `as_keys`; placeholders that many people share become None (`patient_of`)."""
     return _keys(values, lambda text: patient_of(as_id(text), numbered=True))
 
 
@@ -182,7 +182,7 @@ def _keys(values: "pd.Series", id_of: Callable[[str], Optional[str]]) -> "pd.Ser
 
 
 def as_texts(values: "pd.Series") -> "pd.Series":
-    """Values as trimmed text; empty where missing."""
+    """Return values as trimmed text; empty where missing."""
     import pandas as pd
 
     return pd.Series(_trimmed(values.astype(object).where(values.notna(), "")), index=values.index, dtype=object)

@@ -1,4 +1,4 @@
-"""Times in tables from outside: the ways to write them that cannot be misread, or one that the user names."""
+"""Parse times in tables from users: all unambiguous formats, or a format that the user gives."""
 
 import re
 from datetime import datetime
@@ -10,7 +10,7 @@ from fairseq_signals_ext.readers.facts import shown
 _CLOCK = r"(?:[ T]+(?P<hour>\d{1,2})(?P<rest>:\d\d\S*))?"
 _DAY_FIRST = re.compile(rf"(?P<day>\d{{1,2}})\.(?P<month>\d{{1,2}})\.(?P<year>\d{{4}}){_CLOCK}")
 _YEAR_FIRST = re.compile(rf"(?P<year>\d{{4}})/(?P<month>\d{{1,2}})/(?P<day>\d{{1,2}}){_CLOCK}")
-# with the year first its month is where a year of 1300 to 9999 would have 13 to 99, so the year cannot be last
+# with the year last, digits 5 and 6 would be 13 to 99 (years 1300 to 9999), which is no month
 _DIGITS = re.compile(r"(\d{4})(\d\d)(\d\d)(?:(\d\d)(\d\d)(\d\d)?)?")
 _ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]|$)")
 _MONTH = r"(?:\d{1,2}|(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*)"
@@ -21,10 +21,10 @@ _HOW_TO_WRITE = f"write it as 2024-12-31 23:59:59, or give its format, for examp
 
 
 def as_iso_time(text: str) -> str:
-    """A time in ISO 8601, where it is written in another way that cannot be misread; else the same text.
+    """Convert a time in an unambiguous format to ISO 8601; return any other text unchanged.
 
-    `26.09.2019 12:00`, as dates with dots have the day first in every locale that writes them so, `2017/09/22`, and
-    digits alone, `20180220` or `20180220030000`. `03/04/2024` is ambiguous, so it stays.
+    Such formats are `26.09.2019 12:00` (dates with dots have the day first in all locales), `2017/09/22`, and digits
+    only, `20180220` or `20180220030000`. `03/04/2024` is ambiguous, so it is not changed.
     """
     digits = _DIGITS.fullmatch(text)
     if digits:
@@ -38,17 +38,17 @@ def as_iso_time(text: str) -> str:
 
 
 def is_iso_time(text: str) -> bool:
-    """Whether a text begins as a time in ISO 8601 with a whole date."""
+    """Return whether a text begins with a complete date in ISO 8601."""
     return _ISO_DATE.match(text) is not None
 
 
 def is_in_doubt(text: str) -> bool:
-    """Whether a text looks like a date whose order of day and month only the user knows, such as `03/04/2024`."""
+    """Return whether a text looks like a date with an unknown order of day and month, such as `03/04/2024`."""
     return _THREE_PARTS.match(text) is not None and not is_iso_time(as_iso_time(text))
 
 
 def check_time_format(time_format: str) -> None:
-    """Raise a `UserError` unless this is a format of `datetime.strptime` with a whole date."""
+    """Raise a `UserError` unless this is a format of `datetime.strptime` with a complete date."""
     try:
         found = datetime.strptime(_SAMPLE.strftime(time_format), time_format)
     except (ValueError, re.error):
@@ -61,7 +61,7 @@ def check_time_format(time_format: str) -> None:
 
 
 def not_a_time(text: str, time_format: Optional[str] = None) -> str:
-    """What is wrong with a text of a user's table that is not read as a time, and what to do."""
+    """Return the problem of a text that cannot be read as a time, with a hint."""
     if time_format is not None:
         return f"{shown(text)!r} does not have the format {time_format!r}; correct it or --time-format"
     if is_in_doubt(text):
@@ -73,10 +73,10 @@ def not_a_time(text: str, time_format: Optional[str] = None) -> str:
 
 
 def time_of(text: str, time_format: Optional[str] = None) -> Optional[datetime]:
-    """The time that a text stands for, with its zone if it has one; None if it is none, or may be several.
+    """Parse a time, with its time zone if it has one; None if it is no time or ambiguous.
 
     Args:
-        time_format: how it is written, as for `datetime.strptime`; None: see `as_iso_time`.
+        time_format: as for `datetime.strptime`; None: see `as_iso_time`.
     """
     import pandas as pd
 
@@ -84,10 +84,10 @@ def time_of(text: str, time_format: Optional[str] = None) -> Optional[datetime]:
         if time_format is not None:
             return datetime.strptime(text, time_format)
         iso = as_iso_time(text)
-        if not is_iso_time(iso):  # pandas knows "now", and takes 2020 for its first day
+        if not is_iso_time(iso):  # pandas accepts "now", and reads 2020 as its first day
             return None
         try:
-            return datetime.fromisoformat(iso)  # twenty times as fast
+            return datetime.fromisoformat(iso)  # twenty times faster
         except ValueError:
             return pd.to_datetime(iso, format="ISO8601").to_pydatetime()
     except ValueError:

@@ -12,17 +12,17 @@ _SIGNALS = (".dat", ".mat")
 
 
 def open_source(folder: Path, options: SourceOptions) -> Source:
-    """All `.hea` files below the folder, by name; segments are read with the record that they belong to."""
+    """Return all `.hea` files below the folder by name; segments are read together with their record."""
     names, notes = find_records(folder)
     items = with_table([Item(name) for name in names], options.table, options.time_format, notes)
     return Source(options.name or folder.resolve().name, folder, items, read_file, notes=notes)
 
 
 def find_records(folder: Path) -> Tuple[List[str], List[str]]:
-    """Names of the headers below a folder that are records by themselves, sorted, and notes on what is left out.
+    """Return the sorted names of headers below a folder that are whole records, and notes on files that are left out.
 
-    Only headers without a signal file of their own name are looked into for segments, as reading every header of
-    millions takes long; and, where signal files seem to be without one, the headers beside these.
+    Reading millions of headers takes long, so segments are searched only in headers without a signal file of the same
+    name, and in headers beside signal files that seem to have no header.
 
     Raises:
         UserError: see `find_wfdb`.
@@ -42,9 +42,9 @@ def find_records(folder: Path) -> Tuple[List[str], List[str]]:
 
 
 def belonging_to(paths: Iterable[Path]) -> Set[Path]:
-    """Files among some paths that a WFDB header among them names: its signal files, and headers of its segments.
+    """Return those paths that belong to a WFDB header among them: its signal files, and headers of its segments.
 
-    As `find_records` does it, headers are only looked into where that can matter.
+    As in `find_records`, headers are read only where it can matter.
     """
     paths = list(paths)
     headers = [path for path in paths if path.suffix == ".hea"]
