@@ -1,4 +1,4 @@
-"""From a recording to what a shard stores: int16 counts at one rate, with a scale and a zero per lead."""
+"""Convert a recording to int16 counts at one rate, with a scale and a zero per lead, for a shard."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ from fairseq_signals_ext.common.leads import LEADS
 from fairseq_signals_ext.readers import Recording
 
 _INT16 = np.iinfo(np.int16)
-# numbers in a recording after resampling: 24 h of 12 leads at 500 Hz, 4 GB while it is worked on
+# most values of a recording after resampling: 24 h of 12 leads at 500 Hz, which needs 4 GB of memory
 _LARGEST = 2**29
 # a lead with a smaller range than this (mV) is constant: its range divided into counts would no longer be exact
 _SMALLEST_RANGE = 1e-12
@@ -29,7 +29,7 @@ class Processing:
     Attributes:
         rate: Hz; recordings of another rate are resampled.
         resample: "linear" (ECG-FM's) or "polyphase".
-        fill_leads: store all twelve leads, zeros for those that a recording does not have.
+        fill_leads: store all twelve leads, with zeros for missing ones.
         min_seconds: shorter recordings are flagged.
     """
 
@@ -48,29 +48,29 @@ class Processing:
 
 
 class Counts(NamedTuple):
-    """A recording as a shard stores it. A count c of lead k stands for `(c - zero[k]) * scale[k]` mV."""
+    """A recording for a shard. A count c of lead k stands for `(c - zero[k]) * scale[k]` mV."""
 
     counts: np.ndarray  # leads x samples, int16
     leads: Tuple[int, ...]  # positions in LEADS, ascending
     scale: np.ndarray  # leads, float64, mV per count
     zero: np.ndarray  # leads, float64
-    rounding_error_mv: float  # largest; 0 where the source's own counts are kept
+    rounding_error_mv: float  # largest; 0 if the counts of the source are kept
     nan_samples: int  # of all leads, interpolated
-    filled: Tuple[int, ...]  # leads that are zeros because the recording does not have them
+    filled: Tuple[int, ...]  # missing leads, stored as zeros
 
 
 def to_counts(recording: Recording, processing: Processing, gain_fix: float = 1.0) -> Counts:
-    """A recording as int16 counts at the rate asked for.
+    """Convert a recording to int16 counts at the wanted rate.
 
-    At its own rate, a lead that comes with integers that fit keeps them. Any other lead is scaled to its own range;
-    0 mV is always a whole count, and a constant lead is exact. Samples that are not finite are interpolated between
-    their neighbours in the lead; a lead of which nothing is finite becomes 0 mV.
+    Without resampling, a lead keeps its integers if they fit. Any other lead is scaled to its own range; 0 mV is always
+    a whole count, and a constant lead is exact. Samples that are not finite are interpolated from their neighbours; a
+    lead without finite samples becomes 0 mV.
 
     Args:
-        gain_fix: factor for amplitudes, where a source's gain is known to be wrong.
+        gain_fix: factor for amplitudes, if a source's gain is known to be wrong.
 
     Raises:
-        UserError: no samples, or a rate that is none; the message has no file name.
+        UserError: no samples, or an invalid rate; the message has no file name.
     """
     _check(recording)
     recording, nan_samples = _without_invalid(recording)
@@ -90,7 +90,7 @@ def _check(recording: Recording) -> None:
 
 
 def _without_invalid(recording: Recording) -> Tuple[Recording, int]:
-    """The recording with its invalid samples interpolated, and their number."""
+    """Return the recording with its invalid samples interpolated, and their number."""
     if recording.physical is None:
         return recording, 0
     invalid = ~np.isfinite(recording.physical)
@@ -104,7 +104,7 @@ def _without_invalid(recording: Recording) -> Tuple[Recording, int]:
 
 
 def _interpolated(rows: np.ndarray, invalid: np.ndarray, all_invalid: Optional[np.ndarray] = None) -> np.ndarray:
-    """Rows with invalid samples interpolated; a row of which all are invalid becomes `all_invalid`, default 0."""
+    """Interpolate invalid samples; a row of only invalid samples becomes `all_invalid`, default 0."""
     rows = rows.copy()
     at = np.arange(rows.shape[1])
     for number in np.flatnonzero(invalid.any(axis=1)):
@@ -118,7 +118,7 @@ def _interpolated(rows: np.ndarray, invalid: np.ndarray, all_invalid: Optional[n
 
 
 def _own_counts(recording: Recording) -> Tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Counts, scale, zero and rounding error: a lead's own counts where they fit, else those of its range."""
+    """Return counts, scale, zero and rounding error: a lead's stored counts if they fit, else those of its range."""
     stored = recording.stored
     if stored is None:
         return _ranged_counts(recording.signal)
@@ -134,7 +134,7 @@ def _own_counts(recording: Recording) -> Tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def _resampled(recording: Recording, processing: Processing) -> Iterator[np.ndarray]:
-    """Lead after lead, as those of a day of ECG together are many GB."""
+    """Resample one lead at a time, as all leads of a day of ECG need many GB."""
     values = len(recording.leads) * recording.samples * processing.rate / recording.sample_rate
     if values > _LARGEST:
         raise UserError(
@@ -150,7 +150,7 @@ def _resampled(recording: Recording, processing: Processing) -> Iterator[np.ndar
 
 
 def _ranged_counts(leads: Iterable[np.ndarray]) -> Tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Counts of leads scaled to their own range, scale, zero and the largest error of rounding in mV."""
+    """Return counts of leads scaled to their own range, scale, zero and the largest rounding error in mV."""
     counts, scale, zero, error = zip(*map(_ranged_lead, leads))
     return np.stack(counts), np.array(scale), np.array(zero), max(error)
 
@@ -181,9 +181,9 @@ def _with_all_leads(stored: Counts) -> Counts:
 
 
 def resample_linear(signal: np.ndarray, source_rate: float, target_rate: float) -> np.ndarray:
-    """ECG-FM's linear resampling: int(samples * target / source) points from the first sample to the last.
+    """Resample linearly as ECG-FM: int(samples * target / source) points from the first sample to the last.
 
-    The first and the last sample stay as they are and the points between are evenly spaced, as in ECG-FM's
+    The first and the last sample do not change, and the points between are evenly spaced, as in ECG-FM's
     preprocessed files (arXiv 2408.05178), so the time axis is stretched by less than one sample.
 
     Args:
@@ -200,7 +200,7 @@ def resample_linear(signal: np.ndarray, source_rate: float, target_rate: float) 
 
 
 def resample_polyphase(signal: np.ndarray, source_rate: float, target_rate: float) -> np.ndarray:
-    """Resampling with a filter against aliasing (`scipy.signal.resample_poly`); keeps the time axis exactly.
+    """Resample with an anti-aliasing filter (`scipy.signal.resample_poly`); keeps the time axis exactly.
 
     Beyond its ends a lead is continued along the line through its first and last sample, so that an offset of the
     baseline makes no transient.
@@ -213,7 +213,7 @@ def resample_polyphase(signal: np.ndarray, source_rate: float, target_rate: floa
         leads x new samples, float64.
 
     Raises:
-        UserError: the ratio of the rates is no such fraction.
+        UserError: the denominator is larger.
     """
     from scipy.signal import resample_poly
 

@@ -1,4 +1,4 @@
-"""Which manifests the recordings of a folder are in."""
+"""Find the manifests of a folder."""
 
 from pathlib import Path
 from typing import List, Optional
@@ -8,13 +8,13 @@ from fairseq_signals_ext.prepared.table import MANIFEST_NAME, TABLE_NAME
 
 
 def manifests_of(path: Path, subset: Optional[str] = None) -> List[Path]:
-    """Manifests of all recordings of a prepared folder or of a split, or the one that is given; none of other folders.
+    """Return the manifests of a prepared folder or a split, or the given manifest; none for other folders.
 
     Args:
         subset: of a split; None: all of them.
 
     Raises:
-        UserError: a subset is not there, or not whole.
+        UserError: a subset is missing or incomplete.
     """
     if not path.is_dir():
         return [path]
@@ -25,10 +25,10 @@ def manifests_of(path: Path, subset: Optional[str] = None) -> List[Path]:
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether it is a prepared folder."""
+    """Return whether it is a prepared folder."""
     return (folder / MANIFEST_NAME).is_file() and (folder / TABLE_NAME).is_file()
 
 
 def is_split(folder: Path) -> bool:
-    """Whether it is the folder of a split, with a manifest for each subset."""
+    """Return whether it is the folder of a split, with a manifest for each subset."""
     return folder.is_dir() and not is_prepared(folder) and bool(subsets_of(folder))

@@ -1,7 +1,7 @@
 """Preparation: recordings of a source become shards, a table and a manifest.
 
-The plan (`plan.py`) assigns items to shards. Each shard is written by one worker, with its part of the
-table beside it, and is complete or not there; the table and the manifest are made of all parts at the end.
+The plan (`plan.py`) assigns items to shards. Each shard is written by one worker, together with its part of the table,
+and appears complete or not at all. The table and the manifest are made of all parts at the end.
 """
 
 import contextlib
@@ -43,11 +43,11 @@ from fairseq_signals_ext.sources.source import one_person
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# what a preparation writes to the folder itself, where other commands may be writing other files
+# files that a preparation writes to the folder itself; other commands may write other files there
 FILES = (PLAN_NAME, TABLE_NAME, MANIFEST_NAME, REJECTED_NAME)
-# recordings of a part of a source that are looked at to find its gain
+# recordings of a part of a source that are read to find its gain
 _GAIN_SAMPLE = 100
-# of a patient's id that is no more than a number within a collection, such as INCART's 1 to 32
+# digits of a patient's id that is only a number within a collection, such as INCART's 1 to 32
 _COUNTED_DIGITS = 3
 _FACTS_OF_RECORDING = ("record_id", "patient", "start_time", "age", "sex", "codes", "statements")
 _COLUMNS_OF_THE_FOLDER = set(PART_COLUMNS) - set(_FACTS_OF_RECORDING)
@@ -55,15 +55,15 @@ _COLUMNS_OF_THE_FOLDER = set(PART_COLUMNS) - set(_FACTS_OF_RECORDING)
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How the work is done; the result does not depend on it, `shard_size` apart.
+    """How the work is done; the result depends only on `shard_size`.
 
     Attributes:
         shard_size: items per shard.
         jobs: processes; -1: one per core.
         backend: "processes" on this machine, or "dask" or "ray" for an existing cluster.
-        resume: continue with a source that the folder has: keep the shards that are complete, add what is new.
-        retry_rejected: with `resume`, try the items again that were rejected.
-        strict: raise at the first item that cannot be used, in place of rejecting it.
+        resume: continue with a source in the folder: keep complete shards, add new items.
+        retry_rejected: with `resume`, try rejected items again.
+        strict: raise at the first item that cannot be used instead of rejecting it.
         progress: show a bar.
     """
 
@@ -93,9 +93,9 @@ def prepare(
     storage: str = "raw",
     gain_fix: Union[None, str, Dict[str, float]] = None,
 ) -> Summary:
-    """Write the recordings of a source to the folder `out`, beside those of other sources that it may have.
+    """Write the recordings of a source to the folder `out`, which may contain other sources.
 
-    Leaves `plan.jsonl`, `shards/NNNNN.npy` with `.index.npy`, `.part.parquet` and `.checksums.json`,
+    Writes `plan.jsonl`, `shards/NNNNN.npy` with `.index.npy`, `.part.parquet` and `.checksums.json`,
     `recordings.parquet`, `rejected.csv` (source, source_file, reason), `all.tsv` (manifest) and `checksums.json`.
 
     Args:
@@ -105,8 +105,8 @@ def prepare(
         gain_fix: factors for amplitudes by part of the source; "auto": the likely ones, from a sample.
 
     Raises:
-        UserError: wrong options, no items, none of them usable, a source or shards that are there already without
-            `resume`, shards made with other settings, or no space left.
+        UserError: wrong options, no items, no usable items, a source or shards that exist already without `resume`,
+            shards made with other settings, or no space left.
     """
     # a worker of a cluster may run in another folder
     out, source = Path(out).absolute(), dataclasses.replace(source, folder=source.folder.absolute())
@@ -121,7 +121,7 @@ def prepare(
         check_addition(out, plan, source.name, settings, options.resume)
         check_facts(out, plan, source, items)
         again = to_try_again(out, plan, source.name) if options.retry_rejected else set()
-        # items that are later ECGs of a file are known from the plan alone
+        # items of further ECGs in a file are known only from the plan
         names = [*items, *sorted(again - items.keys())]
         plan = extended(plan, source.name, names, settings, options.shard_size, again)
         write_plan(out, plan)
@@ -138,9 +138,9 @@ def prepare(
 
 
 def _later_ecgs(source: Source, items: Dict[str, Item], parts: Sequence["pa.Table"]) -> List[str]:
-    """Items that are the second and further ECGs of files that turned out to contain several.
+    """Return items for the second and further ECGs of files that contain several.
 
-    They come last, in the order of their files, so that a run which was interrupted at any moment comes to the same.
+    They come last, in the order of their files, so that interrupted runs give the same result.
     """
     several = files_with_several(parts, source.name)
     later = [f"{name}#{number}" for name, ecgs in several.items() for number in range(2, ecgs + 1)]
@@ -182,7 +182,7 @@ def _write_errors(out: Path) -> Iterator[None]:
 def _gain_fixes(
     source: Source, plan: Sequence[Block], processing: Processing, wanted: Union[None, str, Dict[str, float]]
 ) -> Dict[str, float]:
-    """Factor by part of the source; "auto": those of the plan, or from a sample of each part."""
+    """Return the gain factor of each part of the source; "auto": those of the plan, or from a sample of each part."""
     parts: Dict[str, List[Item]] = {}
     for item in source.items:
         parts.setdefault(item.source or source.name, []).append(item)
@@ -205,7 +205,7 @@ def _gain_fixes(
 def _sampled(
     source: Source, items: Sequence[Item], processing: Processing
 ) -> Tuple[List[float], List[Optional[float]]]:
-    """Amplitudes and gains of some of the items."""
+    """Return amplitudes and gains of some of the items."""
     amplitudes, gains = [], []
     for item in items[:: max(1, len(items) // _GAIN_SAMPLE)]:
         with contextlib.suppress(UserError):  # such items will be rejected, with the reason, when their turn comes
@@ -218,7 +218,7 @@ def _sampled(
 def _write_blocks(
     source: Source, items: Dict[str, Item], out: Path, plan: Sequence[Block], options: RunOptions
 ) -> bool:
-    """Write those blocks of a source that are not complete; returns whether there were any."""
+    """Write those blocks of a source that are not complete; return whether there were any."""
     blocks = [block for block in plan if block.source == source.name]
     missing = [block for block in blocks if not block.is_complete(out)]
     total = sum(len(block.items) for block in blocks)
@@ -235,7 +235,7 @@ def _write_blocks(
 def _write_block(
     source: Source, block: Block, out: Path, strict: bool, advance: Callable[[int], Any] = lambda items: None
 ) -> int:
-    """Write part of the table, shard and, last, its index; returns the number of items."""
+    """Write part of the table, shard and, last, its index; return the number of items."""
     rows = []
     with ShardWriter(block.shard(out), block.settings.storage, beside=[block.part(out)]) as writer:
         for number, item in enumerate(source.items):
@@ -258,16 +258,16 @@ def _write_block(
 
 
 def _ecgs(item: Item, of: Union[Recording, UserError]) -> Optional[int]:
-    """How many ECGs the file of an item contains, where it is the first of several."""
+    """Return the number of ECGs in an item's file if the item is the first of several."""
     ecgs: int = getattr(of, "ecgs", 1)
     return ecgs if ecgs > 1 and item.number is None else None
 
 
 def _add(writer: ShardWriter, source: Source, settings: BlockSettings, item: Item, idx: int) -> Dict[str, Any]:
-    """Add an item to the shard; returns its columns of the table."""
+    """Add an item to the shard; return its columns of the table."""
     recording, stored, quality = _processed(source, settings, item)
     patient = recording.patient or f"{source.name} {_of_unknown(source, item)}"
-    # a file's own `patient 1` is counted in its collection; a user's table may mean people of several sources
+    # `patient 1` in a file is valid only in its collection; ids in a user's table may be shared by several sources
     counted = "patient" not in item.facts and patient.isdecimal() and len(patient) <= _COUNTED_DIGITS
     patient = f"{source.name} {patient}" if source.own_patients or counted else patient
     row = {
@@ -292,7 +292,7 @@ def _add(writer: ShardWriter, source: Source, settings: BlockSettings, item: Ite
 
 
 def _of_unknown(source: Source, item: Item) -> str:
-    """What stands for the patient of an item where that is not known: another for each, but for ECGs of one person."""
+    """Return a unique id for an unknown patient; ECGs of one person in a file share it."""
     is_first = item.number is None or not one_person(source.folder / item.file)
     return item.name if is_first else item.file
 
@@ -302,7 +302,7 @@ def _gain_fix(source: Source, settings: BlockSettings, item: Item) -> float:
 
 
 def _processed(source: Source, settings: BlockSettings, item: Item) -> Tuple[Recording, Counts, Quality]:
-    """An item as it is, as it will be stored, and what may be wrong with it."""
+    """Return the recording of an item, its counts and its quality."""
     recording = None
     try:
         recording = _with_facts(source.read(source.folder, item), item)
@@ -312,7 +312,7 @@ def _processed(source: Source, settings: BlockSettings, item: Item) -> Tuple[Rec
         return recording, stored, assess(stored, settings.processing.rate, settings.processing.min_seconds)
     except ImportError:
         raise
-    except Exception as error:  # noqa: BLE001 - one file must never stop the millions that follow
+    except Exception as error:  # noqa: BLE001 - one damaged file must not stop a run over millions
         is_user_error = isinstance(error, UserError)
         reason = str(error) if is_user_error else f"cannot be used ({type(error).__name__}: {shown(error)})"
         if recording is not None and recording.ecgs > 1:
@@ -361,7 +361,7 @@ def _names(leads: Tuple[int, ...]) -> str:
 
 
 def _content(stored: Counts, quality: Quality) -> Optional[str]:
-    """Hash of what is stored, apart from its gain; None where there is nothing to compare but constant leads."""
+    """Return a hash of the stored counts, independent of the gain; None if all leads are constant."""
     if len(quality.constant) + len(stored.filled) == len(stored.leads):
         return None
     counts = np.ascontiguousarray(stored.counts, "<i2")

@@ -1,9 +1,8 @@
-"""The plan of a prepared folder, `plan.jsonl`: which items become which shard, with which numbers; it only grows.
+"""The plan of a prepared folder, `plan.jsonl`: it assigns items to shards and numbers, and only grows.
 
-A line is a shard: its source, the settings it is made with, the number (`idx`) of its first item, and the names of
-its items. An item keeps its shard and its `idx` for ever, also where it is rejected; what is new in a source, or a new
-source, comes after all that is there. So the result depends neither on the machine, nor on the number of processes,
-nor on how often a run was interrupted.
+A line is a shard: its source, its settings, the number (`idx`) of its first item, and the names of its items. An item
+keeps its shard and its `idx` forever, even if it is rejected; new items of a source, or a new source, are appended. So
+the result does not depend on the machine, the number of processes, or interruptions.
 """
 
 import json
@@ -22,7 +21,7 @@ _PLAN_AGAIN = "copy it again, or delete the folder and prepare again"
 
 @dataclass(frozen=True)
 class BlockSettings:
-    """What all shards of a source are made with.
+    """Settings of all shards of a source.
 
     Attributes:
         processing: how recordings become counts.
@@ -37,13 +36,13 @@ class BlockSettings:
 
 @dataclass(frozen=True)
 class Block:
-    """The items that become one shard.
+    """The items of one shard.
 
     Attributes:
         number: of the shard.
         source: name of the source.
         first_idx: `idx` of the first item; the others follow.
-        settings: what it is made with.
+        settings: of the shard.
         items: their names.
     """
 
@@ -54,24 +53,24 @@ class Block:
     items: Tuple[str, ...]
 
     def shard(self, out: Path) -> Path:
-        """Its shard in the prepared folder `out`."""
+        """Return the path of its shard in the prepared folder `out`."""
         return out / "shards" / f"{self.number:05d}.npy"
 
     def part(self, out: Path) -> Path:
-        """Its part of the table, beside the shard."""
+        """Return the path of its part of the table, beside the shard."""
         return self.shard(out).with_suffix(".part.parquet")
 
     def is_complete(self, out: Path) -> bool:
-        """Whether everything of it is there."""
+        """Return whether all its files exist."""
         shard = self.shard(out)
         return all(path.is_file() for path in (shard, index_path(shard), self.part(out)))
 
 
 def read_plan(out: Path) -> List[Block]:
-    """The plan of a prepared folder; empty for one that is new.
+    """Read the plan of a prepared folder; empty for a new folder.
 
     Raises:
-        UserError: it is not what was written, or missing where shards are.
+        UserError: its checksum differs, or it is missing although there are shards.
     """
     path = out / PLAN_NAME
     if not path.exists():
@@ -94,7 +93,7 @@ def _block(entry: Dict[str, Any]) -> Block:
 
 
 def write_plan(out: Path, plan: Sequence[Block]) -> None:
-    """Write the plan, whole or not at all."""
+    """Write the plan, completely or not at all."""
     out.mkdir(parents=True, exist_ok=True)
     with replacing(out, [PLAN_NAME]) as (path,), open(path, "w", encoding="utf-8", newline="\n") as file:
         for block in plan:
@@ -109,10 +108,10 @@ def extended(
     size: int,
     again: Collection[str] = (),
 ) -> List[Block]:
-    """The plan with the items of a source that it does not have yet, `size` a shard.
+    """Return the plan with the new items of a source appended, `size` per shard.
 
     Args:
-        again: items that it has and that are to be tried once more.
+        again: items of the plan to try again.
     """
     known = {name for block in plan if block.source == source for name in block.items}
     new = [name for name in items if name not in known or name in again]
@@ -126,7 +125,7 @@ def extended(
 
 
 def check_addition(out: Path, plan: Sequence[Block], source: str, settings: BlockSettings, resume: bool) -> None:
-    """Raise a `UserError` where a source cannot be prepared, or continued, in a folder with this plan."""
+    """Raise a `UserError` if a source cannot be prepared, or continued, in a folder with this plan."""
     own = [block for block in plan if block.source == source]
     if own and not resume:
         raise UserError(
@@ -148,7 +147,7 @@ def check_addition(out: Path, plan: Sequence[Block], source: str, settings: Bloc
 
 
 def _difference(there: BlockSettings, wanted: BlockSettings) -> str:
-    """The first option that differs, as it was."""
+    """Return the first option that differs, with its former value."""
     was, now = asdict(there), asdict(wanted)
     was, now = ({**options.pop("processing"), **options} for options in (was, now))
     name = next(name for name in was if was[name] != now[name])

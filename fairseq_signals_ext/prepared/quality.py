@@ -1,4 +1,4 @@
-"""What may be wrong with a recording: flags; and with the gain of a whole source: its likely factor."""
+"""Assess recordings (flags for likely problems) and the gain of a source (likely correction factor)."""
 
 import functools
 import math
@@ -29,28 +29,27 @@ FLAGS = {
 }
 FLAT_SECONDS, CLIPPED_SECONDS, CLIPPED_MV = 0.5, 0.02, 1.0
 PLAUSIBLE_RECORDING_MV = (0.1, 10.0)  # median over the leads of largest minus smallest value
-# deviation of what is left of a limb lead when what follows from I and II is taken off, relative to that of the leads
-# (at most 0.034 in 1,600 recordings of six collections; 0.5 where each lead is scaled for itself), and in mV, as small
-# leads are rounded; in each EINTHOVEN_SECONDS, of which the median counts
+# standard deviation of (limb lead - the same computed from I and II), relative to the leads' (at most 0.034 in 1,600
+# recordings of six collections; 0.5 where each lead is scaled separately), and in mV, as small leads are rounded; the
+# median over pieces of EINTHOVEN_SECONDS
 EINTHOVEN_RATIO, EINTHOVEN_MV, EINTHOVEN_SECONDS = 0.15, 0.01, 1.0
-# of so many samples it is enough to be far below
+# number of samples for a first check; if it is far below the limit, no more are read
 _EINTHOVEN_SAMPLES = 200
 # columns of the table of recordings that `likely_factors` needs; folders of earlier versions lack the last one
 FOR_FACTORS = ("source", "amplitude_mv", "gain_fix", "counts_per_mv")
 # median over a source's recordings of the median over the leads of largest minus smallest value, in mV
 PLAUSIBLE_SOURCE_MV = (0.5, 4.0)
 TYPICAL_MV = 1.4
-# counts per mV that devices and archives have: 1 uV, 5 uV, 12 bits over 20 mV, and 4.88 uV per count
+# counts per mV of devices and archives: 1 uV, 5 uV, 12 bits over 20 mV, and 4.88 uV per count
 _COMMON_GAINS = (1000.0, 200.0, 204.8, 1 / 4.88e-3)
-# errors of gain that occur where nothing is known of the counts: units of uV, nV or V, a shifted decimal point, and
-# counts of 4.88 uV taken for counts of 1 uV
+# common errors of gain: units of uV, nV or V, a shifted decimal point, and counts of 4.88 uV taken for 1 uV
 _LIKELY_FACTORS = (4.88, 10.0, 100.0, 1000.0, 1e6)
 _DIGITS = 3  # of a gain that a person wrote; more are what a file's range divided by its bits gives
 _ALIKE = 0.05  # factors that differ by less cannot be distinguished by amplitudes
 
 
 class Quality(NamedTuple):
-    """What `assess` finds; names of flags in the order of `FLAGS`."""
+    """Result of `assess`; names of flags in the order of `FLAGS`."""
 
     flags: Tuple[str, ...]
     constant: Tuple[int, ...]  # leads, positions in LEADS
@@ -58,7 +57,7 @@ class Quality(NamedTuple):
 
 
 def assess(stored: Counts, rate: float, min_seconds: float) -> Quality:
-    """Flags of a recording, apart from "duplicate", which takes all others to be known.
+    """Return the flags of a recording, except "duplicate", which needs all recordings.
 
     Args:
         stored: the recording as it is stored.
@@ -72,7 +71,7 @@ def assess(stored: Counts, rate: float, min_seconds: float) -> Quality:
     signed, scale = scale, np.abs(scale)
     low, high = counts.min(axis=1).astype(np.int64), counts.max(axis=1).astype(np.int64)
     changing = high > low
-    # of twelve numbers, for which numpy's takes twenty times as long
+    # for twelve numbers this is twenty times faster than numpy
     amplitude = statistics.median(((high - low) * scale).tolist())
     found = {
         "nan": stored.nan_samples > 0,
@@ -89,10 +88,10 @@ def assess(stored: Counts, rate: float, min_seconds: float) -> Quality:
 
 
 def _any_flat(counts: np.ndarray, changing: np.ndarray, run: int) -> bool:
-    """Whether one of the rows that change has `run` equal samples in a row."""
+    """Return whether a row that is not constant has `run` equal consecutive samples."""
     if counts.shape[1] < run:
         return False
-    # such a run holds a whole block of half its length; the exact look is for rows where one seems to stand still
+    # such a run contains a whole block of half its length; only rows with a constant block are checked exactly
     block = max(1, run // 2)
     blocks = counts[:, : counts.shape[1] // block * block].reshape(len(counts), -1, block)
     first, *others = (blocks[:, :, at] for at in (block // 3, 0, 2 * block // 3, block - 1))
@@ -106,12 +105,12 @@ def _any_flat(counts: np.ndarray, changing: np.ndarray, run: int) -> bool:
 
 
 def _any_clipped(counts: np.ndarray, low: np.ndarray, high: np.ndarray, distance: np.ndarray, run: int) -> bool:
-    """Whether a row stays at an end of its range for `run` samples, that end `distance` counts off its median."""
-    # two neighbours on a grid of half its length belong to such a run; the exact look is for rows that have them
+    """Return whether a row stays for `run` samples at an end of its range at least `distance` counts off its median."""
+    # such a run contains two neighbours on a grid of half its length; only rows with such pairs are checked exactly
     grid = np.ascontiguousarray(counts[:, :: run // 2])
     is_wide = high - low >= distance
     for ends in (low, high):
-        # of the counts' own type, as numpy would convert all of them
+        # in the counts' type, as numpy would otherwise convert all of them
         at_end = grid == ends.astype(counts.dtype)[:, None]
         pairs = at_end[:, 1:] & at_end[:, :-1]
         if not pairs.any():
@@ -126,14 +125,14 @@ def _any_clipped(counts: np.ndarray, low: np.ndarray, high: np.ndarray, distance
 def _breaks_einthoven(
     counts: np.ndarray, leads: Tuple[int, ...], scale: np.ndarray, changing: np.ndarray, rate: float
 ) -> bool:
-    """Whether III, aVR, aVL or aVF is not what follows from I and II, see `limb_leads`; offsets do not matter.
+    """Return whether III, aVR, aVL or aVF differs from the lead computed from I and II; offsets do not matter.
 
-    Leads that were derived from I and II always are. One that never changes is absent, and has a flag of its own.
+    Leads that were derived from I and II are not checked, and constant leads have their own flag. See `limb_leads`.
     """
     rows, laws = _laws(leads if changing.all() else tuple(np.where(changing, leads, -1).tolist()))
     if not len(laws):
         return False
-    # all of it at first, as it is far below in nearly all recordings; no deviation is above half the range
+    # first check, which is enough for nearly all recordings; no deviation is above half the range
     step = max(1, counts.shape[1] // _EINTHOVEN_SAMPLES)
     signal = counts[rows, ::step] * scale[rows, None]
     left = laws @ signal
@@ -144,7 +143,7 @@ def _breaks_einthoven(
     step, second = max(1, round(rate / 100)), max(2, round(EINTHOVEN_SECONDS * rate))
     second -= second % step
     ratios: List[float] = []
-    # a minute at a time, as a day of ECG is large
+    # one minute at a time, as a day of ECG is large
     for start in range(0, max(1, counts.shape[1] - second + 1), 60 * second):
         minute = counts[rows, start : start + 60 * second : step] * scale[rows, None]
         seconds = max(1, minute.shape[1] * step // second)
@@ -155,7 +154,7 @@ def _breaks_einthoven(
 
 @functools.lru_cache(maxsize=None)
 def _laws(leads: Tuple[int, ...]) -> Tuple[Union[slice, List[int]], np.ndarray]:
-    """Rows of the limb leads, and by law their weights, which give zero; none without I and II. A lead -1 is none."""
+    """Return rows of the limb leads, and the weights of each law (none without I and II); -1 stands for no lead."""
     rows = [row for row, lead in enumerate(leads) if lead in (0, 1) or lead in WEIGHTS]
     limb = [leads[row] for row in rows]
     if not {0, 1} < {*limb}:
@@ -169,46 +168,48 @@ def _laws(leads: Tuple[int, ...]) -> Tuple[Union[slice, List[int]], np.ndarray]:
 
 
 def _einthoven_ratios(signal: np.ndarray, laws: np.ndarray) -> np.ndarray:
-    """The largest deviation of what is left of a law, relative to that of the largest lead.
+    """Return the largest residual deviation of a law, relative to the deviation of the largest lead.
 
     Args:
         signal: ... x leads x samples, mV.
         laws: laws x leads.
 
     Returns:
-        one for each of ...; 0 where nothing is left.
+        one for each of ...; 0 where there is no residual.
     """
     samples = signal.shape[-1]
     signal = signal - (signal @ np.full(samples, 1 / samples))[..., None]
     covariance = signal @ signal.swapaxes(-1, -2) / samples
     left = np.einsum("...wl,wl->...w", laws @ covariance, laws).max(axis=-1)
     largest = np.diagonal(covariance, axis1=-2, axis2=-1).max(axis=-1)
-    # where it is about zero, so may be the largest lead
+    # if the residual is about zero, the largest lead may be as well
     ratios: np.ndarray = np.sqrt(np.where(left > EINTHOVEN_MV**2, left / np.maximum(largest, EINTHOVEN_MV**2), 0.0))
     return ratios
 
 
 def _longest_run(mask: np.ndarray) -> int:
-    """Length of the longest run of True."""
+    """Return the length of the longest run of True."""
     edges = np.flatnonzero(np.diff(mask.astype(np.int8), prepend=0, append=0))
     return int((edges[1::2] - edges[::2]).max()) if len(edges) else 0
 
 
 def gain_of(recording: Recording) -> Optional[float]:
-    """Counts per mV in a recording's file; None where its leads have several, or it holds no counts."""
+    """Return the counts per mV in a recording's file; None if its leads differ or it holds no counts."""
     if recording.stored is None:
         return None
-    scale = {abs(one) for one in recording.stored.scale.tolist()}  # in Python, as numpy takes longer for twelve numbers
+    scale = {
+        abs(one) for one in recording.stored.scale.tolist()
+    }  # in Python, which is faster than numpy for twelve numbers
     least, most = min(scale, default=0.0), max(scale, default=0.0)
     return float(f"{1 / most:.9g}") if 0 < most <= least * (1 + 1e-6) and 0 < 1 / most < math.inf else None
 
 
 def likely_factor(amplitudes_mv: Sequence[float], gains: Sequence[Optional[float]] = ()) -> Optional[float]:
-    """The factor that would make the amplitudes of a source plausible; None where they are.
+    """Return the factor that would make the amplitudes of a source plausible; None if they are plausible.
 
-    A gain that a person wrote into the files (4880 counts per mV) is compared with those that are common: the counts
-    are right, so their quotient is the factor, and amplitudes show which of the common gains it is. Where nothing is
-    known of gains, or none of these is plausible, amplitudes alone choose among the errors that occur.
+    A round gain in the files (4880 counts per mV) is compared with common gains: the counts are right, so the quotient
+    is the factor, and amplitudes select the common gain. If gains are unknown, or none is plausible, amplitudes select
+    one of the common errors.
 
     Args:
         amplitudes_mv: `Quality.amplitude_mv` of its recordings.
@@ -228,7 +229,7 @@ def likely_factor(amplitudes_mv: Sequence[float], gains: Sequence[Optional[float
 
 
 def likely_factors(table: "pd.DataFrame") -> Dict[str, float]:
-    """`likely_factor` of the sources of a prepared folder that have one, sorted by name.
+    """Return the `likely_factor` of sources in a prepared folder that have one, sorted by name.
 
     Args:
         table: columns `FOR_FACTORS`.
@@ -246,7 +247,7 @@ def likely_factors(table: "pd.DataFrame") -> Dict[str, float]:
 
 
 def _factors_of(gains: Sequence[Optional[float]]) -> List[float]:
-    """By the gain that most recordings have, if it is one that is written."""
+    """Return possible factors from the most frequent gain, if it is a round one."""
     known = Counter(gain for gain in gains if gain is not None)
     gain, times = known.most_common(1)[0] if known else (0.0, 0)
     if not gain or 2 * times <= len(gains) or not (_is_short(gain) or _is_short(1 / gain) or _is_common(gain)):

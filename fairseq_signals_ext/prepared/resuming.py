@@ -1,4 +1,4 @@
-"""A preparation that continues: which items are tried again, and that the metadata of stored ones is the same."""
+"""Continue a preparation: find the items to try again, and check that the metadata of stored items is unchanged."""
 
 from pathlib import Path
 from typing import Mapping, Sequence, Set
@@ -11,7 +11,7 @@ from fairseq_signals_ext.sources.source import split_number
 
 
 def check_facts(out: Path, plan: Sequence[Block], source: Source, items: Mapping[str, Item]) -> None:
-    """Raise a `UserError` where the metadata of stored items would be other ones now: they would not change."""
+    """Raise a `UserError` if the metadata of stored items has changed, as stored items are not updated."""
     changed = []
     for name, known in stored_facts(out, plan, source.name).items():
         item = item_of(items, name)
@@ -25,7 +25,7 @@ def check_facts(out: Path, plan: Sequence[Block], source: Source, items: Mapping
 
 
 def facts_hash(item: Item) -> str:
-    """Stands for what tables contain about an item and how to read it."""
+    """Return a hash of an item's metadata from tables and of its settings for reading."""
     import xxhash
 
     facts = sorted((name, value) for name, value in {**item.facts, **item.reading}.items() if value is not None)
@@ -33,15 +33,15 @@ def facts_hash(item: Item) -> str:
 
 
 def to_try_again(out: Path, plan: Sequence[Block], source: str) -> Set[str]:
-    """Items of a source that were rejected, apart from those that a shard yet to be written has."""
+    """Return the rejected items of a source, except those of shards that are not written yet."""
     waiting = {name for block in plan if block.source == source and not block.is_complete(out) for name in block.items}
     return set(rejected_items(out, plan, source)) - waiting
 
 
 def item_of(items: Mapping[str, Item], name: str) -> Item:
-    """The item of a name in the plan, which may be a later ECG of a file.
+    """Return the item of a name in the plan, which may be a further ECG of a file.
 
-    What has vanished from the source since it was planned is read like the others, and rejected.
+    Items that were removed from the source since it was planned are read like the others, and rejected.
     """
     if name in items:
         return items[name]

@@ -1,8 +1,8 @@
 """Splits: which recordings are for training, validation and testing.
 
-A split is made on the table sorted by idx: filters leave recordings out, a strategy gives each of the others a part,
-and before anything is written a proof, which knows nothing of the strategies, shows that the parts are apart.
-Recordings of the same content (`duplicate_of`) are never in two subsets, with any strategy.
+A split is made from the table sorted by idx: filters leave recordings out, a strategy assigns the others to subsets,
+and before anything is written an independent check proves that the subsets do not overlap. Recordings of the same
+content (`duplicate_of`) are never in two subsets.
 """
 
 import json
@@ -34,7 +34,7 @@ _SETTINGS_NAME = "split.json"
 
 @dataclass(frozen=True)
 class SubsetCounts:
-    """Size of a subset: recordings, patients that are known, and recordings whose patient is not."""
+    """Size of a subset: recordings, known patients, and recordings without a known patient."""
 
     recordings: int
     patients: int
@@ -43,7 +43,7 @@ class SubsetCounts:
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """What `split_recordings` left.
+    """Summary of a split.
 
     Attributes:
         folder: of the split.
@@ -79,20 +79,20 @@ class _Split:
 
     @property
     def unit(self) -> np.ndarray:
-        """What is never divided, a row of the table."""
+        """Number of the unit of each row of the table; units are never divided."""
         return self.groups.duplicate if self.notes["by"] in ("random", "time") else self.groups.person
 
 
 def split_recordings(out: Union[str, Path], settings: SplitSettings, overwrite: bool = False) -> SplitSummary:
     """Split the recordings of a prepared folder into manifests.
 
-    Leaves `out/splits/NAME/{train,valid,test}.tsv` (with folds `fold-N/{train,valid}.tsv`), `train_P.tsv` for a subset
+    Writes `out/splits/NAME/{train,valid,test}.tsv` (with folds `fold-N/{train,valid}.tsv`), `train_P.tsv` for a subset
     of P %, `split.json` with settings and counts, and each folder's `checksums.json`. The same table, settings and seed
     give the same bytes, for any order of the table's rows. The folder appears complete or not at all.
 
     Args:
-        out: folder that `prepare` left.
-        settings: what is asked.
+        out: folder written by `prepare`.
+        settings: of the split.
         overwrite: replace a split of this name.
 
     Raises:
@@ -136,7 +136,7 @@ def _begin(out: Path, settings: SplitSettings) -> _Split:
 
 
 def _assign(split: _Split) -> np.ndarray:
-    """The part of each recording that is kept, in the order of `split.rows`, 0 to 2 as in `SUBSETS`."""
+    """Return the part of each kept recording, in the order of `split.rows`, 0 to 2 as in `SUBSETS`."""
     split.selection.require_some(split.out)
     by = split.notes["by"]
     if by == "column":
@@ -194,13 +194,13 @@ def _by_column(split: _Split) -> np.ndarray:
 
 
 def _leave_out_copies(split: _Split, part: np.ndarray) -> np.ndarray:
-    """Of recordings of the same content, those before the last subset are left out: what is tested stays whole."""
+    """Leave out copies of recordings in later subsets, so that the test set stays complete."""
     last = split_assigning.last_part(part, split.groups.duplicate[split.rows])
     return _keep(split, part, last, "with the same content in a later subset")
 
 
 def _keep(split: _Split, part: np.ndarray, wanted: np.ndarray, reason: str) -> np.ndarray:
-    """Leave out the recordings that are not in the part where they are wanted; returns the part of the others."""
+    """Leave out the recordings that are not in their wanted part; return the part of the others."""
     unwanted = np.zeros(len(split.table), bool)
     unwanted[split.rows] = part != wanted
     split.selection.leave_out(unwanted, reason)
@@ -216,7 +216,7 @@ def _folds(split: _Split, part: np.ndarray) -> Dict[str, _Subsets]:
 
 
 def _subsets(split: _Split, members: Sequence[np.ndarray], folder: str = "") -> _Subsets:
-    """The subsets of one folder, each with rows of the table; raises `UserError` for one that would be empty."""
+    """Return the rows of the table for each subset of a folder; raise a `UserError` for an empty one."""
     settings = split.settings
     wanted: Sequence[Any] = (True,) * len(members)
     if settings.column:
@@ -237,14 +237,14 @@ def _subsets(split: _Split, members: Sequence[np.ndarray], folder: str = "") -> 
 
 
 def _training_subsets(split: _Split, train: np.ndarray) -> _Subsets:
-    """Nested: the training set is cut into disjoint parts, and each subset has the parts up to its own."""
+    """Return nested training subsets: each has all parts of the training set up to its own."""
     percents = sorted(split.settings.subsets)
     part = _by_chance(split, train, np.diff([0, *percents, 100]).tolist(), stream=1)
     return {f"train_{percent:g}": train[part <= number] for number, percent in enumerate(percents)}
 
 
 def _prove(split: _Split, folders: Dict[str, _Subsets]) -> None:
-    """Raises `RuntimeError` unless the folders are as described in `split_recordings`."""
+    """Raise a `RuntimeError` unless the folders are as described in `split_recordings`."""
     by, groups = split.notes["by"], split.groups
     apart = [groups.duplicate]
     if by in ("patient", "patient-time"):
@@ -287,7 +287,7 @@ def _write(summary: SplitSummary, split: _Split, folders: Dict[str, _Subsets]) -
 
 
 def _write_manifest(path: Path, lines: List[str], most: int, deeper: bool) -> None:
-    """`path`.tsv, or pieces of equal size (but the last) if there are more lines than `most`."""
+    """Write `path`.tsv, or pieces of equal size (except the last) if there are more lines than `most`."""
     pieces = math.ceil(len(lines) / most)
     size = math.ceil(len(lines) / pieces)
     root = "../../.." if deeper else "../.."

@@ -1,7 +1,7 @@
-"""Assigning: which part each recording goes to, by chance, by labels, by time or by a column.
+"""Assign recordings to parts at random, by labels, by time or by a column.
 
-A part is a number: 0, 1, 2 for train, valid, test, or the number of a fold. A unit is what a part has whole or not at
-all, such as a patient.
+A part is a number: 0, 1, 2 for train, valid, test, or the number of a fold. A unit is a group that is never divided
+between parts, such as all recordings of a patient.
 """
 
 import re
@@ -23,10 +23,10 @@ _RANGE = re.compile(r"(-?\d+(?:\.\d+)?)-(-?\d+(?:\.\d+)?)")
 
 @dataclass(frozen=True)
 class Groups:
-    """What belongs together; each an int64 array, a recording of the table.
+    """Groups of recordings; each an int64 array with one value per recording of the table.
 
     Attributes:
-        patient: number of the patient; a recording without patient has a number of its own.
+        patient: number of the patient; a unique number for a recording without patient.
         duplicate: the same number for recordings of the same content.
         person: the same number for recordings linked by patient or content, directly or through others.
     """
@@ -37,7 +37,7 @@ class Groups:
 
 
 def find_groups(table: "pd.DataFrame") -> Groups:
-    """Groups from `idx`, `patient_key` and `duplicate_of` of the whole table, before anything is left out."""
+    """Return groups from `idx`, `patient_key` and `duplicate_of` of the whole table, before filters."""
     import pandas as pd
 
     patient = pd.factorize(table["patient_key"])[0]
@@ -48,7 +48,7 @@ def find_groups(table: "pd.DataFrame") -> Groups:
 
 
 def _connect(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """For each pair of nodes the number of its group: pairs that share a node, even through others, are one group."""
+    """Return the number of the connected component of each pair of nodes."""
     import pandas as pd
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -59,17 +59,17 @@ def _connect(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def random_parts(unit: np.ndarray, fractions: Sequence[float], seed: Sequence[int]) -> np.ndarray:
-    """Shuffled units laid side by side, each in the part where its middle lies.
+    """Return parts of shuffled units: units follow each other, and each goes to the part that contains its middle.
 
-    So every end of a part is off by half a unit at most. Where a part ends depends on no other part's fraction.
+    So each end of a part deviates by at most half a unit, and does not depend on the fractions of other parts.
 
     Args:
-        unit: int64, a recording.
+        unit: int64, one per recording.
         fractions: of the recordings, one per part.
         seed: of numpy's default generator.
 
     Returns:
-        int64, a recording's part.
+        int64, the part of each recording.
     """
     import pandas as pd
 
@@ -90,7 +90,7 @@ def _ends(fractions: Sequence[float]) -> np.ndarray:
 def stratified_parts(
     unit: np.ndarray, labels: np.ndarray, fractions: Sequence[float], seed: Sequence[int]
 ) -> np.ndarray:
-    """Parts with the same share of each label, by iterative stratification (Sechidis et al., ECML PKDD 2011).
+    """Return parts with the same share of each label, by iterative stratification (Sechidis et al., ECML PKDD 2011).
 
     A unit has a label if one of its recordings has. The fractions are of units.
 
@@ -111,7 +111,7 @@ def stratified_parts(
     starts = np.flatnonzero(np.diff(unit[by_unit], prepend=-1))
     labels_of_unit = np.logical_or.reduceat(labels[by_unit], starts, axis=0)
     random = np.random.RandomState(list(seed))
-    # the method gives the first units to the largest part, so their order must be by chance
+    # the method gives the first units to the largest part, so their order must be random
     order = random.permutation(len(starts))
     used = np.flatnonzero(fractions)
     shares = np.asarray(fractions, float)[used] / np.sum(fractions)
@@ -121,7 +121,7 @@ def stratified_parts(
 
 
 def stratifying_labels(folder: Path, idx: np.ndarray) -> np.ndarray:
-    """Labels to stratify by: whether positive, and for labels with unknown values whether known.
+    """Return labels to stratify by: whether positive, and for labels with unknown values whether known.
 
     Args:
         folder: `labels/NAME` of a prepared folder, see `read_labels`.
@@ -142,21 +142,21 @@ def stratifying_labels(folder: Path, idx: np.ndarray) -> np.ndarray:
 
 
 def time_cuts(times: np.ndarray, fractions: Sequence[float]) -> np.ndarray:
-    """Times at which parts with these fractions of the recordings begin, the first part's left out.
+    """Return the times at which parts with these fractions of the recordings begin, without the first part.
 
     Args:
-        times: datetime64, a recording; recordings of the same time come to the same part.
+        times: datetime64, one per recording; recordings of the same time are in the same part.
     """
     ordered = np.append(np.sort(times), times.max() + 1)  # a part of 0 recordings begins after the last
     return ordered[np.rint(_ends(fractions)[:-1] * len(times)).astype(int)]
 
 
 def column_parts(column: "pd.Series", lists: Sequence[Sequence[str]]) -> np.ndarray:
-    """The part in whose list a recording's value stands, -1 for none.
+    """Return for each recording the part with its value in the list, -1 for none.
 
     Args:
-        column: numbers, which compare as numbers and may be given as ranges such as `1-8`, or texts.
-        lists: values, one list a part.
+        column: numbers (compared as numbers; lists may have ranges such as `1-8`) or texts.
+        lists: values, one list per part.
 
     Raises:
         UserError: a value in two lists, a text given for numbers, or a column that holds neither numbers nor texts.
@@ -192,12 +192,12 @@ def _within(column: "pd.Series", values: Sequence[str]) -> np.ndarray:
 
 
 def last_part(part: np.ndarray, unit: np.ndarray) -> np.ndarray:
-    """For each recording the last part in which its unit has recordings (or the last time of one, given times)."""
+    """Return for each recording the last part in which its unit has recordings (or its last time, given times)."""
     return _of_unit(np.maximum, part, unit)
 
 
 def first_part(part: np.ndarray, unit: np.ndarray) -> np.ndarray:
-    """For each recording the first part in which its unit has recordings."""
+    """Return for each recording the first part in which its unit has recordings."""
     return _of_unit(np.minimum, part, unit)
 
 

@@ -1,4 +1,4 @@
-"""Filters: which recordings of a prepared folder are good enough for a split, and why the others are not."""
+"""Filter the recordings of a prepared folder for a split, and count the reasons for leaving others out."""
 
 import operator
 import re
@@ -48,18 +48,18 @@ def parse_condition(words: Sequence[str]) -> Tuple[str, str, str]:
 
 @dataclass(frozen=True)
 class Filters:
-    """What a recording must be like.
+    """Conditions for recordings.
 
-    Leads count where the source has them or they were computed from I and II; leads filled with zeros do not.
+    Leads count if the source has them or they were computed from I and II; leads filled with zeros do not count.
 
     Attributes:
         without_flags: none of these flags, names of `quality.FLAGS`.
-        with_leads: at least so many leads.
-        needs_leads: these leads, such as `"I,II,V1"`.
-        min_seconds: at least so long, as stored.
-        where: conditions (column, operator of `OPERATORS`, value), all of them met. Numbers compare as numbers, times
-            as times (ISO 8601), texts as texts by `==`, `!=` and `in` (values with commas between). An unknown value
-            meets no condition.
+        with_leads: smallest number of leads.
+        needs_leads: required leads, such as `"I,II,V1"`.
+        min_seconds: smallest duration, as stored.
+        where: conditions (column, operator of `OPERATORS`, value), all of which must be met. Numbers compare as
+            numbers, times as times (ISO 8601), texts by `==`, `!=` and `in` (values separated by commas). An unknown
+            value meets no condition.
     """
 
     without_flags: Tuple[str, ...] = ()
@@ -69,7 +69,7 @@ class Filters:
     where: Tuple[Tuple[str, str, str], ...] = ()
 
     def check(self) -> None:
-        """Raises `UserError` for names that do not exist and numbers that mean nothing."""
+        """Raise a `UserError` for unknown names and invalid numbers."""
         for flag in self.without_flags:
             if flag not in FLAGS:
                 raise UserError(f"flag {flag!r}: no such flag; flags are {', '.join(FLAGS)}")
@@ -85,7 +85,7 @@ class Filters:
 
     @property
     def columns(self) -> List[str]:
-        """Columns of the table that these filters read."""
+        """Return the columns of the table that these filters read."""
         names = [column for column, _, _ in self.where]
         names += ["flags"] if self.without_flags else []
         names += ["leads", "filled_leads"] if self.with_leads or self.needs_leads else []
@@ -94,10 +94,10 @@ class Filters:
 
 @dataclass
 class Selection:
-    """Which recordings are in; one that is left out is counted once, for the first reason.
+    """The kept recordings; each other recording is counted once, for the first reason.
 
     Attributes:
-        kept: bool, a recording of the table.
+        kept: bool, one per recording of the table.
         left_out: reason -> recordings.
     """
 
@@ -112,7 +112,7 @@ class Selection:
             self.kept = self.kept & ~unwanted
 
     def require_some(self, out: Path) -> None:
-        """Raises `UserError` if nothing is kept."""
+        """Raise a `UserError` if nothing is kept."""
         if not self.kept.any():
             reasons = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
             left_out = f"left out: {reasons}" if reasons else "it has none"
@@ -123,7 +123,7 @@ def select(out: Path, table: "pd.DataFrame", filters: Filters) -> Selection:
     """Apply filters.
 
     Args:
-        out: prepared folder, whose shards' indices are read for the sample rates if a length is asked for.
+        out: prepared folder; the indices of its shards are read for the sample rates if there is a smallest duration.
         table: columns of `filters`, and `shard`, `row`, `samples` for a length.
 
     Raises:
@@ -164,7 +164,7 @@ def _lead_masks(leads: "pd.Series") -> np.ndarray:
 
 
 def _sample_rates(out: Path, table: "pd.DataFrame") -> np.ndarray:
-    """Hz, as stored: from the index of each recording's shard."""
+    """Return the stored rate in Hz of each recording, from the index of its shard."""
     rates = np.empty(len(table))
     rows = table["row"].to_numpy()
     for shard, members in table.groupby("shard").indices.items():
@@ -202,7 +202,7 @@ def _meets(column: "pd.Series", operation: str, value: str) -> np.ndarray:
 
 
 def _check_present(column: "pd.Series", wanted: List[str], condition: str) -> None:
-    """Raise a `UserError` if no text of a column is wanted, with those that it has."""
+    """Raise a `UserError` if no text in a column is wanted; the message lists existing texts."""
     present = column.dropna().unique()
     if not set(wanted) & set(present):
         some = ", ".join(map(repr, sorted(present)[:_SHOWN]))
@@ -211,14 +211,14 @@ def _check_present(column: "pd.Series", wanted: List[str], condition: str) -> No
 
 
 def refuse_lists(column: "pd.Series") -> None:
-    """Raises `UserError` if the values of a column are lists, which compare with nothing."""
+    """Raise a `UserError` if the values of a column are lists, which cannot be compared."""
     first = column.dropna().iloc[:1]
     if len(first) and not isinstance(first.iloc[0], str):
         raise UserError(f"column {column.name!r}: contains lists; choose one with numbers, times or texts")
 
 
 def parse_number(text: str) -> Optional[float]:
-    """The finite number that a text stands for, or None."""
+    """Return the finite number in a text, or None."""
     try:
         number = float(text)
     except ValueError:
@@ -234,10 +234,10 @@ def _number(text: str, condition: str) -> float:
 
 
 def parse_time(text: str, context: str) -> np.datetime64:
-    """A time in ISO 8601 without zone, as the table's own.
+    """Parse a time in ISO 8601 without time zone, as in the table.
 
     Raises:
-        UserError: it is none; the message begins with `context`.
+        UserError: it is no such time; the message begins with `context`.
     """
     try:
         time = datetime.fromisoformat(text)

@@ -1,4 +1,4 @@
-"""What can be asked of a split, before any data is read; and whether its rows are what was asked."""
+"""Settings of a split, with checks before any data is read; and proofs that a finished split fulfils them."""
 
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -16,7 +16,7 @@ STRATEGIES = ("random", "patient", "time", "patient-time", "column")
 CROSSINGS = ("later", "drop")
 DEFAULT_FRACTIONS = (0.8, 0.1, 0.1)
 
-# setting: the strategies that it belongs to; None stands for a strategy that is not named
+# setting: the strategies that it belongs to; None: no strategy is given
 _BELONGS_TO: Dict[str, Tuple[Optional[str], ...]] = {
     "fractions": (None, "random", "patient", "time", "patient-time"),
     "kfold": (None, "random", "patient"),
@@ -30,7 +30,7 @@ _BELONGS_TO: Dict[str, Tuple[Optional[str], ...]] = {
 
 @dataclass(frozen=True)
 class SplitSettings:
-    """A split.
+    """Settings of a split.
 
     Attributes:
         name: of its folder.
@@ -38,14 +38,14 @@ class SplitSettings:
         fractions: of train, valid and test; None: `DEFAULT_FRACTIONS`.
         seed: 0 to 2^32 - 1.
         cuts: two times (ISO 8601) at which valid and test begin, in place of fractions.
-        crossing: what happens to a patient on both sides of a cut: `later` (the default): all of the patient's
+        crossing: for patients with recordings before and after a cut: `later` (the default): all of the patient's
             recordings go to the last subset that has one; `drop`: those after the first subset's end are left out.
         column, values: a column of the table and its values for train, valid and test, see `column_parts`.
-        allow_shared_patients: a column may put a patient into two subsets.
-        stratify: folder with labels whose shares shall be the same in all subsets, see `read_labels`.
+        allow_shared_patients: with a column, a patient may be in two subsets.
+        stratify: folder of labels to stratify by, see `read_labels`.
         kfold: number of folds, in place of fractions; 0: no folds.
         subsets: nested subsets of the training set, in % of it.
-        filters: what recordings must be like.
+        filters: conditions for recordings.
         manifest_lines: longest manifest; a longer one is written in pieces.
     """
 
@@ -65,7 +65,7 @@ class SplitSettings:
     manifest_lines: int = 500_000
 
     def check(self) -> None:
-        """Raises `UserError` for settings that do not fit each other, or that nothing fits."""
+        """Raise a `UserError` for invalid settings, or settings that contradict each other."""
         check_folder_name(self.name)
         _check_choice("by", self.by, STRATEGIES)
         _check_choice("crossing", self.crossing, CROSSINGS)
@@ -87,11 +87,11 @@ class SplitSettings:
 
     @property
     def used_fractions(self) -> Sequence[float]:
-        """The fractions given, or the default."""
+        """Return the given fractions, or the default."""
         return DEFAULT_FRACTIONS if self.fractions is None else self.fractions
 
     def as_json(self) -> Dict[str, Any]:
-        """Those that are set, and the seed; of folders only the name."""
+        """Return the settings that are set, and the seed; only the names of folders."""
         found = {name: value for name, value in {**vars(self), **vars(self.filters)}.items() if value}
         del found["filters"]
         if self.stratify is not None:
@@ -102,7 +102,7 @@ class SplitSettings:
 
 
 def check_fractions(fractions: Sequence[float], names: Sequence[str] = SUBSETS) -> None:
-    """Raises `UserError` unless there is one fraction a name, none below 0, and they add up to 1."""
+    """Raise a `UserError` unless there is one fraction per name, none below 0, and they add up to 1."""
     text = " ".join(f"{fraction:g}" for fraction in fractions)
     if len(fractions) != len(names) or not all(fraction >= 0 for fraction in fractions):
         raise UserError(f"fractions {text}: give one per subset ({', '.join(names)}), none below 0")
@@ -144,11 +144,11 @@ def _check_cuts(settings: SplitSettings) -> None:
 
 
 def prove_whole(subsets: Sequence[np.ndarray], selection: Selection) -> None:
-    """Raises `RuntimeError` unless each recording is in exactly one subset or counted as left out.
+    """Raise a `RuntimeError` unless each recording is in exactly one subset or counted as left out.
 
     Args:
         subsets: rows of the table, int64.
-        selection: what is kept, and the counts of the others.
+        selection: kept recordings, and counts of the others.
     """
     rows = np.sort(np.concatenate(subsets))
     counted = len(rows) + sum(selection.left_out.values())
@@ -157,7 +157,7 @@ def prove_whole(subsets: Sequence[np.ndarray], selection: Selection) -> None:
 
 
 def prove_apart(subsets: Sequence[np.ndarray], group: np.ndarray) -> None:
-    """Raises `RuntimeError` if a group is in two subsets.
+    """Raise a `RuntimeError` if a group is in two subsets.
 
     Args:
         subsets: rows of the table, int64.
@@ -169,7 +169,7 @@ def prove_apart(subsets: Sequence[np.ndarray], group: np.ndarray) -> None:
 
 
 def prove_nested(subsets: Sequence[np.ndarray]) -> None:
-    """Raises `RuntimeError` unless each subset has all rows of the one before it."""
+    """Raise a `RuntimeError` unless each subset has all rows of the one before it."""
     for smaller, larger in zip(subsets, subsets[1:]):
         if len(np.setdiff1d(smaller, larger)):
             raise _defect("a subset of the training set does not contain the smaller ones")

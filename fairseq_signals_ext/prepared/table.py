@@ -1,6 +1,6 @@
-"""`recordings.parquet`, a row per recording: how the parts of all shards become the table, manifest and rejections.
+"""Make the table `recordings.parquet` (a row per recording), manifest and rejections from the parts of all shards.
 
-Rows stand in the order of `all.tsv`. Beside the columns below the table has those that a source's own tables add, such
+Rows are in the order of `all.tsv`. The table has the columns below and further columns from the source's tables, such
 as PTB-XL's `strat_fold`: numbers as float64, everything else as text.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 TABLE_NAME = "recordings.parquet"
 
-# column: (type of pyarrow, what it is); names of leads stand in one text, such as "I,II,V1"
+# column: (type of pyarrow, meaning); names of leads are one text, such as "I,II,V1"
 COLUMNS = {
     "idx": ("int64", "number of the recording in this folder, ascending, with gaps where files were rejected"),
     "record_id": ("string", "the source's own name of the recording"),
@@ -62,16 +62,16 @@ COLUMNS = {
     "row": ("int64", "its row in the shard's index"),
 }
 MANIFEST_NAME, REJECTED_NAME = "all.tsv", "rejected.csv"
-# what is counted at the end of a preparation: the column with it
+# metadata counted at the end of a preparation: its column
 _METADATA = {
     **{"patient": "patient", "age": "age", "sex": "sex", "start time": "start_time"},
     **{"codes": "codes", "statements": "statements"},
 }
-# columns that only the parts of the table have: hash of the content, name of the whole source, why an item was
-# rejected, and of the first ECG of a file how many this contains, where these are several
+# columns of the parts only: hash of the content, name of the source, why an item was rejected, and for the first of
+# several ECGs in a file their number
 _ONLY_IN_PARTS = {
     **{"content": "string", "collection": "string", "reason": "string", "ecgs": "int64"},
-    "facts": "string",  # hash of what the source's tables contained about it
+    "facts": "string",  # hash of its metadata in the source's tables
 }
 _REJECTED_COLUMNS = ("source", "source_file", "reason")
 # whole numbers above this are no longer exact as float64, so a column with one is text
@@ -80,10 +80,10 @@ PART_COLUMNS = {**{name: kind for name, (kind, _) in COLUMNS.items()}, **_ONLY_I
 
 
 def read_table(out: Union[str, Path], columns: Optional[Sequence[str]] = None) -> "pd.DataFrame":
-    """The table of a prepared folder, or some columns of it.
+    """Read the table of a prepared folder, or some columns of it.
 
     Raises:
-        UserError: there is none, it is not what was written, or it lacks a column.
+        UserError: it is missing, its checksum differs, or it lacks a column.
     """
     import pandas as pd
     import pyarrow.parquet as pq
@@ -107,7 +107,7 @@ def read_table(out: Union[str, Path], columns: Optional[Sequence[str]] = None) -
 
 
 def how_to_get_prepared(folder: Path) -> str:
-    """What to do about a folder that is not a prepared one."""
+    """Return a hint for a folder that is not a prepared one."""
     above = next((path for path in folder.absolute().parents if (path / TABLE_NAME).is_file()), None)
     if above is not None:
         return f"this is part of a prepared folder: give {above}"
@@ -115,22 +115,22 @@ def how_to_get_prepared(folder: Path) -> str:
 
 
 def manifest_lines(table: "pd.DataFrame") -> List[str]:
-    """A line of a manifest for each row of the table: shard, row and samples, tab-separated."""
+    """Return a line of a manifest for each row of the table: shard, row and samples, tab-separated."""
     return [f"{shard}\t{row}\t{samples}" for shard, row, samples in zip(table["shard"], table["row"], table["samples"])]
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a prepared folder holds.
+    """Summary of a prepared folder.
 
     Attributes:
         recordings, rejected, shards: numbers.
-        hours: the recordings' time together.
+        hours: total duration of the recordings.
         flags: recordings by flag.
         known: number of recordings with a known patient, age, ..., by that name.
-        patients: different ones.
-        likely_factors: by name of a source whose amplitudes are not plausible, the factor that would make them so.
-        has_changed: False: everything had been done before.
+        patients: number of different patients.
+        likely_factors: source with implausible amplitudes -> factor that would correct them.
+        has_changed: False: there was nothing to do.
     """
 
     recordings: int
@@ -145,10 +145,10 @@ class Summary:
 
 
 def write_part(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a shard's part of the table: a row for each of its items, also for those that were rejected.
+    """Write a shard's part of the table: a row for each of its items, including rejected ones.
 
     Args:
-        rows: columns of `PART_COLUMNS`, `reason` only where an item was rejected, and further ones.
+        rows: columns of `PART_COLUMNS` (`reason` only for rejected items), and further ones.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -167,7 +167,7 @@ def write_part(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def arrow_type(kind: str) -> "pa.DataType":
-    """The type of a column, by its name, such as "float64" or "list<string>"."""
+    """Return the type of a column by its name, such as "float64" or "list<string>"."""
     import pyarrow as pa
 
     special = {"list<string>": pa.list_(pa.string()), "timestamp[us]": pa.timestamp("us")}
@@ -190,7 +190,7 @@ def write_tables(out: Path, plan: Sequence[Block], parts_of_all: Optional[Sequen
     """Write `recordings.parquet`, `rejected.csv` and `all.tsv` from the parts of all shards.
 
     Args:
-        parts_of_all: the parts, for who has read them already.
+        parts_of_all: the parts, if they were read already.
 
     Raises:
         UserError: a part cannot be read, or no recording was usable.
@@ -226,7 +226,7 @@ def write_tables(out: Path, plan: Sequence[Block], parts_of_all: Optional[Sequen
 
 
 def _known(stored: "pa.Table") -> Dict[str, int]:
-    """How many recordings have each kind of metadata."""
+    """Return the number of recordings with each kind of metadata."""
     import pyarrow.compute as pc
 
     found = {}
@@ -247,7 +247,7 @@ def _write_rejected(path: Path, rejected: Sequence[Mapping[str, Any]]) -> None:
 
 
 def stored_facts(out: Path, plan: Sequence[Block], source: str) -> Dict[str, str]:
-    """Hash of the metadata that each stored item of a source was prepared with, where it is known."""
+    """Return the hash of the metadata with which each stored item of a source was prepared, if known."""
     found: Dict[str, str] = {}
     for part in read_parts(out, [block for block in plan if block.source == source and block.is_complete(out)]):
         if "facts" in part.column_names:
@@ -257,13 +257,13 @@ def stored_facts(out: Path, plan: Sequence[Block], source: str) -> Dict[str, str
 
 
 def rejected_items(out: Path, plan: Sequence[Block], source: str) -> List[str]:
-    """Names of the items of a source that no shard holds, of the shards that are complete."""
+    """Return the names of items in complete shards of a source that were rejected."""
     parts = read_parts(out, [block for block in plan if block.source == source and block.is_complete(out)])
     return [name for _, name in _rejected(_joined(parts))] if parts else []
 
 
 def read_parts(out: Path, blocks: Sequence[Block]) -> List["pa.Table"]:
-    """The parts of shards that are complete, in their order.
+    """Read the parts of complete shards, in their order.
 
     Raises:
         UserError: one cannot be read.
@@ -272,12 +272,12 @@ def read_parts(out: Path, blocks: Sequence[Block]) -> List["pa.Table"]:
 
 
 def files_with_several(parts: Sequence["pa.Table"], source: str) -> Dict[str, int]:
-    """Items of a source whose file contains several ECGs, in the order of the parts, and how many it contains."""
+    """Return items of a source with several ECGs in their file, in the order of the parts, and the number of ECGs."""
     import pyarrow.compute as pc
 
     found: Dict[str, int] = {}
     for part in parts:
-        # what an earlier version prepared has no such column
+        # folders of earlier versions do not have this column
         if "ecgs" in part.column_names and part["ecgs"].null_count < len(part):
             own = part.filter(pc.and_(pc.is_valid(part["ecgs"]), pc.equal(part["collection"], source)))
             found.update(zip(own["source_file"].to_pylist(), own["ecgs"].to_pylist()))
@@ -285,7 +285,7 @@ def files_with_several(parts: Sequence["pa.Table"], source: str) -> Dict[str, in
 
 
 def _rejected(parts: "pa.Table") -> Dict[Tuple[str, str], Dict[str, Any]]:
-    """The last rejection of each item, by source and name, unless a later attempt succeeded."""
+    """Return the last rejection of each item, by source and name, unless a later attempt succeeded."""
     found: Dict[Tuple[str, str], Dict[str, Any]] = {}
     names = ["collection", "source_file", "source", "reason"]
     import pyarrow.compute as pc
@@ -312,7 +312,7 @@ def _read_part(out: Path, block: Block) -> "pa.Table":
 
 
 def _joined(parts: Sequence["pa.Table"]) -> "pa.Table":
-    """The parts one after the other; a further column that is text in one of them is text in all."""
+    """Concatenate the parts; a further column that is text in one of them becomes text in all."""
     import pyarrow as pa
 
     types: Dict[str, Any] = {name: arrow_type(kind) for name, kind in PART_COLUMNS.items()}  # older parts have fewer
@@ -335,7 +335,7 @@ def _cast(part: "pa.Table", schema: "pa.Schema") -> "pa.Table":
 
 
 def _with_duplicates(stored: "pa.Table") -> "pa.Table":
-    """The table with `duplicate_of`, and the flag, where the content is that of an earlier recording."""
+    """Return the table with `duplicate_of` and the flag set for recordings with the content of an earlier one."""
     import pyarrow as pa
 
     known = stored.select(["idx", "content"]).to_pandas().dropna()

@@ -1,8 +1,8 @@
-"""Verification: whether a prepared folder is whole, and whether all that is in it fits together.
+"""Verify that a prepared folder is complete and consistent.
 
-Each file is compared with its checksum. Each further check compares two things that were written apart: counts with the
-index, the index with the table, the table with the plan, manifests and labels with the table. What is wrong is a line
-that names file, item and hint.
+Each file is compared with its checksum. Further checks compare files that were written separately: counts with the
+index, the index with the table, the table with the plan, manifests and labels with the table. Each problem is a line
+with file, item and hint.
 """
 
 import csv
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-# what differs between reasons of one kind: what is quoted, and numbers
+# parts in which reasons of one kind differ: quotations and numbers
 _PARTICULAR = re.compile(r"'[^']*'|\"[^\"]*\"|\d+(?:[.,]\d+)*")
 # columns with few different texts
 _REPEATED = ("shard", "source", "leads", "derived_leads", "filled_leads", "constant_leads")
@@ -38,15 +38,15 @@ _REPEATED = ("shard", "source", "leads", "derived_leads", "filled_leads", "const
 
 @dataclass
 class Findings:
-    """What `verify` found.
+    """Results of `verify`.
 
     Attributes:
         out: the prepared folder.
-        quick: the counts themselves were not read.
-        recordings, shards, manifests, labels: how many were looked at.
-        hours: the recordings' time together.
-        problems: what is wrong, a line each.
-        notes: what is worth knowing, a line each.
+        quick: the counts were not read.
+        recordings, shards, manifests, labels: how many were checked.
+        hours: total duration of the recordings.
+        problems: one line each.
+        notes: other useful information, one line each.
     """
 
     out: Path
@@ -64,13 +64,13 @@ def verify(out: Union[str, Path], jobs: int = 1, quick: bool = False, progress: 
     """Check a prepared folder; nothing in it is changed.
 
     Args:
-        out: folder that `prepare` left.
+        out: folder written by `prepare`.
         jobs: processes; -1: one per core.
         quick: do not read the counts, and so check neither CRC-32 nor mean and std.
         progress: show a bar.
 
     Raises:
-        UserError: plan or table are missing, empty, not what was written or cannot be read, or `jobs` is 0.
+        UserError: plan or table are missing, empty, changed or cannot be read, or `jobs` is 0.
     """
     out = Path(out)
     if jobs == 0:
@@ -93,17 +93,17 @@ def verify(out: Union[str, Path], jobs: int = 1, quick: bool = False, progress: 
     labels = check_labels(out, int(table["idx"].max()))
     findings.manifests, findings.labels = manifests.files, labels.files
     findings.problems += manifests.problems + labels.problems
-    # what is not as it was written is noticed again where it is read
+    # changed files are reported here, so errors when reading them are ignored
     findings.problems = list(dict.fromkeys(findings.problems))
     findings.notes += [*_rejections(out), *_gains(out), *manifests.notes, *_leftovers(out, plan), *recorded.notes]
     return findings
 
 
 def read_compact(out: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> "pd.DataFrame":
-    """Columns of the table as `read_table` gives them, in a fraction of the memory.
+    """Read columns of the table like `read_table`, but with much less memory.
 
-    Texts that repeat are categories, those that do not are kept by Arrow. Optional columns are left out where they are
-    not there, as in folders of earlier versions.
+    Repeated texts are categories, unique ones are stored by Arrow. Missing optional columns, as in folders of earlier
+    versions, are left out.
 
     Raises:
         UserError: there is no table, it is damaged, or it lacks a column.
@@ -116,7 +116,7 @@ def read_compact(out: Path, columns: Sequence[str], optional: Sequence[str] = ()
 
 
 def read_flags(out: Path) -> Tuple[np.ndarray, np.ndarray]:
-    """Flags of all recordings: rows of the table, int64, and flags, object; a recording may have several.
+    """Return flags of all recordings: rows of the table, int64, and flags, object; a recording may have several.
 
     Raises:
         UserError: see `read_compact`.
@@ -152,7 +152,7 @@ def _read(out: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> "p
 def _shard_problems(
     out: Path, plan: Sequence[Block], table: "pd.DataFrame", quick: bool, jobs: int, progress: bool
 ) -> Iterator[List[str]]:
-    """Problems of each shard, in the order of the plan."""
+    """Return the problems of each shard, in the order of the plan."""
     from joblib import Parallel, delayed
 
     columns, rows_of = table[list(SHARD_COLUMNS)], table.groupby("shard", sort=False, observed=True).indices
@@ -161,7 +161,7 @@ def _shard_problems(
         delayed(check_shard)(out, block, columns.iloc[rows_of.get(_shard_name(block), none)], quick) for block in plan
     )
     found = Parallel(n_jobs=jobs, return_as="generator", batch_size=1, **joblib_settings())(work)
-    # not the items of the plan: those that are rejected are no recordings, and stand there again when they are retried
+    # not the items of the plan, which include rejected ones, also repeatedly after retries
     with Progress("verify", len(table), "recording", is_shown=progress) as bar:
         for block, problems in zip(plan, found):
             bar.update(len(rows_of.get(_shard_name(block), none)))
@@ -173,7 +173,7 @@ def _shard_name(block: Block) -> str:
 
 
 def _check_table(out: Path, plan: Sequence[Block], table: "pd.DataFrame") -> List[str]:
-    """What is wrong with the table by itself; `check_shard` compares it with the shards."""
+    """Return problems of the table itself; `check_shard` compares it with the shards."""
     idx, duplicate_of = table["idx"].to_numpy(), table["duplicate_of"]
     planned = {_shard_name(block) for block in plan}
     original = duplicate_of.fillna(-1).to_numpy(np.int64)
@@ -205,7 +205,7 @@ def _with_unknown_flags(out: Path, rows: int) -> np.ndarray:
 
 
 def _check_rejected(out: Path, plan: Sequence[Block], idx: np.ndarray) -> List[str]:
-    """Whether each planned item is either in the table or, once, in `rejected.csv`."""
+    """Check that each planned item is either in the table or, once, in `rejected.csv`."""
     path = out / REJECTED_NAME
     try:
         check(path)
@@ -218,7 +218,7 @@ def _check_rejected(out: Path, plan: Sequence[Block], idx: np.ndarray) -> List[s
     absent = _absent_items(plan, idx)
     expected = Counter(name for _, name in absent)
     lost = [(key, block) for key, block in absent.items() if listed[key[1]] < expected[key[1]]]
-    # the items of a shard that is not complete are in neither, and the shard has a line of its own
+    # the items of an incomplete shard are in neither, and the shard is reported separately
     lost = [(key, block) for key, block in lost if block.is_complete(out)]
     surplus = sorted(listed - expected)
     problems = []
@@ -237,7 +237,7 @@ def _check_rejected(out: Path, plan: Sequence[Block], idx: np.ndarray) -> List[s
 
 
 def _absent_items(plan: Sequence[Block], idx: np.ndarray) -> Dict[Tuple[str, str], Block]:
-    """Items (source, name) that the table does not have, with the last block that has them in the plan.
+    """Return items (source, name) that the table lacks, with the last block of the plan that has them.
 
     Args:
         idx: of the table, at least one.
@@ -257,14 +257,14 @@ def _absent_items(plan: Sequence[Block], idx: np.ndarray) -> Dict[Tuple[str, str
 
 
 def _rejections(out: Path) -> List[str]:
-    """Notes on what was rejected, by source and kind of reason, each with the first reason of its kind."""
+    """Return notes on rejected items, by source and kind of reason, each with the first reason of its kind."""
     reasons: Dict[Tuple[str, str], List[str]] = {}
     try:
         with open(out / REJECTED_NAME, encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 kind = _PARTICULAR.sub("#", row["reason"])
                 reasons.setdefault((of_cell(row["source"]), kind), []).append(row["reason"])
-    except (OSError, ValueError, KeyError, TypeError):  # has a line of its own
+    except (OSError, ValueError, KeyError, TypeError):  # reported separately
         return []
     return [
         f"{source}: {len(found)} rejected: {found[0]}{' (and the like)' if len(set(found)) > 1 else ''}"
@@ -273,7 +273,7 @@ def _rejections(out: Path) -> List[str]:
 
 
 def _gains(out: Path) -> List[str]:
-    """Notes on sources whose amplitudes are not plausible."""
+    """Return notes on sources with implausible amplitudes."""
     factors = likely_factors(read_compact(out, FOR_FACTORS[:-1], FOR_FACTORS[-1:]))
     return [
         f"{name}: its amplitudes are not plausible for an ECG in mV; the likely factor is {factor:g} (--gain-fix)"
@@ -282,7 +282,7 @@ def _gains(out: Path) -> List[str]:
 
 
 def _twice(plan: Sequence[Block], idx: np.ndarray) -> List[Tuple[str, str]]:
-    """Items (source, name) that the table has more than once."""
+    """Return items (source, name) that are in the table more than once."""
     again = [name for name, count in Counter((b.source, name) for b in plan for name in b.items).items() if count > 1]
     if not again:
         return []
@@ -297,7 +297,7 @@ def _twice(plan: Sequence[Block], idx: np.ndarray) -> List[Tuple[str, str]]:
 
 
 def _leftovers(out: Path, plan: Sequence[Block]) -> List[str]:
-    """Notes on unfinished temporary files, and on shards that the plan does not have."""
+    """Return notes on unfinished temporary files, and on shards that are not in the plan."""
     unfinished = sorted(out.rglob(".*.tmp"))
     planned = {block.shard(out).name for block in plan}
     shards = sorted(path for path in (out / "shards").glob("*.npy") if not path.name.endswith(".index.npy"))

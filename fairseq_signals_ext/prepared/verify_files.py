@@ -1,6 +1,6 @@
-"""Whether the files of a prepared folder are what was written, and its labels fit each other and the table.
+"""Check that the files of a prepared folder are unchanged, and that its labels fit each other and the table.
 
-What lies in `shards` is compared with its record by `check_shard`, in the processes that read it anyway.
+Files in `shards` are compared with their checksums by `check_shard`, in the processes that read them anyway.
 """
 
 import contextlib
@@ -29,15 +29,15 @@ from fairseq_signals_ext.prepared.pipeline import FILES
 from fairseq_signals_ext.prepared.plan import Block
 from fairseq_signals_ext.prepared.verify_manifests import Checked
 
-# a folder in one of these: the command that writes it
+# parent folder: the command that writes folders there
 _COMMANDS = {"splits": "split", "labels": "label"}
 _LABEL_AGAIN = "make the labels again with fairseq-signals-ext label --overwrite"
 _RELATIVE = 2.0**-22
-_ROWS = 1 << 16  # that are looked at together
+_ROWS = 1 << 16  # that are compared at once
 
 
 def check_checksums(out: Path, plan: List[Block]) -> Checked:
-    """Compare all files but those in `shards` with their records; notes on what is not recorded."""
+    """Compare all files except those in `shards` with their records; return notes on files without a record."""
     folders = list(_folders(out))
     problems = [line for folder in (out, *folders) for line in problems_of(folder / CHECKSUMS_NAME)]
     shards = [block.shard(out) for block in plan if block.is_complete(out)]
@@ -55,7 +55,7 @@ def check_checksums(out: Path, plan: List[Block]) -> Checked:
 
 
 def _folders(out: Path) -> Iterator[Path]:
-    """Folders of splits, their folds, and labels; those that are unfinished are left out."""
+    """Return the folders of splits, their folds, and labels, without unfinished ones."""
     for name in _COMMANDS:
         for folder in sorted((out / name).glob("*/")):
             if not folder.name.startswith("."):
@@ -70,7 +70,7 @@ def _with_folds(folder: Path) -> Iterator[Path]:
 def _not_recorded(folder: Path) -> List[str]:
     try:
         known = read_record(folder / CHECKSUMS_NAME)
-    except UserError:  # has a line of its own
+    except UserError:  # reported separately
         return []
     others = [path.name for path in recordable(folder) if path.name not in known.checksums] if known else []
     more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
@@ -78,10 +78,10 @@ def _not_recorded(folder: Path) -> List[str]:
 
 
 def update_checksums(folder: Path) -> List[str]:
-    """Record the files of a prepared folder, or of one with manifests or labels, as they are now.
+    """Record the current checksums of a prepared folder, or of a folder with manifests or labels.
 
     Returns:
-        a line for each file that is not as it was recorded.
+        a line for each file that differs from its former record.
 
     Raises:
         UserError: there is no such folder, or it is being prepared.
@@ -130,8 +130,7 @@ def check_labels(out: Path, last_idx: int) -> Checked:
     """Check `labels/*/`.
 
     `y.npy` has a row for each idx, and a column for each row of `label_def.csv`. Labels with weights of classes
-    (`pos_weight.txt`) are 0, 1 or NaN. Where `label.json` shows that they were made here, `labels.csv` has the same
-    values.
+    (`pos_weight.txt`) are 0, 1 or NaN. If there is a `label.json` of our command, `labels.csv` has the same values.
     """
     problems, folders = [], 0
     for folder in sorted((out / "labels").glob("*/")):
@@ -171,7 +170,7 @@ def _check_classes(path: Path, y: np.ndarray, names: List[str]) -> List[str]:
 
 
 def _check_table(folder: Path, y: np.ndarray, names: List[str]) -> List[str]:
-    """Whether `labels.csv` and `y.npy`, which were written apart, have the same values."""
+    """Check that `labels.csv` and `y.npy` have the same values."""
     path = folder / "labels.csv"
     try:
         idx, values = _read_table(path, names)
@@ -181,7 +180,7 @@ def _check_table(folder: Path, y: np.ndarray, names: List[str]) -> List[str]:
         return [f"{path}: has idx {idx.min()} to {idx.max()}, but y.npy {len(y)} rows; {_LABEL_AGAIN}"]
     listed = np.full(y.shape, np.nan, y.dtype)
     listed[idx] = values
-    # numbers to predict are rounded twice, to nine digits there and to float32 here
+    # regression targets are rounded to nine digits in `labels.csv`, and to float32 in `y.npy`
     wrong = np.argwhere(~np.isclose(listed, y, rtol=_RELATIVE, atol=0, equal_nan=True))
     if not len(wrong):
         return []
@@ -191,7 +190,7 @@ def _check_table(folder: Path, y: np.ndarray, names: List[str]) -> List[str]:
 
 
 def _read_table(path: Path, names: List[str]) -> Tuple[np.ndarray, np.ndarray]:
-    """Its idx, and its values as y.npy would have them: int64 and float, rows x labels."""
+    """Return its idx (int64), and its values as in `y.npy` (float, rows x labels)."""
     import pandas as pd
 
     check(path)
@@ -202,5 +201,5 @@ def _read_table(path: Path, names: List[str]) -> Tuple[np.ndarray, np.ndarray]:
         return table["idx"].to_numpy(np.int64), table[names].to_numpy(float)
     except UserError:
         raise
-    except Exception as error:  # noqa: BLE001 - of text that is not a table pandas raises much
+    except Exception as error:  # noqa: BLE001 - pandas may raise any error
         raise UserError(f"{path}: cannot be read ({first_line(error)}); {_LABEL_AGAIN}") from None

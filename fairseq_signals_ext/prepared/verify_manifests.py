@@ -1,4 +1,4 @@
-"""Checks of manifests and splits against the table of a prepared folder."""
+"""Check manifests and splits against the table of a prepared folder."""
 
 import json
 import re
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 # columns of the table that the checks here need
 MANIFEST_COLUMNS = ("idx", "source_file", "patient", "patient_key", "duplicate_of", "shard", "row", "samples")
 _PIECE = re.compile(r"-\d+-of-\d+$")
-# strategies that do not keep a patient's recordings together, and so say what the user wanted
+# strategies that may divide a patient's recordings on purpose
 _STRATEGIES_THAT_SHARE = ("random", "time")
 _SPLIT_AGAIN = "make the split again with fairseq-signals-ext split --overwrite"
 _UNKNOWN_SETTINGS: Dict[str, Any] = {"by": None, "shared": False, "sizes": {}}
 
 
 class Checked(NamedTuple):
-    """What is wrong, what is worth knowing, and how many files were looked at."""
+    """Problems, notes, and the number of checked files."""
 
     problems: List[str]
     notes: List[str]
@@ -34,7 +34,7 @@ class Checked(NamedTuple):
 
 
 class _Recordings:
-    """The table, as manifests refer to it; a recording is a position in the table."""
+    """The table with an index for looking up manifest lines; a recording is a position in the table."""
 
     def __init__(self, out: Path, table: "pd.DataFrame"):
         import pandas as pd
@@ -51,7 +51,7 @@ class _Recordings:
         return len(self.table)
 
     def positions(self, manifest: ShardManifest) -> np.ndarray:
-        """Position of each line's recording; -1 where there is none, -2 where the shard is unknown."""
+        """Return the position of each line's recording; -1 if there is none, -2 if the shard is unknown."""
         number = np.array([self._number.get(shard.resolve(), -1) for shard in manifest.shards], np.int64)
         shard = number[manifest.shard]
         keys = shard << 32 | manifest.row
@@ -66,9 +66,9 @@ class _Recordings:
 def check_manifests(out: Path, table: "pd.DataFrame") -> Checked:
     """Check `all.tsv` and all manifests below `splits`.
 
-    Every line names a recording of the table with its samples, and no manifest has one twice. In a split no recording,
-    and none of the same content, is in two of train (with its subsets), valid and test, and no patient is; where
-    `split.json` allows shared patients, that is a note.
+    Every line must name a recording of the table with its samples, and no manifest may have one twice. In a split no
+    recording, content or patient may be in two of train (with its subsets), valid and test; if `split.json` allows
+    shared patients, they are only noted.
 
     Args:
         out: prepared folder.
@@ -92,7 +92,7 @@ def check_manifests(out: Path, table: "pd.DataFrame") -> Checked:
 def _check_folder(
     folder: Path, names: Sequence[str], split: Optional[Dict[str, Any]], recordings: _Recordings
 ) -> Checked:
-    """What is wrong in a folder with manifests; `split` as from `_split_json`."""
+    """Return the problems of a folder with manifests; `split` as from `_split_json`."""
     checked, subsets = Checked([], [], 0), {}
     sizes = dict(split["sizes"]) if split else {}
     for name in names:
@@ -126,7 +126,7 @@ def _joined(one: Checked, other: Checked) -> Checked:
 
 
 def _subsets(splits: Path) -> Dict[Path, List[str]]:
-    """Names of the manifests by folder; pieces of one count as one. Unfinished folders are left out."""
+    """Return the names of the manifests by folder, without unfinished folders; pieces of one manifest count as one."""
     found: Dict[Path, List[str]] = {}
     for path in sorted(splits.rglob("*.tsv")):
         name = _PIECE.sub("", path.stem)
@@ -137,7 +137,7 @@ def _subsets(splits: Path) -> Dict[Path, List[str]]:
 
 
 def _check_subset(folder: Path, name: str, recordings: _Recordings, hint: str) -> Tuple[Checked, np.ndarray]:
-    """What is wrong with a manifest, or with the pieces of one; and the positions of its recordings."""
+    """Return the problems of a manifest (or of its pieces), and the positions of its recordings."""
     checked, members = Checked([], [], 0), []
     try:
         for path in find_manifests(folder, name):
@@ -181,10 +181,10 @@ def _check_manifest(path: Path, recordings: _Recordings, hint: str) -> Tuple[Che
 
 
 def _split_json(folder: Path, splits: Path) -> Optional[Dict[str, Any]]:
-    """Settings of a split in `split.json`: `by`, `shared`, `sizes` of its subsets.
+    """Return settings of a split from `split.json`: `by`, `shared`, `sizes` of its subsets.
 
-    For a fold it stands in the folder above. None where it cannot be read; nothing of all this where it is not what
-    was written, which has a line of its own.
+    The file of a fold is in the parent folder. None if it cannot be read; empty if its checksum differs, which is
+    reported separately.
     """
     path = next((above / "split.json" for above in (folder, folder.parent) if (above / "split.json").is_file()), None)
     if path is None or splits not in path.parents:
@@ -206,7 +206,7 @@ def _split_json(folder: Path, splits: Path) -> Optional[Dict[str, Any]]:
 def _check_apart(
     folder: Path, subsets: Dict[str, np.ndarray], recordings: _Recordings, may_share_patients: bool
 ) -> Checked:
-    """Whether train, valid and test of one folder share nothing; `train_10` counts as train."""
+    """Check that train, valid and test of one folder share nothing; `train_10` counts as train."""
     checked = Checked([], [], 0)
     part = np.full(len(recordings), -1)
     for number, subset in enumerate(SUBSETS):
@@ -230,7 +230,7 @@ def _check_apart(
 
 
 def _shared(group: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """Positions, two a group, of recordings of one group that are in two parts; group and part -1 do not count."""
+    """Return two positions for each group with recordings in two parts; group and part -1 do not count."""
     rows = np.flatnonzero((part >= 0) & (group >= 0))
     rows = rows[np.lexsort((part[rows], group[rows]))]
     first = np.append(True, np.diff(group[rows]) != 0)

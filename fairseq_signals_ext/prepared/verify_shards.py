@@ -1,6 +1,6 @@
-"""Checks of one shard: it is whole, and its index, its counts, the plan and the table say the same.
+"""Check that a shard is complete, and that its index, its counts, the plan and the table agree.
 
-What is wrong with many recordings of a shard in the same way is one line, which names the first.
+The same problem of many recordings in a shard is one line with the name of the first.
 """
 
 import zlib
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 # columns of the table that `check_shard` needs
 SHARD_COLUMNS = ("idx", "source_file", "patient_key", "samples", "leads", "shard", "row")
 WRITE_TABLE_AGAIN = "prepare again with --resume, which writes it again"
-# mean and std are stored as float32; the second term, in counts, is for sums in another order that cancel out
+# mean and std are stored as float32; the second term, in counts, allows for sums in another order
 _RELATIVE, _COUNTS = 2.0**-22, 1e-6
 
 
 def check_shard(out: Path, block: Block, table: "pd.DataFrame", quick: bool = False) -> List[str]:
-    """What is wrong with a shard, a line each; an empty list if nothing is.
+    """Return the problems of a shard, one line each.
 
     Args:
         out: prepared folder.
@@ -80,7 +80,7 @@ class _Names:
         hint: str = PREPARE_AGAIN,
         path: Optional[Path] = None,
     ) -> List[str]:
-        """No line where no row of the index is wrong, else one."""
+        """Return one line if rows of the index are wrong, else none."""
         if not len(rows):
             return []
         more = f" (and {len(rows) - 1} more of this shard)" if len(rows) > 1 else ""
@@ -130,7 +130,7 @@ def _check_index(names: _Names, array: np.ndarray, index: np.ndarray, block: Blo
 
 
 def _misplaced(array: np.ndarray, index: np.ndarray, leads: np.ndarray) -> np.ndarray:
-    """Which recordings are not where they should be; of a compressed shard the decoder sees the rest."""
+    """Return which recordings have a wrong offset; the decoder checks the rest of a compressed shard."""
     offset = index["offset"]
     if array.dtype == STORAGES["raw"]:
         ends = np.cumsum(leads * index["samples"].astype(np.int64))
@@ -140,7 +140,7 @@ def _misplaced(array: np.ndarray, index: np.ndarray, leads: np.ndarray) -> np.nd
 
 
 def _check_table(names: _Names, index: np.ndarray, table: "pd.DataFrame", path: Path) -> List[str]:
-    """What is wrong with the table's rows of this shard."""
+    """Return the problems of the table's rows of this shard."""
     row = table["row"].to_numpy(np.int64)
     inside = (row >= 0) & (row < len(index))
     times = np.bincount(row[inside], minlength=len(index))
@@ -164,7 +164,7 @@ def _check_table(names: _Names, index: np.ndarray, table: "pd.DataFrame", path: 
 
 
 def _expected(names: _Names, index: np.ndarray) -> Dict[str, np.ndarray]:
-    """Columns of the table as index and plan have them, a value a row of the index."""
+    """Return expected columns of the table from index and plan, one value per row of the index."""
     items, first = names.block.items, names.block.first_idx
     planned = [items[idx - first] if 0 <= idx - first < len(items) else None for idx in index["idx"].tolist()]
     leads = [",".join(LEADS[lead] for lead in mask_to_leads(mask)) for mask in index["leads"].tolist()]
@@ -203,10 +203,10 @@ def _check_counts(names: _Names, array: np.ndarray, index: np.ndarray) -> List[s
 
 
 def _has_moments(counts: np.ndarray, entry: np.void) -> bool:
-    """Whether mean and std (mV) of a recording's row of the index are those of its counts, to float32 accuracy."""
+    """Return whether mean and std (mV) in a recording's index row equal those of its counts, to float32 accuracy."""
     leads = list(mask_to_leads(int(entry["leads"])))
     scale, zero = entry["scale"][leads], entry["zero"][leads]
-    with np.errstate(all="ignore"):  # a scale that is not a number has its own line
+    with np.errstate(all="ignore"):  # a scale that is not a number is reported separately
         for stored, found in (
             (entry["mean"][leads], (counts.mean(axis=1) - zero) * scale),
             (entry["std"][leads], counts.std(axis=1) * np.abs(scale)),

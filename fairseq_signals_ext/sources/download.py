@@ -53,7 +53,7 @@ def _records(database: str, below: str = "") -> Iterator[str]:
     """Return the names of all records below a folder of a database; a list may name folders with further lists."""
     from wfdb.io.download import get_record_list
 
-    for line in _patiently(get_record_list, posixpath.join(database, below)):
+    for line in _with_retries(get_record_list, posixpath.join(database, below)):
         name = below + line.strip()
         if not line.strip():
             continue
@@ -87,26 +87,26 @@ def _fetch(database: str, folder: Path, file: str) -> None:
     from wfdb.io.download import _remote_file_size, config, dl_full_file
 
     url, path = posixpath.join(config.db_index_url, database, file), folder / file
-    if path.is_file() and path.stat().st_size == _patiently(_remote_file_size, url):
+    if path.is_file() and path.stat().st_size == _with_retries(_remote_file_size, url):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as temporary:
-        _patiently(dl_full_file, url, str(temporary))
+        _with_retries(dl_full_file, url, str(temporary))
 
 
-def _patiently(function: Callable[..., Any], *arguments: Any) -> Any:
+def _with_retries(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function, up to three times if network or server fail."""
     for attempt in range(1, _TRIES):
         try:
             return function(*arguments)
         except OSError as error:
-            if not _may_pass(error):
+            if not _may_be_temporary(error):
                 raise
             time.sleep(attempt)
     return function(*arguments)
 
 
-def _may_pass(error: OSError) -> bool:
+def _may_be_temporary(error: OSError) -> bool:
     """Return whether an error of network or server may be temporary."""
     from requests import RequestException
 
