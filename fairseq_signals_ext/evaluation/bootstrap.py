@@ -1,7 +1,7 @@
-"""Confidence intervals by resampling patients, and whether two models differ.
+"""Confidence intervals by resampling patients, and paired tests of two models.
 
-Recordings of one patient are alike, so that resampling recordings would give intervals that are too narrow: here
-patients are drawn with replacement, and all items of a patient go together.
+Recordings of one patient are similar, so resampling recordings would give intervals that are too narrow: here
+patients are drawn with replacement, and all items of a patient stay together.
 
 AUPRC of few positives is too high on average, and that of a resample is too high once more, so that percentiles miss
 the truth; those of a macro average, which has little spread, most often. Intervals are therefore basic ones, of values
@@ -48,7 +48,7 @@ Values = Dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Metrics with their intervals. NaN stands for undefined.
+    """Metrics with their intervals. NaN: undefined.
 
     Attributes:
         per_label: one row per label and metric: `label`, `metric`, `point` (its value on the items as they are), `low`
@@ -56,8 +56,8 @@ class Bootstrap:
             divide by; R2: equal values), which are left out of the interval.
         average: the same for `average` (`macro` or `micro`) and `metric`; empty for a regression. The macro average of
             a resample is that of the labels which are defined in it.
-        resamples: how many were drawn.
-        patients: how many there are.
+        resamples: number of resamples.
+        patients: number of patients.
         confidence: of the intervals.
 
     Of a paired difference, both tables also have `a` and `b`, the values of the models, and `p`; point is a - b.
@@ -79,12 +79,12 @@ def bootstrap(
     confidence: float = 0.95,
     progress: bool = False,
 ) -> Bootstrap:
-    """Metrics with intervals, per label; those of classes also macro and micro.
+    """Compute metrics with intervals per label; for classes also macro and micro averages.
 
     Args:
-        predictions: as a rule of recordings.
-        resamples: how many to draw.
-        seed: the same one draws the same resamples.
+        predictions: usually of recordings.
+        resamples: number of resamples.
+        seed: random seed.
         metrics: of classes some of `METRICS` (default AUROC, AUPRC and F1), of numbers some of
             `regression.WITH_INTERVAL` (default all).
         thresholds: of the labels (L), for all metrics of classes but `auroc` and `auprc`; default 0.5.
@@ -115,7 +115,7 @@ def paired_difference(
     confidence: float = 0.95,
     progress: bool = False,
 ) -> Bootstrap:
-    """What model `a` has more than `b` in each metric, with interval and p, from the same resamples of patients.
+    """Difference of the models `a` and `b` in each metric, with interval and p, from the same resamples of patients.
 
     The macro averages of a model are over the labels that are defined for it; with precision and npv these may differ.
     Differences are mirrored as well, so that the two-sided p, see `p_value`, fits the interval: with 39 resamples or
@@ -149,7 +149,7 @@ def paired_difference(
 
 
 class Weighted(Protocol):
-    """Metrics of one model under any weights of the patients; `rows` numbers are made of a resample, at most."""
+    """Metrics of one model for any weights of the patients; a resample needs at most `rows` numbers."""
 
     rows: int
 
@@ -166,7 +166,7 @@ def weighted(
     thresholds: Optional[np.ndarray] = None,
     with_averages: bool = True,
 ) -> Weighted:
-    """Metrics of predictions under any weights of the patients, for who resamples in a way of his own.
+    """Metrics of predictions for any weights of the patients, for other ways of resampling.
 
     Args:
         metrics, thresholds: as for `bootstrap`.
@@ -178,7 +178,7 @@ def weighted(
 
 
 class _WeightedClasses:
-    """Metrics of labels that are there or not."""
+    """Metrics of binary labels."""
 
     def __init__(
         self, predictions: Predictions, metrics: Sequence[str], thresholds: Optional[np.ndarray], with_averages: bool
@@ -202,7 +202,7 @@ class _WeightedClasses:
         self.rows = max([len(predictions), *(ranking.runs for ranking in self.rankings)])
 
     def __call__(self, weights: np.ndarray) -> Values:
-        """Values of the labels, then, if asked for, macro and micro."""
+        """Values of the labels, then macro and micro if requested."""
         weights = weights[self.patient].astype(np.float64)  # of the items
         values: Values = {metric: np.empty((len(self.rankings), weights.shape[1])) for metric in self.ranked}
         for place, ranking in enumerate(self.rankings):
@@ -235,13 +235,13 @@ def _difference(models: Sequence[Weighted], weights: np.ndarray) -> Values:
 
 
 def gather(blocks: Iterator[Values]) -> Values:
-    """The values of all resamples, from those of some at a time."""
+    """Join the values of blocks of resamples."""
     found = list(blocks)
     return {metric: np.concatenate([values[metric] for values in found], axis=1) for metric in found[0]}
 
 
 def _table(point: np.ndarray, values: np.ndarray, metric: str, confidence: float) -> "pd.DataFrame":
-    """A row each for the labels and averages, from mirrored values."""
+    """Make a row per label and average from mirrored values."""
     import pandas as pd
 
     ends = np.array([interval(row, confidence) for row in values])
@@ -253,7 +253,7 @@ def _table(point: np.ndarray, values: np.ndarray, metric: str, confidence: float
 def _per_label_and_average(
     tables: Sequence["pd.DataFrame"], predictions: Predictions
 ) -> Tuple["pd.DataFrame", "pd.DataFrame"]:
-    """The tables of the metrics, parted into rows of labels and, if there are any, macro and micro."""
+    """Tables of the metrics, split into rows of labels and rows of averages."""
     import pandas as pd
 
     labels = len(predictions.label_names)
@@ -272,7 +272,7 @@ def _checked(
     of_classes: Sequence[str],
     confidence: float,
 ) -> Sequence[str]:
-    """The metrics, by default `of_classes` or all of numbers, once all settings are known to be in range."""
+    """Check all settings; returns the metrics, by default `of_classes` or all of a regression."""
     has_classes = predictions.of_kind.has_classes
     known = METRICS if has_classes else regression.WITH_INTERVAL
     if metrics is None:

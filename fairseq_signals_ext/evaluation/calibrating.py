@@ -1,4 +1,4 @@
-"""Fitting what `decisions` and `refusal` describe, on recordings that the model was not trained on."""
+"""Fit the calibration and the refusal of a model on recordings that it was not trained on."""
 
 import dataclasses
 import logging
@@ -15,24 +15,24 @@ from fairseq_signals_ext.evaluation.resampling import one_of_each_patient
 
 logger = logging.getLogger(__name__)
 
-# with fewer patients of a class there are no guaranteed error rates, and only the share of positives is corrected
+# with fewer patients of a class, error rates are not guaranteed and only the share of positives is corrected
 LEAST_PATIENTS = 30
 _FOLDS = 5
 _DIRECTIONS = 32
-# of a class; isotonic steps of fewer are noise
+# patients of a class; with fewer, isotonic steps are noise
 _LEAST_FOR_ISOTONIC = 100
 _NO_SPREAD = 1e-6
-# a flag that fewer recordings of the calibration have than this part of the share that is refused, is refused
+# a flag is refused if its share of the calibration's recordings is below this part of the share to refuse
 _RARE = 0.5
 
 
 class Wanted(NamedTuple):
-    """What a user asks of decisions.
+    """Error rates that decisions may have.
 
     Attributes:
         miss: highest share of positive patients that may be called negative.
         false_alarm: the same of negative patients that may be called positive.
-        seed: which recording of a patient counts, where there are several.
+        seed: random seed for the choice of one recording per patient.
     """
 
     miss: float = 0.05
@@ -41,7 +41,7 @@ class Wanted(NamedTuple):
 
 
 def calibrate_labels(predictions: Predictions, wanted: Wanted) -> Tuple[LabelCalibration, ...]:
-    """Probabilities and decisions for each label.
+    """Fit probabilities and decisions for each label.
 
     Probabilities: of shift, temperature (Guo et al. 2017, arXiv 1706.04599), Platt's sigmoid (Platt 1999) and isotonic
     regression (Zadrozny and Elkan 2002), the one with the lowest log loss in cross-validation by patient; each patient
@@ -74,14 +74,14 @@ def calibrate_labels(predictions: Predictions, wanted: Wanted) -> Tuple[LabelCal
 
 
 class _Known(NamedTuple):
-    """Recordings whose label is known; n each."""
+    """Recordings with a known label; n each."""
 
     scores: np.ndarray
     targets: np.ndarray
     patients: np.ndarray
 
     def weights(self) -> np.ndarray:
-        """Of recordings, so that all patients count the same."""
+        """Weights of recordings that give all patients the same total weight."""
         _, which, counts = np.unique(self.patients, return_inverse=True, return_counts=True)
         return 1 / counts[which]
 
@@ -127,13 +127,13 @@ def _thresholds(drawn: _Known, wanted: Wanted) -> Tuple[Optional[float], Optiona
     low = float(positive[missed - 1]) if missed else None
     high = float(np.nextafter(negative[-alarmed], np.inf)) if alarmed else None
     if low is not None and high is not None and low > high:
-        # between them either answer keeps both promises, so that none need be uncertain
+        # between them either decision keeps both guarantees, so no score must be uncertain
         low = high = (low + high) / 2
     return low, high
 
 
 def _rank(share: float, number: int) -> int:
-    """k of `_thresholds`; 0 where there are too few scores for so small a share."""
+    """k of `_thresholds`; 0 if there are too few scores for such a small share."""
     return int(share * (number + 1) + 1e-9)
 
 
@@ -163,7 +163,7 @@ def _log_loss(name: str, training: _Known, test: _Known) -> float:
 
 
 def _shift(known: _Known) -> Dict[str, Any]:
-    """The log odds plus what gives the share of positives, of which half a patient is added to each class."""
+    """Shift of the log odds that gives the share of positives, with half a patient added to each class."""
     from scipy.optimize import brentq
 
     weights, odds = known.weights(), log_odds(known.scores)
@@ -180,7 +180,7 @@ def _sigmoid(known: _Known, with_intercept: bool) -> Tuple[float, float]:
 
     fitted = LogisticRegression(C=np.inf, fit_intercept=with_intercept, max_iter=1000)
     fitted.fit(log_odds(known.scores)[:, None], known.targets, known.weights())
-    # a slope below 0 would turn the order of scores around
+    # a slope below 0 would reverse the order of scores
     return max(float(fitted.coef_[0, 0]), 0.0), float(np.ravel(fitted.intercept_)[0])
 
 
@@ -211,14 +211,14 @@ _FITS = {"shift": _shift, "temperature": _temperature, "platt": _platt, "isotoni
 
 
 class Seen(NamedTuple):
-    """What a refusal looks at, of n recordings.
+    """Inputs of a refusal for n recordings.
 
     Attributes:
         embeddings: float, n x E.
         patients: int64, n.
         seconds: float64, n.
-        missing: int64, n: leads of the model that a recording lacks.
-        flags: of each recording.
+        missing: int64, n: number of the model's leads that are missing.
+        flags: quality flags of each recording.
     """
 
     embeddings: np.ndarray
@@ -229,7 +229,7 @@ class Seen(NamedTuple):
 
 
 def fit_refusal(seen: Seen, share: float, training: Optional[np.ndarray] = None) -> Refusal:
-    """When to refuse, so that of recordings like these at most a share is refused.
+    """Fit a refusal that refuses at most a given share of similar recordings.
 
     Distances are from the embeddings of the training, or, without these, from those of `seen`: then the distances of
     each fifth of the patients are from those of the others. The covariance is shrunk (Ledoit and Wolf 2004).
@@ -270,7 +270,7 @@ def fit_refusal(seen: Seen, share: float, training: Optional[np.ndarray] = None)
 
 
 def _with_threshold(refusal: Refusal, distances: np.ndarray, seen: Seen, rank: int) -> Refusal:
-    """The threshold that refuses the share in all, those counted that a rule refuses."""
+    """Set the threshold that refuses the share in total, including recordings refused by a rule."""
     facts_of_each = zip(seen.seconds, seen.missing, seen.flags)
     broken = np.array([bool(refusal.broken_rules(*facts)) for facts in facts_of_each])
     ranked = np.sort(np.where(broken, np.inf, distances))
@@ -302,7 +302,7 @@ class _Gaussian(NamedTuple):
 
     @classmethod
     def of(cls, embeddings: np.ndarray) -> "_Gaussian":
-        """Fitted to embeddings, N x E; as float32 has it, as that is stored."""
+        """Fit to embeddings, N x E, rounded to float32 as stored."""
         from sklearn.covariance import ledoit_wolf
 
         values = np.asarray(embeddings, np.float64)

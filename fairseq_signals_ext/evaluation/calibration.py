@@ -1,4 +1,4 @@
-"""Whether probabilities can be taken at their word."""
+"""Metrics of calibration: whether predicted probabilities agree with observed frequencies."""
 
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ def brier(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
         targets: float64, N x L: 1, 0, or NaN where unknown.
 
     Returns:
-        L; NaN only where nothing is known, as one class is enough.
+        L; NaN only without known targets; one class is enough.
     """
     known = (~np.isnan(targets)).sum(axis=0)
     return np.divide(
@@ -25,17 +25,17 @@ def brier(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def expected_calibration_error(scores: np.ndarray, targets: np.ndarray, bins: int = 15) -> np.ndarray:
-    """How far, on average, the probability of each label is from how often it is there; 0 is best.
+    """Mean absolute difference of predicted probability and observed frequency, for each label; 0 is best.
 
-    Items go to bins of equal width, lower edge left out (Guo et al. 2017, arXiv 1706.04599). Each label is a question
-    of its own, so what is binned is the probability of "yes", not the confidence in the likelier answer.
+    Items go to bins of equal width, lower edge left out (Guo et al. 2017, arXiv 1706.04599). Each label is a separate
+    question, so items are binned by the probability of the label, not by the confidence in the more likely answer.
 
     Args:
         scores, targets: as for `brier`.
-        bins: how many.
+        bins: number of bins.
 
     Returns:
-        L; NaN only where nothing is known.
+        L; NaN only without known targets.
     """
     errors = np.full(scores.shape[1], np.nan)
     for label in range(scores.shape[1]):
@@ -48,12 +48,12 @@ def expected_calibration_error(scores: np.ndarray, targets: np.ndarray, bins: in
 
 
 def reliability(scores: np.ndarray, targets: np.ndarray, bins: int = 10) -> "pd.DataFrame":
-    """What to draw of a label's calibration: one row per bin that has items; empty if nothing is known.
+    """Data of a label's reliability diagram: one row per bin with items; empty without known targets.
 
     Args:
         scores: float64, n, probabilities of one label.
         targets: float64, n: 1, 0, or NaN where unknown.
-        bins: how many, of equal width, lower edge left out.
+        bins: number of bins of equal width, lower edge left out.
 
     Returns:
         Columns `low` and `high` (edges of the bin), `count`, `positives`, `mean_score`, and `observed`, the fraction of

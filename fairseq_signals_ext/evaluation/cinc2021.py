@@ -2,8 +2,8 @@
 
 Reyna et al. 2021, "Will two do? Varying dimensions in electrocardiography", doi:10.23919/CinC53138.2021.9662687; the
 public scorer is physionetchallenges/evaluation-2021. The score weighs mistakes: an output that leads to a similar
-treatment as the label gets part of the credit, by a matrix of classes. 1 is what the right answers get, 0 what "normal"
-for all gets.
+treatment as the label gets part of the credit, by a matrix of classes. Correct outputs score 1, and "normal" for all
+recordings scores 0.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from fairseq_signals_ext.evaluation.thresholds import called
 if TYPE_CHECKING:
     import pandas as pd
 
-# sinus rhythm, as a SNOMED CT code and as the Challenge abbreviates it
+# sinus rhythm: SNOMED CT code and the Challenge's abbreviation
 _NORMAL = {"426783006", "NSR"}
 
 
@@ -27,10 +27,10 @@ class Score(NamedTuple):
     """The Challenge score of predictions.
 
     Attributes:
-        score: NaN where undefined: nothing is scored, or right answers get no more than "normal" for all.
-        scored: items.
-        unknown: items that are left out, as a label that is scored is not known for them.
-        missing: classes that no label stands for, which are left out.
+        score: NaN if undefined: no item is scored, or correct outputs score no more than "normal" for all.
+        scored: number of items.
+        unknown: number of items left out because a scored label is unknown.
+        missing: classes left out because no label stands for them.
     """
 
     score: float
@@ -40,14 +40,14 @@ class Score(NamedTuple):
 
 
 def load_weights(path: Union[str, Path]) -> Tuple[Tuple[str, ...], np.ndarray]:
-    """The Challenge's weights: its `weights.csv`, or `weights_abbreviations.csv`.
+    """Read the Challenge's weights: its `weights.csv`, or `weights_abbreviations.csv`.
 
     Returns:
-        Classes, each its SNOMED CT codes (or abbreviations) joined by `|`, as these count as the same; and the matrix,
-        float64, classes x classes: the credit for an output (column) where the label (row) is true.
+        Classes, each with its equivalent SNOMED CT codes (or abbreviations) joined by `|`; and the matrix, float64,
+        classes x classes: the credit for an output (column) if the label (row) is true.
 
     Raises:
-        UserError: it is no such file.
+        UserError: the file has another content.
     """
     import pandas as pd
 
@@ -119,9 +119,9 @@ def check_scored(path: Union[str, Path], label_names: Sequence[str], label_codes
 def challenge_score(weights: np.ndarray, labels: np.ndarray, outputs: np.ndarray, normal: int) -> float:
     """The Challenge score.
 
-    A recording adds 1 / (number of classes that are labelled or put out) to each pair of a class it is labelled with
-    and a class that is put out; these pairs are weighted. The sum is scaled, so that outputs equal to the labels score
-    1, and the normal class for every recording scores 0.
+    A recording adds 1 / (number of classes that are labelled or predicted) to each pair of a labelled class and a
+    predicted class; these pairs are weighted. The sum is scaled so that outputs equal to the labels score 1, and the
+    normal class for every recording scores 0.
 
     Args:
         weights: classes x classes.
@@ -129,7 +129,7 @@ def challenge_score(weights: np.ndarray, labels: np.ndarray, outputs: np.ndarray
         normal: position of the normal class.
 
     Returns:
-        The score, at most 1 and maybe below 0; NaN if these two score the same (where the public scorer gives 0).
+        The score, at most 1 and possibly below 0; NaN if these two score the same (the public scorer returns 0).
     """
     all_normal = np.zeros_like(labels, dtype=bool)
     all_normal[:, normal] = True
@@ -148,10 +148,10 @@ def score_predictions(
     weights_file: Union[str, Path],
     thresholds: Optional[np.ndarray] = None,
 ) -> Score:
-    """The Challenge score of predictions, over the classes that their labels stand for.
+    """The Challenge score of predictions, for the classes that their labels stand for.
 
-    A class is labelled (put out) if any of its labels is. With classes missing it cannot be compared with published
-    scores: it is that of a Challenge without them.
+    A class is labelled (predicted) if any of its labels is. With missing classes the score cannot be compared with
+    published ones.
 
     Args:
         predictions: of recordings.

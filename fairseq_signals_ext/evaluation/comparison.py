@@ -1,4 +1,4 @@
-"""Several models on the same recordings: one table, with paired tests against the first of them."""
+"""Compare several models on the same recordings: one table, with paired tests against the first model."""
 
 import logging
 import re
@@ -27,12 +27,12 @@ FILES = ("comparison.csv", "comparison.md", "comparison.png")
 _METRICS = {"auroc": "AUROC", "auprc": "AUPRC"}
 _KEYS = ["scope", "label", "model"]
 _REGRESSION = {"mae": "MAE", "rmse": "RMSE", "r2": "R2", "pearson_r": "Pearson r"}
-# of a regression, what is shown on the terminal and drawn
+# metrics of a regression that are printed and drawn
 _SHOWN = ("mae", "pearson_r")
 
 
 class _Section(NamedTuple):
-    """A part of the comparison to read: its first row names the columns; `brief` ones are shown on the terminal."""
+    """A section of the comparison: its first row names the columns; `brief` sections are printed."""
 
     heading: str
     rows: List[List[str]]
@@ -40,10 +40,10 @@ class _Section(NamedTuple):
 
 
 def names_of(checkpoints: Sequence[Path]) -> List[str]:
-    """A name for each checkpoint: that of its file, or, if these are equal, the parts of its path that differ.
+    """A name for each checkpoint: its file name, or, if these are equal, the parts of its path that differ.
 
     Raises:
-        UserError: a path is there twice, or its parts are those of another.
+        UserError: a path is given twice, or paths have no different parts.
     """
     paths = [list((path.with_suffix("") if path.suffix == ".pt" else path).parts) for path in checkpoints]
     if len({parts[-1] for parts in paths}) == len(paths):
@@ -59,17 +59,17 @@ def names_of(checkpoints: Sequence[Path]) -> List[str]:
 
 
 def compare(evaluations: Mapping[str, Evaluation]) -> "pd.DataFrame":
-    """Models on one subset, with differences to the first of them.
+    """Compare models on one subset, with differences to the first model.
 
     Args:
         evaluations: of the models by name, in their order, with the same settings.
 
     Returns:
-        A row a `scope` (`macro`, or `label`), `label` and `model`. Columns `auroc`, `auroc_low`, `auroc_high`;
+        A row per `scope` (`macro`, or `label`), `label` and `model`. Columns `auroc`, `auroc_low`, `auroc_high`;
         `auroc_difference` (to the first model) with the same ends, and its `auroc_p`, by bootstrap of patients; the
-        same for `auprc`; for labels `auroc_delong_p`, DeLong's paired test, if no patient has several recordings, of
-        which that test knows nothing; and `auroc_p_holm`, that p, else `auroc_p`, adjusted for the number of labels.
-        NaN where undefined, and for the first model.
+        same for `auprc`; for labels `auroc_delong_p`, DeLong's paired test, if no patient has several recordings
+        (the test assumes independent items); and `auroc_p_holm`: that p, otherwise `auroc_p`, adjusted for the number
+        of labels. NaN if undefined, and for the first model.
         Of a regression, one row per label and model with the same for `mae`, `rmse`, `r2` and `pearson_r`.
 
     Raises:
@@ -98,7 +98,7 @@ def compare(evaluations: Mapping[str, Evaluation]) -> "pd.DataFrame":
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """P-values adjusted for their number, by Holm's step-down method (Holm 1979); NaN is not counted and stays."""
+    """P-values adjusted for their number by Holm's step-down method (Holm 1979); NaN is not counted and stays NaN."""
     adjusted = np.full(len(p), np.nan)
     order = np.argsort(p)[: (~np.isnan(p)).sum()]  # NaN is sorted last
     factors = np.arange(len(order), 0, -1)
@@ -122,7 +122,7 @@ def _values(evaluation: Evaluation) -> "pd.DataFrame":
 
 
 def _differences(model: Evaluation, first: Evaluation) -> "pd.DataFrame":
-    """What a model has more than the first, in the rows of `_values`."""
+    """Differences of a model to the first, in the rows of `_values`."""
 
     options = {name: getattr(first.settings, name) for name in ("resamples", "seed", "confidence", "progress")}
     has_classes = first.recordings.of_kind.has_classes
@@ -141,7 +141,7 @@ def _differences(model: Evaluation, first: Evaluation) -> "pd.DataFrame":
 
 
 def _difference_columns(found: Mapping[str, "pd.DataFrame"]) -> "pd.DataFrame":
-    """From rows with `point`, `low`, `high` and `p` for each metric."""
+    """Columns with differences, made from rows with `point`, `low`, `high` and `p` for each metric."""
     import pandas as pd
 
     columns: Dict[str, Any] = {}
@@ -187,7 +187,7 @@ def write_comparison(tables: Mapping[str, "pd.DataFrame"], settings: EvaluationS
 
 
 def as_text(tables: Mapping[str, "pd.DataFrame"], settings: EvaluationSettings) -> str:
-    """The averages (of a regression, each label) for a terminal of 100 columns; arguments as `write_comparison`."""
+    """The averages (for a regression each label) as text of 100 columns; arguments as `write_comparison`."""
     lines: List[str] = []
     for subset, table in tables.items():
         for section in _sections(table):

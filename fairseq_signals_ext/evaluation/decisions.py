@@ -1,6 +1,6 @@
 """Output of a calibrated classifier: probabilities, decisions with guaranteed error rates, or a refusal.
 
-All of it travels with the model as plain values, and needs numpy alone.
+It is stored with the model as plain values, and needs only numpy.
 """
 
 from dataclasses import asdict, dataclass, field, fields
@@ -14,24 +14,24 @@ from fairseq_signals_ext.evaluation.refusal import Refusal
 
 NEGATIVE, UNCERTAIN, POSITIVE = DECISIONS = ("negative", "uncertain", "positive")
 METHODS = ("none", "shift", "temperature", "platt", "isotonic")
-# probabilities are kept this far from 0 and 1, whose log odds are infinite
+# smallest distance of probabilities from 0 and 1, where log odds are infinite
 _SMALLEST = 1e-7
 
 
 @dataclass(frozen=True)
 class LabelCalibration:
-    """How a score of one label becomes a probability and a decision.
+    """Conversion of one label's score to a probability and a decision.
 
     Attributes:
         method: one of `METHODS`; "isotonic" interpolates between `knots`, the others take log odds times `slope` plus
             `intercept`.
         slope, intercept: of the log odds.
         knots, values: ascending scores and their probabilities.
-        low: a score below it is negative; None: none is.
-        high: a score from it on is positive; None: none is.
+        low: scores below it are negative; None: no score is negative.
+        high: scores of at least this value are positive; None: no score is positive.
         miss: guaranteed highest share of positive patients that are called negative; None: no guarantee.
         false_alarm: the same of negative patients that are called positive.
-        positives, negatives: number of patients from which this was found.
+        positives, negatives: number of patients used for the fit.
     """
 
     method: str = "none"
@@ -47,7 +47,7 @@ class LabelCalibration:
     negatives: int = 0
 
     def probabilities(self, scores: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities of scores: float64, N, between 0 and 1, ascending with the score."""
+        """Calibrated probabilities of scores: float64, N, between 0 and 1, increasing with the score."""
         if self.method == "none":
             return np.asarray(scores, np.float64)
         if self.method == "isotonic":
@@ -55,13 +55,13 @@ class LabelCalibration:
         return sigmoid(self.slope * log_odds(scores) + self.intercept)
 
     def decisions(self, scores: np.ndarray) -> np.ndarray:
-        """Positions in `DECISIONS` of scores: int64, N."""
+        """Decisions for scores as positions in `DECISIONS`: int64, N."""
         positive = np.full(len(scores), False) if self.high is None else scores >= self.high
         negative = np.full(len(scores), False) if self.low is None else scores < self.low
         return 1 + positive.astype(np.int64) - negative.astype(np.int64)
 
     def check(self) -> None:
-        """See that it holds together.
+        """Check that the values are consistent.
 
         Raises:
             UserError: an unknown method, or numbers that do not fit.
@@ -82,12 +82,12 @@ class LabelCalibration:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What `calibrate` adds to a classifier.
+    """The calibration that `calibrate` adds to a classifier.
 
     Attributes:
-        labels: of each of its labels, in order.
-        refusal: when it does not answer; None: it always does.
-        provenance: from which recordings, with which options.
+        labels: calibration of each label, in order.
+        refusal: rules for refusing a recording; None: never refuse.
+        provenance: recordings and options of the calibration.
     """
 
     labels: Tuple[LabelCalibration, ...]
@@ -103,14 +103,14 @@ class Calibration:
         return np.stack([one.probabilities(scores[:, label]) for label, one in enumerate(self.labels)], axis=1)
 
     def decisions(self, scores: np.ndarray) -> np.ndarray:
-        """Positions in `DECISIONS`: int64, N x L; `scores` as for `probabilities`."""
+        """Decisions as positions in `DECISIONS`: int64, N x L; `scores` as for `probabilities`."""
         return np.stack([one.decisions(scores[:, label]) for label, one in enumerate(self.labels)], axis=1)
 
     def check(self, labels: int) -> None:
-        """See that it holds together, for a model with so many labels.
+        """Check that the values are consistent, and fit a model with this number of labels.
 
         Raises:
-            UserError: it does not.
+            UserError: they do not.
         """
         if len(self.labels) != labels:
             raise UserError(f"calibration: of {len(self.labels)} labels, but there are {labels}; calibrate again")
@@ -120,15 +120,15 @@ class Calibration:
             self.refusal.check()
 
     def as_plain(self) -> Dict[str, Any]:
-        """All of it as values of JSON, which `calibration_of` takes."""
+        """The calibration as JSON values, for `calibration_of`."""
         return asdict(self)
 
 
 def calibration_of(plain: Any) -> Optional[Calibration]:
-    """What `Calibration.as_plain` gave, or None for None.
+    """Convert the output of `Calibration.as_plain` to a calibration; None for None.
 
     Raises:
-        UserError: it is something else.
+        UserError: the input has another form.
     """
     if plain is None:
         return None
@@ -148,6 +148,6 @@ def _of(kind: Any, plain: Mapping[str, Any]) -> Any:
 
 
 def log_odds(scores: np.ndarray) -> np.ndarray:
-    """Log odds of probabilities, which are kept from 0 and 1."""
+    """Log odds of probabilities, clipped near 0 and 1."""
     kept = np.clip(scores, _SMALLEST, 1 - _SMALLEST)
     return np.log(kept) - np.log1p(-kept)

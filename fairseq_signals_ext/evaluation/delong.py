@@ -1,7 +1,7 @@
 """AUROC with its variance from the scores alone: DeLong, DeLong and Clarke-Pearson 1988, doi:10.2307/2531595.
 
-It takes items as independent. Where patients have several recordings, the bootstrap of patients is the one to report.
-Scores and targets are one label's: n items, targets 1, 0, or NaN where unknown, which take no part.
+It assumes independent items. If patients have several recordings, report the bootstrap of patients instead.
+Scores and targets are of one label: n items, targets 1, 0, or NaN (unknown, ignored).
 """
 
 from typing import NamedTuple, Tuple
@@ -12,7 +12,7 @@ from fairseq_signals_ext.common.errors import UserError
 
 
 class PairedTest(NamedTuple):
-    """Two models on the same items: their AUROC, and z and two-sided p of the difference a - b; NaN where undefined."""
+    """Test of two models on the same items: AUROCs, and z and two-sided p of the difference a - b; NaN: undefined."""
 
     auc_a: float
     auc_b: float
@@ -34,10 +34,10 @@ def interval(scores: np.ndarray, targets: np.ndarray, confidence: float = 0.95) 
     """AUROC and its confidence interval.
 
     The interval is symmetric for the logit of the AUROC (Pepe 2003, "The Statistical Evaluation of Medical Tests"), so
-    that it stays between 0 and 1 and holds its level where the AUROC is high.
+    that it stays between 0 and 1 and has the right coverage for a high AUROC.
 
     Returns:
-        AUROC, low, high. Low and high are NaN where the variance is, and if the AUROC is 0 or 1.
+        AUROC, low, high. Low and high are NaN if the variance is NaN, or the AUROC is 0 or 1.
     """
     from scipy.special import expit, logit
     from scipy.stats import norm
@@ -50,10 +50,10 @@ def interval(scores: np.ndarray, targets: np.ndarray, confidence: float = 0.95) 
 
 
 def paired_test(scores_a: np.ndarray, scores_b: np.ndarray, targets: np.ndarray) -> PairedTest:
-    """Whether two models differ in AUROC on the same items.
+    """Test whether two models differ in AUROC on the same items.
 
-    Models that rank all pairs alike have z = 0 and p = 1. If the difference has no variance for another reason (such as
-    a perfect model against one that is always wrong), z and p are NaN.
+    Models that rank all pairs equally have z = 0 and p = 1. If the difference has no variance for another reason (such
+    as a perfect model against one that is always wrong), z and p are NaN.
 
     Raises:
         UserError: the arrays differ in length.
@@ -72,10 +72,10 @@ def paired_test(scores_a: np.ndarray, scores_b: np.ndarray, targets: np.ndarray)
 
 
 def _components(scores: np.ndarray, targets: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """Of each positive, the part of negatives that it exceeds; of each negative, the part of positives above it.
+    """For each positive the share of negatives below it; for each negative the share of positives above it.
 
-    Ties count half. From ranks instead of all pairs: Sun and Xu 2014, doi:10.1109/LSP.2014.2337313. Both are empty
-    unless there are both classes.
+    Ties count half. Computed from ranks instead of all pairs: Sun and Xu 2014, doi:10.1109/LSP.2014.2337313. Both are
+    empty if a class is missing.
     """
     from scipy.stats import rankdata
 

@@ -1,4 +1,4 @@
-"""An evaluation of one model on one subset: what is computed."""
+"""Evaluate one model on one subset: the computations."""
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 
 # metrics that have an interval by bootstrap
 WITH_INTERVAL = ("auroc", "auprc", "f1")
-# with fewer positives or negatives no interval is trustworthy, see `bootstrap`
+# with fewer positives or negatives, intervals are not reliable, see `bootstrap`
 _FEW = 10
-# rule where no threshold is needed, as labels exclude one another
+# the rule for labels that exclude one another, which need no threshold
 EXCLUSIVE = "most probable"
 _RULES = {"f1": "best F1", "youden": "best Youden index"}
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Above which score each label is called positive.
+    """The lowest positive score of each label.
 
     Attributes:
-        values: float64, L; NaN where labels exclude one another, see `thresholds.called`.
+        values: float64, L; NaN for labels that exclude one another, see `thresholds.called`.
         rule: how they were chosen, see `thresholds.choose_thresholds`.
-        subset: on which they were chosen; None if the rule is a number.
-        one_class: labels that have one class only there, and so the threshold 0.5.
+        subset: subset that they were chosen on; None if the rule is a number.
+        one_class: labels with only one class there, which get the threshold 0.5.
     """
 
     values: np.ndarray
@@ -48,16 +48,16 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How predictions are evaluated.
+    """Settings of an evaluation.
 
     Attributes:
-        aggregation: of segments to recordings: `mean`, `max`, or `ecg-fm` (as in ECG-FM's tutorial); None: as the
-            model's config says.
-        label_aggregation: `mean` or `max` of single labels.
+        aggregation: of segments to recordings: `mean`, `max`, or `ecg-fm` (as in ECG-FM's tutorial); None: as in the
+            model's config.
+        label_aggregation: `mean` or `max` for single labels.
         resamples, confidence, seed: of the bootstrap.
         cinc_weights: weight matrix of the CinC 2021 Challenge; None: no Challenge score.
-        label_codes: codes that each label stands for, by which the Challenge's classes find it.
-        progress: show a bar.
+        label_codes: codes of each label, which match it to the Challenge's classes.
+        progress: show a progress bar.
     """
 
     aggregation: Optional[str] = None
@@ -72,11 +72,11 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found of one model on one subset.
+    """The evaluation of one model on one subset.
 
     Attributes:
         about: `checkpoint`, `subset` and `label_file`, as the user named them.
-        settings: how it was made.
+        settings: settings of the evaluation.
         segments: the model's predictions.
         recordings: the same, aggregated.
         per_label: one row per label: `metrics.label_metrics` of recordings, with intervals by bootstrap (`auroc_low`,
@@ -84,8 +84,8 @@ class Evaluation:
             regression `regression.label_metrics` with intervals, `segment_mae` and `segment_r2`.
         summaries: `recordings` and `segments`: `metrics.summary`, for recordings with intervals.
         thresholds: None for a regression.
-        challenge: the CinC 2021 score, if it was asked for.
-        notes: what a reader has to know, in sentences.
+        challenge: the CinC 2021 score, if it was requested.
+        notes: sentences with warnings for the reader.
     """
 
     about: Mapping[str, Optional[str]]
@@ -100,16 +100,16 @@ class Evaluation:
 
     @property
     def patients(self) -> int:
-        """How many there are."""
+        """Number of patients."""
         return len(np.unique(self.recordings.patient))
 
     @property
     def independent(self) -> bool:
-        """Whether each recording is of another patient, as DeLong's method takes them to be."""
+        """Whether each recording has a different patient, as DeLong's method assumes."""
         return _independent(self.recordings)
 
 
-# of segments, recordings, what they are about, settings, and thresholds; how to evaluate a kind of task
+# evaluates a kind of task; arguments: segments, recordings, about, settings, thresholds
 Evaluator = Callable[
     [Predictions, Predictions, Mapping[str, Optional[str]], EvaluationSettings, Optional[Thresholds]], Evaluation
 ]
@@ -120,10 +120,10 @@ def _independent(recordings: Predictions) -> bool:
 
 
 def aggregate(segments: Predictions, settings: EvaluationSettings) -> Predictions:
-    """Predictions of recordings from those of their segments.
+    """Aggregate predictions of segments to recordings.
 
     Raises:
-        UserError: no such label, or no such way to aggregate.
+        UserError: the label or the aggregation does not exist.
     """
     for name in settings.label_aggregation:
         if name not in segments.label_names:
@@ -141,10 +141,10 @@ def evaluate(
     """Evaluate a model's predictions for the segments of a subset.
 
     Args:
-        segments: their `kind` defines how they are measured.
+        segments: their `kind` defines the metrics.
         about: `checkpoint`, `subset` and `label_file`, for the files.
-        thresholds: default 0.5; none of labels that exclude one another.
-        recordings: its predictions for recordings, if not what `aggregate` makes of the segments.
+        thresholds: default 0.5; not used for labels that exclude one another.
+        recordings: predictions for recordings, if they differ from `aggregate` of the segments.
 
     Raises:
         UserError: there is nothing to evaluate, or a setting does not fit.
@@ -166,7 +166,7 @@ def of_classes(
     settings: EvaluationSettings,
     thresholds: Optional[Thresholds],
 ) -> Evaluation:
-    """The evaluation of labels that are there or not; arguments as `evaluate`."""
+    """Evaluate binary labels or classes; arguments as `evaluate`."""
     if thresholds is None:
         thresholds = Thresholds(metrics.thresholds_of(segments, None), EXCLUSIVE if segments.exclusive else "0.5")
     intervals = _bootstrap(recordings, settings, metrics=WITH_INTERVAL, thresholds=thresholds.values)
@@ -190,7 +190,7 @@ def of_numbers(
     settings: EvaluationSettings,
     thresholds: Optional[Thresholds] = None,
 ) -> Evaluation:
-    """The evaluation of labels that are numbers; arguments as `evaluate`, thresholds are of no use."""
+    """Evaluate labels that are numbers; arguments as `evaluate`, thresholds are not used."""
     table, of_segments = map(regression.label_metrics, (recordings, segments))
     intervals = _bootstrap(recordings, settings)
     table = _with_intervals(table, intervals.per_label, regression.WITH_INTERVAL)
@@ -198,7 +198,7 @@ def of_numbers(
     notes = (f"few known values: intervals are too narrow: {', '.join(few)}",) if few else ()
     summaries = {
         name: {
-            # errors of labels with different units have no mean
+            # a mean of errors with different units has no meaning
             "macro": {metric: metrics.macro(values[metric].to_numpy()) for metric in ("r2", "pearson_r")},
             "labels": values.set_index("label").to_dict("index"),
         }
@@ -237,7 +237,7 @@ def _label_table(
 
 
 def _with_intervals(table: "pd.DataFrame", intervals: "pd.DataFrame", names: Sequence[str]) -> "pd.DataFrame":
-    """Columns `METRIC_low` and `METRIC_high` after some metrics, from rows of labels and metrics."""
+    """Add columns `METRIC_low` and `METRIC_high` after some metrics, from rows of labels and metrics."""
     columns: Dict[str, Any] = {}
     for name in table.columns:
         columns[name] = table[name]
@@ -254,7 +254,7 @@ def _by_delong(recordings: Predictions, confidence: float) -> Dict[str, List[flo
 
 
 def _with_ends(summary: Dict[str, Any], intervals: Bootstrap) -> Dict[str, Any]:
-    """A summary with `auroc_low` and `auroc_high` after `auroc`, and so on."""
+    """Add intervals to a summary: `auroc_low` and `auroc_high` after `auroc`, and so on."""
     for average, rows in intervals.average.groupby("average"):
         ends = rows.set_index("metric")
         values = {}

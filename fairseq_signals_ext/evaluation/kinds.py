@@ -1,7 +1,7 @@
-"""Kinds of task: what a model's outputs are, what scores they give, and how these are called, measured and drawn.
+"""Kinds of task: a model's outputs, and the names, metrics and plots of their scores.
 
-Somebody's own kind is an object of a subclass, given to `register_kind`; nothing else in the package knows a kind by
-its name. Needs neither torch nor fairseq until a method is called that works on tensors.
+To add a kind, pass an object of a subclass to `register_kind`; nothing else in the package depends on the name of a
+kind. Needs torch only for methods that work on tensors.
 """
 
 import math
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from fairseq_signals_ext.evaluation.evaluating import Evaluation, Evaluator
     from fairseq_signals_ext.evaluation.plots import Plot
 
-# column of an evaluation's table, what it is called, and whether it has an interval
+# column of an evaluation's table, its title, and whether it has an interval
 Measure = Tuple[str, str, bool]
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of log odds, in a form that overflows nowhere."""
+    """Probabilities of log odds, without overflow."""
     return 0.5 * (1 + np.tanh(0.5 * logits))
 
 
@@ -41,18 +41,18 @@ def tensor_probabilities(logits: Any, activation: str) -> Any:
 
 @dataclass(frozen=True)
 class Kind:
-    """What the models of a task give; by itself, that of a pretraining, which has no labels.
+    """A kind of task; this base class is for pretraining, without labels.
 
     Attributes:
         name: in checkpoints, exports and results.
-        output_name: of an export's first output; None: there are embeddings only.
-        score_name: what columns of scores begin with in tables.
+        output_name: of an export's first output; None: there are only embeddings.
+        score_name: prefix of columns with scores in tables.
         display_name: name of a score in answers and pictures.
-        is_scaled: outputs are in deviations of the training labels, whose mean and deviation a checkpoint holds.
-        has_classes: a label is there (1), not there (0) or not known (NaN), and scores are probabilities of it, so that
-            there may be thresholds.
-        measures: of an evaluation, those that a report repeats beside a score.
-        measures_meaning: what these say, for those who do not know them.
+        is_scaled: outputs are in standard deviations of the training labels; checkpoints contain mean and deviation.
+        has_classes: labels are present (1), absent (0) or unknown (NaN), and scores are their probabilities, so
+            thresholds are possible.
+        measures: metrics of an evaluation that a report shows beside a score.
+        measures_meaning: a short explanation of these metrics.
     """
 
     name: str
@@ -66,11 +66,11 @@ class Kind:
 
     @property
     def has_labels(self) -> bool:
-        """Whether there is anything to predict."""
+        """Whether there are labels to predict."""
         return self.output_name is not None
 
     def scores(self, outputs: np.ndarray, activation: str) -> np.ndarray:
-        """Scores, float64, N x L, of what a network gives (`EcgNetwork`, an export), float64, N x L."""
+        """Convert outputs of a network or an export, float64, N x L, to scores, float64, N x L."""
         return outputs
 
     def tensor_scores(self, outputs: Any, activation: str) -> Any:
@@ -82,10 +82,10 @@ class Kind:
         return outputs.mean(0)
 
     def evaluator(self) -> "Evaluator":
-        """What evaluates the predictions of such a model.
+        """The function that evaluates predictions of this kind.
 
         Raises:
-            UserError: there is nothing to evaluate.
+            UserError: there are no labels to evaluate.
         """
         raise UserError(f"a model of kind {self.name!r} has no labels: there is nothing to evaluate")
 
@@ -100,7 +100,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Classes(Kind):
-    """Labels that are there or not, or classes that exclude one another, by the criterion's `activation`."""
+    """Independent binary labels, or classes that exclude one another, by the criterion's `activation`."""
 
     has_classes: ClassVar[bool] = True
 
@@ -113,7 +113,7 @@ class Classes(Kind):
         return tensor_probabilities(outputs, activation)
 
     def mean_of(self, outputs: Any, activation: str) -> Any:
-        """By way of logarithms of probabilities, which are exact also near 0 and 1."""
+        """See `Kind.mean_of`; computed with log probabilities, which are exact also near 0 and 1."""
         from torch.nn import functional
 
         if activation == "softmax":
@@ -121,7 +121,7 @@ class Classes(Kind):
         return _log_mean(functional.logsigmoid(outputs)) - _log_mean(functional.logsigmoid(-outputs))
 
     def evaluator(self) -> "Evaluator":
-        """One by areas under curves, and by what is found at thresholds."""
+        """Evaluation with areas under curves and metrics at thresholds."""
         from fairseq_signals_ext.evaluation.evaluating import of_classes
 
         return of_classes
@@ -133,7 +133,7 @@ class Classes(Kind):
         return text_of_classes(evaluation, intervals)
 
     def plots(self) -> Mapping[str, "Plot"]:
-        """Curves, calibration, and what is confused at the threshold."""
+        """Curves, calibration, and confusion at the threshold."""
         from fairseq_signals_ext.evaluation.plots import OF_CLASSES
 
         return OF_CLASSES
@@ -147,13 +147,13 @@ class Numbers(Kind):
     measures_meaning: str = "MAE: mean error in the label's unit."
 
     def evaluator(self) -> "Evaluator":
-        """One by errors and correlation; there are no thresholds."""
+        """Evaluation with errors and correlation, without thresholds."""
         from fairseq_signals_ext.evaluation.evaluating import of_numbers
 
         return of_numbers
 
     def text_of(self, evaluation: "Evaluation", intervals: str) -> List[str]:
-        """Errors, then correlations, a line per label each."""
+        """Errors, then correlations, with a line per label."""
         from fairseq_signals_ext.evaluation.report import text_of_numbers
 
         return text_of_numbers(evaluation, intervals)
@@ -173,7 +173,7 @@ KINDS: Dict[str, Kind] = {}
 
 
 def register_kind(kind: Kind) -> Kind:
-    """Let tasks, checkpoints and results be of a kind; returns it."""
+    """Register a kind for tasks, checkpoints and results; returns it."""
     if KINDS.get(kind.name, kind) != kind:
         raise ValueError(f"there is another kind {kind.name!r} already")
     KINDS[kind.name] = kind
@@ -181,10 +181,10 @@ def register_kind(kind: Kind) -> Kind:
 
 
 def kind_of(name: str) -> Kind:
-    """The kind of a name.
+    """The kind with this name.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such kind.
     """
     if name not in KINDS:
         raise UserError(f"kind {name!r}: use one of {', '.join(KINDS)}")

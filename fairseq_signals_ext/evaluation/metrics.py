@@ -1,9 +1,8 @@
-"""How well scores predict known labels, for each label and over all of them.
+"""Metrics of a classification, for each label and over all labels.
 
-Throughout, `scores` and `targets` are float64, N items x L labels; targets are 1, 0, or NaN where unknown, and unknown
-ones take no part. A metric that needs both classes (positives and negatives) is NaN for a label without: undefined, and
-left out of means, never counted as 0. An item is called positive if its score is not below the label's threshold, see
-`thresholds.called`.
+`scores` and `targets` are float64, N items x L labels; targets are 1, 0, or NaN (unknown, ignored). A metric that needs
+positives and negatives is NaN (undefined) for a label with only one class, and left out of means, never counted as 0.
+An item is called positive if its score is not below the label's threshold, see `thresholds.called`.
 """
 
 from typing import TYPE_CHECKING, Any, Callable, Dict, Optional
@@ -41,15 +40,17 @@ def auprc(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
 def auprg(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Area under the precision-recall-gain curve of each label (L); NaN where undefined.
 
-    1 is perfect and 0 is what calling everything positive gives, for any share of positives, so that labels can be
-    compared and averaged; it can be negative (Flach and Kull 2015, "Precision-Recall-Gain Curves: PR Analysis Done
+    1 is perfect, and calling everything positive gives 0 for any share of positives, so labels can be compared and
+    averaged; it can be negative (Flach and Kull 2015, "Precision-Recall-Gain Curves: PR Analysis Done
     Right").
     """
     return _each_label(_area_under_gains, scores, targets)
 
 
 def _area_under_gains(scores: np.ndarray, targets: np.ndarray) -> float:
-    """With odds = negatives / positives, the gains are precG = 1 - FP / (odds TP) and recG = 1 - FN / (odds TP).
+    """The area under straight lines between operating points.
+
+    With odds = negatives / positives, the gains are precG = 1 - FP / (odds TP) and recG = 1 - FN / (odds TP).
 
     Both are linear in 1 / TP where FP is linear in TP, that is between neighbouring operating points: the curve
     consists of straight lines, from where recG = 0 (recall equals the share of positives) to recG = 1.
@@ -68,7 +69,7 @@ def _area_under_gains(scores: np.ndarray, targets: np.ndarray) -> float:
 
 
 def macro(values: np.ndarray) -> float:
-    """Mean of a metric over the labels for which it is defined; NaN if there is none."""
+    """Mean of a metric over the labels with a defined value; NaN if there is none."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if len(defined) else float("nan")
 
@@ -125,7 +126,7 @@ def confusion(scores: np.ndarray, targets: np.ndarray, thresholds: np.ndarray) -
 
 
 def threshold_metrics(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.ndarray) -> Dict[str, np.ndarray]:
-    """Metrics of a confusion, from counts or weights of any shape; NaN where there is nothing to divide by.
+    """Metrics of a confusion matrix, from counts or weights of any shape; NaN for a division by 0.
 
     F1 is undefined without both classes; precision where nothing is called positive, and npv where all is.
     """
@@ -145,7 +146,7 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def thresholds_of(predictions: Predictions, thresholds: Optional[np.ndarray]) -> np.ndarray:
-    """A threshold for each label (float64, L): those given, by default 0.5, or NaN where labels exclude one another.
+    """A threshold per label (float64, L): the given ones, by default 0.5, or NaN for labels that exclude one another.
 
     Raises:
         UserError: they are not one per label.

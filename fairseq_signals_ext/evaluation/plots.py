@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _INK, _ACCENT, _MARK, _FAINT = PALETTE.ink, PALETTE.accent, PALETTE.mark, PALETTE.faint
 STYLE = {**PLOT_STYLE, "font.size": 7, "axes.linewidth": 0.6, "xtick.labelsize": 6.5, "ytick.labelsize": 6.5}
 _MOST_PANELS = 80
-# with so many panels at most: how many stand beside each other, and how wide one is (inches)
+# (largest number of panels, panels per row, width of a panel in inches)
 _LAYOUTS = ((1, 1, 3.6), (4, 2, 2.6), (9, 3, 2.2), (20, 5, 1.8), (42, 6, 1.6), (_MOST_PANELS, 8, 1.5))
 _MARGIN = {"left": 0.7, "right": 0.2, "top": 0.5, "bottom": 0.5}
 _NARROWEST = 4.6
@@ -30,14 +30,14 @@ Estimate = Tuple[str, float, float, float]
 
 
 class Plot(NamedTuple):
-    """What a picture shows.
+    """Description of a picture.
 
     Attributes:
-        heading: with its explanation below it.
+        heading: heading and explanation.
         axes: names of x and y.
-        draw: draws a label's known scores and targets, and returns what to write below the label's name.
+        draw: draws a label's known scores and targets, and returns a line to write below the label's name.
         classes: needs both classes among the targets.
-        ticks: where x and y, which go from 0 to 1 in every panel, have which text; None: each panel has its own.
+        ticks: position -> text on both axes, which go from 0 to 1 in every panel; None: each panel has its own.
     """
 
     heading: Tuple[str, str]
@@ -90,8 +90,8 @@ def _draw_grid(plot: Plot, predictions: "Predictions", rows: Sequence[Row], show
 
 
 def _draw_panel(plot: Plot, axes: Any, scores: np.ndarray, targets: np.ndarray, row: Row) -> str:
-    """Draw what there is to draw of a label; returns the line below its name."""
-    # what needs known values only is undefined without any
+    """Draw a label's panel, or why it is undefined; returns the line below its name."""
+    # plots that need only known values are undefined without any
     missing = lacking(len(targets), int((targets == 1).sum())) if plot.classes or not len(targets) else ""
     if not missing:
         return plot.draw(axes, scores, targets, row)
@@ -103,7 +103,7 @@ def _draw_panel(plot: Plot, axes: Any, scores: np.ndarray, targets: np.ndarray, 
 
 
 def _grid(count: int, ticks: Optional[Mapping[float, str]]) -> Tuple[Any, List[Any]]:
-    """A figure with so many square panels; if they have the same ticks, these have text at the outermost only."""
+    """Make a figure with this many square panels; shared ticks have text only at the outer panels."""
     from matplotlib.figure import Figure
 
     columns, side = next((columns, side) for most, columns, side in _LAYOUTS if count <= most)
@@ -130,7 +130,7 @@ def _grid(count: int, ticks: Optional[Mapping[float, str]]) -> Tuple[Any, List[A
 
 
 def _write_around(figure: Any, heading: str, explanation: str, axes: Tuple[str, str]) -> None:
-    """Heading and explanation, and what is on the axes, in the middle of all panels."""
+    """Write heading, explanation and the names of the axes around all panels."""
     width, height = figure.get_size_inches()
     corners = np.concatenate([panel.get_position().get_points() for panel in figure.axes])
     middle = (corners.min(axis=0) + corners.max(axis=0)) / 2
@@ -149,7 +149,7 @@ def _wrapped(name: str, axes: Any) -> str:
 
 
 def save_png(figure: Any, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all, without what differs from run to run."""
+    """Write a figure as PNG, complete or not at all, with the same bytes in each run."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130, metadata={"Software": None})
@@ -169,7 +169,7 @@ def _draw_precision_recall(axes: Any, scores: np.ndarray, targets: np.ndarray, r
     from sklearn.metrics import precision_recall_curve
 
     precision, recall, _ = precision_recall_curve(targets, scores)
-    precision[-1] = precision[-2]  # scikit-learn adds 1 at recall 0, which average precision has no use for
+    precision[-1] = precision[-2]  # scikit-learn adds 1 at recall 0, which average precision does not use
     axes.axhline(targets.mean(), color=_FAINT, linewidth=0.7, linestyle="--")
     axes.plot(recall, precision, color=_ACCENT, linewidth=1.2, drawstyle="steps-post")
     _draw_mark(axes, row["sensitivity"], row["precision"])
@@ -239,10 +239,10 @@ def _draw_points(axes: Any, x: np.ndarray, y: np.ndarray) -> None:
 
 
 def draw_comparison(panels: Mapping[str, Sequence[Estimate]], path: Path) -> None:
-    """Draw a value with its interval for each model, a panel a quantity, into a `.png`.
+    """Draw a value with its interval for each model, one panel per quantity, into a `.png`.
 
     Args:
-        panels: heading of a panel -> a (name of the model, value, low, high) each; values may be NaN.
+        panels: heading of a panel -> (name of the model, value, low, high) per model; values may be NaN.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""A model's predictions for recordings or their segments, beside what is known of them."""
+"""A model's predictions for recordings or their segments, with their known labels."""
 
 import dataclasses
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 _WAYS = ("mean", "max")
 AGGREGATIONS = (*_WAYS, "ecg-fm")
 # The labels of ECG-FM's published classifier with its tutorial's way for each (bowang-lab/ECG-FM,
-# notebooks/infer_quickstart.ipynb): the maximum where one segment is enough to show it.
+# notebooks/infer_quickstart.ipynb): the maximum for labels that one segment is enough to show.
 ECG_FM_AGGREGATION: Mapping[str, str] = MappingProxyType(
     {
         "Poor data quality": "max",
@@ -45,18 +45,18 @@ class Predictions:
 
     Attributes:
         scores: float64, N x L: probabilities in [0, 1]; for regression, values in the label's own unit.
-        targets: float64, N x L: 1, 0, or NaN where it is not known; for regression the known value.
-        idx: int64, N: the item's recording, its row in the label file.
-        patient: int64, N: number that stands for the recording's patient; what a bootstrap resamples.
+        targets: float64, N x L: 1, 0, or NaN (unknown); for regression the known value.
+        idx: int64, N: the row of the item's recording in the label file.
+        patient: int64, N: number of the recording's patient; a bootstrap resamples patients.
         label_names: L names.
-        record_id: N strings from the source; None where the data do not say.
-        aggregation: how segments' scores become a recording's, unless set otherwise; see `to_recordings`.
-        kind: name of what values are, see `kinds`.
+        record_id: N strings from the source; None: unknown.
+        aggregation: default aggregation of segment scores to recordings; see `to_recordings`.
+        kind: name of the kind of task, see `kinds`.
         exclusive: an item has exactly one of the labels, and the most probable one is called positive.
-        label_file: from which the targets are; None where it is not known.
-        refusal: float64, N: the score of the item's recording above which a calibrated model refuses it; None where
-            the model never does.
-        calibration: of the model; None where it was not calibrated, and of several models together.
+        label_file: source of the targets; None: unknown.
+        refusal: float64, N: refusal score of the item's recording, see `refusal.Refusal`; None if the model never
+            refuses.
+        calibration: of the model; None for a model without calibration, and for an ensemble.
     """
 
     scores: np.ndarray
@@ -74,14 +74,14 @@ class Predictions:
 
     @property
     def of_kind(self) -> Kind:
-        """What the values are, and how they are measured."""
+        """The kind of task, with its metrics."""
         return kind_of(self.kind)
 
     def __len__(self) -> int:
         return len(self.idx)
 
     def check(self) -> None:
-        """See that metrics can be had of these.
+        """Check that metrics can be computed.
 
         Raises:
             UserError: shapes differ, a score is not finite, or a target of a classification is not 0, 1 or NaN.
@@ -105,7 +105,7 @@ class Predictions:
 
 
 def matched(a: Predictions, b: Predictions) -> Tuple[Predictions, Predictions]:
-    """Predictions of two models for the same items, both sorted by recording; segments of one stay in their order.
+    """Predictions of two models for the same items, both sorted by recording; segments of one keep their order.
 
     Raises:
         UserError: recordings, patients, labels or targets differ.
@@ -140,7 +140,7 @@ def _check_same(a: Predictions, b: Predictions) -> None:
 
 
 def mean_of(predictions: Sequence[Predictions]) -> Predictions:
-    """Predictions with the mean of the scores, in the first's order of labels.
+    """Predictions with the mean of the scores, with labels in the order of the first.
 
     Raises:
         UserError: labels, kinds or items differ.
@@ -156,20 +156,20 @@ def mean_of(predictions: Sequence[Predictions]) -> Predictions:
         if not np.array_equal(other.idx, first.idx):
             raise UserError("ensemble: models have other segments of the recordings; take models of one length")
         scores.append(other.scores[:, [other.label_names.index(name) for name in first.label_names]])
-    if len(predictions) > 1:  # each was calibrated alone
+    if len(predictions) > 1:  # each model was calibrated alone
         first = replace(first, refusal=None, calibration=None)
     return replace(first, scores=np.mean(scores, axis=0))
 
 
 def ways_of(label_names: Sequence[str], how: str, per_label: Mapping[str, str] = _NO_LABELS) -> Tuple[str, ...]:
-    """For each label how segments' scores become a recording's: "mean" or "max".
+    """The aggregation of segment scores for each label: "mean" or "max".
 
     Args:
-        how: `mean` or `max`; `ecg-fm`: by `ECG_FM_AGGREGATION`, the mean for labels that it does not have.
-        per_label: `mean` or `max` for labels by name, where it is another; names that are not labels have no effect.
+        how: `mean` or `max`; `ecg-fm`: by `ECG_FM_AGGREGATION`, the mean for other labels.
+        per_label: exceptions: `mean` or `max` by label name; unknown names have no effect.
 
     Raises:
-        UserError: another way is asked for.
+        UserError: `how` or a value of `per_label` is unknown.
     """
     if how == "ecg-fm":
         how, per_label = "mean", {**ECG_FM_AGGREGATION, **per_label}
@@ -183,16 +183,16 @@ def ways_of(label_names: Sequence[str], how: str, per_label: Mapping[str, str] =
 def to_recordings(
     predictions: Predictions, how: Optional[str] = None, per_label: Mapping[str, str] = _NO_LABELS
 ) -> Predictions:
-    """Predictions of recordings, from those of their segments, sorted by `idx`.
+    """Aggregate predictions of segments to recordings, sorted by `idx`.
 
-    What is known is known of the recording: its first segment's targets, patient and record id are taken.
+    Targets, patient and record id are copied from the recording's first segment.
 
     Args:
-        predictions: of segments; those of a recording have the same `idx`, in any order.
+        predictions: of segments in any order; segments of a recording have the same `idx`.
         how, per_label: see `ways_of`; None: `predictions.aggregation`.
 
     Raises:
-        UserError: another way is asked for.
+        UserError: see `ways_of`.
     """
     ways = ways_of(predictions.label_names, how or predictions.aggregation, per_label)
     order = np.argsort(predictions.idx, kind="stable")

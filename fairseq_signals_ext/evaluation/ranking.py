@@ -1,7 +1,7 @@
-"""Items of one label in the order of their scores: operating points, and AUROC and AUPRC under many weightings.
+"""Items of one label sorted by score: operating points, and AUROC and AUPRC for many weightings.
 
-A bootstrap resample is a vector of weights: how often each item was drawn. Scores are sorted once; for each resample
-weights are summed only, which is fast for many at a time.
+A bootstrap resample is a vector of weights: how often each item was drawn. Scores are sorted once; each resample only
+needs sums of weights, which is fast for many resamples at a time.
 """
 
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def operating_points(scores: np.ndarray, targets: np.ndarray) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What each threshold on a label's scores brings; an item is called positive if its score is not below it.
+    """True and false positives at each threshold; an item is called positive if its score is not below it.
 
     Args:
         scores, targets: n items, all known (1 or 0).
 
     Returns:
-        Thresholds (float64), falling: infinity, then each different score; true and false positives (int64) at each.
+        Thresholds (float64), decreasing: infinity, then each different score; true and false positives (int64).
     """
     order = np.argsort(-scores, kind="stable")
     falling = scores[order]
@@ -31,10 +31,10 @@ def operating_points(scores: np.ndarray, targets: np.ndarray) -> Tuple[np.ndarra
 
 @dataclass(frozen=True)
 class Ranking:
-    """The known items of a label, cut into runs of falling score. Made by `rank`.
+    """The known items of a label, cut into runs of decreasing score; made by `rank`.
 
-    A run is either the items that share a score which some positive has, or the negatives between two such scores: what
-    AUROC and AUPRC need of a resample is how much weight of positives and of negatives each run has.
+    A run is either all items with the same score as some positive, or the negatives between two such scores: AUROC and
+    AUPRC of a resample need only the weights of positives and of negatives in each run.
 
     Attributes:
         positives: float64, runs x items: 1 where the item is a positive of the run.
@@ -46,11 +46,11 @@ class Ranking:
 
     @property
     def runs(self) -> int:
-        """How many there are."""
+        """Number of runs."""
         return int(self.positives.shape[0])
 
     def weigh(self, weights: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-        """Weight of positives and of negatives in each run, runs x resamples.
+        """Weights of positives and of negatives in each run, runs x resamples.
 
         Args:
             weights: float64, items x resamples, not negative.
@@ -64,8 +64,8 @@ def rank(scores: np.ndarray, targets: np.ndarray, items: Optional[np.ndarray] = 
     Args:
         scores: float64, n.
         targets: n, 1, 0, or NaN where unknown.
-        items: int, n: which row of the weights belongs to each; default: the n rows in order. With it, several labels
-            of an item can be pooled.
+        items: int, n: row of the weights for each score; default: the n rows in order. It allows to pool several labels
+            of an item.
     """
     from scipy.sparse import csr_matrix
 
@@ -128,7 +128,7 @@ def weighted_auprc(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
 
 
 def _where_both(values: np.ndarray, positives: np.ndarray, negatives: np.ndarray, divisor: np.ndarray) -> np.ndarray:
-    """Values over the divisor where both classes have weight, else NaN."""
+    """Values divided by the divisor; NaN if a class has no weight."""
     both = (positives > 0) & (negatives > 0)
     return np.divide(values, divisor, out=np.full(len(values), np.nan), where=both)
 

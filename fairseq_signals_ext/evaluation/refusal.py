@@ -1,8 +1,8 @@
-"""Whether a recording is like those that a model was calibrated on; if not, the model refuses to answer, with a reason.
+"""Refuse recordings that differ from the recordings of a model's calibration, with a reason.
 
-The score of a recording is how far its embedding is from those of the training, by the Mahalanobis distance (Lee et al.
-2018, arXiv 1807.03888), in standard deviations of its logarithm; a recording that lacks leads, is short, or has flags
-that hardly any recording of the calibration had, is refused for any embedding. Needs numpy alone.
+The score of a recording is the Mahalanobis distance of its embedding from the training embeddings (Lee et al. 2018,
+arXiv 1807.03888), in standard deviations of its logarithm. A recording with missing leads, a short one, or one with
+flags that were very rare in the calibration is refused for any embedding. Needs only numpy.
 """
 
 import base64
@@ -14,11 +14,11 @@ import numpy as np
 
 from fairseq_signals_ext.common.errors import UserError
 
-# characters of a text
+# characters per piece of text
 _PIECE = 8000
-# what a broken rule adds to the threshold: more than any distance by chance
+# added to the threshold for a broken rule: more than random distances
 _OF_A_RULE = 10.0
-# not those that have rules of their own, nor "nan", of which what is stored knows nothing
+# without flags that have their own rules, and without "nan", which is unknown for stored recordings
 _WORDS = {
     "constant": "a lead is constant",
     "flat": "a lead stands still",
@@ -33,8 +33,8 @@ class Verdict(NamedTuple):
     """Whether a recording is refused, and why.
 
     Attributes:
-        score: above the threshold it is refused.
-        reason: why it is refused, in words; None: it is not.
+        score: a score above the threshold is refused.
+        reason: why it is refused, as text; None: it is not refused.
     """
 
     score: float
@@ -43,22 +43,22 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Refusal:
-    """When a model refuses to answer.
+    """Rules and distances for refusing recordings.
 
-    E is the length of an embedding, K a number of directions. Arrays are base64 of little-endian float32, in pieces, as
-    configs have no long texts.
+    E is the length of an embedding, K the number of directions. Arrays are base64 of little-endian float32, in pieces,
+    because configs cannot have long texts.
 
     Attributes:
-        mean: E, of the embeddings of the training.
-        directions: K x E, orthonormal, in which these vary most.
-        variances: K, along them.
-        residual: variance along each of the other E - K.
-        center, spread: mean and deviation of the logarithm of the distance, of the calibration's recordings.
+        mean: E, of the training embeddings.
+        directions: K x E, orthonormal, the directions with the largest variance.
+        variances: K, along these directions.
+        residual: variance along each of the other E - K directions.
+        center, spread: mean and deviation of the logarithm of the distance, for recordings of the calibration.
         threshold: the highest score that is not refused.
-        share: of recordings like those of the calibration that is refused, at most.
-        flags: those that are refused.
-        most_missing: leads that may be missing.
-        shortest: s.
+        share: largest share of refused recordings among recordings like those of the calibration.
+        flags: quality flags that are refused.
+        most_missing: largest number of missing leads that is accepted.
+        shortest: shortest accepted length, s.
     """
 
     mean: Tuple[str, ...]
@@ -92,8 +92,8 @@ class Refusal:
         Args:
             embedding: E.
             seconds: its length.
-            missing: how many of the model's leads it lacks.
-            flags: of `prepared.quality.FLAGS`.
+            missing: number of the model's leads that are missing.
+            flags: its quality flags, see `prepared.quality.FLAGS`.
         """
         score = float(self.distances(np.asarray(embedding, np.float64)[None])[0])
         broken = self.broken_rules(seconds, missing, flags)
@@ -106,7 +106,7 @@ class Refusal:
         )
 
     def broken_rules(self, seconds: float, missing: int, flags: Sequence[str]) -> List[str]:
-        """Why a recording is refused for any embedding, in words; arguments as of `verdict`."""
+        """Reasons to refuse a recording for any embedding, as texts; arguments as for `verdict`."""
         found = []
         if missing > self.most_missing:
             found.append(f"{missing} lead{'s are' if missing > 1 else ' is'} missing")
@@ -115,7 +115,7 @@ class Refusal:
         return found + [_WORDS[flag] for flag in flags if flag in self.flags]
 
     def check(self) -> None:
-        """See that it holds together.
+        """Check that the values are consistent.
 
         Raises:
             UserError: arrays or numbers do not fit.
@@ -144,11 +144,11 @@ def log_distances(
 
 
 def encoded(array: np.ndarray) -> Tuple[str, ...]:
-    """Pieces of base64 of an array as float32."""
+    """Encode an array as float32 in pieces of base64."""
     text = base64.b64encode(np.ascontiguousarray(array, "<f4").tobytes()).decode("ascii")
     return tuple(text[start : start + _PIECE] for start in range(0, len(text), _PIECE))
 
 
 def decoded(pieces: Sequence[str]) -> np.ndarray:
-    """The array, float64, of what `encoded` gave."""
+    """Decode the output of `encoded` to an array, float64."""
     return np.frombuffer(base64.b64decode("".join(pieces), validate=True), "<f4").astype(np.float64)

@@ -1,4 +1,4 @@
-"""How well values are predicted, such as age in years, and what `bootstrap` needs for its intervals.
+"""Metrics of a regression, such as age in years, and their values in resamples for `bootstrap`.
 
 Intervals are basic ones of resampled patients, mirrored on the scale where the metric has no end: MAE, RMSE and 1 - R2
 by their logarithm, Pearson's r by Fisher's transformation (Davison and Hinkley 1997, section 5.2). Of 400 made-up data
@@ -65,7 +65,7 @@ def _metrics(predicted: np.ndarray, target: np.ndarray) -> Dict[str, float]:
 
 
 class WeightedErrors:
-    """Metrics of one model under any weights of the patients, for `bootstrap`; values are labels x resamples."""
+    """Metrics of one model for any weights of the patients, for `bootstrap`; values are labels x resamples."""
 
     def __init__(self, predictions: Predictions, metrics: Sequence[str]):
         self.metrics, self.sums = metrics, _patient_sums(predictions)
@@ -77,7 +77,7 @@ class WeightedErrors:
         return {metric: found[metric] for metric in self.metrics}
 
     def mirrored(self, metric: str, point: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-        """On the scale where the metric has no end; labels x resamples, of a point labels x 1."""
+        """Mirror values on a scale without limits; labels x resamples, for a point labels x 1."""
         if metric == "pearson_r":
             angles = (np.arctanh(np.clip(values, _ROUNDING - 1, 1 - _ROUNDING)) for values in (point, drawn))
             return np.tanh(mirrored(*angles))
@@ -85,15 +85,15 @@ class WeightedErrors:
 
 
 def _mirrored_log(point: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """exp(2 log(point) - log(drawn)); 0 stays 0, and is infinite where only a resample is 0."""
+    """exp(2 log(point) - log(drawn)); a point of 0 gives 0; if only a resample is 0, the result is infinite."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(point == 0, drawn, point**2 / drawn)
 
 
 def _patient_sums(predictions: Predictions) -> np.ndarray:
-    """What the metrics need of each patient's known items: sums x labels x patients.
+    """Sums over each patient's known items that the metrics need: sums x labels x patients.
 
-    Targets and predicted values are counted from the label's mean, so that differences of sums lose no digits.
+    The label's mean is subtracted from targets and predicted values, so that differences of sums lose no digits.
     """
     known = ~np.isnan(predictions.targets)
     count = np.maximum(known.sum(axis=0), 1)
@@ -109,7 +109,7 @@ def _patient_sums(predictions: Predictions) -> np.ndarray:
 def _weighted_metrics(sums: np.ndarray) -> np.ndarray:
     """Metrics, in the order of `WITH_INTERVAL`, from sums; NaN where undefined.
 
-    A spread that is no more than what rounding leaves of equal values is none.
+    A spread within the rounding error of equal values counts as zero.
     """
     count, absolute, squared, target, predicted, target_squares, predicted_squares, products = sums
     with np.errstate(invalid="ignore", divide="ignore"):

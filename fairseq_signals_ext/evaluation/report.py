@@ -1,4 +1,4 @@
-"""What an evaluation leaves: files that appear whole, the same bytes from the same predictions, and a table to read."""
+"""Write an evaluation: files that appear complete, with the same bytes for the same predictions, and a text table."""
 
 import dataclasses
 import importlib.metadata
@@ -23,7 +23,7 @@ from fairseq_signals_ext.prepared.table import TABLE_NAME, read_table
 if TYPE_CHECKING:
     import pandas as pd
 
-# all that an evaluation may leave; metrics.json is written last
+# all possible files of an evaluation; metrics.json is written last
 FILES = (
     *("metrics.json", "per_label.csv", "predictions.parquet", "segments.parquet"),
     *("roc.png", "precision_recall.png", "calibration.png", "confusion.png", "scatter.png", "bland_altman.png"),
@@ -32,13 +32,13 @@ _PACKAGES = ("numpy", "scikit-learn", "torch")
 
 
 def with_record_ids(predictions: Predictions, data: Path) -> Predictions:
-    """Predictions that name the recordings as their source does, where that is known, else by idx.
+    """Add the source's record ids to predictions if they are known, otherwise idx.
 
     Args:
-        data: the manifests' folder; it is known for a prepared folder `DIR` or its `DIR/splits/NAME`.
+        data: the manifests' folder; ids are known for a prepared folder `DIR` or its `DIR/splits/NAME`.
 
     Raises:
-        UserError: the prepared folder's table cannot be read, or lacks a recording.
+        UserError: the prepared folder's table cannot be read, or has no row for a recording.
     """
     if predictions.record_id is not None:
         return predictions
@@ -48,13 +48,13 @@ def with_record_ids(predictions: Predictions, data: Path) -> Predictions:
 
 
 def facts_of_recordings(predictions: Predictions, data: Path, columns: Sequence[str]) -> Dict[str, np.ndarray]:
-    """What a prepared folder knows of each item's recording, by column; empty where the folder is not known.
+    """Columns of a prepared folder's table for each item's recording; empty if the folder is unknown.
 
     Args:
-        data: the manifests' folder; it is known for a prepared folder `DIR` or its `DIR/splits/NAME`.
+        data: the manifests' folder; the table is known for a prepared folder `DIR` or its `DIR/splits/NAME`.
 
     Raises:
-        UserError: the prepared folder's table cannot be read, or lacks a recording or a column.
+        UserError: the prepared folder's table cannot be read, or has no row for a recording, or not the columns.
     """
     import pandas as pd
 
@@ -72,9 +72,9 @@ def facts_of_recordings(predictions: Predictions, data: Path, columns: Sequence[
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
-    """Write an evaluation's files to a folder, in place of those of an earlier one.
+    """Write an evaluation's files to a folder, and replace files of an earlier one.
 
-    * `metrics.json`: what was evaluated and how, macro and micro averages with intervals, notes, versions; undefined
+    * `metrics.json`: inputs and settings, macro and micro averages with intervals, notes, versions; undefined
       values are null.
     * `per_label.csv`: `Evaluation.per_label`; undefined values are empty.
     * `predictions.parquet`: one row per recording, see `prediction_table`.
@@ -142,7 +142,7 @@ def _facts(evaluation: Evaluation) -> Dict[str, Any]:
 
 
 def versions_in_use() -> Dict[str, str]:
-    """Versions of this package, of Python, and of what computes."""
+    """Versions of this package, of Python, and of the libraries that compute."""
     versions = {"fairseq_signals_ext": fairseq_signals_ext.__version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -168,13 +168,13 @@ def as_text(evaluation: Evaluation) -> str:
 
 
 def text_of_classes(evaluation: Evaluation, intervals: str) -> List[str]:
-    """Lines of labels that are there or not: averages, then a line per label."""
+    """Lines for classes or binary labels: averages, then a line per label."""
     how = f"thresholds: {evaluation.thresholds}; {intervals}"
     return [how, "", *aligned(_average_rows(evaluation)), "", *aligned(_label_rows(evaluation))]
 
 
 def text_of_numbers(evaluation: Evaluation, intervals: str) -> List[str]:
-    """Lines of labels that are numbers: errors, then correlations."""
+    """Lines for labels that are numbers: errors, then correlations."""
     return [intervals, "", *aligned(_error_rows(evaluation)), "", *aligned(_correlation_rows(evaluation))]
 
 

@@ -1,4 +1,4 @@
-"""Resampled patients, and what an interval and a p are of the values that they give."""
+"""Resample patients, and compute intervals and p-values from the resampled values."""
 
 from typing import Iterator, Optional, Tuple
 
@@ -10,11 +10,11 @@ _BLOCK_BYTES = 32 * 2**20
 
 
 def resampled(patients: int, resamples: int, seed: int, rows: int = 0, progress: bool = False) -> Iterator[np.ndarray]:
-    """`patient_weights`, as many resamples at a time as fit into some memory.
+    """Yield `patient_weights` in blocks of resamples with limited memory.
 
     Args:
-        rows: how many numbers are made of a resample, at most.
-        progress: show a bar.
+        rows: largest number of values computed per resample.
+        progress: show a progress bar.
     """
     block = max(1, _BLOCK_BYTES // (8 * max(1, rows, patients)))
     rng = np.random.default_rng(seed)
@@ -28,7 +28,7 @@ def resampled(patients: int, resamples: int, seed: int, rows: int = 0, progress:
 def patient_weights(rng: np.random.Generator, patients: int, resamples: int) -> np.ndarray:
     """How often each patient is drawn in each resample: int64, patients x resamples; columns sum up to `patients`.
 
-    Resamples are drawn one after the other, so that they do not depend on how many are asked for at a time.
+    Resamples are drawn one after the other, so they do not depend on the size of blocks.
     """
     draws = (rng.integers(patients, size=patients) for _ in range(resamples))
     return np.stack([np.bincount(draw, minlength=patients) for draw in draws], axis=1)
@@ -38,7 +38,7 @@ def one_of_each_patient(patients: np.ndarray, seed: int) -> np.ndarray:
     """Positions (int64, ascending) of one item of each patient, drawn at random.
 
     Args:
-        patients: int64, n: number that stands for the patient of an item.
+        patients: int64, n: number of each item's patient.
     """
     order = np.random.default_rng(seed).permutation(len(patients))
     _, first = np.unique(patients[order], return_index=True)
@@ -46,9 +46,10 @@ def one_of_each_patient(patients: np.ndarray, seed: int) -> np.ndarray:
 
 
 def mirrored(point: np.ndarray, drawn: np.ndarray, patients: Optional[int] = None) -> np.ndarray:
-    """Values of resamples mirrored at the point, whose percentiles are the basic interval.
+    """Mirror values of resamples at the point; their percentiles are the basic interval.
 
-    What a resample is above the data, the data are taken to be above the truth (Davison and Hinkley 1997, section 5.2).
+    The method assumes that the data exceed the truth by as much as a resample exceeds the data (Davison and Hinkley
+    1997, section 5.2).
     A metric between 0 and 1 is mirrored by its log odds, so that it stays there and may be skew near the ends, as Boyd
     et al. 2013 (doi:10.1007/978-3-642-40994-3_29) recommend for AUPRC. Odds are those of (n x + 1/2) / (n + 1), with n
     patients (Cox and Snell 1989, the empirical logit), so that they are finite for 0 and 1.
@@ -78,10 +79,10 @@ def interval(values: np.ndarray, confidence: float) -> Tuple[float, float]:
 
 
 def p_value(differences: np.ndarray) -> float:
-    """Two-sided p for that there is no difference, from mirrored differences; NaN if none is defined.
+    """Two-sided p-value for no difference, from mirrored differences; NaN if none is defined.
 
-    It is twice the smaller part of those that are not above, or not below, 0; these and all are counted with one more,
-    so that p is never 0 (Davison and Hinkley 1997, section 4.2).
+    It is twice the smaller share of differences that are not above, or not below, 0. One is added to both counts, so
+    that p is never 0 (Davison and Hinkley 1997, section 4.2).
     """
     defined = differences[~np.isnan(differences)]
     if not len(defined):
@@ -91,7 +92,7 @@ def p_value(differences: np.ndarray) -> float:
 
 
 def mean_of_defined(values: np.ndarray, axis: int) -> np.ndarray:
-    """Means along an axis, which stays with length 1, over what is not NaN; NaN where nothing is defined."""
+    """Means without NaN along an axis, which is kept with length 1; NaN if all values are NaN."""
     defined = (~np.isnan(values)).sum(axis=axis, keepdims=True)
     total = np.nansum(values, axis=axis, keepdims=True)
     return np.divide(total, defined, out=np.full(total.shape, np.nan), where=defined > 0)

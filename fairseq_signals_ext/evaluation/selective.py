@@ -1,7 +1,7 @@
-"""Whether a calibrated model keeps its promises on recordings whose labels are known, and for whom.
+"""Error rates of a calibrated model's decisions on labelled recordings, in total and by group of patients.
 
-Rates of errors are of one recording of each patient, drawn at random, as the promises are; their intervals are exact
-binomial ones (Clopper and Pearson 1934). Recordings that the model refuses count among none of them.
+Error rates use one random recording per patient, as the guarantees do; their intervals are exact binomial ones
+(Clopper and Pearson 1934). Recordings that the model refuses are not counted.
 """
 
 from pathlib import Path
@@ -28,7 +28,7 @@ _BINS = 10
 
 
 class Selective(NamedTuple):
-    """What is found.
+    """Results of `evaluate_selective`.
 
     Attributes:
         table: one row per label and group, see `table_of`.
@@ -47,9 +47,9 @@ def evaluate_selective(
     """Evaluate a calibrated model's decisions.
 
     Args:
-        recordings: with `refusal` scores where the model refuses.
-        about: for each recording what groups it may be of: `age` (years), `sex`, `source`; some or none of them.
-        seed: which recording of a patient counts.
+        recordings: with `refusal` scores if the model can refuse.
+        about: facts that define groups of recordings: `age` (years), `sex`, `source`; some or none of them.
+        seed: random seed for the choice of one recording per patient.
 
     Raises:
         UserError: the model is not calibrated.
@@ -74,7 +74,7 @@ def evaluate_selective(
 def table_of(
     recordings: Predictions, calibration: Calibration, answered: np.ndarray, about: Mapping[str, np.ndarray], seed: int
 ) -> "pd.DataFrame":
-    """Errors of decisions, and of probabilities before and after calibration.
+    """Table of errors of decisions, and of probabilities before and after calibration.
 
     Returns:
         `label`, `group`, `recordings`, `patients`, `refused` (share), `uncertain` (share of those answered),
@@ -118,10 +118,10 @@ def table_of(
 
 
 def curve_of(recordings: Predictions, calibration: Calibration, answered: np.ndarray) -> "pd.DataFrame":
-    """Errors among the surest answers (El-Yaniv and Wiener 2010): the fewer are asked for, the fewer should be wrong.
+    """Risk-coverage curve: error rate among the most certain answers (El-Yaniv and Wiener 2010).
 
-    An answer is whether the calibrated probability is above 0.5, and it is the surer the farther it is from that;
-    refused recordings come last.
+    An answer is whether the calibrated probability is above 0.5; it is more certain if it is farther from 0.5. Refused
+    recordings come last.
 
     Returns:
         `label` ("mean": over labels), `coverage` (share that is answered), `risk` (share of these that is wrong).
@@ -150,7 +150,7 @@ def curve_of(recordings: Predictions, calibration: Calibration, answered: np.nda
 
 
 def groups_of(about: Mapping[str, np.ndarray]) -> Iterator[Tuple[str, np.ndarray]]:
-    """Names of groups, and who is in them: bands of age, sexes, sources."""
+    """Names and members of groups: bands of age, sexes, sources."""
     if "age" in about:
         age = np.asarray(about["age"], np.float64)
         for low, high in zip((0, *_AGES), (*_AGES, np.inf)):
@@ -186,7 +186,7 @@ def _of(metric: Any, scores: np.ndarray, targets: np.ndarray) -> float:
 
 
 def _interval_of_ece(scores: np.ndarray, targets: np.ndarray, patients: np.ndarray, seed: int) -> Tuple[float, float]:
-    """95 % basic interval of the expected calibration error, of resamples of patients, in which it is higher."""
+    """95 % basic interval of the expected calibration error, from resamples of patients, where it is biased upwards."""
     if not len(scores):
         return float("nan"), float("nan")
     _, which = np.unique(patients, return_inverse=True)
@@ -204,7 +204,7 @@ def _interval_of_ece(scores: np.ndarray, targets: np.ndarray, patients: np.ndarr
 
 
 def write_selective(found: Selective, folder: Path) -> None:
-    """Write tables and the picture into a folder that is being made."""
+    """Write tables and the picture into a folder."""
     from fairseq_signals_ext.evaluation.selective_plot import draw_selective
 
     found.table.to_csv(folder / TABLE, index=False, lineterminator="\n")
@@ -213,7 +213,7 @@ def write_selective(found: Selective, folder: Path) -> None:
 
 
 def as_text(found: Selective) -> str:
-    """The rows of everybody, for the terminal."""
+    """The rows for all patients, as text."""
     rows: List[List[str]] = [["label", "refused", "uncertain", "missed", "promised", "false alarms", "promised", "ECE"]]
     for row in found.table[found.table["group"] == EVERYBODY].to_dict("records"):
         rows.append(

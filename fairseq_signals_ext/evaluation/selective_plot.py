@@ -1,4 +1,4 @@
-"""The picture of `evaluate --selective`: promises kept or not, errors among the surest answers, and calibration."""
+"""The picture of `evaluate --selective`: error rates with limits, risk-coverage curves, and calibration."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from fairseq_signals_ext.evaluation.selective import Selective
 
 _COLUMNS = 5
-# labels of which diagrams are drawn
+# largest number of labels with a diagram
 _MOST = 20
 _WIDTH, _ABOVE, _PANEL, _LINE = 9.0, 0.9, 1.9, 0.18
 
 
 def draw_selective(found: "Selective", path: Path) -> None:
-    """Draw it into a `.png`."""
+    """Draw the picture into a `.png`."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 

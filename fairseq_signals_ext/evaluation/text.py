@@ -4,7 +4,7 @@ from typing import Any, List, Mapping, Sequence
 
 import numpy as np
 
-# a value in any unit, in digits that say something
+# significant digits for a value in any unit
 SIGNIFICANT = ".4g"
 WIDTH = 100
 _SHORTEST_NAME = 8
@@ -13,7 +13,7 @@ _SHORTEST_NAME = 8
 def with_interval(row: Mapping[str, Any], metric: str, style: str = ".3f") -> str:
     """A value with its interval, such as `0.912 [0.900, 0.923]`, from columns METRIC, METRIC_low and METRIC_high.
 
-    An interval without width, which few positives give when all are ranked alike, would look like certainty: `[-]`.
+    An interval without width, possible with few positives, would look like certainty, so it is shown as `[-]`.
     """
     low, high = (row.get(f"{metric}_{end}", np.nan) for end in ("low", "high"))
     interval = "" if np.isnan(low) or np.isnan(high) else f" [{low:{style}}, {high:{style}}]"
@@ -22,7 +22,7 @@ def with_interval(row: Mapping[str, Any], metric: str, style: str = ".3f") -> st
 
 
 def lacking(known: int, positives: int) -> str:
-    """What is not among the known targets of a label; empty if both classes are."""
+    """What is missing among a label's known targets; empty if both classes are present."""
     if not known:
         return "none known"
     if not positives:
@@ -31,7 +31,7 @@ def lacking(known: int, positives: int) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> List[str]:
-    """Rows of a table as lines of at most 100 characters: the first column is cut to fit, the others stand right."""
+    """Format a table as lines of at most 100 characters: the first column is cut, the others are right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     widths[0] = max(_SHORTEST_NAME, min(widths[0], WIDTH - sum(width + 2 for width in widths[1:])))
     lines = []

@@ -1,4 +1,4 @@
-"""Above which score a label is called positive: chosen on one subset, used on another; and which labels are."""
+"""Thresholds of labels: chosen on one subset and applied to another."""
 
 from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
@@ -12,7 +12,7 @@ _RULES = "0.5 (or another number from 0 to 1), f1, youden, sensitivity=0.9, spec
 
 
 class _Points(NamedTuple):
-    """Sensitivity, specificity and F1 at each operating point, thresholds falling."""
+    """Sensitivity, specificity and F1 at each operating point, with decreasing thresholds."""
 
     sensitivity: np.ndarray
     specificity: np.ndarray
@@ -23,18 +23,18 @@ Choose = Callable[[_Points], int]
 
 
 def choose_thresholds(predictions: Predictions, rule: str) -> Tuple[np.ndarray, List[str]]:
-    """A threshold for each label.
+    """Choose a threshold for each label.
 
-    It lies midway between the lowest score that is called positive and the next one below it, so that a little noise
-    changes nothing. Of thresholds that are equally good, the lowest is taken: it misses fewest.
+    It is midway between the lowest positive score and the next lower one, so that small noise changes nothing. Of
+    equally good thresholds the lowest is chosen, because it misses fewest.
 
     Args:
-        predictions: of a subset that is not the one to be evaluated, as a rule the validation subset.
+        predictions: of another subset than the evaluated one, usually the validation subset.
         rule: `f1` (highest F1), `youden` (highest sensitivity + specificity; Youden 1950), `sensitivity=X` (the highest
-            specificity with at least this sensitivity), `specificity=X` (the reverse), or a number, taken as it is.
+            specificity with at least this sensitivity), `specificity=X` (the reverse), or a number.
 
     Returns:
-        Thresholds (float64, L), and the names of labels whose known targets have one class only: these get 0.5.
+        Thresholds (float64, L), and the names of labels with only one class among known targets: these get 0.5.
 
     Raises:
         UserError: there is no such rule, or there are values that cannot be ranked.
@@ -62,7 +62,7 @@ def _choose(scores: np.ndarray, targets: np.ndarray, choose: Choose) -> float:
 
 
 def _midway(values: np.ndarray, point: int) -> float:
-    """Between the threshold of a point and the next one below it; below the lowest is 0, infinity stands for 1."""
+    """The middle between a point's threshold and the next lower one; 0 follows the lowest, and infinity counts as 1."""
     lower = values[point + 1] if point + 1 < len(values) else min(0.0, values[point])
     upper = values[point] if point else max(1.0, np.nextafter(lower, np.inf))
     middle = (upper + lower) / 2
@@ -70,7 +70,7 @@ def _midway(values: np.ndarray, point: int) -> float:
 
 
 def parse_rule(rule: str) -> Optional[Choose]:
-    """How to choose an operating point; None if the rule is a number, and so needs no subset to choose one on.
+    """The function that chooses an operating point; None if the rule is a number, which needs no subset.
 
     Raises:
         UserError: there is no such rule.
@@ -93,7 +93,7 @@ def parse_rule(rule: str) -> Optional[Choose]:
 
 
 def _last_best(values: np.ndarray) -> int:
-    """The last of the highest values; those that differ by rounding only are equal."""
+    """Position of the last highest value; values that differ only by rounding are equal."""
     return int(np.flatnonzero(values >= values.max() - 1e-12)[-1])
 
 
@@ -110,8 +110,8 @@ def called(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 
     Args:
         scores: float64, N x L.
-        thresholds: float64, L: a score that is not below its own is positive; all NaN: the labels are classes that
-            exclude one another, and the most probable one is.
+        thresholds: float64, L: a score that is not below its label's threshold is positive; all NaN: the labels are
+            classes that exclude one another, and the most probable one is positive.
     """
     if np.isnan(thresholds).all():
         return np.arange(scores.shape[1]) == scores.argmax(axis=1)[:, np.newaxis]

@@ -1,4 +1,4 @@
-"""The course of a training, read from fairseq's log and drawn."""
+"""Training curves: read from fairseq's log and drawn."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.files import atomic
 
-# fairseq's lines with numbers: while training, at the end of an epoch, and of validation
+# fairseq's lines with numbers: during training, at the end of an epoch, and for validation
 _LINE = re.compile(r"\[(train_inner|train|valid[^\[\]]*)\]\[INFO\] - (\{.*\})\s*$")
 
 _PAGE = re.compile(r"\[curve\]\[INFO\] - (\{.*\})\s*$")
@@ -20,16 +20,16 @@ _logger = logging.getLogger("curve")
 
 @dataclass(frozen=True)
 class CurvePage:
-    """What is drawn of a training: the loss with its parts above, and below what it is for.
+    """Description of a training's picture: the loss and its parts at the top, metrics at the bottom.
 
     Attributes:
         title: of the picture.
-        loss: its name and unit.
-        parts: names of the logged parts of the loss, each with what it is in words.
-        results: names of what else is logged, each with what it is in words.
-        result: name and unit of these.
-        scale: that they are multiplied by.
-        top: of their axis; None: as high as they are.
+        loss: name and unit of the loss.
+        parts: logged parts of the loss: name -> description.
+        results: logged metrics: name -> description.
+        result: name and unit of the metrics.
+        scale: factor for the metrics.
+        top: upper end of their axis; None: by their values.
         is_log: the loss is drawn on a logarithmic scale.
     """
 
@@ -72,12 +72,12 @@ CLASSIFICATION = CurvePage(
     result="macro average (F1: pooled)",
     top=1.02,
 )
-# of logs from before trainings named their page: what is logged of the first, while training, and of the others
+# for old logs without a page: a quantity that shows the kind of training, and its page
 _OLDER = (("loss_0", PRETRAINING), ("mae", REGRESSION))
 
 
 def log_page(page: CurvePage) -> None:
-    """Leave in a training's log what is to be drawn of it."""
+    """Write the description of the picture into a training's log."""
     _logger.info(json.dumps(asdict(page)))
 
 
@@ -87,7 +87,7 @@ class Curves:
 
     Attributes:
         train, valid: name of a quantity -> {update: value}.
-        named: what to draw, where the log names it.
+        named: the picture's description, if the log has one.
         is_per_epoch: `train` has only the means of epochs.
     """
 
@@ -98,21 +98,21 @@ class Curves:
 
     @property
     def page(self) -> CurvePage:
-        """What to draw: what the training named, else what its numbers are of."""
+        """The picture's description from the log, or chosen by the logged quantities."""
         if self.named is not None:
             return self.named
         return next((page for key, page in _OLDER if key in self.train or key in self.valid), CLASSIFICATION)
 
 
 def log_file(log: Path) -> Path:
-    """The log of a run's folder, or the log itself."""
+    """The log in a run's folder, or the log itself."""
     return log / "hydra_train.log" if log.is_dir() else log
 
 
 def read_log(log: Path) -> Curves:
     """Curves from `hydra_train.log`, or from the folder that it is in.
 
-    A run that was resumed appends to its log; what it logs again for an update replaces the earlier value.
+    A resumed run appends to its log; a value logged again for an update replaces the earlier one.
 
     Raises:
         UserError: there is no log, or it has no numbers.
@@ -141,7 +141,7 @@ def read_log(log: Path) -> Curves:
 
 
 def _page_in(line: str) -> Optional[CurvePage]:
-    """What a line of the log names; None if it is another line."""
+    """The picture's description in a line of the log; None for other lines."""
     found = _PAGE.search(line)
     try:
         page = CurvePage(**json.loads(found.group(1))) if found else None
@@ -164,7 +164,7 @@ def _add(target: Dict[str, Dict[int, float]], kind: str, entry: Dict[str, Any]) 
 
 
 def draw_curve(curves: Curves, out: Path) -> None:
-    """Draw losses above and what they are for below (accuracies, areas, errors) over updates, into a `.png` or `.svg`.
+    """Draw losses (top) and metrics such as accuracies or errors (bottom) over updates, into a `.png` or `.svg`.
 
     Raises:
         UserError: matplotlib cannot write this kind of file.
