@@ -1,4 +1,4 @@
-"""Where a model looked, by attention, by gradients, or by windows of time left out (captum)."""
+"""Saliency maps of a model by attention, gradients, or occlusion of time windows (captum)."""
 
 from typing import Any, Callable, Optional
 
@@ -10,46 +10,48 @@ from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.inference.model import LoadedModel
 
 INTEGRATED, PLAIN, TIMES_INPUT = "gradient", "gradient:saliency", "gradient:input-x-gradient"
-# segments that go through the network at once, each with a gradient
+# segments per pass with gradients
 _AT_ONCE = 32
-# The network's first normalisation undoes its input's size, so along the line from zeros to the input nearly all
-# happens below a hundredth of it. On the golden classifier 50 points that crowd there by this power leave 1e-4 of the
-# difference, 200 even points 4e-3.
+# The network's first normalisation removes the scale of its input, so between zeros and the input nearly all change
+# happens in the first hundredth. On the golden classifier 50 points, denser near zero by this power, have an error of
+# 1e-4 of the difference, 200 evenly spaced points 4e-3.
 _POWER = 4
 
 
 def samples_of_frames(values: np.ndarray, padding_mask: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """A value for each sample: the mean of those of the frames that it is part of.
+    """Convert values of frames to samples: a sample gets the mean over the frames that contain it.
 
     Frames that reach into padding do not count.
 
     Args:
         values: N x T, one value per frame.
         padding_mask: bool, N x samples, True where a sample is padding.
-        geometry: how frames lie over samples.
+        geometry: positions of frames in samples.
 
     Returns:
-        float32, N x samples; NaN for samples that are part of no frame.
+        float32, N x samples; NaN for samples in no frame.
     """
     (segments, frames), samples = values.shape, padding_mask.shape[1]
     counts = np.arange(frames) < geometry.frames((~padding_mask).sum(axis=1, keepdims=True))
     totals, numbers = np.zeros((2, segments, samples))
     for place in range(geometry.field):
         at = np.arange(frames) * geometry.hop - geometry.before + place
-        inside = (at >= 0) & (at < samples)  # others are zeros that the encoder adds
+        inside = (at >= 0) & (at < samples)  # the rest is zero padding of the encoder
         totals[:, at[inside]] += np.where(counts, values, 0)[:, inside]
         numbers[:, at[inside]] += counts[:, inside]
     return np.divide(totals, numbers, out=np.full_like(totals, np.nan), where=numbers > 0).astype(np.float32)
 
 
 def attention_map(model: LoadedModel, layer: Optional[int], roll_out: bool) -> Callable[..., np.ndarray]:
-    """What gives the saliency of segments from source and padding mask: N x samples, see `samples_of_frames`.
+    """Return a function of source and padding mask that computes attention saliency, N x samples.
+
+    See `samples_of_frames` for the conversion of frames to samples.
 
     Args:
         layer: 1 to the number of layers; None: the last that the outputs depend on.
-        roll_out: follow the attention through all layers up to this one (Abnar and Zuidema 2020, arXiv 2005.00928):
-            half of what a layer passes on is its input, and the mean over queries is taken. Otherwise the maximum
-            over queries of the layer's own weights, which is ECG-FM's saliency (arXiv 2408.05178). Heads are averaged.
+        roll_out: attention rollout through all layers up to this one (Abnar and Zuidema 2020, arXiv 2005.00928): the
+            residual connection counts as half of each layer, and the result is the mean over queries. Otherwise the
+            maximum over queries of the layer's own weights: ECG-FM's saliency (arXiv 2408.05178). Heads are averaged.
 
     Raises:
         UserError: the model cannot be explained, or has no attention or no such layer.
@@ -74,7 +76,7 @@ def attention_map(model: LoadedModel, layer: Optional[int], roll_out: bool) -> C
 
 
 def _padding_frames(padding_mask: Any, frames: int, geometry: Geometry) -> Any:
-    """Bool tensor, N x T."""
+    """Mask of frames that reach into padding: bool tensor, N x T."""
     import torch
 
     valid = geometry.frames((~padding_mask).sum(-1, keepdim=True))
@@ -82,12 +84,12 @@ def _padding_frames(padding_mask: Any, frames: int, geometry: Geometry) -> Any:
 
 
 def _strongest(attention: Any, is_padding: Any) -> Any:
-    """The most that any frame takes from each, N x T, of N x T (queries) x T (keys)."""
+    """Maximum of attention over queries, N x T; input: N x T (queries) x T (keys)."""
     return attention.masked_fill(is_padding.unsqueeze(-1), 0).amax(dim=1)
 
 
 def _rolled_out(attention: Any, is_padding: Any) -> Any:
-    """How much of each frame has come to the frames of the last layer, N x T, of N x layers x T x T."""
+    """Attention rollout: mean share of each frame in the last layer, N x T; input: N x layers x T x T."""
     import torch
 
     unchanged = torch.eye(attention.shape[-1], device=attention.device)
@@ -99,20 +101,20 @@ def _rolled_out(attention: Any, is_padding: Any) -> Any:
 
 
 def gradient_map(model: LoadedModel, label: str, method: str, steps: int) -> Callable[..., np.ndarray]:
-    """What gives attributions of segments from source and padding mask: float32, N x leads x samples, signed.
+    """Return a function of source and padding mask that computes attributions: float32, N x leads x samples, signed.
 
-    They are of a label's logit, or of a regression's value in its unit. A zero is a lead's mean, as the input is
-    standardised.
+    They explain a label's logit, or a regression's value in its unit. An input of zero is a lead's mean, because the
+    input is standardised.
 
     Args:
         method: "gradient": integrated gradients from zeros (Sundararajan et al. 2017, arXiv 1703.01365), whose sum over
-            a segment is the difference of its logit and that of zeros (with 50 steps to 2 %, with 100 to 0.05 % on
+            a segment is its logit minus the logit of zeros (with an error of 2 % for 50 steps, 0.05 % for 100, on
             random networks); "gradient:saliency": the gradient alone;
             "gradient:input-x-gradient": the gradient times the input.
         steps: points of the integral.
 
     Raises:
-        UserError: the model cannot be explained or has no such label, or nothing can be differentiated.
+        UserError: the model cannot be explained, has no such label, or has no gradient.
     """
     from captum.attr import InputXGradient, IntegratedGradients
     from captum.attr import Saliency as Gradient
@@ -126,7 +128,7 @@ def gradient_map(model: LoadedModel, label: str, method: str, steps: int) -> Cal
         return network(source, padding_mask)[0][:, position]
 
     def integrated(source: Any, padding_mask: Any) -> Any:
-        # on the line to the root, the network sees the line to the input, with points that crowd near zero
+        # even steps for the root of the input are steps for the input that are denser near zero
         way = IntegratedGradients(lambda root, mask: output(root * root.abs() ** (_POWER - 1), mask))
         root = source.sign() * source.abs() ** (1 / _POWER)
         at_once = max(_AT_ONCE, len(source))
@@ -144,10 +146,10 @@ def gradient_map(model: LoadedModel, label: str, method: str, steps: int) -> Cal
 
 
 def window_map(model: LoadedModel, label: str, seconds: float) -> Callable[..., np.ndarray]:
-    """What gives, from source and padding mask, the drop of a segment's score where time is left out: N x samples.
+    """Return a function of source and padding mask that computes occlusion maps, N x samples: drops of the score.
 
-    A window in which all leads are zero moves by half its length; a sample has the mean over the windows that it is in
-    (Zeiler and Fergus 2014, arXiv 1311.2901). The score is the probability, or a regression's value.
+    A window in which all leads are zero moves by half its length; a sample gets the mean over the windows that contain
+    it (Zeiler and Fergus 2014, arXiv 1311.2901). The score is the probability, or a regression's value.
 
     Args:
         seconds: length of the window.
@@ -180,7 +182,7 @@ def window_map(model: LoadedModel, label: str, seconds: float) -> Callable[..., 
 
 
 def _on_arrays(model: LoadedModel, function: Callable[..., Any]) -> Callable[..., np.ndarray]:
-    """The same for arrays, on the model's device and as many threads."""
+    """Wrap a function of tensors for arrays, with the model's device and threads."""
     import torch
 
     backend: Any = model.backend

@@ -1,4 +1,4 @@
-"""Many recordings become vectors, in order, part by part; memory does not grow with their number."""
+"""Compute and write embeddings of many recordings, in order; memory does not grow with their number."""
 
 import itertools
 import json
@@ -28,7 +28,7 @@ from fairseq_signals_ext.inference.results import Kept, typed_value, write_csv
 from fairseq_signals_ext.inference.running import RecordingOutputs, RunOptions, run_recordings
 from fairseq_signals_ext.prepared.table import arrow_type
 
-# of recordings, in a run's parts
+# name of the table of recordings in a run's parts
 TABLE = "embeddings"
 _GROUP_BYTES = 2**25
 
@@ -38,13 +38,13 @@ class Embedded:
     """The embeddings of one of many recordings.
 
     Attributes:
-        number: in the inputs.
+        number: its number in the inputs.
         name: its file.
-        vectors: float32, rows x E: one row; one per segment; or one per frame, those of a segment after each other,
-            without frames of padding.
-        frames: rows of each segment, where rows are frames; else 1.
-        recording: what is known of it.
-        ecgs: how many ECGs its file contains, where it is the first of these.
+        vectors: float32, rows x E: one row; one per segment; or one per frame, ordered by segment, without frames of
+            padding.
+        frames: rows of each segment, if rows are frames; otherwise 1.
+        recording: facts about it.
+        ecgs: how many ECGs its file contains, if it is the first of them.
         ends_batch: see `inference.running.RecordingOutputs`.
     """
 
@@ -66,18 +66,18 @@ def embed_all(
     start: int = 0,
     several: Sequence[Tuple[int, int]] = (),
 ) -> Iterator[Union[Embedded, Rejected]]:
-    """Embeddings of many recordings, in order; memory does not grow with their number.
+    """Compute embeddings of many recordings, in order; memory does not grow with their number.
 
     Args:
         inputs: see `inference.inputs.find_inputs`.
         per, layer: as `LoadedModel.embed`.
         options: how they are run.
-        start: number of the first one.
-        several: see `reading_ahead.ReadingPlan`, of inputs before that.
+        start: number of the first recording.
+        several: see `reading_ahead.ReadingPlan`, for inputs before `start`.
 
     Raises:
-        UserError: there is no such layer, a frame or layer is asked of an export that only runs, or the model's outputs
-            are not finite for any recording.
+        UserError: there is no such layer, a frame or layer is requested from an ONNX or TorchScript export, or the
+            model's outputs are not finite for any recording.
         MissingPackageError: a format needs a package that is not installed.
     """
     options = options or RunOptions()
@@ -102,7 +102,7 @@ def _embedded(model: LoadedModel, result: RecordingOutputs, per: str) -> Union[E
 
 
 def _frames(model: LoadedModel, segments: SegmentedRecording, name: str) -> int:
-    """Frames of a segment that are not padding: the same for all, as only a single one can have padding."""
+    """Frames per segment without padding: the same for all, because only a single segment can have padding."""
     samples = min(model.preprocessing.segment_samples, segments.counts.shape[1])
     frames = int(model.network.geometry.frames(samples))
     if frames < 1:
@@ -113,11 +113,11 @@ def _frames(model: LoadedModel, segments: SegmentedRecording, name: str) -> int:
 
 
 def write_embeddings(out: Path, results: Kept, facts: Mapping[str, Any], array: str) -> Tuple[Path, int]:
-    """Write what a run made, when all recordings are done and before `results.finish`.
+    """Write the embeddings of a run, after all recordings are done and before `results.finish`.
 
     Args:
         out: folder of the results.
-        results: with a row per recording in `TABLE`: `COLUMNS` but for `first_row`, and `frames`.
+        results: with a row per recording in `TABLE`: `COLUMNS` without `first_row`, and `frames`.
         facts: `folder.model_facts`.
         array: "npy" or "parquet".
 
@@ -180,7 +180,7 @@ def _write_parquet(path: Path, results: Kept, facts: Mapping[str, Any]) -> Tuple
 
 
 def _groups(parts: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """All rows, so many at a time: parts are others in a run that was interrupted."""
+    """All rows in groups of this size, because an interrupted run has parts of other sizes."""
     waiting: List[np.ndarray] = []
     for part in parts:
         while len(part):
@@ -206,7 +206,7 @@ def _schema(per: str, dimension: int) -> Any:
 
 
 def _facts_of_vectors(results: Kept, facts: Mapping[str, Any]) -> Iterator[Dict[str, Any]]:
-    """For each vector what is known of its recording, and where in that it begins (s)."""
+    """For each vector the facts about its recording, and its start in the recording (s)."""
     for number, row in enumerate(results.rows(TABLE)):
         for vector in range(row["rows"]):
             segment, frame = divmod(vector, row["frames"])

@@ -1,7 +1,7 @@
 """A folder of embeddings: vectors, a table of their recordings, and facts about their model.
 
-`embeddings.npy` (float32, rows x E) with `embeddings.csv`, one row per recording whose vectors are the rows `first_row`
-to `first_row + rows - 1`; or both in `embeddings.parquet`, one row per vector. `embedding.json` is written last.
+`embeddings.npy` (float32, rows x E) with `embeddings.csv`, one row per recording; its vectors are the rows `first_row`
+to `first_row + rows - 1`. Or both in `embeddings.parquet`, one row per vector. `embedding.json` is written last.
 """
 
 import json
@@ -29,9 +29,9 @@ COLUMNS = {
     **{"first_row": "int64", "rows": "int64"},
 }
 LABELS = "labels"
-# further columns, which embeddings of earlier versions lack
+# further columns, missing in embeddings of earlier versions
 KNOWN_COLUMNS = {**ORIGIN_COLUMNS, LABELS: "string"}
-# so far, relative to its length, the probe of a model moves with its file format, device or bfloat16
+# largest relative change of a model's probe by file format, device or bfloat16
 _SAME_MODEL = 0.02
 _ROWS_AT_ONCE = 2**16
 
@@ -41,11 +41,11 @@ class Embeddings:
     """An opened folder.
 
     Attributes:
-        folder: where it is.
+        folder: the folder.
         facts: content of `embedding.json`, see `model_facts`.
-        vectors: float32, rows x E; mapped from the file if that is `.npy`, else in memory.
-        recordings: one row per recording, in order, with at least the columns of `COLUMNS`; those of `KNOWN_COLUMNS`
-            that the folder has are texts, empty where nothing is known.
+        vectors: float32, rows x E; memory-mapped for `.npy`, otherwise in memory.
+        recordings: one row per recording, in order, with at least the columns of `COLUMNS`; existing columns of
+            `KNOWN_COLUMNS` are texts, empty if unknown.
     """
 
     folder: Path
@@ -54,15 +54,15 @@ class Embeddings:
     recordings: "pd.DataFrame"
 
     def recordings_of(self, rows: np.ndarray) -> np.ndarray:
-        """The place in `recordings` of each row of `vectors`, int64."""
+        """The position in `recordings` for rows of `vectors`, int64."""
         return np.searchsorted(self.recordings["first_row"].to_numpy(), rows, side="right") - 1
 
 
 def model_facts(model: "LoadedModel", per: str, layer: Optional[int]) -> Dict[str, Any]:
-    """Of which model, and of what in it, embeddings are: plain values.
+    """Facts about the model and the layer of embeddings, as plain values.
 
-    Among them is `probe`, what the model makes of a certain segment of noise. It distinguishes weights, and is the same
-    for a checkpoint, its copies and its exports.
+    One of them is `probe`: the embedding of a fixed segment of noise. It differs between weights, and is the same for a
+    checkpoint, its copies and its exports.
 
     Args:
         per, layer: as `LoadedModel.embed`.
@@ -87,14 +87,14 @@ def model_facts(model: "LoadedModel", per: str, layer: Optional[int]) -> Dict[st
 
 
 def check_same_model(known: Mapping[str, Any], given: Mapping[str, Any], folder: Path) -> None:
-    """See that embeddings can be compared.
+    """Check that embeddings can be compared.
 
     Args:
-        known, given: of each `model_facts`.
-        folder: where the known ones are, for messages.
+        known, given: `model_facts` of both.
+        folder: folder of the known ones, for messages.
 
     Raises:
-        UserError: they belong to another model, layer or kind of piece.
+        UserError: they differ in model, layer or `per`.
     """
     hint = "embed its recordings again with this model"
     for name in ("per", "layer", "dimension"):
@@ -108,22 +108,22 @@ def check_same_model(known: Mapping[str, Any], given: Mapping[str, Any], folder:
 
 
 def check_finite(vectors: np.ndarray, where: object) -> None:
-    """Raise a `UserError` if vectors have values that are not numbers.
+    """Raise a `UserError` if vectors have values that are not finite.
 
     Args:
-        where: they are from, for the message.
+        where: their source, for the message.
     """
-    # some at a time, as an index may be larger than memory
+    # in pieces, because an index can be larger than memory
     for first in range(0, len(vectors), _ROWS_AT_ONCE):
         if not np.isfinite(vectors[first : first + _ROWS_AT_ONCE]).all():
             raise UserError(f"{where}: some of the embeddings are not finite; embed again")
 
 
 def open_embeddings(folder: Union[str, Path]) -> Embeddings:
-    """Open what `fairseq-signals-ext embed` left.
+    """Open the results of `fairseq-signals-ext embed`.
 
     Raises:
-        UserError: there are no embeddings, they are damaged, or they are not of one run.
+        UserError: there are no embeddings, they are damaged, or files belong to different runs.
     """
     folder = Path(folder)
     facts = _read_facts(folder / FACTS_FILE)
@@ -162,7 +162,7 @@ def _read_npy(folder: Path) -> Any:
     import pandas as pd
 
     path = folder / TABLE_FILE
-    # a record id may be 007 or NA
+    # keep record ids such as 007 or NA as text
     names = ("record_id", "file", "flags", *KNOWN_COLUMNS)
     texts: Any = {"dtype": dict.fromkeys(names, str), "keep_default_na": False}
     recordings = pd.read_csv(path, encoding="utf-8", **texts)

@@ -1,4 +1,4 @@
-"""Experiments of many fine-tunings: each is run once, with fairseq's own command, and asked what it predicts."""
+"""Run the fine-tunings of an experiment, each once and with fairseq's own command, and compute their predictions."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 _ARRAYS = ("scores", "targets", "idx", "patient")
 _PIECE = 2**24
-# messages of hydra and fairseq before they import our code, and clearer ones
+# messages of hydra and fairseq from before they import our code -> clearer messages
 _KNOWN_ERRORS = (
     (
         r"world size is (\d+) but have (\d+) available devices",
@@ -52,10 +52,10 @@ class FineTuning:
         train_subset: the manifest to train on, such as `train_5`.
         label_file: labels.
         pretrained: checkpoint of the encoder.
-        random_start: take only the architecture from it.
+        random_start: use only its architecture, with random weights.
         seed: of fairseq.
         out: folder of the run.
-        overrides: more of hydra's options, which win over the above.
+        overrides: further options of hydra, which override the above.
     """
 
     config_dir: Path
@@ -74,7 +74,7 @@ class FineTuning:
         return train_command(self.config_dir, self.config_name, self.out, self._options())
 
     def _options(self) -> List[str]:
-        # random convolutions that do not learn, as published fine-tunings have it, would flatter pretraining
+        # published fine-tunings do not train convolutions; random convolutions must be trained for a fair comparison
         learning = ["++model.feature_grad_mult=1.0"] if self.random_start else []
         return [
             as_override("task.data", self.data.resolve()),
@@ -89,7 +89,7 @@ class FineTuning:
         ]
 
     def run(self) -> None:
-        """Train to the end, unless that has been done, see `run_once`.
+        """Train to the end, unless that is already done, see `run_once`.
 
         Raises:
             UserError: the training fails, an override cannot be read, or the config, a manifest, the labels or the
@@ -98,8 +98,8 @@ class FineTuning:
         run_once(self.command(), self.out, self.inputs())
 
     def inputs(self) -> List[Path]:
-        """Files that decide what comes of it: configs, manifests (that of validation chooses the best checkpoint),
-        labels and what they are called, the pretrained checkpoint, and files that an option names, such as weights.
+        """Files that change the result: configs, manifests (also the validation manifest, which chooses the best
+        checkpoint), labels and their names, the pretrained checkpoint, and files named in options, such as weights.
         """
         _check_config(self.config_dir, self.config_name)
         values = _read_options(self._options())
@@ -112,23 +112,23 @@ class FineTuning:
 
     @property
     def labels(self) -> Path:
-        """The `y.npy`."""
+        """The label file `y.npy`."""
         return label_files(self.label_file)[0]
 
     @property
     def checkpoint(self) -> Path:
-        """The best one on the validation set."""
+        """The best checkpoint on the validation set."""
         return self.out / "checkpoints" / "checkpoint_best.pt"
 
 
 def _label_files(label_file: Path) -> List[Path]:
-    """The `y.npy`, and the `label_def.csv` beside it if there is one."""
+    """The `y.npy`, and the `label_def.csv` in its folder if there is one."""
     values, definition = label_files(label_file)
     return [values, definition] if definition.is_file() else [values]
 
 
 def _read_options(options: Sequence[str]) -> Dict[str, str]:
-    """Texts that options for hydra set, the last of a key."""
+    """Values set by options for hydra, as text; the last one of a key counts."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -141,13 +141,13 @@ def _read_options(options: Sequence[str]) -> Dict[str, str]:
 
 
 def as_override(key: str, value: object) -> str:
-    """An option for hydra whose value, such as a path, may hold spaces, commas and the like."""
+    """An option for hydra with a quoted value, such as a path with spaces or commas."""
     text = str(value).replace("'", "\\'")
     return f"{key}='{text}'"
 
 
 def train_command(config_dir: Path, config_name: str, out: Path, options: Iterable[str]) -> List[str]:
-    """A command line of fairseq-hydra-train that leaves everything in `out`.
+    """A command line of fairseq-hydra-train that writes everything to `out`.
 
     Raises:
         MissingPackageError: fairseq is not installed.
@@ -164,7 +164,7 @@ def train_command(config_dir: Path, config_name: str, out: Path, options: Iterab
 
 
 def _check_config(folder: Path, name: str) -> None:
-    """See that there is a config, for whose absence hydra has a page of text."""
+    """Check that a config exists, because hydra's message about a missing one is very long."""
     if (folder / f"{name}.yaml").is_file():
         return
     names = sorted(path.stem for path in folder.glob("*.yaml"))
@@ -174,17 +174,17 @@ def _check_config(folder: Path, name: str) -> None:
 
 
 def run_once(command: Sequence[str], out: Path, inputs: Iterable[Path] = ()) -> None:
-    """Run a training to its end; one that is done is not run again, and one that was stopped continues.
+    """Run a training to its end; a finished one is not run again, and an interrupted one continues.
 
-    Leaves `log.txt`, with all that was printed, and `run.json`: the command, checksums of its inputs, and whether it is
-    done. If the command or the content of an input has changed since, everything in `out` is removed first.
+    Writes `log.txt`, with all printed text, and `run.json`: the command, checksums of its inputs, and whether it is
+    finished. If the command or the content of an input has changed since, everything in `out` is removed first.
 
     Args:
-        command: that keeps its checkpoints in `out`, and continues from them.
-        inputs: files that decide what comes of it.
+        command: a command that keeps its checkpoints in `out`, and continues from them.
+        inputs: files that change the result.
 
     Raises:
-        UserError: the command fails, an input is missing, or `out` holds files that are not from here.
+        UserError: the command fails, an input is missing, or `out` contains other files.
     """
     wanted, record = {"command": list(command), "inputs": _checksums(inputs)}, out / "run.json"
     found = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
@@ -233,7 +233,7 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _reason(output: str) -> str:
-    """The last error of ours in a log, else one that is known, else the last line."""
+    """The last error of this package in a log, otherwise a known error, otherwise the last line."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line[len("error: ") :] for line in lines if line.startswith("error: ")]
     if not errors:

@@ -1,4 +1,4 @@
-"""The labels of recordings as texts, for tables and pages that name known recordings."""
+"""Known labels of recordings as texts, for tables and pages."""
 
 from pathlib import Path
 from typing import Optional, Sequence
@@ -12,16 +12,16 @@ NO_LABEL = "none"
 
 
 class KnownLabelTexts:
-    """What is known of each recording of a prepared folder, as a text."""
+    """Known labels of each recording in a prepared folder, as text."""
 
     def __init__(self, table: LabelTable):
         self._table = table
 
     def of(self, idx: Optional[int]) -> Optional[str]:
-        """Labels of a recording, `AF; LBBB`, or `none` of them; values of a regression as `LVEF 45`.
+        """Labels of a recording, such as `AF; LBBB`, or `none`; for a regression such as `LVEF 45`.
 
         Returns:
-            None for a recording of which no label is known, or that is not of a prepared folder.
+            None for a recording without known labels, or one that is not in a prepared folder.
         """
         if idx is None or idx >= len(self._table):
             return None
@@ -32,14 +32,14 @@ class KnownLabelTexts:
 
 
 def known_labels(path: str, shards: Sequence[Path]) -> KnownLabelTexts:
-    """The labels in a folder of labels of the prepared folder that recordings are from.
+    """Read the labels of recordings in a prepared folder.
 
     Args:
-        path: a labels folder or its `y.npy`.
-        shards: those that the recordings are in.
+        path: a folder of labels or its `y.npy`.
+        shards: shards of the recordings.
 
     Raises:
-        UserError: the labels cannot be read, are of another prepared folder, or no recording is of one.
+        UserError: the labels cannot be read or belong to another prepared folder, or no recording is in one.
     """
     if not shards:
         raise UserError(f"{path}: labels are of a prepared folder, but none of the recordings is; leave them out")

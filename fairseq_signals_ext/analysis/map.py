@@ -1,4 +1,4 @@
-"""A map of an embeddings folder, on which those that are alike lie together: `map.csv` and `map.png`."""
+"""Map an embeddings folder to two dimensions, with similar embeddings close together: `map.csv` and `map.png`."""
 
 import contextlib
 import warnings
@@ -11,7 +11,7 @@ from fairseq_signals_ext.analysis.embeddings_folder import Embeddings, check_fin
 from fairseq_signals_ext.analysis.map_drawing import Colouring, draw_map, values_for
 from fairseq_signals_ext.inference.results import write_csv
 
-# UMAP's own choice; with not many more vectors than neighbours its graph is useless
+# UMAP's default; its graph is useless unless there are many more vectors than neighbours
 NEIGHBOURS = 15
 FEWEST = 3 * NEIGHBOURS
 _SEED = 1
@@ -20,12 +20,12 @@ _COLUMNS = {"record_id": "string", "file": "string", "row": "int64", "x": "float
 
 
 def method_for(rows: int) -> str:
-    """Which method `project` takes for so many vectors: "UMAP" or, below `FEWEST`, "PCA"."""
+    """The method of `project` for this number of vectors: "UMAP" or, below `FEWEST`, "PCA"."""
     return "UMAP" if rows >= FEWEST else "PCA"
 
 
 def check_method(rows: int) -> None:
-    """Raise a ModuleNotFoundError if UMAP would be taken and is not installed, without the seconds of its import."""
+    """Raise a ModuleNotFoundError if UMAP is needed and not installed, without its slow import."""
     import importlib.util
 
     if method_for(rows) == "UMAP" and importlib.util.find_spec("umap") is None:
@@ -33,9 +33,9 @@ def check_method(rows: int) -> None:
 
 
 def project(vectors: np.ndarray) -> Tuple[np.ndarray, str]:
-    """Vectors on a plane, the same each time.
+    """Project vectors to two dimensions, with the same result each time.
 
-    UMAP (arXiv 1802.03426) with 15 neighbours by cosine; a fixed seed means one thread. With fewer than `FEWEST`
+    UMAP (arXiv 1802.03426) with 15 neighbours by cosine; its fixed seed allows only one thread. For fewer than `FEWEST`
     vectors the first two principal components.
 
     Args:
@@ -51,7 +51,7 @@ def project(vectors: np.ndarray) -> Tuple[np.ndarray, str]:
 
 def _umap(vectors: np.ndarray) -> np.ndarray:
     with warnings.catch_warnings():
-        # of its one thread, and of equal vectors that it leaves without a place, which we give them
+        # warnings about the single thread, and about equal vectors without a position, which they get below
         warnings.simplefilter("ignore")
         from umap import UMAP
 
@@ -65,7 +65,7 @@ def _principal_components(vectors: np.ndarray) -> np.ndarray:
 
     number = min(2, *vectors.shape)
     found = np.zeros((len(vectors), 2))
-    # a single vector has no variance, and is where all begin
+    # a single vector has no variance and stays at the origin
     if len(vectors) > 1:
         found[:, :number] = PCA(number, svd_solver="full").fit_transform(vectors.astype(np.float64))
     return found
@@ -74,14 +74,14 @@ def _principal_components(vectors: np.ndarray) -> np.ndarray:
 def make_map(embeddings: Embeddings, out: Path, color: Optional[str] = None, table: Optional[Path] = None) -> Path:
     """Write `map.csv` and `map.png`; returns the picture.
 
-    Places that the embeddings' own folder has already are used again, as they would be the same: another colour takes
-    no time.
+    Existing positions in the embeddings' folder are reused, because they would be the same: a map in another colour
+    takes no time.
 
     Args:
-        embeddings: from `folder.open_embeddings`.
-        out: folder, which exists.
-        color: column by which points are coloured; None: all are of one colour.
-        table: that has the column, see `map_drawing.values_for`.
+        embeddings: from `embeddings_folder.open_embeddings`.
+        out: an existing folder.
+        color: column for the colours of points; None: all points have one colour.
+        table: a table with the column, see `map_drawing.values_for`.
 
     Raises:
         UserError: an embedding is not finite; see also `map_drawing.values_for`.
@@ -105,7 +105,7 @@ def _known_places(embeddings: Embeddings) -> Tuple[Optional[np.ndarray], str]:
     import pandas as pd
 
     path, method = embeddings.folder / MAP_TABLE, method_for(len(embeddings.vectors))
-    # one that cannot be used is written again
+    # a damaged file is written again
     with contextlib.suppress(OSError, ValueError, KeyError):
         points = pd.read_csv(path, usecols=["x", "y"])[["x", "y"]].to_numpy(np.float64)
         if len(points) == len(embeddings.vectors) and np.isfinite(points).all():

@@ -1,4 +1,4 @@
-"""A map of embeddings as a picture, coloured by what is known of the recordings."""
+"""Draw a map of embeddings, coloured by values of the recordings."""
 
 import os
 import textwrap
@@ -18,7 +18,7 @@ from fairseq_signals_ext.sources.text_tables import as_keys, as_texts, check_col
 if TYPE_CHECKING:
     import pandas as pd
 
-# columns that name a recording, the first that a table has is used
+# columns that identify a recording; the first one in a table is used
 KEYS = ("file", "record_id", "idx")
 _OTHER_COLOUR, _UNKNOWN_COLOUR = "#89939a", "#d3d8db"
 _NUMBERS = "viridis"
@@ -28,28 +28,27 @@ _STYLE = {**PLOT_STYLE, "font.size": 8, "axes.linewidth": 0.6}
 
 
 def check_column(table: Path, column: str) -> None:
-    """See that a table can be joined, before there are embeddings.
+    """Check that a table can be joined, before embeddings are computed.
 
     Raises:
-        UserError: it is not what was written, cannot be read, or lacks the column or one that names recordings.
+        UserError: it cannot be read, or the column or a column that identifies recordings is missing.
     """
     check_columns(table, [column])
     _key_of(table)
 
 
 def values_for(recordings: "pd.DataFrame", column: str, table: Optional[Path] = None) -> np.ndarray:
-    """The value of each recording in a column, as text; empty where it is not known.
+    """The value of each recording in a column, as text; empty if unknown.
 
     Args:
         recordings: `Embeddings.recordings`.
         column: its name.
-        table: CSV or Parquet with one row per recording, joined by the first column of these that it has: `file` (as
-            it was embedded), `record_id` (recordings with the same one get the same value), `idx` (`labels.csv` of a
-            prepared folder, whose shards were embedded). The table of a prepared folder is joined by shard and row.
-            None: a column of `recordings`.
+        table: CSV or Parquet with one row per recording, joined by its first column of these: `file` (as it was
+            embedded), `record_id` (equal ids get the same value), `idx` (`labels.csv` of a folder with embedded
+            shards). The table of a prepared folder is joined by shard and row. None: use a column of `recordings`.
 
     Raises:
-        UserError: see `check_column`; two rows say something else of a recording, or none is of these recordings.
+        UserError: see `check_column`; two rows have different values for a recording, or no row matches a recording.
     """
     if table is None:
         if column not in recordings.columns:
@@ -67,14 +66,14 @@ def values_for(recordings: "pd.DataFrame", column: str, table: Optional[Path] = 
 
 
 def _own_names(recordings: "pd.DataFrame", key: str) -> List[Optional[str]]:
-    """What names the embedded recordings, as `_keys` of a table."""
+    """Keys of the embedded recordings, like `_keys` of a table."""
     if key == "record_id":
         return list(as_keys(recordings["record_id"]))
     return [os.path.abspath(file) for file in recordings["file"]]
 
 
 def _known_values(table: Path, key: str, column: str) -> Dict[Optional[str], str]:
-    """Values by what names their recording."""
+    """Values by key of their recording."""
     known: Dict[Optional[str], str] = {}
     for chunk in read_chunks(table, ["shard", "row", column] if key == "shard" else [key, column]):
         texts = as_texts(chunk[column])
@@ -102,7 +101,7 @@ def _prepared_folder(labels: Path) -> Path:
 
 
 def _keys(rows: "pd.DataFrame", key: str, table: Path) -> List[Optional[str]]:
-    """Of each row what names its recording."""
+    """The key of each row's recording."""
     if key == "shard":
         return _shard_names(rows, table.parent)
     if key == "file":
@@ -116,17 +115,17 @@ def _keys(rows: "pd.DataFrame", key: str, table: Path) -> List[Optional[str]]:
 
 
 def _shard_names(rows: "pd.DataFrame", folder: Path) -> List[Optional[str]]:
-    """As `inference.inputs` names recordings of a prepared folder."""
+    """Names of recordings of a prepared folder, as in `inference.inputs`."""
     top = os.path.abspath(folder)
     return [os.path.join(top, f"{shard}#{row}") for shard, row in zip(rows["shard"], rows["row"])]
 
 
 class Colouring(NamedTuple):
-    """What a map is coloured by.
+    """Values for the colours of a map.
 
     Attributes:
         name: of the values.
-        values: a text a point; empty where it is not known.
+        values: a text per point; empty if unknown.
     """
 
     name: str
@@ -136,13 +135,13 @@ class Colouring(NamedTuple):
 def draw_map(points: np.ndarray, method: str, path: Path, colouring: Optional[Colouring] = None) -> None:
     """Draw a map into a `.png`, the same bytes from the same values.
 
-    Values that are numbers, with a fraction or more than ten different ones, get colours of a scale. Others are
-    categories, of which ten at most have a colour of their own: of more, the nine most frequent ones.
+    Numbers with a fraction, or more than ten different numbers, get a colour scale. Other values are categories: up to
+    ten have their own colour; of more, only the nine most frequent ones.
 
     Args:
         points: x and y, N x 2.
-        method: that made them, see `map.project`.
-        colouring: of each point.
+        method: method of the projection, see `map.project`.
+        colouring: values of the points.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -167,7 +166,7 @@ def _explanation(count: int, method: str) -> str:
 
 
 def _draw_points(figure: Any, axes: Any, points: np.ndarray, colouring: Optional[Colouring]) -> None:
-    # in an order that is not that of the files, or the last source would cover the others
+    # in random order, otherwise the last source would cover the others
     order = np.random.default_rng(0).permutation(len(points))
     points = points[order]
     if colouring is None:
@@ -191,7 +190,7 @@ def _draw_points(figure: Any, axes: Any, points: np.ndarray, colouring: Optional
 
 
 class _Entry(NamedTuple):
-    """Of a legend."""
+    """An entry of a legend."""
 
     name: str
     colour: str
@@ -219,15 +218,15 @@ def _draw_legend(axes: Any, entries: Sequence[_Entry]) -> None:
 
 
 def _named(values: np.ndarray) -> List[str]:
-    """The categories that get a colour of their own, the most frequent first."""
-    # of equally frequent ones the first by name, for any order of points
+    """The categories with their own colour, the most frequent first."""
+    # equally frequent ones are sorted by name, so that the order of points does not matter
     ranked = sorted(Counter(values.tolist()).items(), key=lambda item: (-item[1], item[0]))
     most = len(CATEGORIES) if len(ranked) <= len(CATEGORIES) else len(CATEGORIES) - 1
     return [name for name, _ in ranked[:most]]
 
 
 def _as_numbers(values: np.ndarray) -> Optional[np.ndarray]:
-    """Values as numbers on a scale; None where they are categories."""
+    """Values as numbers on a scale; None for categories."""
     try:
         numbers = values.astype(np.float64)
     except ValueError:

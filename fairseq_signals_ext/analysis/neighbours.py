@@ -1,4 +1,4 @@
-"""The known recordings whose embeddings are nearest to others."""
+"""Find the known recordings with the nearest embeddings."""
 
 import functools
 import os
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from fairseq_signals_ext.inference.model import LoadedModel
 
 METRICS = ("cosine", "euclidean")
-# a piece of an index with 768 dimensions is 50 MB; distances to it are of as many vectors as fit the working memory
+# rows of a piece of an index, 50 MB for 768 dimensions; the working memory limits the number of vectors at a time
 _PIECE_ROWS = 2**14
 _WORKING_MEMORY_MB = 128
 _QUERIES_AT_ONCE = 4096
 
 
 class KnownRecording(NamedTuple):
-    """A recording of an index, or one whose neighbours are sought.
+    """A recording of an index or of a query.
 
     Attributes:
-        record_id: the source's own name of it.
-        file: as it was named when it was embedded.
-        source_file: of a prepared folder's recording the file that it is from; empty: not known.
-        labels: known labels, see `known_labels`; empty: not known.
+        record_id: its name in the source.
+        file: its name when it was embedded.
+        source_file: original file of a recording in a prepared folder; empty: unknown.
+        labels: known labels, see `known_labels`; empty: unknown.
     """
 
     record_id: str
@@ -43,7 +43,7 @@ class KnownRecording(NamedTuple):
 
 
 class NeighbourIndex:
-    """Exact search among embeddings, which stay on disk.
+    """Exact search among embeddings, which can stay on disk.
 
     Args:
         embeddings: the known ones.
@@ -53,7 +53,7 @@ class NeighbourIndex:
         embeddings: as given.
 
     Raises:
-        UserError: another metric is asked for.
+        UserError: the metric is unknown.
     """
 
     def __init__(self, embeddings: Embeddings, metric: str = "cosine"):
@@ -67,16 +67,16 @@ class NeighbourIndex:
 
     @property
     def per(self) -> str:
-        """What a vector is of, see `LoadedModel.embed`."""
+        """The kind of vectors, see `LoadedModel.embed`."""
         return str(self.embeddings.facts["per"])
 
     @property
     def layer(self) -> Optional[int]:
-        """After which layer the vectors are taken, see `LoadedModel.embed`."""
+        """The layer of the vectors, see `LoadedModel.embed`."""
         return self.embeddings.facts["layer"]
 
     def check_model(self, model: "LoadedModel") -> None:
-        """Raise a `UserError` unless the vectors are of this model, from any file."""
+        """Raise a `UserError` unless the vectors were made with this model, loaded from any file."""
         self.check_facts(model_facts(model, self.per, self.layer))
 
     def check_facts(self, facts: Mapping[str, Any]) -> None:
@@ -86,16 +86,16 @@ class NeighbourIndex:
     def query(
         self, vectors: np.ndarray, k: int, own: Optional[Sequence[KnownRecording]] = None
     ) -> Tuple[np.ndarray, np.ndarray]:
-        """The nearest rows of the index for each vector, nearest first.
+        """Find the nearest rows of the index for each vector, nearest first.
 
         Args:
             vectors: float, N x E, or E for one.
-            k: how many.
-            own: for each vector its recording, which is not its own neighbour: rows of the same file are left out, and
-                those of the only recording with the same record id, or from an original file of the same name.
+            k: number of neighbours.
+            own: the recording of each vector, so that it is not its own neighbour: rows of the same file are left out,
+                and rows of a single recording with the same record id or the same name of the original file.
 
         Returns:
-            distances: float64, N x min(k, rows of the index); infinite where there are not so many.
+            distances: float64, N x min(k, rows of the index); infinite if there are too few rows.
             rows: int64, the same shape; -1 there.
 
         Raises:
@@ -112,7 +112,7 @@ class NeighbourIndex:
         return distances, np.where(np.isinf(distances), -1, rows)
 
     def facts(self, rows: Sequence[int]) -> List[KnownRecording]:
-        """The recording of each row; -1, where `query` found too few, is none."""
+        """The recordings of rows; -1 from `query` means no recording."""
         table = self.embeddings.recordings
         places = self.embeddings.recordings_of(np.asarray(rows))
         there = [name for name in KnownRecording._fields if name in table.columns]
@@ -150,7 +150,7 @@ class NeighbourIndex:
 
     @functools.cached_property
     def _places(self) -> Tuple[Dict[Any, Any], Dict[Any, Any], Dict[Any, Any]]:
-        """Where in the table recordings of a record id are, those of a file, and of an original file's last name."""
+        """Positions in the table by record id, by file, and by name of the original file."""
         table = self.embeddings.recordings
         originals: Dict[str, List[int]] = {}
         for place, name in enumerate(table.get("source_file", ())):
@@ -165,7 +165,7 @@ class NeighbourIndex:
             by_record_id.get(recording.record_id, none),
             originals.get(os.path.basename(recording.file), none),
         )
-        # one that several share, such as `ecg` in the folder of each patient, is of no use
+        # ignore names that several recordings share, such as `ecg` in the folder of each patient
         places = {*by_file.get(recording.file, none), *(one for same in same_names if len(same) == 1 for one in same)}
         table = self.embeddings.recordings
         first, number = table["first_row"].to_numpy(), table["rows"].to_numpy()
@@ -175,7 +175,7 @@ class NeighbourIndex:
 
 
 def open_index(folder: Union[str, Path], metric: str = "cosine") -> NeighbourIndex:
-    """An index of the embeddings that `fairseq-signals-ext embed` left in a folder.
+    """Open an index of the embeddings that `fairseq-signals-ext embed` wrote to a folder.
 
     Raises:
         UserError: see `folder.open_embeddings` and `NeighbourIndex`.
@@ -194,7 +194,7 @@ def neighbour_rows(embeddings: Embeddings, index: NeighbourIndex, k: int) -> Ite
         `neighbour_` before these names.
 
     Raises:
-        UserError: the index belongs to another model, or one of the two has no vector a recording.
+        UserError: the index belongs to another model, or one of the two has not one vector per recording.
     """
     index.check_facts(embeddings.facts)
     if index.per != "recording":

@@ -1,4 +1,4 @@
-"""A label's score, and what it loses when a lead, or all P waves, QRS complexes or T waves are taken away."""
+"""Occlusion: the drop of a label's score without a lead, or without all P waves, QRS complexes or T waves."""
 
 from dataclasses import dataclass
 from typing import Iterator, NamedTuple, Optional, Tuple
@@ -16,10 +16,10 @@ ALL = "all"
 
 
 def label_position(model: LoadedModel, label: Optional[str]) -> int:
-    """Where a label is among the model's outputs.
+    """Position of a label among the model's outputs.
 
     Raises:
-        UserError: it is not among them, or the model has none.
+        UserError: the model does not have this label.
     """
     _check_has_labels(model)
     if label not in model.label_names:
@@ -34,17 +34,17 @@ def score_of(model: LoadedModel, segments: SegmentedRecording, label: str, chang
         change: of the model's input.
 
     Raises:
-        UserError: as `label_position`, or no number comes out.
+        UserError: as `label_position`, or the output is not finite.
     """
     position = label_position(model, label)
     return float(_predict(model, segments, change).scores[position])
 
 
 def chosen_label(model: LoadedModel, segments: SegmentedRecording) -> str:
-    """The most probable label of those that reach their threshold, of all if none does; of a regression the first.
+    """The most probable label among those that reach their threshold, or among all; for a regression the first.
 
     Raises:
-        UserError: the model has no labels, or no number comes out.
+        UserError: the model has no labels, or the output is not finite.
     """
     _check_has_labels(model)
     if not model.description.of_kind.has_classes:
@@ -53,9 +53,9 @@ def chosen_label(model: LoadedModel, segments: SegmentedRecording) -> str:
 
 
 def most_certain(prediction: Prediction) -> str:
-    """The most probable label of those that reach their threshold, of all if none does."""
+    """The most probable label among those that reach their threshold, or among all if none does."""
     reached = 0 if prediction.positive is None else prediction.positive
-    # no probability is above 1, so those that reach their threshold are ahead
+    # no probability is above 1, so labels that reach their threshold come first
     return prediction.label_names[int((prediction.scores + 2 * reached).argmax())]
 
 
@@ -70,13 +70,13 @@ def _predict(model: LoadedModel, segments: SegmentedRecording, change: Optional[
 
 
 class Occluded(NamedTuple):
-    """A score without a part of the recording.
+    """The score without a part of the recording.
 
     Attributes:
         region: "P", "QRS", "T", or "all" of the lead.
         lead: a lead's name, or "all".
-        score: of the recording, without it.
-        drop: how much lower that is than with it.
+        score: of the recording without this part.
+        drop: original score minus this score.
     """
 
     region: str
@@ -87,13 +87,13 @@ class Occluded(NamedTuple):
 
 @dataclass(frozen=True)
 class Occlusions:
-    """What a label's score loses without parts of a recording.
+    """Drops of a label's score without parts of a recording.
 
     Attributes:
         label: its name.
-        score: the recording's probability, or value of a regression, with all of it.
+        score: probability, or value of a regression, of the whole recording.
         rows: one per part.
-        note: how many waves were found, and in which lead.
+        note: number of waves found, and their lead.
     """
 
     label: str
@@ -110,11 +110,11 @@ def occlude(
     sample_rate: Optional[float] = None,
     leads: Leads = None,
 ) -> Occlusions:
-    """What a score loses when parts of a recording are taken away; works with exports, too.
+    """Compute the drops of a score without parts of a recording; also works with exports.
 
-    Each lead is replaced by zeros, its mean. Then all P waves, all QRS complexes and all T waves are, in every lead,
-    replaced by a straight line from the sample before to the sample after. What is left is not an ECG that the model
-    was trained with, so small drops mean little.
+    First each lead is replaced by zeros, its mean. Then all P waves, all QRS complexes and all T waves are replaced, in
+    every lead, by a straight line from the sample before to the sample after. The result is unlike the ECGs of the
+    training, so small drops mean little.
 
     Args:
         recording, sample_rate, leads: as `recording_of`.
@@ -128,7 +128,7 @@ def occlude(
 
 
 def occlude_segments(model: LoadedModel, segments: SegmentedRecording, label: Optional[str] = None) -> Occlusions:
-    """The same for a recording that is preprocessed already."""
+    """As `occlude`, for a recording that is already preprocessed."""
     label = chosen_label(model, segments) if label is None else label
     score, waves = score_of(model, segments, label), find_waves(segments)
     rows = []
@@ -164,11 +164,11 @@ def _without_waves(segments: SegmentedRecording, waves: Optional[Waves]) -> Iter
 
 
 def bridge(segment: np.ndarray, mask: np.ndarray) -> None:
-    """Replace, in place, samples of each lead by a line between those around them; at an end by the nearest.
+    """Replace samples of each lead, in place, by a line between their neighbours; at an end by the nearest sample.
 
     Args:
         segment: leads x samples.
-        mask: bool, True where a sample is replaced; may be shorter, then the other samples stay and are not used.
+        mask: bool, True where a sample is replaced; if it is shorter, later samples stay and are not used.
     """
     replaced, kept = np.flatnonzero(mask), np.flatnonzero(~mask)
     for lead in segment:

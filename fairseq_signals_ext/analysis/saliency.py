@@ -1,4 +1,4 @@
-"""Where in a recording a model looked: `explain`, the map that it gives, and its files."""
+"""Saliency maps: `explain`, the map that it returns, and the map's files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,22 +21,22 @@ from fairseq_signals_ext.readers import Recording
 ATTENTION, ROLLOUT, OCCLUSION = "attention", "rollout", "occlusion"
 _GRADIENTS = (attribution.INTEGRATED, attribution.PLAIN, attribution.TIMES_INPUT)
 METHODS = (ATTENTION, ROLLOUT, *_GRADIENTS, OCCLUSION)
-# segments at a time; each step of an integral holds what a training step of them does
+# segments at a time; each step of an integral needs as much memory as a training step
 _BATCH = 8
 
 
 @dataclass(frozen=True, eq=False)
 class Saliency:
-    """How much each sample of a recording mattered to a model.
+    """Importance of each sample of a recording for a model.
 
     Attributes:
         method: one of `METHODS`.
-        label: of which score; None where the method asks for none.
-        values: float32, leads x samples, or samples where the method does not distinguish leads; NaN where the model
-            did not look, as at the end, where no whole segment is left. Those of gradients and occlusion have a sign.
+        label: the explained label; None if the method explains no label.
+        values: float32, leads x samples, or samples if the method gives one value for all leads; NaN for samples that
+            the model did not use, such as an incomplete segment at the end. Gradients and occlusion have signs.
         leads: names of the rows; empty if there are none.
         sample_rate: Hz, of the model's input.
-        duration: s, from the recording's first sample to its last, which are the first and last here too.
+        duration: s, from the recording's first sample to its last; the map has the same first and last sample.
     """
 
     method: str
@@ -50,32 +50,32 @@ class Saliency:
     def seconds(self) -> np.ndarray:
         """Time of each sample in the recording, s, float64.
 
-        Exact: resampling keeps the first and the last sample, so their distance may differ from `1 / sample_rate` by
-        less than a sample over the whole recording.
+        The times are exact: resampling keeps the first and the last sample, so steps can differ slightly from
+        `1 / sample_rate`, in total by less than a sample.
         """
         return np.linspace(0, self.duration, self.values.shape[-1])
 
     @property
     def peak(self) -> Tuple[str, float]:
-        """Lead ("" where they are not distinguished) and time (s) of the sample that mattered most, by magnitude."""
+        """Lead ("" for a map without leads) and time (s) of the sample with the largest magnitude."""
         magnitudes = np.abs(self.values)
         place = np.unravel_index(np.nanargmax(magnitudes), magnitudes.shape)
         return self.leads[place[0]] if self.leads else "", float(self.seconds[place[-1]])
 
     def at(self, recording: Recording) -> np.ndarray:
-        """Magnitudes at the recording's own samples, to be drawn with it.
+        """Magnitudes at the recording's own samples, for drawing.
 
-        Between samples the values are interpolated; where several fall to one of the recording's, the largest counts.
+        Values are interpolated between samples; if several belong to one sample of the recording, the largest counts.
 
         Args:
             recording: the one that was explained.
 
         Returns:
-            float32, its leads x its samples, or its samples where leads are not distinguished; 0 or more, NaN for leads
-            and times that the model did not look at.
+            float32, its leads x its samples, or its samples for a map without leads; 0 or more, NaN for leads and times
+            that the model did not use.
 
         Raises:
-            UserError: the recording is of another length.
+            UserError: the recording has another length.
         """
         samples = recording.samples
         duration = (samples - 1) / recording.sample_rate
@@ -98,7 +98,7 @@ class Saliency:
 
 
 def _largest_at(rows: np.ndarray, samples: int) -> np.ndarray:
-    """The largest of the values that are nearest to each of so many samples, which are fewer."""
+    """Reduce rows to fewer samples: each gets the largest of the values nearest to it."""
     nearest = np.rint(np.linspace(0, samples - 1, rows.shape[1])).astype(int)
     starts = np.searchsorted(nearest, np.arange(samples))
     return np.fmax.reduceat(rows, starts, axis=1)
@@ -106,7 +106,7 @@ def _largest_at(rows: np.ndarray, samples: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class MapOptions:
-    """How a map is made.
+    """Options of a map.
 
     Attributes:
         method: "attention" (the maximum over queries, ECG-FM's saliency), "rollout", "gradient" (integrated gradients),
@@ -134,7 +134,7 @@ class MapOptions:
 
     @property
     def is_attention(self) -> bool:
-        """Whether it looks at attention, which is of no label."""
+        """Whether it uses attention, which is the same for all labels."""
         return self.method in (ATTENTION, ROLLOUT)
 
 
@@ -151,16 +151,16 @@ def explain(
     leads: Leads = None,
     unit: Optional[str] = None,
 ) -> Saliency:
-    """Where in a recording the model looked. A correlate of what it computes, not a cause in the patient.
+    """Compute a saliency map: where in a recording the model looked. It shows the model, not a cause in the patient.
 
     Args:
         recording, sample_rate, leads, unit: a file, a `Recording` or an array, see `recordings.recording_of`.
-        label: whose output is explained; None: the most probable, see `chosen_label`. Attention is of none.
+        label: the label to explain; None: the most probable, see `chosen_label`. Not for attention.
         method, layer, steps, window: see `MapOptions`.
 
     Raises:
-        UserError: the model cannot be explained (an export to ONNX or TorchScript), it lacks the label or the layer,
-            or the recording cannot be used.
+        UserError: the model cannot be explained (an export to ONNX or TorchScript), the label or the layer does not
+            exist, or the recording cannot be used.
 
     Examples:
         >>> import fairseq_signals_ext
@@ -178,7 +178,7 @@ def explain(
 def explain_segments(
     model: LoadedModel, segments: SegmentedRecording, label: Optional[str], options: MapOptions
 ) -> Saliency:
-    """The same for a recording that is preprocessed already."""
+    """As `explain`, for a recording that is already preprocessed."""
     if options.is_attention and label is not None:
         hint = "leave the label out, or use the method gradient"
         raise UserError(f"label {label!r}: {options.method} is the same for all labels; {hint}")
@@ -197,10 +197,10 @@ def explain_segments(
 
 
 def way_to_look(model: LoadedModel, label: Optional[str], options: MapOptions) -> Callable[..., np.ndarray]:
-    """What gives a map of segments, N x samples or N x leads x samples, from source and padding mask; runs nothing yet.
+    """Return the function that maps source and padding mask to N x samples or N x leads x samples.
 
     Raises:
-        UserError: it cannot be done with this model.
+        UserError: the model does not support the method.
     """
     if options.is_attention:
         return attention_map(model, options.layer, roll_out=options.method == ROLLOUT)
@@ -210,7 +210,7 @@ def way_to_look(model: LoadedModel, label: Optional[str], options: MapOptions) -
 
 
 def _over_time(segments: SegmentedRecording, look: Callable[..., np.ndarray]) -> np.ndarray:
-    """The map of a recording at its counts' samples; of leads only those that it has."""
+    """The map of a recording at the samples of its counts, for available leads."""
     inputs, samples = segments.preprocessing, segments.counts.shape[1]
     values = np.empty(0)
     for start in range(0, len(segments), _BATCH):
@@ -230,7 +230,7 @@ def write_saliency(saliency: Saliency, path: Path) -> None:
     """Write a map as `.npz`, which `numpy.load` reads without pickle.
 
     Arrays: `saliency` (its `values`), `seconds` (of each sample), `sample_rate`, `leads` (names of the rows, empty if
-    there are none), `method`, `label` (empty if it is of none).
+    there are none), `method`, `label` (empty if there is none).
     """
     with atomic(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(
@@ -245,7 +245,7 @@ def write_saliency(saliency: Saliency, path: Path) -> None:
 
 
 def write_occlusions(occlusions: Occlusions, path: Path, score: str) -> None:
-    """Write a table with the columns region, lead, `score` and drop; its first row is the recording as it is."""
+    """Write a table with the columns region, lead, `score` and drop; the first row is for the whole recording."""
     rows = [("none", "none", occlusions.score, 0.0), *occlusions.rows]
     columns = {"region": "string", "lead": "string", score: "float64", "drop": "float64"}
     write_csv(path, columns, iter([dict(zip(columns, map(_plain, row))) for row in rows]))

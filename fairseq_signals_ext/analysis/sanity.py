@@ -1,4 +1,4 @@
-"""Whether a map is of the model: it must change when the model's weights do (Adebayo et al. 2018, arXiv 1810.03292)."""
+"""Sanity check of maps: a map must change with the model's weights (Adebayo et al. 2018, arXiv 1810.03292)."""
 
 import copy
 from typing import Any, Optional
@@ -24,16 +24,16 @@ def sanity_check(
     leads: Leads = None,
     seed: int = 0,
 ) -> float:
-    """Spearman correlation of a map with that of the same model with random weights.
+    """Spearman correlation of a map with the map of the same model with random weights.
 
-    Near 0 is good; near 1 means that the map shows the recording, not what the model has learnt.
+    Near 0 is good; near 1, the map does not depend on what the model learned.
 
     Args:
         seed: of the random weights.
         others: see `explain`.
 
     Returns:
-        -1 to 1; NaN where a map has the same value everywhere.
+        -1 to 1; NaN if a map is constant.
 
     Raises:
         UserError: as `explain`.
@@ -46,12 +46,12 @@ def sanity_check(
 
 
 def check_segments(random: LoadedModel, segments: SegmentedRecording, saliency: Saliency, options: MapOptions) -> float:
-    """The same, given the model with random weights, and its own map of a recording that is preprocessed already."""
+    """As `sanity_check`, for a preprocessed recording with its map and a model with random weights."""
     return map_correlation(saliency, explain_segments(random, segments, saliency.label, options))
 
 
 def map_correlation(first: Saliency, second: Saliency) -> float:
-    """Spearman correlation of two maps' magnitudes, of one recording, where both have values; NaN if one is flat."""
+    """Spearman correlation of the magnitudes of two maps of a recording; NaN if one is constant."""
     from scipy.stats import rankdata
 
     one, other = np.abs(first.values), np.abs(second.values)
@@ -63,9 +63,9 @@ def map_correlation(first: Saliency, second: Saliency) -> float:
 
 
 def with_random_weights(model: LoadedModel, seed: int = 0) -> LoadedModel:
-    """A copy of a model in which each weight tensor has its own values in random order.
+    """A copy of a model with the values of each weight tensor in random order.
 
-    So the sizes stay those of a trained network of any architecture. Nothing of the model itself changes.
+    So the magnitudes of weights stay the same for any architecture. The model itself does not change.
 
     Raises:
         UserError: the model cannot be explained.

@@ -1,4 +1,4 @@
-"""Trainings that differ in their seed only, as groups: how good each is on average, and whether two groups differ."""
+"""Compare two groups of trainings that differ only in their seed."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Iterator, List, Mapping, Sequence
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SeedComparison:
-    """Two groups of models. Metrics are macro averages over labels; NaN stands for undefined.
+    """Comparison of two groups of models. Metrics are macro averages over labels; NaN: undefined.
 
     Attributes:
         groups: one row per group and metric: `group`, `metric`, `mean` over the seeds with its interval, `low` to
             `high`, and `spread`, the standard deviation over the seeds (NaN for one seed).
-        differences: one row per metric: `metric`, `difference` (mean of the first group less that of the second),
+        differences: one row per metric: `metric`, `difference` (mean of the first group minus mean of the second),
             `low`, `high`, and the two-sided `p`.
-        seeds: one row per model: `group`, `number` (its place in the group, from 0), and one column per metric.
-        patients: how many were resampled.
+        seeds: one row per model: `group`, `number` (its position in the group, from 0), and one column per metric.
+        patients: number of resampled patients.
     """
 
     groups: "pd.DataFrame"
@@ -36,16 +36,15 @@ class SeedComparison:
 def compare_seeds(
     groups: Mapping[str, Sequence[Predictions]], resamples: int = 1000, seed: int = 1, confidence: float = 0.95
 ) -> SeedComparison:
-    """Macro AUROC and AUPRC of two groups of models, and whether the groups differ.
+    """Compute macro AUROC and AUPRC of two groups of models, and test whether the groups differ.
 
-    Each resample of patients is shared by all models, so that intervals and p (both as `bootstrap.paired_difference`
-    has them) say how sure the means over these seeds are for other patients. What other seeds would change, the spread
-    says.
+    All models share each resample of patients, so intervals and p (as in `bootstrap.paired_difference`) show the
+    uncertainty for other patients of the means over these seeds. The spread shows the variation between seeds.
 
     Args:
-        groups: name -> recordings as its models see them, one per seed; all of the same recordings in the same order.
-        resamples: how many to draw.
-        seed: the same one draws the same resamples.
+        groups: name -> predictions for recordings, one per seed; all for the same recordings in the same order.
+        resamples: number of resamples.
+        seed: random seed of the resamples.
         confidence: of the intervals.
 
     Raises:
@@ -87,7 +86,7 @@ def _rank_labels(model: Predictions) -> List[Ranking]:
 
 
 def _macro(labels: Sequence[Ranking], weights: np.ndarray) -> np.ndarray:
-    """Means over the labels that are defined in a resample, metrics x resamples; weights: items x resamples."""
+    """Means over labels with a defined value in a resample, metrics x resamples; weights: items x resamples."""
     values = np.empty((len(WEIGHTED), len(labels), weights.shape[1]))
     for label, ranking in enumerate(labels):
         weighed = ranking.weigh(weights)
@@ -99,7 +98,7 @@ def _macro(labels: Sequence[Ranking], weights: np.ndarray) -> np.ndarray:
 def _means_of_resamples(
     rankings: Mapping[str, Sequence[Sequence[Ranking]]], patients: np.ndarray, resamples: int, seed: int
 ) -> Mapping[str, np.ndarray]:
-    """For each group the means over its models, metrics x resamples."""
+    """Means over the models of each group, metrics x resamples."""
     blocks = []
     for weights in _resample(patients, resamples, seed):
         means = [np.mean([_macro(model, weights) for model in models], axis=0) for models in rankings.values()]
@@ -108,7 +107,7 @@ def _means_of_resamples(
 
 
 def _resample(patients: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Weights of the items, items x some resamples at a time."""
+    """Yield weights of items in blocks, items x resamples."""
     different, patient = np.unique(patients, return_inverse=True)
     for weights in resampled(len(different), resamples, seed, rows=len(patients)):
         yield weights[patient].astype(np.float64)

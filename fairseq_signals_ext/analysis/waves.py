@@ -1,4 +1,4 @@
-"""P waves, QRS complexes and T waves of a recording, by neurokit2."""
+"""Find P waves, QRS complexes and T waves of a recording with neurokit2."""
 
 import warnings
 from typing import Dict, List, NamedTuple, Optional, Tuple
@@ -7,23 +7,23 @@ import numpy as np
 
 from fairseq_signals_ext.inference.preprocessing import SegmentedRecording
 
-# as neurokit2 calls the edges of each
+# neurokit2's names for their edges
 _NAMES = {"P": "P", "QRS": "R", "T": "T"}
-# where waves are usually clearest
+# leads with usually the clearest waves
 _FIRST_LEADS = ("II", "I", "V5", "V2")
-# Of neurokit2's methods the one that finds both edges of most complexes: of all in twelve of twelve recordings of five
-# sources, "dwt" in four. It takes P and QRS to last at most 0.1 s, T 0.2 s.
+# This method of neurokit2 finds both edges of the most complexes: of all complexes in twelve of twelve recordings of
+# five sources, "dwt" only in four. It assumes that P and QRS last at most 0.1 s, and T 0.2 s.
 _METHOD = "prominence"
 
 Regions = Dict[str, List[Tuple[int, int]]]
 
 
 class Waves(NamedTuple):
-    """Where the waves of a recording are.
+    """Positions of the waves of a recording.
 
     Attributes:
-        lead: in which they were found.
-        regions: of "P", "QRS" and "T": first and last sample of each, in samples of the model's input.
+        lead: the lead used to find them.
+        regions: for "P", "QRS" and "T": first and last sample of each wave, in samples of the model's input.
     """
 
     lead: str
@@ -38,9 +38,9 @@ class Waves(NamedTuple):
 
 
 def find_waves(segments: SegmentedRecording) -> Optional[Waves]:
-    """The waves in lead II, or else in the first of I, V5, V2 and the others that has QRS complexes; None if none has.
+    """Find waves in lead II, otherwise in the first of I, V5, V2 and the others with QRS complexes; None if none has.
 
-    In noise, too, something may be found.
+    Noise can also give waves.
 
     Args:
         segments: a recording at the model's rate.
@@ -64,13 +64,13 @@ def _regions(signal: np.ndarray, rate: float) -> Optional[Regions]:
             cleaned = neurokit2.ecg_clean(signal, sampling_rate=rate)
             _, peaks = neurokit2.ecg_peaks(cleaned, sampling_rate=rate)
             _, edges = neurokit2.ecg_delineate(cleaned, peaks["ECG_R_Peaks"], sampling_rate=rate, method=_METHOD)
-        except Exception:  # it has errors of many kinds for signals that are short or have no beats
+        except Exception:  # neurokit2 raises many types of errors for short signals or signals without beats
             return None
     return {wave: _pairs(edges, name, len(signal)) for wave, name in _NAMES.items()}
 
 
 def _pairs(edges: Dict[str, List[float]], name: str, samples: int) -> List[Tuple[int, int]]:
-    """First and last sample of the waves of which both were found."""
+    """First and last sample of waves with both edges found."""
     pairs = zip(edges[f"ECG_{name}_Onsets"], edges[f"ECG_{name}_Offsets"])
-    # not a number where it was not found, and then no comparison holds
+    # NaN if an edge was not found; comparisons with NaN are false
     return [(int(first), int(last)) for first, last in pairs if 0 <= first < last < samples]
