@@ -1,7 +1,7 @@
 """Augmentations of one ECG segment, with the names and options of ECG-FM (arXiv 2408.05178).
 
-Every augmentation draws for all twelve standard leads and uses the draws of those that are there, so that
-a generator in a given state adds the same noise to a lead with any other leads.
+Every augmentation draws random numbers for all twelve standard leads and uses those of the existing leads. So the noise
+of a lead depends only on the state of the generator, not on the other leads.
 """
 
 import abc
@@ -22,14 +22,14 @@ _WANDER_FACTOR_SPREAD = 0.5
 
 @dataclass(frozen=True)
 class AugmentationSettings:
-    """What to do to a segment: ECG-FM's options and defaults. `build_augmentations` checks them.
+    """Options of augmentations, with ECG-FM's names and defaults. `build_augmentations` checks them.
 
     Attributes:
         perturbation_mode: names of augmentations, in the order in which they are applied.
         p: probability of each augmentation, or a single one for all.
         max_amplitude: largest amplitude of noise, in standard deviations of the recording's lead.
         min_amplitude: smallest one.
-        dependency: let the noise of III, aVR, aVL and aVF follow from that of I and II.
+        dependency: compute the noise of III, aVR, aVL and aVF from the noise of I and II.
         shift_ratio: `baseline_shift`: mean length of a shifted stretch, as a part of the segment.
         num_segment: `baseline_shift`: number of stretches.
         max_freq: `baseline_wander`: highest frequency in Hz.
@@ -56,7 +56,7 @@ class AugmentationSettings:
 
 
 class Augmentation(abc.ABC):
-    """Something done to a segment in place, with a probability.
+    """A change of a segment in place, with a probability.
 
     Args:
         p: probability, 0 to 1.
@@ -94,11 +94,11 @@ class RandomLeadsMasking(Augmentation):
     """Set leads to zero: random lead masking (RLM) of Oh et al. 2022, "Lead-agnostic self-supervised learning
     for local and global representations of electrocardiogram", arXiv 2203.06889.
 
-    "random" masks each lead by itself with `mask_leads_prob`, at times all of them; "conditional" masks as many
-    limb and chest leads by `mask_leads_condition`, or all of a kind if fewer are there.
+    "random" masks each lead independently with `mask_leads_prob`, sometimes all leads; "conditional" masks the numbers
+    of limb and chest leads in `mask_leads_condition`, or all leads of a kind if there are fewer.
     """
 
-    #: uniform numbers that decide for one segment: whether to mask at all, and one for each standard lead
+    #: uniform numbers per segment: one for whether to mask at all, and one for each standard lead
     DRAWS = 1 + len(LEADS)
 
     def __init__(self, p: float, settings: AugmentationSettings, leads: Sequence[int], sample_rate: float):
@@ -107,7 +107,7 @@ class RandomLeadsMasking(Augmentation):
         self._kinds = tuple(zip((np.flatnonzero(limb), np.flatnonzero(~limb)), settings.mask_leads_condition))
 
     def masked(self, draws: np.ndarray) -> np.ndarray:
-        """Leads to set to zero: bool, segments x leads, from uniform numbers, segments x `DRAWS`."""
+        """Return the leads to set to zero (bool, segments x leads) from uniform numbers, segments x `DRAWS`."""
         of_leads = draws[:, 1:][:, self.leads]
         if self.settings.mask_leads_selection == "random":
             chosen = of_leads < self.settings.mask_leads_prob
@@ -130,9 +130,9 @@ class RandomLeadsMasking(Augmentation):
 class AdditiveNoise(Augmentation):
     """Noise added to the signal.
 
-    With `dependency` the noise of the derived limb leads follows from the noise of I and II, as if it had
-    entered at the electrodes; I and II need not be among the leads. Only the noise obeys this: the signal
-    itself is never computed again, since each of its leads was standardised on its own.
+    With `dependency` the noise of the derived limb leads is computed from the noise of I and II, as if it had entered
+    at the electrodes; I and II need not be among the leads. Only the noise depends on I and II: the signal itself is
+    not recomputed, since each of its leads was standardised separately.
     """
 
     def _apply(self, segment: np.ndarray, rng: np.random.Generator) -> None:
@@ -159,9 +159,9 @@ class AdditiveNoise(Augmentation):
 
 
 class PowerlineNoise(AdditiveNoise):
-    """Hum of the mains, the same in all leads: a cosine of 50 or 60 Hz with any phase (ECG-FM).
+    """Powerline noise, the same in all leads: a cosine of 50 or 60 Hz with random phase (ECG-FM).
 
-    Below twice that frequency it appears at its alias, as it would in a recorder without a filter.
+    At sample rates below twice this frequency it is aliased, as in a recorder without a filter.
     """
 
     def _noise(self, samples: int, rng: np.random.Generator) -> np.ndarray:
@@ -171,7 +171,7 @@ class PowerlineNoise(AdditiveNoise):
 
 
 class EmgNoise(AdditiveNoise):
-    """Noise of muscles: white, Gaussian, with a standard deviation drawn for each lead (ECG-FM)."""
+    """Muscle noise: white, Gaussian, with a standard deviation drawn for each lead (ECG-FM)."""
 
     def _noise(self, samples: int, rng: np.random.Generator) -> np.ndarray:
         deviation = self._amplitude(rng, len(LEADS), 1).astype(np.float32)
@@ -194,7 +194,7 @@ class BaselineShift(AdditiveNoise):
         for start, length in zip(starts, lengths):
             shifted[start : start + length] = 1
         signs = rng.choice((-1.0, 1.0), len(LEADS))
-        # sign times amplitude: subtracting the amplitude would move all leads off the baseline, everywhere
+        # sign times amplitude: subtracting the amplitude would shift all leads over the whole segment
         return np.outer(signs * self._amplitude(rng), shifted)
 
 
@@ -222,7 +222,7 @@ def _is_count(value: Any, low: int, high: float = math.inf) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool) and low <= int(value) <= high
 
 
-# option, what must hold, hint; in an order in which the first that fails is the one to fix
+# (option, condition, hint); the first condition that fails is reported
 _RULES: Tuple[Tuple[str, Callable[[AugmentationSettings], bool], str], ...] = (
     (
         "perturbation_mode",
@@ -263,7 +263,7 @@ def _check(settings: AugmentationSettings) -> None:
 
 
 def build_augmentations(settings: AugmentationSettings, leads: Sequence[int], sample_rate: float) -> List[Augmentation]:
-    """Augmentations to apply one after another to each segment.
+    """Return the augmentations to apply to each segment, in order.
 
     Args:
         settings: names and options; all are checked, used or not.

@@ -1,24 +1,24 @@
-"""Batches in random order, read in large pieces, and handed over by worker processes in memory used again.
+"""Random order of batches with reading in large blocks, and reusable shared memory for batches of worker processes.
 
-Recordings in the order in which they are stored are cut into blocks, in each epoch the blocks are permuted across all
-shards, and as many as fill a window are shuffled together, item by item, one window after the other. What that
-guarantees, for W windows of at least m blocks each:
+Recordings are cut into blocks in storage order. In each epoch the blocks are permuted across all shards and divided
+into windows; the items within each window are shuffled, one window after the other. Guarantees, for W windows of at
+least m blocks each:
 
-* Each item comes once an epoch, and all of a block's within one window: a cache that holds a window reads each block
-  once. No window is larger than asked for, and all are of nearly the same size. A batch may lie across two windows.
+* Each item occurs once per epoch, and all items of a block are in one window: a cache of one window reads each block
+  once. No window is larger than wanted, and all have nearly the same size. A batch may contain items of two windows.
 * The position of an item is uniform over the epoch, up to the difference between the sizes of blocks.
 * Two items of different blocks are in the same batch as often as in a permutation of all items, within a factor of
-  1 - 1/m. `window_bytes` sees to it that m >= 16, so within 6 %; with 4 MB blocks in windows of 16 GB within 0.03 %.
+  1 - 1/m. `window_bytes` ensures m >= 16, so within 6 %; with 4 MB blocks in windows of 16 GB within 0.03 %.
 * Two items of one block (neighbours in storage) are in the same batch W times as often as in such a permutation,
-  which is still rare: of a batch of b items out of a window of n, (c - 1)(b - 1) / (n - 1) share a block of c items
+  which is still rare: in a batch of b items from a window of n, (c - 1)(b - 1) / (n - 1) items share a block of c items
   with a given one: 0.04 for 171 pairs of 10 s, 12 leads and 500 Hz, of 16 GB.
 
-Order and windows are the same on all ranks: each machine reads the whole of a window, and trains on its part of it.
+Order and windows are the same on all ranks: each machine reads the whole window, and trains on its part of it.
 
-torch's DataLoader takes new shared memory for each batch. The kernel clears its pages one by one, which for a batch of
-40 MB takes as long as half of making it. Here workers copy batches into slots of memory that they share with the main
-process, and a slot is free again when nothing there refers to the batch any more. A slot takes memory from its first
-use until the run ends.
+torch's DataLoader allocates new shared memory for each batch. The kernel clears its pages one by one, which for a batch
+of 40 MB takes half as long as making the batch. Here workers copy batches into slots of shared memory, and a slot is
+free when the main process has no more references to the batch. A slot takes memory from its first use until the run
+ends.
 """
 
 import itertools
@@ -37,7 +37,7 @@ from fairseq_signals_ext.common.errors import UserError
 
 _BLOCK_BYTES = 4 << 20  # long enough that disks and network file systems are read at their full rate
 _BLOCKS_OF_WINDOW = 64
-# by which the main process finds the memory that a worker names; workers are forked and have the same
+# shared memory by number, the same in the main process and its forked workers
 _MEMORIES: "weakref.WeakValueDictionary[int, SharedBatches]" = weakref.WeakValueDictionary()
 _numbers = itertools.count()
 
@@ -47,7 +47,7 @@ class Blocks(NamedTuple):
 
     Attributes:
         block: int32, the block of each recording.
-        recordings: int64, recordings in the order in which they are stored.
+        recordings: int64, recordings in storage order.
         first: int64, blocks + 1: block k is `recordings[first[k]:first[k + 1]]`.
         size: int64, bytes of each block.
     """
@@ -59,13 +59,13 @@ class Blocks(NamedTuple):
 
 
 class WindowedOrder(NamedTuple):
-    """An epoch.
+    """The order of an epoch.
 
     Attributes:
-        items: int64, items in the order in which they are to be read.
+        items: int64, items in reading order.
         bounds: int64, windows + 1: window k is `items[bounds[k]:bounds[k + 1]]`.
-        due: int64, ascending: by which position in `items` to have asked for each block of `ahead`.
-        ahead: int32, the blocks of all windows but the first, asked for while the window before is read.
+        due: int64, ascending: the position in `items` by which each block of `ahead` must be requested.
+        ahead: int32, the blocks of all windows except the first, requested while the previous window is read.
     """
 
     items: np.ndarray
@@ -75,14 +75,14 @@ class WindowedOrder(NamedTuple):
 
 
 def window_bytes(gigabytes: float, largest: int) -> int:
-    """Bytes of a window that was asked for in GB.
+    """Return the size of a window in bytes.
 
     Args:
         gigabytes: of stored data, 1e9 bytes each.
         largest: bytes of the largest recording.
 
     Raises:
-        UserError: no size, or too small to shuffle in.
+        UserError: not a size, or too small for shuffling.
     """
     if not (math.isfinite(gigabytes) and gigabytes > 0):
         raise UserError(f"task.shuffle_window_gb={gigabytes:g}: use a number of GB above 0, or null for no windows")
@@ -97,13 +97,13 @@ def window_bytes(gigabytes: float, largest: int) -> int:
 
 
 def cut_blocks(shard: np.ndarray, start: np.ndarray, size: np.ndarray, window: int) -> Blocks:
-    """Cut recordings into blocks for windows of `window` bytes; each shard into blocks of nearly the same size.
+    """Cut recordings into blocks for windows of `window` bytes; blocks of a shard have nearly the same size.
 
     Args:
         shard: integer, the shard of each recording.
-        start: integer, where it begins in its shard.
-        size: integer, its bytes.
-        window: bytes, from `window_bytes`; a block takes a 64th of it or 4 MiB, and up to one recording more.
+        start: integer, offset of each recording in its shard.
+        size: integer, bytes of each recording.
+        window: bytes, from `window_bytes`; a block has a 64th of it or 4 MiB, and up to one recording more.
     """
     recordings = np.lexsort((start, shard))
     shard, size = shard[recordings], size[recordings].astype(np.int64)
@@ -123,13 +123,13 @@ def cut_blocks(shard: np.ndarray, start: np.ndarray, size: np.ndarray, window: i
 def shuffle_in_windows(
     block_of_item: np.ndarray, size: np.ndarray, window: int, rng: np.random.Generator
 ) -> WindowedOrder:
-    """The order of an epoch.
+    """Return the order of an epoch.
 
     Args:
         block_of_item: integer, the block of each item.
         size: integer, bytes of each block.
-        window: bytes that a window may hold, more than the largest block.
-        rng: decides.
+        window: largest size of a window in bytes, more than the largest block.
+        rng: random generator.
     """
     blocks = rng.permutation(len(size))
     window_of_block = _windows_of(blocks, size, window)
@@ -148,10 +148,10 @@ def shuffle_in_windows(
 
 
 def _windows_of(blocks: np.ndarray, size: np.ndarray, window: int) -> np.ndarray:
-    """The window of each block, where `blocks` is their order."""
+    """Return the window of each block; `blocks` is their order."""
     ordered = size[blocks]
     total = int(ordered.sum())
-    # a block's centre decides, so that a window takes one block more than its part at most
+    # by the centre of a block, so that a window has at most one block more than its share
     number = 1 if total <= window else -(-total // (window - int(ordered.max())))
     centre = np.cumsum(ordered) - ordered / 2
     window_of_block = np.empty(len(size), np.int64)
@@ -164,13 +164,13 @@ def _joined(parts: Sequence[np.ndarray], dtype: type) -> np.ndarray:
 
 
 class SharedBatches:
-    """Slots for float32 tensors; to be made before the workers are forked.
+    """Slots of shared memory for float32 tensors; must be created before the workers are forked.
 
-    A worker that finds no free slot, because the main process keeps batches, sends a tensor as torch does. So does one
-    that is not forked, which gets None when this is pickled.
+    If there is no free slot, because the main process keeps batches, a worker sends a tensor in torch's way. So does a
+    worker that is not forked, which gets None when this is pickled.
 
     Args:
-        slots: how many.
+        slots: number of slots.
         size: bytes of each.
     """
 
@@ -186,7 +186,7 @@ class SharedBatches:
         return type(None), ()
 
     def send(self, tensor: torch.Tensor) -> Any:
-        """What a worker is to send instead of `tensor`: the main process receives a tensor with the same values."""
+        """Return the object to send instead of `tensor`: the main process receives a tensor with the same values."""
         slot = self._take() if tensor.nbytes <= self.size else None
         if slot is None:
             return tensor
@@ -194,9 +194,9 @@ class SharedBatches:
         return _Sent(self._number, slot, tuple(tensor.shape))
 
     def receive(self, slot: int, shape: Tuple[int, ...]) -> torch.Tensor:
-        """The tensor in a slot, which is free when the tensor's storage is freed."""
+        """Return the tensor in a slot; the slot is free when the tensor's storage is freed."""
         array = self._array(slot, shape)
-        # torch keeps the array for as long as any tensor has its memory
+        # torch keeps the array as long as a tensor uses its memory
         weakref.finalize(array, self._release, slot, os.getpid()).atexit = False
         return torch.from_numpy(array)
 
@@ -212,13 +212,13 @@ class SharedBatches:
             return int(free[0])
 
     def _release(self, slot: int, process: int) -> None:
-        # a process that is forked meanwhile has the tensor, too, but not the say
+        # a process that is forked meanwhile also has the tensor, but must not free the slot
         if os.getpid() == process:
             self._taken[slot] = 0
 
 
 class _Sent:
-    """Stands for a tensor on its way; unpickled, it is the tensor."""
+    """A reference to a tensor in a slot; unpickling returns the tensor."""
 
     def __init__(self, memory: int, slot: int, shape: Tuple[int, ...]):
         self._place = memory, slot, shape
@@ -232,9 +232,9 @@ def _received(memory: int, slot: int, shape: Tuple[int, ...]) -> torch.Tensor:
 
 
 class ErrorsAsSamples(BaseWrapperDataset):
-    """Hands a `UserError`, such as of a damaged recording in the middle of an epoch, on as a sample.
+    """Return a `UserError`, such as for a damaged recording, as a sample.
 
-    The data loader and hydra would bury an exception under tracebacks; so it ends the run with one line.
+    The data loader and hydra would print tracebacks for an exception; this ends the run with one line.
     """
 
     def __getitem__(self, index: int) -> Any:
@@ -244,7 +244,7 @@ class ErrorsAsSamples(BaseWrapperDataset):
             return error
 
     def collater(self, samples: List[Any]) -> Dict[str, Any]:
-        """A batch, or `{"error": message}` if a sample is an error."""
+        """Return a batch, or `{"error": message}` if a sample is an error."""
         try:
             for sample in samples:
                 if isinstance(sample, UserError):
@@ -254,11 +254,11 @@ class ErrorsAsSamples(BaseWrapperDataset):
             return {"error": str(error)}
 
     def batch_by_size(self, *args: Any, **kwargs: Any) -> Any:
-        """As the dataset's; fairseq's wrapper leaves it out."""
+        """Call the dataset's method, which fairseq's wrapper lacks."""
         return self.dataset.batch_by_size(*args, **kwargs)
 
 
 def exit_if_error(sample: Dict[str, Any]) -> None:
-    """End the program with the message that a sample carries, if it carries one."""
+    """End the program with the error message in a sample, if there is one."""
     if "error" in sample:
         raise SystemExit(f"error: {sample['error']}")

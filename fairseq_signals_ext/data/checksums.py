@@ -1,9 +1,9 @@
-"""Checksums of what our commands write: kept beside it, compared wherever it is read again.
+"""Checksums of the files that our commands write, compared whenever these files are read.
 
-`checksums.json` names each file that a command wrote to its folder, with CRC-32 and size. A shard has a record of its
-own, as each is written by another process: `NNNNN.checksums.json` names its index and its part of the table (the CRC-32
-of its counts stand in the index). A file that no record names is read as it is: it was made by an older version, by
-ECG-FM, or by hand.
+`checksums.json` lists each file that a command wrote to its folder, with CRC-32 and size. Each shard has its own
+record, as shards are written by different processes: `NNNNN.checksums.json` lists its index and its part of the table
+(the CRC-32 of its counts are in the index). A file without a record is not checked: it was made by an older version,
+by ECG-FM, or by hand.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from fairseq_signals_ext.common.hints import command_line
 
 CHECKSUMS_NAME = "checksums.json"
 UPDATE_OPTION = "--update-checksums"
-# by the command that wrote a file: how to have it again
+# command that wrote a file: how to make it again
 _AGAIN = {
     "prepare": "prepare again with --resume, which writes it again",
     "split": "make the split again with fairseq-signals-ext split --overwrite",
@@ -31,11 +31,11 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Record:
-    """What is recorded of the files of a folder.
+    """Checksums of the files of a folder.
 
     Attributes:
-        command: that wrote them: prepare, split or label; another word where that is not known.
-        checksums: by name of the file; more than one while it is being replaced.
+        command: that wrote them: prepare, split or label; another word if unknown.
+        checksums: by name of the file; several while it is being replaced.
     """
 
     command: str
@@ -43,7 +43,7 @@ class Record:
 
 
 def checksum(path: Path) -> str:
-    """CRC-32 and size of a file, such as "1a2b3c4d of 120 bytes"."""
+    """Return CRC-32 and size of a file, such as "1a2b3c4d of 120 bytes"."""
     crc, size, buffer = 0, 0, memoryview(bytearray(_CHUNK))
     with open(path, "rb", buffering=0) as file:
         while True:
@@ -54,7 +54,7 @@ def checksum(path: Path) -> str:
 
 
 def record_of_shard(shard: Path) -> Path:
-    """`.../00003.checksums.json` for `.../00003.npy`."""
+    """Return `.../00003.checksums.json` for `.../00003.npy`."""
     return shard.with_suffix(f".{CHECKSUMS_NAME}")
 
 
@@ -62,22 +62,22 @@ def check(path: Path, record: Optional[Path] = None, again: Optional[str] = None
     """Compare a file with its record, if it has one.
 
     Args:
-        record: default: the one of the file's folder.
-        again: how to have the file again; default: by the command that wrote it.
+        record: default: the record of the file's folder.
+        again: how to make the file again; default: by the command that wrote it.
 
     Raises:
-        UserError: its content is not what was written, it is missing though it is recorded, or the record is damaged.
+        UserError: its checksum differs, it is missing although it is recorded, or the record is damaged.
     """
     record = record or path.parent / CHECKSUMS_NAME
     problem = problem_of(path, record, again)
-    # a command may have replaced both between the two looks
+    # a command may have replaced both in between
     problem = problem and problem_of(path, record, again)
     if problem:
         raise UserError(problem)
 
 
 def problems_of(record: Path) -> List[str]:
-    """What is wrong with the files that a record names, a line each; none if there is no such record."""
+    """Return the problems of the files in a record, one line each; none if there is no such record."""
     try:
         known = read_record(record)
     except UserError as error:
@@ -87,7 +87,7 @@ def problems_of(record: Path) -> List[str]:
 
 
 def problem_of(path: Path, record: Path, again: Optional[str] = None) -> str:
-    """What is wrong with a file; nothing if it is as it was written, or not recorded.
+    """Return the problem of a file; None if it is unchanged or not recorded.
 
     Raises:
         UserError: the record is damaged.
@@ -118,7 +118,7 @@ def _line(path: Path, what: str, again: str, accept: str) -> str:
 
 
 def read_record(record: Path) -> Optional[Record]:
-    """A record; None if there is no such file.
+    """Read a record; None if there is no such file.
 
     Raises:
         UserError: it is damaged.
@@ -139,7 +139,7 @@ def read_record(record: Path) -> Optional[Record]:
 
 
 def _is_plain(record: Record) -> bool:
-    """Whether it names files of its own folder only, each with texts of one line."""
+    """Return whether it lists only files of its own folder, each with texts of one line."""
     if not (isinstance(record.command, str) and isinstance(record.checksums, dict)):
         return False
     return all(
@@ -165,32 +165,32 @@ def _write_record(path: Path, record: Record) -> None:
 
 
 def record_files(record: Path, command: str, files: Mapping[str, Path]) -> None:
-    """Write a record, in place of one that may be there.
+    """Write a record, or replace an existing one.
 
     Args:
         command: that wrote the files.
-        files: by the names that they have, or will have, beside the record.
+        files: by the names that they have, or will have, in the record's folder.
     """
     _write_record(record, Record(command, {name: [checksum(path)] for name, path in files.items()}))
 
 
 def record_folder(folder: Path, command: str) -> None:
-    """Write the record of all files of a folder, hidden ones and those of folders below left out."""
+    """Write the record of all files of a folder, without hidden files and subfolders."""
     record_files(folder / CHECKSUMS_NAME, command, {path.name: path for path in recordable(folder)})
 
 
 def recordable(folder: Path) -> List[Path]:
-    """Files of a folder that its record may name."""
+    """Return the files of a folder that its record may list."""
     found = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     return sorted(path for path in found if path.name != CHECKSUMS_NAME)
 
 
 @contextlib.contextmanager
 def replacing(folder: Path, names: Sequence[str], command: str = "prepare") -> Iterator[Tuple[Path, ...]]:
-    """Temporary paths for files of a folder, which take their places when the block ends without an exception.
+    """Yield temporary paths for files of a folder, which replace the files when the block ends without an exception.
 
-    At each moment, also one at which the process is killed, the folder's record names the checksums of the files that
-    are there: between its two writes it has those of before and those of after.
+    The folder's record always fits the existing files, even if the process is killed: while files are replaced, it has
+    both the old and the new checksums.
     """
     record = folder / CHECKSUMS_NAME
     with contextlib.ExitStack() as stack:
@@ -205,7 +205,7 @@ def replacing(folder: Path, names: Sequence[str], command: str = "prepare") -> I
 
 
 def _former(known: Mapping[str, Sequence[str]], path: Path) -> Sequence[str]:
-    """Checksums that a file may have before it is replaced."""
+    """Return the checksums that a file may have before it is replaced."""
     if path.name in known:
         return known[path.name]
     return [checksum(path)] if path.is_file() else []

@@ -1,4 +1,4 @@
-"""From items to a batch: standardised, augmented, and masked in time, written once into one array."""
+"""Make a batch of items: standardised, augmented, and masked in time, written once into one array."""
 
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
@@ -21,7 +21,7 @@ _MOST_SEGMENTS = 2**16
 
 
 class _Plan(NamedTuple):
-    """What to do with recordings that have certain leads."""
+    """How to process recordings with certain leads."""
 
     stored: Columns  # rows of the recording that are wanted
     columns: Columns  # where in the model's input they go
@@ -29,15 +29,15 @@ class _Plan(NamedTuple):
 
 
 class Collater:
-    """Makes batches; N segments, those of an item next to each other.
+    """Makes batches of N segments; segments of one item are adjacent.
 
     Args:
-        settings: what the model is given.
+        settings: of the model's input.
         sample_rate: Hz.
-        segment_samples: of a segment; shorter ones are padded to this, so that the model's predictions for one do not
+        segment_samples: of a segment; shorter ones are padded to this length, so that predictions for a segment do not
             depend on the others in its batch.
         training: augment.
-        masks: what the model will mask; None: leave that to the model.
+        masks: settings of masks; None: the model draws them.
         keep_original: add the segments before augmentation to the batch.
 
     Raises:
@@ -69,13 +69,13 @@ class Collater:
         )
 
     def __call__(self, items: List[Item]) -> Dict[str, Any]:
-        """A batch: `id`, `patient_id` (of pairs: what CMSC takes for one), `segment` (int64, N), and as `net_input`
+        """Return a batch: `id`, `patient_id` (with pairs: the patient for CMSC), `segment` (int64, N), and `net_input`:
 
         * `source`: float32, N x leads x samples, standardised, augmented;
         * `padding_mask`: bool, N x samples, only if a segment is padded;
         * `mask_indices` (bool, N x frames) and `mask_channel_indices` (bool, N x features), if `masks` are given;
         * `masked_frames`: int64, N x masked frames, the same as numbers;
-        * of a model that is shown some patches only, instead of these, `visible_patches` and `masked_patches`: see
+        * for a model with patch masks, instead of these, `visible_patches` and `masked_patches`: see
           `draw_patch_masks`.
 
         With masks of frames also `sample_size`, the number of masked frames; with `keep_original` also `original`, as
@@ -107,14 +107,14 @@ class Collater:
         return batch
 
     def _numbers(self, ids: Any, segment: Any) -> Any:
-        """A number of its own for each segment of the data set, which decides its randomness."""
+        """Return a unique number for each segment of the data set, as seed of its randomness."""
         return ids * (_MOST_SEGMENTS if self.settings.pairs == "recording" else 2) + segment
 
     def _patient(self, item: Item) -> int:
         return item.signal.patient if self.settings.pairs == "none" else item.signal.pair
 
     def _standardised(self, items: List[Item]) -> torch.Tensor:
-        # numpy's large arrays lie in huge pages, where torch's cost a page fault every 4 kB
+        # numpy's large arrays use huge pages; torch's cause a page fault every 4 kB
         array = np.empty((sum(item.segments for item in items), len(self.leads), self.segment_samples), np.float32)
         for item, rows in _rows_of(items):
             plan = self._plan(item.signal.leads)
@@ -124,7 +124,7 @@ class Collater:
             # a lead whose gain and offset are zero is zero, and these are cheaper to mask than its samples
             self._mask_leads(items, coefficients)
         source, both = torch.from_numpy(array), torch.from_numpy(coefficients)
-        # all at once, and by torch, which is faster
+        # all at once in torch, which is faster
         scale(source, both[..., 0], both[..., 1])
         for item, rows in _rows_of(items):
             columns = self._plan(item.signal.leads).columns
@@ -134,12 +134,12 @@ class Collater:
         return source
 
     def _counts(self, item: Item) -> np.ndarray:
-        """Of an item's segments: segments x leads that are stored x samples."""
+        """Return the counts of an item's segments: segments x stored leads x samples."""
         counts = item.signal.counts[:, item.start : item.start + item.segments * item.samples]
         return counts.reshape(len(counts), item.segments, item.samples).transpose(1, 0, 2)
 
     def _coefficients(self, items: List[Item]) -> np.ndarray:
-        """Gain and offset, float32, N x leads x 2, that turn counts into the model's input; zero for absent leads."""
+        """Return gain and offset (float32, N x leads x 2) from counts to the model's input; zero for absent leads."""
         signals = [item.signal for item in items]
         both = np.stack(coefficients(signals, self.settings.standardization, self.settings.leads), axis=-1)
         unwanted = [lead for lead in self.leads if lead not in self.settings.leads]
@@ -157,7 +157,7 @@ class Collater:
             coefficients[rows, plan.columns] *= ~masking.masked(draws[rows])[..., None]
 
     def _augment(self, items: List[Item], source: np.ndarray) -> None:
-        """Apply the augmentations, apart from one that `_mask_leads` has done, to each segment of the batch."""
+        """Apply the augmentations, except that of `_mask_leads`, to each segment of the batch."""
         for item, rows in _rows_of(items):
             plan = self._plan(item.signal.leads)
             augmentations = plan.augmentations[int(self._masks_leads_early) :]
@@ -172,7 +172,7 @@ class Collater:
                     segment[plan.columns] = chosen
 
     def _plan(self, stored: Leads) -> _Plan:
-        """The plan for recordings with the leads `stored`; augmentations leave out leads that are absent."""
+        """Return the plan for recordings with the leads `stored`; absent leads are not augmented."""
         if stored not in self._plans:
             present = tuple(lead for lead in self.settings.leads if lead in stored)
             options = self.settings.augmentations
@@ -205,7 +205,7 @@ class Collater:
 
 
 def first_segments(batch: Dict[str, Any], number: int) -> Dict[str, Any]:
-    """The first segments of a batch, or all if it has no more than `number`."""
+    """Return the first segments of a batch, or all if it has at most `number`."""
     segments = len(batch["id"])
     if segments <= number:
         return batch
@@ -217,7 +217,7 @@ def first_segments(batch: Dict[str, Any], number: int) -> Dict[str, Any]:
 
 
 def _rows_of(items: List[Item]) -> Iterator[Tuple[Item, slice]]:
-    """Each item with the rows of the batch that its segments take."""
+    """Yield each item with the rows of its segments in the batch."""
     at = 0
     for item in items:
         yield item, slice(at, at + item.segments)

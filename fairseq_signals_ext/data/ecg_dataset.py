@@ -1,4 +1,4 @@
-"""The datasets that training reads: 5 s segments, or pairs of adjacent ones, with what is known of them."""
+"""Datasets for training: 5 s segments, or pairs of adjacent segments, optionally with labels."""
 
 import logging
 from typing import Any, Dict, List, Optional, Sequence, Tuple
@@ -19,9 +19,9 @@ from fairseq_signals_ext.data.stores import ShardStore, Store, check_has_amplitu
 
 logger = logging.getLogger(__name__)
 
-# Of each worker: the two batches that torch asks for in advance and, unless optimization.update_freq is above the
-# number of workers, its part of those in use: of an update, and of the next that is being gathered. A batch that finds
-# no slot takes new memory, as torch's do: 8 of 24 with one worker and update_freq=[3].
+# Per worker: two batches that torch requests in advance and, unless optimization.update_freq is above the number of
+# workers, its part of the batches in use (of an update, and of the next one). A batch without a free slot takes new
+# memory, as usual in torch: 8 of 24 with one worker and update_freq=[3].
 _SLOTS = 4
 
 
@@ -32,12 +32,12 @@ class EcgDataset(FairseqDataset):
     segments of B recordings.
 
     Args:
-        store: where recordings are read from.
+        store: source of the recordings.
         settings: how they become segments.
         name: of the split, for messages.
-        training: augment; draw in a random order.
-        seed: of the run; with epoch and item it decides all randomness.
-        masks: what the model will mask; None: the model draws masks itself, or has none.
+        training: augment; random order.
+        seed: of the run; all randomness depends only on it, the epoch and the item.
+        masks: settings of masks; None: the model draws masks itself, or has none.
         keep_original: add the segments before augmentation to the batch.
 
     Raises:
@@ -64,7 +64,7 @@ class EcgDataset(FairseqDataset):
         self.name = name
         self.training = training
         self.seed = seed
-        # shared, so that persistent worker processes see them change
+        # shared, so that changes reach persistent worker processes
         self._epoch = torch.ones(1, dtype=torch.int64).share_memory_()
         self._largest_batch = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._windows: Optional[_Windows] = None
@@ -86,7 +86,7 @@ class EcgDataset(FairseqDataset):
         self._collate = Collater(settings, self.sample_rate, self.segment_samples, training, masks, keep_original)
 
     def _cut(self) -> Tuple[np.ndarray, np.ndarray]:
-        """Recording and first sample of each item; what is too short is dropped and counted in the log."""
+        """Return recording and first sample of each item; too short recordings are dropped and counted in the log."""
         samples, stride = self.store.samples, self._stride
         least = 1 if self._takes_all else self.segments
         pads = self.settings.pad and self.settings.pairs == "none"
@@ -119,7 +119,7 @@ class EcgDataset(FairseqDataset):
 
     @property
     def kept(self) -> np.ndarray:
-        """Positions, in the manifest, of the recordings that are not dropped."""
+        """Positions in the manifest of the recordings that are not dropped."""
         return np.unique(self._recording)
 
     @property
@@ -128,7 +128,7 @@ class EcgDataset(FairseqDataset):
         return int(self._epoch.item())
 
     def set_epoch(self, epoch: int) -> None:
-        """Tell the dataset, and its worker processes, the epoch of the training."""
+        """Set the epoch of the training, also in worker processes."""
         self._epoch[0] = epoch
 
     @property
@@ -138,24 +138,24 @@ class EcgDataset(FairseqDataset):
         return np.minimum(available, self.segment_samples * self.segments)
 
     def size(self, index: int) -> int:
-        """Samples of item `index`."""
+        """Return the samples of item `index`."""
         return self.num_tokens(index)
 
     def num_tokens(self, index: int) -> int:
-        """Samples of item `index`; what `dataset.max_tokens` counts."""
+        """Return the samples of item `index`, which `dataset.max_tokens` counts."""
         return min(int(self.store.samples[self._recording[index]]), self.segment_samples * self.segments)
 
     def num_tokens_vec(self, indices: Sequence[int]) -> np.ndarray:
-        """Samples of items."""
+        """Return the samples of items."""
         return self.sizes[np.asarray(indices)]
 
     def shuffle_in_windows(self, gigabytes: float) -> None:
-        """For data larger than memory: shuffle no more than so many GB of stored data together; see `batch_order`.
+        """Shuffle within windows of so many GB of stored data, for data larger than memory; see `batch_order`.
 
         While a window is read, the next one is read ahead, so that the page cache should hold two.
 
         Raises:
-            UserError: the data are not in shards, or no size to shuffle in.
+            UserError: the data are not in shards, or the size is invalid.
         """
         if not isinstance(self.store, ShardStore):
             hint = "prepare shards with fairseq-signals-ext prepare, or leave the option out"
@@ -163,15 +163,15 @@ class EcgDataset(FairseqDataset):
         self._windows = _Windows(self.store, self._recording, gigabytes)
 
     def ordered_indices(self) -> np.ndarray:
-        """All items: in random order for training (by numpy's seed, which fairseq sets), else as they stand."""
+        """Return all items: in random order for training (by numpy's seed, which fairseq sets), else as stored."""
         if not self.training:
             return np.arange(len(self))
         return self._windows.shuffle() if self._windows else np.random.permutation(len(self))
 
     def share_batches(self, workers: int) -> None:
-        """Have so many worker processes hand batches over as `SharedBatches` does, once batches have been made.
+        """Let worker processes return batches in `SharedBatches`, as soon as the size of batches is known.
 
-        That takes memory for four batches a worker: 4 x 41 MB with 171 pairs of 5 s, 12 leads and 500 Hz.
+        This takes memory for four batches per worker: 4 x 41 MB with 171 pairs of 5 s, 12 leads and 500 Hz.
         """
         self._workers = workers
 
@@ -187,14 +187,14 @@ class EcgDataset(FairseqDataset):
         max_sentences: Optional[int] = None,
         required_batch_size_multiple: int = 1,
     ) -> Sequence[np.ndarray]:
-        """Batches as fairseq makes them, but of all items.
+        """Return batches like fairseq, but of all items.
 
         fairseq leaves out the last batch unless its size is a multiple of `required_batch_size_multiple`, by
         default 8: a validation set of seven recordings would be empty.
         """
         batches = super().batch_by_size(indices, max_tokens, max_sentences, required_batch_size_multiple=1)
         # before any batch of the epoch is collated: fairseq makes the list before it starts the workers, and with
-        # rebuild_batches again before it hands the first batch of another epoch to those that it kept
+        # rebuild_batches again before it sends the first batch of another epoch to persistent workers
         self._largest_batch[0] = max(map(len, batches), default=0)
         if self._workers and self._shared is None:
             segment = len(self.settings.leads_of_model) * self.segment_samples * 4
@@ -226,9 +226,9 @@ class EcgDataset(FairseqDataset):
         return Item(index, signal, start, segments, samples, self.seed, epoch)
 
     def collater(self, items: List[Item]) -> Dict[str, Any]:
-        """A batch; see `Collater`.
+        """Return a batch; see `Collater`.
 
-        When batches were made, also `most_segments`, an int: segments of the largest batch of all ranks, at most.
+        After `batch_by_size` also `most_segments`, an int: upper limit for the segments of a batch on all ranks.
         """
         batch = self._collate(items)
         if items and self.largest_batch:
@@ -239,10 +239,10 @@ class EcgDataset(FairseqDataset):
 
 
 class _Windows:
-    """Shuffles the items of a dataset in windows, and has each window read before it is needed.
+    """Shuffles the items of a dataset in windows, and reads each window ahead.
 
-    What changes with the epoch is in shared memory, for worker processes that are kept. They race, to no harm: a block
-    is asked for once more, or as its first item is read.
+    Data of the epoch are in shared memory, for persistent worker processes. Their race conditions are harmless: a block
+    may be requested twice, or only when its first item is read.
     """
 
     def __init__(self, store: ShardStore, recording: np.ndarray, gigabytes: float):
@@ -265,7 +265,7 @@ class _Windows:
         )
 
     def shuffle(self) -> np.ndarray:
-        """All items in the order of a new epoch, by numpy's seed."""
+        """Return all items in the order of a new epoch, by numpy's seed."""
         rng = np.random.default_rng(np.random.randint(2**32, size=4, dtype=np.uint64))
         order = shuffle_in_windows(self._block_of_item, self._blocks.size, self._window, rng)
         self._position[torch.from_numpy(order.items)] = torch.arange(len(order.items), dtype=torch.int32)
@@ -279,7 +279,7 @@ class _Windows:
         return order.items
 
     def will_read(self, item: int) -> None:
-        """Have read ahead what is due as `item` is read: its block, and a part of the next window."""
+        """Read ahead before `item` is read: its block, and a part of the next window."""
         position, following = int(self._position[item]), int(self._next)
         if self._due[following] <= position:
             following = self._without_windows_left_out(following, position)
@@ -291,8 +291,8 @@ class _Windows:
 
     def _without_windows_left_out(self, following: int, position: int) -> int:
         window = int(torch.searchsorted(self._bounds, position, right=True)) - 1
-        # a run that continues within an epoch may have read its first batch (fairseq does), and nothing up to this
-        # window; what is due since the window began is for the next one
+        # a run that continues within an epoch has read only its first batch (in fairseq), and nothing up to this
+        # window; blocks due since the window began are for the next one
         if window > 0 and self._due[following] < self._bounds[window - 1]:
             return int(torch.searchsorted(self._due, int(self._bounds[window])))
         return following
@@ -309,10 +309,10 @@ class LabelledEcgDataset(EcgDataset):
 
     Args:
         labels: the table; None: labels are stored beside the signals, as `label` in a `.mat` file.
-        num_labels: L, how many there are to be.
+        num_labels: L, expected number of labels.
         classes: labels are 1, 0 or NaN; else any numbers.
         exclusive: exactly one of a recording's labels is 1.
-        others: of `EcgDataset`.
+        others: see `EcgDataset`.
     """
 
     def __init__(
@@ -328,13 +328,13 @@ class LabelledEcgDataset(EcgDataset):
         self.labels = KnownLabels(labels, num_labels, classes, exclusive)
 
     def known(self) -> np.ndarray:
-        """Labels of all recordings, see `KnownLabels.of_store`."""
+        """Return the labels of all recordings, see `KnownLabels.of_store`."""
         return self.labels.of_store(self.store)
 
     def collater(self, items: List[Item]) -> Dict[str, Any]:
-        """A batch of `EcgDataset` with `idx` (int64, N) and `label` (float64, N x L; NaN where not known).
+        """Return a batch of `EcgDataset` with `idx` (int64, N) and `label` (float64, N x L; NaN where not known).
 
-        fairseq rounds float32 of a batch where it trains with fp16 or bf16; labels are left as they are.
+        Labels are float64, as fairseq rounds float32 of a batch when it trains with fp16 or bf16.
 
         Raises:
             UserError: a recording has no label.

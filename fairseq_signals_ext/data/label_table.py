@@ -1,4 +1,4 @@
-"""What is known of recordings: the `y.npy` of `label`, or of ECG-FM, with the `label_def.csv` beside it."""
+"""Read labels of recordings: the `y.npy` of `label`, or of ECG-FM, with the `label_def.csv` beside it."""
 
 import json
 import math
@@ -33,8 +33,8 @@ class LabelTable:
         path: the `y.npy`.
         values: recordings x L, a row for each `idx`; NaN where a label is not known.
         names: L names.
-        codes: L lists of codes, such as SNOMED's, that a label stands for; empty where none are known.
-        columns: of `values`, for each of the names; None: all in their order; -1: not there.
+        codes: L lists of codes of a label, such as SNOMED's; empty if unknown.
+        columns: of `values`, for each of the names; None: all in their order; -1: missing.
     """
 
     def __init__(
@@ -53,14 +53,14 @@ class LabelTable:
         return len(self.values)
 
     def __getstate__(self) -> Dict[str, Any]:
-        # a pickled memory map would carry the labels; workers that are not forked open the file themselves
+        # a pickled memory map would contain all labels; workers that are not forked open the file themselves
         return {**self.__dict__, "values": None}
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
         self.__dict__.update(state, values=open_values(state["path"]))
 
     def rows(self, idx: np.ndarray) -> np.ndarray:
-        """Labels of recordings: float64, n x L.
+        """Return the labels of recordings: float64, n x L.
 
         Raises:
             UserError: a recording is not in the table.
@@ -80,7 +80,7 @@ class LabelTable:
         return chosen
 
     def chosen(self, names: Sequence[str]) -> "LabelTable":
-        """The same table with these labels, in this order; those that it lacks are known of no recording."""
+        """Return the table with these labels, in this order; missing labels are unknown for all recordings."""
         position = {name: number for number, name in enumerate(self.names)}
         columns = [position.get(name, -1) for name in names]
         codes = [self.codes[column] if column >= 0 else [] for column in columns]
@@ -88,18 +88,18 @@ class LabelTable:
 
 
 def label_files(path: Path) -> Tuple[Path, Path]:
-    """The `y.npy` of a labels folder, or the one that is given, and the `label_def.csv` beside it, if they exist."""
+    """Return the `y.npy` of a labels folder, or the given one, and the `label_def.csv` beside it, if they exist."""
     values = path / VALUES_FILE if path.is_dir() else path
     return values, values.with_name(DEFINITION_FILE)
 
 
 def read_labels(path: Union[str, Path]) -> LabelTable:
-    """The table in a `y.npy`, or in the folder that it is in.
+    """Read the table in a `y.npy` or its folder.
 
-    Names and codes come from `label_def.csv` beside it; without one the labels are called `label_0`, `label_1`, ...
+    Names and codes come from `label_def.csv` beside it; without one the labels are named `label_0`, `label_1`, ...
 
     Raises:
-        UserError: no such file, not what was written, not numbers, or the definition is of another number of labels.
+        UserError: no such file, a changed file, not numbers, or the definition has another number of labels.
     """
     file, definition = label_files(Path(path))
     if not file.is_file():
@@ -120,10 +120,10 @@ def _other_labels(path: Path) -> str:
 
 
 def open_values(file: Path) -> np.ndarray:
-    """The values in a `y.npy`: recordings x labels, memory-mapped; nothing is compared with the `label_def.csv`.
+    """Open the values in a `y.npy`: recordings x labels, memory-mapped; without a check of the `label_def.csv`.
 
     Raises:
-        UserError: not what was written, or not numbers.
+        UserError: a changed file, or not numbers.
     """
     if file.suffix == ".csv":
         raise UserError(
@@ -151,10 +151,10 @@ def _definition(path: Path, labels: int) -> Tuple[List[str], List[List[str]]]:
 
 
 def read_label_definition(path: Path) -> Tuple[List[str], List[List[str]]]:
-    """Names of labels, and for each the codes that it stands for, from a `label_def.csv` or the folder it is in.
+    """Read the names of labels, and the codes of each, from a `label_def.csv` or its folder.
 
     Raises:
-        UserError: no such file, not what was written, no column `name`, or a name that occurs twice.
+        UserError: no such file, a changed file, no column `name`, or a name that occurs twice.
     """
     import pandas as pd
 
@@ -175,10 +175,10 @@ def read_label_definition(path: Path) -> Tuple[List[str], List[List[str]]]:
 
 
 def read_weights(weights: Union[str, Path, Sequence[float]], labels: int, option: str) -> List[float]:
-    """Weights of labels: a list of numbers, or a file with one, such as the `pos_weight.txt` of `label`.
+    """Read the weights of labels from a list of numbers, or a file with one, such as `pos_weight.txt` of `label`.
 
     Raises:
-        UserError: no such file, not what was written, or not a positive number for each label.
+        UserError: no such file, a changed file, or not a positive number for each label.
     """
     setting, numbers = f"criterion.{option}={weights}", cast(Any, weights)
     if isinstance(weights, (str, Path)):
@@ -205,10 +205,10 @@ def _is_positive(number: Any) -> bool:
 
 
 def check_same_folder(table: LabelTable, shard: Path) -> None:
-    """Raise a `UserError` if labels and a shard are of different prepared folders, whose idx are not the same.
+    """Raise a `UserError` if labels and a shard are of different prepared folders, as their idx differ.
 
-    Labels from elsewhere, such as a table of one's own, may lack rows of recordings that were added later,
-    but have none beyond the folder's last idx.
+    Labels outside of prepared folders may lack rows of recordings that were added later, but have no rows beyond the
+    folder's last idx.
     """
     recordings = shard.resolve().parent.parent
     labels = table.path.resolve().parent.parent.parent
@@ -225,7 +225,7 @@ def check_same_folder(table: LabelTable, shard: Path) -> None:
 
 
 def _rows_of(table: Path) -> Optional[int]:
-    """Rows that labels of a prepared folder have; None if this machine cannot know."""
+    """Return the number of rows of labels in a prepared folder; None if it cannot be read here."""
     try:
         import pyarrow.parquet as pq
     except ImportError:  # needed to prepare data, not to train on them
@@ -240,18 +240,18 @@ def _rows_of(table: Path) -> Optional[int]:
 
 
 def are_classes(values: np.ndarray) -> np.ndarray:
-    """Where values are 0, 1 or NaN: bool, of the same shape."""
+    """Return where values are 0, 1 or NaN: bool, of the same shape."""
     return np.isnan(values) | (values == 0) | (values == 1)
 
 
 def are_exclusive(values: np.ndarray) -> np.ndarray:
-    """Whether recordings (n x L of 0, 1, NaN) have exactly one of the labels, or it is not known which: bool, n."""
+    """Return whether recordings (n x L of 0, 1, NaN) have exactly one label, or unknown labels: bool, n."""
     ones, is_known = (values == 1).sum(axis=1), ~np.isnan(values).any(axis=1)
     return (ones == 1) | ((ones == 0) & ~is_known)
 
 
 def meaning_of(value: float, known: np.ndarray) -> Optional[str]:
-    """What a value that is neither 0, 1 nor NaN looks like, and what to do then; None if it looks like nothing.
+    """Return the likely meaning of a value other than 0, 1 and NaN, with a hint; None if there is none.
 
     Args:
         known: all values of its label, NaN or not.
@@ -271,7 +271,7 @@ def check_classes(table: LabelTable, values: np.ndarray, idx: Optional[np.ndarra
     """Raise a `UserError` unless all values (n x L, rows for `idx`) are 0, 1 or NaN.
 
     Args:
-        exclusive: also unless exactly one label of each recording is 1, where they are known.
+        exclusive: also raise unless exactly one label of each recording with known labels is 1.
     """
     wrong = np.argwhere(~are_classes(values))
     if len(wrong):
@@ -289,7 +289,7 @@ def check_classes(table: LabelTable, values: np.ndarray, idx: Optional[np.ndarra
 
 
 def check_known(names: Sequence[str], values: np.ndarray, split: str) -> None:
-    """Raise a `UserError` if a label is known of no recording (values: n x L)."""
+    """Raise a `UserError` if a label is unknown for all recordings (values: n x L)."""
     unknown = [name for name, known in zip(names, ~np.isnan(values).all(axis=0)) if not known]
     if unknown:
         raise UserError(
@@ -299,7 +299,7 @@ def check_known(names: Sequence[str], values: np.ndarray, split: str) -> None:
 
 
 def one_class_labels(table: LabelTable, values: np.ndarray) -> Tuple[str, ...]:
-    """Labels of which no known value (values: n x L of 0, 1, NaN) is 1, or none is 0."""
+    """Return the labels without known positive or without known negative values (values: n x L of 0, 1, NaN)."""
     both = (values == 0).any(axis=0) & (values == 1).any(axis=0)
     return tuple(name for name, defined in zip(table.names, both) if not defined)
 

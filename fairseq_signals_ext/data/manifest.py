@@ -1,11 +1,11 @@
-"""Manifests: which recordings a split has. Three kinds of tab-separated text are read.
+"""Read manifests, the lists of a split's recordings. There are three kinds of tab-separated text:
 
 * ours: the root, then `shards/00000.npy<TAB>row<TAB>samples`, one line per recording in a shard;
-* ECG-FM's: the root, then `path<TAB>samples`, a line a `.mat` file;
-* ECG-FM's for CMSC: the root, the extension, then `name<TAB>samples<TAB>lead<TAB>0,1`, a line for the files
+* ECG-FM's: the root, then `path<TAB>samples`, one line per `.mat` file;
+* ECG-FM's for CMSC: the root, the extension, then `name<TAB>samples<TAB>lead<TAB>0,1`, one line for the files
   `name_0.mat` and `name_1.mat`, adjacent segments of one recording.
 
-A root that is not absolute is taken from the manifest's own folder.
+A relative root starts at the manifest's folder.
 """
 
 import re
@@ -49,7 +49,7 @@ class FileManifest:
     """Recordings in `.mat` files of ECG-FM.
 
     Attributes:
-        files: for each recording its files, whose signals follow each other in time.
+        files: for each recording its files; their signals are consecutive in time.
         samples: int32, samples per lead of all files of a recording together.
     """
 
@@ -61,7 +61,7 @@ Manifest = Union[ShardManifest, FileManifest]
 
 
 def find_manifests(data: Union[str, Path], split: str) -> List[Path]:
-    """`data/split.tsv`, or all of `data/split-00000-of-000NN.tsv` in order.
+    """Return `data/split.tsv`, or all of `data/split-00000-of-000NN.tsv` in order.
 
     Raises:
         UserError: there is none, or a piece of the set is missing.
@@ -84,7 +84,7 @@ def find_manifests(data: Union[str, Path], split: str) -> List[Path]:
 
 
 def _how_to_get_manifests(folder: Path, split: str) -> str:
-    """What is in a folder that lacks the manifest of a subset, and what to do."""
+    """Return the content of a folder that lacks the manifest of a subset, with a hint."""
     splits = sorted(path.parent.name for path in folder.glob("splits/*/*.tsv"))
     if splits:
         named = ", ".join(dict.fromkeys(splits))
@@ -101,7 +101,7 @@ def _how_to_get_manifests(folder: Path, split: str) -> str:
 
 
 def is_manifest(path: Path) -> bool:
-    """Whether a file begins as a manifest does, with any name: a tab-separated ECG may be a `.tsv`, too."""
+    """Return whether the content of a file is a manifest, as a tab-separated ECG may be a `.tsv` as well."""
     try:
         with open(path, "rb") as file:
             lines = [file.readline(_LONGEST_LINE).rstrip(b"\r\n").decode("utf-8") for _ in range(3)]
@@ -112,15 +112,15 @@ def is_manifest(path: Path) -> bool:
         return False
     if _SHARD_LINE.fullmatch(first):
         return True
-    # a row of two samples is no line of a file
+    # two numbers are a row of an ECG, not a line of a manifest
     is_file = _FILE_LINE.fullmatch(first) and not _NUMBER.fullmatch(first.split("\t")[0].strip())
     return bool(is_file or ("\t" not in first and _CMSC_LINE.fullmatch(second)))
 
 
 def subsets_of(folder: Path) -> List[str]:
-    """The subsets of a split's folder, such as train, valid and test; none if it is no split's.
+    """Return the subsets of a split's folder, such as train, valid and test; none for other folders.
 
-    Parts of the training set, such as `train_10`, are left out where all of it is there.
+    Parts of the training set, such as `train_10`, are left out if there is a complete training set.
     """
     found = (path for path in sorted(folder.glob("*.tsv")) if is_manifest(path))
     names = list(dict.fromkeys(_PIECE.sub("", path.stem) for path in found))
@@ -131,7 +131,7 @@ def read_manifests(paths: Sequence[Path]) -> Manifest:
     """Read the manifests of one split, which must be of one kind.
 
     Raises:
-        UserError: not what was written, empty, malformed (with the line's number), or kinds mixed.
+        UserError: a file is changed, empty or malformed (with the line's number), or kinds are mixed.
     """
     manifests = [_read_manifest(path) for path in paths]
     if len(manifests) == 1:

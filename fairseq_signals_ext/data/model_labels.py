@@ -1,4 +1,4 @@
-"""The labels of recordings that a model is trained or measured with: of a file, by name, or stored beside signals."""
+"""Labels for training or evaluating a model: from a file, by name, or stored beside signals."""
 
 import logging
 from typing import NamedTuple, Optional, Sequence
@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 def labels_by_name(table: LabelTable, wanted: Sequence[str]) -> LabelTable:
-    """A table for the labels of a loaded checkpoint, which others' labels need not have all, nor in its order.
+    """Return a table with the labels of a loaded checkpoint; the given table may lack some, or have another order.
 
     Raises:
         UserError: it has none of them.
@@ -36,11 +36,11 @@ def labels_by_name(table: LabelTable, wanted: Sequence[str]) -> LabelTable:
 
 
 def check_labels(table: LabelTable, num_labels: int, saved: Optional[Sequence[str]], is_loaded: bool) -> None:
-    """See that a table has the model's labels.
+    """Check that a table has the model's labels.
 
     Args:
         num_labels: of the model.
-        saved: label names of the checkpoint that the model is from, if it has them.
+        saved: label names in the model's checkpoint, if it has them.
         is_loaded: the model is used as it is, not trained.
 
     Raises:
@@ -60,11 +60,11 @@ def check_labels(table: LabelTable, num_labels: int, saved: Optional[Sequence[st
 
 
 class KnownLabels(NamedTuple):
-    """What is known of recordings, joined by their `idx`.
+    """Labels of recordings, joined by their `idx`.
 
     Attributes:
         table: the labels of a file; None: labels are stored beside the signals, as `label` in a `.mat` file.
-        number: L, how many there are to be.
+        number: L, expected number of labels.
         classes: labels are 1, 0 or NaN; else any numbers.
         exclusive: exactly one of a recording's labels is 1.
     """
@@ -75,7 +75,7 @@ class KnownLabels(NamedTuple):
     exclusive: bool = False
 
     def of_store(self, store: Store) -> np.ndarray:
-        """Labels of all recordings: float64, recordings x L; reads each `.mat` file, but no shard.
+        """Return the labels of all recordings: float64, recordings x L; reads each `.mat` file, but no shard.
 
         Raises:
             UserError: a recording has no label.
@@ -85,10 +85,10 @@ class KnownLabels(NamedTuple):
         return self.of([store.read(number) for number in range(len(store))])
 
     def of(self, signals: Sequence[Signal]) -> np.ndarray:
-        """Labels of recordings: float64, n x L; NaN where not known.
+        """Return the labels of recordings: float64, n x L; NaN where not known.
 
         Raises:
-            UserError: a recording has no label, or not as many as there are to be, or of another kind.
+            UserError: a recording has no label, or labels of another number or kind.
         """
         if self.table is None:
             return np.array([self._stored(signal) for signal in signals])

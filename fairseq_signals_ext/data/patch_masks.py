@@ -1,4 +1,4 @@
-"""Which patches of a segment a model is shown, and which it has to predict: drawn from seed, epoch and item."""
+"""Draw visible and masked patches of segments from seed, epoch and item; a model predicts the masked ones."""
 
 from dataclasses import dataclass
 from typing import Tuple
@@ -11,13 +11,13 @@ from fairseq_signals_ext.data.randomness import PATCH_MASKS, VISIBLE_SHARE, item
 
 @dataclass(frozen=True)
 class PatchMaskSettings:
-    """What is hidden.
+    """Settings of patch masks.
 
     Attributes:
         patch_size: samples of a patch.
-        visible: smallest and largest share of patches that are shown; one share is drawn for each batch.
-        block: patches that are hidden one after the other, at least.
-        masks: different masks of a segment.
+        visible: smallest and largest share of visible patches; one share is drawn for each batch.
+        block: smallest number of consecutive masked patches.
+        masks: number of masks per segment.
     """
 
     patch_size: int
@@ -42,17 +42,17 @@ class PatchMaskSettings:
 def draw_patch_masks(
     settings: PatchMaskSettings, samples: int, rows: np.ndarray, seed: int, epoch: int
 ) -> Tuple[np.ndarray, np.ndarray]:
-    """Numbers of the patches that are shown and of those that are hidden, each row in ascending order.
+    """Return the numbers of visible and of masked patches, each row in ascending order.
 
-    Each mask is of blocks with at least one patch between them: half as many blocks as there may be, or up to so many.
-    A block that reaches over the end continues at the beginning, so that each patch is hidden equally often. All masks
-    of a batch show the same number of patches, so that hidden ones need not be computed.
+    A mask consists of blocks with at least one patch between them; the number of blocks is between half the possible
+    number and this number. A block that exceeds the end continues at the beginning, so that each patch is masked
+    equally often. All masks of a batch have the same number of visible patches, so that only these are computed.
 
     Args:
-        settings: what to hide.
+        settings: of the masks.
         samples: of a segment.
-        rows: integer, N; a number for each segment; with seed and epoch it decides the segment's masks, and the first
-            one the share of the batch.
+        rows: integer, N; a number for each segment; with seed and epoch it determines the segment's masks, and the
+            first one the share of the batch.
         seed: of the run.
         epoch: of the training.
 
@@ -81,10 +81,10 @@ def draw_patch_masks(
 
 
 def _blocks(patches: int, shown: int, block: int, most: int, draws: np.ndarray) -> np.ndarray:
-    """Which patches are hidden: bool, of `patches`.
+    """Return which patches are masked: bool, of `patches`.
 
     Args:
-        draws: from 0 to below 1; how many blocks and where, then how their lengths and distances are cut.
+        draws: in [0, 1); for number and place of blocks, then for their lengths and distances.
     """
     fewest = (most + 1) // 2
     blocks = fewest + int(draws[0] * (most - fewest + 1))
@@ -95,6 +95,6 @@ def _blocks(patches: int, shown: int, block: int, most: int, draws: np.ndarray) 
 
 
 def _parts(total: int, draws: np.ndarray) -> np.ndarray:
-    """`total` cut into one part more than there are draws; int64, each 0 or more."""
+    """Divide `total` into one part more than there are draws; int64, each 0 or more."""
     cuts = np.sort((draws * (total + 1)).astype(np.int64))
     return np.diff(cuts, prepend=0, append=total)

@@ -1,7 +1,7 @@
-"""Randomness of single items: it depends only on seed, epoch and item, not on batch or process.
+"""Random numbers of single items that depend only on seed, epoch and item, not on batch or process.
 
 Numbers come from SplitMix64 (Steele et al. 2014, doi 10.1145/2714064.2660195): numpy's own `SeedSequence` takes ten
-times as long, which would be a third of the time of loading an item.
+times as long, which would be a third of the time for loading an item.
 """
 
 import functools
@@ -14,18 +14,18 @@ _MASK = (1 << 64) - 1
 _STEP = 0x9E3779B97F4A7C15
 
 
-# what numbers are for, so that draws for different purposes are unrelated
+# purposes of numbers, so that draws for different purposes are independent
 AUGMENTATION, LEAD_MASKS, PAIR_START, SEGMENT_CHOICE, PATCH_MASKS, VISIBLE_SHARE = range(6)
 
 
 def item_generator(seed: int, epoch: int, index: int, purpose: int = AUGMENTATION) -> np.random.Generator:
-    """The generator of item `index` in `epoch` of a run with `seed`."""
+    """Return the generator of item `index` in `epoch` of a run with `seed`."""
     seed_sequence: Any = _ItemSeed(_start(seed, epoch, purpose, index))
     return np.random.Generator(np.random.PCG64(seed_sequence))
 
 
 def item_draws(seed: int, epoch: int, indices: Sequence[int], number: int, purpose: int) -> np.ndarray:
-    """`number` uniform numbers in [0, 1) for each item: float64, items x `number`."""
+    """Return `number` uniform numbers in [0, 1) for each item: float64, items x `number`."""
     starts = np.array([_start(seed, epoch, purpose, index) for index in indices], np.uint64)
     steps = np.arange(1, number + 1, dtype=np.uint64) * np.uint64(_STEP)
     bits = _mixed_array(starts[:, None] + steps)
@@ -33,13 +33,13 @@ def item_draws(seed: int, epoch: int, indices: Sequence[int], number: int, purpo
 
 
 class _ItemSeed(ISeedSequence):
-    """What numpy's bit generators take their first state from."""
+    """Seed sequence for numpy's bit generators."""
 
     def __init__(self, start: int):
         self.start = start
 
     def generate_state(self, n_words: int, dtype: Any = np.uint32) -> np.ndarray:
-        """`n_words` numbers of `dtype`."""
+        """Return `n_words` numbers of `dtype`."""
         words = [_mixed(self.start + number * _STEP) for number in range(1, n_words + 1)]
         return np.array(words, np.uint64).astype(dtype)
 

@@ -1,4 +1,4 @@
-"""What the model is given of a recording: the settings, and one item of the dataset."""
+"""Settings for making segments of recordings, and one item of the dataset."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple, Optional, Tuple
@@ -19,12 +19,12 @@ class SegmentSettings:
     """How recordings become inputs of the model.
 
     Attributes:
-        sample_rate: Hz that every recording must have; None: that of the first one.
+        sample_rate: rate of every recording in Hz; None: the rate of the first one.
         segment_seconds: length of a segment in s.
-        max_sample_size: use no more than so many samples of a segment; None: all.
+        max_sample_size: largest number of samples of a segment to use; None: all.
         min_sample_size: leave out recordings with fewer samples; None: none.
-        leads: positions in `leads.LEADS` that the model gets, in its order.
-        pad: keep recordings shorter than a segment, filled up with zeros at the end.
+        leads: positions in `leads.LEADS` of the model's input, in its order.
+        pad: keep recordings shorter than a segment, padded with zeros at the end.
         pad_leads: give the model all twelve leads, with zeros for those not loaded or absent.
         standardization: one of `standardising.STANDARDIZATIONS`.
         pairs: "none" (single segments), "fixed" (segments 0 and 1, 2 and 3, ...: CMSC as in ECG-FM), "random" (two
@@ -54,7 +54,7 @@ class SegmentSettings:
 
 
 class Item(NamedTuple):
-    """One or more adjacent segments of one recording, not yet standardised: the collater does that into the batch."""
+    """One or more adjacent segments of one recording; the collater standardises them."""
 
     number: int  # position in the dataset
     signal: Signal
@@ -65,16 +65,16 @@ class Item(NamedTuple):
     epoch: int
 
     def generator(self) -> np.random.Generator:
-        """The item's randomness in this epoch, from its start."""
+        """Return the item's random generator in this epoch, from its start."""
         return item_generator(self.seed, self.epoch, self.number)
 
 
 def whole_pieces(samples: np.ndarray, length: int, pad: bool, shortest: Optional[int] = None) -> np.ndarray:
-    """How many pieces of `length` samples recordings have; int, 0 where a recording is dropped.
+    """Return the number of pieces of `length` samples in recordings; int, 0 if a recording is dropped.
 
     Args:
         samples: int, of each recording.
-        pad: a recording that is shorter than a piece has one.
+        pad: a recording shorter than a piece has one.
         shortest: recordings with fewer samples are dropped; None: none.
     """
     pieces = samples // length

@@ -2,12 +2,12 @@
 
 A shard is two files:
 
-* `NNNNN.npy`, one flat int16 array; recording after recording, and in each the leads one after the other:
+* `NNNNN.npy`, one flat int16 array; recording after recording, and lead after lead within each:
   `[rec 0: I I I ... II II II ... V6 V6 V6][rec 1: I I I ...]...`
   or, compressed, one flat uint8 array: `[rec 0: a FLAC stream of the same counts][rec 1: ...]...`
 * `NNNNN.index.npy`, a structured array (`INDEX_DTYPE`), one row per recording; offsets are in elements of the array.
 
-Beside them `NNNNN.checksums.json` records the index's checksum, see `checksums`.
+`NNNNN.checksums.json` beside them contains the index's checksum, see `checksums`.
 
 A stored count c of lead k stands for `(c - zero[k]) * scale[k]` mV.
 """
@@ -29,7 +29,7 @@ from fairseq_signals_ext.common.files import atomic
 from fairseq_signals_ext.common.leads import LEADS, leads_to_mask, mask_to_leads
 from fairseq_signals_ext.data.checksums import check, record_files, record_of_shard
 
-# FLAC wants a whole number of Hz; the recording's own rate stands in the shard's index
+# FLAC needs a whole number of Hz; the recording's rate is in the shard's index
 _NOMINAL_RATE = 8000
 INDEX_DTYPE = np.dtype(
     [
@@ -53,10 +53,10 @@ _HEADER_BYTES = 128  # of a .npy file with one dimension of any length
 
 
 def encode_flac(counts: np.ndarray) -> bytes:
-    """A FLAC stream of counts, int16, leads x samples.
+    """Encode counts (int16, leads x samples) as a FLAC stream.
 
-    The leads follow each other as one channel: FLAC has at most eight, and beyond two it treats each by itself, so
-    that twelve channels in two streams would not be smaller.
+    All leads are concatenated to one channel: FLAC has at most eight channels, and encodes more than two independently,
+    so twelve channels in two streams would not be smaller.
     """
     import soundfile
 
@@ -66,7 +66,7 @@ def encode_flac(counts: np.ndarray) -> bytes:
 
 
 def decode_flac(stream: np.ndarray) -> np.ndarray:
-    """The counts, int16 and flat, of a FLAC stream in an array of uint8.
+    """Decode a FLAC stream (array of uint8) to counts, int16 and flat.
 
     Raises:
         RuntimeError: damaged (soundfile's own error is one).
@@ -78,19 +78,19 @@ def decode_flac(stream: np.ndarray) -> np.ndarray:
 
 
 def index_path(shard: Union[str, Path]) -> Path:
-    """`.../00003.index.npy` for `.../00003.npy`."""
+    """Return `.../00003.index.npy` for `.../00003.npy`."""
     return Path(shard).with_suffix(".index.npy")
 
 
-@functools.lru_cache(maxsize=1000)  # asked for by the table and by the shard
+@functools.lru_cache(maxsize=1000)  # called for the table and for the shard
 def patient_key(patient: str) -> int:
-    """A 63-bit number that stands for a patient id, the same on every machine (BLAKE2b)."""
+    """Return a 63-bit number for a patient id, the same on every machine (BLAKE2b)."""
     digest = hashlib.blake2b(patient.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 class ShardWriter:
-    """Writes recordings as one shard, each as it is added; a context manager.
+    """Writes recordings to one shard, one by one; a context manager.
 
     All files appear by atomic rename when the block ends without an exception, the index last, so that a shard with
     an index is complete.
@@ -98,7 +98,7 @@ class ShardWriter:
     Args:
         path: the shard's `.npy` file.
         storage: "raw" or "flac".
-        beside: files in the shard's folder that the block writes, whose checksums are recorded with the index's.
+        beside: files in the shard's folder that the block writes; their checksums are recorded as well.
     """
 
     def __init__(self, path: Union[str, Path], storage: str = "raw", beside: Sequence[Path] = ()):
@@ -153,7 +153,7 @@ class ShardWriter:
             zero: the count at 0 mV, one per row.
             sample_rate: Hz.
             idx: the recording's number across sources.
-            patient: id of the patient; where it is not known, something unique to the recording.
+            patient: id of the patient; if unknown, something unique to the recording.
 
         Raises:
             ValueError: wrong dtype, shape or order of leads.
@@ -179,11 +179,11 @@ class ShardWriter:
 
 
 def _mean_and_std(counts: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """Mean and population deviation of each row; exact to float64, as sums of 16-bit numbers and their squares are."""
-    # 32 bits hold the sum of up to 65,536 such numbers, and are added in half the time
+    """Return mean and population standard deviation of each row; exact to float64, as the sums are exact."""
+    # sums of up to 65,536 such numbers fit into 32 bits, which takes half the time
     sums = np.int32 if counts.shape[1] <= 2**16 else np.int64
     mean = counts.sum(axis=1, dtype=sums) / counts.shape[1]
-    # numpy converts to int64 piece by piece, which spares memory that would be touched for the first time
+    # numpy converts to int64 piece by piece, which avoids a large temporary array
     square = np.einsum("ij,ij->i", counts, counts, dtype=np.int64, casting="safe") / counts.shape[1]
     return mean, np.sqrt(np.maximum(square - mean**2, 0))
 
@@ -196,7 +196,7 @@ def _npy_header(dtype: np.dtype, length: int) -> bytes:
 
 
 def open_shard(path: Path) -> Tuple[np.ndarray, np.ndarray]:
-    """The array of a shard, memory-mapped, and its index.
+    """Open a shard: its array, memory-mapped, and its index.
 
     Raises:
         UserError: a file is missing, truncated, or not of this version.
@@ -206,7 +206,7 @@ def open_shard(path: Path) -> Tuple[np.ndarray, np.ndarray]:
         if not file.is_file():
             raise UserError(f"{file}: no such file, though the manifest names the shard; prepare again with --resume")
         try:
-            # copy on write, as torch warns of arrays that cannot be written
+            # copy on write, as torch warns about read-only arrays
             array = np.load(file, mmap_mode="c", allow_pickle=False)
         except Exception:  # noqa: BLE001 - a .npy header is Python, and numpy passes on what its parser raises
             raise UserError(f"{file}: truncated or not a .npy file; {PREPARE_AGAIN}") from None
@@ -219,21 +219,21 @@ def open_shard(path: Path) -> Tuple[np.ndarray, np.ndarray]:
 
 
 def has_own_header(path: Path, array: np.ndarray) -> bool:
-    """Whether the file of a shard's array begins as the writer of shards has it begin, and ends with the array."""
+    """Return whether the file of a shard's array has the header of our writer, and ends with the array."""
     with open(path, "rb") as file:
         begins = file.read(_HEADER_BYTES) == _npy_header(array.dtype, len(array))
     return begins and path.stat().st_size == _HEADER_BYTES + array.nbytes
 
 
 def check_index(shard: Path) -> None:
-    """Raise a `UserError` if the index of a shard is not what was written; where that is not recorded, trust it."""
+    """Raise a `UserError` if the checksum of a shard's index differs; without a record it is not checked."""
     check(index_path(shard), record_of_shard(shard), PREPARE_AGAIN)
 
 
 def read_counts(array: np.ndarray, index: np.ndarray, row: int) -> Optional[np.ndarray]:
-    """Counts of a recording, int16, leads x samples: a view into a raw shard, decoded from a compressed one.
+    """Return the counts of a recording, int16, leads x samples: a view into a raw shard, or decoded.
 
-    None where the array does not fit the index.
+    None if the array does not fit the index.
     """
     start, samples = int(index["offset"][row]), int(index["samples"][row])
     leads = len(mask_to_leads(int(index["leads"][row])))
@@ -249,7 +249,7 @@ def read_counts(array: np.ndarray, index: np.ndarray, row: int) -> Optional[np.n
 
 
 def byte_ranges(array: np.ndarray, index: np.ndarray, rows: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """First byte of recordings in a shard's array, and the one after their last: int64, one per row."""
+    """Return first byte (and the one after the last) of recordings in a shard's array: int64, one per row."""
     offsets = index["offset"]
     following = np.minimum(rows + 1, len(index) - 1)
     stop = np.where(rows + 1 < len(index), offsets[following], len(array))
@@ -258,16 +258,16 @@ def byte_ranges(array: np.ndarray, index: np.ndarray, rows: np.ndarray) -> Tuple
 
 
 def read_only_on_request(array: np.ndarray) -> None:
-    """Have nothing read around the pages of a shard's array that are touched; for use with `read_ahead`, and a hint.
+    """Advise the system not to read beyond the needed pages of a shard's array; for use with `read_ahead`.
 
-    By default systems read much around a page (Linux up to what a disk's `read_ahead_kb` says) that random order would
-    not come back to before it is dropped.
+    By default systems read much around a page (Linux up to a disk's `read_ahead_kb`). In random order these data would
+    be dropped before they are used.
     """
     _advise(array, "MADV_RANDOM", 0, array.nbytes)
 
 
 def read_ahead(array: np.ndarray, start: int, stop: int) -> None:
-    """Have bytes of a shard's array read into the page cache, without waiting; only a hint, on some systems none."""
+    """Advise the system to read bytes of a shard's array into the page cache, without waiting; may have no effect."""
     _advise(array, "MADV_WILLNEED", start, stop)
 
 

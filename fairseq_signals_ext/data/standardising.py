@@ -1,9 +1,9 @@
-"""From counts to a model's input: one gain and one offset per lead, the same in training and in use.
+"""Convert counts to a model's input: one gain and one offset per lead, the same in training and inference.
 
-There are four ways. "lead": each lead by its mean and deviation over the whole recording, as ECG-FM; "recording": all
-leads by one mean and one deviation over the whole recording, which keeps how large leads are beside each other;
-"fixed": mV over a constant per lead, clipped, which keeps the voltage as well; "segment": each segment by its own mean
-and deviation over all leads. Needs numpy only.
+There are four ways. "lead": each lead by its mean and standard deviation over the whole recording, as ECG-FM;
+"recording": all leads by one mean and one deviation over the whole recording, which keeps the ratio of amplitudes
+between leads; "fixed": mV over a constant per lead, clipped, which keeps the voltage as well; "segment": each segment
+by its own mean and deviation over all leads. Needs numpy only.
 """
 
 from typing import Any, Dict, List, Tuple, Union
@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Tuple, Union
 import numpy as np
 
 STANDARDIZATIONS = ("lead", "segment", "recording", "fixed")
-# those that need values in mV: leads that were standardised one by one have lost what they keep
+# ways that need values in mV: leads that were standardised separately have lost their amplitudes
 KEEP_AMPLITUDE = ("recording", "fixed")
 # typical deviation of each lead in mV, in standard order, and the largest value, in these: of ECG-JEPA
 # (arXiv 2410.13867), which subtracts no mean
@@ -27,9 +27,9 @@ Columns = Union[slice, List[int]]
 def standardising(
     scale: np.ndarray, zero: np.ndarray, mean: np.ndarray, std: np.ndarray
 ) -> Tuple[np.ndarray, np.ndarray]:
-    """Gain and offset, float64: `counts * gain + offset` has zero mean and unit deviation over a recording.
+    """Return gain and offset, float64: `counts * gain + offset` has zero mean and unit deviation over a recording.
 
-    They are zero where the deviation is, so for leads that are absent or constant. All arrays have one shape.
+    Both are zero for leads that are absent or constant. All arrays have one shape.
 
     Args:
         scale: mV per count.
@@ -43,14 +43,14 @@ def standardising(
 def gain_and_offset(
     way: str, scale: np.ndarray, zero: np.ndarray, mean: np.ndarray, std: np.ndarray
 ) -> Tuple[np.ndarray, np.ndarray]:
-    """Gain and offset, float64: `counts * gain + offset` is a recording's input, but for what `finish` does.
+    """Return gain and offset, float64: `counts * gain + offset` is a recording's input before `finish`.
 
-    Leads that are absent or constant become zeros, and are not counted in a mean over leads; of a segment's way they
-    stay as they are. Arrays are recordings x 12, leads in standard order.
+    Leads that are absent or constant become zeros, and are not counted in a mean over leads; with "segment" they do not
+    change. Arrays are recordings x 12, leads in standard order.
 
     Args:
         way: one of `STANDARDIZATIONS`.
-        scale, zero, mean, std: as of `standardising`; std is zero for leads that the model is not given, too.
+        scale, zero, mean, std: see `standardising`; std is also zero for leads that are not in the model's input.
     """
     if way == "segment":
         return to_millivolts(scale, zero)
@@ -62,7 +62,7 @@ def gain_and_offset(
 
 
 def _over_leads(mean: np.ndarray, std: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation over all leads that are not constant, for each of these; recordings x 12."""
+    """Return mean and deviation over all leads that are not constant, for each of these; recordings x 12."""
     there = std > 0
     leads = np.maximum(there.sum(axis=-1, keepdims=True), 1)
     center = np.where(there, mean, 0).sum(axis=-1, keepdims=True) / leads
@@ -71,22 +71,22 @@ def _over_leads(mean: np.ndarray, std: np.ndarray) -> Tuple[np.ndarray, np.ndarr
 
 
 def to_millivolts(scale: np.ndarray, zero: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """Gain and offset: `counts * gain + offset` are mV."""
+    """Return gain and offset: `counts * gain + offset` are mV."""
     return scale, -zero * scale
 
 
 def columns_of(leads: List[int], rows: int) -> Columns:
-    """Where leads go in an input of so many rows; a slice where they are all of them, which numpy need not copy."""
+    """Return the rows of leads in the input; a slice if they are all rows, which avoids a copy in numpy."""
     return slice(None) if leads == list(range(rows)) else leads
 
 
 def place_counts(into: np.ndarray, counts: np.ndarray, columns: Columns) -> None:
-    """Write counts where a batch has room for them; what has no counts becomes zero.
+    """Write counts into their place in a batch, and zeros elsewhere.
 
     Args:
         into: float32, (segments x) leads x samples, of any content.
-        counts: (segments x) leads x samples, of the leads in `columns`; maybe fewer samples than `into` has.
-        columns: rows of `into` that the leads go to.
+        counts: (segments x) leads x samples, of the leads in `columns`; possibly fewer samples than `into`.
+        columns: rows of the leads in `into`.
     """
     samples = counts.shape[-1]
     if not isinstance(columns, slice) or samples < into.shape[-1]:
@@ -95,7 +95,7 @@ def place_counts(into: np.ndarray, counts: np.ndarray, columns: Columns) -> None
 
 
 def scale(values: Any, gain: Any, offset: Any) -> None:
-    """Counts become standardised values or mV, in place: `counts * gain + offset`, all float32.
+    """Convert counts to standardised values or mV in place: `counts * gain + offset`, all float32.
 
     Args:
         values: (segments x) leads x samples, an array or a tensor.
@@ -106,12 +106,12 @@ def scale(values: Any, gain: Any, offset: Any) -> None:
 
 
 def finish(way: str, into: np.ndarray, columns: Columns, samples: int) -> None:
-    """What is left to do, in place, after gain and offset; padding need not be zero afterwards.
+    """Finish standardising in place after gain and offset; padding may be nonzero afterwards.
 
     Args:
         way: one of `STANDARDIZATIONS`.
         into: (segments x) leads x samples.
-        columns: rows of `into` that the recording's leads are in.
+        columns: rows of the recording's leads in `into`.
         samples: that are not padding.
     """
     if way == "segment":
@@ -121,7 +121,7 @@ def finish(way: str, into: np.ndarray, columns: Columns, samples: int) -> None:
 
 
 def _normalise(into: np.ndarray, columns: Columns, samples: int) -> None:
-    """Normalise each segment as a whole, over some rows and their first samples; as torch's layer_norm."""
+    """Normalise each segment over some rows and their first samples, like torch's layer_norm."""
     values = into[..., columns, :samples]
     both: Dict[str, Any] = {"axis": (-2, -1), "keepdims": True, "dtype": np.float64}
     into[..., columns, :samples] = (values - values.mean(**both)) / np.sqrt(values.var(**both) + _EPSILON)

@@ -1,4 +1,4 @@
-"""Where recordings are read from: shards of this project, or ECG-FM's `.mat` files. Both give a `Signal`."""
+"""Read recordings from shards of this project, or from ECG-FM's `.mat` files. Both return a `Signal`."""
 
 import functools
 import hashlib
@@ -29,21 +29,21 @@ CHECKSUM_CHOICES = ("once", "always", "never")
 
 
 class Signal:
-    """One recording as it lies in its file.
+    """One recording as stored in its file.
 
     A stored value c of lead k stands for `(c - zero[k]) * scale[k]` mV; `mean` and `std` are those of the whole
-    recording in mV. All four are indexed by position in `leads.LEADS` and zero for leads that are absent. Where the
-    file is standardised already, scale and std are 1, zero and mean 0.
+    recording in mV. All four are indexed by position in `leads.LEADS` and zero for absent leads. If the file is already
+    standardised, scale and std are 1, zero and mean are 0.
 
     Attributes:
         counts: leads x samples, integer or float; a view into the shard where possible.
         leads: positions of the rows in `leads.LEADS`, ascending.
         scale, zero, mean, std: float, 12.
         sample_rate: Hz.
-        patient: number that stands for the patient.
-        pair: number that CMSC takes for the patient; other than `patient` where ECG-FM's files contain an `idx`.
-        idx: the recording's row in a label file; negative, another for each file, if the file does not contain it.
-        label: float, L: the label that is stored with the signal; None if there is none.
+        patient: number of the patient.
+        pair: number of the patient for CMSC; differs from `patient` if ECG-FM's files contain an `idx`.
+        idx: the recording's row in a label file; a unique negative number if the file does not contain it.
+        label: float, L: the label stored with the signal; None if there is none.
     """
 
     __slots__ = (
@@ -75,7 +75,7 @@ class Signal:
 
     @property
     def name(self) -> str:
-        """How messages call the recording."""
+        """Name of the recording in messages."""
         return self._store.name(self._number)
 
     @property
@@ -100,12 +100,12 @@ class ShardStore:
         self.checksum = checksum
         self.samples = manifest.samples
         self._reads_ahead = False
-        # which recordings, and of which shards the index, have been compared with their checksums
+        # recordings, and indices of shards, that were compared with their checksums;
         self._shared_checked: Any = None
         if checksum == "once":
             import torch
 
-            # shared, so that worker processes of later epochs know what earlier ones have checked
+            # shared, so that worker processes of later epochs do not check them again
             sizes = (len(manifest.row), len(manifest.shards))
             self._shared_checked = [torch.zeros(size, dtype=torch.uint8).share_memory_() for size in sizes]
         self._open()
@@ -145,16 +145,16 @@ class ShardStore:
         return len(self.samples)
 
     def name(self, number: int) -> str:
-        """How messages call recording `number` of the manifest."""
+        """Return the name of recording `number` of the manifest in messages."""
         shard, row = self.manifest.shard[number], self.manifest.row[number]
         return f"{self.manifest.shards[shard]}: recording idx {self._index[shard][row]['idx']} (row {row})"
 
     @functools.cached_property
     def idx(self) -> np.ndarray:
-        """Row of each recording of the manifest in a label file: int64.
+        """Return the row of each recording of the manifest in a label file: int64.
 
         Raises:
-            UserError: the index of a shard is not what was written.
+            UserError: the checksum of a shard's index differs.
         """
         idx = np.empty(len(self), np.int64)
         for number, index in enumerate(self._index):
@@ -164,14 +164,14 @@ class ShardStore:
         return idx
 
     def fingerprint(self) -> bytes:
-        """Of the recordings of the manifest in their order: rows of the index, which hold their checksums."""
+        """Return a hash of the manifest's recordings in their order, from their index rows (with checksums)."""
         content = hashlib.sha256()
         for shard, row in zip(self.manifest.shard, self.manifest.row):
             content.update(self._index[shard][row].tobytes())
         return content.digest()
 
     def places(self, numbers: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-        """First byte and number of bytes, int64, of recordings in the arrays of their shards (`manifest.shard`)."""
+        """Return first byte and number of bytes, int64, of recordings in the arrays of their shards."""
         start, stop = np.zeros((2, len(numbers)), np.int64)
         shards = self.manifest.shard[numbers]
         by_shard = np.argsort(shards, kind="stable")
@@ -182,13 +182,13 @@ class ShardStore:
         return start, stop - start
 
     def expect_read_ahead(self) -> None:
-        """From now on all recordings are asked for by `read_ahead`: read nothing around them."""
+        """Turn off the system's own read-ahead, as from now on all recordings are requested by `read_ahead`."""
         self._reads_ahead = True
         for array in self._counts:
             read_only_on_request(array)
 
     def read_ahead(self, numbers: np.ndarray) -> None:
-        """Have recordings of one shard, in the order in which they are stored, read into the page cache; a hint."""
+        """Advise the system to read recordings of one shard, in storage order, into the page cache."""
         shard = self.manifest.shard[numbers[0]]
         array, rows = self._counts[shard], self.manifest.row[numbers]
         start, stop = byte_ranges(array, self._index[shard], rows)
@@ -197,7 +197,7 @@ class ShardStore:
             read_ahead(array, int(start[first]), int(stop[last]))
 
     def read(self, number: int) -> Signal:
-        """Recording `number` of the manifest.
+        """Read recording `number` of the manifest.
 
         Raises:
             UserError: its index row contradicts the manifest or the shard, or a checksum differs.
@@ -225,7 +225,7 @@ class ShardStore:
         )
 
     def _check_index(self, shard: int) -> None:
-        # when its first recording is read: the index of millions of recordings takes long to read
+        # when its first recording is read, as reading the index of millions of recordings takes long
         if self.checksum != "never" and not self._index_checked[shard]:
             check_index(self.manifest.shards[shard])
             self._index_checked[shard] = 1
@@ -245,11 +245,11 @@ class ShardStore:
 class MatStore:
     """Recordings in ECG-FM's `.mat` files: `feats` (12 x samples), `curr_sample_rate`, `idx`, `patient_id`, `label`.
 
-    `patient_id` is the patient; a recording whose file has none is its own. CMSC pairs by `idx`, as ECG-FM does.
+    `patient_id` is the patient; a recording without it counts as its own patient. CMSC pairs by `idx`, as in ECG-FM.
 
     Attributes:
-        idx: None: which recording a file holds is seen only when it is read.
-        is_standardised: values are in deviations of each lead, not in mV.
+        idx: None: the recording's number is known only when the file is read.
+        is_standardised: values are in standard deviations of each lead, not in mV.
     """
 
     idx = None
@@ -263,16 +263,16 @@ class MatStore:
         return len(self.samples)
 
     def name(self, number: int) -> str:
-        """How messages call recording `number` of the manifest."""
+        """Return the name of recording `number` of the manifest in messages."""
         return str(self.manifest.files[number][0])
 
     def fingerprint(self) -> bytes:
-        """Of the recordings of the manifest in their order, by the names and lengths of their files."""
+        """Return a hash of the manifest's recordings in their order, from names and lengths of their files."""
         names = [[path.name for path in files] for files in self.manifest.files]
         return hashlib.sha256(repr((names, self.samples.tolist())).encode()).digest()
 
     def read(self, number: int) -> Signal:
-        """Recording `number` of the manifest; its values are not changed, in any unit.
+        """Read recording `number` of the manifest; its values are not converted.
 
         Raises:
             UserError: a file is missing, unreadable, of another length than in the manifest, or holds NaN.
@@ -306,7 +306,7 @@ Store = Union[ShardStore, MatStore]
 
 
 def open_store(manifest: Manifest, checksum: str = "once") -> Store:
-    """The store for a manifest: `ShardStore` or `MatStore`."""
+    """Return the store for a manifest: `ShardStore` or `MatStore`."""
     return ShardStore(manifest, checksum) if isinstance(manifest, ShardManifest) else MatStore(manifest)
 
 
@@ -320,7 +320,7 @@ def _load_mat(path: Path) -> Dict[str, Any]:
             idx = None if file.written("idx") is None else int(file.written("idx"))
             patient = patient_of(file.written("patient_id"))
             label = file.read("label").ravel().astype(float) if "label" in file.names else None
-    except Exception as error:  # there are many kinds of damage
+    except Exception as error:  # damaged files may raise any error
         reason = shown(str(error).replace(f"{path}: ", "")) or type(error).__name__
         raise UserError(f"{path}: not a .mat file of ECG-FM ({reason}); make it again") from None
     if feats.ndim != 2 or len(feats) != len(LEADS):
@@ -333,7 +333,7 @@ def _load_mat(path: Path) -> Dict[str, Any]:
 
 
 def _mat_patient(patient: Optional[str], idx: Optional[int], path: Path) -> int:
-    """A number that stands for the patient; a recording, which `idx` names, without one is its own patient."""
+    """Return a number for the patient; a recording without patient is its own patient, numbered by `idx`."""
     if patient is None:
         return patient_key(f"{path}" if idx is None else f"recording {idx}")
     is_number = patient.isascii() and patient.isdigit() and str(int(patient[:20])) == patient and len(patient) < 19
@@ -341,11 +341,11 @@ def _mat_patient(patient: Optional[str], idx: Optional[int], path: Path) -> int:
 
 
 def coefficients(signals: Sequence[Signal], way: str, leads: Sequence[int]) -> Tuple[np.ndarray, np.ndarray]:
-    """Gain and offset, float64, signals x 12, by which counts become a model's input; see `gain_and_offset`.
+    """Return gain and offset (float64, signals x 12) from counts to a model's input; see `gain_and_offset`.
 
     Args:
         way: one of `standardising.STANDARDIZATIONS`.
-        leads: positions in `leads.LEADS` that are loaded; only of these the result is of use.
+        leads: positions in `leads.LEADS` that are loaded; the result is valid only for these.
     """
     names = ("scale", "zero", "mean", "std")
     scale, zero, mean, std = (np.array([getattr(signal, name) for signal in signals], float) for name in names)
@@ -355,11 +355,11 @@ def coefficients(signals: Sequence[Signal], way: str, leads: Sequence[int]) -> T
 
 
 def check_has_amplitude(is_standardised: bool, way: str, name: str) -> None:
-    """Raise a `UserError` where a way needs values in mV, and these are in deviations of each lead.
+    """Raise a `UserError` if a way needs values in mV, but they are in standard deviations of each lead.
 
     Args:
         way: one of `standardising.STANDARDIZATIONS`.
-        name: what the message calls them.
+        name: of the values in the message.
     """
     if is_standardised and way in KEEP_AMPLITUDE:
         hint = "use standardize=lead, or prepare the recordings in mV with fairseq-signals-ext prepare"

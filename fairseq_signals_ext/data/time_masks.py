@@ -1,4 +1,4 @@
-"""Masks in time, made where the data are loaded so that they repeat: from seed, epoch and item."""
+"""Draw masks in time when data are loaded, reproducibly from seed, epoch and item."""
 
 import functools
 import inspect
@@ -13,13 +13,13 @@ from fairseq.data.data_utils import compute_mask_indices, numpy_seed
 from fairseq_signals_ext.common.conv_layers import ConvLayer, frames_of, parse_conv_layers
 from fairseq_signals_ext.common.errors import UserError
 
-# fairseq 0.12.2 draws from numpy's one generator: there masks repeat with the whole batch, not with each item
+# fairseq 0.12.2 draws from numpy's global generator, so its masks are reproducible per batch, not per item
 _IS_SEEDED = "seed" in inspect.signature(compute_mask_indices).parameters
 
 
 @dataclass(frozen=True)
 class MaskSettings:
-    """What to mask: fairseq's wav2vec 2.0 options (see `Wav2Vec2Config`)."""
+    """Settings of masks: fairseq's wav2vec 2.0 options (see `Wav2Vec2Config`)."""
 
     conv_layers: Sequence[ConvLayer]
     embed_dim: int
@@ -40,7 +40,7 @@ class MaskSettings:
 
     @classmethod
     def from_model_config(cls, cfg: Any) -> "MaskSettings":
-        """Settings from the config of a wav2vec 2.0 model."""
+        """Return settings from the config of a wav2vec 2.0 model."""
         return cls(
             conv_layers=parse_conv_layers(cfg.conv_feature_layers),
             embed_dim=cfg.encoder_embed_dim,
@@ -64,12 +64,12 @@ class MaskSettings:
 def mask_frames(
     settings: MaskSettings, samples: np.ndarray, padded_to: int, rows: np.ndarray, seed: int, epoch: int
 ) -> Optional[np.ndarray]:
-    """Frames to mask: bool, B x T; None if nothing is to be masked.
+    """Return the frames to mask: bool, B x T; None if nothing is masked.
 
     Args:
-        settings: what to mask.
+        settings: of the masks.
         samples: integer, B; samples of each segment before padding.
-        padded_to: samples of each segment after padding, from which T follows.
+        padded_to: samples of each segment after padding, which determine T.
         rows: integer, B; one number per segment; the same number, seed and epoch give the same spans.
         seed: of the run.
         epoch: of the training.
@@ -103,7 +103,7 @@ def mask_frames(
 
 
 def mask_channels(settings: MaskSettings, rows: np.ndarray, seed: int, epoch: int) -> Optional[np.ndarray]:
-    """Features to mask: bool, B x E; None if nothing is to be masked. Arguments as for `mask_frames`."""
+    """Return the features to mask: bool, B x E; None if nothing is masked. Arguments as for `mask_frames`."""
     if settings.channel_prob <= 0:
         return None
     return _spans(
@@ -129,7 +129,7 @@ class _Generator(np.random.Generator):
 
 
 def _numpy_for_fairseq() -> types.SimpleNamespace:
-    # `int` and `randint` are gone from the numpy that fairseq's masks were written for
+    # fairseq's masks use `int` and `randint`, which newer versions of numpy lack
     names = {name: getattr(np, name) for name in dir(np) if not name.startswith("__")}
     random = {name: getattr(np.random, name) for name in dir(np.random) if not name.startswith("__")}
     random["default_rng"] = lambda seed=None: _Generator(np.random.PCG64(seed))

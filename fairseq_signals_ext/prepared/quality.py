@@ -197,9 +197,7 @@ def gain_of(recording: Recording) -> Optional[float]:
     """Return the counts per mV in a recording's file; None if its leads differ or it holds no counts."""
     if recording.stored is None:
         return None
-    scale = {
-        abs(one) for one in recording.stored.scale.tolist()
-    }  # in Python, which is faster than numpy for twelve numbers
+    scale = {abs(one) for one in recording.stored.scale.tolist()}  # in Python, which is faster for twelve numbers
     least, most = min(scale, default=0.0), max(scale, default=0.0)
     return float(f"{1 / most:.9g}") if 0 < most <= least * (1 + 1e-6) and 0 < 1 / most < math.inf else None
 
