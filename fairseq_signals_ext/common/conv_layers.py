@@ -1,6 +1,6 @@
-"""The stack of convolutions before the transformer: its text form, and how samples become frames.
+"""The stack of convolutions before the transformer: its text form, and the relation of samples and frames.
 
-`Geometry` says the same of any encoder.
+`Geometry` describes the same for any encoder.
 """
 
 import ast
@@ -11,13 +11,13 @@ from fairseq_signals_ext.common.errors import UserError
 
 ConvLayer = Tuple[int, int, int]  # features, kernel size, stride
 _MOST_LAYERS = 64
-_LONGEST_TEXT = 4000  # Python's parser has no limit of its own
+_LONGEST_TEXT = 4000  # Python's parser has no limit
 
 
 def parse_conv_layers(text: str) -> List[ConvLayer]:
-    """Convolutions from fairseq's text form, such as `"[(256, 2, 2)] * 4"`, without running it as code.
+    """Parse convolutions in fairseq's text form, such as `"[(256, 2, 2)] * 4"`, without running it as code.
 
-    Only lists of three whole numbers, `+` between lists and `*` with a whole number are understood.
+    Only lists of three whole numbers, `+` between lists and `*` with a whole number are accepted.
 
     Raises:
         UserError: anything else.
@@ -58,14 +58,14 @@ def _evaluate(node: ast.AST) -> List[ConvLayer]:
 
 
 def frames_of(samples: Any, layers: Sequence[ConvLayer]) -> Any:
-    """Number of frames that `samples` samples give; an int, or an integer array or tensor, for the same."""
+    """Return the number of frames of `samples` samples; an int, integer array or tensor, like `samples`."""
     for _, kernel, stride in layers:
         samples = (samples - kernel) // stride + 1
     return samples
 
 
 def samples_per_frame(layers: Sequence[ConvLayer]) -> int:
-    """Samples from the start of one frame to the start of the next."""
+    """Return the samples from the start of one frame to the start of the next."""
     hop = 1
     for _, _, stride in layers:
         hop *= stride
@@ -73,7 +73,7 @@ def samples_per_frame(layers: Sequence[ConvLayer]) -> int:
 
 
 def receptive_field(layers: Sequence[ConvLayer]) -> int:
-    """Samples that a frame is made of: frame t sees those from `t * samples_per_frame(layers)` on, so many."""
+    """Return the receptive field in samples: that of frame t begins at sample `t * samples_per_frame(layers)`."""
     field, hop = 1, 1
     for _, kernel, stride in layers:
         field += (kernel - 1) * hop
@@ -83,11 +83,11 @@ def receptive_field(layers: Sequence[ConvLayer]) -> int:
 
 @dataclass(frozen=True)
 class Geometry:
-    """How frames lie over samples: frame t is made of `field` samples from `t * hop - before` on.
+    """Relation of frames and samples: frame t is made of `field` samples, beginning at `t * hop - before`.
 
     Attributes:
         hop: samples from the start of one frame to the start of the next.
-        field: samples that a frame is made of.
+        field: samples per frame, including overlap.
         before, after: zeros that the encoder adds to a segment, in samples.
     """
 
@@ -98,9 +98,9 @@ class Geometry:
 
     @classmethod
     def of_convolutions(cls, layers: Sequence[ConvLayer]) -> "Geometry":
-        """That of a stack of convolutions without padding."""
+        """Return the geometry of a stack of convolutions without padding."""
         return cls(samples_per_frame(layers), receptive_field(layers))
 
     def frames(self, samples: Any) -> Any:
-        """Number of frames that `samples` samples give; an int, or an integer array or tensor, for the same."""
+        """Return the number of frames of `samples` samples; an int, integer array or tensor, like `samples`."""
         return (samples + self.before + self.after - self.field) // self.hop + 1

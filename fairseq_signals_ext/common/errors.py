@@ -1,4 +1,4 @@
-"""What a user can fix: the one exception for it, what to install, and how both reach a terminal."""
+"""Errors that a user can fix, hints on packages to install, and their output on a terminal."""
 
 import errno
 import functools
@@ -7,7 +7,7 @@ import os
 import re
 from typing import Any, Callable, Optional, Sequence, TypeVar
 
-# which extra brings a package that is imported only where it is needed
+# optional package: the extra that installs it
 _EXTRAS = {
     "formats": (
         *("defusedxml", "ecgdatakit", "filelock", "h5py", "iterstrat", "joblib", "loky", "pandas", "pyarrow"),
@@ -27,7 +27,7 @@ _EXTRAS = {
 }
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-# why a place cannot be written or read, and what to do
+# error number: why a file cannot be written or read, with a hint
 PLACE_HINTS = {
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give another place, or correct its permissions"),
     **dict.fromkeys(NO_SPACE, "free some space, or give another place"),
@@ -40,14 +40,14 @@ PLACE_HINTS = {
 # where the system's words are not about what the user sees
 _PLAINER = {errno.EEXIST: "is a file, but a folder is needed", errno.ENOTDIR: "a part of this path is a file"}
 
-# what is quoted in an exception, also with marks in it, or without an end; not the apostrophe within a word
+# quotations in an exception, also with quotes inside or without an end; not the apostrophe within a word
 _QUOTED = re.compile(r"""(?<!\w)b?(?:'(?:[^'\\]|\\.?)*(?:'|$)|"(?:[^"\\]|\\.?)*(?:"|$))""")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class UserError(ValueError):
-    """Bad input or settings. The message is one line: file, item, what is wrong, and what to do."""
+    """Bad input or settings. The message is one line: file, item, problem, and hint."""
 
 
 class MissingMetadataError(UserError):
@@ -66,7 +66,7 @@ class OneOfSeveralError(UserError):
     """One of the ECGs of a file cannot be used; the others may.
 
     Attributes:
-        ecgs: how many the file contains.
+        ecgs: number of ECGs in the file.
     """
 
     def __init__(self, message: str, ecgs: int = 1):
@@ -75,11 +75,11 @@ class OneOfSeveralError(UserError):
 
 
 class MissingPackageError(UserError):
-    """An optional package is needed; the message says how to install it."""
+    """An optional package is needed; the message contains the command to install it."""
 
 
 class PlaceError(OSError, UserError):
-    """A file cannot be written where it was to be, which is not the fault of what would be in it.
+    """A file cannot be written because of its place, such as a full disk, not because of its content.
 
     Attributes:
         errno, strerror, filename: as in any `OSError`.
@@ -87,7 +87,7 @@ class PlaceError(OSError, UserError):
 
     @classmethod
     def of(cls, error: OSError) -> Optional["PlaceError"]:
-        """The same for an error of the system; None if that has another reason."""
+        """Convert an error of the system; None if it has another reason."""
         if error.errno not in PLACE_HINTS or not (error.filename or error.errno in NO_SPACE):
             return None
         return cls(error.errno, os.strerror(error.errno), error.filename)
@@ -96,23 +96,23 @@ class PlaceError(OSError, UserError):
         return self.with_hint(PLACE_HINTS.get(self.errno or 0, "give another place"))
 
     def with_hint(self, hint: str) -> str:
-        """The message with another way out."""
+        """Return the error with another hint."""
         place = "" if self.filename is None else f"{_known(os.fsdecode(self.filename))}: "
         return f"{place}{_PLAINER.get(self.errno or 0, self.strerror)}; {hint}"
 
 
 def _known(file: str) -> str:
-    """What a user knows of a file: of those that are hidden while a command runs their folder."""
+    """Return a path that the user knows: the folder, for hidden files that exist only while a command runs."""
     folder, name = os.path.split(file)
     return (folder or os.curdir) if name.startswith(".") and name.endswith((".tmp", ".lock")) else file
 
 
 def how_to_install(package: str, extras: Sequence[str] = ()) -> Optional[str]:
-    """One line on what to install for a package that is missing; None if no extra of ours brings it.
+    """Return a hint on what to install for a missing package; None if none of our extras installs it.
 
     Args:
-        package: as it is imported.
-        extras: what else is needed; of these all packages that are missing are named, too.
+        package: its name for import.
+        extras: further needed extras; their missing packages are named as well.
     """
     its_own = next((extra for extra, packages in _EXTRAS.items() if package.split(".")[0] in packages), None)
     if its_own is None:
@@ -125,7 +125,7 @@ def how_to_install(package: str, extras: Sequence[str] = ()) -> Optional[str]:
 
 
 def install_command(extras: str) -> str:
-    """What to type to install extras, with commas between them; this package is in no registry, see the README."""
+    """Return the command to install extras (separated by commas); this package is in no registry, see the README."""
     return f"pip install -e '.[{extras}]' in a clone, or pip install 'fairseq-signals-ext[{extras}] @ git+URL'"
 
 
@@ -137,17 +137,17 @@ def _is_installed(package: str) -> bool:
 
 
 def without_quotes(text: str) -> str:
-    """What a library's error says, without what it quotes: that is of a file, maybe a person's name."""
+    """Return the message of a library's error without quotations, which may contain personal data from a file."""
     return _QUOTED.sub("...", text)
 
 
 def first_line(error: BaseException, length: int = 160) -> str:
-    """The first line of what a library says, or the kind of its error if that says nothing, at most so long."""
+    """Return the shortened first line of a library's error, or the type of the error if its message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:length]
 
 
 def _on_one_line(text: str) -> str:
-    """A text without line breaks and what would act on a terminal: names of files may have any."""
+    """Return a text without line breaks and control characters, which names of files may contain."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
 
 

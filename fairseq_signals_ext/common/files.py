@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, in a folder that one process writes to."""
+"""Write files and folders that appear complete or not at all, in a folder that only one process writes to."""
 
 import contextlib
 import errno
@@ -19,17 +19,17 @@ _LONGEST_NAME = 120
 _KEPT_BY_WINDOWS = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(10))}
 # marks a prepared folder
 PLAN_NAME = "plan.jsonl"
-# what a finished run of a command leaves in the folder of its results
+# file of a finished run in the folder of its results
 FINISHED_NAME = ".finished.json"
 LOCK_NAME = ".lock"
 NOT_IN_THIS_LOCALE = "its name cannot be used in this locale; rename it, or set LC_ALL=C.UTF-8"
-# what `atomic` and `atomic_folder` call what is not whole yet
+# names of incomplete files and folders of `atomic` and `atomic_folder`
 _UNFINISHED = re.compile(r"\.(?P<name>.+)\.[\da-f-]+\.(?P<ending>tmp|former)", re.DOTALL)
-# a disk with less is full
+# a disk with less free space counts as full
 _LITTLE = 2**16
-# a network's file systems may have no locks
+# network file systems may have no locks
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP)
-# workers that read data end so long after the process that started them
+# s; time in which workers that read data end after their parent process
 _SECONDS_UNTIL_WORKERS_END = 15
 _SECONDS_TO_WRITE_A_NUMBER = 0.2
 
@@ -40,10 +40,10 @@ class BusyError(UserError):
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends without an exception, else is gone.
+    """Yield a temporary path that replaces `path` when the block ends without an exception, else is removed.
 
     Raises:
-        PlaceError: there is no room, or the folder cannot be written to.
+        PlaceError: the disk is full, or the folder cannot be written to.
     """
     temporary = _beside(path, "tmp")
     try:
@@ -57,9 +57,9 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder` that takes its place when the block ends without an exception, else is gone.
+    """Yield a temporary folder that replaces `folder` when the block ends without an exception, else is removed.
 
-    What was in `folder` is lost then, and only then. A link stays, and leads to the new one.
+    The former content of `folder` is lost only then. A link stays, and points to the new folder.
 
     Raises:
         PlaceError: as `atomic`.
@@ -83,13 +83,13 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_files(folder: Path, names: Sequence[str]) -> Iterator[Path]:
-    """A temporary folder whose files are moved to `folder` when the block ends without an exception, else are gone.
+    """Yield a temporary folder; its files are moved to `folder` when the block ends without an exception.
 
-    For a folder that has other files, too.
+    For a folder that also has other files. After an exception the temporary files are removed.
 
     Args:
-        names: all that the files may have, the one that is moved last first; those of an earlier time that are not
-            written now are removed.
+        names: all possible names of the files; the first one is moved last. Existing files with these names that are
+            not written again are removed.
 
     Raises:
         PlaceError: as `atomic`.
@@ -111,18 +111,18 @@ def atomic_files(folder: Path, names: Sequence[str]) -> Iterator[Path]:
 
 
 def _beside(path: Path, ending: str) -> Path:
-    # workers of a cluster may have the same process number
+    # workers on different machines of a cluster may have the same process number
     return path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.{ending}")
 
 
 @contextlib.contextmanager
 def _explaining_places(temporary: Path) -> Iterator[None]:
-    """Turn what goes wrong with a temporary file or folder, or in it, into a `PlaceError`."""
+    """Turn errors of a temporary file or folder into a `PlaceError`."""
     try:
         yield
     except UserError:
         raise
-    except Exception as error:  # noqa: BLE001 - each library has words of its own for a full disk, if it has any
+    except Exception as error:  # noqa: BLE001 - libraries raise different errors for a full disk
         number = _number(error, temporary.parent)
         named, target = (getattr(error, name, None) for name in ("filename", "filename2"))
         # errors of writing name no file; others without one are not of a place, such as a network's
@@ -134,7 +134,7 @@ def _explaining_places(temporary: Path) -> Iterator[None]:
 
 
 def _number(error: Exception, folder: Path) -> Optional[int]:
-    """The system's number of an error, from what its library says; None if it is none of the system's."""
+    """Return the system's error number, also from a library's message; None if it is no error of the system."""
     number = getattr(error, "errno", None)
     if isinstance(number, int):
         return number
@@ -154,25 +154,25 @@ def _has_room(folder: Path) -> bool:
 
 
 def require_room(folder: Path, size: int) -> None:
-    """Raise a `PlaceError` if a folder has no room for so many bytes."""
+    """Raise a `PlaceError` if a folder has no space for so many bytes."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)
-    except OSError as error:  # where it is another, writing will show it
+    except OSError as error:  # other errors are reported when writing
         if error.errno in NO_SPACE:
             raise PlaceError(error.errno, os.strerror(error.errno), os.fspath(folder)) from error
 
 
 @contextlib.contextmanager
 def only_one(target: Path, beside: bool = False, names: Iterable[str] = ("*",)) -> Iterator[None]:
-    """Keep other processes from writing a folder, and remove what one that was killed left unfinished.
+    """Lock a folder against other processes, and remove unfinished files of a process that was killed.
 
-    The lock is gone with the process that holds it, however that ends; its file `.lock` holds the process's number.
+    The lock ends with the process that holds it, even if it is killed; its file `.lock` contains the process number.
 
     Args:
-        target: the folder, which is made.
-        beside: it will be replaced as a whole, so the lock is beside it, `.NAME.lock`; its parent is made.
+        target: the folder; it is created if necessary.
+        beside: the folder will be replaced as a whole, so the lock is beside it, `.NAME.lock`; its parent is created.
         names: of files in the folder that only this process may write; see `remove_unfinished`.
 
     Raises:
@@ -180,7 +180,7 @@ def only_one(target: Path, beside: bool = False, names: Iterable[str] = ("*",)) 
         PlaceError: the place cannot be written to.
     """
     folder = target.resolve().parent if beside else target
-    # links and dots lead to the same lock
+    # the same lock for links and paths with dots
     path = folder / (f".{target.resolve().name}{LOCK_NAME}" if beside else LOCK_NAME)
     made = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
@@ -206,7 +206,7 @@ def _locked(path: Path, target: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=_SECONDS_TO_WRITE_A_NUMBER)
         except Timeout:
-            # of a process that was killed workers may live on for a moment, with its lock
+            # workers of a killed process may hold its lock for a moment
             lock.acquire(timeout=_SECONDS_UNTIL_WORKERS_END if _is_gone(_holder(path)) else 0)
     except Timeout:
         holder = f" (process {_holder(path)})" if _holder(path) else ""
@@ -221,14 +221,14 @@ def _locked(path: Path, target: Path) -> Iterator[None]:
         yield
     finally:
         if lock.is_locked:
-            # while it is held: who has opened the file meanwhile sees that it is gone
+            # while it is held: a process that has opened the file meanwhile notices that it was removed
             with contextlib.suppress(OSError):
                 path.unlink()
             lock.release()
 
 
 def _holder(path: Path) -> Optional[int]:
-    """Number of the process that a lock file names."""
+    """Return the process number in a lock file."""
     try:
         return int(path.read_text(encoding="ascii").split()[0])
     except (OSError, ValueError, IndexError):
@@ -236,7 +236,7 @@ def _holder(path: Path) -> Optional[int]:
 
 
 def _is_gone(process: Optional[int]) -> bool:
-    """Whether a process is known to have ended; never of one on another machine."""
+    """Return whether a process has ended for certain; False for a process on another machine."""
     if not process or os.name != "posix":
         return False
     try:
@@ -256,7 +256,7 @@ def check_free(folder: Path, names: Iterable[str], overwrite: bool) -> None:
 
 
 def check_not_source(out: Path, sources: Iterable[Path]) -> None:
-    """Raise a `UserError` if results would go to what they are made from: one of these files or folders."""
+    """Raise a `UserError` if results would overwrite their source: one of these files or folders."""
     place = out.resolve()
     for source in sources:
         if source.exists() and source.resolve() == place:
@@ -265,16 +265,16 @@ def check_not_source(out: Path, sources: Iterable[Path]) -> None:
 
 
 def check_not_prepared(out: Path) -> None:
-    """Raise a `UserError` if a folder is a prepared one, of which results have some names of files in common."""
+    """Raise a `UserError` if a folder is a prepared one, as results have some of the same file names."""
     if (out / PLAN_NAME).is_file():
         raise UserError(f"--out {out}: is a prepared folder; give the results a folder of their own")
 
 
 def named_folder(parent: Path, name: str, overwrite: bool) -> Path:
-    """The folder of results that a user has named.
+    """Return the folder of results with the user's name.
 
     Raises:
-        UserError: it is there already, unless `overwrite`, or this is not the name of a folder.
+        UserError: it exists already, unless `overwrite`, or the name is not valid.
     """
     check_folder_name(name)
     folder = parent / name
@@ -284,10 +284,10 @@ def named_folder(parent: Path, name: str, overwrite: bool) -> Path:
 
 
 def safe_name(text: str, default: str = "recording") -> str:
-    """A name for a file or folder of ours from any text, such as a label's.
+    """Return a name for a file or folder from any text, such as the name of a label.
 
-    Letters and digits of any script, `_`, `-` and `.`; no folders, not hidden, at most 120 bytes, none that a system
-    keeps for itself. Different texts may have the same name.
+    It has letters and digits of any script, `_`, `-` and `.`, no folders, at most 120 bytes, is not hidden, and not
+    reserved by a system. Different texts may have the same name.
     """
     name = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", text)).lstrip(".-").rstrip(".")
     name = name.encode()[:_LONGEST_NAME].decode(errors="ignore") or default
@@ -295,7 +295,7 @@ def safe_name(text: str, default: str = "recording") -> str:
 
 
 def is_no_text(name: str) -> bool:
-    """Whether the name of a file has bytes that are not letters in this locale."""
+    """Return whether the name of a file has bytes that are not text in this locale."""
     return any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
@@ -306,13 +306,13 @@ def check_text(path: Path) -> None:
 
 
 def check_folder_name(name: str) -> None:
-    """Raise a `UserError` unless this can name a folder on any machine, and one that is not hidden."""
+    """Raise a `UserError` unless this is a valid name of a folder on any system, and not hidden."""
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise UserError(f"name {name!r}: use letters, digits, '_', '-' and '.' only; it names a folder")
 
 
 def walk_files(top: Path, without: Collection[str] = ()) -> Iterator[str]:
-    """Names of all files below a folder, relative to it, in no order; links are followed, each folder is entered once.
+    """Yield all files below a folder, relative to it, in no order; links are followed, each folder is read once.
 
     Args:
         without: folders that contain a file with one of these names are left out.
@@ -329,10 +329,10 @@ def walk_files(top: Path, without: Collection[str] = ()) -> Iterator[str]:
 
 
 def remove_unfinished(folder: Path, names: Iterable[str] = ("*",)) -> None:
-    """Remove what a process that was killed left of the files and folders that it was writing to a folder.
+    """Remove unfinished files and folders of a killed process from a folder.
 
     Args:
-        names: patterns of what these were to become.
+        names: patterns of their final names.
     """
     wanted = re.compile("|".join(map(fnmatch.translate, names)) or "$.")
     for path in folder.iterdir() if folder.is_dir() else ():

@@ -11,11 +11,11 @@ LIMB_LEADS = LEADS[:6]
 
 _INDEX: Dict[str, int] = {name.lower(): index for index, name in enumerate(LEADS)}
 _INDEX.update({str(index): index for index in range(len(LEADS))})
-_SHOWN = 40  # letters, of what a message repeats
+_SHOWN = 40  # letters of a value in a message
 
 
 def lead_index(name: Union[str, int]) -> int:
-    """Position of a lead in the standard order (0-11), from its name in any case or its number.
+    """Return the position of a lead in the standard order (0-11), from its name in any case or its number.
 
     Raises:
         UserError: the lead is not one of the twelve.
@@ -30,12 +30,12 @@ def lead_index(name: Union[str, int]) -> int:
 def _text(name: Union[str, int]) -> str:
     try:
         return str(name)
-    except ValueError:  # Python does not write out numbers of thousands of digits
+    except ValueError:  # Python refuses numbers of thousands of digits
         return "of thousands of digits"
 
 
 def parse_leads(leads: Union[None, str, Sequence[Union[str, int]]]) -> List[int]:
-    """Lead positions from a list or a text such as `"I,II,V1"`, `"[0, 1]"`; None or `""` means all twelve.
+    """Return lead positions from a list or a text such as `"I,II,V1"`, `"[0, 1]"`; None or `""` means all twelve.
 
     Raises:
         UserError: a lead is unknown or named twice.
@@ -50,11 +50,11 @@ def parse_leads(leads: Union[None, str, Sequence[Union[str, int]]]) -> List[int]
 
 
 def leads_to_mask(indices: Iterable[int]) -> int:
-    """Bit mask (bit k set: lead k of `LEADS` is there) of lead positions."""
+    """Return the bit mask (bit k set: lead k of `LEADS` is present) of lead positions."""
     return sum(1 << index for index in set(indices))
 
 
 @functools.lru_cache(maxsize=None)
 def mask_to_leads(mask: int) -> Tuple[int, ...]:
-    """Lead positions, ascending, of a bit mask."""
+    """Return the lead positions, ascending, of a bit mask."""
     return tuple(index for index in range(len(LEADS)) if mask >> index & 1)

@@ -1,4 +1,4 @@
-"""The colours of pages and pictures, by what they are for.
+"""The colours of pages and figures, by purpose.
 
 Pages have each as a CSS variable: `error_paper` is `var(--error-paper)`. Inks have a contrast of 4.5 or more on `paper`
 and on the papers of notes (WCAG 2.1, 1.4.3).
@@ -9,25 +9,25 @@ from typing import Any, Dict, NamedTuple
 
 class _Palette(NamedTuple):
     paper: str = "#ffffff"
-    # texts: what is read first, what explains it, the mark of a positive label, a warning
+    # texts: main text, secondary text, mark of a positive label, warning
     ink: str = "#1d272f"
     muted: str = "#4b5862"
     mark_ink: str = "#8a4b08"
     warning: str = "#8a1c14"
-    # lines: axes and edges of fields, what divides a page, rows of a table; what a bar lies in
+    # lines: axes and borders of fields, dividers of a page, rows of a table; background of a bar
     faint: str = "#9aa5ad"
     field: str = "#6b7a86"
     rule: str = "#d3dae0"
     row: str = "#e2e7eb"
     track: str = "#e4e9ed"
     panel: str = "#f4f6f8"
-    # values, those that are positive, and what has the keyboard's focus
+    # values, positive values, and the element with keyboard focus
     accent: str = "#2a6f97"
     mark: str = "#b45309"
     focus: str = "#1f5fa8"
-    # how many are of a kind that one should look at
+    # counts that need attention
     heat: str = "#c44e28"
-    # notes: their edge and their paper
+    # notes: border and background
     good: str = "#2b8a4b"
     good_paper: str = "#eaf6ee"
     error: str = "#b3261e"
@@ -35,9 +35,9 @@ class _Palette(NamedTuple):
     note: str = "#c28a16"
     note_paper: str = "#fdf6e5"
     focus_paper: str = "#eaf2fb"
-    # a range of values that are plausible
+    # range of plausible values
     plausible: str = "#dcefe0"
-    # an ECG's paper, and where a model looked or it is not known
+    # grid of an ECG, and highlights for a model's attention or unknown values
     grid_thin: str = "#f7d3d3"
     grid_thick: str = "#e9a3a3"
     saliency: str = "#0b4f9e"
@@ -52,7 +52,7 @@ CATEGORIES = (
     "#1a1a1a",
 )
 
-# settings of matplotlib that all plots have; names come from outside: a $ in one is not mathematics
+# settings of matplotlib for all plots; a $ in a name from the user is not mathematics
 PLOT_STYLE: Dict[str, Any] = {
     "text.parse_math": False,
     "text.color": PALETTE.ink,
@@ -64,5 +64,5 @@ PLOT_STYLE: Dict[str, Any] = {
 
 
 def css_variables() -> Dict[str, str]:
-    """Colour by name of its CSS variable, without the dashes before it."""
+    """Return the colours by the names of their CSS variables, without leading dashes."""
     return {name.replace("_", "-"): colour for name, colour in PALETTE._asdict().items()}

@@ -1,8 +1,8 @@
-"""Other people's code: what installed packages announce through entry points.
+"""Find objects that other installed packages announce through entry points.
 
 Packages announce file formats (`fairseq_signals_ext.formats`), kinds of source (`fairseq_signals_ext.sources`), and
-modules with objectives, kinds of task and encoders (`fairseq_signals_ext.training`). A checkpoint never makes anything
-be imported: what is imported is what the user installed, or named as `--user-dir`.
+modules with objectives, kinds of task and encoders (`fairseq_signals_ext.training`). A checkpoint never causes an
+import: only packages that the user installed, or named as `--user-dir`, are imported.
 """
 
 import functools
@@ -20,17 +20,17 @@ Kind = TypeVar("Kind")
 
 
 def from_others(group: str, kind: Type[Kind]) -> List[Tuple[str, Kind]]:
-    """The objects that installed packages announce in a group, each with the name of its package.
+    """Return the objects that installed packages announce in a group, each with the name of its package.
 
-    One that cannot be imported, or is of another kind, is left out with one line of warning. Looking for them takes
-    some 10 ms, and importing them as long as their packages make it, so ask only when nothing of our own serves.
+    An object that cannot be imported, or is of another kind, is left out with a warning of one line. The search takes
+    some 10 ms, plus the imports, so it should be the last resort.
 
     Args:
         group: of entry points, such as `fairseq_signals_ext.formats`.
         kind: class of the objects.
 
     Returns:
-        In the order of their names.
+        Pairs in the order of their names.
     """
     found: List[Tuple[str, Kind]] = []
     for package, name, announced in _loaded(group):
@@ -49,7 +49,7 @@ def import_installed() -> None:
 
 
 def _loaded(group: str) -> Iterator[Tuple[str, str, Any]]:
-    """Name of the package, of the entry point, and what that names, in the order of the names."""
+    """Return name of the package, name of the entry point, and its object, in the order of the names."""
     for package, point in sorted(_points(group), key=lambda pair: (pair[1].name, pair[0])):
         try:
             yield package, point.name, point.load()
@@ -58,7 +58,7 @@ def _loaded(group: str) -> Iterator[Tuple[str, str, Any]]:
 
 
 def _points(group: str) -> Iterator[Tuple[str, metadata.EntryPoint]]:
-    """Entry points of a group with the names of their packages; of a package that is there twice, the first."""
+    """Return the entry points of a group with the names of their packages; the first one if a package occurs twice."""
     seen: Set[Tuple[str, str]] = set()
     for package in metadata.distributions():
         points = [point for point in package.entry_points if point.group == group]
@@ -70,7 +70,7 @@ def _points(group: str) -> Iterator[Tuple[str, metadata.EntryPoint]]:
 
 
 def _name(package: metadata.Distribution, point: metadata.EntryPoint) -> str:
-    """A package's name; that of its module where it does not contain its name."""
+    """Return a package's name, or the name of its module if it has none."""
     try:
         name = package.metadata["Name"]
     except Exception:  # a damaged package may raise anything

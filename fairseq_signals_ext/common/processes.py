@@ -1,4 +1,4 @@
-"""Processes that do not outlive the one that started them, of this machine or of a cluster that is there already."""
+"""Run jobs in processes that end with their parent, on this machine or on an existing cluster."""
 
 import contextlib
 import os
@@ -18,23 +18,23 @@ _SECONDS_TO_END = 5
 
 
 def end_with(parent: int) -> None:
-    """Let this process end as soon as the one that started it is gone, however that came about.
+    """End this process as soon as its parent has ended, even if the parent was killed.
 
-    A process that was killed cannot end those that it started, and they would work on for nobody.
+    A killed process cannot end its children, so they would continue without use.
 
     Args:
-        parent: process number of the one that started this one, as that one knows it (`os.getpid()` there).
+        parent: process number of the parent (`os.getpid()` there).
     """
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
 
 def joblib_settings() -> Dict[str, Any]:
-    """What `joblib.Parallel` is to be given: processes that end with this one, and leave no files behind."""
+    """Return the arguments of `joblib.Parallel` for processes that end with this one and leave no files."""
     return {"backend": "loky", "initializer": end_with, "initargs": (os.getpid(),), "max_nbytes": None}
 
 
 def run(command: Sequence[str], **options: Any) -> "subprocess.CompletedProcess[Any]":
-    """As `subprocess.run`, of a command that is ended when this process is gone."""
+    """Run a command like `subprocess.run`, but end it when this process ends."""
     return subprocess.run([sys.executable, "-m", __name__, str(os.getpid()), *command], **options)
 
 
@@ -49,12 +49,12 @@ def run_jobs(
     """Call `function` with the arguments of each job.
 
     Args:
-        function: returns how much of the whole a job was; in this process it is given `advance` to tell that itself.
+        function: returns the size of a job; in this process it gets `advance` to report progress itself.
         jobs: arguments, which must be picklable.
         backend: one of `BACKENDS`.
-        processes: of this machine, or of the cluster at a time; -1: as many as there are.
-        advance: called with what is done.
-        threads: that libraries may use in a process of this machine; None: as many as each has cores to itself.
+        processes: of this machine, or simultaneous jobs of the cluster; -1: all.
+        advance: called with the finished amount.
+        threads: of libraries in a process of this machine; None: number of cores per process.
 
     Raises:
         UserError: a cluster's package or its address is missing.
@@ -67,21 +67,21 @@ def run_jobs(
         return
     own = {**joblib_settings(), "inner_max_num_threads": threads}
     with _cluster(backend), parallel_config(**own) if backend == "processes" else contextlib.nullcontext():
-        # ray's backend gives its results only at the end
+        # ray's backend returns its results only at the end
         return_as = "list" if backend == "ray" else "generator_unordered"
         parallel = Parallel(n_jobs=processes, return_as=return_as, batch_size=1)
         try:
             for done in parallel(delayed(function)(*job) for job in jobs):
                 advance(done)
-        except BrokenExecutor as error:  # joblib's own kinds of it name no reason
+        except BrokenExecutor as error:  # joblib's subclasses give no reason
             raise UserError(
                 "a worker process was killed, probably because memory was full; continue with fewer --jobs and --resume"
             ) from error
 
 
 def _supervise(parent: int, command: List[str]) -> int:
-    """Run a command for as long as there is a parent; returns its exit status, as a shell has it."""
-    # a terminal's Ctrl-C reaches the command, too, which is waited for
+    """Run a command as long as the parent exists; return its exit status as in a shell."""
+    # Ctrl-C in a terminal also reaches the command, so wait for its end
     signal.signal(signal.SIGINT, lambda *_: None)
     with subprocess.Popen(command) as process:
         while os.getppid() == parent:

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal; elsewhere, such as in a log file, a line every 30 s."""
+"""Show the progress of long work: a bar on a terminal; elsewhere, such as in a log file, a line every 30 s."""
 
 import sys
 import time
@@ -13,17 +13,17 @@ Item = TypeVar("Item")
 
 
 class Progress:
-    """How far some work is, told on stderr; a context, which takes the bar away when it is left.
+    """Shows progress on stderr; a context manager, which removes the bar at its end.
 
-    It needs no package: without `tqdm` a terminal gets lines, too.
+    It needs no package: without `tqdm` lines are printed on a terminal as well.
 
     Args:
         name: of the work.
-        total: number of things to do; None where it is not known.
-        unit: what one of them is called, such as "recording".
-        done: number of them that were done before.
+        total: number of items; None if unknown.
+        unit: name of an item, such as "recording".
+        done: number of items that were done before.
         is_shown: False: nothing is printed.
-        delay: s for which no bar is shown.
+        delay: s before the bar appears.
         leave: keep the finished bar.
     """
 
@@ -55,7 +55,7 @@ class Progress:
             self._bar.close()
 
     def update(self, number: int = 1) -> None:
-        """Note that so many more are done."""
+        """Add a number of finished items."""
         self._done += number
         if self._bar is not None:
             self._bar.update(number)
@@ -64,7 +64,7 @@ class Progress:
             print(self._line(), file=sys.stderr, flush=True)
 
     def each(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The items, each of which counts as done when the next is asked for."""
+        """Yield the items; each counts as done when the next one is requested."""
         with self:
             for item in items:
                 yield item
@@ -88,7 +88,7 @@ def print_line(text: str) -> None:
 
 
 def _bar(**options: Any) -> Any:
-    """A bar where there is a terminal to show it on; else None."""
+    """Return a bar if there is a terminal; else None."""
     if not sys.stderr.isatty():
         return None
     try:

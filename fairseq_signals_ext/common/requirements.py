@@ -1,4 +1,4 @@
-"""What training needs of the interpreter, and what fairseq leaves in it."""
+"""Check that fairseq is installed, and import it without side effects."""
 
 import contextlib
 import importlib.util
@@ -30,10 +30,10 @@ def require_fairseq(version: Tuple[int, ...] = tuple(sys.version_info[:2])) -> N
 
 @contextlib.contextmanager
 def quiet_fairseq() -> Iterator[None]:
-    """While fairseq is imported and its models are built: nothing is printed, and the root logger stays as it was.
+    """Suppress output and keep the root logger unchanged while fairseq is imported and its models are built.
 
-    Two of fairseq's tasks for speech set up logging for the whole process, at level DEBUG, when they are imported, and
-    say what they miss; its models use a weight norm that torch warns of.
+    Two of fairseq's speech tasks configure logging for the whole process, at level DEBUG, when they are imported, and
+    print missing packages; its models use a weight norm that torch warns about.
     """
     root = logging.getLogger()
     level, handlers, disabled = root.level, list(root.handlers), root.manager.disable

@@ -1,4 +1,4 @@
-"""Values as JSON, and as people read them."""
+"""Convert values to JSON and to readable text."""
 
 import argparse
 import math
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def as_json(value: Any) -> Any:
-    """A value as JSON has it; a number that is not finite is None, what JSON has no kind for is its text."""
+    """Convert a value to JSON types; a number that is not finite becomes None, other types become text."""
     if isinstance(value, argparse.Namespace):  # of old checkpoints
         value = vars(value)
     if isinstance(value, dict):
@@ -21,7 +21,7 @@ def as_json(value: Any) -> Any:
 
 
 def as_size(size: float) -> str:
-    """Bytes to read, with three digits, such as "1.25 MB"; the units are powers of 1000."""
+    """Return bytes as text with three digits, such as "1.25 MB"; the units are powers of 1000."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 999.5:
             return f"{size:.3g} {unit}"
@@ -30,7 +30,7 @@ def as_size(size: float) -> str:
 
 
 def as_time(seconds: float) -> str:
-    """A duration in words, such as 4 min 30 s."""
+    """Return a duration as text, such as 4 min 30 s."""
     hours, minutes = int(seconds // 3600), int(seconds % 3600 // 60)
     if hours:
         return f"{hours:,} h {minutes} min"
@@ -38,5 +38,5 @@ def as_time(seconds: float) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number of things in words, such as 1 recording or 2,000 recordings."""
+    """Return a number of things as text, such as 1 recording or 2,000 recordings."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -97,7 +97,7 @@ def split_recordings(out: Union[str, Path], settings: SplitSettings, overwrite: 
 
     Raises:
         UserError: settings that do not fit the data or each other, a split of this name without `overwrite`, a subset
-            that would be empty, or a patient whom a column puts into two subsets.
+            that would be empty, or a patient in two subsets of a column.
         RuntimeError: the proof failed; nothing is written.
     """
     out = Path(out)
