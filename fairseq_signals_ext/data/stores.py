@@ -100,7 +100,7 @@ class ShardStore:
         self.checksum = checksum
         self.samples = manifest.samples
         self._reads_ahead = False
-        # recordings, and indices of shards, that were compared with their checksums;
+        # recordings, and indices of shards, that were compared with their checksums
         self._shared_checked: Any = None
         if checksum == "once":
             import torch

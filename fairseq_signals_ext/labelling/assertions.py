@@ -1,7 +1,7 @@
-"""Status of each finding that a statement names: present, possible, negated, or in the past.
+"""Determine the status of each finding in a statement: present, possible, negated, or in the past.
 
-The method is that of ConText (Harkema et al., J Biomed Inform 42:839, 2009): words before or after a finding, such as
-"no" or "cannot be excluded", reach until something ends their scope. A statement ends every scope.
+The method is ConText (Harkema et al., J Biomed Inform 42:839, 2009): words before or after a finding, such as "no" or
+"cannot be excluded", apply until a word or sign ends their scope. The end of a statement ends every scope.
 """
 
 import re
@@ -30,10 +30,10 @@ SLOW, FAST = 60, 100  # beats per minute: below is bradycardia, above tachycardi
 _BY_RATE = ("bradycardia", "controlled_rate", "tachycardia")
 
 
-# signs over which a cue reaches that stands right beside them, ahead and back
+# signs that do not end the scope of an adjacent cue, forward and backward
 _BESIDE = {1: (":", "("), -1: (":", "(", "-")}
 _FARTHEST = 25  # findings, cues and signs that a cue reaches over, so that time stays linear in a text's length
-# what may stand between words of one kind and their finding: "no new", "possible old"
+# words that may be between a cue and its finding: "no new", "possible old"
 _NARROWER = {
     "negated": ("negated", "uncertain", "past", "now"),
     "uncertain": ("uncertain", "past", "now"),
@@ -43,13 +43,13 @@ _NARROWER = {
 
 
 class Mention(NamedTuple):
-    """A finding that a statement names.
+    """A finding in a statement.
 
     Attributes:
         concept: its name in the vocabulary.
         status: `PRESENT`, `UNCERTAIN`, `ABSENT` or `PAST`.
-        probability: 1 where present, 0 where absent or past.
-        words: of the statement, from the first that decided to the last.
+        probability: 1 if present, 0 if absent or past.
+        words: of the statement, from the first to the last that determined the status.
     """
 
     concept: str
@@ -59,7 +59,7 @@ class Mention(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What was read in a statement, and whether anything in it was understood."""
+    """Findings in a statement, and whether anything in it was understood."""
 
     mentions: Tuple[Mention, ...]
     understood: bool
@@ -87,10 +87,10 @@ class _Item:
 
 
 def read_statement(statement: str, vocabulary: Vocabulary, rates: bool = True) -> Reading:
-    """The findings that a statement names, with their status. Takes time linear in its length.
+    """Return the findings in a statement with their status, in time linear in its length.
 
     Args:
-        rates: whether numbers such as "rate 45" are read as slow, normal or fast.
+        rates: whether numbers such as "rate 45" count as slow, normal or fast.
     """
     statement = clean(statement)
     words = vocabulary.words(statement)
@@ -127,7 +127,7 @@ def _items(words: List[Word], vocabulary: Vocabulary) -> List[_Item]:
 
 
 def _with_rates(items: List[_Item], words: List[Word], statement: str) -> List[_Item]:
-    """The items, and one for each heart rate that is given as a number."""
+    """Return the items, and one for each heart rate that is given as a number."""
     found = []
     for match in _RATE.finditer(statement.lower()):
         kind = next(name for name in ("after", "before", "at") if match[name])
@@ -144,7 +144,7 @@ _Cues = Dict[str, Tuple[float, int]]  # meaning of a cue -> probability, number 
 
 
 def _cues_of_items(items: List[_Item], words: List[Word]) -> List[_Cues]:
-    """The cues that apply to each item."""
+    """Return the cues that apply to each item."""
     found: List[_Cues] = [{} for _ in items]
     over_all: Set[str] = set()  # what reaches to the end of the statement already
     for number, item in enumerate(items):
@@ -171,13 +171,13 @@ def _cues_of_items(items: List[_Item], words: List[Word]) -> List[_Cues]:
 
 
 def _is_last(items: List[_Item], words: List[Word], number: int) -> bool:
-    """Whether no word stands between the item and the next sign or the end of the statement."""
+    """Return whether no word is between the item and the next sign or the end of the statement."""
     end = items[number].end
     return end == len(words) or not words[end].text[0].isalnum()
 
 
 def _is_first(items: List[_Item], words: List[Word], number: int) -> bool:
-    """Whether the item is one word or sign, at the start of the statement or right after a sign."""
+    """Return whether the item is one word or sign, at the start of the statement or right after a sign."""
     begin = items[number].begin
     if items[number].end > begin + 1:
         return False
@@ -185,7 +185,7 @@ def _is_first(items: List[_Item], words: List[Word], number: int) -> bool:
 
 
 def _reached(items: List[_Item], number: int, step: int, cue: Cue, over_sign: bool = False) -> Iterator[int]:
-    """Numbers of the findings that the cue of an item reaches, on one side of it."""
+    """Return the numbers of the findings in the scope of an item's cue, on one side of it."""
     count, at = 0, number + step
     while 0 <= at < len(items) and (cue.reach == "statement" or abs(at - number) <= _FARTHEST):
         item = items[at]
@@ -209,7 +209,7 @@ def _joins(item: _Item) -> bool:
 
 
 def _stops(item: _Item, step: int, cue: Cue, count: int) -> bool:
-    """Whether other cues end the reach of one, after `count` findings."""
+    """Return whether other cues end the scope of a cue, after `count` findings."""
     if item.means("end"):
         return True
     if item.means("list", "nothing"):
@@ -230,7 +230,7 @@ def _passes_sign(items: List[_Item], at: int, step: int, cue: Cue) -> bool:
 
 
 def _list_continues(items: List[_Item], comma: int) -> bool:
-    """Whether a list of findings continues after a comma, to an "or" before its last."""
+    """Return whether a list of findings continues after a comma, up to an "or" before its last finding."""
     for item in items[comma + 1 : comma + 1 + _FARTHEST]:
         if item.means("list") and item.means("uncertain", "negated"):  # or, nor
             return True
@@ -240,7 +240,7 @@ def _list_continues(items: List[_Item], comma: int) -> bool:
 
 
 def _status(cues: _Cues, stays: bool) -> Tuple[str, float, List[int]]:
-    """Status, probability, and numbers of the items that decided."""
+    """Return status, probability, and numbers of the items that determined them."""
     if "negated" in cues:
         return ABSENT, 0.0, [cues["negated"][1]]
     for kind in ("asked", "past", "compared"):

@@ -1,4 +1,4 @@
-"""Events of patients, such as laboratory values: read from a table, with values that are numbers, bounds or ranges."""
+"""Read events of patients, such as laboratory values, from a table; values are numbers, bounds or ranges."""
 
 import re
 from dataclasses import dataclass, field
@@ -17,13 +17,13 @@ from fairseq_signals_ext.sources.times import as_iso_time, is_in_doubt, not_a_ti
 if TYPE_CHECKING:
     import pandas as pd
 
-# linear in the length of a text: no two neighbours can match the same letters
+# linear in the length of a text: no two neighbouring parts can match the same letters
 _NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
 _VALUE = re.compile(rf"(<=|>=|<|>|=|≤|≥)?\s*([+-]?{_NUMBER})\s*%?")
 _RANGE = re.compile(rf"({_NUMBER})\s*(?:%\s*)?(?:-|–|to)\s*({_NUMBER})\s*%?")
-# not three digits, which may be thousands, unless a zero is before them
+# not three digits, which may be thousands, unless a zero precedes them
 _DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+),(\d{1,2}|\d{4,}|(?<=(?<!\d)0,)\d{3})(?![\d.,])")
-# how a value is bound: the true value is below, at most, equal to, at least or above the number
+# bounds: the true value is below, at most, equal to, at least or above the number
 BOUNDS = {"<": -2, "<=": -1, "": 0, ">=": 1, ">": 2}
 _WRITTEN = {"≤": "<=", "≥": ">=", "=": "", None: ""}
 # 2020-01-31, alone or with a time; a time with Z or +02:00
@@ -36,13 +36,13 @@ class Events:
     """Events in the order of their file.
 
     Attributes:
-        patient: int64, place of the patient in the list that was given to `read_events`.
+        patient: int64, index of the patient in the list for `read_events`.
         time: int64, microseconds since 1970 on the ECGs' clocks.
         value: float64.
         bound: int8, see `BOUNDS`.
-        limits: for each column with limits the event's own (float64, NaN where there is none).
-        counts: what was found and left out; plain data.
-        examples: of what was left out as unreadable, with its place in the file.
+        limits: for each column with limits the limit of each event (float64, NaN if there is none).
+        counts: numbers of used and left out events; plain data.
+        examples: of unreadable values, with their place in the file.
     """
 
     patient: np.ndarray
@@ -55,13 +55,13 @@ class Events:
 
 
 def parse_values(values: "pd.Series") -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Values as numbers.
+    """Parse values as numbers.
 
-    `<0.01` is the number 0.01 with a bound; `55-60%` is the middle of the range; a percent sign is left away; `1,5` is
-    1.5. Anything else, such as `1,500`, which may be 1500, `ca. 50` or `5 ng/mL`, is not a number, rather than guessed.
+    `<0.01` is the number 0.01 with a bound; `55-60%` is the middle of the range; a percent sign is ignored; `1,5` is
+    1.5. Anything else, such as `1,500` (which may be 1500), `ca. 50` or `5 ng/mL`, is not a number.
 
     Returns:
-        numbers (float64, NaN where there is none), bounds (int8, see `BOUNDS`), and which are ranges (bool).
+        numbers (float64, NaN if there is none), bounds (int8, see `BOUNDS`), and which are ranges (bool).
     """
     import pandas as pd
 
@@ -84,11 +84,11 @@ def _parse_value(text: str) -> Tuple[float, int, bool]:
 
 
 def clock_times(values: "pd.Series", timezone: Optional[str], time_format: Optional[str] = None) -> "pd.Series":
-    """Times as datetime64 without a timezone, NaT for what is not a time of a whole date in ISO 8601 or `as_iso_time`.
+    """Return times as datetime64 without timezone; NaT unless a complete date in ISO 8601 or a format of `as_iso_time`.
 
     Args:
-        time_format: how texts are written, as for `datetime.strptime`; None: in one of these ways.
-        timezone: times that have a timezone are converted to this one; those that have none stay as they are.
+        time_format: as for `datetime.strptime`; None: one of these formats.
+        timezone: times with a timezone are converted to this one; other times are not changed.
 
     Raises:
         UserError: times have a timezone and `timezone` is None, or is not known.
@@ -129,7 +129,7 @@ def _converted(times: "pd.Series", timezone: Optional[str]) -> "pd.Series":
 
 
 def read_events(path: Union[str, Path], settings: LinkSettings, patients: Sequence[str]) -> Events:
-    """The events of these patients that have a time and a value, and that the filter lets pass.
+    """Read the events of these patients that have a time and a value, and pass the filter.
 
     Args:
         path: table with one row per event: csv, csv.gz or parquet.
@@ -137,8 +137,8 @@ def read_events(path: Union[str, Path], settings: LinkSettings, patients: Sequen
         patients: ids, each once; see `as_keys`.
 
     Raises:
-        UserError: the file, a column or a timezone cannot be used, times may be read in several ways, of which all
-            are counted, or no event is of one of the patients.
+        UserError: the file, a column or a timezone cannot be used, times are ambiguous (all are counted), or no event
+            is of one of the patients.
     """
     import pandas as pd
 
@@ -166,7 +166,7 @@ def read_events(path: Union[str, Path], settings: LinkSettings, patients: Sequen
 _COUNTED = ("rows", "passed", "of_patients", "no_time", "no_value", "not_a_number", "bounds", "ranges")
 
 
-# before the names of the user's columns of limits, which may be those of ours
+# prefix for the user's columns of limits, as they may have the names of ours
 _LIMIT = "limit "
 
 
@@ -179,7 +179,7 @@ def _read_part(
     examples: Dict[str, str],
     problems: TableProblems,
 ) -> Dict[str, np.ndarray]:
-    """The events of a piece of the table, by column; adds to the counts, examples and problems."""
+    """Return the events of a piece of the table, by column; adds to the counts, examples and problems."""
     counts["rows"] += len(chunk)
     for column, wanted in settings.filter.items():
         chunk = chunk[as_keys(chunk[column]).isin(wanted)]

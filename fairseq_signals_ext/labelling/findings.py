@@ -1,4 +1,4 @@
-"""Findings of a report, from those of its statements; the order of statements does not matter."""
+"""Combine the findings of a report's statements; the order of statements does not matter."""
 
 from typing import Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
 
@@ -6,7 +6,7 @@ from fairseq_signals_ext.labelling.assertions import ABSENT, PAST, PRESENT, UNCE
 from fairseq_signals_ext.labelling.label_sets import Label, LabelSet
 from fairseq_signals_ext.labelling.vocabulary import Vocabulary
 
-_SUGGESTED = 0.5  # probability of a finding that another one makes possible
+_SUGGESTED = 0.5  # probability of a finding that another one suggests
 
 
 class Evidence(NamedTuple):
@@ -14,8 +14,8 @@ class Evidence(NamedTuple):
 
     Attributes:
         status: present, uncertain, absent or past.
-        probability: 1 where present, 0 where absent or past.
-        words: of the report, that decided.
+        probability: 1 if present, 0 if absent or past.
+        words: words of the report that determined it.
     """
 
     status: str
@@ -24,7 +24,7 @@ class Evidence(NamedTuple):
 
     @property
     def value(self) -> float:
-        """1.0 stated, 0.5 uncertain, 0.0 not."""
+        """1.0 present, 0.5 uncertain, 0.0 absent or past."""
         return {PRESENT: 1.0, UNCERTAIN: 0.5}.get(self.status, 0.0)
 
 
@@ -33,10 +33,10 @@ _RANK = {PRESENT: 3, UNCERTAIN: 2, ABSENT: 1, PAST: 0}
 
 
 def label_evidence(mentions: Iterable[Mention], vocabulary: Vocabulary, label_set: LabelSet) -> Dict[str, Evidence]:
-    """Status of each label that the report mentions.
+    """Return the status of each label that the report mentions.
 
     Args:
-        mentions: those of all statements of the report.
+        mentions: of all statements of the report.
     """
     found = _findings(mentions, vocabulary)
     if not found:
@@ -66,7 +66,7 @@ def _findings(mentions: Iterable[Mention], vocabulary: Vocabulary) -> _Found:
     found: _Found = {}
     for mention in mentions:
         evidence = Evidence(mention.status, mention.probability, mention.words)
-        # what is denied denies none of what it is one of: without LBBB there may be another block
+        # a negated finding does not negate its parents: without LBBB there may be another block
         names = vocabulary.is_a(mention.concept) if evidence.value else (mention.concept,)
         _add(found, names, evidence)
     denied = {name for name, evidence in found.items() if evidence.status == ABSENT}
@@ -90,7 +90,7 @@ def _joint(parts: List[Evidence]) -> Evidence:
 
 
 def _add_suggested(found: _Found, vocabulary: Vocabulary, denied: Set[str]) -> None:
-    """Add what findings make possible, and nothing denies or excludes."""
+    """Add suggested findings that are neither negated nor excluded."""
     stated = [(name, evidence) for name, evidence in found.items() if evidence.value]
     excluded = {name for one, evidence in stated if evidence.value == 1 for name in vocabulary.concepts[one].excludes}
     waiting = [(name, evidence) for name, evidence in stated if vocabulary.concepts[name].suggests]

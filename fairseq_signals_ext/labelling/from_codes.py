@@ -1,7 +1,7 @@
-"""Labels from the recordings' diagnostic codes, by a map of which codes make which label.
+"""Make labels from the recordings' diagnostic codes, with a map from codes to labels.
 
-A map is a CSV file with the columns `code`, `label` and, optionally, `description`. Several codes may make one label,
-and one code several labels. Those that come with the package are in the folder `maps/`.
+A map is a CSV file with the columns `code`, `label` and, optionally, `description`. Several codes may map to one label,
+and one code to several labels. The maps of this package are in the folder `maps/`.
 """
 
 import csv
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _FOLDER = Path(__file__).parent / "maps"
 
-# name: what it is
+# name: description
 CODE_MAPS = {
     "cinc2021": "the 26 scored classes of the PhysioNet/CinC Challenge 2021 (SNOMED CT or abbreviations)",
     "cinc2021-all": "all 133 diagnoses of the Challenge, each its own label (SNOMED CT)",
@@ -36,21 +36,21 @@ CODE_MAPS = {
 }
 _IGNORE_CASE = ("cinc2021",)
 _SNOMED = re.compile(r"\d{6,18}")
-_SMALLEST_SHARE = 0.5  # of a source's codes that are of the map's vocabulary
-_LISTED = 10  # codes that the map does not know, in messages
+_SMALLEST_SHARE = 0.5  # share of a source's codes that must be in the map's vocabulary
+_LISTED = 10  # unknown codes in messages
 
 
 @dataclass(frozen=True)
 class CodeMap:
-    """Which codes make which label.
+    """A map from codes to labels.
 
     Attributes:
         name: of the map, or of its file.
         labels: names of the labels, in order.
-        labels_of: code -> its labels; codes as `key` gives them.
-        ignores_case: whether a code may be written in capitals or small letters.
-        others: further codes that recordings may have of whom the map knows everything; as `key` gives them.
-        is_snomed: whether its codes are SNOMED CT's, so that any other of these is one of these too.
+        labels_of: code -> its labels; codes as returned by `key`.
+        ignores_case: whether upper and lower case are equal.
+        others: further codes of the vocabulary without a label; as returned by `key`.
+        is_snomed: whether its codes are SNOMED CT's, so that any SNOMED CT code is in its vocabulary.
     """
 
     name: str
@@ -62,24 +62,24 @@ class CodeMap:
 
     @property
     def knows_its_vocabulary(self) -> bool:
-        """Whether it can distinguish codes that it leaves out on purpose from codes of another vocabulary."""
+        """Whether it can distinguish codes without a label from codes of another vocabulary."""
         return bool(self.others) or self.is_snomed
 
     def speaks(self, code: str) -> bool:
-        """Whether a code is of the map's vocabulary: one of its own, or one that it leaves out on purpose."""
+        """Return whether a code is in the map's vocabulary, with or without a label."""
         return bool(self[code]) or self.key(code) in self.others or (self.is_snomed and _is_snomed(code))
 
     def key(self, code: str) -> str:
-        """A code as the map compares it: trimmed, and in small letters if the map ignores case."""
+        """Return a code for comparison: trimmed, and in lower case if the map ignores case."""
         return code.strip().casefold() if self.ignores_case else code.strip()
 
     def __getitem__(self, code: str) -> Tuple[str, ...]:
-        """The labels of a code; empty if the map does not know it."""
+        """Return the labels of a code; empty for an unknown code."""
         return self.labels_of.get(self.key(code), ())
 
 
 def read_code_map(name: Union[str, Path]) -> CodeMap:
-    """The map of this name (see `CODE_MAPS`), or that of a CSV file.
+    """Return the map of this name (see `CODE_MAPS`), or read it from a CSV file.
 
     Raises:
         UserError: no such map, or a file that is malformed (with the number of the line).
@@ -116,7 +116,7 @@ def _is_snomed(code: str) -> bool:
 
 
 def _read_rows(path: Path) -> List[Tuple[int, str, str]]:
-    """Line, code and label of each row."""
+    """Return line, code and label of each row."""
     rows = []
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -145,17 +145,17 @@ def labels_from_codes(
     min_likelihood: float = 0.0,
     no_codes_are_negative: bool = False,
 ) -> Labels:
-    """Labels from the recordings' diagnostic codes (column `codes` of the table).
+    """Return labels from the recordings' diagnostic codes (column `codes` of the table).
 
-    A recording with codes has every label of the map, 1 or 0. One without any code is unlabelled, and so are those of
-    a source whose codes are of another vocabulary than the map's, unless it is named in `sources`.
+    A recording with codes has every label of the map, 1 or 0. A recording without codes is unlabelled, and so are
+    recordings of a source with another vocabulary, unless it is named in `sources`.
 
     Args:
         out: prepared folder.
         sources: only their recordings are labelled.
-        min_likelihood: %; codes with a smaller likelihood do not count, those without any always do. PTB-XL writes 0
-            for "unknown", and does so for all statements on form and rhythm.
-        no_codes_are_negative: a recording without codes has no label of the map, rather than being unlabelled.
+        min_likelihood: %; codes with a smaller likelihood do not count; codes without a likelihood always count.
+            PTB-XL uses 0 for "unknown", as for all statements on form and rhythm.
+        no_codes_are_negative: a recording without codes has label 0 for all labels instead of being unlabelled.
 
     Raises:
         UserError: no prepared data in `out`, or an unknown source.
@@ -200,17 +200,17 @@ def _warn_of_foreign(labels: Labels, foreign: Mapping[str, str], sources: "pd.Se
 
 
 def _foreign_sources(source: "pd.Series", codes: "pd.DataFrame", code_map: CodeMap) -> Dict[str, str]:
-    """Sources whose codes are of another vocabulary than the map's, and an example of these."""
+    """Return sources with another vocabulary than the map's, with an example of their codes."""
     spoken = {code: code_map.speaks(code) for code in codes["code"].unique()}
     known = codes["code"].map(spoken).astype(bool)
     share = known.groupby(source.to_numpy()[codes["recording"]]).mean()
-    # a user's own map may leave out most codes of a vocabulary that it does not list
+    # a user's map may lack most codes of its vocabulary
     foreign = share.index[share < _SMALLEST_SHARE] if code_map.knows_its_vocabulary else share.index[share == 0]
     return {name: codes["code"][~known & (source.to_numpy()[codes["recording"]] == name)].iloc[0] for name in foreign}
 
 
 def _codes(lists: "pd.Series") -> "pd.DataFrame":
-    """One row per code of a recording: recording (row of the table), code, likelihood (NaN where there is none)."""
+    """Return one row per code of a recording: recording (row of the table), code, likelihood (NaN if there is none)."""
     import pandas as pd
 
     text = lists.explode().dropna().astype(str)

@@ -1,4 +1,4 @@
-"""Labels from events of patients, such as laboratory values, within a window of time around the ECG."""
+"""Make labels from events of patients, such as laboratory values, within a time window around the ECG."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +23,7 @@ def labels_from_events(
     settings: LinkSettings,
     sources: Optional[Sequence[str]] = None,
 ) -> Labels:
-    """Labels from the event that `settings` choose for each recording; unknown where there is none in the window.
+    """Return labels from the event that `settings` select for each recording; unknown if there is none in the window.
 
     Args:
         out: prepared folder; recordings need a patient and a start time.
@@ -61,23 +61,23 @@ def labels_from_events(
 def choose_events(
     patient: np.ndarray, time: np.ndarray, events: Events, window: Tuple[int, int], choose: str
 ) -> np.ndarray:
-    """For each ECG the event of its patient that counts.
+    """Select an event of the patient for each ECG.
 
-    Events at one moment are in the order of their file. `nearest` takes the earlier of two events that are equally
-    near; `max` and `min` compare the numbers, and take the earliest of equal ones.
+    Events at the same time are in the order of their file. `nearest` selects the earlier of two equally near events;
+    `max` and `min` compare the numbers, and select the earliest of equal ones.
 
     Args:
-        patient: int64, of each ECG, as in `events`; -1 where it is not known.
-        time: int64, its start in microseconds.
+        patient: int64, of each ECG, as in `events`; -1 if unknown.
+        time: int64, start of each ECG in microseconds.
         window: microseconds after the start, from and to, both inclusive.
         choose: nearest, first, last, max or min.
 
     Returns:
-        int64, place among the events; -1 where no event is in the window.
+        int64, index of the event; -1 if no event is in the window.
     """
     order = np.lexsort((events.time, events.patient))  # stable
     moments, moment = np.unique(events.time[order], return_inverse=True)
-    # patient and moment as one ascending number, so that one search finds both
+    # patient and time as one ascending number, so that one search finds both
     step = len(moments) + 1
     key = events.patient[order].astype(np.int64) * step + moment
 
@@ -102,21 +102,21 @@ def choose_events(
 def _nearest(
     event_time: np.ndarray, key: np.ndarray, time: np.ndarray, middle: np.ndarray, start: np.ndarray, stop: np.ndarray
 ) -> np.ndarray:
-    """Places of the events nearest to `time`; `middle`: the first event that is not before it; all sorted by key."""
+    """Return indices of the events nearest to `time`; `middle`: the first event not before it; all sorted by key."""
     after = np.clip(middle, start, stop - 1)
     before = np.clip(middle - 1, start, stop - 1)
     is_before = np.abs(event_time[before] - time) <= np.abs(event_time[after] - time)
-    return np.searchsorted(key, key[np.where(is_before, before, after)])  # the first at that moment
+    return np.searchsorted(key, key[np.where(is_before, before, after)])  # the first at that time
 
 
 def _foremost(ranking: np.ndarray, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
-    """For each range [start, stop) of places the one that comes first in `ranking` (a permutation of the places)."""
+    """Return for each range [start, stop) the index that is first in `ranking` (a permutation of the indices)."""
     if not len(start):
         return start
     rank = np.empty(len(ranking) + 1, np.int64)
     rank[ranking] = np.arange(len(ranking))
     rank[-1] = len(ranking)  # `stop` may be the end
-    sorting = np.argsort(start, kind="stable")  # keeps what lies between two ranges short
+    sorting = np.argsort(start, kind="stable")  # keeps the gaps between ranges short
     ends = np.stack([start[sorting], stop[sorting]], axis=1).ravel()
     best = np.empty(len(start), np.int64)
     best[sorting] = np.minimum.reduceat(rank, ends)[::2]
@@ -124,7 +124,7 @@ def _foremost(ranking: np.ndarray, start: np.ndarray, stop: np.ndarray) -> np.nd
 
 
 def fulfils(value: np.ndarray, bound: np.ndarray, relation: str, limit: np.ndarray) -> np.ndarray:
-    """Whether values fulfil a relation to a limit: 1, 0, or NaN where a bound or a missing limit leaves it open.
+    """Return whether values fulfil a relation to a limit: 1, 0, or NaN if a bound or a missing limit leaves it open.
 
     Args:
         value: float64.
@@ -133,7 +133,7 @@ def fulfils(value: np.ndarray, bound: np.ndarray, relation: str, limit: np.ndarr
         limit: float64, one or one per value.
     """
     lowest, highest = np.where(bound < 0, -np.inf, value), np.where(bound > 0, np.inf, value)
-    excluded = np.abs(bound) == 2  # the number itself is not possible
+    excluded = np.abs(bound) == 2  # the true value is not the number itself
     at_limit = (value == limit) & excluded
     if relation in ("<=", ">"):
         below, above = highest <= limit, (lowest > limit) | (at_limit & (bound > 0))
@@ -167,7 +167,7 @@ def _check_one_source(file: Union[str, Path], sources: "pd.Series") -> None:
 
 
 def _details(idx: np.ndarray, started: np.ndarray, events: Events, chosen: np.ndarray) -> "pd.DataFrame":
-    """The chosen events: idx, value, its bound, time, and hours from the ECG's start to it."""
+    """Return the selected events: idx, value, its bound, time, and hours from the ECG's start to the event."""
     import pandas as pd
 
     found, places = np.flatnonzero(chosen >= 0), chosen[chosen >= 0]
@@ -188,7 +188,7 @@ def _as_data(settings: LinkSettings, file: Union[str, Path], sources: Optional[S
 
 
 def _count(labels: Labels, events: Events, chosen: np.ndarray, usable: np.ndarray) -> None:
-    """Counts and notes; `usable`: of the recordings asked for, those with a patient and a start time."""
+    """Return counts and notes; `usable`: wanted recordings with a patient and a start time."""
     linked = chosen >= 0
     undecided = {name: int((np.isnan(column) & linked).sum()) for name, column in zip(labels.names, labels.values.T)}
     labels.counts = {"events": events.counts, "recordings": len(usable), "linked": int(linked.sum())}

@@ -1,4 +1,4 @@
-"""Labels of a prepared folder from reports: the recordings' statements, a text column of theirs, or one of a table."""
+"""Make labels of a prepared folder from reports: the recordings' statements, or a text column of a table."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from fairseq_signals_ext.sources.text_tables import as_cell
 if TYPE_CHECKING:
     import pandas as pd
 
-# value of a finding that a report calls possible
+# value of a possible finding
 UNCERTAIN_AS = {"positive": 1.0, "negative": 0.0, "unknown": np.nan}
 STATUSES = ("present", "uncertain", "absent", "past")
 STATEMENTS = "statements"
@@ -33,9 +33,9 @@ class ReportSettings:
 
     Attributes:
         label_set, semantics, vocabulary, rates, spelling: see `ReportLabeler`.
-        uncertain: what a possible finding is, one of `UNCERTAIN_AS`; None: unknown, with ECG-FM's semantics positive.
-        column: of the recordings' table, or of `table`, that holds the reports.
-        table: a csv or parquet file with a row a recording; None: the recordings' own table.
+        uncertain: value of a possible finding, one of `UNCERTAIN_AS`; None: unknown, with ECG-FM's semantics positive.
+        column: column of the reports in the recordings' table, or in `table`.
+        table: a csv or parquet file with a row per recording; None: the recordings' table.
         on: column of both tables; see `labels_from_table`.
     """
 
@@ -51,12 +51,12 @@ class ReportSettings:
 
     @property
     def uncertain_as(self) -> str:
-        """What a possible finding is."""
+        """Value of a possible finding."""
         return self.uncertain or ("positive" if self.semantics == "ecg-fm" else "unknown")
 
 
 def read_report_settings(config: Optional[Union[str, Path]], given: Dict[str, Any]) -> ReportSettings:
-    """Settings from a YAML file, or the defaults, with those that are `given` on top.
+    """Read settings from a YAML file, or use the defaults; settings in `given` have priority.
 
     Raises:
         UserError: the file cannot be read, has an unknown key, or a value of the wrong kind.
@@ -74,11 +74,10 @@ def read_report_settings(config: Optional[Union[str, Path]], given: Dict[str, An
 def labels_from_reports(
     out: Union[str, Path], settings: Optional[ReportSettings] = None, sources: Optional[Sequence[str]] = None
 ) -> Labels:
-    """Labels from what reports say, with the words that decided (`evidence.parquet`) and what was not understood.
+    """Return labels from reports, with the relevant words (`evidence.parquet`) and statements that were not understood.
 
-    A recording with a report has every label: 1 where it is stated, 0 where it is denied, of earlier times or not
-    mentioned, and `settings.uncertain` where it is possible. One without a report, or of whose report no statement is
-    understood, is unlabelled.
+    A recording with a report has every label: 1 if present, 0 if negated, in the past or not mentioned, and
+    `settings.uncertain` if possible. A recording without a report, or with no understood statement, is unlabelled.
 
     Args:
         out: prepared folder.
@@ -110,7 +109,7 @@ def labels_from_reports(
 
 
 def _reports(out: Union[str, Path], settings: ReportSettings, sources: Optional[Sequence[str]]) -> List[Sequence[str]]:
-    """For each recording the parts of its report."""
+    """Return the parts of the report of each recording."""
     import pandas as pd
 
     if settings.table is not None:
@@ -129,7 +128,7 @@ def _parts(value: Any) -> Tuple[str, ...]:
 
 
 class _Found:
-    """What reports say, collected recording by recording."""
+    """Collects the findings of reports, recording by recording."""
 
     def __init__(self, names: Sequence[str], uncertain: float) -> None:
         self._column = {name: number for number, name in enumerate(names)}

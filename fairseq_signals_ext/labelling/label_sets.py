@@ -1,4 +1,4 @@
-"""Sets of labels for reports, as YAML files: each label with the findings that make it."""
+"""Read sets of labels for reports from YAML files: each label with its findings."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,9 @@ class Label:
     """A label.
 
     Attributes:
-        name: of it.
-        concepts: findings; any of them makes the label.
-        unless: findings of which one that is there takes it away.
+        name: of the label.
+        concepts: findings; any of them makes the label positive.
+        unless: findings; any of them makes it negative.
         places: file and line of each of `concepts` and `unless`.
     """
 
@@ -50,7 +50,7 @@ class LabelSet:
         return [label.name for label in self.labels]
 
     def check(self, vocabulary: Vocabulary) -> None:
-        """`UserError` if a label is of a finding that the vocabulary lacks."""
+        """Raise a `UserError` if a label has a finding that is not in the vocabulary."""
         for label in self.labels:
             for concept, place in zip((*label.concepts, *label.unless), label.places):
                 if concept not in vocabulary.concepts:
@@ -58,12 +58,12 @@ class LabelSet:
 
 
 def shipped_label_sets() -> List[str]:
-    """Names of the sets that come with the package."""
+    """Return the names of the sets in this package."""
     return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
 
 
 def read_label_set(name: Union[str, Path]) -> LabelSet:
-    """The label set of this name, or that of a YAML file.
+    """Return the label set of this name, or read it from a YAML file.
 
     Raises:
         UserError: no such set, or a file that is malformed (with the line).

@@ -1,4 +1,4 @@
-"""`Labels`: what is known of the recordings of a prepared folder; and their files, as in ECG-FM."""
+"""`Labels` of the recordings of a prepared folder, and their files in ECG-FM's format."""
 
 import json
 import shutil
@@ -31,12 +31,11 @@ class Labels:
         idx: int64, of the recordings.
         values: float64, recordings x labels: 1 positive, 0 negative, NaN unknown; with `regression` any number.
         regression: whether the values are numbers to predict, not classes.
-        codes: for each label the codes that make it, if codes do.
+        codes: for each label its codes, if it is made from codes.
         settings: how they were made; plain data.
-        counts: what was found and left out on the way; plain data.
+        counts: numbers of used and left out values; plain data.
         notes: the same in sentences, for the user.
-        tables: further tables to keep beside them, by file name: one of `values.csv`, `evidence.parquet` and
-            `unmatched.csv`.
+        tables: further tables to write, by file name: of `values.csv`, `evidence.parquet` and `unmatched.csv`.
     """
 
     names: List[str]
@@ -51,22 +50,22 @@ class Labels:
 
     @property
     def recordings(self) -> int:
-        """How many recordings have at least one label that is known."""
+        """Number of recordings with at least one known label."""
         return int((~np.isnan(self.values)).any(axis=1).sum())
 
     @property
     def known(self) -> np.ndarray:
-        """Recordings by label of which it is known (int64)."""
+        """Number of recordings with a known value, by label (int64)."""
         return (~np.isnan(self.values)).sum(axis=0)
 
     @property
     def positives(self) -> np.ndarray:
-        """Recordings by label that have it (int64)."""
+        """Number of positive recordings, by label (int64)."""
         return (self.values == 1).sum(axis=0)
 
 
 def in_sources(out: Union[str, Path], table: "pd.DataFrame", sources: Optional[Sequence[str]]) -> np.ndarray:
-    """Which rows of the table are of these sources (bool); all without `sources`.
+    """Return which rows of the table are of these sources (bool); all without `sources`.
 
     Raises:
         UserError: the folder has no such source.
@@ -81,7 +80,7 @@ def in_sources(out: Union[str, Path], table: "pd.DataFrame", sources: Optional[S
 
 
 def drop_rare(labels: Labels, min_count: int) -> Labels:
-    """The labels that at least `min_count` recordings have; the others are named in the notes.
+    """Keep the labels with at least `min_count` positive recordings; the notes name the others.
 
     Raises:
         UserError: none is left.
@@ -105,7 +104,7 @@ def write_labels(
     overwrite: bool = False,
     train_manifest: Optional[Union[str, Path]] = None,
 ) -> Path:
-    """Write labels to `out/labels/name`, which appears whole or not at all; returns this folder.
+    """Write labels to `out/labels/name`, which appears complete or not at all; return this folder.
 
     * `labels.csv`: idx and one column per label, 1, 0 or empty; the recordings of which at least one label is known.
     * `y.npy`: float32, (largest idx + 1) x labels; the row is the recording's idx; NaN where unknown.
@@ -200,7 +199,7 @@ def _pos_weights(labels: Labels, weighted: np.ndarray) -> List[float]:
 
 
 def _in_manifest(out: Union[str, Path], labels: Labels, manifest: Union[str, Path]) -> np.ndarray:
-    """Which recordings a manifest of this folder has (bool)."""
+    """Return which recordings are in a manifest of this folder (bool)."""
     import pandas as pd
 
     path = Path(manifest)

@@ -1,4 +1,4 @@
-"""How events are linked to ECGs: the settings, and the YAML files that hold them."""
+"""Settings for linking events to ECGs, and their YAML files."""
 
 import re
 from dataclasses import dataclass, field, fields
@@ -21,11 +21,11 @@ _WORDS = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge"}
 
 @dataclass(frozen=True)
 class Threshold:
-    """A value that fulfils it makes the label 1.
+    """A condition for values; a value that fulfils it makes the label 1.
 
     Attributes:
         relation: `<`, `<=`, `>` or `>=`.
-        limit: a number, or the name of the column that has it.
+        limit: a number, or the name of a column of limits.
     """
 
     relation: str
@@ -33,7 +33,7 @@ class Threshold:
 
     @classmethod
     def parse(cls, text: str) -> "Threshold":
-        """From text such as `<= 40` or `> ref_range_upper`; `UserError` if it is none."""
+        """Parse a text such as `<= 40` or `> ref_range_upper`; `UserError` if it is invalid."""
         match = _THRESHOLD.fullmatch(str(text).strip())
         if not match:
             raise UserError(f"threshold {text!r}: give a relation and a number or a column, such as '<= 40'")
@@ -47,30 +47,30 @@ class Threshold:
         return cls(relation, number)
 
     def name(self, value: str) -> str:
-        """Name of the label for a value's column: `lvef_le_40`."""
+        """Return the name of the label for a column of values: `lvef_le_40`."""
         limit = self.limit if isinstance(self.limit, str) else f"{self.limit:g}"
         return f"{value}_{_WORDS[self.relation]}_{limit}"
 
     def __str__(self) -> str:
-        """As a user writes it."""
+        """Return the threshold in the form for users."""
         return f"{self.relation} {self.limit if isinstance(self.limit, str) else format(self.limit, 'g')}"
 
 
 @dataclass(frozen=True)
 class LinkSettings:
-    """How events are linked to ECGs; see the help of `fairseq-signals-ext label`.
+    """Settings for linking events to ECGs; see the help of `fairseq-signals-ext label`.
 
     Attributes:
         patient_column, time_column, value_column: of the table of events.
-        window: from and to, after the ECG's start: `("-7d", "7d")`; both ends belong to it.
-        choose: which of several events in the window counts, one of `CHOICES`.
-        thresholds: texts, see `Threshold.parse`; each makes a label.
+        window: start and end relative to the ECG's start: `("-7d", "7d")`; both are included.
+        choose: which of several events in the window is used, one of `CHOICES`.
+        thresholds: texts, see `Threshold.parse`; one label per threshold.
         label_names: one per threshold; empty: made from column and threshold.
         filter: column -> texts; only events that have one of them are used.
-        time_format: how times are written, as for `datetime.strptime`; None: see `sources.times.as_iso_time`.
+        time_format: of times, as for `datetime.strptime`; None: see `sources.times.as_iso_time`.
         timezone: of the ECGs' clocks, for events whose times have a timezone.
-        keep_value: write the chosen events as well.
-        regression: the value itself is the only label.
+        keep_value: write the selected events as well.
+        regression: the value is the only label.
     """
 
     patient_column: str = "patient"
@@ -100,7 +100,7 @@ class LinkSettings:
 
     @property
     def limits(self) -> List[Threshold]:
-        """The thresholds; `UserError` if one of them is none."""
+        """The parsed thresholds; `UserError` if one is invalid."""
         return [Threshold.parse(text) for text in self.thresholds]
 
     @property
@@ -112,7 +112,7 @@ class LinkSettings:
 
     @property
     def offsets(self) -> Tuple[int, int]:
-        """The window in microseconds after the ECG's start; `UserError` if it is none."""
+        """The window in microseconds relative to the ECG's start; `UserError` if it is invalid."""
         return _offsets(self.window)
 
     @property
@@ -142,7 +142,7 @@ def _microseconds(text: str) -> int:
 
 
 def read_link_settings(config: Optional[Union[str, Path]], given: Dict[str, Any]) -> LinkSettings:
-    """Settings from a YAML file, or the defaults, with those that are `given` (attributes of `LinkSettings`) on top.
+    """Read settings from a YAML file, or use the defaults; `given` (attributes of `LinkSettings`) has priority.
 
     Raises:
         UserError: the file cannot be read, has an unknown key, or a value of the wrong kind.
@@ -166,7 +166,7 @@ def _read_config(path: Path) -> Dict[str, Any]:
 
 
 def _setting(config: Node, key: str, value: Node) -> Any:
-    """A value of a config as the settings have it: numbers are texts, and a single text is a list of one."""
+    """Convert a value of a config for the settings: numbers become texts, and a single text a list of one."""
     if key == "filter":
         if not value.entries():
             raise UserError(f"{value.place}: {key}: give a column and its values, such as 'itemid: [51003]'")

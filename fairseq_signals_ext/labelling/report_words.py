@@ -1,4 +1,4 @@
-"""Words of a report: where it divides into statements, and what a statement's words are once spelling is evened out."""
+"""Split reports into statements, and statements into words with normalised spelling."""
 
 import re
 import unicodedata
@@ -7,7 +7,7 @@ from typing import Container, Dict, FrozenSet, Iterable, List, Mapping, NamedTup
 _CONTROLS = {code: " " for code in (*range(32), *range(127, 160), 0x200B, 0x200E, 0x200F, 0xFEFF) if code != 10}
 _SAME = str.maketrans({"’": "'", "´": "'", "–": "-", "—": "-", "−": "-"})
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss"})
-# a full stop after one of these ends no statement
+# abbreviations: a full stop after one does not end a statement
 _SHORT = frozenset(
     {
         *("vent", "ventr", "intraventr", "intraventrik", "supraven", "supraventr", "supraventrik", "interv", "atr"),
@@ -34,17 +34,17 @@ _TOKEN = re.compile(
     r"|[º°]|[\u4e00-\u9fff]"
     r"|[^\w\s]"
 )
-# capitals of an abbreviation that is joined to a word: AAIpacing, iRBBB
+# abbreviations in capitals that are joined to a word: AAIpacing, iRBBB
 _JOINED = re.compile(r"(?<=[a-z])(?=[A-Z]{3,})|(?<=[A-Z]{3})(?=[a-z]{2,})")
 _SHORTEST_TOLERATED, _LONGEST_WORD = 6, 40
-_MOST_WORDS = 100_000  # whose spelling is remembered
-_MOST_SIGNS = 3  # one after the other between two words of a phrase
-# of plurals and of German adjectives, each with how many letters must stand before it
+_MOST_WORDS = 100_000  # size of the cache of spellings
+_MOST_SIGNS = 3  # consecutive signs between two words of a phrase
+# endings of plurals and of German adjectives, each with the least number of letters before it
 _ENDINGS = (("s", 2), ("'s", 2), ("es", 4), ("e", 4), ("en", 4), ("er", 4), ("em", 4), ("n", 4))
 
 
 class Word(NamedTuple):
-    """A word or sign of a statement: evened out, and from where to where it stands in the statement."""
+    """A word or sign of a statement: normalised, with its start and end in the statement."""
 
     text: str
     start: int
@@ -52,12 +52,12 @@ class Word(NamedTuple):
 
 
 def clean(text: str) -> str:
-    """The text with spaces for control characters, but for line ends."""
+    """Return the text with control characters except line ends replaced by spaces."""
     return text if text.isprintable() else text.translate(_CONTROLS)
 
 
 def statements(text: str) -> List[str]:
-    """The statements of a text: what stands between line ends, semicolons and full stops that end a sentence."""
+    """Return the statements of a text, separated by line ends, semicolons and full stops that end a sentence."""
     text = clean(text).rstrip()
     found, begin = [], 0
     for end in _ENDS.finditer(text):
@@ -70,7 +70,7 @@ def statements(text: str) -> List[str]:
 
 
 def _continues(text: str, begin: int, stop: int) -> bool:
-    """Whether the full stop at `stop` belongs to a short form or an ordinal number."""
+    """Return whether the full stop at `stop` belongs to an abbreviation or an ordinal number."""
     word = _WORD_BEFORE.search(text, max(begin, stop - 20), stop)
     if word is None:
         return False
@@ -81,10 +81,10 @@ def _continues(text: str, begin: int, stop: int) -> bool:
 
 
 def words_of(statement: str, joined: bool = True) -> List[Word]:
-    """The words and signs of a statement; hyphens inside words and plurals in brackets are left away.
+    """Return the words and signs of a statement, without hyphens inside words and plurals in brackets.
 
     Args:
-        joined: whether to part an abbreviation in capitals from a word that it is joined to, as in AAIpacing.
+        joined: whether to separate an abbreviation in capitals from a joined word, such as AAIpacing.
     """
     found = []
     for match in _TOKEN.finditer(statement):
@@ -107,7 +107,7 @@ def words_of(statement: str, joined: bool = True) -> List[Word]:
 
 def _append(found: List[Word], text: str, start: int) -> None:
     evened = even(text)
-    if evened:  # nothing is left of an accent that stands alone
+    if evened:  # a single accent becomes empty
         found.append(Word(evened, start, start + len(text)))
 
 
@@ -116,7 +116,7 @@ def _spaced(statement: str, at: int) -> bool:
 
 
 def even(word: str) -> str:
-    """A word in small letters, with ae for ä, and without other accents."""
+    """Return a word in lower case, with ae for ä, and without other accents."""
     word = word.lower()
     if word.isascii():
         return word
@@ -125,12 +125,12 @@ def even(word: str) -> str:
 
 
 class Spelling:
-    """Brings a word of a report to one that the vocabulary knows.
+    """Maps a word of a report to a word of the vocabulary.
 
     Args:
         known: the words of the vocabulary.
         tolerant: whether a word of six letters and more may differ by one letter left out, added, changed or swapped
-            with its neighbour; the first letter must be right.
+            with its neighbour; the first letter must be correct.
     """
 
     def __init__(self, known: FrozenSet[str], tolerant: bool = True) -> None:
@@ -143,7 +143,7 @@ class Spelling:
                     self._near.setdefault(less, set()).add(word)
 
     def __call__(self, word: str) -> str:
-        """The known word; the word itself if there is none, or several."""
+        """Return the known word; the word itself if there is none, or several."""
         if word in self.known:
             return word
         found = self._found.get(word)
@@ -164,12 +164,12 @@ class Spelling:
 
 
 def _without_one(word: str) -> Iterable[str]:
-    """The word, and all words that it becomes when one letter after the first is left out."""
+    """Return the word, and all words with one letter after the first left out."""
     return {word, *(word[:at] + word[at + 1 :] for at in range(1, len(word)))}
 
 
 def _near(word: str, other: str) -> bool:
-    """Whether one step (a letter more, less, changed, or swapped with the next) makes one word the other."""
+    """Return whether two words differ by one letter (added, left out, changed, or swapped with the next)."""
     if word[0] != other[0] or abs(len(word) - len(other)) > 1:
         return False
     first = next((at for at, (a, b) in enumerate(zip(word, other)) if a != b), min(len(word), len(other)))
@@ -182,7 +182,7 @@ def _near(word: str, other: str) -> bool:
 
 
 class Phrases:
-    """Sequences of words with what each stands for; the longest that begins at a place is found in one walk."""
+    """Sequences of words with their meanings, as a tree for finding the longest one at a position."""
 
     def __init__(self, phrases: Optional[Mapping[str, object]] = None) -> None:
         self._root: Dict[str, dict] = {}
@@ -191,17 +191,17 @@ class Phrases:
             self.add(phrase.split(), meaning)
 
     def add(self, words: Iterable[str], meaning: object) -> None:
-        """Let this sequence of words stand for a meaning."""
+        """Add a sequence of words with its meaning."""
         node = self._root
         for word in words:
             node = node.setdefault(word, {})
         node[""] = meaning  # type: ignore[assignment]
 
     def longest(self, words: List[Word], begin: int, skipped: Container[str] = ()) -> Optional[tuple]:
-        """Meaning of the longest phrase that begins at `begin`, and where it ends; None if there is none.
+        """Return the meaning of the longest phrase that begins at `begin`, and its end; None if there is none.
 
         Args:
-            skipped: signs that may stand between the words of a phrase.
+            skipped: signs that may be between the words of a phrase.
         """
         node, best, at, signs = self._root, None, begin, 0
         while at < len(words):

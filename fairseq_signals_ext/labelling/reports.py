@@ -1,4 +1,4 @@
-"""Labels from reports: the statements of a machine or the free text of a cardiologist."""
+"""Make labels from reports: the statements of an electrocardiograph or the free text of a cardiologist."""
 
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
@@ -19,13 +19,13 @@ class ReportLabeler:
 
     Args:
         labels: name of a label set, or a YAML file.
-        semantics: "clinical", or "ecg-fm" for labels as those that ECG-FM's checkpoints were trained on.
+        semantics: "clinical", or "ecg-fm" for labels like those of ECG-FM's training data.
         vocabulary: a YAML file that adds to the clinical vocabulary.
         rates: whether numbers such as "rate 45" count as slow, normal or fast.
         spelling: whether words of six letters and more may have one letter wrong.
 
     Raises:
-        UserError: something of these cannot be used.
+        UserError: one of these cannot be used.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class ReportLabeler:
         self._divided: Dict[str, List[str]] = {}
 
     def reading(self, statement: str) -> Reading:
-        """Findings of a single statement."""
+        """Return the findings of a single statement."""
         known = self._read.get(statement)
         if known is None:
             known = read_statement(statement, self._vocabulary, self._rates)
@@ -55,7 +55,7 @@ class ReportLabeler:
         return known
 
     def understood(self, texts: Sequence[str]) -> Tuple[int, List[str]]:
-        """How many statements a report has, and those of them of which nothing is understood."""
+        """Return the number of statements in a report, and the statements that were not understood."""
         parts = [statement for text in texts for statement in self._statements(text)]
         return len(parts), [statement for statement in parts if not self.reading(statement).understood]
 
@@ -67,14 +67,14 @@ class ReportLabeler:
         return known
 
     def evidence(self, texts: Sequence[str]) -> Dict[str, Evidence]:
-        """Status of each label that a report mentions; `texts` are its parts, in any order."""
+        """Return the status of each label that a report mentions; `texts` are its parts, in any order."""
         parts = [self.reading(statement).mentions for text in texts for statement in self._statements(text)]
         mentions = [mention for part in parts for mention in part]
         return label_evidence(mentions, self._vocabulary, self.label_set)
 
 
 def _remember(known: Dict[str, Any], text: str, value: Any) -> None:
-    """Keep a value for a text, unless that is long; start anew where these are many."""
+    """Cache a value for a text, unless the text is long; clear the cache if it is full."""
     if len(text) <= _LONGEST_CACHED:
         if len(known) >= _MOST_CACHED:
             known.clear()
@@ -99,16 +99,16 @@ def label_texts(
     semantics: str = "clinical",
     vocabulary: Optional[Union[str, Path]] = None,
 ) -> List[Dict[str, float]]:
-    """Labels of texts, each a whole report or a single statement.
+    """Return the labels of texts, each a complete report or a single statement.
 
     Args:
         labels, semantics, vocabulary: see `ReportLabeler`.
 
     Returns:
-        for each text, label -> 1.0 stated, 0.5 uncertain, 0.0 not (denied, of earlier times, or not mentioned).
+        for each text, label -> 1.0 present, 0.5 uncertain, 0.0 absent (negated, in the past, or not mentioned).
 
     Raises:
-        UserError: the label set or the vocabulary cannot be used, or something is no text.
+        UserError: the label set or the vocabulary cannot be used, or a text is no text.
     """
     labeler = ReportLabeler(labels, semantics, vocabulary)
     found = []

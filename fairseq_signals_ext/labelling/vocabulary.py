@@ -1,6 +1,6 @@
-"""The vocabulary of reports: which phrases name which finding, and which words around a finding deny or doubt it.
+"""The vocabulary of reports: phrases for findings, and cues that negate a finding or make it uncertain.
 
-It is data, in YAML files that a clinician can read and change; `docs/labels_from_reports.md` describes them.
+It is in YAML files that a clinician can read and change; `docs/labels_from_reports.md` describes them.
 """
 
 import itertools
@@ -25,12 +25,12 @@ _MOST_VARIANTS = 20_000
 
 @dataclass(frozen=True)
 class Cue:
-    """What words around a finding say of it.
+    """Words before or after a finding that modify it.
 
     Attributes:
         means: one of `MEANINGS`.
-        before, after: whether the words stand before the findings that they speak of, after them, or both.
-        reach: "clause", "one" (the nearest finding, and those that "and" joins to it) or "statement" (all to its end).
+        before, after: whether the words are before their findings, after them, or both.
+        reach: "clause", "one" (the nearest finding, and those joined to it by "and") or "statement" (all to its end).
         probability: of the finding, for "uncertain".
     """
 
@@ -42,7 +42,7 @@ class Cue:
 
     @property
     def either(self) -> bool:
-        """Whether it stands between two findings of which one is there, such as "or"."""
+        """Whether it is a word for an alternative of two findings, such as "or"."""
         return self.before and self.after and self.reach == "one"
 
 
@@ -51,10 +51,10 @@ class Concept:
     """A finding.
 
     Attributes:
-        parents: findings that it is one of.
-        suggests: findings that it makes possible, unless something else excludes them.
-        excludes: findings that are not there because others suggest them, once this one is there.
-        stays: whether it is still there when it is of earlier times, as an old infarct is.
+        parents: more general findings.
+        suggests: findings that it makes possible, unless another finding excludes them.
+        excludes: findings that are not suggested by others if this one is present.
+        stays: whether it is still present if it is in the past, such as an old infarct.
         place: file and line.
     """
 
@@ -68,14 +68,14 @@ class Concept:
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a phrase stands for: a finding, or cues."""
+    """Meaning of a phrase: a finding, or cues."""
 
     concept: Optional[str] = None
     cues: Tuple[Cue, ...] = ()
 
     @cached_property
     def kinds(self) -> FrozenSet[str]:
-        """What its cues say."""
+        """Meanings of its cues."""
         return frozenset(cue.means for cue in self.cues)
 
 
@@ -84,7 +84,7 @@ class Vocabulary:
 
     Attributes:
         concepts: by name.
-        compounds: findings that together are another: (these, that one).
+        compounds: combinations of findings that make another: (these, that one).
         phrases: sequences of words -> `Meaning`.
     """
 
@@ -98,14 +98,14 @@ class Vocabulary:
         self._ancestors: Dict[str, FrozenSet[str]] = {}
 
     def words(self, statement: str) -> List[Word]:
-        """The words of a statement, spelled as the phrases are."""
+        """Return the words of a statement in the spelling of the phrases."""
         spelled = self._spelling
         words = [Word(spelled(text), start, end) for text, start, end in words_of(statement, self._joined)]
-        # twice: a misspelled word may be part of another way of writing, as in "1st degee"
+        # twice: a misspelled word may be part of a spelling variant, such as "1st degee"
         return rewritten(rewritten(words, self._rewritten), self._rewritten)
 
     def is_a(self, name: str) -> FrozenSet[str]:
-        """The finding and all that it is one of."""
+        """Return the finding and all more general ones."""
         if name not in self._ancestors:
             parents = [self.is_a(parent) for parent in self.concepts[name].parents]
             self._ancestors[name] = frozenset([name]).union(*parents)
@@ -113,7 +113,7 @@ class Vocabulary:
 
 
 def rewritten(words: List[Word], phrases: Phrases) -> List[Word]:
-    """Words with each sequence that has another way of writing in that one."""
+    """Return the words with all spelling variants replaced."""
     if phrases.begin_with.isdisjoint([word.text for word in words]):
         return words
     found: List[Word] = []
@@ -135,14 +135,14 @@ def rewritten(words: List[Word], phrases: Phrases) -> List[Word]:
 
 
 def read_vocabulary(names: Sequence[Union[str, Path]] = CLINICAL, spelling: bool = True) -> Vocabulary:
-    """The vocabulary of files: names of those that come with the package, or paths.
+    """Read a vocabulary from files: names of files in this package, or paths.
 
     Args:
         spelling: whether words of six letters and more may have one letter wrong, and abbreviations may be joined to
             words.
 
     Raises:
-        UserError: a file cannot be read, or contradicts itself or another, with the file and the line.
+        UserError: a file cannot be read, or contradicts itself or another; the message has file and line.
     """
     return _read(tuple(str(name) for name in names), spelling)
 
@@ -166,7 +166,7 @@ def _path(name: str) -> Path:
 
 
 class _Builder:
-    """Puts the files of a vocabulary together, and checks them."""
+    """Combines the files of a vocabulary, and checks them."""
 
     def __init__(self) -> None:
         self.vocabulary = Vocabulary()
@@ -241,7 +241,7 @@ class _Builder:
         return vocabulary
 
     def _check_cycle(self, name: str) -> None:
-        """`UserError` if a finding is its own ancestor, by parents and suggestions."""
+        """Raise a `UserError` if a finding is its own ancestor, by parents and suggestions."""
         concepts, above, seen = self.vocabulary.concepts, [name], set()
         while above:
             concept = concepts[above.pop()]
@@ -254,10 +254,10 @@ class _Builder:
 
 
 def variants(phrase: Node) -> Iterator[str]:
-    """All phrases that one with (a|b) and [a] stands for.
+    """Return all phrases for a pattern with (a|b) and [a].
 
     Raises:
-        UserError: brackets do not match, or it stands for too many.
+        UserError: brackets do not match, or there are too many phrases.
     """
     choices, end, count = [], 0, 1
     for part in _PARTS.finditer(phrase.text):

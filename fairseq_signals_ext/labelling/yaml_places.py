@@ -1,4 +1,4 @@
-"""YAML files whose every value knows its file and line, so that a mistake in them can be shown."""
+"""Read YAML files with the file and line of each value, for messages about mistakes."""
 
 from pathlib import Path
 from typing import List, Sequence, Tuple, Union
