@@ -67,7 +67,7 @@ def run_job(kind: Type[Job], options: argparse.Namespace) -> int:
     """Do a command's work in the way that its options give; returns the exit status.
 
     Raises:
-        UserError: options do not go together, or what the job raises.
+        UserError: options do not fit together; also errors of the job.
     """
     # before fairseq is imported, because it would enable all logging
     logging.basicConfig(level=logging.WARNING, format="%(message)s")

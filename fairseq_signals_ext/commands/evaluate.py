@@ -15,8 +15,8 @@ recordings have several segments) and plots to OUT; for several subsets to
 OUT/SUBSET; for several checkpoints to OUT/NAME, with a comparison of them in
 OUT/comparison.csv, .md and .png.
 
-With --ensemble, all checkpoints are one model, whose scores are the means of
-theirs, as in predict --ensemble.
+With --ensemble, all checkpoints are one model with the means of their scores,
+as in predict --ensemble.
 
 With --selective also selective.csv, risk_coverage.csv and selective.png: the
 error rates of a calibrated model's decisions, also by group of patients, and

@@ -226,7 +226,7 @@ class _Explainer:
             self._results.add(_ROWS, row)
 
     def undo(self, number: int, reason: str) -> None:
-        """Remove files of a recording that is rejected, also those of an earlier run."""
+        """Remove files of a rejected recording, also from an earlier run."""
         for job in self._jobs[number]:
             for ending in _endings(self._options):
                 job.path(ending).unlink(missing_ok=True)

@@ -3,8 +3,8 @@
 Recordings of one patient are similar, so resampling recordings would give intervals that are too narrow: here
 patients are drawn with replacement, and all items of a patient stay together.
 
-AUPRC of few positives is too high on average, and that of a resample is too high once more, so that percentiles miss
-the truth; those of a macro average, which has little spread, most often. Intervals are therefore basic ones, of values
+AUPRC with few positives is too high on average, and even higher in a resample, so percentiles miss the truth, most
+often for a macro average, which has little spread. Intervals are therefore basic ones, of values
 mirrored at the point (see `resampling.mirrored`), which take off what a resample adds. How often did 95 % intervals
 hold the truth? Of 200 to 500 made-up data sets (1,000 resamples; 40 independent labels; normal scores of AUROC 0.76 to
 0.96, of the labels below 3 % 0.86 to 0.99), by percentiles, by BCa (Efron 1987), and by what is here; standard error of
@@ -19,7 +19,7 @@ the macro averages 0.01 to 0.02:
 
 BCa runs out of resamples where nearly all lie above the point, and needs the metric without each patient in turn. What
 falls short: the bootstrap finds about two thirds only of the bias of AUPRC with few positives. With about ten
-positives or fewer no method says enough of a label's AUROC; if it is 1, so it is in all resamples, and the interval is
+positives or fewer no method is reliable for a label's AUROC; if it is 1, it is 1 in all resamples, and the interval is
 a single value without meaning.
 """
 
@@ -55,7 +55,7 @@ class Bootstrap:
             and `high`, `undefined_resamples`: in which the label had one class only (precision and npv: nothing to
             divide by; R2: equal values), which are left out of the interval.
         average: the same for `average` (`macro` or `micro`) and `metric`; empty for a regression. The macro average of
-            a resample is that of the labels which are defined in it.
+            a resample uses the labels that are defined in it.
         resamples: number of resamples.
         patients: number of patients.
         confidence: of the intervals.
@@ -92,7 +92,7 @@ def bootstrap(
         progress: show a bar.
 
     Raises:
-        UserError: a setting is out of range, or there are values of which no metric can be had.
+        UserError: a setting is out of range, or metrics cannot be computed.
     """
     metrics = _checked(predictions, resamples, metrics, ("auroc", "auprc", "f1"), confidence)
     model, patients = weighted(predictions, metrics, thresholds), len(np.unique(predictions.patient))
@@ -224,7 +224,7 @@ class _WeightedClasses:
 
 
 def _with_macro(values: np.ndarray) -> np.ndarray:
-    """Values of the labels, then macro, then micro, from those of the labels and, last, pooled."""
+    """Values of the labels, macro and micro; input: values of the labels, and last the pooled value."""
     labels, micro = values[:-1], values[-1:]
     return np.concatenate([labels, mean_of_defined(labels, axis=0), micro])
 

@@ -231,8 +231,8 @@ class Seen(NamedTuple):
 def fit_refusal(seen: Seen, share: float, training: Optional[np.ndarray] = None) -> Refusal:
     """Fit a refusal that refuses at most a given share of similar recordings.
 
-    Distances are from the embeddings of the training, or, without these, from those of `seen`: then the distances of
-    each fifth of the patients are from those of the others. The covariance is shrunk (Ledoit and Wolf 2004).
+    Distances are measured from the training embeddings. Without these, they are measured from the embeddings of `seen`:
+    for each fifth of the patients from the other patients. The covariance is shrunk (Ledoit and Wolf 2004).
 
     Args:
         seen: recordings of the calibration.

@@ -171,7 +171,7 @@ def label_metrics(predictions: Predictions, thresholds: Optional[np.ndarray] = N
         `specificity_at_90_sensitivity`, `brier`, `ece`; `tp`, `fp`, `fn`, `tn` at the threshold.
 
     Raises:
-        UserError: thresholds are not one per label, or there are values of which no metric can be had.
+        UserError: thresholds are not one per label, or metrics cannot be computed.
     """
     import pandas as pd
 
@@ -220,7 +220,7 @@ def summary(predictions: Predictions, thresholds: Optional[np.ndarray] = None) -
     Returns:
         `macro`: the mean of each metric over the labels for which it is defined. `micro`: each metric of all known
         pairs of item and label, pooled. `undefined`: for each metric that some labels are left out of, their names.
-        `exact_match`: of the items whose labels are all known, the part with all of them right.
+        `exact_match`: share of items with all labels correct, among items with all labels known.
 
     Raises:
         UserError: as for `label_metrics`.

@@ -27,7 +27,7 @@ def label_metrics(predictions: Predictions) -> "pd.DataFrame":
     """Metrics of each label, one row per label, in the label's own unit; NaN where undefined.
 
     Args:
-        predictions: values as scores and targets; items whose target is NaN take no part.
+        predictions: values as scores and targets; items with a NaN target are ignored.
 
     Returns:
         Columns `label`, `known`, `mae`, `rmse`, `mse`, `r2` (undefined with fewer than two known, or if all are equal),

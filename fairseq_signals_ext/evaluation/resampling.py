@@ -56,7 +56,7 @@ def mirrored(point: np.ndarray, drawn: np.ndarray, patients: Optional[int] = Non
 
     Args:
         point: of the items as they are, float64, rows x 1.
-        drawn: rows x resamples; NaN where undefined, and so in what is returned.
+        drawn: rows x resamples; NaN (undefined) stays NaN.
         patients: n; None for a difference, which is mirrored as it is.
     """
     if patients is None:

@@ -273,7 +273,7 @@ class Inputs:
         """As `read`, with all that is known of the recording.
 
         Raises:
-            UserError: it cannot be read, or it is a file with several ECGs, of which none is asked for.
+            UserError: it cannot be read, or it is a file with several ECGs and no number is given.
         """
         given = self.read(number)
         if given.ecgs > 1:

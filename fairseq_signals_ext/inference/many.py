@@ -65,7 +65,7 @@ def predict_many(
     memory for a million files than for a hundred.
 
     Args:
-        model: one, or several whose scores are averaged; see `load`.
+        model: one model, or several with averaged scores; see `load`.
         recordings: ECG files, folders of them, prepared folders, folders of splits, manifests, or `Recording`s; one or
             many, in any mixture.
         as_frame: return a table instead, with a row per recording, the columns of the command's `predictions.csv`,

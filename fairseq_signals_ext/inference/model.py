@@ -1,6 +1,6 @@
 """A model that is ready to use: it turns a recording into predictions or an embedding.
 
-Needs numpy, what the model's backend needs, and for some formats of ECG files the extra `formats`.
+Needs numpy, the packages of the model's backend, and for some formats of ECG files the extra `formats`.
 """
 
 import contextlib

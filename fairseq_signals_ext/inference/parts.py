@@ -85,15 +85,15 @@ class SomeInputs:
         return len(self.numbers)
 
     def name(self, number: int, ecg: Optional[int] = None) -> str:
-        """As that of the inputs."""
+        """See `Inputs.name`."""
         return self.inputs.name(self.numbers[number], ecg)
 
     def read(self, number: int, ecg: Optional[int] = None) -> Any:
-        """As that of the inputs."""
+        """See `Inputs.read`."""
         return self.inputs.read(self.numbers[number], ecg)
 
     def known(self, number: int) -> Any:
-        """As that of the inputs."""
+        """See `Inputs.known`."""
         return self.inputs.known(self.numbers[number])
 
 

@@ -141,7 +141,7 @@ class _Piece(NamedTuple):
 
 
 def _batches(found: Iterator[Union[ReadRecording, Rejected]], size: int) -> Iterator[List[_Piece]]:
-    """Pieces whose segments fill a batch, in order; a recording is divided only if it is longer than a batch."""
+    """Pieces that fill a batch, in order; a recording is divided only if it is longer than a batch."""
     batch: List[_Piece] = []
     room = size
     for piece in _pieces(found, size):

@@ -1,4 +1,4 @@
-"""Models of which it is known where they look."""
+"""Models with known saliency."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""`fairseq-signals-ext embed` as a user runs it: each row is what `LoadedModel.embed` says of that recording."""
+"""`fairseq-signals-ext embed` as a user runs it: each row equals `LoadedModel.embed` of the recording."""
 
 import json
 
@@ -93,7 +93,7 @@ def test_frames_without_those_of_padding(checkpoint, model, data, tmp_path, laye
 
 
 def test_frames_of_the_reference(golden_folder, tmp_path):
-    """Its inputs are standardised, so they come as ECG-FM's files, whose values are rounded to 16 bits here."""
+    """Its inputs are standardised, so they are given as ECG-FM's files, here rounded to 16 bits."""
     golden = np.load(golden_folder / "tiny_golden.npz")
     lines = [f"{tmp_path}\n"]
     for number, source in enumerate(golden["source"]):
@@ -119,7 +119,7 @@ def test_batches_make_no_difference(checkpoint, data, tmp_path, per):
 
 @pytest.mark.parametrize(("per", "file_format"), [("segment", "npy"), ("frame", "parquet")])
 def test_resumed_run_leaves_the_same_files(checkpoint, data, tmp_path, monkeypatch, per, file_format):
-    # with a segment at a time, what is computed does not depend on where the run begins
+    # with one segment per batch, results do not depend on where the run begins
     options = [data, "--per", per, "--format", file_format, "--batch-size", 1]
     whole = embed(checkpoint, tmp_path / "whole", *options)
     embedding_of, done = LoadedModel.embedding_of, []

@@ -68,7 +68,7 @@ def test_umap_is_asked_for_the_same_each_time(fake_umap):
     assert method == "UMAP"
     assert fake_umap == [{"n_neighbors": 15, "metric": "cosine", "random_state": 1, "n_jobs": 1}]
     np.testing.assert_array_equal(np.delete(points, 3, 0), np.delete(vectors[:, :2], 3, 0))
-    # what it leaves out is put in the middle
+    # vectors that UMAP leaves out are put in the middle
     np.testing.assert_allclose(points[3], np.delete(vectors[:, :2], 3, 0).mean(axis=0), atol=1e-6)
 
 

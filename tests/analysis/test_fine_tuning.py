@@ -80,7 +80,7 @@ def test_a_run_that_was_killed_continues_in_its_folder(tmp_path):
 
 
 def test_a_run_ends_with_the_one_that_started_it(tmp_path):
-    """Also where that is killed and can end nobody."""
+    """Also if the parent is killed and cannot end its processes."""
     out = tmp_path / "a"
     wait = [sys.executable, "-c", STEP + "; import time; time.sleep(60)", str(out / "steps")]
     run = f"run_once({wait!r}, Path({str(out)!r}))"
@@ -192,7 +192,7 @@ def test_a_random_start_learns_its_convolutions_and_differs_in_nothing_else():
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """A fine-tuning whose inputs are there, and whose training is that of `command_of`."""
+    """A fine-tuning with existing inputs, trained by `command_of`."""
     (tmp_path / "configs").mkdir()
     (tmp_path / "labels").mkdir()
     places = "configs/tiny.yaml train_5.tsv valid.tsv dev.tsv labels/y.npy labels/label_def.csv weights.txt p.pt"

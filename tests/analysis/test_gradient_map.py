@@ -1,4 +1,4 @@
-"""Attributions per lead and sample: planted samples, completeness, and what has no gradient."""
+"""Attributions per lead and sample: planted samples, completeness, and models without a gradient."""
 
 import numpy as np
 import pytest

@@ -57,7 +57,7 @@ def test_as_a_naive_search(metric, seed, known_rows, queries, k, piece_rows):
 def test_a_recording_is_not_its_own_neighbour():
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(6, 3)).astype(np.float32)
-    # the second has two rows, and shares its record id with the fourth, so that this says nothing
+    # the second has two rows, and the same record id as the fourth, so the id identifies neither
     index = made_up_index(vectors, ["a", "b", "c", "b", "d"], rows=[1, 2, 1, 1, 1])
     given = [("c", "elsewhere.hea"), ("b", "elsewhere.hea"), ("x", "1.hea"), ("b", "3.hea"), ("x", "x.hea")]
     own = [KnownRecording(*one) for one in given]

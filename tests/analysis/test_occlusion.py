@@ -1,4 +1,4 @@
-"""What is left out, and what that costs."""
+"""Occlusion: the removed parts and the drops of the score."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ WAVES = {"P": (-0.16, 0.02, 0.15), "QRS": (0.0, 0.01, 1.0), "T": (0.25, 0.035, 0
 
 
 def recording_of_beats(seconds=10, rate=500, leads=12):
-    """Beats whose waves are known, the same in all leads but for their height."""
+    """Beats with known waves, equal in all leads except for their height."""
     times = np.arange(seconds * rate) / rate
     since = (times + BEAT_SECONDS / 2) % BEAT_SECONDS - BEAT_SECONDS / 2
     beats = sum(height * np.exp(-(((since - center) / width) ** 2) / 2) for center, width, height in WAVES.values())

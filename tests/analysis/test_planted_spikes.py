@@ -1,4 +1,4 @@
-"""Encoders whose weights are made so that they look at a spike: their saliency is where the spike is."""
+"""Encoders with weights that make them look at a spike: their saliency is at the spike."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ PATCH, SAMPLES = 20, 500
 
 
 def planted(patching):
-    """A classifier; its first value of a token is what the patch adds up to, its last is nearly 1 for all."""
+    """A classifier; a token's first value is the sum of its patch, its last is nearly 1 for all."""
     from fairseq_signals_ext.models.ecg_classifier import EcgTransformerClassifier, EcgTransformerClassifierConfig
 
     encoder = {

@@ -28,7 +28,7 @@ def test_a_peak_stays_at_its_second(samples, of_recording, place):
     if samples >= of_recording:  # none is lost
         assert drawn.max() == 3
     if samples > 1 and of_recording > 1 and drawn.max() > 0:
-        # half of what a sample of the coarser of both lasts
+        # half a sample of the coarser of both
         nearest = 1 / (2 * min(samples - 1, of_recording - 1))
         highest = np.flatnonzero(drawn == drawn.max()) / (of_recording - 1)
         assert abs(highest - place / (samples - 1)).min() <= nearest + 1e-9

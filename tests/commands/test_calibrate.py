@@ -1,4 +1,4 @@
-"""`fairseq-signals-ext calibrate`: what a calibrated model says, in checkpoint and exports, and what is refused."""
+"""`fairseq-signals-ext calibrate`: predictions of calibrated checkpoints and exports, and refused inputs."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ NUMBER = 160
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A checkpoint, and recordings in `valid` with labels that its scores tell something of."""
+    """A checkpoint, and recordings in `valid` with labels that are correlated with its scores."""
     folder = tmp_path_factory.mktemp("world")
     patients = [f"p{row // 2}" if row < 40 else f"q{row}" for row in range(NUMBER)]
     write_shards(folder, [2500] * NUMBER, patients, split="valid", shard_size=NUMBER)
@@ -86,7 +86,7 @@ def test_predictions(world, calibrated):
     assert few.refused.startswith("6 leads are missing")
 
 
-# arguments: an export, a `.npy` file; prints what the model says of it without torch and fairseq
+# arguments: an export, a `.npy` file; prints the model's predictions without torch and fairseq
 ALONE = """
 import importlib.abc, json, sys
 

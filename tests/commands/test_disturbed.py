@@ -18,16 +18,16 @@ from fairseq_signals_ext.cli import main
 from fairseq_signals_ext.common.files import LOCK_NAME
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
-# those whose test is an ordinary one; all are proofs
+# commands in the normal tests; the proofs test all
 QUICK = ("predict", "explain", "prepare", "label", "export safetensors", "config convert")
-# torch numbers what it traces
+# torch numbers its traces
 _OTHER_EACH_TIME = ("export torchscript",)
-# that go on, or begin again, in a folder of theirs
+# commands that continue, or start again, in their existing folder
 WITH_A_FOLDER = [name for name in COMMANDS if name not in ("verify", "config convert", "curve")]
 
 
 def some_slow(*quick, of=COMMANDS):
-    """Parameters: commands, of which all but some are slow."""
+    """Parameters: commands; all but some are marked slow."""
     return [pytest.param(name, marks=[pytest.mark.slow] * (name not in quick)) for name in of]
 
 
@@ -94,7 +94,7 @@ def filled(disk, pages):
 
 
 def full_disk(name, world, disk, steps, told):
-    """A disk with room for nothing, for a little, for all but a little of what a command writes, and in between."""
+    """Disks with different free space: none, a little, and nearly enough for the command's files."""
     command = COMMANDS[name]
     command.place(world, disk)
     before = contents(disk)
@@ -133,7 +133,7 @@ def test_full_disk_at_any_time(name, world, disk, told):
 
 @pytest.mark.parametrize("name", WITH_A_FOLDER)
 def test_another_run(name, world, tmp_path, told):
-    """That of a killed process does not count, and what it left unfinished is removed."""
+    """The lock of a killed process is ignored, and its incomplete files are removed."""
     from filelock import FileLock
 
     command = COMMANDS[name]
@@ -153,7 +153,7 @@ def test_another_run(name, world, tmp_path, told):
 
 @pytest.mark.parametrize("name", some_slow(*QUICK, of=WITH_A_FOLDER))
 def test_a_killed_run(name, world, tmp_path, told):
-    """Its lock does not count, and what it left unfinished is removed."""
+    """Its lock is ignored, and its incomplete files are removed."""
     command = COMMANDS[name]
     (tmp_path / "place").mkdir()
     command.place(world, tmp_path / "place")

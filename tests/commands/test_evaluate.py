@@ -25,7 +25,7 @@ FAST = ("--resamples", 20)
 
 @pytest.fixture
 def predicted(monkeypatch):
-    """Made-up predictions in place of a model's; holds what was asked for."""
+    """Synthetic predictions instead of a model's; records the requests."""
     asked = []
 
     def predict_subset(model, given, how):

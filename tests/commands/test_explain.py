@@ -198,7 +198,7 @@ def test_nothing_that_goes_wrong_with_a_file_stops_the_rest(folder, tmp_path, mo
 
 
 def test_nothing_is_left_of_a_recording_that_is_rejected(folder, tmp_path, monkeypatch):
-    """Neither its first map, nor those of an earlier run."""
+    """Neither its first map nor maps of an earlier run."""
     file, two = folder / "a" / "ecg.npy", ("--method", "gradient", "--label", "A", "B", "--steps", 2)
     arguments = (folder / "model.pt", file, *SAID, "--out", tmp_path, *two)
     assert called(*arguments) == 0

@@ -1,4 +1,4 @@
-"""Names of files made of labels' and recordings' names, whatever is in these."""
+"""File names made from any names of labels and recordings."""
 
 import tempfile
 from pathlib import Path

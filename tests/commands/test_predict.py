@@ -99,7 +99,7 @@ def test_golden_classifier_on_every_kind_of_wfdb_record(each_kind, golden_folder
 
 @pytest.mark.slow
 def test_a_day_at_2000_hz(golden_folder, tmp_path):
-    """Two leads of 24 h: 0.7 GB, every 5 s of which is used."""
+    """Two leads of 24 h: 0.7 GB; all of it is used in segments of 5 s."""
     minute, minutes = 2000 * 60, 24 * 60
     counts = np.repeat(made_up_counts(np.random.default_rng(0), minute // 4, 2), 4, axis=1).T.astype("<i2")
     with open(tmp_path / "day.dat", "wb") as file:
@@ -132,7 +132,7 @@ def write_dicom(path, signal, rate, like):
 
 
 def test_what_is_said_of_files_is_not_what_would_be_assumed(checkpoint, tmp_path):
-    """Twelve rows in an order of their own, in uV, of a file that says neither."""
+    """Twelve rows in an unusual order, in uV; the file contains neither order nor unit."""
     signal = made_up_counts(np.random.default_rng(0), 5000) / 1000
     order = [*range(6, 12), *range(6)]
     np.save(tmp_path / "standard.npy", signal)
@@ -165,7 +165,7 @@ def test_the_same_ecg_in_four_formats(ecg_data, golden_folder, tmp_path):
 
 
 def write_conditions(folder):
-    """Files in the conditions of which one hears, and for each flags, or what is told."""
+    """Files with common problems, and for each the expected flags or message."""
     good = made_up_counts(np.random.default_rng(0), 5000) / 1000
     invalid, clipped, one_constant = good.copy(), good * 5, good.copy()
     invalid[3, 100:200] = np.nan

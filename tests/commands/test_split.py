@@ -13,7 +13,7 @@ def main(arguments):
 
 
 def write_folder(folder):
-    """40 recordings, of which 36 have a patient; every 4 of these share one."""
+    """40 recordings; 36 have a patient, with 4 recordings per patient."""
     return write_table(
         folder,
         40,

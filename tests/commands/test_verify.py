@@ -33,7 +33,7 @@ def beats(samples, rate, leads):
 
 
 def write_source(folder, count, leads, rate, seconds):
-    """Records of two patients each; the last has nothing but zeros in its last lead."""
+    """Records, two per patient; the last lead of the last record is all zeros."""
     folder.mkdir(parents=True)
     for number in range(count):
         signal = (beats(seconds * rate, rate, len(leads)) * 1000 + number).round().astype(int)

@@ -1,4 +1,4 @@
-"""What a user gives in place of a model or of data by mistake: one line that says what it is, and what to type."""
+"""Wrong inputs instead of a model or data: one line with the problem and a hint."""
 
 import re
 

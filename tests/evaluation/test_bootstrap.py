@@ -49,7 +49,7 @@ def of_items(made, metric, items):
 
 
 def plain_loop(made, metric, resamples, seed):
-    """The same in each resample, whose items are written out as often as they were drawn."""
+    """The same in each resample with items repeated as often as they were drawn."""
     patients = np.unique(made.patient)
     weights, rows = patient_weights(np.random.default_rng(seed), len(patients), resamples), []
     for drawn in weights.T:
@@ -279,7 +279,7 @@ def test_macro_auprc_of_rare_labels_is_held_where_percentiles_lose_it(monkeypatc
 def test_rare_labels_are_held_as_often_as_documented(patients, sets, macro_auprc):
     held = shares_held(patients, sets, resamples=1000)
     print(f"{patients} patients: {held}")
-    # three standard errors below what was measured; labels are many
+    # three standard errors below the measured value; there are many labels
     for metric, expected in (("auprc", macro_auprc), ("auroc", 0.93)):
         assert held[metric, "macro"] > expected - 3 * np.sqrt(expected * (1 - expected) / sets)
         assert held[metric, "label"] > 0.93
@@ -293,7 +293,7 @@ def test_difference_is_that_of_the_same_resamples():
     for metric in ("auroc", "auprc"):
         differences = plain_loop(BETTER, metric, 60, 3) - plain_loop(SMALL, metric, 60, 3)
         point = of_items(BETTER, metric, range(80)) - of_items(SMALL, metric, range(80))
-        # macro of both models is over the same labels, as what is known is the same
+        # macro averages of both models use the same labels, because the known targets are the same
         table = pd.concat([found.per_label, found.average]).query("metric == @metric")
         low, high = ranked_ends(differences, Fraction(1, 20))
         np.testing.assert_allclose(table["low"], 2 * point - high, rtol=1e-9, atol=1e-12)

@@ -1,4 +1,4 @@
-"""Calibrated probabilities and decisions: promised errors hold, probabilities are those of scikit-learn's methods."""
+"""Calibrated probabilities and decisions: error rates are kept, probabilities equal scikit-learn's."""
 
 import json
 
@@ -19,7 +19,7 @@ from fairseq_signals_ext.evaluation.predictions import Predictions
 
 
 def made_up(number: int, seed: int, patients: int = 0, share: float = 0.3) -> Predictions:
-    """Scores of a model whose log odds are too large by half and too high by 1, as `pos_weight` makes them."""
+    """Scores with log odds that are too large by half and too high by 1, as with `pos_weight`."""
     rng = np.random.default_rng(seed)
     target = rng.random(number) < share
     odds = rng.normal(2.0 * target - 1.0, 1.0) * 2 + np.log(share / (1 - share))
@@ -30,7 +30,7 @@ def made_up(number: int, seed: int, patients: int = 0, share: float = 0.3) -> Pr
 
 @pytest.mark.slow
 def test_promised_errors_hold_on_average_and_as_theory_says():
-    """Over many calibrations: the mean rate is k / (n + 1), and its spread is that of the beta distribution."""
+    """Over many calibrations: the mean rate is k / (n + 1), with the spread of the beta distribution."""
     missed, alarmed, expected = [], [], []
     for seed in range(300):
         one = calibrate_labels(made_up(300, seed), Wanted(miss=0.05, false_alarm=0.2))[0]

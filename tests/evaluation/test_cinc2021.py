@@ -23,7 +23,7 @@ from fairseq_signals_ext.evaluation.cinc2021 import (
 
 
 def defined_score(weights, labels, outputs):
-    """The sum of weights times A, recording by recording, as the definition says."""
+    """The sum of weights times A, recording by recording, as in the definition."""
     total = np.zeros_like(weights)
     for label, output in zip(labels, outputs):
         named = max(sum(bool(a or b) for a, b in zip(label, output)), 1)

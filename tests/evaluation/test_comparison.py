@@ -1,4 +1,4 @@
-"""Several models in one table: differences, tests, and what is written."""
+"""Several models in one table: differences, tests, and files."""
 
 import dataclasses
 from pathlib import Path

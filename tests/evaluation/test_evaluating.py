@@ -18,7 +18,7 @@ FAST = EvaluationSettings(resamples=40)
 
 
 def in_segments(recordings, count=2):
-    """Each recording as some segments, apart from each other, whose mean score is the recording's."""
+    """Each recording as some segments, not adjacent, with the recording's score as their mean."""
     shift = np.linspace(-0.2, 0.2, count) * np.minimum(recordings.scores, 1 - recordings.scores).min(initial=1)
     return dataclasses.replace(
         recordings,

@@ -1,4 +1,4 @@
-"""Pictures: what is drawn is what scikit-learn says, texts do not touch, the same predictions give the same bytes."""
+"""Plots: curves equal scikit-learn's, texts do not touch, the same predictions give the same bytes."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ ABOUT = {"checkpoint": "a.pt", "subset": "test", "label_file": None}
 
 
 def made_up(labels, kind="classification"):
-    """With a label that nobody has, one that all have and one that is not known, if there are so many."""
+    """With a label without positives, one without negatives and one without known targets, if there are enough."""
     predictions = made_up_predictions(items=150, labels=labels)
     if labels > 3:
         known = ~np.isnan(predictions.targets)

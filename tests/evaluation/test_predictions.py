@@ -1,4 +1,4 @@
-"""Predictions of which no metric can be had are refused in one line."""
+"""Predictions without computable metrics are refused in one line."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Operating points and weighted AUROC and AUPRC are those of scikit-learn."""
+"""Operating points and weighted AUROC and AUPRC equal scikit-learn's."""
 
 import numpy as np
 import pytest

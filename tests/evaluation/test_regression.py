@@ -1,4 +1,4 @@
-"""Regression metrics: scikit-learn's and scipy's, and what is undefined."""
+"""Regression metrics: equal to scikit-learn's and scipy's; undefined values."""
 
 import dataclasses
 
@@ -56,7 +56,7 @@ def test_a_score_that_is_no_number_is_refused():
 
 
 def several_per_patient(seed=0, patients=30, each=3, error=6.0, labels=2):
-    """Recordings of patients, whose errors are alike, in no order, some targets unknown."""
+    """Recordings of patients with similar errors, in random order, with some unknown targets."""
     rng = np.random.default_rng(seed)
     patient = rng.permutation(np.repeat(np.arange(patients), each))
     known, errors = rng.normal(60, 15, (patients, labels)), rng.normal(1, error, (patients, labels))

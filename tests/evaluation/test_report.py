@@ -25,7 +25,7 @@ def evaluation_of(segments, rule="f1", **settings):
 
 
 def made_up_segments(labels=3, kind="classification"):
-    """Two segments a recording, of which one label has no positives."""
+    """Two segments per recording; one label has no positives."""
     predictions = made_up_predictions(items=120, labels=labels, per_patient=4)
     predictions.targets[1::2] = predictions.targets[::2]
     if labels > 1:

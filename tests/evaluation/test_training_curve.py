@@ -50,7 +50,7 @@ def test_picture(tmp_path, name, start):
     [({"auroc": 0.8, "auprc": 0.4}, ("Fine-tuning", "AUROC", "AUPRC")), ({"mae": 9}, ("Regression", "absolute error"))],
 )
 def test_picture_of_fine_tuning(tmp_path, metrics, shown):
-    """Text stays text in the SVG, so what a reader sees can be looked for."""
+    """Text stays text in the SVG, so visible text can be searched."""
     import matplotlib
 
     log = line("train_inner", loss=2.0, num_updates=10) + line("valid", "valid_", loss=1.5, num_updates=10, **metrics)

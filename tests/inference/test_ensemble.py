@@ -1,4 +1,4 @@
-"""Many recordings, one or several models: the same answers as one by one, whatever shares a batch."""
+"""Many recordings, one or several models: the same predictions as one by one, for any batches."""
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
@@ -94,7 +94,7 @@ def test_flags_of_millivolts_say_nothing_of_standardised_values(model):
 
 @pytest.mark.parametrize("stop", [None, 3])
 def test_threads_of_torch_are_put_back(model, inputs, stop):
-    """Also for threads that begin later, and where nobody listens to the end."""
+    """Also for threads that begin later, and if the iterator is not read to its end."""
 
     def threads():
         with ThreadPoolExecutor(1) as pool:

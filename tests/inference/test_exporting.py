@@ -1,4 +1,4 @@
-"""Each format: what it holds, what it computes, and that nothing half done is left."""
+"""Exports in each format: content, outputs, and no incomplete files."""
 
 import csv
 import json
@@ -68,7 +68,7 @@ def small(tmp_path_factory):
 
 
 def run(result, source, padding):
-    """Outputs of an export by its own runtime, with nothing of the package."""
+    """Outputs of an export in its own runtime, without this package."""
     file = next(file for file in result.files if file.name.startswith("model."))
     if file.suffix == ".pt":
         with torch.no_grad():
@@ -235,7 +235,7 @@ def test_other_models(tmp_path, to, kind, options):
     assert list(result.differences)[0] == {"regression": "values", "pretraining": "embedding"}.get(kind, "logits")
 
 
-# TorchScript's names of classes count what the process traced before
+# TorchScript's names of classes count earlier traces of the process
 @pytest.mark.parametrize("to", ["safetensors", "onnx"])
 def test_written_the_same_each_time_and_from_an_export_too(small, tmp_path, to):
     source = small[1]["safetensors"].folder

@@ -1,4 +1,4 @@
-"""A folder is replaced as a whole, or stays what it was."""
+"""A folder is replaced completely, or stays unchanged."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Exports whose graph or description would take all memory: refused in one line before anything is run."""
+"""Exports with a graph or description that would need all memory: refused in one line before anything runs."""
 
 import hashlib
 import json
@@ -71,7 +71,7 @@ def loop():
 
 
 def claims(dims):
-    """A constant that says that it has more values than the file."""
+    """A constant that claims more values than the file has."""
     return [], [TensorProto(name="large", data_type=TensorProto.FLOAT, dims=dims, raw_data=b"\0" * 4)]
 
 
@@ -116,7 +116,7 @@ def with_graph(folder, to, change):
 
 
 def refused(path):
-    """What is said when a file is refused, which takes no memory and no time."""
+    """The message for a refused file; refusing needs little memory and time."""
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
     with pytest.raises(UserError) as error:
         fairseq_signals_ext.load(path).embed(_ECG, 500)
@@ -144,7 +144,7 @@ def test_graphs_that_take_all_memory(exported, tmp_path, name):
 
 
 def test_a_shape_that_is_computed_is_stopped_by_the_limit_of_memory(exported, tmp_path):
-    """Constants of 10^4 bytes, of which products of any size are made; the limit is half of the memory."""
+    """Constants of 10^4 bytes with products of any size; the limit is half of the memory."""
     size = 10**7  # squared, more than any machine has
 
     def change(graph):

@@ -18,7 +18,7 @@ from made_up_checkpoints import saved_checkpoint
 from fairseq_signals_ext.inference.export import export
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-# loads each argument and prints what it is, or the error
+# loads each argument and prints its type, or the error
 SCRIPT = """
 import json, sys
 import numpy as np
@@ -38,7 +38,7 @@ print("said " + json.dumps(said))
 
 
 def said_of(*sources, **environment):
-    """What loading says; in a process of its own, as the hub's library reads its settings once."""
+    """The output of loading, in a separate process, because the hub's library reads its settings only once."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", SCRIPT, *sources],
@@ -65,7 +65,7 @@ def repository(tmp_path_factory):
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as a download asks for; the server has `folder` and `asked`."""
+    """A server with the parts of the hub that a download needs; it has `folder` and `asked`."""
 
     def log_message(self, *arguments):
         pass
@@ -197,7 +197,7 @@ def test_from_a_cache_without_network(repository, tmp_path):
     out_of_reach = "not in the cache, and the hub is out of reach; connect, or give a local file"
     said = said_of(*sources, HF_HOME=tmp_path, HF_HUB_OFFLINE=1)
     assert said == [*expected, *(f"UserError: {source}: {out_of_reach}" for source in sources[1:])]
-    # nobody listens there; for a single file the library tries again for 20 s
+    # no server listens there; for a single file the library tries again for 20 s
     said = said_of(sources[0], sources[2], HF_HOME=tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
     assert said == [*expected, f"UserError: {sources[2]}: {out_of_reach}"]
 

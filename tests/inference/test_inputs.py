@@ -1,4 +1,4 @@
-"""What a user gives, file by file: which recordings it stands for, and what is known of them."""
+"""Recordings found in files, folders and manifests given by a user, and their known facts."""
 
 import os
 import shutil
@@ -65,7 +65,7 @@ def test_a_folder_stands_for_every_file_below_it(tmp_path):
 
 
 def test_what_is_said_of_files_holds_where_they_do_not_say_it(tmp_path):
-    """The WFDB record says its own rate, and 250 Hz is no contradiction."""
+    """The WFDB record has its own rate, and 250 Hz does not contradict it."""
     write_record(tmp_path, "r")
     np.save(tmp_path / "two.npy", made_up_counts(np.random.default_rng(0), 1000, 2))
     inputs = find_inputs([tmp_path / "r.hea", tmp_path / "two.npy"], sample_rate=250, leads="II,V1", unit="uV")

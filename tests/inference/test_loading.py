@@ -1,4 +1,4 @@
-"""A model loaded from any file says the same of a recording, and the same as validation does."""
+"""A model loaded from any file gives the same predictions for a recording, equal to those in validation."""
 
 import hashlib
 import json
@@ -129,7 +129,7 @@ def test_scores_of_recordings(models):
 
 
 def constant_model(rows, kind="classification", **description):
-    """A model whose output for segment k is row k, whatever it is given."""
+    """A model that returns row k for segment k, for any input."""
     labels = tuple("ABC")[: len(rows[0])]
     facts = {"label_names": labels, "aggregation": ("mean",) * len(labels), **description}
     if kind == "regression":
@@ -402,7 +402,7 @@ def test_missing_packages(models, monkeypatch, name, package, extra):
 
 
 def test_nothing_in_a_file_is_run(tmp_path):
-    """A pickle that would write a file, as a checkpoint and as TorchScript, whose own code is another matter."""
+    """A pickle that would write a file, as a checkpoint and as TorchScript (without TorchScript's own code)."""
 
     class Evil:
         def __reduce__(self):

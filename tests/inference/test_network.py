@@ -44,7 +44,7 @@ ARCHITECTURES = {
 
 
 def given_to(checkpoint, lengths):
-    """Random segments of which so many samples are real."""
+    """Random segments with these numbers of samples that are not padding."""
     return _segments(checkpoint.model_config["in_d"], lengths)
 
 
@@ -138,7 +138,7 @@ def test_a_segment_does_not_depend_on_the_others(network, lengths):
         alone = [network(source[row : row + 1], padding[row : row + 1]) for row in range(len(lengths))]
     for place in (0, 1):
         apart = torch.cat([outputs[place] for outputs in alone])
-        # of values up to 3, whose last bits depend on the order of sums
+        # values are up to 3, and their last bits depend on the order of sums
         torch.testing.assert_close(together[place], apart, rtol=TOLERANCE, atol=TOLERANCE)
 
 

@@ -15,7 +15,7 @@ from fairseq_signals_ext.common.errors import install_command
 from fairseq_signals_ext.inference.export import export
 
 ROOT = Path(__file__).resolve().parents[2]
-# what an installation with [onnx] does not have, as its folders and theirs are called
+# folders of packages that are missing in an installation with [onnx]
 ABSENT = ("torch", "fairseq", "pandas", "scipy", "hydra", "omegaconf", "wfdb", "pydicom", "ecgdatakit", "safetensors")
 # arguments: packages that cannot be imported, the export, a WFDB record; prints scores and embedding of both
 SCRIPT = """
@@ -59,14 +59,14 @@ def record(ecg_data):
 
 @pytest.fixture(scope="module")
 def expected(golden_folder, record):
-    """What the model in torch says of the script's array and of the record."""
+    """Predictions of the torch model for the script's array and for the record."""
     model = fairseq_signals_ext.load(golden_folder / "tiny_finetuned.pt", labels="ecg-fm")
     array = np.random.default_rng(0).normal(size=(12, 7000))
     return model.predict(array, sample_rate=500), model.predict(record), model.embed(record)
 
 
 def check(done, expected):
-    """Compare what the script printed; returns all of it."""
+    """Compare the script's output; returns all of it."""
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     of_array, of_file, embedding = expected
@@ -98,7 +98,7 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.mark.parametrize("command", ["predict", "embed", "inspect"])
 def test_commands_with_only_this_extra(exported, record, tmp_path, command):
-    """None but the packages of `[onnx]`, and what these need."""
+    """Only the packages of `[onnx]` and their dependencies."""
     given = [] if command == "inspect" else [record, "--out", str(tmp_path / "out")]
     command = [sys.executable, "-c", COMMANDS, command, str(exported), *given]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)

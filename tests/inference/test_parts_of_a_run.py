@@ -1,4 +1,4 @@
-"""A run in parts leaves what one run leaves, byte for byte, in whatever order and however often interrupted."""
+"""A run in parts gives the same files as one run, byte for byte, in any order and with any interruptions."""
 
 import json
 import subprocess
@@ -64,7 +64,7 @@ def content(out):
 
 
 def in_parts(*arguments, out, order=None):
-    """Exit statuses of all parts; nothing but parts is there before the last one is done."""
+    """Exit statuses of all parts; before the last one is done there are only parts."""
     statuses = []
     for number in order or range(1, PARTS + 1):
         assert [path.name for path in out.glob("*")] in ([], [".unfinished"])

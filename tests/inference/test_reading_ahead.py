@@ -1,4 +1,4 @@
-"""Reading in the background: everything once, in order, nothing lost, no more than a little ahead."""
+"""Reading in the background: everything once, in order, without losses, and only a little ahead."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ SMALL = Preprocessing(segment_samples=500, stride_samples=500)
 
 @dataclass
 class MadeUpInputs:
-    """Recordings by what is to happen: "ok", "bad" (a user's mistake), "bug", "large", "missing", "kill"."""
+    """Recordings with different behaviour: "ok", "bad" (a user's mistake), "bug", "large", "missing", "kill"."""
 
     kinds: tuple
 
@@ -73,7 +73,7 @@ def test_all_in_order_and_each_once(kinds, start):
 
 
 def test_large_recordings_come_one_by_one(monkeypatch):
-    """What a process hands over at once is some of what it was asked for, and the rest is asked for again."""
+    """A process returns only some of the requested recordings at once, and the rest is requested again."""
     monkeypatch.setattr(reading_ahead, "_worker", ReadingPlan(MadeUpInputs(("ok", "bad", "ok", "ok")), [SMALL]))
     for size, expected in ((1, 1), (30_000, 3), (2**25, 4)):
         monkeypatch.setattr(reading_ahead, "_CHUNK_BYTES", size)
@@ -82,7 +82,7 @@ def test_large_recordings_come_one_by_one(monkeypatch):
 
 @pytest.mark.parametrize("chunk", [2, 16])
 def test_processes_give_the_same(monkeypatch, chunk):
-    """Also where one of them is ended by what it reads: only that recording is lost."""
+    """Also if a recording crashes the process that reads it: only this recording is lost."""
     monkeypatch.setattr(reading_ahead, "_CHUNK", chunk)
     kinds = ("ok", "bad", "ok", "kill", "bug", *("ok",) * 8, "kill")
     work = ReadingPlan(MadeUpInputs(kinds), [SMALL])
@@ -119,7 +119,7 @@ def test_a_missing_package_stops_the_run(jobs):
 
 
 def test_processes_end_with_the_one_that_started_them(tmp_path):
-    """Also where that is killed and can end nobody."""
+    """Also if the parent is killed and cannot end its processes."""
     np.save(tmp_path / "x.npy", made_up_counts(np.random.default_rng(0), 1000) / 1000)
     (tmp_path / "script.py").write_text(
         "import time\n"

@@ -1,4 +1,4 @@
-"""What a user gives from Python: files, recordings and arrays, or one line on what does not fit."""
+"""Recordings given in Python: files, `Recording`s and arrays; mistakes give one line."""
 
 import numpy as np
 import pytest

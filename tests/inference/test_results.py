@@ -1,4 +1,4 @@
-"""Results of long runs: nothing is lost or there twice, however often a run is interrupted."""
+"""Results of long runs: no row is lost or duplicated after any number of interruptions."""
 
 import csv
 import json
@@ -54,7 +54,7 @@ def test_an_interrupted_run_leaves_what_an_unbroken_one_leaves(tmp_path_factory,
         for number, stop in enumerate(sorted({stop for stop in stops if stop < total})):
             with pytest.raises(Interrupted):
                 run(broken, total, stop, resume=number > 0)
-            # what was done is kept, up to the recording that was in work
+            # finished recordings are kept, up to the one in work
             parts = (broken / ".unfinished").glob("*.jsonl")
             assert max((int(part.stem.split("-")[1]) for part in parts), default=0) == stop
         found = run(broken, total, resume=True)

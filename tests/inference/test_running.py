@@ -20,7 +20,7 @@ SLOW = Preprocessing(sample_rate=5.0, segment_samples=2, stride_samples=2, stand
 
 
 class NumberedInputs:
-    """Recordings of so many segments, whose samples say which they are; 0: one that is rejected."""
+    """Recordings with these numbers of segments; samples contain the numbers; 0: a rejected recording."""
 
     def __init__(self, segments):
         self.segments = segments
@@ -44,7 +44,7 @@ class NumberedInputs:
 
 
 def first_samples(sizes):
-    """A network whose outputs are the first and the last sample of lead V6."""
+    """A network that returns the first and the last sample of lead V6."""
 
     def run(source, padding_mask):
         sizes.append(len(source))

@@ -1,4 +1,4 @@
-"""Files that contain several ECGs in what runs models over files: a row of each, also where a run was interrupted."""
+"""Files with several ECGs as inputs of models: a row per ECG, also after an interruption."""
 
 import csv
 

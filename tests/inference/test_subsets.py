@@ -1,4 +1,4 @@
-"""What `evaluate` measures is what fairseq's validation measures: the same segments, targets and scores."""
+"""`evaluate` uses the same segments, targets and scores as fairseq's validation."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ LENGTHS = [5000, 400, 2500, 7600, 2499, 600]
 def saved(path, kind="classification", **task):
     checkpoint = made_up_checkpoint(kind, path)
     checkpoint.state["cfg"]["task"].update(data=".", **task)
-    # what fairseq asks of a checkpoint
+    # required by fairseq in a checkpoint
     history = [{"best_loss": 1.0, "optimizer_name": "FairseqAdam", "num_updates": 1, "lr_scheduler_state": {}}]
     extra = {"extra_state": {"train_iterator": {"epoch": 1}, "val_loss": 1.0}, "last_optimizer_state": None}
     torch.save({**checkpoint.state, "optimizer_history": history, **extra}, path)
@@ -74,7 +74,7 @@ def test_exports(labels, tmp_path, kind):
     of_checkpoint, of_export = (
         predict_subset(one, Subset(one, tmp_path, "test", str(labels))) for one in (model, exported)
     )
-    # what training drops is known only where the training's options are
+    # the training's options show which recordings training drops
     drops = kind == "safetensors"
     assert len(np.unique(of_export.idx)) == (3 if drops else 6)
     kept = np.isin(of_export.idx, of_checkpoint.idx)

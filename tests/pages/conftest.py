@@ -39,7 +39,7 @@ def made_up_model():
 
 @pytest.fixture(scope="session")
 def saying():
-    """Makes a model that says given probabilities of every segment; no saliency can be had of it."""
+    """Makes a model that predicts given probabilities for every segment; it supports no saliency."""
 
     def make(probabilities, **facts):
         labels = tuple(probabilities)

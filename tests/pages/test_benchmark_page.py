@@ -1,4 +1,4 @@
-"""The page of a benchmark: what is in `results.json`, in tables and pictures, and nothing from elsewhere."""
+"""The page of a benchmark: tables and pictures of `results.json`, without external content."""
 
 import dataclasses
 import re
@@ -12,7 +12,7 @@ from fairseq_signals_ext.pages.benchmark_page import benchmark_html, write_bench
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Results of a model that tells the labels, one that does not, and a control."""
+    """Results of a model that predicts the labels, one that does not, and a control."""
     top = tmp_path_factory.mktemp("page")
     benchmark(top / "data", top / "out", write_labelled(top / "data"))
     return top / "out"

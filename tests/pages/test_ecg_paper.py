@@ -157,7 +157,7 @@ def test_a_peak_of_one_sample_keeps_its_height_and_time():
 
 
 def test_each_column_begins_where_the_one_before_ends():
-    """A ramp in all leads, so that the height says the time."""
+    """A ramp in all leads, so that the height shows the time."""
     ramp = np.tile(np.linspace(-1, 1, 5000, endpoint=False), (12, 1))
     drawing = Drawing(draw_ecg(plain_recording(ramp)))
     for row, names in enumerate(GRID[:3]):

@@ -1,4 +1,4 @@
-"""Heart rate: known rates, what has none, and agreement with wfdb's detector on real recordings."""
+"""Heart rate: known rates, signals without a rate, and agreement with wfdb's detector on real recordings."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Pages from templates: what is in a value stays a text, what is missing is an error, and nothing hides in Python."""
+"""Pages from templates: values are escaped, missing values are errors, and Python has no hidden HTML."""
 
 import re
 import subprocess
@@ -78,7 +78,7 @@ def test_colours_have_one_place():
         text = path.read_text()
         assert not re.findall(r"#[0-9a-f]{3,8}\b|rgba?\(", text), path.name
         assert {*re.findall(r"var\((--[\w-]+)\)", text)} <= {*own, *(f"--{name}" for name in css_variables())}
-    # colours of categories are made to be told apart, and are a plot's own
+    # colours of categories are chosen to be distinguishable, and are defined by the plot
     free = {PACKAGE / "common" / "palette.py", PACKAGE / "analysis" / "map_drawing.py"}
     assert not [
         path for path in PACKAGE.rglob("*.py") if path not in free and re.search("#[0-9a-f]{6}", path.read_text())

@@ -1,4 +1,4 @@
-"""The command `report`: a page a recording, and what cannot be used in rejected.csv."""
+"""The command `report`: a page per recording, and unusable files in rejected.csv."""
 
 import csv
 

@@ -1,4 +1,4 @@
-"""What a report says, and what it does not."""
+"""Contents of a report, and what an anonymous one leaves out."""
 
 import dataclasses
 import datetime
@@ -205,7 +205,7 @@ def test_texts_from_files_are_escaped(saying, recording, options):
 
 
 class Index:
-    """Two known recordings, and what was asked."""
+    """Two known recordings, and the queries."""
 
     per, layer = "recording", None
 

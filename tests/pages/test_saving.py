@@ -1,4 +1,4 @@
-"""Files and parts of pages: the same bytes, no ids in common, one line for what cannot be written."""
+"""Figures as files and parts of pages: the same bytes, distinct ids, one line for write errors."""
 
 import re
 from xml.etree import ElementTree

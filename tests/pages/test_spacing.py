@@ -1,4 +1,4 @@
-"""Rows that are moved together: height, scale and what the foot says of them, measured in the SVG."""
+"""Rows that are moved together: height, scale and the note at the bottom, measured in the SVG."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def check(figure, most):
             heights = drawing.trace(row, name)[:, 1]
             assert level.min() < heights.min() and heights.max() < level.max(), "a trace leaves the paper"
     foot = next(text for text in drawing.texts() if text.startswith("25 mm/s · 10 mm/mV"))
-    # what runs side by side looks as if it crossed; what only just touches may be called either
+    # lines side by side look like crossing ones; lines that only just touch may count as either
     if foot.endswith("rows overlap"):
         assert min(least_distance(drawing, aside) for aside in (0, -0.25, 0.25, -0.5, 0.5)) < 0.01
     else:

@@ -1,4 +1,4 @@
-"""The recordings in the verification's report are those of the shards, with what is special about their leads."""
+"""The example recordings on the page of `verify` equal those in the shards, with notes on their leads."""
 
 import numpy as np
 import pytest

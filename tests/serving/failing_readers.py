@@ -1,4 +1,4 @@
-"""Reading that goes wrong in every way that a file may bring about, told by the name of what was uploaded."""
+"""Readers that fail in all possible ways; the name of the upload chooses the way."""
 
 import ctypes
 import errno

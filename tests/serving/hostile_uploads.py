@@ -1,4 +1,4 @@
-"""Files that hold a reader for long, or that grow in memory; those that readers know are told soon."""
+"""Files that take a reader long, or that grow in memory; readers refuse the known ones early."""
 
 import io
 import zlib
@@ -24,7 +24,7 @@ def _numbers():
 
 
 def _mat_bomb(claimed=60_000_000):
-    """A small array whose compressed data go on for much longer."""
+    """A small array with far too much compressed data."""
     saved = io.BytesIO()
     scipy.io.savemat(saved, {"val": np.zeros((2, 100), "<i2")})
     head, element = saved.getvalue()[:128], saved.getvalue()[128:]

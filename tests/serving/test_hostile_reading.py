@@ -93,7 +93,7 @@ def test_readers_that_died_while_idle_are_no_fault_of_an_upload(client):
 
 
 class Waiting:
-    """A backend whose batches wait until they are let on."""
+    """A backend that waits before each batch until the test releases it."""
 
     def __init__(self, backend):
         self.backend, self.goes, self.sizes = backend, threading.Semaphore(0), []
@@ -115,7 +115,7 @@ def long_file(seconds):
 
 @pytest.mark.parametrize("path", ["/predict", "/report"])
 def test_long_recordings_give_way(model, path):
-    """Between its batches, of which the first waits for a short one to be answered."""
+    """Between its batches; the first waits until a short upload is answered."""
     backend = Waiting(model.backend)
     waiting = LoadedModel(model.description, backend, model.source)
     # as long for reading as usually: the first table that a process reads takes long on a busy machine

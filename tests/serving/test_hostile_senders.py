@@ -126,7 +126,7 @@ class Quiet:
 
 @pytest.fixture()
 def quiet(monkeypatch):
-    """Address of a server with connections like the service's, that is at work in a thread, and what it serves."""
+    """Address and application of a server with the service's connections, running in a thread."""
     monkeypatch.setattr(connections, "_HEADER_SECONDS", 0.4)
     monkeypatch.setattr(connections, "_ANSWER_SECONDS", 0.4)
     monkeypatch.setattr(Connection, "most", 20)

@@ -92,7 +92,7 @@ def test_what_files_do_not_say(page, tmp_path):
 
 
 def test_long_names_of_labels_cut_nothing_on_a_phone(page):
-    """The table of results, whose last column is the decision, is as wide as its place."""
+    """The table of results, with the decision as last column, fits its container."""
     answer = {
         **{"segments": [1], "note": "", "sample_rate": 500, "seconds": 10, "leads": ["I"], "cut": {}, "flags": {}},
         "missing_leads": [],
@@ -145,7 +145,7 @@ def test_report_in_a_tab_of_its_own_by_keyboard(page, tmp_path, anonymous):
         report.wait_for("document.readyState == 'complete'")
         assert report.value("[document.title, document.querySelector('h1').textContent]") == [title, title]
         assert report.value("document.body.innerText.includes('Xq7Z')") is not anonymous
-        # its styles are in force, those of the drawing and of elements too
+        # styles are applied, also in the drawing and in elements
         box = "document.querySelector('.paper svg').getBoundingClientRect()"
         assert report.value(f"{box}.width * 25.4 / 96") == pytest.approx(270, abs=0.1)
         assert report.value("getComputedStyle(document.querySelector('.paper')).overflowX") == "auto"

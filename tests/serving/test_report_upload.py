@@ -1,4 +1,4 @@
-"""Reports that the service makes: those of `report_html`, and nothing of an upload stays on the disk."""
+"""Reports of the service: equal to `report_html`, and no upload stays on the disk."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The command as a user runs it: uploads at once, what it leaves, how it ends."""
+"""The command as a user runs it: concurrent uploads, remaining files, and its end."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ _SAID = {"sample_rate": 500.0, "unit": "uV"}
 
 
 def made_up_upload(number):
-    """Files, what is said of them, and whether they are good; each tenth is bad."""
+    """Files, their metadata, and whether they are good; each tenth is bad."""
     if number % 10 == 9:
         return bad_files(number // 10, number), {}, False
     made = (wfdb_files, csv_file, npy_file)[number % 3]
@@ -148,7 +148,7 @@ def real_uploads(ecg_data, count):
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_two_hundred_real_uploads(golden_folder, ecg_data, tmp_path):
-    """Twice 200 at once, of which 10 % are bad; the second time may need no more memory."""
+    """Twice 200 at once, with 10 % bad ones; the second time must not need more memory."""
     checkpoint = golden_folder / "tiny_finetuned.pt"
     model = fairseq_signals_ext.load(checkpoint, threads=1)
     uploads = real_uploads(ecg_data, 200)

@@ -58,7 +58,7 @@ def refused(client, files, status, data=None):
     response = client.post("/predict", files=parts(files), data=data)
     assert response.status_code == status, response.text
     answer = response.json()
-    # the field that says it, in the words of who sends files, not those of a command
+    # the message names the request's field, not the command's option
     missing = {"rate is missing": "sample_rate", "no unit": "unit", "fit 2 leads": "leads"}
     line = answer.pop("error")
     assert list(answer.items()) == [("missing", name) for words, name in missing.items() if words in line]

@@ -1,4 +1,4 @@
-"""An upload that contains several ECGs: its sender is told how many, and what to do."""
+"""An upload with several ECGs: the answer has their number and a hint."""
 
 import shutil
 

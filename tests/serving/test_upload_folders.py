@@ -1,4 +1,4 @@
-"""Where uploads are kept, what is left of a service that was killed, and what is said where there is no room."""
+"""Folders of uploads: private, removed after a killed service, and a clear message if the disk is full."""
 
 import errno
 import fcntl

@@ -47,7 +47,7 @@ def test_messages_are_in_the_senders_words():
 
 
 def call(model, limits, receive, headers=()):
-    """Status and answer of a request whose body comes from `receive`, and what was left in the temporary folder."""
+    """Status and answer of a request with a body from `receive`, and the files left in the temporary folder."""
     app = make_app(model, limits, hosts_of("127.0.0.1"))
     sent = []
 
@@ -68,7 +68,7 @@ def call(model, limits, receive, headers=()):
 
 
 class Endless:
-    """A body that never ends; counts what was taken of it."""
+    """A body that never ends; counts the bytes that were read."""
 
     def __init__(self):
         self.taken = 0
