@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any, Dict, List
 
+import fairseq_signals_ext
 from fairseq_signals_ext.checkpoints.plain_configs import check_size, resolve_links
 from fairseq_signals_ext.checkpoints.reading import read_checkpoint
 from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.common.hints import close_names, did_you_mean
 
 Sections = Dict[str, Dict[str, Any]]
 # ECG-FM's have 8 kB; reading takes a second per 100 kB
@@ -18,10 +20,10 @@ def read_config(path: Path) -> Sections:
     Raises:
         UserError: it cannot be read, is not a config, or has more in it than a config.
     """
+    if not path.exists():
+        raise UserError(f"{path}: no such file; {_meant(path)}")
     if path.suffix.lower() not in (".yaml", ".yml"):
         return dict(read_checkpoint(path, "give a config (.yaml) or a checkpoint", to_build=False).config)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; give a config (.yaml) or a checkpoint")
     import yaml
 
     try:
@@ -32,6 +34,21 @@ def read_config(path: Path) -> Sections:
     if not isinstance(config, dict) or not all(isinstance(name, str) for name in config):
         raise UserError(f"{path}: not a config: it has no sections such as task and model; give another file")
     return resolve_links(config, targets=config)[0]
+
+
+def _meant(path: Path) -> str:
+    """What to give in place of a file that does not exist: one beside it, or a config of this package."""
+    otherwise = "give a config (.yaml) or a checkpoint"
+    beside = [file.name for file in path.parent.glob("*") if file.suffix.lower() in (".yaml", ".yml", ".pt")]
+    if close_names(path.name, beside):
+        return did_you_mean(path.name, beside, otherwise)
+    ours = {file.stem: file.parent.name for file in Path(fairseq_signals_ext.configs_dir()).glob("*/*.yaml")}
+    close = close_names(path.stem, ours)
+    if not close:
+        return otherwise
+    folder = f"$(fairseq-signals-ext configs {ours[close[0]]})"
+    as_it_is = f"It comes with this package and is used as it is: --config-dir {folder} --config-name {close[0]}"
+    return f"{did_you_mean(path.stem, ours, otherwise)} {as_it_is}"
 
 
 def _from_yaml(path: Path) -> Any:

@@ -20,13 +20,15 @@ from typing import Optional
 
 from fairseq_signals_ext.checkpoints.config_conversion import convert_config, list_changes, to_yaml
 from fairseq_signals_ext.checkpoints.config_files import read_config
+from fairseq_signals_ext.commands._entry import Parser
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.files import atomic, check_free
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Arguments of the command."""
     kinds = parser.add_subparsers(dest="what", metavar="convert", required=True)
+    parser.unnamed = ("convert", ("convert", "-h", "--help"))
     convert = kinds.add_parser(
         "convert",
         help="convert a config of ECG-FM's framework for fairseq-hydra-train",

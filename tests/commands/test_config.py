@@ -87,3 +87,23 @@ def test_help_and_a_missing_word(capsys):
             main(arguments)
         assert end.value.code == status
     assert "fairseq-hydra-train" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (
+            "config ecg_fn",
+            "ecg_fn: no such file; did you mean ecg_fm? It comes with this package and is used as it is: ",
+        ),
+        ("config convert ecg_fn.yaml", "ecg_fn.yaml: no such file; did you mean ecg_fm?"),
+        ("config convert ecg_fm", "ecg_fm: no such file; did you mean ecg_fm?"),
+        ("config convert thiers.yaml", "thiers.yaml: no such file; did you mean theirs.yaml?"),
+        ("config convert nothing", "nothing: no such file; give a config (.yaml) or a checkpoint"),
+    ],
+)
+def test_a_config_that_is_not_there(source, monkeypatch, typed, told):
+    monkeypatch.chdir(source.parent)
+    with pytest.raises(SystemExit) as ended:
+        main(typed.split())
+    assert str(ended.value).startswith(f"error: {told}") and "\n" not in str(ended.value)
