@@ -86,9 +86,9 @@ def _add_strategies(group: "argparse._ArgumentGroup") -> None:
     )
     group.add_argument(
         "--stratify",
-        metavar="LABELS_DIR",
+        metavar="LABELS",
         type=Path,
-        help="give all subsets the same share of each label of DIR/labels/NAME",
+        help="give all subsets the same share of each label of DIR/labels/NAME; give this folder, or NAME",
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from fairseq_signals_ext.common.errors import UserError, first_line
 from fairseq_signals_ext.common.files import PLAN_NAME
-from fairseq_signals_ext.common.hints import did_you_mean
+from fairseq_signals_ext.common.hints import close_names
 from fairseq_signals_ext.data.checksums import check
 
 # of a labels folder
@@ -110,13 +110,19 @@ def read_labels(path: Union[str, Path]) -> LabelTable:
     return LabelTable(file, values, names, codes)
 
 
+def label_sets(folder: Path) -> List[Path]:
+    """The folders with labels in a folder, such as `DIR/labels`."""
+    return sorted(file.parent for file in folder.glob(f"*/{VALUES_FILE}"))
+
+
 def _other_labels(path: Path) -> str:
     """What to give in place of a path without labels: those in the same folder, or in the path itself."""
-    inside, beside = ([str(file.parent) for file in folder.glob(f"*/{VALUES_FILE}")] for folder in (path, path.parent))
-    sets = sorted(inside or beside)
+    path = path.parent if path.name == VALUES_FILE else path
+    sets = {found.name: str(found) for found in label_sets(path) or label_sets(path.parent)}
     if not sets:
         return "make one with fairseq-signals-ext label, or correct task.label_file"
-    return did_you_mean(str(path), sets, f"give one of {', '.join(sets[:_SHOWN])}", cutoff=0.9)
+    close = close_names(path.name, sets)
+    return f"did you mean {sets[close[0]]}?" if close else f"give one of {', '.join([*sets.values()][:_SHOWN])}"
 
 
 def open_values(file: Path) -> np.ndarray:

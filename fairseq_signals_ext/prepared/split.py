@@ -7,7 +7,7 @@ content (`duplicate_of`) are never in two subsets.
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Union
 
@@ -15,8 +15,10 @@ import numpy as np
 
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.files import atomic_folder, named_folder
+from fairseq_signals_ext.common.hints import did_you_mean
 from fairseq_signals_ext.common.values import counted
 from fairseq_signals_ext.data.checksums import record_folder
+from fairseq_signals_ext.data.label_table import label_sets
 from fairseq_signals_ext.prepared import split_assigning
 from fairseq_signals_ext.prepared.split_assigning import Groups
 from fairseq_signals_ext.prepared.split_filtering import Selection, parse_time, select
@@ -119,10 +121,21 @@ def split_recordings(out: Union[str, Path], settings: SplitSettings, overwrite: 
     return summary
 
 
+def _labels_of(out: Path, given: Path) -> Path:
+    """The path of labels, which are given by it or by their name in a prepared folder."""
+    if given.exists():
+        return given
+    sets = label_sets(out / "labels")
+    names = [path.name for path in sets]
+    if str(given) in names:
+        return out / "labels" / given
+    listed = f"give one of {', '.join(names)}" if names else "make some with fairseq-signals-ext label"
+    raise UserError(f"stratify {given}: no such labels; {did_you_mean(given.name, names, listed)}")
+
+
 def _begin(out: Path, settings: SplitSettings) -> _Split:
-    if settings.stratify is not None and not settings.stratify.exists():
-        found = ", ".join(sorted(str(path) for path in (out / "labels").glob("*"))) or f"none in {out / 'labels'} yet"
-        raise UserError(f"stratify {settings.stratify}: no such folder; give one with labels ({found})")
+    if settings.stratify is not None:
+        settings = replace(settings, stratify=_labels_of(out, settings.stratify))
     columns = [*_COLUMNS, *settings.filters.columns]
     columns += ["start_time"] if settings.by in ("time", "patient-time") else []
     columns += [settings.column] if settings.column else []

@@ -27,7 +27,7 @@ _COMPARISONS: Dict[str, Callable[[Any, Any], Any]] = {
     ">=": operator.ge,
 }
 OPERATORS = (*_COMPARISONS, "in")
-_CONDITION = re.compile(r"\s*(.+?)\s*(==|!=|<=|>=|<|>|(?<=\s)in(?=\s))\s*(.+?)\s*")
+_CONDITION = re.compile(r"\s*([^<>=!]+?)\s*(==|!=|<=|>=|<|>|(?<=\s)in(?=\s))\s*([^<>=!].*?)\s*")
 _SHOWN = 10  # values of a column in a message
 
 

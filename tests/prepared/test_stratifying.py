@@ -47,7 +47,8 @@ def test_stratified_subsets_have_the_same_share_of_each_label(tmp_path):
     assert 60 < sum(number < 1000 for number in found["test"] + found["valid"]) < 140
     other = split(tmp_path, table, "other", stratify=labels, seed=2)[0]
     again = split(tmp_path, table, "again", stratify=labels, subsets=[50])[0]
-    assert again == found and other["test"] != found["test"]
+    by_name = split(tmp_path, table, "by_name", stratify=labels.relative_to(tmp_path / "labels"), subsets=[50])[0]
+    assert again == by_name == found and other["test"] != found["test"]
     assert json.loads((tmp_path / "splits" / "s" / "split.json").read_text())["settings"]["stratify"] == "L"
 
 
