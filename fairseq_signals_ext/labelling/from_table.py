@@ -1,7 +1,7 @@
 """Make labels from a user's table."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -9,7 +9,8 @@ from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.data.label_table import meaning_of
 from fairseq_signals_ext.labelling.labels import Labels, in_sources
 from fairseq_signals_ext.prepared.table import COLUMNS, read_table
-from fairseq_signals_ext.sources.ptbxl import ecg_id_of
+from fairseq_signals_ext.readers.facts import shown
+from fairseq_signals_ext.sources.ptbxl import OLDEST, OVER_89, ecg_id_of
 from fairseq_signals_ext.sources.record_table import names_of_file, plain_path
 from fairseq_signals_ext.sources.text_tables import (
     as_keys,
@@ -77,10 +78,12 @@ def labels_from_table(
         raise UserError(f"{file}: no column has only {of}, apart from ids and known facts; give --columns")
     row, keys, own = _joined_rows(out, file, on, rows[on], sources)
     values = np.stack([_numbers(file, name, rows[name], regression) for name in names], axis=1)
+    notes = _hidden_ages_as_prepare(names, values) if on == "ecg_id" else []
     joined = np.where((row >= 0)[:, None], values[row], np.nan)
     labels = Labels(names, read_table(out, ["idx"])["idx"].to_numpy(np.int64), joined, regression)
     labels.settings = {"table": Path(file).name, "on": on, "sources": sources, "regression": regression}
-    left_out = [name for name in rows.columns if name not in (on, *names)]
+    labels.notes = notes
+    left_out = {name: _example(file, rows[name]) for name in rows.columns if name not in (on, *names)}
     _count_rows(labels, file, keys, own, left_out, [name for name in facts if name != on])
     return labels
 
@@ -197,6 +200,26 @@ def _numbers(file: Union[str, Path], name: str, values: "pd.Series", regression:
     return numbers.to_numpy(np.float64)
 
 
+def _hidden_ages_as_prepare(names: Sequence[str], values: np.ndarray) -> List[str]:
+    """Write PTB-XL's ages over 89 as `prepare` does; `values` (rows x columns) are changed. Gives a note."""
+    hidden = (values == OVER_89) & np.array([name.lower() == "age" for name in names])
+    values[hidden] = OLDEST
+    count = int(hidden.sum())
+    of = f"{count} ages of {OVER_89}, by which PTB-XL hides those over 89, are read as {OLDEST:g}"
+    return [of] if count else []
+
+
+def _example(file: Union[str, Path], values: "pd.Series") -> str:
+    """In brackets a value that kept a column from being one of labels, and its line; nothing if it has no labels.
+
+    Columns without labels are of other things, such as names of patients, of which nothing is told.
+    """
+    texts = as_texts(values)
+    is_truth = texts.str.lower().isin(_TRUTH)
+    wrong = np.flatnonzero(~is_truth) if (is_truth & (texts != "")).any() else []
+    return f" ({shown(texts.iloc[wrong[0]])!r} in {place(file, texts.index[wrong[0]])})" if len(wrong) else ""
+
+
 def _check_unique(file: Union[str, Path], on: str, keys: "pd.Series") -> None:
     twice = keys.index[keys.duplicated() & keys.notna()]
     if len(twice):
@@ -230,7 +253,7 @@ def _rows_of(keys: "pd.Series", wanted: "pd.Series") -> np.ndarray:
 
 
 def _count_rows(
-    labels: Labels, file: Any, keys: "pd.Series", own: "pd.Series", left_out: List[str], facts: List[str]
+    labels: Labels, file: Any, keys: "pd.Series", own: "pd.Series", left_out: Dict[str, str], facts: List[str]
 ) -> None:
     unknown = keys[~keys.isin(set(own.dropna()))]
     on = labels.settings["on"]
@@ -241,7 +264,8 @@ def _count_rows(
         example = next((repr(key) for key in unknown if key), "empty")
         labels.notes.append(f"{len(unknown)} of {len(keys)} rows have a {on} that no recording has (such as {example})")
     if left_out:
-        labels.notes.append(f"columns with other values than labels were left out: {', '.join(left_out)}")
+        named = ", ".join(name + example for name, example in left_out.items())
+        labels.notes.append(f"columns with other values than labels were left out: {named}")
     if facts:
         labels.notes.append(f"columns with ids and known facts were left out: {', '.join(facts)}")
 

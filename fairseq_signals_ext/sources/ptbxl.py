@@ -16,7 +16,7 @@ _FIRST_COLUMNS = (
     *("filename_lr", "filename_hr"),
 )
 # ages over 89 are given as 300; 90 keeps them the highest
-_OVER_89, _OLDEST = 300, 90.0
+OVER_89, OLDEST = 300, 90.0
 _SEX: Dict[Optional[float], str] = {0: "male", 1: "female"}
 _RECORD = re.compile(r"0*(\d+)_[hl]r")
 
@@ -59,7 +59,7 @@ def _facts(path: Path, row: Dict[str, Any]) -> Mapping[str, Any]:
     known = {
         "record_id": text(row["ecg_id"]),
         "patient": patient(row["patient_id"], numbered=True),
-        "age": _OLDEST if age == _OVER_89 else age,
+        "age": OLDEST if age == OVER_89 else age,
         "sex": _SEX.get(number(row["sex"])),
         "start_time": time(row["recording_date"], f"{path}: ecg_id {row['ecg_id']}: recording_date"),
         "codes": _codes(path, row),

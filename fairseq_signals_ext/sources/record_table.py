@@ -282,14 +282,14 @@ def _rate(value: Any, where: str) -> Any:
     return _known(value, number, where, "a number in Hz")
 
 
-def _known(value: Any, read: Callable[[Any], Any], where: str, wanted: str) -> Any:
+def _known(value: Any, read: Callable[[Any], Any], where: str, wanted: str, kind: str = "known") -> Any:
     """Return a value; None if it is empty or a word for "unknown". Anything else is an error."""
     written = text(value)
     if written is None or written.lower() in _UNKNOWN:
         return None
     found = read(value)
     if found is None:
-        raise UserError(f"{where}: {shown(written)!r} is not known; write {wanted}")
+        raise UserError(f"{where}: {shown(written)!r} is not {kind}; write {wanted}")
     return found
 
 
@@ -311,10 +311,11 @@ def _codes(value: Any, where: str) -> Tuple[str, ...]:
     return texts([code for codes in texts(value) for code in _SEPARATOR.split(codes)])
 
 
+_AN_AGE = "years, such as 63 (90+ where the oldest are hidden), or nothing"
 _FACTS: Dict[str, Callable[[Any, str], Any]] = {
     "record_id": lambda value, where: _id(value),
     "patient": lambda value, where: patient(value),
-    "age": lambda value, where: _known(value, age_of, where, "years"),
+    "age": lambda value, where: _known(value, age_of, where, _AN_AGE, "an age"),
     "sex": lambda value, where: _known(value, sex_of, where, "female or male"),
     "codes": _codes,
     "statements": lambda value, where: texts(value),

@@ -209,7 +209,14 @@ def test_table_joins_by_the_first_key_that_it_has(tmp_path):
     assert labels.names == ["af", "dead"]
     np.testing.assert_array_equal(labels.values, [[0, 1], [1, np.nan], [np.nan, np.nan]])
     assert labels.counts == {"rows": 3, "unknown_rows": 1, "columns_left_out": ["patient", "name"]}
+    assert "columns with other values than labels were left out: name" in labels.notes
     assert "1 of 3 rows have a record_id that no recording has (such as '99')" in labels.notes
+
+
+def test_a_column_with_more_other_words_than_labels_is_told(tmp_path):
+    labels = from_text(tmp_path, [{}, {}, {}], "idx,af,mi,note\n0,1,1,x\n1,0,perhaps,y\n2,0,unclear,z\n")
+    assert labels.names == ["af"]
+    assert labels.notes == ["columns with other values than labels were left out: mi ('perhaps' in line 3), note"]
 
 
 def test_commas_at_the_end_of_lines_and_empty_lines(tmp_path):
@@ -261,6 +268,16 @@ def test_regression(tmp_path):
     written = write_labels(tmp_path, "age", labels)
     assert (written / "labels.csv").read_text() == "idx,age\n0,61.5\n2,-1000\n"
     assert not (written / "pos_weight.txt").exists()
+
+
+def test_hidden_ages_of_ptbxl_are_no_numbers(tmp_path):
+    """As `prepare` stores them; another table may have 300 as a number of its own."""
+    rows = [{"record_id": "1"}, {"record_id": "2"}]
+    labels = from_text(tmp_path, rows, "ecg_id,age\n1,300.0\n2,61\n", regression=True)
+    assert labels.values.tolist() == [[90], [61]]
+    assert "1 ages of 300, by which PTB-XL hides those over 89, are read as 90" in labels.notes
+    other = from_text(tmp_path, rows, "record_id,height\n1,300\n2,61\n", regression=True)
+    assert other.values.tolist() == [[300], [61]] and not other.notes
 
 
 WORDS = "0, 1, true, false, yes or no"

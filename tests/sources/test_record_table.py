@@ -129,7 +129,7 @@ def test_all_values_that_are_of_no_use_are_told_at_once(tmp_path, refusal, write
     several = "is ambiguous (which part is the day?); give its format, for example --time-format '%d/%m/%Y %H:%M'"
     assert first == f"a.hea: start_time: '31/12/2024' {several} (and 1 more)"
     assert others == [
-        "b.hea: age: 'old' is not known; write years",
+        "b.hea: age: 'old' is not an age; write years, such as 63 (90+ where the oldest are hidden), or nothing",
         "b.hea: sex: 'both' is not known; write female or male",
     ]
 
