@@ -4,6 +4,7 @@ import doctest
 import importlib
 import inspect
 import re
+import shutil
 import subprocess
 import sys
 
@@ -174,11 +175,28 @@ def test_datasets_of_other_kinds(here):
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        (["data/splits/main"], {}, "data/splits/main: is a folder; give one of its manifests, such as data/splits/"),
+        (
+            ["data/splits/main"],
+            {},
+            "data/splits/main: is a folder; give one of its manifests, such as data/splits/main/tr",
+        ),
+        (["folds"], {}, "folds: is a split into folds; give a manifest of one, such as folds/fold-0/train.tsv"),
         (["ecgs"], {}, "ecgs/all.tsv: no such manifest (manifests in this folder: none); give a folder with manifests"),
         (["data/nosuch.tsv"], {}, "data/nosuch.tsv: no such manifest"),
         (["data", "data/labels/nosuch"], {}, "data/labels/nosuch: no such label file; give one of data/labels/"),
-        (["data"], {"segment_second": 5}, "option 'segment_second': unknown; known are data, leads_to_load"),
+        (
+            ["data", "data/labels/outcoms"],
+            {},
+            "data/labels/outcoms: no such label file; did you mean data/labels/outcomes?",
+        ),
+        (
+            ["data", "data/labels/outcoms/y.npy"],
+            {},
+            "data/labels/outcoms/y.npy: no such label file; did you mean data/",
+        ),
+        (["data"], {"regression": True}, "regression: needs labels; give labels='DIR/labels/NAME'"),
+        (["data"], {"label_file": "data/labels/outcomes"}, "option 'label_file': give it as labels"),
+        (["data"], {"segment_second": 5}, "option 'segment_second': unknown; did you mean segment_seconds?"),
         (["data"], {"segment_seconds": "long"}, "option segment_seconds='long': "),
         (["data"], {"pairs": "all"}, "pairs='all': use one of none"),
         (["data"], {"leads_to_load": "I,V9"}, "unknown lead 'V9'"),
@@ -187,6 +205,8 @@ def test_datasets_of_other_kinds(here):
     ],
 )
 def test_a_dataset_that_cannot_be(here, arguments, options, message):
+    if arguments == ["folds"] and not (here / "folds").exists():
+        shutil.copytree(here / "data" / "splits" / "main", here / "folds" / "fold-0")
     with pytest.raises(UserError) as error:
         open_dataset(*arguments, **options)
     assert str(error.value).startswith(message) and "\n" not in str(error.value)

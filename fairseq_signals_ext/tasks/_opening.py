@@ -3,12 +3,13 @@
 import os
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple, Union
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fairseq_signals_ext.common.errors import UserError, first_line
+from fairseq_signals_ext.common.hints import did_you_mean
 from fairseq_signals_ext.data.ecg_dataset import EcgDataset
 from fairseq_signals_ext.data.manifest import find_manifests, subsets_of
 from fairseq_signals_ext.tasks._options import EcgPretrainingConfig
@@ -61,6 +62,8 @@ def open_dataset(
         >>> batch["net_input"]["source"].shape, batch["label"].shape
         (torch.Size([4, 12, 2500]), torch.Size([4, 1]))
     """
+    if regression and labels is None:
+        raise UserError("regression: needs labels; give labels='DIR/labels/NAME'")
     paths = _manifests(Path(manifest))
     task, options_of_task = _TASKS["none" if labels is None else "regression" if regression else "classification"]
     given = {"pairs": "none", "seed": seed, "data": str(paths[0].parent), **options}
@@ -73,9 +76,17 @@ def _manifests(path: Path) -> List[Path]:
     if not path.is_dir():
         return find_manifests(path.parent, path.stem)
     names = subsets_of(path)
+    folds = sorted(path.glob("fold-*/*.tsv"))
+    if not names and folds:
+        raise UserError(f"{path}: is a split into folds; give a manifest of one, such as {_for_training(folds)}")
     if not names or "all" in names:
         return find_manifests(path, "all")
-    raise UserError(f"{path}: is a folder; give one of its manifests, such as {path / names[0]}.tsv")
+    raise UserError(f"{path}: is a folder; give one of its manifests, such as {_for_training(path.glob('*.tsv'))}")
+
+
+def _for_training(manifests: Iterable[Path]) -> Path:
+    """One of manifests, that of a training set if it is there."""
+    return min(manifests, key=lambda path: (path.stem != "train", path))
 
 
 def _config(options_of_task: Any, given: Mapping[str, Any]) -> Any:
@@ -84,9 +95,16 @@ def _config(options_of_task: Any, given: Mapping[str, Any]) -> Any:
     known = [option.name for option in fields(options_of_task) if not option.name.startswith("_")]
     for name, value in given.items():
         if name not in known:
-            raise UserError(f"option {name!r}: unknown; known are {', '.join(known)}")
+            raise UserError(f"option {name!r}: {_instead(name, known)}")
         try:
             config[name] = value
         except OmegaConfBaseException as error:
             raise UserError(f"option {name}={value!r}: {first_line(error)}") from error
     return config
+
+
+def _instead(name: str, known: List[str]) -> str:
+    """What to give in place of an option that there is none of."""
+    if name == "label_file":
+        return "give it as labels"
+    return f"unknown; {did_you_mean(name, known, 'known are ' + ', '.join(known))}"
