@@ -45,7 +45,8 @@ class Parser(argparse.ArgumentParser):
             return
         choices = list(map(str, action.choices))
         hint = did_you_mean(str(value), choices, f"choose from {', '.join(choices)}")
-        is_path = os.path.exists(str(value))  # of the argument after it
+        # of the argument after it
+        is_path = not action.option_strings and os.path.exists(str(value))
         problem = f"missing before {value!r}" if is_path else f"{value!r} is not known"
         raise argparse.ArgumentError(action, f"{problem}; {hint}")
 
