@@ -96,7 +96,7 @@ def test_an_option_that_is_not_there(capsys, typed, meant):
     [
         (["predct"], "'predct' is not known; did you mean predict? see fairseq-signals-ext --help"),
         (["prepare", "ptbx", "x", "--out", "y"], "'ptbx' is not known; did you mean ptbxl?"),
-        (["split", "/", "--name", "s", "--by", "/"], "argument --by: '/' is not known; choose from "),
+        (["prepare", "wfdb", "x", "--out", "y", "--storage", "/"], "argument --storage: '/' is not known; choose "),
         (["prepare", "/", "--out", "y"], "argument NAME: missing before '/'; choose from code15, files, "),
         (["configs", "pretrainin"], "did you mean pretraining?"),
         (["split", "x"], "arguments are required: --name; see fairseq-signals-ext split --help"),

@@ -9,7 +9,6 @@ from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.data.label_table import meaning_of
 from fairseq_signals_ext.labelling.labels import Labels, in_sources
 from fairseq_signals_ext.prepared.table import COLUMNS, read_table
-from fairseq_signals_ext.readers.facts import shown
 from fairseq_signals_ext.sources.ptbxl import OLDEST, OVER_89, ecg_id_of
 from fairseq_signals_ext.sources.record_table import names_of_file, plain_path
 from fairseq_signals_ext.sources.text_tables import (
@@ -217,7 +216,7 @@ def _example(file: Union[str, Path], values: "pd.Series") -> str:
     texts = as_texts(values)
     is_truth = texts.str.lower().isin(_TRUTH)
     wrong = np.flatnonzero(~is_truth) if (is_truth & (texts != "")).any() else []
-    return f" ({shown(texts.iloc[wrong[0]])!r} in {place(file, texts.index[wrong[0]])})" if len(wrong) else ""
+    return f" ({texts.iloc[wrong[0]]!r:.60} in {place(file, texts.index[wrong[0]])})" if len(wrong) else ""
 
 
 def _check_unique(file: Union[str, Path], on: str, keys: "pd.Series") -> None:

@@ -94,7 +94,7 @@ def test_help_and_a_missing_word(capsys):
     [
         (
             "config ecg_fn",
-            "ecg_fn: no such file; did you mean ecg_fm? It comes with this package and is used as it is: ",
+            "ecg_fn: no such file; did you mean ecg_fm? It comes with this package and is used as ",
         ),
         ("config convert ecg_fn.yaml", "ecg_fn.yaml: no such file; did you mean ecg_fm?"),
         ("config convert ecg_fm", "ecg_fm: no such file; did you mean ecg_fm?"),
