@@ -215,7 +215,8 @@ def _example(file: Union[str, Path], values: "pd.Series") -> str:
     """
     texts = as_texts(values)
     is_truth = texts.str.lower().isin(_TRUTH)
-    wrong = np.flatnonzero(~is_truth) if (is_truth & (texts != "")).any() else []
+    has_labels = (is_truth & (texts != "")).any()
+    wrong = np.flatnonzero(~is_truth & has_labels)
     return f" ({texts.iloc[wrong[0]]!r:.60} in {place(file, texts.index[wrong[0]])})" if len(wrong) else ""
 
 
