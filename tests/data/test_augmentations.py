@@ -1,4 +1,4 @@
-"""Augmentations against what their definitions say, without looking at how they are made."""
+"""Augmentations against their definitions, independent of the implementation."""
 
 import dataclasses
 
@@ -177,7 +177,7 @@ def test_noise_of_derived_leads_follows_from_i_and_ii(name, seed, amplitude):
 
 @quick
 @given(st.sampled_from(ADDITIVE), lead_lists, seeds, st.booleans())
-def test_a_lead_gets_the_same_noise_whatever_the_other_leads_are(name, leads, seed, dependency):
+def test_noise_of_a_lead_does_not_depend_on_the_other_leads(name, leads, seed, dependency):
     whole = noise(name, seed=seed, dependency=dependency, samples=200)
     part = noise(name, leads, seed=seed, dependency=dependency, samples=200)
     np.testing.assert_array_equal(part, whole[leads])
@@ -252,7 +252,7 @@ def test_baseline_shift_is_a_constant_up_or_down(seed, samples, ratio, stretches
     assert (edges == 1).sum() <= stretches
 
 
-def test_baseline_shift_has_lengths_starts_signs_and_amplitudes_as_said():
+def test_baseline_shift_has_the_specified_distributions():
     lengths, starts, ups, amplitudes = [], [], 0, []
     for seed in range(1000):
         added = noise("baseline_shift", leads=(0, 8), seed=seed)

@@ -16,7 +16,7 @@ MB = 10**6
 
 
 def collection(rng, recordings, shards, smallest=50_000, largest=150_000):
-    """Recordings of a manifest in any order, some of which lie between others that it does not name."""
+    """Recordings of a manifest in any order, some between recordings that are not in the manifest."""
     shard = rng.integers(0, shards, recordings)
     size = rng.integers(smallest, largest, recordings)
     start = np.empty(recordings, np.int64)
@@ -37,7 +37,7 @@ def epoch_of(seed=0, recordings=3000, shards=7, window=32 * MB, items=None):
 
 
 def reads(blocks_in_order, size, capacity):
-    """How often each block is read into a cache that drops what was used least recently."""
+    """Return how often each block is read into an LRU cache."""
     cache, used, count = collections.OrderedDict(), 0, collections.Counter()
     for block in blocks_in_order:
         if block in cache:
@@ -83,7 +83,7 @@ def test_blocks_are_neighbours_in_one_shard(seed, recordings, shards, megabytes)
 
 
 def test_all_items_shuffled_together_read_blocks_again_and_again():
-    """What the windows are for: the same cache, the same blocks, one permutation."""
+    """Counterexample without windows: the same cache, the same blocks, one permutation."""
     blocks, of_item, order = epoch_of(window=32 * MB)
     assert blocks.size.sum() > 9 * 32 * MB
     permuted = np.random.default_rng(1).permutation(len(of_item))
@@ -91,7 +91,7 @@ def test_all_items_shuffled_together_read_blocks_again_and_again():
     assert sum(reads(of_item[permuted], blocks.size, 32 * MB).values()) > 4 * len(blocks.size)
 
 
-def test_every_block_after_the_first_window_is_asked_for_in_time():
+def test_every_block_after_the_first_window_is_requested_in_time():
     blocks, of_item, order = epoch_of(recordings=3000, items=2)
     read = of_item[order.items]
     first, last = {}, {}
@@ -155,12 +155,12 @@ def test_a_window_that_holds_all_is_one_permutation():
 
 
 @pytest.mark.parametrize("gigabytes", [0, -1, float("nan"), float("inf")])
-def test_sizes_that_are_none(gigabytes):
+def test_invalid_sizes(gigabytes):
     with pytest.raises(UserError, match="task.shuffle_window_gb=.*above 0"):
         window_bytes(gigabytes, 1000)
 
 
-def test_the_least_size_is_said():
+def test_the_least_size_is_in_the_message():
     with pytest.raises(UserError, match="shuffle_window_gb=0.001: too small.*set 0.007680 or more.*120,000 bytes"):
         window_bytes(0.001, 120_000)
     assert window_bytes(0.00768, 120_000) == 7_680_000
@@ -168,7 +168,7 @@ def test_the_least_size_is_said():
 
 @given(st.integers(1, 10**10))
 @example(993_375)  # 0.063576 GB, which is less as a float
-def test_the_size_that_is_said_is_accepted(largest):
+def test_the_size_in_the_message_is_accepted(largest):
     with pytest.raises(UserError) as error:
         window_bytes(1e-9, largest)
     said = re.search(r"set (\S+) or more", str(error.value)).group(1)

@@ -133,7 +133,7 @@ def test_a_damaged_record_is_one_line(tmp_path, content):
     check(tmp_path / "a.txt")
 
 
-def test_update_tells_what_it_accepts(tmp_path):
+def test_update_lists_accepted_changes(tmp_path):
     folder = tmp_path / "labels" / "l"
     folder.mkdir(parents=True)
     for name in (*NAMES, ".hidden"):

@@ -101,7 +101,7 @@ def test_a_constant_lead_becomes_zeros(tmp_path):
     assert (source[:, [0, 1, 2, 4]].std(dim=-1) > 0.9).all()
 
 
-def test_leads_are_chosen_in_the_order_asked_for(tmp_path):
+def test_leads_are_in_the_requested_order(tmp_path):
     recordings = write_shards(tmp_path, [2500])
     source = batch_of(open_dataset(tmp_path, leads=(6, 0)))["net_input"]["source"]
     np.testing.assert_allclose(source[0].numpy(), standardised(recordings[0])[[6, 0]], atol=1e-5)
@@ -131,7 +131,7 @@ def test_augmentation_reaches_chosen_leads_only_and_only_training(tmp_path, mode
     assert torch.equal(batch["original"], plain)
 
 
-def test_normalize_is_ecg_fms(tmp_path):
+def test_normalize_equals_ecg_fm(tmp_path):
     recordings = write_shards(tmp_path, [2500])
     scale = 0.001 * (1 + np.arange(12) / 10)
     millivolts = torch.from_numpy((recordings[0] - np.arange(12)[:, None] * 3.0) * scale[:, None]).float()
@@ -384,7 +384,7 @@ def test_damaged_mat_files(tmp_path):
         open_dataset(tmp_path)
 
 
-def test_masks_that_leave_nothing(tmp_path):
+def test_masks_of_whole_segments_are_refused(tmp_path):
     import dataclasses
 
     write_shards(tmp_path, [2500])

@@ -1,4 +1,4 @@
-"""Label files: what they hold, and what is wrong with them."""
+"""Label files: their content, and errors in them."""
 
 import numpy as np
 import pytest
@@ -106,7 +106,7 @@ def test_value_that_is_no_class(folder):
         ([1, -np.inf, 0, 0], "-inf is neither .*ecg_regression"),
     ],
 )
-def test_what_a_wrong_value_looks_like(tmp_path, column, told):
+def test_hints_on_wrong_values(tmp_path, column, told):
     np.save(tmp_path / "y.npy", np.array(column, float)[:, np.newaxis])
     table = read_labels(tmp_path)
     with pytest.raises(UserError, match=f"y.npy: idx \\d, label 'label_0': {told}"):
@@ -119,7 +119,7 @@ def test_classes_that_exclude_one_another():
     assert are_exclusive(values).tolist() == [True, True, True, True, False, False, False]
 
 
-def test_label_that_is_nowhere_known(folder):
+def test_label_that_is_always_unknown(folder):
     table = read_labels(folder)
     check_known(table.names, Y, "train.tsv")
     with pytest.raises(UserError, match="label 'RBBB': not known of any recording of train.tsv"):
@@ -168,7 +168,7 @@ def test_workers_that_are_not_forked_open_the_file_themselves(folder):
 
 
 def prepared(folder, recordings):
-    """What marks a prepared folder, and its table."""
+    """Write the mark of a prepared folder, and its table."""
     import pandas as pd
 
     folder.mkdir()

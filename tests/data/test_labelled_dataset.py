@@ -100,7 +100,7 @@ def test_the_patient_of_a_mat_file_is_the_one_that_it_names(tmp_path, patient, n
 
 
 @pytest.mark.parametrize("more", [{}, {"patient_id": "X X X X"}, {"patient_id": 0}, {"patient_id": np.nan}])
-def test_a_mat_file_that_names_nobody_is_a_patient_of_its_own(tmp_path, more):
+def test_a_mat_file_without_patient_is_a_separate_patient(tmp_path, more):
     write_mats(tmp_path, [3, 4], **more)
     data = dataset(tmp_path, table(5))
     first, second = data.collater([data[0], data[1]])["patient_id"].tolist()
@@ -175,7 +175,7 @@ def test_mat_files_without_idx_are_recordings_of_their_own(tmp_path):
     assert len(set(data.collater([data[0], data[1]])["idx"].tolist())) == 2
 
 
-def test_what_is_said_of_a_short_recording_does_not_depend_on_its_batch(tmp_path):
+def test_predictions_for_a_short_recording_do_not_depend_on_its_batch(tmp_path):
     write_shards(tmp_path, [1000, 1800])
     data = dataset(tmp_path, table(2), pad=True)
     alone, together = data.collater([data[0]])["net_input"], data.collater([data[0], data[1]])["net_input"]

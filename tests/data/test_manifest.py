@@ -1,4 +1,4 @@
-"""Manifests: every kind is read, and whatever is wrong is named with its line."""
+"""Manifests: every kind is read, and errors are reported with their line."""
 
 import numpy as np
 import pytest

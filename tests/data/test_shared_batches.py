@@ -65,7 +65,7 @@ def test_a_forked_process_frees_no_slot_of_its_parent():
     assert shared._taken.tolist() == [1, 0] and torch.equal(tensor, torch.ones(10, 10))
 
 
-def test_what_is_larger_than_a_slot_goes_as_usual():
+def test_tensors_larger_than_a_slot_are_sent_as_usual():
     sent = SharedBatches(2, 400).send(torch.ones(2000))
     assert torch.is_tensor(sent)
 
@@ -74,7 +74,7 @@ def test_workers_that_are_not_forked_have_none():
     assert pickle.loads(pickle.dumps(SharedBatches(2, 400))) is None
 
 
-def test_the_dataset_hands_over_what_it_collates(tmp_path):
+def test_shared_batches_equal_collated_ones(tmp_path):
     write_shards(tmp_path, [5000] * 11)
     dataset = open_dataset(tmp_path, pairs="fixed")
     dataset.share_batches(2)

@@ -1,4 +1,4 @@
-"""Shuffling in windows, as the dataset does it: order, and what is read ahead when."""
+"""Shuffling in windows by the dataset: order, and time of reading ahead."""
 
 import numpy as np
 import pytest
@@ -61,7 +61,7 @@ def late_positions(dataset, asked, items):
     return np.array(late)
 
 
-def test_blocks_after_the_first_window_are_asked_for_before_their_first_item(windowed):
+def test_blocks_after_the_first_window_are_requested_before_their_first_item(windowed):
     dataset, asked = windowed
     order = dataset.ordered_indices()
     starts = dataset._windows._bounds.numpy()
@@ -72,7 +72,7 @@ def test_blocks_after_the_first_window_are_asked_for_before_their_first_item(win
 
 @pytest.mark.parametrize("first_batch", [False, True])  # which fairseq collates before it goes on
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.95])
-def test_a_run_that_continues_within_a_window_asks_for_the_next(windowed, part, first_batch):
+def test_a_run_that_continues_within_a_window_requests_the_next(windowed, part, first_batch):
     dataset, asked = windowed
     order = dataset.ordered_indices()
     starts = dataset._windows._bounds.numpy()
@@ -87,7 +87,7 @@ def test_a_run_that_continues_within_a_window_asks_for_the_next(windowed, part, 
     assert len(late) and (resumed + 1 + late < starts[5]).all()
 
 
-def test_a_rank_asks_for_what_is_due_before_its_first_item(windowed):
+def test_a_rank_requests_due_blocks_before_its_first_item(windowed):
     dataset, asked = windowed
     order = dataset.ordered_indices()
     starts = dataset._windows._bounds.numpy()

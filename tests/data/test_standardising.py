@@ -60,7 +60,7 @@ def recordings(draw):
 
 @settings(max_examples=40, deadline=None)
 @given(recordings(), st.sets(st.integers(0, 11), min_size=1), st.sampled_from(["lead", "recording", "fixed"]))
-def test_each_way_is_what_numpy_says(tmp_path_factory, recording, loaded, way):
+def test_each_way_equals_numpy(tmp_path_factory, recording, loaded, way):
     counts, leads, scale, zero = recording
     folder = tmp_path_factory.mktemp("one")
     write_recording(folder, counts, leads, scale, zero)
@@ -94,7 +94,7 @@ DIGESTS = {"lead": "4d3fc6b58d098d9b", "segment": "d0ab9eff51338155"}
 
 
 @pytest.mark.parametrize("way", DIGESTS)
-def test_what_was_there_is_the_same_to_the_bit(tmp_path, way):
+def test_inputs_are_bit_identical_to_before(tmp_path, way):
     counts = (np.arange(12 * 230).reshape(12, 230) * 7919 % 4001 - 2000).astype(np.int16)
     counts[4] = 12
     write_recording(tmp_path, counts, range(12), np.full(12, 0.0049), np.arange(12.0))

@@ -49,7 +49,7 @@ def test_label_file_is_shorter_than_the_recordings(prepared, data, tmp_path):
     assert "y.npy: has 9 rows, but there is a recording with idx 9; the label file belongs to other" in line
 
 
-def test_label_that_is_nowhere_known(data, line_of):
+def test_label_that_is_always_unknown(data, line_of):
     values = np.random.default_rng(0).integers(0, 2, (16, 3)).astype(float)
     values[:, 1] = np.nan
     write_label_file(data / "labels", values, ["AF", "RBBB", "SB"])

@@ -47,7 +47,7 @@ def test_constant_leads_and_zeros_are_exact():
 
 
 @pytest.mark.parametrize("resample", RESAMPLERS)
-def test_own_counts_are_left_only_when_the_rate_changes(resample):
+def test_stored_counts_are_kept_unless_the_rate_changes(resample):
     counts = np.random.default_rng(0).integers(-100, 100, (12, 40)).astype(np.int16)
     recording = stored_recording(counts, zero=3.0, sample_rate=400.0)
     kept = to_counts(recording, Processing(rate=400, resample=resample))
@@ -85,7 +85,7 @@ def test_invalid_samples_are_interpolated_and_counted(with_counts):
         assert (stored.counts == expected).all()
 
 
-def test_a_wrong_gain_is_mended_without_touching_counts():
+def test_a_wrong_gain_is_corrected_without_changing_counts():
     counts = np.random.default_rng(0).integers(-100, 100, (2, 40)).astype(np.int16)
     recording = stored_recording(counts, zero=7.0)
     fixed = to_counts(recording, AS_IT_IS, gain_fix=4.88)
@@ -96,7 +96,7 @@ def test_a_wrong_gain_is_mended_without_touching_counts():
     np.testing.assert_allclose(millivolts(resampled), millivolts(plain) * 4.88, atol=1e-4)
 
 
-def test_absent_leads_are_zeros_only_when_asked_for():
+def test_absent_leads_are_zeros_only_if_requested():
     recording = plain_recording(np.arange(10.0).reshape(2, 5), leads=(1, 7))
     assert to_counts(recording, AS_IT_IS).leads == (1, 7)
     filled = to_counts(recording, Processing(fill_leads=True))

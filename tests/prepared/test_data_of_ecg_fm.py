@@ -1,4 +1,4 @@
-"""The same exams prepared here and by ECG-FM's own processing: what the model sees is the same."""
+"""The same exams prepared here and by ECG-FM's own processing: the model's inputs are the same."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Filters leave out what they say, and count it."""
+"""Filters leave out the right recordings, and count them."""
 
 import pytest
 from made_up import write_shards

@@ -33,7 +33,7 @@ def test_real_sources_are_plausible(sources):
 
 
 @pytest.mark.parametrize("written", [4880.0, 2e6, 200.0, 4.88e6, 1.0, 1e6, 1e9])
-def test_a_gain_that_was_written_wrong_tells_the_factor(sources, written):
+def test_a_wrong_gain_gives_the_factor(sources, written):
     """Measured in early releases of the Challenge: Georgia 4880, PTB 2,000,000, PTB-XL 200, all 1000 in truth."""
     for recordings in sources.values():
         right = [*map(amplitude, recordings)]
@@ -49,7 +49,7 @@ def test_other_common_gains_with_a_wrong_unit(sources, true, written):
         assert likely_factor(amplitudes, [written] * len(amplitudes)) == pytest.approx(written / true, rel=1e-3)
 
 
-def test_amplitudes_alone_where_no_gain_is_known_or_none_that_is_written(sources):
+def test_amplitudes_alone_if_gains_are_unknown_or_not_round(sources):
     for recordings in sources.values():
         right = [*map(amplitude, recordings)]
         for factor in (4.88, 10, 1000, 1e6, 0.1, 0.001, 1 / 4.88):
@@ -58,20 +58,20 @@ def test_amplitudes_alone_where_no_gain_is_known_or_none_that_is_written(sources
                 assert found == pytest.approx(factor), (factor, gains[:1])
 
 
-def test_nothing_can_be_said_of_nothing():
+def test_no_recordings_give_no_factor():
     assert likely_factor([]) is None
     assert likely_factor([0.0, 0.0], [200.0, 200.0]) is None
 
 
 @given(median=st.floats(1e-9, 1e9), gain=st.one_of(st.none(), st.floats(1e-9, 1e9)))
-def test_there_is_always_an_answer_and_none_for_what_is_plausible(median, gain):
+def test_plausible_amplitudes_give_no_factor(median, gain):
     factor = likely_factor([median], [gain])
     assert (factor is None) == (0.5 <= median <= 4)
     assert factor is None or factor > 0
 
 
 @pytest.mark.parametrize(("source", "written"), [("georgia", 4880), ("ptb-xl", 200), ("cpsc_2018", 2000000)])
-def test_gain_fix_auto_and_what_is_reported(tmp_path, ecg_data, source, written):
+def test_gain_fix_auto_and_its_report(tmp_path, ecg_data, source, written):
     folder = tmp_path / "wrong" / source
     folder.mkdir(parents=True)
     for path in sorted((ecg_data / "cinc2021" / source).glob("*.*")):

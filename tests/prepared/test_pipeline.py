@@ -70,7 +70,7 @@ def write_record(folder, name, samples=50, **others):
 
 @pytest.fixture
 def records(tmp_path):
-    """Seven records of four patients, the fourth of which is truncated."""
+    """Seven records of four patients; the fourth record is truncated."""
     folder = tmp_path / "source"
     for number in range(7):
         comments = [f"Patient: p{number // 2}", f"Age: {40 + number}", "Sex: Male", "Dx: 1,2"]
@@ -172,7 +172,7 @@ def test_wrong_options(wrong):
         RunOptions(**wrong)
 
 
-def test_result_is_the_same_whatever_the_jobs_and_after_resuming(tmp_path, records):
+def test_result_is_the_same_with_any_jobs_and_after_resuming(tmp_path, records):
     source = open_source("wfdb", records)
     one, two, resumed = tmp_path / "1", tmp_path / "2", tmp_path / "r"
     prepare(source, one, options=quiet(shard_size=2))
@@ -249,7 +249,7 @@ def test_a_source_is_added_only_to_a_complete_folder_of_its_rate(tmp_path, recor
         prepare(other, out, options=QUIET)
 
 
-def test_what_was_rejected_is_tried_again_only_when_asked_for(tmp_path, records):
+def test_rejected_items_are_tried_again_only_if_requested(tmp_path, records):
     out = tmp_path / "out"
     source = open_source("wfdb", records)
     prepare(source, out, options=QUIET)
@@ -275,7 +275,7 @@ def test_trying_again_after_a_kill_stores_nothing_twice(tmp_path, records):
     assert [row["idx"] for row in table_of(out)] == [0, 1, 2, 3, 4, 6, 7]
 
 
-def test_what_has_vanished_is_rejected_or_kept_where_it_is_stored(tmp_path, records):
+def test_removed_items_are_rejected_or_kept_if_stored(tmp_path, records):
     out = tmp_path / "out"
     prepare(open_source("wfdb", records), out, options=quiet(shard_size=4))
     (out / "shards" / "00001.npy").unlink()
@@ -322,7 +322,7 @@ def test_a_full_disk_is_one_line(tmp_path, records, monkeypatch):
         prepare(open_source("wfdb", records), tmp_path / "out", options=QUIET)
 
 
-def test_table_has_what_the_source_says(tmp_path, records):
+def test_table_has_metadata_of_the_source(tmp_path, records):
     out = tmp_path / "out"
     prepare(open_source("wfdb", records), out, options=quiet(shard_size=2))
     rows = table_of(out)
@@ -377,7 +377,7 @@ def test_duplicates_are_found_across_sources(tmp_path):
     assert [row["source_file"] for row in table_of(tmp_path) if "duplicate" in row["flags"]] == ["d"]
 
 
-def test_a_wrong_gain_is_reported_and_mended(tmp_path, ecg_data):
+def test_a_wrong_gain_is_reported_and_corrected(tmp_path, ecg_data):
     wrong = tmp_path / "wrong" / "georgia"
     shutil.copytree(ecg_data / "cinc2021" / "georgia", wrong)
     for header in wrong.glob("*.hea"):

@@ -1,4 +1,4 @@
-"""Flags: each is set by what it names, and by nothing else."""
+"""Flags: each is set by its own problem only."""
 
 import numpy as np
 import pytest

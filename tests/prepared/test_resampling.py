@@ -9,7 +9,7 @@ from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.prepared.counts import RESAMPLERS, resample_linear, resample_polyphase
 
 
-def test_linear_is_that_of_ecg_fm(ecg_data):
+def test_linear_equals_ecg_fm(ecg_data):
     folder = ecg_data / "code15_ecg_fm"
     files = sorted((folder / "preprocessed").glob("*.mat"))
     assert len(files) == 4
@@ -43,12 +43,12 @@ def test_polyphase_keeps_the_time_axis_and_the_offset(source, target):
     assert np.abs(found - 3).max() < 1.2
 
 
-def test_polyphase_refuses_what_it_would_stretch():
+def test_polyphase_refuses_rates_that_it_would_stretch():
     with pytest.raises(UserError, match="1e[+]06 Hz cannot be resampled to 50 Hz this way; use --resample linear"):
         resample_polyphase(np.zeros((1, 100)), 1e6, 50)
 
 
-def test_only_polyphase_holds_off_aliases():
+def test_only_polyphase_suppresses_aliases():
     time = np.arange(10_000) / 1000
     signal = np.sin(2 * np.pi * 400 * time)[None]  # beyond what 500 Hz can hold
     assert resample_linear(signal, 1000, 500).std() > 0.3

@@ -89,7 +89,7 @@ def test_a_run_that_was_killed_continues_to_the_same_folder(files, tmp_path, blo
     assert contents(broken) == contents(whole)
 
 
-def test_what_is_new_in_the_source_comes_after_all_that_is_there(files, tmp_path):
+def test_new_items_of_the_source_are_appended(files, tmp_path):
     prepared(files, tmp_path / "out")
     write_files(files, {"e": 2})
     table = prepared(files, tmp_path / "out", resume=True)
@@ -129,7 +129,7 @@ def test_a_later_ecg_that_was_rejected_is_tried_again(files, tmp_path):
     assert list(table["source_file"])[-1] == "b.npy#2" and len(table) == len(NAMES)
 
 
-def test_a_file_named_as_an_ecg_of_another_is_told(files, tmp_path):
+def test_a_file_named_like_an_ecg_of_another_is_reported(files, tmp_path):
     shutil.copy(files / "a.npy", files / "b.npy#2")
     with pytest.raises(UserError, match=r"b.npy#2: is named as the ECG of a file with several; rename it"):
         prepared(files, tmp_path / "out")

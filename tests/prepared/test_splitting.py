@@ -1,4 +1,4 @@
-"""Splits: nobody is in two subsets, everybody is somewhere or counted, and the same question has the same answer."""
+"""Splits: no patient is in two subsets, each recording is in one or counted, and results are reproducible."""
 
 import json
 from pathlib import Path
@@ -53,7 +53,7 @@ def tables(draw):
     seed=st.integers(0, 2**32 - 1),
     data=st.data(),
 )
-def test_split_by_chance(tmp_path_factory, columns, by, fractions, seed, data):
+def test_random_split(tmp_path_factory, columns, by, fractions, seed, data):
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
     table = write_table(one, **columns)
     groups = linked_sets(table, by == "patient")
@@ -294,7 +294,7 @@ def test_split_is_replaced_only_if_asked(tmp_path):
         split_recordings(tmp_path, SplitSettings("mine"), overwrite=True)
 
 
-def test_failed_writing_leaves_what_was_there(tmp_path, monkeypatch):
+def test_failed_writing_keeps_the_former_split(tmp_path, monkeypatch):
     table = write_table(tmp_path, 40)
     split(tmp_path, table)
     before = contents(tmp_path)

@@ -53,7 +53,7 @@ def test_stratified_subsets_have_the_same_share_of_each_label(tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_unknown_labels_are_shared_out_too(tmp_path, seed):
+def test_unknown_labels_are_distributed_too(tmp_path, seed):
     table = write_table(tmp_path, 40)
     labels = write_labels(tmp_path / "labels" / "L", np.where(np.arange(40) < 10, np.nan, 0)[:, None])
     found = split(tmp_path, table, stratify=labels, fractions=(0.5, 0.5, 0), seed=seed)[0]

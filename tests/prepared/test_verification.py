@@ -119,7 +119,7 @@ REJECTED = (
 )
 
 
-def test_reasons_of_one_kind_are_counted_together_and_told_whole(out):
+def test_reasons_of_one_kind_are_counted_together_with_one_example(out):
     path, long = out / "rejected.csv", "a reason that is long " * 10 + "to its very end"
     reason = REJECTED.split("rejected: ")[1]
     with open(path, newline="") as file:
@@ -174,7 +174,7 @@ def test_every_changed_byte_of_a_shard_is_found(out):
         assert problems(out, quick=True) == [], "quick does not read the counts"
 
 
-def test_changed_counts_name_item_checksums_and_cure(out):
+def test_changed_counts_name_item_checksums_and_hint(out):
     path = out / "shards" / "00001.npy"
     counts = np.load(path)
     counts[500 * 12 + 10] += 1  # of row 0, which is the longest in the front: r04 has 504 samples
@@ -536,7 +536,7 @@ def test_numbers_to_predict_are_those_of_labels_csv(out):
     assert only_problem(out).startswith("labels/numbers/labels.csv: idx 3, label 'n7': is ")
 
 
-def test_what_is_left_of_a_run_that_was_stopped_is_a_note(out):
+def test_files_of_a_stopped_run_are_noted(out):
     (out / "shards" / ".00003.npy.17.tmp").write_bytes(b"")
     (out / "splits" / ".t.17.tmp").mkdir()
     (out / "splits" / ".t.17.tmp" / "train.tsv").write_text("half")
@@ -547,7 +547,7 @@ def test_what_is_left_of_a_run_that_was_stopped_is_a_note(out):
     assert found.notes[3].startswith(f"{out}/shards/00009.npy: not in the plan")
 
 
-def test_what_is_no_prepared_folder(out, tmp_path):
+def test_other_folders_are_refused(out, tmp_path):
     with pytest.raises(UserError, match="run fairseq-signals-ext prepare first"):
         verify(tmp_path / "none", progress=False)
     with pytest.raises(UserError, match="jobs 0: give at least 1"):
@@ -564,7 +564,7 @@ def test_what_is_no_prepared_folder(out, tmp_path):
         verify(out, progress=False)
 
 
-def test_what_is_checked_is_what_is_read(out):
+def test_checked_files_are_the_files_that_are_read(out):
     """The counts that training reads are those that the checksums are of."""
     array, index = open_shard(out / "shards" / "00000.npy")
     for row in range(len(index)):

@@ -1,4 +1,4 @@
-"""Valid recordings of every kind that is read, as bytes: what fuzzing begins with."""
+"""Valid recordings of every supported format, as bytes: the seeds for fuzzing."""
 
 import base64
 import contextlib
@@ -21,7 +21,7 @@ _RATE = {"sample_rate": 500}
 
 @dataclass(frozen=True)
 class Seed:
-    """Files that belong together, which of them is read, and with what."""
+    """Files that belong together, the one to read, and the options for reading."""
 
     main: str
     files: Dict[str, bytes]
@@ -354,7 +354,7 @@ def philips(payload: bytes, attributes: str = 'dataencoding="Base64"') -> bytes:
 
 
 def write_edf(labels: List[str], unit: str = "uV", **fields: Any) -> bytes:
-    """A small EDF file; `fields` replaces what its header says of records, seconds, signals or samples."""
+    """A small EDF file; `fields` replaces header values of records, seconds, signals or samples."""
     body = counts(len(labels)).astype("<i2").tobytes()
     said = {"records": 1, "seconds": 0.12, "signals": len(labels), "samples": _SAMPLES, **fields}
     head = f"{'0':8}{'7 F X X':80}{'':80}01.02.0304.05.06{256 * (len(labels) + 1):<8}{'':44}"

@@ -36,7 +36,7 @@ _HEADING = ["reader", "tried", "refused", "read", "slowest s", "peak MB", "failu
 
 @dataclass
 class Outcome:
-    """What came of fuzzing one reader."""
+    """Results of fuzzing one reader."""
 
     reader: str
     tried: int = 0
@@ -75,10 +75,10 @@ def input_of(seeds: List[fuzz_seeds.Seed], number: int) -> Tuple[fuzz_seeds.Seed
 
 
 def read_input(folder: Path, seed: fuzz_seeds.Seed, files: Dict[str, bytes]) -> str:
-    """`"read"` or `"refused"`, or what is wrong with how it was refused.
+    """Return `"read"` or `"refused"`, or the problem of a refusal.
 
     Raises:
-        Exception: what a reader must not let through.
+        Exception: that a reader must not raise.
     """
     from fairseq_signals_ext.common.errors import UserError
     from fairseq_signals_ext.readers import read_ecgs
@@ -118,7 +118,7 @@ def _sound(recording: Any) -> str:
 
 
 def work(reader: str, first: int) -> None:
-    """Read inputs from this number on and say of each when it begins and how it ended, until this is killed."""
+    """Read inputs from this number on and report start and result of each, until this process is killed."""
     seeds, out = fuzz_seeds.seeds_of(reader), os.fdopen(os.dup(1), "w")
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     warnings.simplefilter("error")
@@ -197,7 +197,7 @@ def _line(stream: TextIO, longest: float) -> Optional[str]:
 
 
 def _note(outcome: Outcome, number: int, ended: Optional[str], process: "subprocess.Popen[str]") -> bool:
-    """Count one input; whether the process can go on."""
+    """Count one input; return whether the process can continue."""
     if ended is None:
         code = process.poll()
         reason = f"still reading after {HANGS:.0f} s" if code is None else f"the process ended with {code}"

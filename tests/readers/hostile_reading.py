@@ -1,4 +1,4 @@
-"""Read hostile files, each in a process of its own, and print what came of it, a line of JSON each.
+"""Read hostile files, each in its own process, and print the results, one line of JSON each.
 
 python tests/readers/hostile_reading.py [name ...]
 """
@@ -17,7 +17,7 @@ from hostile import MAKERS
 
 
 def _read(seed: Seed, folder: Path) -> str:
-    """What came of reading it: `"read"`, a message, or what must not come."""
+    """Return the result of reading: `"read"`, a message, or a forbidden exception."""
     from fairseq_signals_ext.common.errors import UserError
     from fairseq_signals_ext.readers import read_ecg
 
@@ -33,7 +33,7 @@ def _read(seed: Seed, folder: Path) -> str:
 
 
 def _in_a_process(name: str) -> None:
-    """Read one sample in a child of this process, whose libraries are there already, and print what came of it."""
+    """Read one sample in a child process with all libraries imported, and print the result."""
     with tempfile.TemporaryDirectory() as folder:
         seed = MAKERS[name]()
         child = os.fork()

@@ -156,7 +156,7 @@ LEAD_CODES = dict(zip(LEADS, (1, 2, 61, 62, 63, 64, 3, 4, 5, 6, 7, 8)))
 
 
 def write_mfer(path: Path, waves: Sequence[Wave]) -> Path:
-    """Write them as MFER, a frame each; it has no times for them, and no word for what is derived."""
+    """Write them as MFER, one frame each, without times and without marks for derived signals."""
 
     def item(tag: int, value: bytes) -> bytes:
         length = bytes([len(value)]) if len(value) < 128 else b"\x84" + struct.pack(">I", len(value))

@@ -34,11 +34,11 @@ def repair_scp(content: bytes) -> bytes:
 
 
 def scp(leads: List[int], samples: int = SAMPLES, end: Optional[int] = None, huffman: bool = False) -> bytes:
-    """A small SCP-ECG record whose samples are not compressed, whatever it says.
+    """Return a small SCP-ECG record with uncompressed samples.
 
     Args:
-        end: the last sample, as it says.
-        huffman: whether it says that its samples are compressed.
+        end: last sample according to the record.
+        huffman: whether the samples are marked as compressed.
     """
     body = counts(len(leads), samples)
 

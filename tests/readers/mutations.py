@@ -104,7 +104,7 @@ def _insert(chance: random.Random, content: bytes) -> bytes:
 
 
 def _run(chance: random.Random, content: bytes) -> bytes:
-    """One thing many times: what makes expressions and parsers slow."""
+    """Repeat one text many times, which makes expressions and parsers slow."""
     at = _place(chance, content)
     if chance.random() < 0.5 and (field := _FIELD.search(content, at)):
         at = field.end()

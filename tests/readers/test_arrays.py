@@ -1,4 +1,4 @@
-"""`.npy` and `.mat` files: leads by the shape, what has to be given, and ECG-FM's own files."""
+"""`.npy` and `.mat` files: leads by the shape, required metadata, and ECG-FM's files."""
 
 import pickle
 import sys
@@ -69,7 +69,7 @@ def test_integers_keep_their_counts_and_need_a_unit(tmp_path, save):
 
 
 @pytest.mark.parametrize("save", SAVERS)
-def test_what_is_missing_or_does_not_fit(tmp_path, signal, save):
+def test_missing_or_contradicting_metadata(tmp_path, signal, save):
     path = save(tmp_path, signal)
     with pytest.raises(UserError, match="its sample rate is missing"):
         read_ecg(path)
@@ -127,7 +127,7 @@ def test_infinite_values(tmp_path, signal):
         read_ecg(save_npy(tmp_path, signal), sample_rate=250)
 
 
-def test_claimed_sizes_are_checked_before_memory_is_taken(tmp_path):
+def test_claimed_sizes_are_checked_before_memory_is_reserved(tmp_path):
     path = tmp_path / "r.npy"
     claims = b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False, 'shape': (12, 1000000000), }"
     path.write_bytes(claims.ljust(127) + b"\n" + b"\0" * 900)
@@ -173,7 +173,7 @@ def test_a_rate_that_differs_from_the_file(ecg_data):
 
 
 @pytest.mark.parametrize("save", [save_mat, save_mat73])
-def test_what_feats_was_standardised_with_is_undone(tmp_path, signal, save):
+def test_standardisation_of_feats_is_reverted(tmp_path, signal, save):
     mean, std = np.arange(12.0)[:, None], np.arange(1.0, 13)[:, None]
     others = {"feats": signal, "mean": mean, "std": std, "curr_sample_rate": np.array([[100]])}
     if save is save_mat:

@@ -1,4 +1,4 @@
-"""Arrays of many ECGs, `.npy` and HDF5: all are read, each when it is asked for, with what a table beside it says."""
+"""Arrays of many ECGs, `.npy` and HDF5: all are read, each on access, with metadata from a table beside the file."""
 
 import h5py
 import numpy as np
@@ -42,7 +42,7 @@ def test_all_are_read(tmp_path, save, samples_first):
 
 
 @pytest.mark.parametrize("save", SAVERS)
-def test_one_is_one(tmp_path, save):
+def test_a_batch_of_one_ecg(tmp_path, save):
     np.testing.assert_array_equal(read_ecg(save(tmp_path, SIGNALS[:1]), sample_rate=500).signal, SIGNALS[0])
 
 
@@ -70,7 +70,7 @@ def test_shapes_that_do_not_fit(tmp_path, save, shape, message):
         list(read_ecgs(save(tmp_path, np.zeros(shape, np.float32)), sample_rate=500))
 
 
-def test_what_has_to_be_given(tmp_path):
+def test_required_metadata_of_a_batch(tmp_path):
     with pytest.raises(UserError, match="its sample rate is missing"):
         list(read_ecgs(save_npy(tmp_path, SIGNALS)))
     with h5py.File(tmp_path / "two.h5", "w") as file:
@@ -79,7 +79,7 @@ def test_what_has_to_be_given(tmp_path):
         list(read_ecgs(tmp_path / "two.h5", sample_rate=500))
 
 
-def test_only_what_is_asked_for_is_read(tmp_path):
+def test_only_requested_ecgs_are_read(tmp_path):
     content = np.lib.format.open_memmap(tmp_path / "large.npy", "w+", np.float32, (200_000, 12, 5000))  # 48 GB of holes
     content[150_000] = 0.5
     recordings = _read(tmp_path / "large.npy", 500, None, None)

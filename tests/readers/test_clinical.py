@@ -103,7 +103,7 @@ def test_hl7_aecg(formats):
     assert facts(recording) == ("SBJ-123", datetime(2002, 11, 22, 9, 10), 46, "male", 500)
 
 
-def test_scp_is_the_recording_that_the_aecg_is(formats):
+def test_scp_and_aecg_of_one_recording_agree(formats):
     recording = read_ecg(formats / "example.scp")
     check(recording, aecg(formats / "hl7_aecg.xml"))
     assert facts(recording) == ("SBJ-123", datetime(2002, 11, 22, 9, 10), 49, "male", 500)
@@ -141,7 +141,7 @@ def edf(path):
     return (digital - least) * (high - low) / (most - least) + low, samples / duration
 
 
-def test_edf_whose_signal_is_no_lead_by_name(formats):
+def test_edf_without_a_lead_name(formats):
     path = formats / "single_lead_300hz.edf"
     with pytest.raises(UserError, match=r"none of its signals \(ECG\) is a standard lead"):
         read_ecg(path)
@@ -156,7 +156,7 @@ def test_edf_whose_signal_is_no_lead_by_name(formats):
     assert recording.derived == ()
 
 
-def test_what_is_not_supported_is_named(formats):
+def test_unsupported_files_are_named(formats):
     path = formats / "unsupported.xml"
     with pytest.raises(UserError) as caught:
         read_ecg(path)
@@ -175,14 +175,14 @@ def test_what_is_not_supported_is_named(formats):
         ({"leads": ["I", "II"]}, "its leads are I, II, III, aVR"),
     ],
 )
-def test_what_is_given_must_not_differ_from_the_file(formats, keywords, message):
+def test_given_metadata_must_equal_the_file(formats, keywords, message):
     path = formats / "dicom_12lead_1000hz.dcm"
     with pytest.raises(UserError, match=message):
         read_ecg(path, **keywords)
     read_ecg(path, sample_rate=1000, unit="uV", leads=LEADS)
 
 
-def test_content_decides_and_not_the_name(formats, tmp_path):
+def test_format_depends_on_content_not_on_the_name(formats, tmp_path):
     for name in ("dicom_12lead_1000hz.dcm", "example.scp", "ge_muse_8lead.xml", "hl7_aecg.xml"):
         disguised = tmp_path / f"{name}.csv"
         disguised.write_bytes((formats / name).read_bytes())

@@ -47,7 +47,7 @@ def no_longer_than(seconds):
 
 
 def check(path, **keywords):
-    """What reading this file leaves is sound, whatever is in it."""
+    """Check that reading this file gives a valid recording or a `UserError`."""
     out, recording = io.StringIO(), None
     with warnings.catch_warnings(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         warnings.simplefilter("error")
@@ -266,7 +266,7 @@ def test_memory_stays_in_proportion(ecg_data, name):
 @fuzz(100)
 @given(st.binary(max_size=600), st.sampled_from([b"", b"\0" * 128 + b"DICM", b"0       ", b"ISHNE1.0", b"\x40\x10MFR ",
                                                 b"\x93NUMPY\x01\0", b"MATLAB 5.0", b"<ECG>", b"I,II\n"]))  # fmt: skip
-def test_bytes_behind_a_true_beginning(tmp_path_factory, content, beginning):
+def test_random_bytes_after_a_valid_beginning(tmp_path_factory, content, beginning):
     path = tmp_path_factory.getbasetemp() / "bytes.bin"
     path.write_bytes(beginning + content)
     check(path, sample_rate=500)

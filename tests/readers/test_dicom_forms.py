@@ -48,7 +48,7 @@ def test_a_real_file_without_its_preamble(ecg_data, tmp_path, name):
     np.testing.assert_array_equal(read_ecg(path).signal, read_ecg(ecg_data / "formats" / name).signal)
 
 
-def test_what_is_no_dicom_is_not_taken_for_it(ecg_data):
+def test_other_files_are_not_read_as_dicom(ecg_data):
     """No real file of another format, and none of their parts."""
     for path in sorted((ecg_data / "formats").glob("*")):
         if path.suffix not in (".dcm", ".xml"):
@@ -57,7 +57,7 @@ def test_what_is_no_dicom_is_not_taken_for_it(ecg_data):
 
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("group", [b"\x08\0", b"\0\x08", b"\2\0"])
-def test_noise_that_begins_as_dicom_is_not_taken_for_it(tmp_path, seed, group):
+def test_noise_with_a_dicom_beginning_is_not_read_as_dicom(tmp_path, seed, group):
     path = tmp_path / "m.bin"
     path.write_bytes(group + np.random.default_rng(seed).bytes(9000))
     with pytest.raises(UserError, match="this kind of file is not supported"):

@@ -133,7 +133,7 @@ def rectangle(leads=12, height=1.0):
     return np.tile(height * np.repeat([0, 1, 0], [50, 100, 50]), (leads, 1))
 
 
-def test_counts_and_start_time_follow_what_is_cut():
+def test_counts_and_start_time_are_cut_too():
     start = datetime(2020, 1, 2, 3, 4, 5)
     signal = noisy()
     recording = without_ends(in_counts(np.concatenate([rectangle(), signal], axis=1), [0.001] * 12, start))
@@ -143,7 +143,7 @@ def test_counts_and_start_time_follow_what_is_cut():
     np.testing.assert_array_equal(recording.stored.counts, expected.stored.counts)
 
 
-def test_leads_with_gains_of_their_own_have_one_pulse_all_the_same(tmp_path):
+def test_a_pulse_is_cut_with_different_gains(tmp_path):
     gains = [200, 204.8, 1000, 333, 100, 512, 200, 204.8, 1000, 333, 100, 512]
     signal = np.concatenate([noisy(), rectangle()], axis=1)
     write_wfdb(tmp_path / "a", gain=gains, baseline=range(12), p_signal=signal.T)
@@ -191,14 +191,14 @@ def test_a_step_that_differs_between_leads_is_a_signal():
     assert without_ends(in_counts(np.concatenate([noisy(), step], axis=1), [0.001] * 12)).cut == (0.0, 0.0)
 
 
-def test_what_never_changes_and_what_would_be_too_short_stays_as_it_is():
+def test_constant_and_too_short_recordings_are_not_cut():
     constant = in_counts(np.ones((12, 2000)), [0.001] * 12)
     assert without_ends(constant) is constant
     short = in_counts(np.concatenate([noisy()[:, :400], np.zeros((12, 2000))], axis=1), [0.001] * 12)
     assert without_ends(short) is short
 
 
-def test_the_held_end_of_ptb_xl_is_too_short_for_padding(ecg_data):
+def test_the_constant_end_of_ptb_xl_is_too_short_for_padding(ecg_data):
     headers = sorted(ecg_data.glob("ptbxl/records500/**/*.hea"))
     assert headers and all(read_ecg(header).samples == 5000 for header in headers)
 

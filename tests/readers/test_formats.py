@@ -1,4 +1,4 @@
-"""Which format a file is, by its content; and what the words in it mean."""
+"""Recognition of formats by content, and parsing of names and units."""
 
 import struct
 from pathlib import Path
@@ -69,7 +69,7 @@ def test_format_by_content(tmp_path, content):
         (b"A prose text that has no separator in it", "this kind of file is not supported"),
     ],
 )
-def test_what_no_reader_takes(tmp_path, content, message):
+def test_unsupported_formats(tmp_path, content, message):
     path = tmp_path / "ecg.dat"
     path.write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:

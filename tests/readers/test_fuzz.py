@@ -16,7 +16,7 @@ SECONDS = float(os.environ.get("FUZZ_SECONDS", "30"))
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_damaged_recordings_leave_one_line_or_a_sound_recording(reader, tmp_path):
+def test_damaged_recordings_give_one_line_or_a_valid_recording(reader, tmp_path):
     seeds = seeds_of(reader)
     for number in range(SMOKE):
         seed, files = input_of(seeds, number)

@@ -1,4 +1,4 @@
-"""A date that only stands for an unknown one gives neither a time nor an age; and free text is nobody's id."""
+"""A placeholder date gives neither a time nor an age; and free text is no patient id."""
 
 from datetime import datetime
 
@@ -107,7 +107,7 @@ def test_ishne(cases, tmp_path):
     assert facts(read_ecg(tmp_path / "m.ecg")) == ("P-0001", None, None, "female")
 
 
-def test_a_message_does_not_quote_what_a_file_contains(cases, tmp_path):
+def test_messages_do_not_quote_file_content(cases, tmp_path):
     """Fields of a header that is shifted by a letter may be anybody's name."""
     content = bytearray((cases / "edf" / "e01_std.edf").read_bytes())
     content[244:252] = b"Jane Doe"

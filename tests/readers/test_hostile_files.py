@@ -23,7 +23,7 @@ READ = {"wfdb_remark_of_control_characters", "aecg_of_many_series", "aecg_of_man
 
 @pytest.fixture(scope="module")
 def outcomes():
-    """Name of a sample: what came of it, seconds, and megabytes."""
+    """Name of a sample: result, seconds, and megabytes."""
     command = [sys.executable, str(Path(hostile.__file__).with_name("hostile_reading.py"))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ})
     assert done.returncode == 0, done.stderr
@@ -32,7 +32,7 @@ def outcomes():
 
 
 @pytest.mark.parametrize("name", hostile.MAKERS)
-def test_hostile_files_are_refused_before_memory_is_taken(outcomes, name):
+def test_hostile_files_are_refused_before_memory_is_reserved(outcomes, name):
     result, seconds, megabytes = outcomes[name]
     if name in READ:
         assert result == "read"
@@ -46,7 +46,7 @@ def test_hostile_files_are_refused_before_memory_is_taken(outcomes, name):
 
 
 def test_a_chunk_that_is_not_there_gets_no_memory(outcomes):
-    """HDF5 itself would reserve 2 GB for it first, and then say "Can't read unprocessed chunk data"."""
+    """HDF5 would first reserve 2 GB for it, and then raise "Can't read unprocessed chunk data"."""
     result, *_ = outcomes["hdf5_with_a_chunk_that_is_not_there"]
     assert "'/val' claims more bytes than the file has" in result
 
@@ -71,7 +71,7 @@ def test_gaps_of_variable_layout_are_read(tmp_path):
 
 
 @pytest.mark.parametrize(("extra", "refused"), [(-1, True), (0, False), (1, False), (4, False), (5, True), (300, True)])
-def test_format_212_has_the_length_that_its_header_says(tmp_path, extra, refused):
+def test_format_212_has_the_length_in_its_header(tmp_path, extra, refused):
     """Four bytes may follow, as writers fill up the last group of samples."""
     (tmp_path / "r.hea").write_text("r 2 500 60\nr.dat 212 200 12 0 0 0 0 I\nr.dat 212 200 12 0 0 0 0 II\n")
     (tmp_path / "r.dat").write_bytes(b"\1" * (180 + extra))
@@ -91,7 +91,7 @@ def test_scales_too_far_apart_for_common_counts(tmp_path):
 
 
 @pytest.mark.parametrize("leads", ["9" * 5000, "\u00b2", "I," + "x" * 5000, [10**5000], "I,I," * 1000], ids=range(5))
-def test_leads_that_are_none(tmp_path, leads):
+def test_unknown_lead_names_are_refused(tmp_path, leads):
     np.save(tmp_path / "r.npy", np.zeros((1, 5)))
     with pytest.raises(UserError) as caught:
         read_ecg(tmp_path / "r.npy", sample_rate=500, leads=leads)

@@ -92,7 +92,7 @@ def test_only_what_is_missing_is_derived():
 
 
 @pytest.mark.parametrize("leads", [(0, 2, 6), (1, 6), (6, 7), tuple(range(6))])
-def test_nothing_is_derived_without_both_or_need(leads):
+def test_nothing_is_derived_without_i_and_ii_or_if_complete(leads):
     source = made_up(leads)
     assert with_limb_leads(source) is source
 

@@ -111,7 +111,7 @@ def seconds(parse, text, repeats=3):
 
 
 def check_doubling(parse, family, short):
-    """Time per letter does not grow; what takes next to no time cannot be compared."""
+    """Check that time per letter does not grow; very short times are not compared."""
     once = seconds(parse, family(short), 1)
     assert once < SLOWEST * short / SHORT
     if once > 0.004:

@@ -63,7 +63,7 @@ def test_struct(tmp_path, save, order):
 
 
 @pytest.mark.parametrize("content", [[1.0, 2.0], np.array(["ab", "cd"]), np.array(["p", 3], object), {"a": 1}])
-def test_what_is_no_single_value_is_one_line(tmp_path, content):
+def test_several_values_are_one_line(tmp_path, content):
     scipy.io.savemat(tmp_path / "r.mat", {"patient_id": content, "val": SIGNAL})
     if isinstance(content, dict):  # a struct is another variable
         assert read_ecg(tmp_path / "r.mat", sample_rate=500).patient is None

@@ -1,4 +1,4 @@
-"""What people take for an ECG: a line that says what it is and what helps."""
+"""Files that are no ECG: a message with kind and hint."""
 
 import bz2
 import gzip
@@ -74,7 +74,7 @@ CONTENTS = {
 
 
 @pytest.mark.parametrize("name", CONTENTS)
-def test_what_it_is_and_what_helps(tmp_path, name):
+def test_message_has_kind_and_hint(tmp_path, name):
     content, message = CONTENTS[name]
     path = tmp_path / "ecg.dat"
     path.write_bytes(content)
@@ -109,7 +109,7 @@ def test_an_ishne_cut_within_its_header(cases, tmp_path, size):
 
 
 @pytest.mark.parametrize("claimed", [500 * 3600 * 24, 2**31 - 1, 0, 60_000, 120_000, 3000])
-def test_an_ishne_that_counts_its_samples_otherwise_is_read(cases, tmp_path, claimed):
+def test_an_ishne_with_a_nominal_number_of_samples_is_read(cases, tmp_path, claimed):
     """All leads' together, in bytes, as many as fit a day, or none."""
     content = bytearray((cases / "ishne" / "i02_fault.ecg").read_bytes())
     content[8:10] = b"\0\0"

@@ -1,4 +1,4 @@
-"""Who was recorded, how old, and when: what stands for "unknown" is unknown, and two people are never taken for one."""
+"""Patient, age and time: placeholders become None, and two people are never taken for one."""
 
 from datetime import date, datetime, timezone
 
@@ -52,18 +52,18 @@ SIGNS = st.text(" \t-_^/.,?*#()<>", max_size=4)
 
 
 @pytest.mark.parametrize("written", NOBODY)
-def test_a_made_up_id_is_nobody(written):
+def test_a_placeholder_id_is_none(written):
     assert patient_of(written) is None
     assert patient_of(f" {written.upper()} ") is patient_of(written.lower()) is None
 
 
 @pytest.mark.parametrize("written", SOMEBODY)
-def test_an_id_is_kept_as_it_is(written):
+def test_a_real_id_is_not_changed(written):
     assert patient_of(f" {written}\n") == written
 
 
 @given(st.lists(FILLERS, max_size=6), st.lists(SIGNS, min_size=7, max_size=7))
-def test_made_up_ids_in_any_row_with_any_signs_between_are_nobody(words, signs):
+def test_combined_placeholder_ids_are_none(words, signs):
     row = "".join(sign + word for sign, word in zip(signs, words)) if words else signs[0]
     spaced = " ".join(words)
     assert patient_of(spaced) is None
@@ -72,7 +72,7 @@ def test_made_up_ids_in_any_row_with_any_signs_between_are_nobody(words, signs):
 
 
 @given(st.text(max_size=500))
-def test_whatever_is_written_an_id_is_one_short_line_and_stays_the_same(written):
+def test_any_id_is_one_short_line_and_idempotent(written):
     found = patient_of(written)
     assert found is None or (found.strip() and len(found) <= 264 and found.isprintable())
     if found is not None and len(found) <= 200:
@@ -80,7 +80,7 @@ def test_whatever_is_written_an_id_is_one_short_line_and_stays_the_same(written)
 
 
 @given(st.integers(min_value=1, max_value=10**12))
-def test_a_collections_own_numbers_are_people(number):
+def test_numbers_of_a_collection_are_valid_ids(number):
     assert patient_of(number, numbered=True) == patient_of(float(number), numbered=True) == str(number)
 
 
@@ -89,7 +89,7 @@ def test_long_ids_that_differ_at_their_end_are_two_people():
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), 0, 0.0, -1, -9.0, 123456])
-def test_numbers_that_are_nobody(value):
+def test_placeholder_numbers_are_none(value):
     assert patient_of(value) is None
 
 
@@ -147,7 +147,7 @@ def test_sexes(written, sex):
         *(datetime(2300, 1, 1), datetime(9999, 12, 31), None),
     ],
 )
-def test_dates_that_stand_for_unknown(when):
+def test_placeholder_dates_are_none(when):
     assert start_of(when) is None
 
 
@@ -159,7 +159,7 @@ def test_dates_of_ecgs():
 
 
 @given(st.text(alphabet="Doe^J'\"\\ 1", min_size=1))
-def test_what_a_library_quotes_is_in_no_message(name):
+def test_messages_have_no_quotations_of_libraries(name):
     for quote in (repr(name), repr(name.encode()), repr((name, 1))):
         text = f"could not convert {quote}"
         assert not set("DJ^") & set(without_quotes(text)) and not set("DJ^") & set(shown(ValueError(text)))

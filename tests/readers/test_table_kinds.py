@@ -177,7 +177,7 @@ def test_apples_export(cases):
         ["I,Jane Roe", "mV,mV", "1.5,2.5", "x Jane Roe,2"],
     ],
 )
-def test_no_message_contains_what_may_be_a_name(tmp_path, lines):
+def test_no_message_contains_a_possible_name(tmp_path, lines):
     with pytest.raises(UserError) as caught:
         read_ecg(write(tmp_path, lines), sample_rate=500, unit="mV" if "µV" not in str(lines) else None)
     assert "Jane" not in str(caught.value) and "Roe" not in str(caught.value) and "1961" not in str(caught.value)

@@ -97,7 +97,7 @@ def test_times_in_whole_milliseconds(tmp_path):
         ([0.5], "do not increase"),
     ],
 )
-def test_useless_times(tmp_path, time, message):
+def test_invalid_times(tmp_path, time, message):
     path = table(tmp_path, ["time", "V1"], [time, np.arange(len(time)) + 0.5])
     with pytest.raises(UserError, match=message):
         read_ecg(path)
@@ -171,7 +171,7 @@ def test_tabs_with_decimal_commas(tmp_path):
     np.testing.assert_array_equal(read_ecg(path, sample_rate=500).signal, [[0.5, -0.5], [1.25, 2.0]])
 
 
-def test_a_file_of_which_each_sample_is_missing(tmp_path):
+def test_a_file_with_only_missing_samples(tmp_path):
     path = tmp_path / "gap.csv"
     path.write_text("time (s),I,II\n0,,\n0.002,-,nan\n0.004,,\n")
     with pytest.raises(UserError, match="all its samples are marked as missing, so there is no ECG; leave it out"):

@@ -74,7 +74,7 @@ def test_the_longest_complete_twelve_leads_win(tmp_path, kind, other, backwards)
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_without_a_complete_group_what_was_taken_wins(tmp_path, kind):
+def test_without_a_complete_group_recorded_signals_win(tmp_path, kind):
     best = wave(10, ("I", "II"), seed=1)
     others = [wave(30, ("I", "II"), seed=2, derived=True), wave(2.5, ("II",), seed=3)]
     same(read_ecg(written(tmp_path, kind, [*others, best])), best.millivolts)
@@ -202,7 +202,7 @@ def test_the_same_time_behind_two_filters_is_one_ecg(tmp_path, kind):
 
 
 def test_frames_of_mfer(tmp_path):
-    """What is averaged is told by the type of a waveform, and frames that only go on are one recording."""
+    """Averaged beats are recognised by the type of waveform, and consecutive frames are one recording."""
     waves = [wave(1.2, seed=1, derived=True), wave(10, ("II", "V1"), 2), wave(10, seed=3)]
     for order in both_orders(waves):
         recording = read_ecg(write_mfer(tmp_path / "m.mwf", order))
@@ -249,7 +249,7 @@ def test_each_series_has_its_own_time_and_statements(tmp_path):
     assert [one.statements for one in recordings] == [("First",), ("Second",)]
 
 
-def test_a_lead_of_which_the_file_has_no_values(tmp_path):
+def test_a_lead_without_values(tmp_path):
     one = wave(10, seed=1)
     path = write_aecg(tmp_path / "m.xml", [one])
     before, behind = path.read_text().split('<code code="MDC_ECG_LEAD_V6"/><value>')
@@ -313,7 +313,7 @@ def test_cases(cases, name):
 
 
 @pytest.mark.parametrize("rate", [1e-7, 0.4])
-def test_a_rate_that_is_rounded_to_none(tmp_path, rate):
+def test_a_rate_that_is_rounded_to_zero(tmp_path, rate):
     content = json.loads(fuzz_seeds.kardia())
     content["data"]["raw"]["frequency"] = rate
     path = tmp_path / "k.json"

@@ -1,4 +1,4 @@
-"""WFDB records: values as the `wfdb` library gives them, leads by name, and one clear line for what is wrong."""
+"""WFDB records: same values as the `wfdb` library, leads by name, and one clear line for errors."""
 
 import os
 import sys
@@ -35,7 +35,7 @@ def replace(path, old, new, encoding="utf-8"):
     return path
 
 
-def test_every_kind_of_real_record_is_as_wfdb_reads_it(each_kind):
+def test_every_kind_of_real_record_equals_wfdb(each_kind):
     headers = [each_kind / name for name in find_wfdb(each_kind)]
     assert len(headers) > 200
     for header in headers:

@@ -76,7 +76,7 @@ def in_uv(counts):
 @pytest.mark.parametrize("per_frame", [1, 2])
 @pytest.mark.parametrize(("number", "length"), [(1, 50), (2, 52), (12, 100), (5, 26)])
 @pytest.mark.parametrize("fmt", BITS)
-def test_every_format_is_what_was_packed(tmp_path, fmt, number, length, per_frame, prefix):
+def test_every_format_is_unpacked_exactly(tmp_path, fmt, number, length, per_frame, prefix):
     samples = random_samples(BITS[fmt], number, length)
     path = write(tmp_path, samples, fmt, per_frame, frames=length // per_frame, prefix=prefix)
     recording = read_ecg(path)
@@ -88,7 +88,7 @@ def test_every_format_is_what_was_packed(tmp_path, fmt, number, length, per_fram
 
 
 @pytest.mark.parametrize("fmt", sorted(set(BITS) - {"61"}))
-def test_every_format_is_what_wfdb_unpacks(tmp_path, fmt):
+def test_every_format_equals_wfdb(tmp_path, fmt):
     """Also where the length is left to the file, and the signal is late. (`wfdb` 4.3.1 fails with format 61.)"""
     for number, skew, frames in ((2, 0, 50), (3, 0, None), (2, 3, 50), (12, 0, 50)):
         samples = random_samples(BITS[fmt], number, 50)

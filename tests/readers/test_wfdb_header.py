@@ -1,4 +1,4 @@
-"""The one parser of WFDB headers: what `wfdb` says of those that it reads, and those of archives that it does not."""
+"""The parser of WFDB headers: same results as `wfdb`, and headers of archives that `wfdb` refuses."""
 
 import contextlib
 import io
@@ -106,7 +106,7 @@ def test_first_lines_of_archives(first):
     assert header.segments is None
 
 
-def test_what_stands_where_checksums_would_be_is_not_looked_at():
+def test_checksum_fields_are_ignored():
     text = PLAIN.replace("-115 13047 0 I", "-115 NaN 0 I").replace("-50 11561 0 aVR", "0 115.61 0 aVR")
     assert [signal.name for signal in parse_header(text.encode(), "r.hea").signals] == ["I", "aVR"]
 
@@ -147,7 +147,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_is_no_header_is_one_clear_line(what):
+def test_an_invalid_header_is_one_clear_line(what):
     with pytest.raises(UserError, match=r"^r\.hea: its .*; ") as caught:
         parse_header(WRONG[what].encode(), "r.hea")
     assert len(str(caught.value)) < 200

@@ -86,7 +86,7 @@ def test_any_remark(remarks):
 
 
 def test_of_a_record_of_segments(tmp_path):
-    """From its own header, and what that has not from the first segment's."""
+    """Facts from its header, and missing ones from the first segment's."""
     lines = "a.dat 16 200 16 0 0 0 0 I\n"
     (tmp_path / "a.hea").write_text(f"a 1 500 3\n{lines}# Age: 40\n# Sex: F\n")
     (tmp_path / "a.dat").write_bytes(b"\1\0" * 3)

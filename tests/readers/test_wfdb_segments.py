@@ -26,7 +26,7 @@ def counts(number, length, seed=0):
     return np.random.default_rng(seed).integers(-3000, 3000, (number, length))
 
 
-def test_a_pulse_oximeter_at_another_rate_is_no_hindrance(tmp_path):
+def test_other_signals_may_have_another_rate(tmp_path):
     first, second = counts(6, 40, 1), counts(6, 60, 2)
     write(tmp_path, "a", first, SIX, 2, others=[("PLETH", "NU"), ("RESP", "Ohm")])
     write(tmp_path, "b", second, SIX, 2, gain=400, others=[("PLETH", "NU"), ("RESP", "Ohm")])

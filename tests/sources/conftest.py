@@ -1,4 +1,4 @@
-"""What the tests of all sources share: WFDB records written by hand, and the command with what it leaves."""
+"""Helpers of the tests of all sources: made-up WFDB records, and the command with its results."""
 
 import csv
 import struct

@@ -97,7 +97,7 @@ def test_exam_that_the_table_lacks_has_no_facts(collection, prepare):
     assert (row["record_id"], row["patient"], row["sex"], len(row["codes"])) == ("168405", None, None, 0)
 
 
-def test_abnormality_that_is_not_known_is_no_absence(collection, prepare):
+def test_an_unknown_abnormality_is_not_negative(collection, prepare):
     path = collection / "exams.csv"
     path.write_text(path.read_text().replace("79.6,False", "79.6,"))
     assert list(prepare("code15", collection).table.loc[NAMES[2], "codes"]) == []

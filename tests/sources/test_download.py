@@ -27,7 +27,7 @@ RECORDS = ["files/p1000/p10000032/s40689238/40689238", "files/p1000/p10000032/s4
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `files` (path below files/ -> bytes, or a status) and notes what is asked for."""
+    """Serves `files` (path below files/ -> bytes, or a status) and records requests."""
 
     daemon_threads = True
 
@@ -40,7 +40,7 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/files/"
 
     def fetched(self):
-        """What was asked for with GET since the last call."""
+        """Return the GET requests since the last call."""
         found, self.asked = [path for method, path in self.asked if method == "GET"], []
         return sorted(found)
 
@@ -231,7 +231,7 @@ def test_not_found(mimic, server, tmp_path):
     assert "mimic_iv_ecg: no list of records" in refusal("mimic_iv_ecg", tmp_path / "mimic")
 
 
-def test_trouble_that_passes(mimic, server, tmp_path):
+def test_temporary_errors_are_retried(mimic, server, tmp_path):
     whole = mimic["record_list.csv"]
     publish(server, MIMIC, {"record_list.csv": [503, 429, whole], "RECORDS": [500, server.files[f"{MIMIC}/RECORDS"]]})
     server.short = {f"{MIMIC}/{RECORDS[0]}.dat": 700}
@@ -239,7 +239,7 @@ def test_trouble_that_passes(mimic, server, tmp_path):
     assert contents(tmp_path / "mimic") == mimic
 
 
-def test_trouble_that_stays(mimic, server, tmp_path):
+def test_permanent_errors_are_reported(mimic, server, tmp_path):
     publish(server, MIMIC, {f"{RECORDS[0]}.dat": 503})
     text = refusal("mimic_iv_ecg", tmp_path / "mimic")
     assert text.startswith("mimic_iv_ecg: 503 Error")

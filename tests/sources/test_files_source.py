@@ -63,7 +63,7 @@ dicom_12lead_1000hz.dcm,,,,,"1,2",,,,,010
 """
 
 
-def test_everything_is_there_or_rejected(mixture, prepare, counts):
+def test_every_file_is_read_or_rejected(mixture, prepare, counts):
     (mixture / "patients.csv").write_text(TABLE)
     found = prepare("files", mixture, "--table", mixture / "patients.csv", status=1)
     table = found.table
@@ -76,7 +76,7 @@ def test_everything_is_there_or_rejected(mixture, prepare, counts):
     assert table["idx"].tolist() == [sorted(good | set(REASONS)).index(name) for name in sorted(good)]
 
 
-def test_table_says_what_is_known_and_how_to_read(mixture, prepare, counts):
+def test_table_gives_metadata_and_reading_options(mixture, prepare, counts):
     (mixture / "patients.csv").write_text(TABLE)
     found = prepare("files", mixture, "--table", mixture / "patients.csv", status=1)
     row = found.table.loc["a/table.csv"]
@@ -112,7 +112,7 @@ def test_formats_are_read_as_by_read_ecg(mixture, prepare):
                 np.testing.assert_allclose(stored, signal, rtol=0, atol=row["rounding_error_mv"] * 1.001 + 1e-9)
 
 
-def test_options_say_how_to_read(tmp_path, prepare, counts):
+def test_options_are_used_for_reading(tmp_path, prepare, counts):
     folder = tmp_path / "arrays"
     folder.mkdir()
     np.save(folder / "x.npy", counts(0)[:2])
@@ -185,7 +185,7 @@ def test_wrong_folder(tmp_path, refusal):
     assert "nowhere: no such folder" in refusal("files", tmp_path / "nowhere")
 
 
-def test_what_is_given_for_all_files_is_for_those_that_do_not_say_it(tmp_path, prepare, ecg_data):
+def test_options_apply_only_to_files_without_this_metadata(tmp_path, prepare, ecg_data):
     folder = tmp_path / "mixed"
     folder.mkdir()
     shutil.copy(ecg_data / "formats" / "dicom_12lead_1000hz.dcm", folder / "a.dcm")

@@ -1,4 +1,4 @@
-"""Placeholders for a patient's id are nobody, in files as in tables: each such recording is its own patient."""
+"""Placeholders for a patient's id, in files and tables: each such recording is a separate patient."""
 
 import numpy as np
 import pandas as pd
@@ -44,7 +44,7 @@ def test_placeholders_of_a_table(files, tmp_path, prepare):
     assert len(set(found.patients())) == len(PLACEHOLDERS) + 1
 
 
-def test_files_that_name_nobody(cases, tmp_path, prepare):
+def test_files_with_placeholder_patients(cases, tmp_path, prepare):
     folder = tmp_path / "edf"
     folder.mkdir()
     content = (cases / "edf" / "e01_std.edf").read_bytes()

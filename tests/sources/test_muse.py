@@ -52,7 +52,7 @@ def test_export(export, original, prepare):
             np.testing.assert_allclose(signal, expected[lead] * factor, rtol=0, atol=1e-9)
 
 
-def test_what_is_no_muse_file_is_rejected(export, ecg_data, prepare):
+def test_other_files_are_rejected(export, ecg_data, prepare):
     (export / "2024" / "ecg1.xml").write_bytes((export / "2024" / "ecg1.xml").read_bytes()[:9000])
     shutil.copyfile(ecg_data / "formats" / "unsupported.xml", export / "other.xml")
     (export / "ecg.pdf").write_bytes(b"%PDF")

@@ -1,4 +1,4 @@
-"""The Challenge's folders, nested and flat: names of sources, and what the headers say."""
+"""The Challenge's folders, nested and flat: names of sources, and metadata of headers."""
 
 import numpy as np
 import pytest
@@ -52,7 +52,7 @@ def test_nested(training, prepare, counts):
         ("cpsc_2018/g10", {"cpsc_2018"}),
     ],
 )
-def test_name_of_the_source_does_not_depend_on_where_one_starts(training, prepare, below, sources):
+def test_name_of_the_source_does_not_depend_on_the_start_folder(training, prepare, below, sources):
     assert set(prepare("physionet2021", training / below).table["source"]) == sources
 
 

@@ -1,4 +1,4 @@
-"""A user's table: which file a row means, and what becomes of its values."""
+"""A user's table: matching of rows and files, and conversion of values."""
 
 from datetime import datetime
 
@@ -117,7 +117,7 @@ def test_wrong_tables(tmp_path, content, expected):
     assert expected in message(tmp_path, content)
 
 
-def test_all_values_that_are_of_no_use_are_told_at_once(tmp_path, refusal, write_record, counts):
+def test_all_unusable_values_are_in_one_message(tmp_path, refusal, write_record, counts):
     """By the command: the first of each column, and how many more there are."""
     for name in "abc":
         write_record(tmp_path / "records" / name, counts(0))
@@ -134,7 +134,7 @@ def test_all_values_that_are_of_no_use_are_told_at_once(tmp_path, refusal, write
     ]
 
 
-def test_times_of_a_format_that_the_user_names(tmp_path, prepare, refusal, write_record, counts):
+def test_times_in_a_given_format(tmp_path, prepare, refusal, write_record, counts):
     for name in "ab":
         write_record(tmp_path / "records" / name, counts(0))
     (tmp_path / "t.csv").write_text("file,start_time\na.hea,01/02/2020 10:00\nb.hea,03/02/2020 11:30\n")
@@ -146,7 +146,7 @@ def test_times_of_a_format_that_the_user_names(tmp_path, prepare, refusal, write
     assert found.table["start_time"].tolist() == [pd.Timestamp(2020, 2, 1, 10), pd.Timestamp(2020, 2, 3, 11, 30)]
 
 
-def test_zones_that_are_dropped_are_told_in_a_line(tmp_path, prepare, write_record, counts):
+def test_dropped_time_zones_are_noted_in_one_line(tmp_path, prepare, write_record, counts):
     for name in "abc":
         write_record(tmp_path / "records" / name, counts(0))
     rows = ["a.hea,2020-02-01T10:00+02:00", "b.hea,2020-02-01T10:00Z", "c.hea,2020-02-01T10:00"]
@@ -215,7 +215,7 @@ def test_times(written, expected):
     "written",
     ["03/04/2024", "13/04/2024", "now", "today", "12:30", "5", "2024-02-30", "31.12.24", "30.02.2024", "12.31.2024"],
 )
-def test_what_is_no_time_or_doubtful(written):
+def test_invalid_and_ambiguous_times(written):
     with pytest.raises(UserError, match=f"^t: '{written}' is not a time"):
         time(written, "t")
 

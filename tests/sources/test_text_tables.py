@@ -1,4 +1,4 @@
-"""Tables that we write: nothing in them is a formula to a spreadsheet, and our own readers see what was meant."""
+"""Tables that we write: no cell is a formula in a spreadsheet, and our readers restore the original text."""
 
 import csv
 
@@ -73,7 +73,7 @@ def test_a_header_too_long_for_a_table(tmp_path):
     ],
 )
 def test_tables_of_another_kind(tmp_path, content, told):
-    """Said alike wherever a table is given."""
+    """The message is the same for all commands with a table."""
     path = tmp_path / "t.csv"
     path.write_bytes(content)
     for read in (lambda: columns_of(path), lambda: with_table([Item("a.hea")], path)):

@@ -48,7 +48,7 @@ def test_formats(tmp_path, prepare, fmt):
 
 
 @pytest.mark.parametrize("fmt", FLAC)
-def test_flac_is_what_is_not_compressed(tmp_path, prepare, fmt):
+def test_flac_equals_uncompressed_data(tmp_path, prepare, fmt):
     plain, largest = FLAC[fmt]
     counts = random_counts(largest)
     write(tmp_path / "records", "flac", counts, fmt, comments=["Age: 50", "Dx: 1,2"])
@@ -151,7 +151,7 @@ def test_segments_of_any_name_and_lone_signals(tmp_path, prepare, write_record, 
 
 @pytest.mark.parametrize("kind", ["wfdb", "files"])
 def test_records_of_archives(tmp_path, prepare, write_record, counts, kind):
-    """The record is named with a suffix and a folder, the date is none, and a master says so too."""
+    """Record names with a suffix and a folder, and invalid dates, also in a record of segments."""
     folder = tmp_path / "records"
     for number in (1, 2, 3):
         write_record(folder / f"s{number}", counts(number))
