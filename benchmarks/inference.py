@@ -33,7 +33,7 @@ from _shared import hand_over, machine, memory_of, write_records
 from inference_commits import compare
 
 from fairseq_signals_ext.checkpoints.description import ModelDescription
-from fairseq_signals_ext.commands.predict import predict_into
+from fairseq_signals_ext.commands._predicting import predict_into
 from fairseq_signals_ext.evaluation.predictions import ECG_FM_AGGREGATION
 from fairseq_signals_ext.inference.backends import TorchBackend
 from fairseq_signals_ext.inference.ensemble import Ensemble

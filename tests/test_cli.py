@@ -162,6 +162,15 @@ def test_importing_is_light():
     assert done.stdout.strip() == ""
 
 
+def test_help_of_commands_is_light():
+    """They import what they need when they run."""
+    light = ("predict", "inspect", "config", "verify", "evaluate", "calibrate", "benchmark", "serve", "curve", "export")
+    for command in light:
+        code = f"import sys; from fairseq_signals_ext import cli; cli._parser({command!r}); print(*sys.modules)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert not {"torch", "fairseq", "numpy", "pandas"} & {*done.stdout.split()}, command
+
+
 @pytest.mark.parametrize("version, message", [((3, 13), "use Python 3.11 or 3.12"), ((3, 7), "use Python 3.11")])
 def test_wrong_interpreter(monkeypatch, version, message):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

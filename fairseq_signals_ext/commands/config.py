@@ -18,8 +18,6 @@ import sys
 from pathlib import Path
 from typing import Optional
 
-from fairseq_signals_ext.checkpoints.config_conversion import convert_config, list_changes, to_yaml
-from fairseq_signals_ext.checkpoints.config_files import read_config
 from fairseq_signals_ext.commands._entry import Parser
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.files import atomic, check_free
@@ -46,6 +44,10 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: see `read_config` and `convert_config`; or the file cannot be written.
     """
+    # imported here, so that --help is fast
+    from fairseq_signals_ext.checkpoints.config_conversion import convert_config, list_changes, to_yaml
+    from fairseq_signals_ext.checkpoints.config_files import read_config
+
     _check_out(options.out, options.overwrite)
     converted = convert_config(read_config(options.config), str(options.config))
     text, changes = to_yaml(converted.sections, options.config.name), list_changes(converted.changes)

@@ -16,7 +16,6 @@ import textwrap
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence
 
-from fairseq_signals_ext.checkpoints.inspecting import inspect_model
 from fairseq_signals_ext.common.values import as_size, as_time
 
 _WIDTH = 110
@@ -37,6 +36,8 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: see `inspect_model`.
     """
+    from fairseq_signals_ext.checkpoints.inspecting import inspect_model  # with numpy, which --help does not need
+
     facts = inspect_model(options.model)
     print(json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False) if options.json else as_text(facts))
     return 0

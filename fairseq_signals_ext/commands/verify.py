@@ -12,12 +12,13 @@ is 1 if there are problems.
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fairseq_signals_ext.common.files import PLAN_NAME
 from fairseq_signals_ext.data.checksums import UPDATE_OPTION
-from fairseq_signals_ext.pages.verify_page import write_verify_page
-from fairseq_signals_ext.prepared.verify import Findings, verify
-from fairseq_signals_ext.prepared.verify_files import update_checksums
+
+if TYPE_CHECKING:
+    from fairseq_signals_ext.prepared.verify import Findings
 
 _MOST_LINES = 50
 
@@ -47,6 +48,10 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: see `verify` and `update_checksums`.
     """
+    # imported here, so that --help is fast
+    from fairseq_signals_ext.pages.verify_page import write_verify_page
+    from fairseq_signals_ext.prepared.verify import verify
+
     try:
         if options.update_checksums:
             print(_updated(options.folder))
@@ -65,12 +70,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _updated(folder: Path) -> str:
+    from fairseq_signals_ext.prepared.verify_files import update_checksums
+
     lines = update_checksums(folder)
     more = [f"and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES else []
     return "\n".join([*lines[:_MOST_LINES], *more, f"{folder}: {len(lines)} checksum(s) changed"])
 
 
-def _summary(findings: Findings) -> str:
+def _summary(findings: "Findings") -> str:
     size = f"{findings.recordings} recordings, {findings.hours:.2f} h, {findings.shards} shard(s)"
     lines = [f"{findings.out}: {size}, {findings.manifests} manifest(s), {findings.labels} set(s) of labels"]
     lines += findings.problems[:_MOST_LINES]

@@ -126,7 +126,7 @@ def test_no_report(out, capsys):
 def test_long_lists_are_cut_on_the_terminal_but_not_in_the_report(out, capsys, monkeypatch):
     lines = [f"file {number}: wrong; fix it" for number in range(60)]
     monkeypatch.setattr(
-        "fairseq_signals_ext.commands.verify.verify",
+        "fairseq_signals_ext.prepared.verify.verify",
         lambda folder, *_: Findings(folder, False, 8, 4, 1.0, problems=lines, notes=lines),
     )
     assert main([str(out)]) == 1
