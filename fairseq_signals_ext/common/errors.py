@@ -37,7 +37,7 @@ PLACE_HINTS = {
     errno.EIO: "check the disk, or give another place",
 }
 
-# where the system's words are not about what the user sees
+# errors for which the system's message would be misleading
 _PLAINER = {errno.EEXIST: "is a file, but a folder is needed", errno.ENOTDIR: "a part of this path is a file"}
 
 # quotations in an exception, also with quotes inside or without an end; not the apostrophe within a word

@@ -141,7 +141,7 @@ def _number(error: Exception, folder: Path) -> Optional[int]:
     matching = [one for one in NO_SPACE if os.strerror(one) in str(error) or f"(os error {one})" in str(error)]
     if matching:
         return matching[0]
-    # those that remove their file have said it
+    # libraries that remove their file on a full disk name the reason
     return None if _has_room(folder) else errno.ENOSPC
 
 

@@ -271,7 +271,7 @@ def build_augmentations(settings: AugmentationSettings, leads: Sequence[int], sa
         sample_rate: of the segments, in Hz.
 
     Raises:
-        UserError: an option is wrong; the message names it, its value and what to do.
+        UserError: an option is wrong; the message names it and its value, with a hint.
     """
     _check(settings)
     names = settings.perturbation_mode

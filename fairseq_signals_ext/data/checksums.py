@@ -96,7 +96,7 @@ def problem_of(path: Path, record: Path, again: Optional[str] = None) -> str:
     if known is None or not (is_shard or path.name in known.checksums):
         return ""
     again = again or _AGAIN.get(known.command, _COPY_AGAIN)
-    # nobody edits a shard by hand
+    # shards are never edited by hand
     accept = f"or, if this is meant, accept it: {command_line('verify', path.parent, UPDATE_OPTION)}"
     accept = "" if is_shard else accept
     stored = known.checksums.get(path.name)

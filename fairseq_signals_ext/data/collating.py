@@ -121,7 +121,7 @@ class Collater:
             place_counts(array[rows], self._counts(item)[:, plan.stored], plan.columns)
         coefficients = self._coefficients(items)
         if self._masks_leads_early:
-            # a lead whose gain and offset are zero is zero, and these are cheaper to mask than its samples
+            # a lead with gain and offset 0 becomes zero; this is cheaper than masking its samples
             self._mask_leads(items, coefficients)
         source, both = torch.from_numpy(array), torch.from_numpy(coefficients)
         # all at once in torch, which is faster
@@ -168,7 +168,7 @@ class Collater:
                 chosen = segment[plan.columns]
                 for augment in augmentations:
                     augment(chosen, generator)
-                if not isinstance(plan.columns, slice):  # whose rows are the segment's own
+                if not isinstance(plan.columns, slice):  # a slice is a view, so nothing to copy back
                     segment[plan.columns] = chosen
 
     def _plan(self, stored: Leads) -> _Plan:

@@ -116,7 +116,7 @@ def label_sets(folder: Path) -> List[Path]:
 
 
 def _other_labels(path: Path) -> str:
-    """What to give in place of a path without labels: those in the same folder, or in the path itself."""
+    """Return suggestions for a path without labels: labels in the same folder, or in the path itself."""
     path = path.parent if path.name == VALUES_FILE else path
     sets = {found.name: str(found) for found in label_sets(path) or label_sets(path.parent)}
     if not sets:
@@ -137,7 +137,7 @@ def open_values(file: Path) -> np.ndarray:
         )
     try:
         values = np.load(file, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # noqa: BLE001 - a .npy header is Python, and numpy passes on what its parser raises
+    except Exception as error:  # noqa: BLE001 - numpy may raise any error on a damaged header
         raise UserError(f"{file}: not a label file ({first_line(error)}); {_ANOTHER}") from None
     values = values[:, None] if values.ndim == 1 else values
     if values.ndim != 2 or not values.size or values.dtype.kind not in "biuf":
@@ -241,7 +241,7 @@ def _rows_of(table: Path) -> Optional[int]:
     check(table)
     try:
         return int(pq.read_table(table, columns=["idx"])["idx"].to_numpy().max()) + 1
-    except Exception as error:  # noqa: BLE001 - what a damaged one raises is not documented
+    except Exception as error:  # noqa: BLE001 - errors of damaged files are not documented
         raise UserError(f"{table}: cannot be read ({first_line(error)}); prepare again with --resume") from None
 
 

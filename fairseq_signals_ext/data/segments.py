@@ -49,7 +49,7 @@ class SegmentSettings:
 
     @property
     def leads_of_model(self) -> Tuple[int, ...]:
-        """Leads of the model's input, some of which may be all zeros."""
+        """Return the leads of the model's input; some may be all zeros."""
         return tuple(range(len(LEADS))) if self.pad_leads else self.leads
 
 

@@ -208,7 +208,7 @@ def open_shard(path: Path) -> Tuple[np.ndarray, np.ndarray]:
         try:
             # copy on write, as torch warns about read-only arrays
             array = np.load(file, mmap_mode="c", allow_pickle=False)
-        except Exception:  # noqa: BLE001 - a .npy header is Python, and numpy passes on what its parser raises
+        except Exception:  # noqa: BLE001 - numpy may raise any error on a damaged header
             raise UserError(f"{file}: truncated or not a .npy file; {PREPARE_AGAIN}") from None
         # slicing a plain array is several times cheaper than slicing np.memmap
         arrays.append(array.view(np.ndarray))

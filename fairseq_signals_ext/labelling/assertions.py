@@ -13,7 +13,7 @@ from fairseq_signals_ext.labelling.vocabulary import Cue, Meaning, Vocabulary
 
 PRESENT, UNCERTAIN, ABSENT, PAST = "present", "uncertain", "absent", "past"
 
-_SKIPPED = ("(", ")", '"', "'", ".", ":", "/")  # may stand inside a phrase
+_SKIPPED = ("(", ")", '"', "'", ".", ":", "/")  # allowed inside a phrase
 _RATE = re.compile(
     # rate 45, rate of 45
     r"(?<!atrial )\b(?:rate|hr|vr|hf|frequenz|kammerfrequenz|frequency)\b"
@@ -146,7 +146,7 @@ _Cues = Dict[str, Tuple[float, int]]  # meaning of a cue -> probability, number 
 def _cues_of_items(items: List[_Item], words: List[Word]) -> List[_Cues]:
     """Return the cues that apply to each item."""
     found: List[_Cues] = [{} for _ in items]
-    over_all: Set[str] = set()  # what reaches to the end of the statement already
+    over_all: Set[str] = set()  # cues that apply to the end of the statement
     for number, item in enumerate(items):
         for cue in item.cues:
             if cue.means in ("end", "list", "nothing", *over_all):

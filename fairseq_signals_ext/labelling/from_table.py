@@ -209,9 +209,9 @@ def _hidden_ages_as_prepare(names: Sequence[str], values: np.ndarray) -> List[st
 
 
 def _example(file: Union[str, Path], values: "pd.Series") -> str:
-    """In brackets a value that kept a column from being one of labels, and its line; nothing if it has no labels.
+    """Return in brackets the value that excluded a column from the labels, and its line; empty if it has no labels.
 
-    Columns without labels are of other things, such as names of patients, of which nothing is told.
+    Values of columns without labels, such as names of patients, are never in messages.
     """
     texts = as_texts(values)
     is_truth = texts.str.lower().isin(_TRUTH)

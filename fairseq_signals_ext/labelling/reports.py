@@ -11,7 +11,7 @@ from fairseq_signals_ext.labelling.report_words import statements
 from fairseq_signals_ext.labelling.vocabulary import CLINICAL, Vocabulary, read_vocabulary
 
 SEMANTICS = ("clinical", "ecg-fm")
-_MOST_CACHED, _LONGEST_CACHED = 200_000, 1_000  # texts whose reading is remembered, letters of one
+_MOST_CACHED, _LONGEST_CACHED = 200_000, 1_000  # size of the cache of texts, longest cached text
 
 
 class ReportLabeler:

@@ -44,7 +44,7 @@ TYPICAL_MV = 1.4
 _COMMON_GAINS = (1000.0, 200.0, 204.8, 1 / 4.88e-3)
 # common errors of gain: units of uV, nV or V, a shifted decimal point, and counts of 4.88 uV taken for 1 uV
 _LIKELY_FACTORS = (4.88, 10.0, 100.0, 1000.0, 1e6)
-_DIGITS = 3  # of a gain that a person wrote; more are what a file's range divided by its bits gives
+_DIGITS = 3  # of a round gain; more digits mean that it was computed from a range
 _ALIKE = 0.05  # factors that differ by less cannot be distinguished by amplitudes
 
 

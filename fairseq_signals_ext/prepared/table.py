@@ -101,7 +101,7 @@ def read_table(out: Union[str, Path], columns: Optional[Sequence[str]] = None) -
         return pd.read_parquet(path, columns=None if columns is None else list(columns))
     except UserError:
         raise
-    except Exception as error:  # noqa: BLE001 - what a damaged one raises is not documented
+    except Exception as error:  # noqa: BLE001 - errors of damaged files are not documented
         hint = "run fairseq-signals-ext prepare again with --resume"
         raise UserError(f"{path}: cannot be read ({first_line(error)}); {hint}") from error
 
@@ -307,7 +307,7 @@ def _read_part(out: Path, block: Block) -> "pa.Table":
     try:
         # ParquetFile, as read_table would take the name of a folder above for a partition
         return pq.ParquetFile(path).read()
-    except Exception as error:  # noqa: BLE001 - what a damaged one raises is not documented
+    except Exception as error:  # noqa: BLE001 - errors of damaged files are not documented
         raise UserError(f"{path}: cannot be read ({first_line(error)}); {again}") from error
 
 

@@ -145,7 +145,7 @@ def _read(out: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> "p
         return file.read(columns=columns)
     except UserError:
         raise
-    except Exception as error:  # noqa: BLE001 - what a damaged one raises is not documented
+    except Exception as error:  # noqa: BLE001 - errors of damaged files are not documented
         raise UserError(f"{path}: cannot be read ({first_line(error)}); {WRITE_TABLE_AGAIN}") from error
 
 

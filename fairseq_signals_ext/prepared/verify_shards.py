@@ -94,7 +94,7 @@ def _check_part(path: Path, items: int) -> List[str]:
     hint = "delete it and prepare again with --resume"
     try:
         rows = pq.ParquetFile(path).metadata.num_rows
-    except Exception as error:  # noqa: BLE001 - what a damaged one raises is not documented
+    except Exception as error:  # noqa: BLE001 - errors of damaged files are not documented
         return [f"{path}: cannot be read ({first_line(error)}); {hint}"]
     return [] if rows == items else [f"{path}: has {rows} rows for {items} items of the plan; {hint}"]
 

@@ -161,7 +161,7 @@ def _recording(path: Path, array: np.ndarray, given: GivenMetadata) -> Recording
 
 
 def _leads_first(path: Path, array: np.ndarray, leads: int) -> np.ndarray:
-    """Return the array as leads x samples; the dimension whose size is the number of leads is that of the leads."""
+    """Return the array as leads x samples; the dimension of the leads is found by their number."""
     return array.T if _samples_first(path, array.shape, leads) else array
 
 

@@ -54,7 +54,7 @@ _MEANINGS = (
         "export it in another format, such as DICOM",
     ),
 )
-_FIRST_BIRTH = 1901  # a year before it stands for an unknown date of birth
+_FIRST_BIRTH = 1901  # an earlier year is a placeholder for an unknown date of birth
 
 
 def check_number(what: str, number: int, most: int) -> None:
@@ -85,7 +85,7 @@ class Decoder:
         copies: most memory that reading takes, in multiples of the file's size (measured with files of the shortest
             values only).
         missing: the count that marks a missing sample; NaN if there is none.
-        hidden_start: the day that stands for a hidden date.
+        hidden_start: the placeholder for a hidden date.
         starts_together: whether a part's start is counted from the start time of the file.
         is_undated: (record of `ecgdatakit`) -> whether its date is a placeholder.
         check_record: (file, record of `ecgdatakit`) raises a `UserError` if the file is cut short.

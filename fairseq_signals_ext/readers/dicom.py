@@ -41,10 +41,10 @@ _NEARBY = 5  # counts
 
 
 def _check_dicom(path: Path) -> None:
-    """Refuse a file whose elements are longer than it, or too many, too deep, or for too many channels.
+    """Check that the elements are not longer than the file, too many, too deep, or for too many channels.
 
     Raises:
-        ValueError: it is one of these, or deflated (which would be expanded without a limit).
+        ValueError: they are, or the file is deflated (which would be expanded without a limit).
     """
     _Walk(path.read_bytes()).all()
 

@@ -77,7 +77,7 @@ def _cut(recording: Recording, at_start: int, at_end: int) -> Recording:
     seconds = (at_start / recording.sample_rate, at_end / recording.sample_rate)
     return replace(
         recording,
-        # copies, as a view would keep what is cut in memory
+        # copies, as a view would keep the cut samples in memory
         physical=None if physical is None else physical[:, kept].copy(),
         stored=stored and StoredCounts(stored.counts[:, kept].copy(), stored.scale, stored.zero),
         start_time=start and start + timedelta(seconds=seconds[0]),

@@ -46,7 +46,7 @@ _OURS = (
 )
 _LAST = "tables:TABLE"
 _HEAD = 8192  # bytes
-_XML_HEAD = 1 << 18  # bytes; comments and a document type may stand before the root of an XML file
+_XML_HEAD = 1 << 18  # bytes; comments and a document type may precede the root of an XML file
 _BLOCK = 1 << 20  # bytes
 _BEFORE_TEXT = "\ufeff \t\r\n"
 _BEFORE_ROOT = re.compile(r"\s*(?:<!--.*?-->|<\?.*?\?>|<![A-Za-z][^<>\[]*(?:\[[^\]]*\]\s*)?>)", re.DOTALL)
@@ -92,7 +92,7 @@ class Beginning:
 
     @functools.cached_property
     def other(self) -> Optional[str]:
-        """What the file is, with a hint, if it is known to be no ECG; else None."""
+        """Kind of the file, with a hint, if it is known to be no ECG; else None."""
         return what_helps(self.path, self.head)
 
     @functools.cached_property

@@ -19,7 +19,7 @@ def _is_undated(record: Any) -> bool:
 def _refuse_cut_ishne(path: Path, record: Any) -> None:
     """Raise a `UserError` if a file has fewer samples than its header contains.
 
-    The header's number is that of one lead or of all leads; some recorders write a nominal one: whole hours, or near a
+    The header's number is that of one lead or of all leads; some recorders write a nominal one: whole hours, or about a
     power of two. Nominal numbers are ignored.
     """
     claimed, samples = record.raw_metadata["ecg_size"], record.raw_metadata["samples_per_lead"]
