@@ -116,7 +116,7 @@ def run(options: argparse.Namespace) -> int:
     """Embed, write and print a summary; returns the exit status.
 
     Raises:
-        UserError: the model, an input, a table or an index cannot be used, or results are there already.
+        UserError: the model, an input, a table or an index cannot be used, or results exist already.
     """
     _check(options)
     if options.known is None:

@@ -97,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
     """Explain, write and print; returns the exit status.
 
     Raises:
-        UserError: the model or the options cannot be used, or results are there already.
+        UserError: the model or the options cannot be used, or results exist already.
     """
     with only_one(options.out):
         return _explain(options)
@@ -150,7 +150,7 @@ class _Job:
 
 
 def _jobs(inputs: Inputs, options: argparse.Namespace) -> List[List[_Job]]:
-    """The maps of each recording; a `UserError` if results are there already."""
+    """The maps of each recording; raises `UserError` if results exist already."""
     labels: Sequence[Optional[str]] = list(dict.fromkeys(options.label or [None]))
     files = [inputs.name(number) for number in range(len(inputs))]
     wanted = [name if len(labels) == 1 else f"{name}-{label}" for name in map(stem_of, files) for label in labels]

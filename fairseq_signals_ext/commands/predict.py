@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
     """Predict, write and print a summary; returns the exit status.
 
     Raises:
-        UserError: a model or input cannot be used, or results are there already.
+        UserError: a model or input cannot be used, or results exist already.
     """
     # imported here, so that --help is fast
     from fairseq_signals_ext.commands._parts import run_job

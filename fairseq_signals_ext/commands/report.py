@@ -87,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
     """Write the pages and print a summary; returns the exit status.
 
     Raises:
-        UserError: a model or option cannot be used, or pages are there already.
+        UserError: a model or option cannot be used, or pages exist already.
     """
     with only_one(options.out):
         return _report(options)
@@ -124,7 +124,7 @@ def _settings(options: argparse.Namespace, inputs: Inputs) -> Dict[str, Any]:
 
 
 def _paths(inputs: Inputs, options: argparse.Namespace) -> List[Path]:
-    """The page of each recording; a `UserError` if one is there already."""
+    """The page of each recording; raises `UserError` if one exists already."""
     if options.anonymous:
         names = [f"report-{number}" for number in range(1, len(inputs) + 1)]
     else:

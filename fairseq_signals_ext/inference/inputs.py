@@ -51,7 +51,7 @@ class Recordings(Protocol):
 
 
 class InputRecording(NamedTuple):
-    """A recording as it is read.
+    """A recording from an input file.
 
     Attributes:
         recording: its signal, and the facts in its file.

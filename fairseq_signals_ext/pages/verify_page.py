@@ -81,7 +81,7 @@ def write_verify_page(findings: Findings, path: Path) -> None:
         path: the HTML file.
 
     Raises:
-        UserError: the table lacks a column, or the file cannot be written.
+        UserError: a column is missing from the table, or the file cannot be written.
     """
     page = verify_page(findings)
     try:
@@ -94,7 +94,7 @@ def verify_page(findings: Findings) -> str:
     """The page on a prepared folder.
 
     Raises:
-        UserError: the table lacks a column.
+        UserError: a column is missing from the table.
     """
     out = findings.out
     rate = read_plan(out)[0].settings.processing.rate

@@ -51,7 +51,7 @@ def test_padding_never_counts(made_up_model, roll_out):
         np.testing.assert_allclose(together[row : row + 1], alone, rtol=0, atol=1e-6)
 
 
-def test_what_padding_looks_at_does_not_count(planted, monkeypatch):
+def test_attention_of_padding_does_not_count(planted, monkeypatch):
     model = planted(sample=160)
     attention = model.network.attention
     source, mask = segments_of_noise([500, 300])

@@ -167,7 +167,7 @@ def test_parquet_holds_the_same(checkpoint, data, tmp_path, per):
     pd.testing.assert_frame_equal(opened[0].recordings[names], opened[1].recordings[names], check_dtype=False)
 
 
-def test_what_cannot_be_used_is_rejected(checkpoint, model, tmp_path, capsys):
+def test_unusable_files_are_rejected(checkpoint, model, tmp_path, capsys):
     rng = np.random.default_rng(0)
     signals = {"a": rng.normal(size=(12, 900)), "b": np.ones((12, 900)), "c": rng.normal(size=(12, 8))}
     for name, signal in {**signals, "e": rng.normal(size=(12, 700))}.items():
@@ -197,7 +197,7 @@ def test_nothing_to_embed(checkpoint, tmp_path):
         assert f"embeddings.{file_format}: contains no embeddings, as all recordings were rejected" in message
 
 
-def test_results_are_not_replaced_unasked(checkpoint, data, tmp_path):
+def test_results_are_not_replaced_without_overwrite(checkpoint, data, tmp_path):
     out = embed(checkpoint, tmp_path, data)
     (out / "map.csv").touch()
     assert "exists already; give another --out" in error_of("embed", checkpoint, data, "--out", out)

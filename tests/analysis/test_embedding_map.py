@@ -62,7 +62,7 @@ def test_few_vectors_by_principal_components():
         assert points.shape == (rows, 2) and np.isfinite(points).all()
 
 
-def test_umap_is_asked_for_the_same_each_time(fake_umap):
+def test_umap_gets_the_same_options_each_time(fake_umap):
     vectors = made_up_embeddings(45).vectors
     points, method = project(vectors)
     assert method == "UMAP"
@@ -151,7 +151,7 @@ def test_tables_that_cannot_be_joined(tmp_path, columns, message):
         values_for(made_up_embeddings(3).recordings, "sex", table)
 
 
-def test_a_wrong_table_is_said_before_there_are_embeddings(tmp_path):
+def test_a_wrong_table_is_reported_before_embeddings_are_computed(tmp_path):
     with pytest.raises(UserError, match="none of the columns file, record_id, idx"):
         check_column(written(tmp_path / "t.csv", patient=["1"], sex=["f"]), "sex")
     with pytest.raises(UserError, match="no column 'sex' beside the embeddings"):

@@ -218,7 +218,7 @@ def run(tmp_path, monkeypatch):
         ("dev.tsv", False),
     ],
 )
-def test_all_that_decides_what_comes_of_a_run_is_looked_at(run, name, decides):
+def test_all_files_that_change_a_run_are_inputs(run, name, decides):
     run.run()
     first = run.out / "of the first"
     first.touch()

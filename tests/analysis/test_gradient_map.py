@@ -120,7 +120,7 @@ def test_a_segment_does_not_depend_on_its_batch(made_up_model, method):
         assert np.isnan(found[..., 2500 * number + 500 : 2500 * (number + 1)]).all()
 
 
-def test_leads_that_a_recording_lacks_have_no_row(planted):
+def test_missing_leads_have_no_row(planted):
     recording = recording_of_noise(500, leads=2)
     found = explain(planted(1, 100), recording, "A", "gradient")
     assert found.leads == LEADS[:6] and found.values.shape == (6, 500)  # limb leads are computed
@@ -135,7 +135,7 @@ def test_values_of_a_regression(made_up_model):
     assert found.label == "A" and np.nanmax(np.abs(found.values)) > 0
 
 
-def test_what_cannot_be_explained_is_one_line(made_up_model):
+def test_models_that_cannot_be_explained_are_one_line(made_up_model):
     recording = stored_recording(made_up_counts(np.random.default_rng(0), 500))
     model = made_up_model()
     for message, arguments in {

@@ -95,7 +95,7 @@ def test_no_beats_is_a_note(planted):
         assert [row.region for row in found.rows] == ["all"] * 12
 
 
-def test_note_says_what_was_found(planted):
+def test_note_has_the_waves_found(planted):
     recording, _ = recording_of_beats()
     regions = find_waves(segmented(recording, planted())).regions
     numbers = ", ".join(f"{len(regions[name])} {name}" for name in ("P", "QRS", "T"))

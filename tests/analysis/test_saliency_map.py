@@ -40,7 +40,7 @@ def test_leads_are_found_by_name():
     np.testing.assert_array_equal(drawn, np.array([[3, np.nan], [np.nan, np.nan], [1, 2]], np.float32))
 
 
-def test_peak_is_by_magnitude_and_ignores_what_is_unknown():
+def test_peak_is_by_magnitude_and_ignores_unknown_values():
     saliency = map_of([[0, np.nan, 1], [np.nan, -2, 0]], leads=("I", "V6"), duration=4)
     assert saliency.peak == ("V6", pytest.approx(2.0))
     assert map_of([0, 5, np.nan], duration=4).peak == ("", pytest.approx(2.0))

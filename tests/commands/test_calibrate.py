@@ -52,7 +52,7 @@ def calibrated(world):
     return world / "calibrated.pt"
 
 
-def test_what_it_prints_and_keeps(world, calibrated, tmp_path, capsys):
+def test_output_and_stored_calibration(world, calibrated, tmp_path, capsys):
     assert calibrate(world, tmp_path / "b.pt", "--refuse", "0.05") == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0].split()[:3] == ["label", "patients", "with"]

@@ -41,7 +41,7 @@ def test_without_out_both_are_printed(source, tmp_path, capsys):
     assert "task.filter" in printed.err and "-> criterion.cmsc_gather" in printed.err
 
 
-def test_a_file_is_replaced_only_if_asked(source, tmp_path):
+def test_a_file_is_replaced_only_with_overwrite(source, tmp_path):
     out = tmp_path / "ours.yaml"
     out.write_text("mine")
     with pytest.raises(SystemExit, match=r"error: .*ours\.yaml: exists already; give another --out, or replace"):

@@ -146,7 +146,7 @@ def test_by_default_thresholds_are_the_best_of_valid(predicted, data, capsys):
     assert row["f1"] == pytest.approx(f1_score(recordings["target_AF"], called))
 
 
-def test_thresholds_are_not_chosen_on_what_is_evaluated_unless_asked_for(predicted, data):
+def test_thresholds_are_not_chosen_on_the_evaluated_subset_by_default(predicted, data):
     assert thresholds_of(evaluate(data, subset="valid")) == ("0.5", None, {0.5})
     out = evaluate(data, subset="test,valid", out="both")
     assert thresholds_of(out / "test")[:2] == ("f1", "valid") and thresholds_of(out / "valid")[:2] == ("0.5", None)
@@ -241,7 +241,7 @@ def test_options_reach_the_model(predicted, data):
     assert facts_of(evaluate(data, out="b"))["label_file"] == "labels/of the checkpoint"
 
 
-def test_results_are_replaced_only_if_asked_for(predicted, data):
+def test_results_are_replaced_only_with_overwrite(predicted, data):
     out = evaluate(data)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     predicted.clear()
@@ -294,7 +294,7 @@ def test_unknown_label_of_the_model(predicted, data):
     assert "--aggregate-label VT: no such label; there are AF, SR" in fails(data, "--aggregate-label", "VT=max")
 
 
-def test_help_imports_none_of_what_evaluating_takes():
+def test_help_imports_no_evaluation_packages():
     asking = (
         "import sys; from fairseq_signals_ext import cli\ntry: cli.main(['evaluate', '--help'])\nexcept SystemExit: "
     )

@@ -115,7 +115,7 @@ def test_values_of_a_regression(folder, tmp_path):
     assert row["label"] == "A" and np.isfinite(float(row["value"])) and "probability" not in row
 
 
-def test_results_are_not_replaced_unless_asked(folder, tmp_path):
+def test_results_are_not_replaced_by_default(folder, tmp_path):
     arguments = (folder / "pretrained.pt", folder / "a" / "ecg.npy", *SAID, "--out", tmp_path, "--picture", "none")
     assert called(*arguments) == 0
     for name in ("explanations.csv", "ecg.npz"):

@@ -56,7 +56,7 @@ def test_mistakes_are_one_line(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["empty", "model.pt", "two.csv"]
 
 
-def test_format_must_be_said(tmp_path, capsys):
+def test_format_is_required(tmp_path, capsys):
     for arguments in ([], ["--to", "keras"]):
         with pytest.raises(SystemExit):
             main(["export", str(tmp_path / "model.pt"), *arguments])

@@ -13,7 +13,7 @@ def inspect(path, capsys, *options):
     return capsys.readouterr().out
 
 
-def test_text_says_what_is_there_and_fits(golden_folder, capsys):
+def test_text_has_all_facts_and_fits(golden_folder, capsys):
     for name in ("tiny_pretrained", "tiny_finetuned"):
         text = inspect(golden_folder / f"{name}.pt", capsys)
         assert max(map(len, text.splitlines())) <= 110

@@ -38,7 +38,7 @@ def write_npy(path, seed=0, samples=5000, leads=12):
     return path
 
 
-def test_what_it_leaves(checkpoint, tmp_path, capsys):
+def test_output_files(checkpoint, tmp_path, capsys):
     files = [write_npy(tmp_path / f"{number}.npy", number) for number in range(3)]
     assert predict(checkpoint, *files, "--out", tmp_path / "out", "--segments", "--batch-size", 4, *RATE) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'out' / 'predictions.csv'}: 3 recordings\n"
@@ -131,7 +131,7 @@ def write_dicom(path, signal, rate, like):
     dataset.save_as(path)
 
 
-def test_what_is_said_of_files_is_not_what_would_be_assumed(checkpoint, tmp_path):
+def test_metadata_options_differ_from_defaults(checkpoint, tmp_path):
     """Twelve rows in an unusual order, in uV; the file contains neither order nor unit."""
     signal = made_up_counts(np.random.default_rng(0), 5000) / 1000
     order = [*range(6, 12), *range(6)]

@@ -157,7 +157,7 @@ def test_the_report_needs_nothing_else(report):
     assert len(report) < 150_000 * len(SOURCES)
 
 
-def test_what_comes_from_files_is_escaped(report):
+def test_text_from_files_is_escaped(report):
     escaped = "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;{{ 7 * 7 }}&#34; onerror=&#34;alert(1)2"
     assert HOSTILE not in report and escaped in report
     page = Page(report)

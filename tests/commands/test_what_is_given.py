@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
         ("like.dcm", "like.dcm: is a DICOM file, not a checkpoint; give the .pt"),
     ],
 )
-def test_what_is_no_model(folder, model, told):
+def test_inputs_that_are_no_model(folder, model, told):
     out = str(folder / "out")
     commands = [["inspect", str(folder / model)], ["export", str(folder / model), "--to", "onnx", "--out", out]]
     for command in ("predict", "embed", "explain", "report"):

@@ -37,7 +37,7 @@ def test_equals_grouping_by_pandas(how, per_label):
     assert found.label_names == ("a", "b", "c")
 
 
-def test_ecg_fm_takes_the_maximum_of_what_one_segment_shows():
+def test_ecg_fm_takes_the_maximum_for_some_labels():
     made = segments(sorted(ECG_FM_AGGREGATION))
     found = to_recordings(made, per_label=ECG_FM_AGGREGATION)
     highest, mean = to_recordings(made, "max").scores, to_recordings(made, "mean").scores

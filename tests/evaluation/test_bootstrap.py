@@ -200,7 +200,7 @@ def twice(made, patient):
     return predictions_of(np.tile(made.scores, (2, 1)), np.tile(made.targets, (2, 1)), patient)
 
 
-def test_repeating_what_a_patient_has_changes_nothing():
+def test_repeating_a_patients_recordings_changes_nothing():
     single = made_up_predictions(items=60, labels=2, per_patient=1)
     once, repeated = bootstrap(single, 200), bootstrap(twice(single, np.tile(single.patient, 2)), 200)
     pd.testing.assert_frame_equal(once.per_label, repeated.per_label, rtol=1e-12)

@@ -29,7 +29,7 @@ def made_up(number: int, seed: int, patients: int = 0, share: float = 0.3) -> Pr
 
 
 @pytest.mark.slow
-def test_promised_errors_hold_on_average_and_as_theory_says():
+def test_error_rates_hold_on_average_as_in_theory():
     """Over many calibrations: the mean rate is k / (n + 1), with the spread of the beta distribution."""
     missed, alarmed, expected = [], [], []
     for seed in range(300):
@@ -87,7 +87,7 @@ def test_probabilities_are_of_scikit_learn():
     )
 
 
-def test_probabilities_mean_what_they_say():
+def test_probabilities_are_calibrated():
     one = calibrate_labels(made_up(3000, 4), Wanted())[0]
     new = made_up(20_000, 5)
     before = expected_calibration_error(new.scores, new.targets)[0]
@@ -109,7 +109,7 @@ def test_few_patients_promise_nothing(caplog):
         calibrate_labels(Predictions(two.scores, rare[:, None], two.idx, two.patient, ("rare",)), Wanted())
 
 
-def test_one_class_is_told(caplog):
+def test_one_class_gives_a_warning(caplog):
     two = made_up(400, 6)
     both = Predictions(
         np.repeat(two.scores, 2, 1), np.c_[two.targets[:, 0], np.ones(400)], two.idx, two.patient, ("A", "all")
@@ -120,7 +120,7 @@ def test_one_class_is_told(caplog):
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10**6), st.integers(80, 400), st.floats(0.02, 0.4), st.floats(0.02, 0.4))
-def test_whatever_is_given(seed, number, miss, false_alarm):
+def test_any_scores(seed, number, miss, false_alarm):
     """On the calibration's own recordings no more errors than were asked for; probabilities ascend with the score."""
     data = made_up(number, seed, share=0.45)
     try:
@@ -172,6 +172,6 @@ def test_other_content_is_refused(plain):
     "wrong",
     [{"method": "magic"}, {"slope": float("nan")}, {"knots": (1.0,), "method": "isotonic"}, {"low": 0.5, "high": 0.4}],
 )
-def test_what_does_not_hold_together_is_refused(wrong):
+def test_inconsistent_values_are_refused(wrong):
     with pytest.raises(UserError, match="calibrat"):
         LabelCalibration(**wrong).check()

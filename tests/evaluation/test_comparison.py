@@ -39,7 +39,7 @@ def table(evaluations):
     return comparison.compare(evaluations)
 
 
-def test_other_aggregations_are_said(evaluations, caplog):
+def test_other_aggregations_give_a_warning(evaluations, caplog):
     first = evaluations["first"]
     other = evaluate(first.segments, ABOUT, dataclasses.replace(FAST, aggregation="max"))
     comparison.compare({"first": first, "other": other})
@@ -62,7 +62,7 @@ def test_names(paths, names):
 
 
 @pytest.mark.parametrize("paths", [["a.pt", "a.pt"], ["a.pt", "b/a.pt"], ["x=/a.pt", "x-/a.pt"]])
-def test_names_that_cannot_be_told_apart(paths):
+def test_names_that_cannot_be_distinguished(paths):
     with pytest.raises(UserError, match="cannot be distinguished; name each with --names"):
         comparison.names_of([Path(path) for path in paths])
 
@@ -74,7 +74,7 @@ def test_holm():
 
 
 @given(st.lists(st.floats(0, 1) | st.just(np.nan), max_size=12))
-def test_holm_rejects_what_its_steps_reject(values):
+def test_holm_equals_its_steps(values):
     p = np.array(values)
     adjusted = comparison.holm(p)
     for level in (0.01, 0.05, 0.3):
@@ -130,7 +130,7 @@ def test_recordings_of_one_patient_do_not_make_a_difference_surer():
     assert "auroc_delong_p" not in often
 
 
-def test_how_p_of_labels_came_about_is_said(table, tmp_path):
+def test_the_test_of_labels_is_named(table, tmp_path):
     several = table.drop(columns="auroc_delong_p")
     comparison.write_comparison({"test": table, "valid": several}, FAST, tmp_path)
     text = (tmp_path / "comparison.md").read_text(encoding="utf-8")

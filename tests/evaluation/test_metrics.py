@@ -96,12 +96,12 @@ def test_a_score_that_is_no_number_makes_its_label_undefined(score):
     assert metrics.auroc(scores, targets)[0] == 1 and np.isnan(metrics.auroc(scores, targets)[1])
 
 
-def test_macro_leaves_out_what_is_undefined():
+def test_macro_leaves_out_undefined_values():
     assert metrics.macro(np.array([0.5, np.nan, 1.0])) == 0.75
     assert np.isnan(metrics.macro(np.array([np.nan]))) and np.isnan(metrics.macro(np.zeros(0)))
 
 
-def test_micro_pools_what_is_known():
+def test_micro_pools_known_targets():
     made = made_up_predictions()
     taken = ~np.isnan(made.targets)
     scores, targets = made.scores[taken], made.targets[taken]
@@ -151,7 +151,7 @@ def test_sensitivity_at_specificity_is_the_best_of_all_thresholds(label, wanted)
     assert metrics.specificity_at_sensitivity(*map(column, label), wanted)[0] == best_specificity
 
 
-def test_what_of_a_label_with_one_class_is_defined():
+def test_defined_metrics_of_a_label_with_one_class():
     targets = np.stack(list(ONE_CLASS.values()), axis=1)
     made = predictions_of(np.full((3, 3), 0.7), targets, label_names=tuple(ONE_CLASS))
     table = metrics.label_metrics(made).set_index("label")
@@ -163,7 +163,7 @@ def test_what_of_a_label_with_one_class_is_defined():
     assert table.loc["unknown", ["known", "positives", "tp", "fp", "fn", "tn"]].tolist() == [0] * 6
 
 
-def test_summary_agrees_with_the_table_and_names_what_is_left_out():
+def test_summary_agrees_with_the_table_and_names_left_out_labels():
     made = made_up_predictions(labels=5, rates=[0.5, 0.3, 0.2, 0.0, 1.0])
     thresholds = np.array([0.5, 0.4, 0.3, 0.5, 0.5])
     found, table = metrics.summary(made, thresholds), metrics.label_metrics(made, thresholds)

@@ -107,7 +107,7 @@ def test_curves_enclose_the_areas_of_scikit_learn(figures, tmp_path):
         np.testing.assert_allclose(dot, [[tp / (tp + fn), tp / (tp + fp)]])
 
 
-def test_what_is_on_the_axes_stands_in_the_middle_of_all_panels(figures, tmp_path):
+def test_axis_names_are_in_the_middle_of_all_panels(figures, tmp_path):
     draw(made_up(5), tmp_path)
     for figure in figures.values():
         canvas = FigureCanvasAgg(figure)
@@ -140,7 +140,7 @@ def test_calibration_has_a_point_for_each_bin(figures, tmp_path):
     np.testing.assert_allclose(bars[1][:, 1], [0.300642, 0.954413], atol=1e-6)
 
 
-def test_what_is_undefined_is_said(figures, tmp_path):
+def test_undefined_panels_are_explained(figures, tmp_path):
     draw(made_up(5), tmp_path)
     said = [[text.get_text() for text in axes.texts] for axes in figures["roc.png"].axes]
     assert said == [[], ["undefined:\nno positives"], ["undefined:\nno negatives"], ["undefined:\nnone known"], []]

@@ -32,7 +32,7 @@ def test_distances_are_of_scipy():
 
 
 @pytest.mark.parametrize("with_training", [True, False])
-def test_the_share_that_was_asked_for(with_training):
+def test_the_requested_share_is_refused(with_training):
     training = seen(2000, 4).embeddings if with_training else None
     shares = []
     for seed in range(20):

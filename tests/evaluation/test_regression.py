@@ -45,7 +45,7 @@ def test_metrics_of_known_items_only():
         ([50, 60, 70], [50, 61, 69], "mae rmse mse bias r2 pearson_r"),
     ],
 )
-def test_what_is_undefined_is_nan(targets, scores, defined):
+def test_undefined_metrics_are_nan(targets, scores, defined):
     row = label_metrics(made_up(np.array([targets]).T, np.array([scores]).T)).iloc[0].drop(["label", "known"])
     assert set(row.index[row.notna()]) == set(defined.split())
 

@@ -64,7 +64,7 @@ def test_metrics_are_strict_json(tmp_path):
     assert facts["segments"]["macro"]["auroc"] == evaluation.summaries["segments"]["macro"]["auroc"]
 
 
-def test_what_is_undefined_is_null(tmp_path):
+def test_undefined_values_are_null(tmp_path):
     segments = made_up_segments(labels=2)
     segments.targets[:, 0] = np.nan
     report.write_evaluation(evaluation_of(segments), tmp_path)

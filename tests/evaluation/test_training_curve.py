@@ -32,7 +32,7 @@ def test_values(tmp_path):
     assert curves.valid["loss"] == {20: 7.0}
 
 
-def test_a_resumed_run_replaces_what_it_did_again(tmp_path):
+def test_a_resumed_run_replaces_repeated_updates(tmp_path):
     log = tmp_path / "any.log"
     log.write_text(LOG + line("train_inner", loss=8.1, num_updates=20) + line("train_inner", loss=7.5, num_updates=30))
     assert read_log(log).train["loss"] == {10: 9.5, 20: 8.1, 30: 7.5}

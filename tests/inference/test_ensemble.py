@@ -71,7 +71,7 @@ def test_a_run_can_begin_anywhere(model, inputs):
         assert [one.number for one in found] == [one.number for one in whole[start:]]
 
 
-def test_flags_say_what_may_be_wrong(model):
+def test_flags_show_quality_problems(model):
     signal = made_up_counts(np.random.default_rng(0), 3000) / 1000
     signal[0, 100] = np.nan
     leads = (0, *range(3, 12))

@@ -88,7 +88,7 @@ def test_golden_values(of_golden, golden, name, to):
 
 
 @pytest.mark.parametrize(("name", "to"), OF_GOLDEN)
-def test_differences_are_said(of_golden, name, to):
+def test_differences_are_reported(of_golden, name, to):
     result = of_golden[name, to]
     assert list(result.differences) == (["logits", "embedding"] if name == "tiny_finetuned" else ["embedding"])
     assert all(0 <= difference <= 5e-6 for difference in result.differences.values())
@@ -291,7 +291,7 @@ def test_a_changed_parameter_is_refused(tmp_path, monkeypatch, to, writer):
     assert left(tmp_path) == ["model.pt"]
 
 
-def test_differences_see_what_is_not_a_number():
+def test_differences_find_nan():
     description = ModelDescription("pretraining", {})
     with pytest.raises(UserError, match="embedding differs by nan"):
         export_check.differences([(np.full((1, 2), np.nan),)], [(np.zeros((1, 2)),)], description)

@@ -64,7 +64,7 @@ def test_a_folder_stands_for_every_file_below_it(tmp_path):
     assert names(find_inputs([tmp_path])) == [str(tmp_path / name) for name in ("below/r.hea", "notes.txt")]
 
 
-def test_what_is_said_of_files_holds_where_they_do_not_say_it(tmp_path):
+def test_metadata_options_apply_to_files_without_metadata(tmp_path):
     """The WFDB record has its own rate, and 250 Hz does not contradict it."""
     write_record(tmp_path, "r")
     np.save(tmp_path / "two.npy", made_up_counts(np.random.default_rng(0), 1000, 2))
@@ -139,7 +139,7 @@ def test_names_that_are_no_text(tmp_path):
     assert inputs.recording(0).samples == 1000
 
 
-def test_fingerprint_tells_other_lists(tmp_path):
+def test_fingerprint_differs_for_other_lists(tmp_path):
     files = [write_record(tmp_path, name) for name in "abc"]
     assert find_inputs(files).fingerprint() == find_inputs(list(files)).fingerprint()
     others = (files[:2], files[::-1], [*files, files[0]])
@@ -154,7 +154,7 @@ def test_fingerprint_tells_other_lists(tmp_path):
         (lambda path: [path / "no", path / "such"], "no: no such file or folder"),
     ],
 )
-def test_what_stops_a_run(tmp_path, make, told):
+def test_errors_that_stop_a_run(tmp_path, make, told):
     with pytest.raises(UserError, match=told):
         find_inputs(make(tmp_path))
 

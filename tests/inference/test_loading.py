@@ -81,7 +81,7 @@ def test_same_scores_as_validation(ecg_data, golden_folder, tmp_path):
 
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize(("seconds", "segments"), [(0.3, 1), (1, 1), (352, 70)])
-def test_exports_say_what_the_checkpoint_says(models, name, seconds, segments):
+def test_exports_predict_the_same_as_the_checkpoint(models, name, seconds, segments):
     expected = fairseq_signals_ext.load(models["checkpoint"])
     model = fairseq_signals_ext.load(models[name])
     assert model.description.preprocessing == expected.description.preprocessing

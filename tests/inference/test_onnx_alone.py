@@ -107,7 +107,7 @@ def test_commands_with_only_this_extra(exported, record, tmp_path, command):
     assert "onnx" in found if not given else found == "file,reason\n"
 
 
-def test_what_needs_more_says_so(exported, ecg_data):
+def test_missing_packages_are_named(exported, ecg_data):
     """DICOM is read by packages of the extra `formats`."""
     file = str(ecg_data / "formats" / "dicom_12lead_1000hz.dcm")
     command = [sys.executable, "-c", SCRIPT, ",".join(ABSENT), str(exported), file]

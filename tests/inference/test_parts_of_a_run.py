@@ -158,7 +158,7 @@ def test_devices_are_parts(checkpoint, files, tmp_path):
     assert content(tmp_path / "parts") == content(tmp_path / "whole")
 
 
-def test_what_does_not_go_together_is_one_line(checkpoint, files, tmp_path):
+def test_conflicting_options_are_one_line(checkpoint, files, tmp_path):
     out = tmp_path / "out"
     options = ["predict", checkpoint, *files[:3], *RATE]
     for more, told in (

@@ -249,7 +249,7 @@ def ones_and(value):
     ],
 )
 @pytest.mark.filterwarnings("error")
-def test_what_is_no_ecg(recording, message):
+def test_signals_that_are_no_ecg(recording, message):
     with pytest.raises(UserError, match=message) as error:
         segments_of(recording, Preprocessing())
     assert str(error.value).startswith("recording 'r': ") and "\n" not in str(error.value)

@@ -26,7 +26,7 @@ def test_an_array_in_any_unit_type_and_order():
         np.testing.assert_allclose(given[1].signal, MILLIVOLTS, atol=1e-6, err_msg=name)
 
 
-def test_what_is_masked_is_invalid():
+def test_masked_samples_are_invalid():
     masked = np.ma.masked_array(MILLIVOLTS.copy(), np.zeros(MILLIVOLTS.shape, bool))
     masked[2, 5:9] = 50
     masked[2, 5:9] = np.ma.masked
@@ -34,7 +34,7 @@ def test_what_is_masked_is_invalid():
     assert np.isnan(signal[2, 5:9]).all() and np.isnan(signal).sum() == 4
 
 
-def test_a_file_is_told_what_it_does_not_say(tmp_path):
+def test_metadata_missing_from_a_file_can_be_given(tmp_path):
     np.save(tmp_path / "x.npy", COUNTS)
     name, recording = recording_of(tmp_path / "x.npy", 500, unit="uV")
     assert name == str(tmp_path / "x.npy")
@@ -57,7 +57,7 @@ def test_a_file_is_told_what_it_does_not_say(tmp_path):
         (stored_recording(COUNTS, leads=(0, 3)), {}, "but it has 2 leads"),
     ],
 )
-def test_what_does_not_fit_is_one_line(given, said, told):
+def test_wrong_arguments_are_one_line(given, said, told):
     with pytest.raises(UserError, match=told) as found:
         recording_of(given, **said)
     assert "\n" not in str(found.value)

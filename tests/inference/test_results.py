@@ -46,7 +46,7 @@ def run(out, total, stop=None, resume=False, name="t.csv"):
 
 @given(st.integers(0, 30), st.lists(st.integers(0, 29), max_size=4), st.sampled_from([1, 2, 7, 1000]))
 @settings(max_examples=40, deadline=None)
-def test_an_interrupted_run_leaves_what_an_unbroken_one_leaves(tmp_path_factory, total, stops, part):
+def test_an_interrupted_run_gives_the_same_files(tmp_path_factory, total, stops, part):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(results, "_PART_RECORDINGS", part)
         whole, broken = (tmp_path_factory.mktemp(name) for name in ("whole", "broken"))
@@ -103,7 +103,7 @@ def test_flags_that_come_late_have_their_type(tmp_path, monkeypatch):
     assert [list(flags) for flags in pd.read_parquet(tmp_path / "t.parquet")["flags"]] == [[], ["a"], ["a", "b"]]
 
 
-def test_what_is_there_is_not_replaced_unasked(tmp_path):
+def test_existing_results_are_not_replaced(tmp_path):
     run(tmp_path, 3)
     with pytest.raises(UserError, match=r"t\.csv: exists already"):
         run(tmp_path, 3)
@@ -111,7 +111,7 @@ def test_what_is_there_is_not_replaced_unasked(tmp_path):
         assert (tmp_path / "t.csv").exists()
 
 
-def test_a_full_disk_is_said_as_one(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported(tmp_path, monkeypatch):
     """numpy names neither the error nor the place."""
 
     def full(file, array):
@@ -137,7 +137,7 @@ def test_an_unfinished_run_is_not_forgotten(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["cut", "flipped", "empty", "gone", "text", "array flipped", "array gone", "renamed"])
-def test_what_was_done_from_a_damaged_part_on_is_done_again(tmp_path, monkeypatch, how):
+def test_work_from_a_damaged_part_on_is_done_again(tmp_path, monkeypatch, how):
     monkeypatch.setattr(results, "_PART_RECORDINGS", 4)
     expected = run(tmp_path / "whole", 30)
     with pytest.raises(Interrupted):

@@ -115,7 +115,7 @@ def test_a_page_or_a_map_is_of_one_that_is_named(command, checkpoint, files, tmp
     assert len([*out.glob("*.html"), *out.glob("*.npz")]) == 1
 
 
-def test_what_was_cut_is_said(checkpoint, tmp_path):
+def test_cut_ends_are_reported(checkpoint, tmp_path):
     pulse = np.tile(np.repeat([0, 1, 0], [50, 100, 50]), (12, 1))
     np.save(tmp_path / "a.npy", np.concatenate([made_up_counts(np.random.default_rng(0), 5000) / 1000, pulse], axis=1))
     given = [tmp_path / "a.npy", "--out"]
@@ -127,7 +127,7 @@ def test_what_was_cut_is_said(checkpoint, tmp_path):
     assert said in (tmp_path / "pages" / "a.html").read_text(encoding="utf-8")
 
 
-def test_wrong_leads_are_told(checkpoint, tmp_path):
+def test_wrong_leads_are_reported(checkpoint, tmp_path):
     signal = made_up_counts(np.random.default_rng(0), 5000) / 1000
     signal[[0, 1]] = signal[[1, 0]]
     np.save(tmp_path / "a.npy", signal)

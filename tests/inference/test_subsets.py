@@ -82,7 +82,7 @@ def test_exports(labels, tmp_path, kind):
     np.testing.assert_allclose(of_export.scores[kept], of_checkpoint.scores, rtol=0, atol=1e-5)
 
 
-def test_what_cannot_be_measured_is_one_line(labels, tmp_path):
+def test_unusable_inputs_are_one_line(labels, tmp_path):
     model = load_model(saved(tmp_path / "a.pt"))
     with pytest.raises(UserError, match="no labels for these recordings; give --labels"):
         Subset(model, tmp_path, "test")

@@ -18,7 +18,7 @@ def folder(tmp_path_factory):
     return top / "out"
 
 
-def test_what_it_shows(folder):
+def test_contents_of_the_page(folder):
     results = read_results(folder)
     page = write_benchmark_page(results, folder).read_text(encoding="utf-8")
     assert "told is better than nothing: in both probes, and above random weights." in page

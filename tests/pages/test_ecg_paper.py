@@ -286,7 +286,7 @@ def test_no_amplitudes_make_rows_overlap(heights, noise, phase):
 
 
 @pytest.mark.parametrize("height", [-12.0, 45.0, 1e12])
-def test_what_is_clipped_is_said(height):
+def test_clipping_is_noted(height):
     signal = beats()
     signal[7, 2600:2640] = height  # V2, in its column
     figure = draw_ecg(plain_recording(signal), title="clipped")
@@ -341,7 +341,7 @@ def test_control_characters_and_length_do_no_harm():
         ({"start": 10}, "start 10 s is outside"),
     ],
 )
-def test_what_a_user_can_mend_is_one_line(arguments, message):
+def test_user_errors_are_one_line(arguments, message):
     with pytest.raises(UserError, match=message) as caught:
         draw_ecg(plain_recording(beats()), **arguments)
     assert "\n" not in str(caught.value)

@@ -35,13 +35,13 @@ def test_values_are_escaped_and_are_no_templates(shown):
     assert page == f'<p title="{escaped}">{escaped}</p><svg></svg>'
 
 
-def test_what_cannot_be_seen_is_a_space(shown):
+def test_invisible_characters_become_spaces(shown):
     assert shown("{{ value }}|{{ value|line }}", value="a\x00\u202eb\n\udc80c") == "a  b  c|a b c"
     assert len(shown("{{ value|line }}", value="x" * 1000)) == 400
     assert shown("{{ value }}", value=3) == "3"
 
 
-def test_what_is_missing_is_an_error(shown):
+def test_missing_values_are_errors(shown):
     with pytest.raises(jinja2.UndefinedError, match="'value' is undefined"):
         shown("{{ value }}")
     with pytest.raises(jinja2.TemplateNotFound, match="nosuch"):

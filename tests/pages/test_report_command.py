@@ -165,7 +165,7 @@ def test_prepared_folders_are_read_and_standardised_files_rejected(checkpoint, t
         (["--neighbours", "0"], "ask for at least 1"),
     ],
 )
-def test_wrong_options_are_said_before_anything_is_made(checkpoint, tmp_path, arguments, message):
+def test_wrong_options_are_reported_before_any_work(checkpoint, tmp_path, arguments, message):
     with pytest.raises(SystemExit, match=message):
         report(checkpoint, npy(tmp_path / "a.npy"), "--out", tmp_path / "out", *arguments)
     assert not (tmp_path / "out").exists()

@@ -152,7 +152,7 @@ def test_many_labels_stand_in_several_tables(saying, recording, options, labels,
     assert f"repeat({tables}, minmax(0, 1fr))" in html
 
 
-def test_flags_and_missing_leads_are_said_in_words(saying, recording, options):
+def test_flags_and_missing_leads_are_explained(saying, recording, options):
     given = recording(4, leads=(0, 1, 6, 7))
     given.physical[3] = 0.25
     text = Parsed(report_html(saying({"a": 0.5}), given, options=options())).text
@@ -236,7 +236,7 @@ PLANTED = "Xq7Zplanted"
 
 
 @pytest.mark.parametrize("saliency", ["attention", "gradient:saliency"])
-def test_anonymous_says_nothing_of_the_patient(made_up_model, recording, options, saliency):
+def test_anonymous_has_no_facts_about_the_patient(made_up_model, recording, options, saliency):
     given = recording(
         record_id=PLANTED,
         patient=PLANTED,

@@ -141,7 +141,7 @@ def test_narrow_windows_do_not_scroll_sideways(show, saying, recording, options,
     page.call("Emulation.clearDeviceMetricsOverride")
 
 
-def test_keyboard_reaches_what_can_be_used(show, saying, recording, options):
+def test_keyboard_reaches_all_controls(show, saying, recording, options):
     page = show(report_html(saying(LABELS_17), recording(), options=options()))
     reached = []
     for _ in range(3):

@@ -102,7 +102,7 @@ def test_it_lies_under_grid_and_trace():
     assert names.index(FULL) < names.index("grid-1") < names.index("row-0-I")
 
 
-def test_what_is_unknown_is_neither_zero_nor_full():
+def test_unknown_saliency_is_neither_zero_nor_full():
     saliency = in_all_but_v6()
     saliency[:, 4000:] = np.nan
     figure = draw_ecg(plain_recording(beats()), saliency)

@@ -133,7 +133,7 @@ def test_a_lead_of_which_nothing_is_known_touches_nothing():
     assert not any("rows overlap" in text for text in texts)
 
 
-def test_what_has_no_room_at_all_is_clipped_and_said():
+def test_traces_without_room_are_clipped_and_noted():
     signal = beats(height=1)
     signal[LEADS.index("V2"), 2700] = -9.5
     drawing = check(draw_ecg(plain_recording(signal), most_height=110), 110)

@@ -53,7 +53,7 @@ def asked(client, name="good", path="/predict"):
         ("full", 507, "no room on its disk"),
     ],
 )
-def test_what_goes_wrong_is_one_line(client, name, status, message):
+def test_reading_errors_are_one_line(client, name, status, message):
     response = asked(client, name, "/report" if name == "exits" else "/predict")
     assert response.status_code == status, response.text
     line = response.json()["error"]
@@ -137,7 +137,7 @@ def test_long_recordings_give_way(model, path):
     assert backend.sizes[0] == 32 and backend.sizes.index(1) in (1, 2)
 
 
-def test_what_is_too_long_is_said(client, model):
+def test_too_long_recordings_are_refused(client, model):
     data = {"sample_rate": "1"}
     response = client.post("/report", files=parts(long_file(7300)), data=data)
     assert response.status_code == 422 and "lasts 2.0 h, more than the 2 h of a report" in response.json()["error"]

@@ -40,7 +40,7 @@ def said(connection):
 
 
 @pytest.mark.parametrize("announced", [b"Content-Length: 1000000\r\n", b"Transfer-Encoding: chunked\r\n"])
-def test_slow_uploads_hold_nobody(served, announced):
+def test_slow_uploads_do_not_delay_others(served, announced):
     with contextlib.ExitStack() as held:
         for _ in range(50):
             slow = held.enter_context(connected(served.address))
@@ -71,7 +71,7 @@ class Pieces:
         (1000, 0.02, {"idle_seconds": 0.2, "upload_seconds": 0.5}, "took more than 0.5 s"),
     ],
 )
-def test_what_is_slow_is_broken_off(model, size, seconds, limits, message):
+def test_slow_uploads_are_ended(model, size, seconds, limits, message):
     status, answer = call(model, Limits(**limits), Pieces(size, seconds), [("content-length", "9000000")])
     assert status == 408 and message in answer["error"] and "\n" not in answer["error"]
 

@@ -77,7 +77,7 @@ def test_dropped_file(page):
     assert [one[:2] for one in answered(page, 1)] == [["dropped.csv", "answered"]]
 
 
-def test_what_files_do_not_say(page, tmp_path):
+def test_metadata_missing_from_files(page, tmp_path):
     paths = written(tmp_path, npy_file())
     page.choose("#files", paths)
     ((_, kind, text),) = answered(page, 1)
@@ -111,7 +111,7 @@ def test_long_names_of_labels_cut_nothing_on_a_phone(page):
     assert max(ends) <= place + 0.5 and place < 390
 
 
-def test_too_large_is_said_before_it_is_sent(page, tmp_path):
+def test_too_large_files_are_refused_before_they_are_sent(page, tmp_path):
     page.value("largest = 1000")
     page.choose("#files", written(tmp_path, csv_file()))
     assert "larger than 0.001 MB, the limit here" in answered(page, 1)[0][2]
@@ -155,7 +155,7 @@ def test_report_in_a_tab_of_its_own_by_keyboard(page, tmp_path, anonymous):
         assert report.value("window.ran === undefined")
 
 
-def test_why_there_is_no_report_is_said(page, tmp_path):
+def test_errors_of_reports_are_shown(page, tmp_path):
     page.choose("#files", written(tmp_path, csv_file()))
     answered(page, 1)
     page.value("byId('sample_rate').value = 'fast'; document.querySelector('article button').click()")

@@ -85,7 +85,7 @@ def test_anonymous(client, said):
         ("/report", npy_file(), {}, 422, "its sample rate is missing"),
     ],
 )
-def test_what_is_refused(client, path, files, data, status, message):
+def test_refused_requests(client, path, files, data, status, message):
     response = client.post(path, files=parts(files), data=data)
     assert response.status_code == status and {*response.json()} - {"missing"} == {"error"}
     line = response.json()["error"]
@@ -120,7 +120,7 @@ def test_reports_are_made_in_the_thread_of_the_model(client, monkeypatch):
     assert len(threads) == 1 and threads.pop().startswith("model")
 
 
-def test_what_only_runs_has_reports_without_a_map(model):
+def test_models_without_gradients_have_reports_without_a_map(model):
     def backend(source, padding_mask):
         return model.backend(source, padding_mask)
 

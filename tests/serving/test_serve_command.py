@@ -71,7 +71,7 @@ def test_uploads_at_once(served, model, tmp_path):
     assert after == before and "Traceback" not in served.log()
 
 
-def test_what_is_printed(served):
+def test_printed_lines(served):
     assert served.line.startswith("http://127.0.0.1:") and "research use only" in served.line
     assert httpx.get(f"{served.address}health").json() == {"status": "ok"}
     assert "warning" not in served.log()

@@ -145,7 +145,7 @@ def test_bad_files(client, kind, status, message):
         ({**_SAID, "unit": "u" * 20_000}, 400, "maximum size"),
     ],
 )
-def test_what_is_said_of_a_file(client, data, status, message):
+def test_errors_of_files(client, data, status, message):
     assert message in refused(client, npy_file(), status, data)
 
 
@@ -303,7 +303,7 @@ def test_a_mistake_of_ours_is_not_shown(client, model, monkeypatch):
     assert response.status_code == 500 and response.json() == {"error": "the service failed; see its log"}
 
 
-def test_a_package_that_the_service_lacks(client, model, monkeypatch):
+def test_a_missing_package(client, model, monkeypatch):
     def fail(recording):
         raise ModuleNotFoundError("No module named 'matplotlib'", name="matplotlib")
 
@@ -311,7 +311,7 @@ def test_a_package_that_the_service_lacks(client, model, monkeypatch):
     assert refused(client, wfdb_files(), 501) == f"matplotlib is not installed: {install_command('report')}"
 
 
-def test_what_the_service_lacks(client, model, monkeypatch):
+def test_a_missing_package_of_the_model(client, model, monkeypatch):
     def fail(recording):
         raise MissingPackageError(f"{model.source}: x is not installed: {install_command('formats')}")
 

@@ -68,7 +68,7 @@ def test_it_ends_soon_with_hostile_uploads_in_work(checkpoint, tmp_path, number)
         assert eventually(lambda: not any(map(is_running, children)), 5)
 
 
-def test_what_a_killed_service_leaves_is_removed_by_the_next(checkpoint, tmp_path):
+def test_folders_of_a_killed_service_are_removed_by_the_next(checkpoint, tmp_path):
     temporary = tmp_path / "shared"
     folders = [tmp_path / name for name in ("first", "second", "third")]
     for folder in folders:

@@ -33,7 +33,7 @@ def left(temporary, name, mode=0o700):
     return folder
 
 
-def test_what_a_killed_service_left_is_removed(temporary):
+def test_folders_of_a_killed_service_are_removed(temporary):
     folders_left = [left(temporary, "a"), left(temporary, "b")]
     (folders_left[0] / "outside").symlink_to(temporary.parent)
     (temporary.parent / "kept").write_text("")
@@ -41,7 +41,7 @@ def test_what_a_killed_service_left_is_removed(temporary):
     assert not list(temporary.iterdir()) and (temporary.parent / "kept").exists()
 
 
-def test_what_is_not_of_a_dead_service_stays(temporary, monkeypatch):
+def test_other_folders_stay(temporary, monkeypatch):
     """Of a living one, somebody's link or file of such a name, other names, and of others than this user."""
     target = temporary.parent / "target"
     target.mkdir(0o700)

@@ -87,14 +87,14 @@ def temporary(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("headers", [(), (("content-length", "900000000"),)])
-def test_what_never_ends_is_ended(model, temporary, headers):
+def test_endless_uploads_are_ended(model, temporary, headers):
     receive, limit = Endless(), 500_000
     status, answer = call(model, Limits(upload_bytes=limit), receive, headers)
     assert status == 413 and answer["error"] == "upload: has more than 0.5 MB, the limit here; send a shorter ECG"
     assert receive.taken <= 4 * limit + 2 * _PIECE
 
 
-def test_what_is_announced_as_too_large_is_not_stored(model, temporary, monkeypatch):
+def test_uploads_announced_as_too_large_are_not_stored(model, temporary, monkeypatch):
     def stored(*arguments, **options):
         raise AssertionError("a file was made")
 
@@ -102,7 +102,7 @@ def test_what_is_announced_as_too_large_is_not_stored(model, temporary, monkeypa
     assert call(model, Limits(upload_bytes=500_000), Endless(), [("content-length", "500001")])[0] == 413
 
 
-def test_what_never_comes_is_not_waited_for(model, temporary):
+def test_missing_data_are_not_waited_for(model, temporary):
     async def receive():
         await asyncio.sleep(60)
 
@@ -110,7 +110,7 @@ def test_what_never_comes_is_not_waited_for(model, temporary):
     assert status == 408 and answer["error"] == "upload: took more than 0.2 s; send it again"
 
 
-def test_what_is_broken_off(model, temporary):
+def test_interrupted_uploads(model, temporary):
     messages = [{"type": "http.request", "body": b"--x\r\n", "more_body": True}, {"type": "http.disconnect"}]
 
     async def receive():
