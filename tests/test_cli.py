@@ -262,7 +262,7 @@ def test_a_file_in_the_place_of_a_folder(tmp_path, monkeypatch, command):
     (tmp_path / "file").write_text("?")
     given = ["wfdb", "records"] if command == "prepare" else ["model.pt", "data/train.tsv", "--device", "cpu"]
     for out, problem in (
-        ("file", "is a file, but a folder is needed; give a folder"),
+        ("file", "is a file; give a folder"),
         ("file/x", "part of this path is a file"),
     ):
         with pytest.raises(SystemExit) as stopped:

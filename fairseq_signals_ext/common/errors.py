@@ -38,7 +38,7 @@ PLACE_HINTS = {
 }
 
 # errors for which the system's message would be misleading
-_PLAINER = {errno.EEXIST: "is a file, but a folder is needed", errno.ENOTDIR: "a part of this path is a file"}
+_PLAINER = {errno.EEXIST: "is a file", errno.ENOTDIR: "a part of this path is a file"}
 
 # quotations in an exception, also with quotes inside or without an end; not the apostrophe within a word
 _QUOTED = re.compile(r"""(?<!\w)b?(?:'(?:[^'\\]|\\.?)*(?:'|$)|"(?:[^"\\]|\\.?)*(?:"|$))""")

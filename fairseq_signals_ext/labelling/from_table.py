@@ -204,7 +204,7 @@ def _hidden_ages_as_prepare(names: Sequence[str], values: np.ndarray) -> List[st
     hidden = (values == OVER_89) & np.array([name.lower() == "age" for name in names])
     values[hidden] = OLDEST
     count = int(hidden.sum())
-    of = f"{count} ages of {OVER_89}, by which PTB-XL hides those over 89, are read as {OLDEST:g}"
+    of = f"rows with an age of {OVER_89}, by which PTB-XL hides those over 89, read as {OLDEST:g}: {count}"
     return [of] if count else []
 
 

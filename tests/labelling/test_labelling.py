@@ -275,7 +275,7 @@ def test_hidden_ages_of_ptbxl_are_no_numbers(tmp_path):
     rows = [{"record_id": "1"}, {"record_id": "2"}]
     labels = from_text(tmp_path, rows, "ecg_id,age\n1,300.0\n2,61\n", regression=True)
     assert labels.values.tolist() == [[90], [61]]
-    assert "1 ages of 300, by which PTB-XL hides those over 89, are read as 90" in labels.notes
+    assert "rows with an age of 300, by which PTB-XL hides those over 89, read as 90: 1" in labels.notes
     other = from_text(tmp_path, rows, "record_id,height\n1,300\n2,61\n", regression=True)
     assert other.values.tolist() == [[300], [61]] and not other.notes
 

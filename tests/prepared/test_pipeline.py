@@ -301,7 +301,7 @@ def test_one_recording_never_stops_the_others(tmp_path, monkeypatch):
 
 def test_out_is_a_file(tmp_path, records):
     (tmp_path / "out").write_text("?")
-    with pytest.raises(UserError, match="out: is a file, but a folder is needed; give a folder"):
+    with pytest.raises(UserError, match="out: is a file; give a folder"):
         prepare(open_source("wfdb", records), tmp_path / "out", options=QUIET)
 
 
