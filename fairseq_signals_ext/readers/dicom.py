@@ -46,7 +46,7 @@ def _check_dicom(path: Path) -> None:
     Raises:
         ValueError: they are, or the file is deflated (which would be expanded without a limit).
     """
-    _Walk(path.read_bytes()).all()
+    _ElementChecker(path.read_bytes()).check()
 
 
 def _data_set_start(head: bytes) -> Optional[int]:
@@ -94,12 +94,12 @@ def _begins(head: bytes, order: str, explicit: bool) -> bool:
     return True
 
 
-class _Walk:
+class _ElementChecker:
     def __init__(self, content: bytes) -> None:
         self._content = content
         self._left = _MOST_ELEMENTS
 
-    def all(self) -> None:
+    def check(self) -> None:
         at, syntax = _data_set_start(self._content[:_HEAD]) or 0, b""
         # the first group is always little-endian with types
         while at + 8 <= len(self._content) and struct.unpack_from("<H", self._content, at)[0] == 2:

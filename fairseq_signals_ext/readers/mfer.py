@@ -30,17 +30,17 @@ def _check_mfer(path: Path) -> None:
         ValueError: one of them is above its limit.
     """
     content = path.read_bytes()
-    _Walk(content).through(0, len(content), 0)
+    _DefinitionChecker(content).check(0, len(content), 0)
 
 
-class _Walk:
+class _DefinitionChecker:
     def __init__(self, content: bytes) -> None:
         self._content = content
         self._definitions = self._pieces = self._without_length = 0
         self._channels, self._order = 1, "big"
 
-    def through(self, at: int, end: int, depth: int) -> None:
-        """Read the definitions between two places; a damaged one is an error."""
+    def check(self, at: int, end: int, depth: int) -> None:
+        """Check the definitions between two positions; a damaged one is an error."""
         if depth > _DEEPEST:
             raise ValueError(f"it has more than {_DEEPEST} definitions within one another")
         while at < end:
@@ -57,7 +57,7 @@ class _Walk:
             if length is None:  # its content continues here, up to zeros
                 continue
             if tag in (_OF_CHANNEL, _GROUP):
-                self.through(at, min(at + length, end), depth + 1)
+                self.check(at, min(at + length, end), depth + 1)
             at += length
 
     def _count(self, tag: int, value: bytes) -> None:
