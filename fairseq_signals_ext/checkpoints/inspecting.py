@@ -272,7 +272,7 @@ def _refusal(calibration: Calibration) -> Optional[Facts]:
     refusal = calibration.refusal
     if refusal is None:
         return None
-    names = ("threshold", "share", "flags", "most_missing", "shortest")
+    names = ("threshold", "share", "flags", "most_missing", "shortest", "steepness", "polarity")
     return {name: getattr(refusal, name) for name in names}
 
 

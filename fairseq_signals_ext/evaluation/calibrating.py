@@ -219,6 +219,7 @@ class Seen(NamedTuple):
         seconds: float64, n.
         missing: int64, n: number of the model's leads that are missing.
         flags: quality flags of each recording.
+        shapes: float64, n x 2: measures of the signal, `SignalShape`; NaN where they are unknown.
     """
 
     embeddings: np.ndarray
@@ -226,6 +227,7 @@ class Seen(NamedTuple):
     seconds: np.ndarray
     missing: np.ndarray
     flags: Sequence[Sequence[str]]
+    shapes: np.ndarray
 
 
 def fit_refusal(seen: Seen, share: float, training: Optional[np.ndarray] = None) -> Refusal:
@@ -255,6 +257,11 @@ def fit_refusal(seen: Seen, share: float, training: Optional[np.ndarray] = None)
         "most_missing": int(np.sort(seen.missing)[-rank]),
         "shortest": float(np.sort(seen.seconds)[rank - 1]),
     }
+    distances = (logarithms - center) / spread
+    limit = float(np.sort(distances)[-rank])
+    steepness, polarity = seen.shapes.T
+    rules["steepness"] = _center_and_spread(steepness, rank, limit)
+    rules["polarity"] = _center_and_spread(polarity, rank, limit, only_low=True)
     refusal = Refusal(
         mean=encoded(fitted.mean),
         directions=encoded(fitted.directions),
@@ -266,7 +273,29 @@ def fit_refusal(seen: Seen, share: float, training: Optional[np.ndarray] = None)
         share=share,
         **rules,
     )
-    return _with_threshold(refusal, (logarithms - center) / spread, seen, rank)
+    scores = np.maximum(distances, np.maximum(*refusal.shape_scores(seen.shapes)))
+    return _with_threshold(refusal, scores, seen, rank)
+
+
+def _center_and_spread(values: np.ndarray, rank: int, limit: float, only_low: bool = False) -> Tuple[float, ...]:
+    """Median, and the spread by which the share's quantile of a measure is where that of the distance is.
+
+    Args:
+        values: float64, n.
+        rank: of the quantile, from the highest value.
+        limit: that of the distance.
+        only_low: high values are never unusual.
+
+    Returns:
+        Empty where too little is known of the measure.
+    """
+    known = values[np.isfinite(values)]
+    if len(known) < 2 * LEAST_PATIENTS or limit <= 0:
+        return ()
+    center = float(np.median(known))
+    apart = center - known if only_low else np.abs(known - center)
+    spread = float(np.sort(apart)[-rank]) / limit
+    return (center, spread) if spread > _NO_SPREAD else ()
 
 
 def _with_threshold(refusal: Refusal, distances: np.ndarray, seen: Seen, rank: int) -> Refusal:

@@ -1,18 +1,21 @@
 """Refuse recordings that differ from the recordings of a model's calibration, with a reason.
 
-The score of a recording is the Mahalanobis distance of its embedding from the training embeddings (Lee et al. 2018,
-arXiv 1807.03888), in standard deviations of its logarithm. A recording with missing leads, a short one, or one with
-flags that were very rare in the calibration is refused for any embedding. Needs only numpy.
+The score of a recording is the largest of three values: the Mahalanobis distance of its embedding from the training
+embeddings (Lee et al. 2018, arXiv 1807.03888), in standard deviations of its logarithm; how unusual the steepness of
+its waves is, which a wrong sample rate changes; and how far its leads point the wrong way (the last two by
+`prepared.signal_shape`). A recording with missing leads, a short one, or one with flags that were very rare in the
+calibration is refused for any score. Needs only numpy.
 """
 
 import base64
 import functools
 from dataclasses import dataclass
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 from fairseq_signals_ext.common.errors import UserError
+from fairseq_signals_ext.prepared.signal_shape import UNKNOWN_SHAPE, SignalShape
 
 # characters per piece of text
 _PIECE = 8000
@@ -59,6 +62,8 @@ class Refusal:
         flags: quality flags that are refused.
         most_missing: largest number of missing leads that is accepted.
         shortest: shortest accepted length, s.
+        steepness, polarity: center and spread of these measures, so that their scores are on the scale of the distance;
+            empty: they are not used.
     """
 
     mean: Tuple[str, ...]
@@ -72,6 +77,8 @@ class Refusal:
     flags: Tuple[str, ...] = ()
     most_missing: int = 0
     shortest: float = 0.0
+    steepness: Tuple[float, ...] = ()
+    polarity: Tuple[float, ...] = ()
 
     @functools.cached_property
     def _arrays(self) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -86,7 +93,29 @@ class Refusal:
         """
         return (log_distances(embeddings, *self._arrays, self.residual) - self.center) / self.spread
 
-    def verdict(self, embedding: np.ndarray, seconds: float, missing: int, flags: Sequence[str]) -> Verdict:
+    def scores(self, embeddings: np.ndarray, shapes: np.ndarray) -> np.ndarray:
+        """Scores of the distance, the steepness and the polarity: float64, N x 3; -inf where one is unknown.
+
+        Args:
+            embeddings: N x E, of recordings.
+            shapes: N x 2, as `SignalShape`.
+        """
+        return np.column_stack([self.distances(embeddings), *self.shape_scores(shapes)])
+
+    def shape_scores(self, shapes: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        """The last two of `scores`: float64, N each."""
+        steepness, polarity = np.asarray(shapes, np.float64).T
+        steep, wrong_way = np.abs(_scaled(steepness, self.steepness)), -_scaled(polarity, self.polarity)
+        return _known_or_lowest(steep), _known_or_lowest(wrong_way)
+
+    def verdict(
+        self,
+        embedding: np.ndarray,
+        seconds: float,
+        missing: int,
+        flags: Sequence[str],
+        shape: SignalShape = UNKNOWN_SHAPE,
+    ) -> Verdict:
         """Whether one recording is refused, and why.
 
         Args:
@@ -94,16 +123,27 @@ class Refusal:
             seconds: its length.
             missing: number of the model's leads that are missing.
             flags: its quality flags, see `prepared.quality.FLAGS`.
+            shape: measures of its signal.
         """
-        score = float(self.distances(np.asarray(embedding, np.float64)[None])[0])
+        scores = self.scores(np.asarray(embedding, np.float64)[None], np.array([shape]))[0]
+        score = float(scores.max())
         broken = self.broken_rules(seconds, missing, flags)
         if broken:
             return Verdict(max(score, self.threshold) + _OF_A_RULE * len(broken), "; ".join(broken))
         if score <= self.threshold:
             return Verdict(score, None)
-        return Verdict(
-            score, f"unlike the ECGs that the model knows (distance {score:.1f}, limit {self.threshold:.1f})"
+        return Verdict(score, "; ".join(self._reasons(scores)))
+
+    def _reasons(self, scores: np.ndarray) -> Iterator[str]:
+        """Of the scores above the threshold, in words."""
+        texts = (
+            "unlike the ECGs that the model knows",
+            "its waves are unusually steep or slow (is the sample rate right?)",
+            "its leads point the wrong way (is the signal upside down?)",
         )
+        for score, text in zip(scores, texts):
+            if score > self.threshold:
+                yield f"{text} (score {score:.1f}, limit {self.threshold:.1f})"
 
     def broken_rules(self, seconds: float, missing: int, flags: Sequence[str]) -> List[str]:
         """Reasons to refuse a recording for any embedding, as texts; arguments as for `verdict`."""
@@ -126,11 +166,24 @@ class Refusal:
             fits = directions.shape == (len(variances), len(mean)) and self.residual > 0 and self.spread > 0
             fits = fits and bool((variances > 0).all() and np.isfinite([*numbers, self.most_missing]).all())
             fits = fits and {*self.flags} <= {*KNOWN_FLAGS}
+            for pair in (self.steepness, self.polarity):
+                fits = fits and (not pair or (len(pair) == 2 and bool(np.isfinite(pair).all()) and pair[1] > 0))
             fits = fits and all(bool(np.isfinite(one).all()) for one in (mean, directions, variances))
         except (ValueError, TypeError):
             fits = False
         if not fits:
             raise UserError("calibration: its refusal data do not fit together; calibrate again")
+
+
+def _known_or_lowest(values: np.ndarray) -> np.ndarray:
+    return np.where(np.isnan(values), -np.inf, values)
+
+
+def _scaled(values: np.ndarray, center_and_spread: Sequence[float]) -> np.ndarray:
+    if not center_and_spread:
+        return np.full(len(values), np.nan)
+    center, spread = center_and_spread
+    return (values - center) / spread
 
 
 def log_distances(

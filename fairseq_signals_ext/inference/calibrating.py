@@ -143,6 +143,7 @@ def _seen(found: Sequence[SegmentScores], predictions: Predictions) -> Seen:
         seconds=np.array([one.seconds for one in facts]),
         missing=np.array([len(one.missing_leads) for one in facts], np.int64),
         flags=[one.flags for one in facts],
+        shapes=np.array([one.shape for one in facts]),
     )
 
 

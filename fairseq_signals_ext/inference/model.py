@@ -218,7 +218,8 @@ class LoadedModel:
         if calibration.refusal is None:
             return found
         facts = prediction.recording
-        verdict = calibration.refusal.verdict(embedding, facts.seconds, len(facts.missing_leads), facts.flags)
+        missing = len(facts.missing_leads)
+        verdict = calibration.refusal.verdict(embedding, facts.seconds, missing, facts.flags, facts.shape)
         return dataclasses.replace(found, refused=verdict.reason, refusal_score=verdict.score)
 
     @property

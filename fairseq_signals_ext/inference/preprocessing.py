@@ -23,6 +23,7 @@ from fairseq_signals_ext.data.stores import Signal, check_has_amplitude, coeffic
 from fairseq_signals_ext.inference.recordings import RecordingFacts
 from fairseq_signals_ext.prepared.counts import Counts, Processing, to_counts
 from fairseq_signals_ext.prepared.quality import Quality, assess
+from fairseq_signals_ext.prepared.signal_shape import shape_of
 from fairseq_signals_ext.readers import Recording
 from fairseq_signals_ext.readers.limb_leads import with_limb_leads
 
@@ -99,6 +100,7 @@ class SegmentedRecording:
             cut_end=recording.cut[1],
             patient=recording.patient,
             start_time=recording.start_time,
+            shape=shape_of(stored.counts, stored.scale, stored.leads, preprocessing.sample_rate),
         )
         return cls._of(stored.counts, stored.leads, gain, offset, preprocessing, facts)
 
@@ -125,6 +127,7 @@ class SegmentedRecording:
             segments=max(1, samples // preprocessing.stride_samples),
             missing_leads=tuple(lead for lead in preprocessing.loaded_leads if lead not in there),
             flags=_flags_of_stored(signal, rows, preprocessing),
+            shape=shape_of(counts, signal.scale[leads], leads, signal.sample_rate),
         )
         return cls._of(counts, leads, gain, offset, preprocessing, facts)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.leads import LEADS, parse_leads
+from fairseq_signals_ext.prepared.signal_shape import UNKNOWN_SHAPE, SignalShape
 from fairseq_signals_ext.readers import Recording, read_ecg
 from fairseq_signals_ext.readers.facts import millivolts
 
@@ -43,6 +44,7 @@ class RecordingFacts:
         cut_start, cut_end: s that were cut off its start and end, see `Recording.cut`.
         idx, source, source_file: from a prepared folder's table; None: it is not from one.
         patient, start_time: from its file or that table; None: unknown.
+        shape: measures by which a calibrated model recognises signals that are unlike ECGs.
     """
 
     record_id: str
@@ -59,12 +61,13 @@ class RecordingFacts:
     # a printed prediction must not identify the patient
     patient: Optional[str] = field(default=None, repr=False)
     start_time: Optional[datetime] = field(default=None, repr=False)
+    shape: SignalShape = field(default=UNKNOWN_SHAPE, repr=False)
 
     @property
     def row(self) -> Dict[str, Any]:
         """For a row of a table: plain values by the attributes' names, the time in ISO 8601."""
         time = None if self.start_time is None else self.start_time.isoformat()
-        return {**vars(self), "start_time": time}
+        return {**{name: value for name, value in vars(self).items() if name != "shape"}, "start_time": time}
 
     @property
     def cut_in_words(self) -> str:

@@ -12,11 +12,14 @@ from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.evaluation.calibrating import Seen, fit_refusal
 from fairseq_signals_ext.evaluation.decisions import Calibration, calibration_of
 from fairseq_signals_ext.evaluation.refusal import Refusal
+from fairseq_signals_ext.prepared.signal_shape import SignalShape
 
 
 def seen(number: int, seed: int, wide: int = 24, **changed) -> Seen:
     embeddings = np.random.default_rng(seed).normal(size=(number, wide)) * np.linspace(3, 0.1, wide)
-    alike = Seen(embeddings, np.arange(number), np.full(number, 10.0), np.zeros(number, int), [()] * number)
+    shapes = np.random.default_rng(seed + 1000).normal(size=(number, 2)) * [0.4, 1] + [-2, 2]
+    facts = (np.arange(number), np.full(number, 10.0), np.zeros(number, int), [()] * number)
+    alike = Seen(embeddings, *facts, shapes)
     return alike._replace(**changed)
 
 
@@ -37,7 +40,8 @@ def test_the_requested_share_is_refused(with_training):
     shares = []
     for seed in range(20):
         refusal = fit_refusal(seen(400, 10 + seed), 0.05, training)
-        shares.append((refusal.distances(seen(2000, 100 + seed).embeddings) > refusal.threshold).mean())
+        new = seen(2000, 100 + seed)
+        shares.append((refusal.scores(new.embeddings, new.shapes).max(axis=1) > refusal.threshold).mean())
     assert 0.035 < np.mean(shares) < 0.06
     assert (refusal.distances(seen(500, 5).embeddings + 3) > refusal.threshold).mean() > 0.9
 
@@ -48,7 +52,8 @@ def test_rules_count_among_those_refused():
     missing[:10] = 3
     refusal = fit_refusal(seen(400, 6, missing=missing), 0.05, seen(2000, 4).embeddings)
     assert refusal.most_missing == 0
-    refused = (refusal.distances(seen(400, 6).embeddings[10:]) > refusal.threshold).sum() + 10
+    scores = refusal.scores(seen(400, 6).embeddings[10:], seen(400, 6).shapes[10:]).max(axis=1)
+    refused = (scores > refusal.threshold).sum() + 10
     assert refused <= 0.05 * 400 + 1
 
 
@@ -61,7 +66,14 @@ def test_reasons():
     assert refusal.verdict(usual, 10, 1, ("filled", "short")).reason == "1 lead is missing"
     assert refusal.verdict(usual, 4, 0, ()).reason == "it has 4 s, less than 10 s"
     far = refusal.verdict(usual + 100, 10, 0, ())
-    assert far.reason.startswith("unlike the ECGs that the model knows (distance ")
+    assert far.reason.startswith("unlike the ECGs that the model knows (score ")
+    for shape, told in (
+        (SignalShape(5, 2), "its waves are unusually steep or slow (is the sample rate right?) (score "),
+        (SignalShape(-9, 2), "its waves are unusually steep or slow"),
+        (SignalShape(-2, -9), "its leads point the wrong way (is the signal upside down?) (score "),
+    ):
+        assert refusal.verdict(usual, 10, 0, (), shape).reason.startswith(told)
+    assert refusal.verdict(usual, 10, 0, (), SignalShape(-2, 9)).reason is None
     assert refusal.verdict(usual, 4, 1, ("filled",)).score > refusal.verdict(usual, 4, 0, ()).score > refusal.threshold
 
 
@@ -70,8 +82,23 @@ def test_it_travels_as_json():
     kept = calibration_of(json.loads(json.dumps(Calibration((), refusal).as_plain()))).refusal
     new = seen(100, 9, wide=60).embeddings
     assert kept == refusal
-    assert (kept.distances(new) == refusal.distances(new)).all()
+    shapes = seen(100, 9).shapes
+    assert (kept.scores(new, shapes) == refusal.scores(new, shapes)).all()
+    assert len(kept.steepness) == len(kept.polarity) == 2
     kept.check()
+
+
+def test_a_refusal_without_measures_of_the_signal():
+    """As calibrations had it before there were these measures, and where they are not known."""
+    plain = Calibration((), fit_refusal(seen(400, 8), 0.02)).as_plain()
+    for name in ("steepness", "polarity"):
+        del plain["refusal"][name]
+    older = calibration_of(json.loads(json.dumps(plain))).refusal
+    older.check()
+    assert older.verdict(np.zeros(24), 10, 0, (), SignalShape(50, -50)).reason is None
+    unknown = fit_refusal(seen(400, 8, shapes=np.full((400, 2), np.nan)), 0.02)
+    assert unknown.steepness == unknown.polarity == ()
+    assert fit_refusal(seen(400, 8), 0.02).verdict(np.zeros(24), 10, 0, ()).reason is None
 
 
 def test_constant_embeddings_give_a_refusal_that_holds_together():
@@ -85,7 +112,13 @@ def test_too_few():
         fit_refusal(seen(100, 1), 0.001)
 
 
-@pytest.mark.parametrize("wrong", [{"mean": ("?",)}, {"variances": ()}, {"spread": 0.0}, {"residual": float("nan")}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"mean": ("?",)}, {"variances": ()}, {"spread": 0.0}, {"residual": float("nan")}),
+        *({"steepness": (1.0,)}, {"steepness": (1.0, 0.0)}, {"polarity": (float("nan"), 1.0)}),
+    ],
+)
 def test_damaged_content_is_refused(wrong):
     refusal: Refusal = dataclasses.replace(fit_refusal(seen(100, 1), 0.05), **wrong)
     with pytest.raises(UserError, match="calibrate again"):
