@@ -1,1 +1,1 @@
-"""Checkpoints of ours and of ECG-FM: reading them safely, what they say, and ECG-FM's own format."""
+"""Checkpoints of ours and of ECG-FM: reading them safely, describing them, and ECG-FM's own format."""

@@ -1,8 +1,8 @@
-"""What a checkpoint may name for fairseq to build; needs neither torch nor fairseq.
+"""Names that a checkpoint may contain for fairseq to build; needs neither torch nor fairseq.
 
-fairseq evaluates options of its own models, criterions and optimizers as Python (see `EVALUATED`), so that a file which
-names one of these could run code. All names that a file may have are here, and `check_names` is called wherever one is
-read; see `reading.read_checkpoint`.
+fairseq evaluates options of its own models, criterions and optimizers as Python (see `EVALUATED`), so that a file that
+names one of these could run code. All permitted names are listed here, and `check_names` is called for each file that
+is read; see `reading.read_checkpoint`.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import ast
 import re
 from typing import Any, Dict, Iterator, Mapping, Set, Tuple
 
-# By section. What people add is listed as it is registered, see `allow`: a file makes nothing be imported.
+# By section. Extensions are added when they are registered, see `allow`: a file cannot cause an import.
 NAMES: Dict[str, Set[str]] = {
     "task": {"ecg_pretraining", "ecg_classification", "ecg_regression"},
     "model": {"ecg_wav2vec2", "wav2vec2_cmsc", "ecg_data2vec", "ecg_jepa", "ecg_cpc", "ecg_transformer_classifier"},
@@ -18,7 +18,7 @@ NAMES: Dict[str, Set[str]] = {
         *("wav2vec2_with_cmsc", "data2vec_with_cmsc", "wav2vec", "latent_prediction", "future_contrast"),
         *("binary_cross_entropy_with_logits", "regression", "softmax"),
     },
-    # fairseq's, none of which is built from a checkpoint
+    # fairseq's own; none is built from a checkpoint
     "optimizer": {
         *("adadelta", "adafactor", "adagrad", "adam", "adamax", "composite", "cpu_adam", "fused_adam", "lamb"),
         *("nag", "sgd"),
@@ -28,12 +28,12 @@ NAMES: Dict[str, Set[str]] = {
         *("step", "tri_stage", "triangular"),
     },
 }
-# what ECG-FM's framework calls otherwise; fairseq's own wav2vec2 is for sound, and evaluates text as code
+# names in ECG-FM's framework; fairseq's own wav2vec2 is for audio, and evaluates text as code
 NAMES_OF_ECG_FM = {
     "model": {"wav2vec2": "ecg_wav2vec2"},
     "criterion": {"wav2vec2": "wav2vec"},
 }
-# options whose text fairseq gives to Python's eval, in any section
+# options that fairseq passes to Python's eval, in any section
 EVALUATED = frozenset(
     (
         *("adam_betas", "adamax_betas", "lamb_betas", "adafactor_eps", "wer_args", "model_overrides"),
@@ -48,22 +48,22 @@ EVALUATED = frozenset(
         *("transformer_sampling", "adaptive_softmax_cutoff", "adaptive_input_cutoff", "decoder_zero_init"),
     )
 )
-# longer texts are none of a person; and Python's parser has no limit of its own
+# nobody writes longer texts, and Python's parser has no limit
 LONGEST_EXPRESSION = 4000
-# "${section.option}", as fairseq's own defaults have them
+# "${section.option}", as in fairseq's own defaults
 PLAIN_LINK = re.compile(r"\$\{(\w+(?:\.\w+)*)\}")
 
 
 def allow(section: str, name: str) -> None:
-    """Let checkpoints name a task, model or criterion that the running program has registered."""
+    """Allow checkpoints to name a task, model or criterion that the running program has registered."""
     NAMES[section].add(name)
 
 
 def check_names(config: Any) -> None:
-    """Raise a `ValueError` unless all that a config, or one inside it, names for fairseq to build is in `NAMES`.
+    """Raise a `ValueError` if a config, or one inside it, names something for fairseq to build that is not in `NAMES`.
 
     Args:
-        config: by sections, plain values, as a checkpoint holds it.
+        config: by sections, plain values, as in a checkpoint.
     """
     for section, values in _sections(config):
         name = values if isinstance(values, str) else values.get("_name")
@@ -73,10 +73,10 @@ def check_names(config: Any) -> None:
 
 
 def check_calls(config: Any) -> None:
-    """Raise a `ValueError` if an option that fairseq evaluates calls something, in a config of any model.
+    """Raise a `ValueError` if an option that fairseq evaluates contains a call, in a config of any model.
 
-    Numbers and lists call nothing. A text that is not Python is left to fairseq, which cannot run it either. Links that
-    are more than the name of another option would make the text again; fairseq saves none.
+    Numbers and lists contain no calls. A text that is not Python is left to fairseq, which cannot run it either. Links
+    other than to another option are refused, because they could create such a text; fairseq saves none.
     """
     for values in mappings(config):
         for option, value in values.items():
@@ -101,19 +101,19 @@ def _calls(text: str) -> bool:
 
 
 def _sections(config: Any) -> Iterator[Tuple[str, Any]]:
-    """Sections that choose something, those of configs inside this one and of groups of an optimizer included."""
+    """Yield the sections with a `_name`, also in configs inside this one and in groups of an optimizer."""
     for values in mappings(config):
         for section in NAMES:
             chosen = values.get(section)
             if isinstance(chosen, argparse.Namespace):
                 chosen = vars(chosen)
-            # at the top a text may stand for the section; deeper, an option may be called so
+            # at the top level a text may replace a section; deeper, an option may have the same name
             if isinstance(chosen, Mapping) or (values is config and isinstance(chosen, str)):
                 yield section, chosen
 
 
 def mappings(value: Any) -> Iterator[Mapping[Any, Any]]:
-    """All mappings and `Namespace`s in a value, itself included, each once however often it is there."""
+    """Yield all mappings and `Namespace`s in a value, including itself, each only once."""
     seen, left = set(), [value]
     while left:
         value = left.pop()
@@ -130,8 +130,8 @@ def mappings(value: Any) -> Iterator[Mapping[Any, Any]]:
 
 
 def short(value: Any) -> str:
-    """A value as a message shows it, in one line."""
-    if isinstance(value, int) and value.bit_length() > 64:  # Python refuses to write out the longest ones
+    """Return a value as one line for a message."""
+    if isinstance(value, int) and value.bit_length() > 64:  # Python refuses to print the longest ones
         return f"a whole number of {value.bit_length():,} bits"
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,4 +1,4 @@
-"""What is known of an encoder by its config and its parameters' names alone; needs neither torch nor fairseq."""
+"""Facts on an encoder from its config and the names of its parameters; needs neither torch nor fairseq."""
 
 from dataclasses import dataclass, field
 from numbers import Integral
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Config = Mapping[str, Any]
-# option of a classifier: name and options of its encoder, unless that is ECG-FM's, whose options stand beside it
+# option of a classifier: name and options of its encoder; ECG-FM's options are in the same section instead
 ENCODER = "encoder"
-# of any whole number among an encoder's options; far more than any has
+# limit of whole numbers in an encoder's options; far above any real value
 _LARGEST = 2**16
 _THEIR_POSITION = "conv_pos.pos_conv."
 _OUR_POSITION = "encoder.pos_conv."
@@ -25,7 +25,7 @@ _WEIGHT_NORM = {
 
 
 def check_numbers(config: Config, parameters: Mapping[str, Any], file_size: int) -> None:
-    """Raise a `ValueError` if a whole number among an encoder's options is larger than any encoder has."""
+    """Raise a `ValueError` if a whole number in an encoder's options is larger than in any real encoder."""
     for option, value in config.items():
         if isinstance(value, Integral) and abs(int(value)) > _LARGEST:
             raise ValueError(f"its model.{option} is {str(value):.60}, not a number up to {_LARGEST:,}")
@@ -33,16 +33,16 @@ def check_numbers(config: Config, parameters: Mapping[str, Any], file_size: int)
 
 @dataclass(frozen=True)
 class Architecture:
-    """How an encoder's config is read.
+    """How to read an encoder's config.
 
     Attributes:
-        options: that decide which parameters it has and what it computes.
-        geometry: how its frames lie over samples, by its config; None where the config does not say.
-        check: raises a `ValueError` where sizes in a config from outside are none that a model has, or not those of the
-            parameters; given the config, the parameters by the file's names, and the file's size in bytes.
-        of_objective: how the names of parameters begin that only a pretraining needs.
-        parts: how the names of parameters begin, by the part of the model that they are of, for `inspect`.
-        sizes: options to show, by what they are called there.
+        options: options that determine its parameters and its computation.
+        geometry: returns the samples that each frame covers, from its config; None if the config lacks this.
+        check: raises a `ValueError` if sizes in a config are impossible or differ from the parameters; its arguments
+            are the config, the parameters by the file's names, and the file's size in bytes.
+        of_objective: prefixes of parameters that only pretraining needs.
+        parts: prefixes of parameters by part of the model, for `inspect`.
+        sizes: options that `inspect` shows, by their label there.
     """
 
     options: Tuple[str, ...]
@@ -135,7 +135,7 @@ STATE_SPACE = Architecture(
         "states_per_dimension": "state_size",
     },
 )
-# by the name of a model; those of other people are added as they are registered
+# by the name of a model; extensions are added when they are registered
 ARCHITECTURES: Dict[str, Architecture] = dict.fromkeys(
     ("ecg_wav2vec2", "wav2vec2_cmsc", "ecg_data2vec", "ecg_transformer_classifier"), WAV2VEC2
 )
@@ -144,24 +144,24 @@ ARCHITECTURES["ecg_cpc"] = STATE_SPACE
 
 
 def encoder_config(model: Config) -> Config:
-    """Name and options of the encoder in a model's config, which are the model's own unless it names another."""
-    # the configs of the older omegaconf raise for `get`, too
+    """Return name and options of the encoder in a model's config: the model's own unless it names another."""
+    # configs of the older omegaconf raise errors for `get`, too
     chosen = model[ENCODER] if ENCODER in model else None  # noqa: SIM401
     return chosen if isinstance(chosen, Mapping) else model
 
 
 def architecture_of(model: Config) -> Architecture:
-    """The architecture of the encoder in a model's config; ECG-FM's where the name is none that is registered."""
+    """Return the architecture of the encoder in a model's config; ECG-FM's if the name is not registered."""
     return ARCHITECTURES.get(str(encoder_config(model).get("_name")), WAV2VEC2)
 
 
 def geometry_of(model: Config) -> Optional[Geometry]:
-    """How frames lie over samples, by a model's config; None where it does not contain it."""
+    """Return the samples that each frame covers, from a model's config; None if unknown."""
     return architecture_of(model).geometry(encoder_config(model))
 
 
 def check_encoder(model: Config, parameters: Mapping[str, Any], file_size: int) -> None:
-    """Raise a `ValueError` unless the encoder that a model's config names is registered and of possible sizes."""
+    """Raise a `ValueError` unless the encoder in a model's config is registered and its sizes are possible."""
     chosen = model.get(ENCODER)
     if chosen is not None:
         if not isinstance(chosen, Mapping) or chosen.get("_name") not in ARCHITECTURES:
@@ -177,33 +177,33 @@ def _check_head(model: Config, parameters: Mapping[str, Any]) -> None:
 
 
 def rename_ecg_fm_parameters(state: Dict[str, "Tensor"], own: Mapping[str, "Tensor"], prefix: str = "") -> None:
-    """Rename, in place, what ECG-FM or another torch calls otherwise than the model does.
+    """Rename, in place, parameters that have other names in ECG-FM or another version of torch.
 
     Args:
         state: the checkpoint's parameters.
         own: the model's parameters, with no prefix.
-        prefix: what stands before the model's names in `state`, such as `"encoder."`.
+        prefix: before the model's names in `state`, such as `"encoder."`.
     """
     theirs = prefix + _THEIR_POSITION
     for key in [key for key in state if key.startswith(theirs)]:
         _rename(state, key, prefix + _OUR_POSITION + key[len(theirs) :])
     position = _OUR_POSITION + _FIRST
     for old, new in _WEIGHT_NORM.items():
-        # torch has two ways to store weight norm, and which one fairseq uses depends on its version
+        # torch has two ways to store weight norm; the version of fairseq decides which one
         wanted, other = (old, new) if position + old in own else (new, old)
         _rename(state, prefix + position + other, prefix + position + wanted)
 
 
 def _rename(state: Dict[str, "Tensor"], old: str, new: str) -> None:
-    if old in state and new not in state:  # a file that has both is of no model, and will be refused for it
+    if old in state and new not in state:  # a file with both is wrong, and is refused later
         state[new] = state.pop(old)
 
 
 def to_ecg_fm_names(state: Mapping[str, "Tensor"], prefix: str = "") -> Dict[str, "Tensor"]:
-    """The same parameters by the names that ECG-FM gives them, and its way to store weight norm.
+    """Return the same parameters with ECG-FM's names, and weight norm stored in its way.
 
     Args:
-        prefix: what stands before the encoder's names in `state`, such as `"encoder."`.
+        prefix: before the encoder's names in `state`, such as `"encoder."`.
     """
     ours = prefix + _OUR_POSITION
     renamed = {}
@@ -217,12 +217,12 @@ def to_ecg_fm_names(state: Mapping[str, "Tensor"], prefix: str = "") -> Dict[str
 
 
 def is_ecg_fm(state: Mapping[str, "Tensor"]) -> bool:
-    """Whether parameters have the names of ECG-FM's own framework."""
+    """Whether parameters have the names in ECG-FM's own framework."""
     return any(_THEIR_POSITION in key for key in state)
 
 
 def difference_of_parameters(state: Mapping[str, "Tensor"], own: Mapping[str, "Tensor"]) -> Optional[str]:
-    """One line on the first parameters that are missing, unknown or of another shape; None if all agree."""
+    """Return one line on the first parameters that are missing, unknown or of another shape; None if all match."""
     missing = [key for key in own if key not in state]
     unknown = [key for key in state if key not in own]
     shapes = [key for key in own if key in state and state[key].shape != own[key].shape]

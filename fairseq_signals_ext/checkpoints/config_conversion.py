@@ -1,4 +1,4 @@
-"""A config of ECG-FM's framework (fairseq-signals) turned into one that stock fairseq trains with here."""
+"""Convert a config of ECG-FM's framework (fairseq-signals) into one for training with stock fairseq here."""
 
 import ast
 import json
@@ -35,14 +35,14 @@ _MISSING = "???"
 _OFF = "not in use there either"
 _VALUE_WIDTH = 28
 
-# groups of changes, in the order in which they are listed
+# groups of changes, in the order of the list
 RENAMED = "renamed or replaced"
 TO_GIVE = "to be given, ??? in the file"
 DROPPED = "dropped, without effect here"
 LOST = "dropped, though it did something: WARNING"
 GROUPS = (RENAMED, TO_GIVE, DROPPED, LOST)
 
-# sections whose options depend on what `_name` chooses; the first three make a training
+# sections with options that depend on `_name`; a training needs the first three
 _CHOSEN = ("task", "model", "criterion", "optimizer", "lr_scheduler")
 _NEEDED = _CHOSEN[:3]
 _ORDER = (
@@ -52,12 +52,12 @@ _ORDER = (
 
 
 class Change(NamedTuple):
-    """What became of one key.
+    """The change of one key.
 
     Attributes:
         group: one of `GROUPS`.
         key: such as "criterion.all_gather".
-        value: that it had.
+        value: the original value.
         reason: why, or the new key.
     """
 
@@ -69,24 +69,24 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True)
 class ConvertedConfig:
-    """A config for `fairseq-hydra-train`, by sections, and all that differs from the one it was made from."""
+    """A config for `fairseq-hydra-train`, by sections, and all changes from the original."""
 
     sections: Sections
     changes: List[Change]
 
 
 def convert_config(config: Mapping[str, Any], name: str = "config") -> ConvertedConfig:
-    """Turn a full config of ECG-FM's framework, or of this one, into one that `fairseq-hydra-train` accepts here.
+    """Convert a full config of ECG-FM's framework, or of this package, into one for `fairseq-hydra-train` here.
 
-    Kept are the keys of fairseq's `FairseqConfig` and of the dataclasses of the task, model, criterion, optimizer and
-    schedule. A key that the config does not have gets its default here.
+    It keeps the keys of fairseq's `FairseqConfig` and of the dataclasses of the task, model, criterion, optimizer and
+    schedule. A missing key gets its default.
 
     Args:
         config: by sections, plain values.
-        name: of the file that it is from, for messages.
+        name: of the file, for messages.
 
     Raises:
-        UserError: it lacks task, model or criterion, one of them is not here, or an option holds code.
+        UserError: task, model or criterion is missing or unknown, or an option contains code.
     """
     config, unresolved = _resolved(config, name)
     options = _options_of(config)
@@ -115,7 +115,7 @@ def convert_config(config: Mapping[str, Any], name: str = "config") -> Converted
 
 
 def _resolved(config: Mapping[str, Any], name: str) -> Tuple[Dict[str, Any], Mapping[str, str]]:
-    """What `resolve_links` makes of a config that is whole and holds plain values."""
+    """Check that a config is complete and plain, and return the result of `resolve_links`."""
     try:
         check_plain({section: values for section, values in config.items() if section not in OTHER_SECTIONS})
     except ValueError as error:
@@ -128,7 +128,7 @@ def _resolved(config: Mapping[str, Any], name: str) -> Tuple[Dict[str, Any], Map
 
 
 def _options_of(config: Mapping[str, Any]) -> Dict[str, Any]:
-    """Values by `section.key`."""
+    """Return values by `section.key`."""
     return {
         f"{section}.{key}": value
         for section, values in config.items()
@@ -150,7 +150,7 @@ def _drop_computed(options: Dict[str, Any], unresolved: Mapping[str, str], name:
 
 
 def _refuse_code(key: str, value: Any, name: str) -> None:
-    """See that text which a training runs as Python is plain numbers, in groups of a composite optimizer too."""
+    """Check that text that a training runs as Python is plain numbers, also in groups of a composite optimizer."""
     if isinstance(value, (dict, list)):
         for option, part in value.items() if isinstance(value, dict) else enumerate(value):
             _refuse_code(f"{key}.{option}", part, name)
@@ -169,13 +169,13 @@ def _refuse_code(key: str, value: Any, name: str) -> None:
 
 
 def _is_numbers(value: Any) -> bool:
-    if value == {}:  # of overrides, as fairseq leaves them
+    if value == {}:  # empty overrides, as fairseq writes them
         return True
     return all(map(_is_numbers, value)) if isinstance(value, (tuple, list)) else type(value) in (int, float)
 
 
 def _rename_values(options: Dict[str, Any]) -> List[Change]:
-    """Rename, in place, what a value is called otherwise here."""
+    """Rename, in place, values with other names here."""
     changes = []
     for key, names in RENAMED_VALUES.items():
         old = options.get(key)
@@ -186,7 +186,7 @@ def _rename_values(options: Dict[str, Any]) -> List[Change]:
 
 
 def _take_architecture(options: Dict[str, Any], model: Mapping[str, Any]) -> List[Change]:
-    """Set, in place, the architecture of the pretrained model that a classifier was built from, kept as `args`."""
+    """Set, in place, the architecture of a classifier's pretrained model, which is in `args`."""
     own = with_own_architecture(model)
     changes = []
     for option in WAV2VEC2.options:
@@ -209,7 +209,7 @@ def _rename_keys(options: Dict[str, Any], schemas: Mapping[str, Schema]) -> List
 
 
 def _ask_for(options: Dict[str, Any], schemas: Mapping[str, Schema]) -> None:
-    """Mark, in place, what a training needs and the config does not say."""
+    """Mark, in place, options that a training needs and the config lacks."""
     for key, alternatives in REQUIRED.items():
         section, option = key.split(".")
         if option in schemas[section].defaults and all(options.get(one) is None for one in alternatives):
@@ -217,7 +217,7 @@ def _ask_for(options: Dict[str, Any], schemas: Mapping[str, Schema]) -> None:
 
 
 def _schemas(config: Mapping[str, Any], options: Mapping[str, Any], name: str) -> Dict[str, Schema]:
-    """The options of each section that fairseq knows."""
+    """Return the options of each section of fairseq."""
     import fairseq_signals_ext
 
     with quiet_fairseq():
@@ -236,7 +236,7 @@ def _schemas(config: Mapping[str, Any], options: Mapping[str, Any], name: str) -
 
 
 def _choices(section: str) -> Dict[str, Any]:
-    """Dataclasses by name of what a config may choose."""
+    """Return the dataclasses of the choices of a section, by name."""
     from fairseq.models import MODEL_DATACLASS_REGISTRY
     from fairseq.registry import REGISTRIES
     from fairseq.tasks import TASK_DATACLASS_REGISTRY
@@ -249,7 +249,7 @@ def _choices(section: str) -> Dict[str, Any]:
 
 
 def _of_section(section: str, value: Any) -> Change:
-    """What becomes of a section that fairseq, or a training here, does not have."""
+    """Return the change of a section that fairseq, or a training here, does not have."""
     filled = any(value.values()) if isinstance(value, dict) else value
     known = section in OTHER_SECTIONS
     reason = OTHER_SECTIONS.get(section, "no such section here") if filled else _OFF
@@ -257,7 +257,7 @@ def _of_section(section: str, value: Any) -> Change:
 
 
 def _what_becomes_of(key: str, options: Mapping[str, Any], schemas: Mapping[str, Schema]) -> Optional[Change]:
-    """The change of a key; None: it stays as it is."""
+    """Return the change of a key; None: no change."""
     value, (section, option) = options[key], key.split(".", 1)
     schema = schemas[section]
     if key in WITHOUT_EFFECT:
@@ -282,7 +282,7 @@ def _what_becomes_of(key: str, options: Mapping[str, Any], schemas: Mapping[str,
 
 
 def _unknown(key: str, value: Any) -> Change:
-    """What becomes of a key that nothing here has."""
+    """Return the change of a key that does not exist here."""
     reason = LOST_REASONS.get(key, "nothing here has such an option")
     if key in NEUTRAL:
         return Change(DROPPED if value == NEUTRAL[key] else LOST, key, value, reason)
@@ -290,7 +290,7 @@ def _unknown(key: str, value: Any) -> Change:
 
 
 def _link(default: Any) -> Optional[str]:
-    """The key that an option follows unless it is set, such as `optimization.lr`; None if it follows none."""
+    """Return the key that gives an option its default, such as `optimization.lr`; None if there is none."""
     found = PLAIN_LINK.fullmatch(default) if isinstance(default, str) else None
     return found.group(1) if found else None
 
@@ -301,7 +301,7 @@ def _default(key: str, schemas: Mapping[str, Schema]) -> Any:
 
 
 def _by_sections(options: Mapping[str, Any], schemas: Mapping[str, Schema]) -> Sections:
-    """Sections in the order of our examples, options in that of their dataclasses."""
+    """Return sections in the order of our examples, and options in the order of their dataclasses."""
     order = [*_ORDER, *(section for section in schemas if section not in _ORDER)]
     chosen = {
         section: {
@@ -316,20 +316,20 @@ def _by_sections(options: Mapping[str, Any], schemas: Mapping[str, Schema]) -> S
 
 
 def to_yaml(sections: Sections, source: str) -> str:
-    """Text of the config file; the same for the same config.
+    """Return the text of the config file; the same for the same config.
 
     Args:
-        source: name of the file that it was made from.
+        source: name of the original file.
     """
     from omegaconf import OmegaConf
 
-    # a file may have a name of several lines
+    # a file name may contain line breaks
     source = "".join(character if character.isprintable() else "?" for character in source)
     return _HEADER.format(source=source) + OmegaConf.to_yaml(OmegaConf.create(sections))
 
 
 def list_changes(changes: Sequence[Change]) -> str:
-    """The changes by groups, a line each: key, value, reason."""
+    """Return the changes by groups, one line each: key, value, reason."""
     keys = [change.key for change in changes]
     values = [_short(change.value) for change in changes]
     widths = [max(map(len, texts), default=0) for texts in (keys, values)]
@@ -342,7 +342,7 @@ def list_changes(changes: Sequence[Change]) -> str:
 
 
 def _short(value: Any) -> str:
-    """A value as YAML writes it, cut to a column's width."""
+    """Return a value as YAML, cut to a column's width."""
     text = value if isinstance(value, str) and value else json.dumps(value, default=str)
     text = " ".join(text.split())
     return text if len(text) <= _VALUE_WIDTH else text[: _VALUE_WIDTH - 3] + "..."

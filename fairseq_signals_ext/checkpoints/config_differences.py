@@ -1,17 +1,17 @@
-"""Where options of ECG-FM's framework (github.com/Jwoo5/fairseq-signals) differ from those here, and why.
+"""Differences between options of ECG-FM's framework (github.com/Jwoo5/fairseq-signals) and ours, with reasons.
 
 Keys are a section and an option, such as "criterion.all_gather".
 """
 
 from fairseq_signals_ext.checkpoints.allowed import NAMES_OF_ECG_FM
 
-# values that are called otherwise here
+# values with other names here
 RENAMED_VALUES = {
     **{f"{section}._name": names for section, names in NAMES_OF_ECG_FM.items()},
     "checkpoint.best_checkpoint_metric": {"em_accuracy": "exact_match"},
 }
 
-# where a value goes, unless there is one already
+# the new key of a value, unless that is already set
 RENAMED_KEYS = {
     "criterion.all_gather": "criterion.cmsc_gather",
     "model.all_gather": "criterion.cmsc_gather",
@@ -21,20 +21,20 @@ RENAMED_KEYS = {
     "task.max_segment_size": "task.max_sample_size",
     "task.min_segment_size": "task.min_sample_size",
 }
-# paths of the machine it was trained on, where they are texts
+# paths on the machine of the training, if they are texts
 PATHS = (
     *("task.data", "task.label_file", "model.model_path", "criterion.weights_file", "criterion.pos_weight"),
     *("criterion.weight", "common.user_dir", "checkpoint.finetune_from_model", "checkpoint.restore_file"),
     *("checkpoint.continue_once", "common.quantization_config_path", "ema.ema_seed_model"),
 )
-# what a run writes to, or starts, and where its texts become parts of file names
+# paths that a run writes to, programs that it starts, and texts in its file names
 WRITTEN = (
     *("common.log_file", "common.tensorboard_logdir", "common.aim_repo", "common.plasma_path", "checkpoint.save_dir"),
     *("checkpoint.checkpoint_suffix", "common_eval.path", "common_eval.results_path", "generation.lm_path"),
     "interactive.input",
 )
 _OWN_MACHINE = "of the machine it was trained on; fairseq finds its own"
-# keys that change nothing here, with any value
+# keys without effect here, with any value
 WITHOUT_EFFECT = {
     "common.wandb_entity": "where the run was logged",
     "common_eval.extract": "of predicting, not of training",
@@ -56,7 +56,7 @@ WITHOUT_EFFECT = {
     "task.num_batch_buckets": "all segments have one length",
     "task.precompute_mask_indices": "masks are always made beside the data",
 }
-# what it is that is lost
+# descriptions of lost features
 LOST_REASONS = {
     "criterion.per_log_keys": "no metrics by a field of the data; see fairseq-signals-ext evaluate",
     "model.apply_mask": "pretraining always masks; see model.mask_prob",
@@ -70,12 +70,12 @@ LOST_REASONS = {
     "task.path_dataset": "no paths in place of files; see prepare",
     "task.std_path": "no deviation of a whole data set; each lead of a recording has its own",
 }
-# what a training here needs, if none of these is given; only where the section has it
+# options that a training here needs if none of these is given; only if the section has them
 REQUIRED = {
     "dataset.batch_size": ("dataset.batch_size", "dataset.max_tokens"),
     "task.label_file": ("task.label_file",),
 }
-# values without effect of keys that do something when they are null, false, 0 or empty
+# values without effect, for keys that have an effect when null, false, 0 or empty
 NEUTRAL = {"model.apply_mask": True}
 OTHER_SECTIONS = {
     "bpe": "of texts",

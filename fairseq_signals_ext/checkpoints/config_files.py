@@ -1,4 +1,4 @@
-"""Reading a config of ECG-FM's framework from a YAML file or a checkpoint; and which options a section here takes."""
+"""Read a config of ECG-FM's framework from a YAML file or a checkpoint; and options of the sections here."""
 
 from pathlib import Path
 from typing import Any, Dict, List
@@ -10,15 +10,15 @@ from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.hints import close_names, did_you_mean
 
 Sections = Dict[str, Dict[str, Any]]
-# ECG-FM's have 8 kB; reading takes a second per 100 kB
+# ECG-FM's files have 8 kB; reading takes a second per 100 kB
 _LARGEST_FILE = 100_000
 
 
 def read_config(path: Path) -> Sections:
-    """The config in a YAML file or in a checkpoint, with its links to other options resolved; other kinds stay text.
+    """Read a config from a YAML file or a checkpoint, and resolve links to other options; other links stay text.
 
     Raises:
-        UserError: it cannot be read, is not a config, or has more in it than a config.
+        UserError: it cannot be read, is not a config, or is too large.
     """
     if not path.exists():
         raise UserError(f"{path}: no such file; {_meant(path)}")
@@ -52,9 +52,9 @@ def _meant(path: Path) -> str:
 
 
 def _from_yaml(path: Path) -> Any:
-    """What is in a YAML file, by OmegaConf's rules for numbers, but none of its links followed.
+    """Read a YAML file by OmegaConf's rules for numbers, without following links.
 
-    An alias may stand for much, and an alias in that for more: it is counted before anything is made of it.
+    Nested aliases can expand to huge data, so their size is counted first.
     """
     from omegaconf._utils import get_yaml_loader
 
@@ -70,19 +70,19 @@ def _from_yaml(path: Path) -> Any:
 
 
 def _inner_nodes(node: Any) -> List[Any]:
-    """Nodes in a node of YAML."""
+    """Return the child nodes of a YAML node."""
     value: Any = getattr(node, "value", None)
     if not isinstance(value, list):
         return []
-    # a mapping's are pairs of a key and a value
+    # children of a mapping are pairs of key and value
     return [inner for part in value for inner in (part if isinstance(part, tuple) else (part,))]
 
 
 class Schema:
-    """Options of a section, as its dataclass in fairseq or here has them.
+    """Options of a section, from its dataclass in fairseq or here.
 
     Attributes:
-        defaults: by names, in the order of the dataclass; a link is text such as "${optimization.lr}".
+        defaults: by name, in the order of the dataclass; a link is text such as "${optimization.lr}".
     """
 
     def __init__(self, dataclass_of_section: Any):

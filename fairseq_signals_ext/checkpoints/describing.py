@@ -1,4 +1,4 @@
-"""Description of a checkpoint, as a `ModelDescription`; and differences between two of them."""
+"""Describe a checkpoint as a `ModelDescription`, and compare two descriptions."""
 
 import logging
 from pathlib import Path
@@ -16,13 +16,13 @@ from fairseq_signals_ext.evaluation.predictions import ECG_FM_AGGREGATION, ways_
 
 logger = logging.getLogger(__name__)
 
-# the rate that ECG-FM was trained at; its checkpoints do not say it
+# sample rate of ECG-FM's training, Hz; its checkpoints do not contain it
 ECG_FM_SAMPLE_RATE = 500.0
-# the file that ECG-FM publishes, which does not hold the names of its 17 labels
+# file that ECG-FM publishes, without the names of its 17 labels
 _PUBLISHED_CLASSIFIER = "mimic_iv_ecg_finetuned.pt"
-# what ECG-FM's framework can do to inputs and this package does not
+# preprocessing in ECG-FM's framework that this package does not support
 _UNKNOWN_INPUTS = ("filter", "mean_path", "std_path")
-# what the models of each task are; those of other people are added as they are registered
+# kind of the models of each task; extensions are added when they are registered
 KINDS_BY_TASK: Dict[str, str] = {
     "ecg_pretraining": PRETRAINING.name,
     "ecg_classification": CLASSIFICATION.name,
@@ -31,15 +31,15 @@ KINDS_BY_TASK: Dict[str, str] = {
 
 
 def describe(checkpoint: Checkpoint, labels: Optional[str] = None) -> ModelDescription:
-    """What one must know to use the model of a checkpoint.
+    """Describe the model of a checkpoint.
 
     Args:
-        labels: names of the labels where the checkpoint does not hold them: a `label_def.csv` (or its folder), or
-            "ecg-fm" for those of ECG-FM's published classifier; None: a `label_def.csv` beside the checkpoint if
-            there is one, ECG-FM's if the file is named as it was published, else "label_0", ...
+        labels: names of the labels if the checkpoint lacks them: a `label_def.csv` (or its folder), or "ecg-fm" for
+            ECG-FM's published classifier; None: `label_def.csv` in the folder of the checkpoint if it exists, ECG-FM's
+            names if the file has its published name, else "label_0", ...
 
     Raises:
-        UserError: it is of another task than ours, or the names do not fit its labels, or are others than it holds.
+        UserError: the task is not ours, or the names do not fit the labels or differ from the checkpoint's.
     """
     kind = KINDS_BY_TASK.get(str(checkpoint.task_config.get("_name")))
     if kind is None:
@@ -50,7 +50,7 @@ def describe(checkpoint: Checkpoint, labels: Optional[str] = None) -> ModelDescr
     except UserError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-        # values of other kinds than a training leaves
+        # values of wrong types
         raise UserError(
             f"{checkpoint.path}: its description of inputs or labels cannot be used ({first_line(error)}); give "
             "another file"
@@ -63,7 +63,7 @@ def describe(checkpoint: Checkpoint, labels: Optional[str] = None) -> ModelDescr
 
 
 def _described(checkpoint: Checkpoint, kind: str, labels: Optional[str]) -> ModelDescription:
-    """Content of a checkpoint of one kind, before its parts are compared."""
+    """Return the description of a checkpoint of one kind, not yet checked."""
     task, state = checkpoint.task_config, checkpoint.task_state
     try:
         inputs = preprocessing_of(checkpoint)
@@ -89,7 +89,7 @@ def _described(checkpoint: Checkpoint, kind: str, labels: Optional[str]) -> Mode
 
 
 def task_state_of(description: ModelDescription) -> Dict[str, Any]:
-    """What a task keeps of a model in checkpoints, from which `describe` would say the same."""
+    """Return the task's state in checkpoints, from which `describe` makes the same description."""
     inputs = description.preprocessing
     state: Dict[str, Any] = {
         "sample_rate": inputs.sample_rate,
@@ -113,7 +113,7 @@ def task_state_of(description: ModelDescription) -> Dict[str, Any]:
 
 
 def preprocessing_of(checkpoint: Checkpoint) -> Preprocessing:
-    """How a recording becomes the input of a checkpoint's model."""
+    """Return the preprocessing of a checkpoint's model."""
     task, state = checkpoint.task_config, checkpoint.task_state
     rate = float(state.get("sample_rate") or task.get("sample_rate") or ECG_FM_SAMPLE_RATE)
     if not (state.get("sample_rate") or task.get("sample_rate") or is_ecg_fm(checkpoint.parameters)):
@@ -134,13 +134,13 @@ def preprocessing_of(checkpoint: Checkpoint) -> Preprocessing:
 
 
 def standardization_given(task: Mapping[str, Any]) -> Optional[str]:
-    """The way to standardise that a task's options name; None if they leave it open."""
+    """Return the standardisation in a task's options; None if not set."""
     way = task.get("standardize")
     return str(way) if way else ("segment" if task.get("normalize") else None)
 
 
 def _label_names(checkpoint: Checkpoint, labels: Optional[str]) -> Tuple[Tuple[str, ...], bool]:
-    """Names of the labels, and whether they were given."""
+    """Return names of the labels, and whether they are known."""
     number, saved = int(checkpoint.model_config["num_labels"]), checkpoint.task_state.get("label_names")
     if saved is not None and (not isinstance(saved, (list, tuple)) or len(saved) != number):
         raise UserError(f"{checkpoint.path}: its label_names are not {number} names; give another file")
@@ -165,7 +165,7 @@ def _label_names(checkpoint: Checkpoint, labels: Optional[str]) -> Tuple[Tuple[s
 
 
 def _usual_place_of_names(path: Path) -> Optional[str]:
-    """Where the names of a checkpoint's labels are if it does not hold them; None if nowhere."""
+    """Return where to find the names of labels that a checkpoint lacks; None if nowhere."""
     beside = path.parent / DEFINITION_FILE
     if beside.is_file():
         return str(beside)
@@ -185,7 +185,7 @@ def _without_places(model: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def _name(path: Any) -> Optional[str]:
-    """Of a file or folder, without the folders of this machine, which are private."""
+    """Return the name of a file or folder, without its parent folders, which are private."""
     return Path(str(path)).name if path else None
 
 
@@ -207,9 +207,9 @@ def _provenance(checkpoint: Checkpoint) -> Dict[str, Any]:
 
 
 def differences_of_inputs(there: Preprocessing, here: Preprocessing) -> List[str]:
-    """In what the input of a model that takes it as `here` differs from that as `there`: what its encoder learned from.
+    """List the differences between two preprocessings that matter for an encoder's features.
 
-    The length of segments is not among it.
+    The length of segments is not compared.
     """
     pairs = (
         ("sample rate", f"{there.sample_rate:g} Hz", f"{here.sample_rate:g} Hz"),
@@ -220,18 +220,18 @@ def differences_of_inputs(there: Preprocessing, here: Preprocessing) -> List[str
 
 
 def seconds_of(preprocessing: Preprocessing) -> float:
-    """From the start of a segment to that of the next."""
+    """Return the time between the starts of consecutive segments, s."""
     return preprocessing.stride_samples / preprocessing.sample_rate
 
 
 def check_ensemble(first: ModelDescription, other: ModelDescription, pair: str) -> None:
-    """See that the scores of two models have a mean.
+    """Check that the scores of two models can be averaged.
 
     Args:
-        pair: what a message calls them.
+        pair: names both models in messages.
 
     Raises:
-        UserError: kinds, labels, how probabilities come about, or lengths of segments differ.
+        UserError: kinds, labels, activations or lengths of segments differ.
     """
     if other.kind != first.kind:
         raise UserError(f"{pair}: one is a {other.kind}, the other a {first.kind}")

@@ -1,4 +1,4 @@
-"""What one must know of a model to use it: the same for checkpoints and exports, and as JSON beside exports.
+"""Description of a model for its use, the same for checkpoints and exports; exports contain it as JSON.
 
 Needs neither torch nor fairseq.
 """
@@ -26,7 +26,7 @@ ACTIVATIONS = ("sigmoid", "softmax")
 CONFIG_FILE = "config.json"
 _FORMAT, _VERSION = "fairseq-signals-ext", 1
 _PIECE = 2**20
-# far more than any ECG has: a recording is brought to the rate, and a segment is held in memory as a whole
+# far above any real ECG: recordings are resampled to the rate, and segments are held in memory
 _MOST = {"sample_rate": 100_000, "segment_samples": 1_000_000, "stride_samples": 1_000_000_000}
 _MOST_FRAMES = 10_000
 _MOST_LABELS = 100_000
@@ -37,15 +37,14 @@ _NOT_OURS = "not of an export of this version"
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a recording becomes the model's input.
+    """Preprocessing of a recording to the model's input.
 
     Attributes:
         sample_rate: Hz of the input.
         leads: names of the input's rows, in order.
-        loaded_leads: those of `leads` that are taken from a recording; the others are zeros, and so are those that a
-            recording lacks.
-        segment_samples: samples of a segment.
-        stride_samples: from the start of a segment to that of the next.
+        loaded_leads: leads that are read from a recording; other leads, and leads that a recording lacks, are zeros.
+        segment_samples: samples per segment.
+        stride_samples: samples between the starts of consecutive segments.
         standardization: one of `data.standardising.STANDARDIZATIONS`.
     """
 
@@ -57,10 +56,10 @@ class Preprocessing:
     standardization: str = "lead"
 
     def check(self) -> None:
-        """See that it can be done.
+        """Check the values.
 
         Raises:
-            UserError: a value is not of its kind, or a lead is unknown, there twice, or loaded but not of the input.
+            UserError: a value has the wrong type, or a lead is unknown, repeated, or loaded but not in the input.
         """
         _checked("sample_rate", self.sample_rate, Real, "use a rate in Hz")
         for name in ("segment_samples", "stride_samples"):
@@ -86,23 +85,23 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """A model as its user sees it.
+    """A model's outputs, inputs and origin.
 
     Attributes:
-        kind: name of what its outputs are, see `evaluation.kinds`; "pretraining": embeddings only.
+        kind: kind of its outputs, see `evaluation.kinds`; "pretraining": embeddings only.
         architecture: the model's config, plain values.
-        preprocessing: how a recording becomes its input.
-        label_names: of its outputs.
-        thresholds: for each label the probability from which it is called positive; None if none were chosen.
+        preprocessing: from recordings to inputs.
+        label_names: names of its outputs.
+        thresholds: for each label, predicted positive at this probability or above; None if none were chosen.
         threshold_rule: how they were chosen, such as "f1 on valid".
-        aggregation: for each label "mean" or "max": how segments' probabilities become a recording's.
+        aggregation: for each label "mean" or "max", over the probabilities of segments.
         target_mean, target_std: of a regression's labels, in their own unit; empty otherwise.
-        activation: "sigmoid": each logit gives its label's probability; "softmax": the labels are classes of which a
-            recording has exactly one, so that together they give the probabilities, and the most probable is called
-            positive, without thresholds.
-        names_are_known: False where the checkpoint does not say its label names, and `label_names` are placeholders.
+        activation: "sigmoid": each logit gives its label's probability; "softmax": the labels are mutually exclusive
+            classes, all logits together give the probabilities, and the most probable class is positive, without
+            thresholds.
+        names_are_known: False if the checkpoint has no label names, and `label_names` are placeholders.
         calibration: probabilities, decisions and refusal; None if it was not calibrated.
-        provenance: where it is from: checkpoint's file name, updates, epoch, package versions, data, ...
+        provenance: checkpoint's file name, updates, epoch, package versions, data, ...
     """
 
     kind: str
@@ -121,17 +120,17 @@ class ModelDescription:
 
     @property
     def of_kind(self) -> Kind:
-        """What its outputs are."""
+        """Kind of its outputs."""
         return kind_of(self.kind)
 
     @property
     def output_name(self) -> Optional[str]:
-        """Name of an export's output: "logits", or "values" of a regression, in its unit; None without labels."""
+        """Name of an export's output: "logits", or "values" for a regression, in its unit; None without labels."""
         return self.of_kind.output_name
 
     @property
     def output_names(self) -> List[str]:
-        """Names of all that a network and its exports return, in order."""
+        """Names of all outputs of a network and its exports, in order."""
         return [name for name in (self.output_name, "embedding") if name is not None]
 
     @property
@@ -140,10 +139,10 @@ class ModelDescription:
         return self.of_kind.has_classes and self.activation == "softmax"
 
     def check(self) -> None:
-        """See that it is consistent.
+        """Check that the description is consistent.
 
         Raises:
-            UserError: a value is not of its kind, lists of labels differ in length, or a model without probabilities
+            UserError: a value has the wrong type, lists of labels differ in length, or a model without probabilities
                 has thresholds.
         """
         if self.kind not in KINDS:
@@ -178,7 +177,7 @@ class ModelDescription:
                 raise UserError(f"{name}: {len(values)} values, but there are {len(self.label_names)} labels")
 
     def _check_frames(self) -> None:
-        """See that a segment gives frames, and not so many that nothing could hold their attention."""
+        """Check that a segment has at least one frame, and not too many for attention to fit in memory."""
         geometry = geometry_of(self.architecture)
         if geometry is None:
             return
@@ -197,14 +196,14 @@ class ModelDescription:
 
 
 def _checked_each(name: str, values: Any, kind: Type[Any], hint: str) -> Sequence[Any]:
-    """The list `name`, each of whose values is of a kind."""
+    """Return the list `name` after checking the type of each value."""
     for place, value in enumerate(_checked(name, values, tuple, hint)):
         _checked(f"{name}[{place}]", value, kind, hint)
     return tuple(values)
 
 
 def _checked(name: str, value: Any, kind: Type[Any], hint: str) -> Any:
-    """The value of `name`, which is of a kind; a number is finite, and no bool."""
+    """Return the value of `name` after checking its type; a number must be finite, and not a bool."""
     is_kind = isinstance(value, kind)
     if is_kind and issubclass(kind, Real):
         is_kind = not isinstance(value, bool) and math.isfinite(value)
@@ -235,10 +234,10 @@ def write_description(
 
 
 def read_description(folder: Path) -> Tuple[ModelDescription, Path]:
-    """What `write_description` wrote, and the path of the weights.
+    """Read the output of `write_description`, and return it with the path of the weights.
 
     Raises:
-        UserError: no such file, or it is not one of an export of ours; names what is wrong.
+        UserError: the file is missing, or not from an export of ours; names the problem.
     """
     path = folder / CONFIG_FILE
     facts = _facts(path)
@@ -261,7 +260,7 @@ def read_description(folder: Path) -> Tuple[ModelDescription, Path]:
 
 
 def check_weights(folder: Path, weights: Path) -> None:
-    """Raise a `UserError` unless the weights of an export are, bit by bit, those that were written."""
+    """Raise a `UserError` unless the weights of an export have their original checksums."""
     path = folder / CONFIG_FILE
     expected = _facts(path).get("sha256")
     found = _sums(folder, weights.name)
@@ -273,7 +272,7 @@ def check_weights(folder: Path, weights: Path) -> None:
 
 
 def _sums(folder: Path, weights: str) -> Dict[str, str]:
-    """SHA-256 of the files that hold the model, by name; a large one has its data in a file of its own."""
+    """Return SHA-256 of the model's files, by name; a large model has its data in a separate file."""
     sums = {}
     for file in sorted(folder.glob(f"{weights}*")):
         digest = hashlib.sha256()
@@ -285,10 +284,10 @@ def _sums(folder: Path, weights: str) -> Dict[str, str]:
 
 
 def read_training(folder: Path) -> Dict[str, Any]:
-    """What was given to `write_description` as `training`.
+    """Read the argument `training` of `write_description`.
 
     Raises:
-        UserError: as `read_description`, or the export has none.
+        UserError: as for `read_description`, or the export has none.
     """
     path = folder / CONFIG_FILE
     training = _facts(path).get("training")
@@ -298,7 +297,7 @@ def read_training(folder: Path) -> Dict[str, Any]:
 
 
 def _facts(path: Path) -> Dict[str, Any]:
-    """What is in a `config.json`, less its format and version."""
+    """Read a `config.json`, and return it without format and version."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a folder that fairseq-signals-ext export made, or a checkpoint")
     if path.stat().st_size > _LARGEST_CONFIG:

@@ -1,7 +1,7 @@
-"""Checkpoints in the format that ECG-FM is published in, which its own framework, fairseq-signals, reads.
+"""Checkpoints in the format of ECG-FM and its framework, fairseq-signals.
 
-A file `NAME.pt` with the config, as plain values, and the parameters, and beside it the same config as `NAME.yaml`. The
-framework refuses a config with an option that it does not know, so its options are listed here.
+A file `NAME.pt` with the config, as plain values, and the parameters, and `NAME.yaml` with the same config. The
+framework refuses a config with an unknown option, so its options are listed here.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from fairseq_signals_ext.common.errors import UserError
 from fairseq_signals_ext.common.files import atomic
 from fairseq_signals_ext.common.leads import parse_leads
 
-# where a training leaves its checkpoints, from its folder or from the one within it
+# checkpoints of a training, relative to its folder or to the folder inside it
 _OF_A_RUN = tuple(f"{folder}checkpoint_{name}.pt" for folder in ("checkpoints/", "") for name in ("best", "last"))
 _SECTIONS = {
     "common": "all_gather_list_size empty_cache_freq fp16 fp16_init_scale fp16_no_flatten_grads fp16_scale_tolerance "
@@ -58,14 +58,14 @@ _CRITERIONS = {
     "wav2vec2_with_cmsc": "cmsc_weights eps infonce log_keys loss_weights temp",
     "binary_cross_entropy_with_logits": "pos_weight report_auc threshold weight",
 }
-# options of its criterions that are called otherwise here
+# options of its criterions with other names here
 _FLAGS = {"wav2vec2_with_cmsc": {"all_gather": "cmsc_gather"}}
 _CRITERION_CLASSES = {
     "wav2vec2_with_cmsc": "Wav2Vec2WithCMSCCriterion",
     "binary_cross_entropy_with_logits": "BinaryCrossEntropyWithLogitsCriterion",
 }
 
-# what only our models can be; the framework would read the parameters and compute something else
+# options of our models only; the framework would read the parameters and compute something else
 _ONLY = {
     "activation_fn": "gelu",
     "layer_type": "transformer",
@@ -75,7 +75,7 @@ _ONLY = {
     "quantizer_depth": 1,
     "required_seq_len_multiple": 1,
 }
-# parts that its models do not have, and that no output of theirs depends on
+# parts that its models do not have; they do not change outputs
 _WITHOUT = {"wav2vec2_cmsc": ("reconstruction_head.",), "ecg_transformer_classifier": ("encoder.mask_emb",)}
 
 
@@ -83,11 +83,11 @@ def write_ecg_fm(checkpoint: Checkpoint, description: ModelDescription, file: Pa
     """Write a checkpoint of ours (or of ECG-FM) in ECG-FM's format.
 
     Args:
-        description: of the checkpoint; kept as the task's state, which the framework lets be.
+        description: of the checkpoint; saved as the task's state, which the framework ignores.
         file: to write, `NAME.pt`.
 
     Returns:
-        The files: the checkpoint, and its config.
+        Paths of the checkpoint and its config.
 
     Raises:
         UserError: the framework has no such model; names what it lacks.
@@ -96,7 +96,7 @@ def write_ecg_fm(checkpoint: Checkpoint, description: ModelDescription, file: Pa
     import yaml
 
     state = to_ecg_fm(checkpoint, description)
-    # torch would put the temporary file's name into a file that it opens itself
+    # if torch opened the file itself, it would store the temporary name in it
     with atomic(file) as temporary, open(temporary, "wb") as opened:
         torch.save(state, opened)
     config = file.with_suffix(".yaml")
@@ -106,9 +106,9 @@ def write_ecg_fm(checkpoint: Checkpoint, description: ModelDescription, file: Pa
 
 
 def to_ecg_fm(checkpoint: Checkpoint, description: ModelDescription) -> Dict[str, Any]:
-    """What ECG-FM's format holds of a checkpoint, as `torch.save` takes it; the tensors are those of the checkpoint.
+    """Convert a checkpoint to the content of ECG-FM's format, for `torch.save`; tensors are not copied.
 
-    The optimizer's state is left out.
+    The optimizer's state is not included.
 
     Raises:
         UserError: the framework has no such model; names what it lacks.
@@ -148,7 +148,7 @@ def _config(checkpoint: Checkpoint, inputs: Preprocessing) -> Dict[str, Any]:
     config = {section: _chosen(ours.get(section) or {}, keys) for section, keys in names.items()}
     config["model"] = {"_name": model["_name"], **_chosen(model, names["model"])}
     if model["_name"] == "ecg_transformer_classifier":
-        # else the framework looks for the pretrained file; a fine-tuned model of its own has no vector for masks
+        # otherwise the framework looks for the pretrained file; its fine-tuned models have no vector for masks
         config["model"].update(model_path=None, no_pretrained_weights=True, apply_mask=False)
     for theirs, own in _FLAGS.get(criterion, {}).items():
         config["criterion"][theirs] = bool(ours["criterion"].get(own))
@@ -157,7 +157,7 @@ def _config(checkpoint: Checkpoint, inputs: Preprocessing) -> Dict[str, Any]:
         leads_to_load=None if leads is None else str(parse_leads(leads)),
         sample_rate=inputs.sample_rate,
         max_sample_size=inputs.segment_samples,
-        data=Path(str(config["task"].get("data") or "data")).name,  # the folders of this machine mean nothing there
+        data=Path(str(config["task"].get("data") or "data")).name,  # folders of this machine have no meaning there
     )
     return config
 
@@ -180,13 +180,13 @@ def _check_that_it_exists(checkpoint: Checkpoint) -> None:
 
 
 def checkpoint_of(path: Path) -> Path:
-    """The checkpoint in a folder that has just one and no `config.json`, as `export --to ecg-fm` makes it.
+    """Return the only checkpoint in a folder without `config.json`, such as from `export --to ecg-fm`.
 
     Returns:
-        Any other path as it is.
+        Its path; any other path unchanged.
 
     Raises:
-        UserError: it is the folder of a training.
+        UserError: the path is the folder of a training.
     """
     if not path.is_dir() or (path / CONFIG_FILE).exists():
         return path

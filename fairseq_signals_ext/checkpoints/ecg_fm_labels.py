@@ -1,6 +1,6 @@
-"""What the 17 labels of ECG-FM's interpretation task mean in its training data, where that is not what they are called.
+"""Labels of ECG-FM's interpretation task that have another meaning in its training data than their names.
 
-Its labels were made from MIMIC-IV-ECG's statements by patterns; `label --reports --semantics ecg-fm` repeats them.
+Its 17 labels come from MIMIC-IV-ECG's statements by patterns; `label --reports --semantics ecg-fm` repeats this.
 """
 
 from typing import List, Optional, Sequence
@@ -25,7 +25,7 @@ _WHOSE = "Labels of ECG-FM's own training, or made with --semantics ecg-fm"
 
 
 def label_notes(names: Sequence[str]) -> List[str]:
-    """Sentences on what a model's labels mean; none if they are not ECG-FM's 17.
+    """Return sentences on the meaning of a model's labels; empty if they are not ECG-FM's 17.
 
     Args:
         names: of the model's labels.
@@ -36,7 +36,7 @@ def label_notes(names: Sequence[str]) -> List[str]:
 
 
 def short_label_note(names: Sequence[str]) -> Optional[str]:
-    """The same in a sentence, for pages; None if the labels are not ECG-FM's 17."""
+    """Return the same as one sentence, for pages; None if the labels are not ECG-FM's 17."""
     return _IN_SHORT if _are_ecg_fm(names) else None
 
 

@@ -1,8 +1,8 @@
-"""What a file is that is given as a checkpoint, from its first bytes and, in a zip archive, its checksums.
+"""Find out whether a file can be a checkpoint, from its first bytes and, in a zip archive, its checksums.
 
-torch's safe loader makes data only, but of any amount: a tuple of two tuples of two tuples ... as the key of a
-dictionary takes hours to hash, and one that is nested 100,000 deep ends the process. So opcodes of pickles are counted
-before anything is made of them.
+torch's safe loader creates only data, but any amount: a tuple of two tuples of two tuples ... as the key of a
+dictionary takes hours to hash, and 100,000 nested levels crash the process. So opcodes of pickles are counted before
+they are run.
 """
 
 import functools
@@ -14,7 +14,7 @@ from typing import IO, Any, Dict, List, NamedTuple, Optional
 from fairseq_signals_ext.common.errors import first_line
 
 _HEAD = 512
-# how files of other kinds begin, and what they are
+# first bytes of other file types
 _OTHERS = {
     b"\x89PNG\r\n": "a PNG picture",
     b"\xff\xd8\xff": "a JPEG picture",
@@ -25,21 +25,21 @@ _OTHERS = {
     b"PAR1": "a Parquet table",
     b"\x1f\x8b": "compressed by gzip",
 }
-# where others have it, and what
+# types with a mark at another position
 _WITHIN = {(128, b"DICM"): "a DICOM file", (16, b"SCPECG"): "an ECG in SCP-ECG"}
 _MOST_PARTS = 100_000
-# magic number, version, system, the data, names of the tensors
+# pickles of the old format: magic number, version, system, the data, names of the tensors
 _PICKLES = 5
-# some 35 for each tensor
+# about 35 per tensor
 _MOST_OPCODES = 1_000_000
-_LARGEST_TUPLE = 100_000  # values, those of tuples in it included
+_LARGEST_TUPLE = 100_000  # values, including values of nested tuples
 _DEEPEST_TUPLE = 100
 
 
 def what_is_wrong_with(path: Path) -> Optional[str]:
-    """Why a file cannot be what `torch.save` wrote, with a hint where there is one; None if it may be.
+    """Return why a file cannot be from `torch.save`, with a hint if there is one; None if it can be.
 
-    torch does not compare checksums: a file with a flipped bit would be a model that computes something else.
+    torch does not compare checksums: a file with a flipped bit would load as a different model.
     """
     with open(path, "rb") as file:
         head = file.read(_HEAD)
@@ -63,7 +63,7 @@ def what_is_wrong_with(path: Path) -> Optional[str]:
 
 
 def _what_is_wrong_with_pickles(path: Path) -> Optional[str]:
-    """Of what torch wrote before 1.6: pickles one after the other, and then the tensors."""
+    """Check the format of torch before 1.6: consecutive pickles, then the tensors."""
     try:
         with open(path, "rb") as file:
             for _ in range(_PICKLES):
@@ -74,7 +74,7 @@ def _what_is_wrong_with_pickles(path: Path) -> Optional[str]:
 
 
 def _other_kind(head: bytes) -> Optional[str]:
-    """What a file of another kind is, from its first bytes; None if they are of none that is known."""
+    """Return the type of another file from its first bytes; None if unknown."""
     marks = {**{(0, mark): kind for mark, kind in _OTHERS.items()}, **_WITHIN}
     return next((kind for (at, mark), kind in marks.items() if head[at : at + len(mark)] == mark), None)
 
@@ -85,7 +85,7 @@ def _is_text(head: bytes) -> bool:
 
 @functools.lru_cache(maxsize=16)
 def _what_is_wrong_with_archive(path: Path, modified: int, size: int) -> Optional[str]:
-    """Of an archive as it is at this time; a training, an export read theirs more than once."""
+    """Check an archive; cached by time and size, because a training or an export reads its file repeatedly."""
     try:
         with zipfile.ZipFile(path) as archive:
             parts = archive.infolist()
@@ -99,7 +99,7 @@ def _what_is_wrong_with_archive(path: Path, modified: int, size: int) -> Optiona
             for part in pickles:
                 with archive.open(part) as file:
                     check_pickle(file)
-            # torch can leave checksums out
+            # torch can omit checksums
             has_sums = any(part.CRC for part in parts)
             damaged = archive.testzip() if has_sums else None
     except ValueError as error:
@@ -110,7 +110,7 @@ def _what_is_wrong_with_archive(path: Path, modified: int, size: int) -> Optiona
 
 
 class _Made(NamedTuple):
-    """What a value costs to hash: values in it, and levels of tuples; anything but a tuple is one value."""
+    """The cost of hashing a value: number of values, and levels of tuples; anything but a tuple is one value."""
 
     values: int = 1
     depth: int = 0
@@ -121,10 +121,10 @@ _MARK = _Made(0)
 
 
 def check_pickle(file: IO[bytes]) -> None:
-    """Raise a `ValueError` unless a pickle, to its end, makes no more than a checkpoint needs.
+    """Raise a `ValueError` if a pickle creates more than a checkpoint needs.
 
     Args:
-        file: read from where it is, to the end of the pickle.
+        file: read from its current position to the end of the pickle.
     """
     stack: List[_Made] = []
     memo: Dict[Any, _Made] = {}
@@ -143,7 +143,7 @@ def check_pickle(file: IO[bytes]) -> None:
 
 
 def _apply(opcode: Any, stack: List[_Made]) -> None:
-    """Take from a stack what an opcode takes, and put there what it makes."""
+    """Apply an opcode to the stack: pop its arguments, push its result."""
     before, after = opcode.stack_before, opcode.stack_after
     taken: List[_Made] = []
     if pickletools.markobject in before:

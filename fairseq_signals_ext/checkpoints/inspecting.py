@@ -1,4 +1,4 @@
-"""What is in a checkpoint or an export, as plain values: nothing is built, and tensors stay in their file."""
+"""Content of a checkpoint or an export as plain values, without building a model or loading tensors."""
 
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
@@ -16,9 +16,9 @@ from fairseq_signals_ext.evaluation.decisions import Calibration
 
 Facts = Dict[str, Any]
 
-# parts that no encoder is, by how the names of their parameters start
+# parts outside of the encoder, by prefixes of their parameters
 _PARTS = {"pretraining heads": ("heads.",), "head": ("proj.", "pooling.", "layer_mix.")}
-# sizes of a classifier by their names in its config
+# sizes of a classifier, with their names in its config
 _SIZES = {"labels": "num_labels", "pooling": "pooling"}
 _QUANTIZER_SIZES = {"codebooks": "latent_groups", "codes_per_codebook": "latent_vars", "target_dimensions": "final_dim"}
 _NOISE = ("min_amplitude", "max_amplitude")
@@ -34,7 +34,7 @@ _REPEATED_METRICS = ("default", "train_inner")
 
 
 def inspect_model(path: Path) -> Dict[str, Facts]:
-    """Facts by sections, as JSON has them: a number that is not finite is None.
+    """Return facts by sections, as JSON values: a number that is not finite is None.
 
     Args:
         path: a checkpoint, or the folder of an export.
@@ -51,7 +51,7 @@ def _of_checkpoint(checkpoint: Checkpoint) -> Dict[str, Facts]:
     description, note = None, None
     try:
         description = describe(checkpoint)
-    except UserError as error:  # a task of ECG-FM's framework that is not here, for example
+    except UserError as error:  # for example a task that only ECG-FM's framework has
         note = str(error)
     optimizer = list(_tensors(checkpoint.state.get("last_optimizer_state")))
     return {
@@ -72,7 +72,7 @@ def _of_export(folder: Path) -> Dict[str, Facts]:
     description, weights = read_description(folder)
     try:
         training = _training(read_training(folder)["cfg"])
-    except UserError:  # only exports that one can train further hold it
+    except UserError:  # only exports that can be trained further contain it
         training = {}
     return {
         "file": {"name": weights.name, "format": f"export, {weights.suffix[1:]}", "bytes": weights.stat().st_size},
@@ -83,7 +83,7 @@ def _of_export(folder: Path) -> Dict[str, Facts]:
 
 
 def _has_codebook(config: Mapping[str, Any]) -> bool:
-    """Whether a model's targets are of a codebook: ECG-FM's in pretraining, if regression does not take their place."""
+    """Whether a model's targets come from a codebook: ECG-FM's in pretraining, unless regression replaces them."""
     return bool(config.get("quantize_targets")) and not config.get("num_labels") and config.get("loss") != "regression"
 
 
@@ -105,13 +105,13 @@ def _kind(description: Optional[ModelDescription], config: Mapping[str, Any]) ->
 
 
 def _head(config: Mapping[str, Any]) -> Facts:
-    """What a classifier is given of its encoder, and by how many heads of attention."""
+    """Return the classifier's choice of layers and pooling, with the number of attention heads."""
     heads = config.get("pooling_heads") if config.get("pooling") == "query" else None
     return {"pooling_heads": heads, "layers_used": config.get("layers")}
 
 
 def _frames(geometry: Optional[Geometry], rate: Optional[float], samples: Optional[int]) -> Facts:
-    """Geometry of the encoder: lengths in samples, and in the unit of their name."""
+    """Return the geometry of the encoder: lengths in samples, and in the unit of their name."""
     if geometry is None:
         return {}
     hop, field = geometry.hop, geometry.field
@@ -125,7 +125,7 @@ def _frames(geometry: Optional[Geometry], rate: Optional[float], samples: Option
 
 
 def _parameters(parameters: Mapping[str, Any], config: Mapping[str, Any]) -> Facts:
-    """Numbers of parameters in all, by part and by dtype; the first part that fits counts."""
+    """Return numbers of parameters in total, by part and by dtype; the first matching part counts."""
     starts_of = [*architecture_of(config).parts.items(), *_PARTS.items()]
     parts, dtypes = dict.fromkeys((*(part for part, _ in starts_of), "other"), 0), {}  # type: ignore[var-annotated]
     in_classifier = config.get(ENCODER) or any(name.startswith("encoder.encoder.") for name in parameters)
@@ -143,7 +143,7 @@ def _parameters(parameters: Mapping[str, Any], config: Mapping[str, Any]) -> Fac
 
 
 def _training(config: Mapping[str, Any]) -> Facts:
-    """Settings of the training, from the whole config."""
+    """Return settings of the training, from the whole config."""
     sections = {name: values for name, values in config.items() if isinstance(values, dict)}
     common, dataset, optimization, task, model = (
         sections.get(name, {}) for name in ("common", "dataset", "optimization", "task", "model")
@@ -177,7 +177,7 @@ def _without(section: Mapping[str, Any], *options: str) -> Facts:
 
 
 def _items_per_update(batch_size: Any, gpus: Any, update_freq: Any) -> Optional[List[int]]:
-    """Segments, or pairs of them, in each update; one number per epoch, as `update_freq` has them."""
+    """Return segments, or pairs of segments, per update; one number per epoch, as in `update_freq`."""
     numbers = (batch_size, gpus, *(update_freq or (None,)))
     if not all(isinstance(number, int) for number in numbers):
         return None
@@ -201,7 +201,7 @@ def _augmentations(task: Mapping[str, Any]) -> Facts:
 
 
 def _progress(checkpoint: Checkpoint) -> Facts:
-    """How far the training came, and what it had reached."""
+    """Return the progress and the results of the training."""
     extra = checkpoint.state.get("extra_state") or {}
     metrics = extra.get("metrics")
     return {
@@ -210,7 +210,7 @@ def _progress(checkpoint: Checkpoint) -> Facts:
         "training_seconds": extra.get("previous_training_time"),
         "best_checkpoint_metric": (checkpoint.config.get("checkpoint") or {}).get("best_checkpoint_metric"),
         "best": extra.get("best"),
-        "last_validation": extra.get("val_loss"),  # fairseq's name for the metric, whichever it is
+        "last_validation": extra.get("val_loss"),  # fairseq's name for any metric
         "metrics": {
             group: _averages(meters)
             for group, meters in (metrics.items() if isinstance(metrics, dict) else ())
@@ -220,7 +220,7 @@ def _progress(checkpoint: Checkpoint) -> Facts:
 
 
 def _averages(meters: Any) -> Facts:
-    """Values of those of fairseq's meters that average, by name."""
+    """Return the values of fairseq's averaging meters, by name."""
     values = {}
     for _, name, kind, state in meters:
         if kind == "AverageMeter" and not name.startswith("_"):
@@ -229,7 +229,7 @@ def _averages(meters: Any) -> Facts:
 
 
 def _usage(description: ModelDescription) -> Dict[str, Any]:
-    """What one must know to use it."""
+    """Return the facts that a user of the model needs."""
     inputs = description.preprocessing
     columns: Dict[str, Optional[Tuple[Any, ...]]] = {
         "threshold": description.thresholds,
@@ -268,7 +268,7 @@ def _usage(description: ModelDescription) -> Dict[str, Any]:
 
 
 def _refusal(calibration: Calibration) -> Optional[Facts]:
-    """When recordings are refused, without the arrays."""
+    """Return the rule to refuse recordings, without its arrays."""
     refusal = calibration.refusal
     if refusal is None:
         return None
@@ -277,7 +277,7 @@ def _refusal(calibration: Calibration) -> Optional[Facts]:
 
 
 def _tensors(value: Any) -> Iterator[Any]:
-    """All tensors in nested lists and dicts."""
+    """Yield all tensors in nested lists and dicts."""
     if hasattr(value, "element_size"):
         yield value
     elif isinstance(value, dict):

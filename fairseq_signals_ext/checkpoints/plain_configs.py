@@ -1,4 +1,4 @@
-"""A config from a file as what it may be: plain values, not too many, with no text that OmegaConf would compute.
+"""Check configs from files: plain values, not too many, without text that OmegaConf would evaluate.
 
 Needs neither torch nor fairseq.
 """
@@ -11,7 +11,7 @@ import numpy as np
 
 from fairseq_signals_ext.checkpoints.allowed import PLAIN_LINK, short
 
-# a config of fairseq has some 400 values, 4 deep; weights of labels, and configs inside it, make more
+# a config of fairseq has about 400 values in 4 levels; weights of labels and nested configs add more
 _MOST_VALUES = 100_000
 _DEEPEST = 32
 _LONGEST_TEXT = 10_000
@@ -21,12 +21,12 @@ _LONGEST_CHAIN = 10
 
 
 def check_size(value: Any, parts: Callable[[Any], Collection[Any]]) -> None:
-    """Raise a `ValueError` unless a nested value has at most as many parts, and levels, as a config may have.
+    """Raise a `ValueError` if a nested value has more parts, or levels, than a config may have.
 
-    Something that is there twice counts twice: OmegaConf makes a copy each time.
+    A repeated object counts each time, because OmegaConf copies it each time.
 
     Args:
-        parts: of a value.
+        parts: returns the parts of a value.
     """
     left: List[Tuple[Any, int]] = [(value, 0)]
     number = 0
@@ -42,7 +42,7 @@ def check_size(value: Any, parts: Callable[[Any], Collection[Any]]) -> None:
 
 
 def check_plain(config: Any) -> None:
-    """Raise a `ValueError` unless a config holds plain values only, and as many as a config may have."""
+    """Raise a `ValueError` if a config contains other than plain values, or too many of them."""
     check_size(config, _parts)
     left: List[Tuple[Any, str]] = [(config, "")]
     while left:
@@ -74,7 +74,7 @@ def _place(above: str, key: Any) -> str:
 
 
 def _check_value(value: Any, place: str) -> None:
-    """See that a single value is plain and of a plausible size."""
+    """Check that a single value is plain and of a plausible size."""
     if value is None or isinstance(value, bool):
         return
     if isinstance(value, (int, np.integer)):
@@ -90,9 +90,9 @@ def _check_value(value: Any, place: str) -> None:
 
 
 def check_links(config: Any) -> None:
-    """Raise a `ValueError` if a text of a plain config is one that OmegaConf would compute, such as `${oc.env:HOME}`.
+    """Raise a `ValueError` if OmegaConf would evaluate a text of a plain config, such as `${oc.env:HOME}`.
 
-    Links to other options are harmless: fairseq-train saves them, fairseq-hydra-train what they lead to.
+    Links to other options are harmless: fairseq-train saves them, fairseq-hydra-train saves their values.
     """
     _, unresolved = resolve_links(config, targets=config)
     if unresolved:
@@ -101,14 +101,14 @@ def check_links(config: Any) -> None:
 
 
 def resolve_links(config: Mapping[str, Any], targets: Mapping[str, Any]) -> Tuple[Dict[str, Any], Dict[str, str]]:
-    """A plain config whose links to other options, such as `${optimization.lr}`, are replaced by what these are.
+    """Replace links to other options, such as `${optimization.lr}`, in a plain config by the values of these.
 
     Args:
         config: as `check_plain` allows it.
-        targets: where links lead to, by sections; usually the config itself.
+        targets: options that links may name, by sections; usually the config itself.
 
     Returns:
-        The config, and by its place each text that is another kind of link, or leads nowhere; these are still there.
+        The config, and, by place, each text that is another kind of link or has no target; these are not replaced.
     """
     unresolved: Dict[str, str] = {}
 
@@ -129,10 +129,10 @@ def resolve_links(config: Mapping[str, Any], targets: Mapping[str, Any]) -> Tupl
 
 
 def _target(text: str, targets: Mapping[str, Any]) -> Any:
-    """What a link leads to, perhaps by others: a plain value, or a list of these.
+    """Return the target of a link, also through other links: a plain value, or a list of plain values.
 
     Raises:
-        KeyError: it is more than a link, leads nowhere, or to whole sections.
+        KeyError: the text is not only a link, or its target is missing or a whole section.
     """
     value: Any = text
     for _ in range(_LONGEST_CHAIN):

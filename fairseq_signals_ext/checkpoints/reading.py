@@ -1,4 +1,4 @@
-"""Reading a checkpoint of fairseq, ours or ECG-FM's, without running anything that is in it."""
+"""Read a checkpoint of fairseq, ours or ECG-FM's, without running code in it."""
 
 import argparse
 import contextlib
@@ -19,7 +19,7 @@ from fairseq_signals_ext.checkpoints.sizes import check_limits, check_task, chec
 from fairseq_signals_ext.common.errors import UserError, first_line
 from fairseq_signals_ext.common.plugins import import_installed
 
-# of a config, what is read or built here
+# sections of a config that are read or built here
 _SECTIONS = (
     *("model", "task", "criterion", "optimizer", "lr_scheduler"),
     *("common", "checkpoint", "dataset", "distributed_training", "optimization"),
@@ -29,12 +29,12 @@ _FIRST_CONVOLUTION = re.compile(r"(?:.*\.)?feature_extractor\.conv_layers\.0\.0\
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What `torch.save` wrote for fairseq.
+    """Content of a checkpoint of fairseq.
 
     Attributes:
         path: of the file.
         state: all of it: `model`, `cfg`, `task_state`, `optimizer_history`, `extra_state`, ...; tensors may be mapped
-            from the file, so that what is not used costs no memory.
+            from the file, so that unused ones need no memory.
     """
 
     path: Path
@@ -47,12 +47,12 @@ class Checkpoint:
 
     @property
     def config(self) -> Dict[str, Any]:
-        """The whole config that the model was trained with, by sections such as `model` and `task`."""
+        """The whole config of the training, by sections such as `model` and `task`."""
         return self.state["cfg"]
 
     @property
     def model_config(self) -> Dict[str, Any]:
-        """Section `model` of the config, with the architecture that the parameters are of."""
+        """Section `model` of the config, with the architecture of the parameters."""
         return with_own_architecture(self.config["model"])
 
     @property
@@ -62,32 +62,32 @@ class Checkpoint:
 
     @property
     def task_state(self) -> Dict[str, Any]:
-        """What the task keeps for its models: label names, sample rate, thresholds, ...; empty for ECG-FM's files."""
+        """The task's state: label names, sample rate, thresholds, ...; empty for ECG-FM's files."""
         return self.state.get("task_state") or {}
 
     @property
     def updates(self) -> Optional[int]:
-        """Updates that the model was trained for; None where it is not known."""
+        """Number of updates of the training; None if unknown."""
         return (self.state.get("optimizer_history") or [{}])[-1].get("num_updates")
 
     @property
     def epoch(self) -> Optional[int]:
-        """Epoch that the training would continue with; None where it is not known."""
+        """Epoch with which the training would continue; None if unknown."""
         return ((self.state.get("extra_state") or {}).get("train_iterator") or {}).get("epoch")
 
 
 def read_checkpoint(path: Path, hint: str = "give another file", to_build: bool = True) -> Checkpoint:
-    """Read a checkpoint, its tensors mapped from the file where torch can.
+    """Read a checkpoint, with tensors mapped from the file if torch can do this.
 
     Args:
-        hint: what the user should do if it cannot be used, for messages.
-        to_build: something may be built from it, so it may name what we list (see `allowed`) and nothing else; False
-            where it is only looked at.
+        hint: for messages: what to do if the file cannot be used.
+        to_build: a model may be built from it, so it may only contain permitted names (see `allowed`); False: it is
+            only inspected.
 
     Raises:
-        UserError: no such file, damaged, not a checkpoint with its config, with objects in it that are more than data
-            (these are not made), of fairseq's audio wav2vec 2.0, with values or sizes that no model has, or `to_build`
-            and it names something else than ours.
+        UserError: the file is missing, damaged, not a checkpoint with its config, or from fairseq's audio wav2vec 2.0;
+            it contains objects that are not data (these are not created), or impossible values or sizes; or `to_build`
+            and it contains names that are not permitted.
     """
     import_installed()
     state = read_safely(path, hint)
@@ -98,14 +98,14 @@ def read_checkpoint(path: Path, hint: str = "give another file", to_build: bool 
 
 
 def checked(checkpoint: Checkpoint, hint: str = "give another file", to_build: bool = True) -> Checkpoint:
-    """The same checkpoint, if its config, its parameters and what goes with them are what a model can have.
+    """Check the config, parameters and other parts of a checkpoint, and return it.
 
     Args:
-        checkpoint: its `model` and `cfg` are dictionaries, as is the section `model` of the latter.
-        hint, to_build: as `read_checkpoint`.
+        checkpoint: `model`, `cfg` and the section `model` of `cfg` are dictionaries.
+        hint, to_build: as for `read_checkpoint`.
 
     Raises:
-        UserError: they are not; one line.
+        UserError: a part is wrong; one line.
     """
     try:
         _check(checkpoint, to_build)
@@ -133,7 +133,7 @@ def _check(checkpoint: Checkpoint, to_build: bool) -> None:
 
 
 def _check_kinds(state: Mapping[str, Any]) -> None:
-    """See that the parts of a checkpoint are of the kinds that fairseq makes them."""
+    """Check that the parts of a checkpoint have the types that fairseq gives them."""
     config, history, extra = state["cfg"], state.get("optimizer_history"), state.get("extra_state")
     parts = {f"cfg.{section}": config.get(section) for section in _SECTIONS}
     parts.update(task_state=state.get("task_state"), extra_state=extra)
@@ -147,12 +147,12 @@ def _check_kinds(state: Mapping[str, Any]) -> None:
 
 
 def _size_of(checkpoint: Checkpoint) -> int:
-    """Bytes of the parameters of a checkpoint that is not in a file."""
+    """Return the bytes of the parameters of a checkpoint that is not in a file."""
     return sum(value.numel() * value.element_size() for value in checkpoint.parameters.values())
 
 
 def _by_our_names(checkpoint: Checkpoint) -> Checkpoint:
-    """The same with our names for what ECG-FM's framework calls otherwise, if it wrote the file."""
+    """Return the checkpoint with our names, if ECG-FM's framework wrote it with other names."""
     config = dict(checkpoint.config)
     if is_ecg_fm(checkpoint.parameters):
         for section, names in NAMES_OF_ECG_FM.items():
@@ -164,9 +164,9 @@ def _by_our_names(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def with_own_architecture(model: Mapping[str, Any]) -> Dict[str, Any]:
-    """A model's config, in which the architecture of an encoder that was pretrained elsewhere has taken its place.
+    """Return a model's config with the architecture of its pretrained encoder.
 
-    ECG-FM's fine-tuned models are built from their pretrained file: what counts is its config, kept as `args`.
+    ECG-FM's fine-tuned models are built from their pretrained file: its config, in `args`, determines the architecture.
     """
     pretrained = (model.get("args") or {}).get("model") if isinstance(model.get("args"), Mapping) else None
     taken = {key: pretrained[key] for key in WAV2VEC2.options if key in pretrained} if pretrained else {}
@@ -174,9 +174,9 @@ def with_own_architecture(model: Mapping[str, Any]) -> Dict[str, Any]:
 
 
 def only_data() -> ContextManager[None]:
-    """While it lasts, `torch.load` of the safe kind also takes numpy's numbers and `Namespace`, which are only data.
+    """Within this context, torch's safe loader also accepts numpy's numbers and `Namespace`, which are only data.
 
-    ECG-FM's training and older fairseqs may leave these in what they log.
+    ECG-FM's training and older versions of fairseq may save these in their logs.
     """
     from torch import serialization
 
@@ -185,16 +185,16 @@ def only_data() -> ContextManager[None]:
     numpy_core = getattr(np, "_core", None) or np.core
     numbers = [type(np.dtype(kind)) for kind in ("float64", "float32", "float16", "int64", "int32", "uint8", "bool")]
     scalar = numpy_core.multiarray.scalar
-    # a file names it by the module of the numpy that wrote it
+    # the module's name in a file depends on the version of numpy
     names = [(scalar, f"numpy.{module}.multiarray.scalar") for module in ("core", "_core")]
     return serialization.safe_globals([*names, np.dtype, *numbers, argparse.Namespace])
 
 
 def read_safely(path: Path, hint: str = "give another file") -> Any:
-    """What `torch.save` wrote, if it is only data.
+    """Read a file of `torch.save` if it contains only data.
 
     Raises:
-        UserError: no such file, damaged, or with objects in it that are more than data (these are not made).
+        UserError: the file is missing, damaged, or contains objects that are not data (these are not created).
     """
     import torch
 
@@ -210,16 +210,16 @@ def read_safely(path: Path, hint: str = "give another file") -> Any:
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             try:
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            except (RuntimeError, TypeError, ValueError):  # an old file format, or an old torch, cannot be mapped
+            except (RuntimeError, TypeError, ValueError):  # an old format, or an old torch, does not support mapping
                 return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: {_foreign(str(error))}; {hint}") from None
-    except Exception as error:  # torch raises many kinds for a damaged file
+    except Exception as error:  # torch raises many types for a damaged file
         raise UserError(f"{path}: not a checkpoint ({first_line(error, 120)}); {hint}") from None
 
 
 def _foreign(message: str) -> str:
-    """Torch's message on a pickle that it did not load, in one line."""
+    """Return one line on a pickle that torch refused, from torch's message."""
     found = re.search(r"(?:GLOBAL|Unsupported class) ([\w.]+)", message)  # the second: torch before 2.5
     if found is None:
         return "not a checkpoint, but a pickle that torch did not write and that could run code, so it was not loaded"
@@ -227,7 +227,7 @@ def _foreign(message: str) -> str:
 
 
 def _what_is_wrong(state: Any) -> Optional[str]:
-    """Why this is not a checkpoint of an ECG model; None if it is one."""
+    """Return why this is not a checkpoint of an ECG model; None if it is one."""
     from torch import Tensor
 
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict):

@@ -1,4 +1,4 @@
-"""An export to safetensors, read as the checkpoint that it was made from."""
+"""Read an export to safetensors as a checkpoint."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ from fairseq_signals_ext.common.errors import UserError
 
 
 def read_safetensors(folder: Path) -> Checkpoint:
-    """What was exported to a folder, as a checkpoint without optimizer, its tensors mapped from the file.
+    """Read an exported folder as a checkpoint without optimizer, with tensors mapped from the file.
 
     Raises:
-        UserError: it is not such a folder, its weights are damaged, or it holds what `reading.checked` refuses.
+        UserError: the folder is not such an export, its weights are damaged, or `reading.checked` refuses it.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file

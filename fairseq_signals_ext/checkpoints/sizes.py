@@ -1,6 +1,6 @@
-"""Whether the sizes in a checkpoint, and of its parameters, are plausible; checked before anything is allocated.
+"""Check that the sizes in a checkpoint, and of its parameters, are plausible, before anything is allocated.
 
-Needs neither torch nor fairseq: parameters are looked at by their names and shapes only.
+Needs neither torch nor fairseq: uses only names and shapes of parameters.
 """
 
 import re
@@ -9,12 +9,12 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from fairseq_signals_ext.common.conv_layers import ConvLayer, parse_conv_layers
 
-# a training of 1,000 parameters leaves some 10,000 values
+# the checkpoint of a training with 1,000 parameters has about 10,000 values
 _MOST_VALUES = 1_000_000
 _DEEPEST = 32
 _MOST_LABELS = 100_000
 _WIDEST = 2**16
-# options of a model by the smallest and the largest number that they may be; far more than any model has
+# smallest and largest value of options of a model; far beyond any real model
 _LIMITS = {
     "in_d": (1, 1024),
     "encoder_layers": (0, 1024),
@@ -43,7 +43,7 @@ _SHARES = (
     *("dropout", "attention_dropout", "activation_dropout", "dropout_input", "dropout_features", "final_dropout"),
     "encoder_layerdrop",
 )
-# of a task, numbers above 0 and at most this; a segment is held in memory as a whole
+# options of a task: above 0 and at most this; segments are held in memory
 _TASK_LIMITS = {"sample_rate": 100_000, "segment_seconds": 2000, "max_sample_size": 10**9}
 _MOST_UPDATES = 10**12
 _PATCHINGS = ("leads_together", "per_lead")
@@ -60,13 +60,13 @@ _LIMITS_OF_STATE_SPACE = {
     **{option: _LIMITS[option] for option in ("in_d", "encoder_layers", "encoder_embed_dim")},
     "state_size": (2, 1024),
 }
-# bytes per parameter in a file, at least; and as many as ECG-FM has, which is assumed for a file without sizes
+# minimum bytes per parameter in a file
 _BYTES_PER_PARAMETER = 2
 _ALLOWANCE = 100_000_000
-# what a classifier may be given of its encoder: its output, a mix of all layers, or one
+# input of a classifier: the encoder's output, a mix of all layers, or one layer
 _LAYERS = re.compile("last|mix|[0-9]{1,4}")
 _LAYER = re.compile(r"(?:encoder\.)?encoder\.layers\.(\d+)\.")
-# by the name of a parameter, after a classifier's own, which of its axes is of the size, and what it is of
+# option by name of a parameter, without a classifier's prefix: axis with this size, and a description
 _SHAPES = {
     "in_d": (r"feature_extractor\.conv_layers\.0\.0\.weight", 1, "leads"),
     "encoder_embed_dim": (r"encoder\.layer_norm\.weight", 0, "dimensions"),
@@ -93,9 +93,9 @@ _DEFAULTS: Dict[str, Any] = {
 
 
 def check_tensors(state: Any) -> None:
-    """Raise a `ValueError` unless all tensors in nested lists and dictionaries are plain ones with all their values.
+    """Raise a `ValueError` unless all tensors in nested lists and dictionaries are plain, with all their values stored.
 
-    A tensor that shows one value many times, or none, would need the memory for all of them once it is used.
+    A tensor that repeats one stored value, or has none, would need memory for all values once it is used.
     """
     left: List[Tuple[Any, str, int]] = [(state, "", 0)]
     values = 0
@@ -116,7 +116,7 @@ def check_tensors(state: Any) -> None:
 
 
 def _what_is_wrong_with(tensor: Any) -> str:
-    """Why a tensor is none that a training saves; empty if it may be one."""
+    """Return why a training cannot have saved a tensor; empty if it can."""
     import torch
 
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.is_nested:
@@ -129,7 +129,7 @@ def _what_is_wrong_with(tensor: Any) -> str:
 
 
 def check_limits(model: Mapping[str, Any]) -> None:
-    """Raise a `ValueError` unless the sizes and shares in a model's config are numbers that a model may have."""
+    """Raise a `ValueError` unless the sizes and probabilities in a model's config are possible."""
     for option, (least, most) in _LIMITS.items():
         value = model.get(option)
         if value is not None and not (_is_whole(value) and least <= value <= most):
@@ -138,7 +138,7 @@ def check_limits(model: Mapping[str, Any]) -> None:
         value = model.get(option)
         if value is not None and not (_is_number(value) and 0 <= value <= 1):
             raise ValueError(f"its model.{option} is {value!r:.60}, not a number from 0 to 1")
-    layers = model.get("layers")  # an encoder of other people may call other things so
+    layers = model.get("layers")  # may have another meaning in encoders of other packages
     if layers is not None and model.get("num_labels") is not None and not _LAYERS.fullmatch(f"{layers!s:.60}"):
         raise ValueError(f"its model.layers is {layers!r:.60}, not last, mix or the number of a layer")
     if model.get("conv_feature_layers") is not None:
@@ -148,7 +148,7 @@ def check_limits(model: Mapping[str, Any]) -> None:
 
 
 def check_task(task: Mapping[str, Any]) -> None:
-    """Raise a `ValueError` unless the lengths and rates in a task's config are numbers that an ECG may have."""
+    """Raise a `ValueError` unless the lengths and rates in a task's config are possible for an ECG."""
     for option, most in _TASK_LIMITS.items():
         value = task.get(option)
         if value is not None and not (_is_number(value) and 0 <= value <= most):
@@ -156,12 +156,12 @@ def check_task(task: Mapping[str, Any]) -> None:
 
 
 def check_model(model: Mapping[str, Any], parameters: Mapping[str, Any], file_size: int) -> None:
-    """Raise a `ValueError` if a config of one of our models does not fit together, or the parameters in a file.
+    """Raise a `ValueError` if a config of one of our models is inconsistent, or does not fit the parameters.
 
-    Whether each parameter is what the model needs is seen when it is loaded; this is about building the model before.
+    This makes sure that the model can be built; loading checks each parameter later.
 
     Args:
-        model: its config, which `check_limits` has looked at.
+        model: its config, after `check_limits`.
         parameters: tensors by the file's names.
         file_size: bytes.
     """
@@ -183,7 +183,7 @@ def check_model(model: Mapping[str, Any], parameters: Mapping[str, Any], file_si
 
 
 def check_patches(model: Mapping[str, Any], parameters: Mapping[str, Any], file_size: int) -> None:
-    """Raise a `ValueError` if sizes of a transformer of patches are none that a model has, or more than the file holds.
+    """Raise a `ValueError` if sizes of a transformer of patches are impossible, or too large for the file.
 
     Args:
         model: its config.
@@ -200,7 +200,7 @@ def check_patches(model: Mapping[str, Any], parameters: Mapping[str, Any], file_
 
 
 def check_state_space(model: Mapping[str, Any], parameters: Mapping[str, Any], file_size: int) -> None:
-    """Raise a `ValueError` if sizes of a state-space encoder are none that a model has, or more than the file holds.
+    """Raise a `ValueError` if sizes of a state-space encoder are impossible, or too large for the file.
 
     Args:
         model: its config.
@@ -232,13 +232,13 @@ def _check_fits(asked: int, file_size: int) -> None:
 
 
 def check_updates(updates: Any) -> None:
-    """Raise a `ValueError` unless a number of updates is one, or None."""
+    """Raise a `ValueError` unless a number of updates is valid or None."""
     if updates is not None and not (_is_whole(updates) and 0 <= updates <= _MOST_UPDATES):
         raise ValueError(f"its number of updates is {updates!r:.60}, not a whole number from 0 on")
 
 
 def _is_whole(value: Any) -> bool:
-    """Whether a value is a whole number, as numpy or Python has them, and not a bool."""
+    """Whether a value is a whole number of Python or numpy, and not a bool."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
@@ -247,7 +247,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _found(parameters: Mapping[str, Any]) -> Iterator[Tuple[str, Optional[int], str]]:
-    """Options, their sizes as the parameters are, None where they do not say, and of what."""
+    """Yield options, their sizes from the parameters (None if unknown), and descriptions."""
     yield "encoder_layers", len({found.group(1) for found in map(_LAYER.match, parameters) if found}) or None, "layers"
     for option, (name, axis, kind) in _SHAPES.items():
         ending = re.compile(rf"(?:encoder\.)?{name}")
@@ -256,7 +256,7 @@ def _found(parameters: Mapping[str, Any]) -> Iterator[Tuple[str, Optional[int], 
 
 
 def _count(size: Mapping[str, Any], conv_layers: Sequence[ConvLayer]) -> int:
-    """About as many parameters as are made while a model is built: its own, and what a classifier drops at once."""
+    """Estimate the parameters created while a model is built, including parts that a classifier drops at once."""
     width, embed, forward = conv_layers[-1][0], size["encoder_embed_dim"], size["encoder_ffn_embed_dim"]
     inputs = [size["in_d"], *(features for features, _, _ in conv_layers)]
     convolutions = sum(before * features * kernel for before, (features, kernel, _) in zip(inputs, conv_layers))

@@ -1,8 +1,7 @@
-"""The metric that chooses the best checkpoint: it is there, it is defined, and better is what is better of it.
+"""Check the metric that chooses the best checkpoint: it is logged, it is defined, and its direction is right.
 
-fairseq takes a metric that is lowest for the best unless set otherwise, and one that is not there is noticed
-when the first epoch is over. The same option decides for `patience`, `keep_best_checkpoints` and the learning rates of
-`reduce_lr_on_plateau`.
+By default fairseq takes the lowest value as the best, and it reports a missing metric only after the first epoch. The
+same option is used for `patience`, `keep_best_checkpoints` and the learning rates of `reduce_lr_on_plateau`.
 """
 
 import logging
@@ -23,7 +22,7 @@ from fairseq_signals_ext.tasks._options import typed
 logger = logging.getLogger(__name__)
 
 _MAXIMIZE = "maximize_best_checkpoint_metric"
-# of fairseq's own criterions, which do not say what they log
+# metrics of fairseq's own criterions, which do not list what they log
 _OF_FAIRSEQ = {
     **dict.fromkeys(("loss", "nll_loss", "ppl"), Better.LOWER),
     "accuracy": Better.HIGHER,
@@ -31,16 +30,16 @@ _OF_FAIRSEQ = {
 
 
 def choose_direction(options: DictConfig, criterion: Any, model: Any) -> None:
-    """See that there is the metric that chooses the best checkpoint, and set what is better of it, in place.
+    """Check that the metric for the best checkpoint is logged, and set its direction, in place.
 
     Args:
-        options: of the whole training.
+        options: of all sections.
         criterion: built; `logged` lists what it logs.
-        model: that is to be trained.
+        model: to train.
 
     Raises:
-        UserError: the metric is not logged, does not measure how good a model is, or the command line contradicts it
-            of what is better.
+        UserError: the metric is not logged, does not measure how good a model is, or the command line sets the wrong
+            direction.
     """
     metric = str(options.checkpoint.best_checkpoint_metric)
     better = _better(metric, criterion, model)
@@ -77,25 +76,25 @@ def _better(metric: str, criterion: Any, model: Any) -> Optional[Better]:
 
 
 def _is_typed(options: DictConfig) -> bool:
-    """Whether the command line itself gives the direction, not only a file, which may have another metric."""
+    """Whether the command line sets the direction, not only a file, which may be for another metric."""
     overrides = typed(options)
-    if overrides is None:  # without hydra it is a flag, which is given or not
+    if overrides is None:  # without hydra it is a flag, given or not
         return bool(options.checkpoint[_MAXIMIZE])
     return any(override.startswith(f"checkpoint.{_MAXIMIZE}=") for override in overrides)
 
 
 def check_defined(metric: str, criterion: Any, targets: np.ndarray, facts: Dict[str, Any], path: Path) -> None:
-    """See that a metric has a value on a validation set, by the labels alone: of a model that knows them all.
+    """Check from the labels that a metric has a value on a validation set, with a perfect model's scores.
 
     Args:
-        metric: that chooses the best checkpoint.
+        metric: chooses the best checkpoint.
         criterion: a `LabelCriterion`.
-        targets: of the set's recordings: float64, N x L; NaN where not known.
-        facts: more of `Predictions`.
-        path: of the set's manifest, for the message.
+        targets: labels of the set's recordings: float64, N x L; NaN where unknown.
+        facts: other arguments of `Predictions`.
+        path: the set's manifest, for the message.
 
     Raises:
-        UserError: it has none.
+        UserError: the metric has no value.
     """
     if metric not in criterion.logged(None) or not np.isnan(_value(metric, criterion, targets, facts)):
         return
@@ -112,7 +111,7 @@ def _value(metric: str, criterion: Any, targets: np.ndarray, facts: Dict[str, An
     known = ~np.isnan(targets)
     if not known.any():
         return float("nan")
-    # what is not known is given a value that no other label has, as a model's outputs are never all equal
+    # unknown labels get different scores, because a model's outputs are never all equal
     scores = np.where(known, targets, np.linspace(0, 1, targets.size).reshape(targets.shape))
     if metric in criterion.metric_names():
         numbers = np.arange(len(targets))

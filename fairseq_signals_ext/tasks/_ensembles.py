@@ -1,6 +1,6 @@
-"""`fairseq-validate --path a.pt:b.pt`: several models as one, whose scores are the means of theirs.
+"""`fairseq-validate --path a.pt:b.pt`: several models as one, with the mean of their scores.
 
-fairseq takes the option for the name of one file, and of several models it validates the first.
+fairseq takes the option as the name of one file, and validates only the first of several models.
 """
 
 from pathlib import Path
@@ -25,10 +25,10 @@ _COLUMNS = ("id", "idx", "patient_id", "label")
 
 
 class PredictionCollector:
-    """Collects a model's predictions for segments.
+    """Collect a model's predictions for segments.
 
-    fairseq's own way, logging outputs, would either sum scores or send them as pickles of at most
-    `all_gather_list_size` bytes; here they stay where they are and are gathered as tensors, once.
+    fairseq's logging outputs would either sum scores or send them as pickles of at most `all_gather_list_size` bytes.
+    Here each rank keeps its scores, and they are gathered once, as tensors.
     """
 
     def __init__(self) -> None:
@@ -43,12 +43,12 @@ class PredictionCollector:
         self._rows["scores"].append(scores.cpu())
 
     def gather(self, label_names: Tuple[str, ...], **facts: Any) -> Predictions:
-        """Predictions of all ranks in order of the data set; all ranks have to call it, each gets all.
+        """Gather the predictions of all ranks, in the order of the data set; all ranks must call it, and get all.
 
-        fairseq gives a rank that has run out of batches an earlier one again: each segment is taken once.
+        fairseq repeats an earlier batch for a rank that has no more; here each segment counts once.
 
         Args:
-            facts: more of `Predictions`.
+            facts: other arguments of `Predictions`.
         """
         device = torch.device("cuda") if dist.is_initialized() and dist.get_backend() == "nccl" else torch.device("cpu")
         rows = {key: gather_from_all_ranks(torch.cat(pieces).to(device)).cpu() for key, pieces in self._rows.items()}
@@ -64,11 +64,11 @@ class PredictionCollector:
 
 
 class ModelEnsemble(BaseFairseqModel):
-    """Classifiers whose outputs are such that the criterion's scores of them are the means of its scores of each.
+    """Classifiers as one: the criterion's scores for their output are the means of the scores of each.
 
     Args:
-        models: of one task, by their checkpoints.
-        descriptions: of these.
+        models: of one task, from checkpoints.
+        descriptions: of these models.
     """
 
     def __init__(self, models: Sequence[Any], descriptions: Sequence[ModelDescription]):
@@ -78,7 +78,7 @@ class ModelEnsemble(BaseFairseqModel):
         self._descriptions = descriptions
 
     def forward(self, **net_input: Tensor) -> Dict[str, Any]:
-        """`out`, float64, B x L, labels in the order of the first: logits, or a regression's standardised values."""
+        """Return `out`, float64, B x L, labels as in the first model: logits, or a regression's standardised values."""
         first = self._descriptions[0]
         outputs = []
         for model, description in zip(self.models, self._descriptions):
@@ -88,15 +88,15 @@ class ModelEnsemble(BaseFairseqModel):
         return {"out": _mean(torch.stack(outputs), first)}
 
     def get_logits(self, net_output: Dict[str, Any], **kwargs: Any) -> Tensor:
-        """Outputs, B x L, of what `forward` returned."""
+        """Return outputs, B x L, from the result of `forward`."""
         return net_output["out"]
 
     def get_targets(self, sample: Dict[str, Any], net_output: Dict[str, Any]) -> Tensor:
-        """Labels of a batch, as those of each model."""
+        """Return the labels of a batch, as each model does."""
         return self.models[0].get_targets(sample, net_output)
 
     def max_positions(self) -> Any:
-        """As each model's."""
+        """Return the limit of each model."""
         return self.models[0].max_positions()
 
 
@@ -107,7 +107,7 @@ def _in_units(output: Tensor, description: ModelDescription) -> Tensor:
 
 
 def _mean(outputs: Tensor, first: ModelDescription) -> Tensor:
-    """Of models x B x L."""
+    """Return the mean output, B x L, of outputs, models x B x L."""
     found = first.of_kind.mean_of(outputs, first.activation)
     if not first.of_kind.is_scaled:
         return found
@@ -115,7 +115,7 @@ def _mean(outputs: Tensor, first: ModelDescription) -> Tensor:
 
 
 def patch_ensemble_loading() -> None:
-    """Have fairseq load `a.pt:b.pt` for one of our tasks as one model; calling it again is harmless."""
+    """Make fairseq load `a.pt:b.pt` for one of our tasks as one model; calling it again is harmless."""
 
     @wrapping(checkpoint_utils, "load_model_ensemble_and_task")
     def load_ensemble(load: Any, filenames: Any, arg_overrides: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -124,7 +124,7 @@ def patch_ensemble_loading() -> None:
         if not is_ours or len(names) != 1 or ":" not in names[0] or Path(names[0]).exists():
             return load(filenames, arg_overrides, *args, **kwargs)
         paths = [name for name in names[0].split(":") if name]
-        # one by one, as each takes its own labels and scale from its checkpoint
+        # one by one, because each takes labels and scale from its own checkpoint
         loaded = [load([path], arg_overrides, *args, **kwargs) for path in paths]
         descriptions = _descriptions(paths)
         _, cfg, task = loaded[0]
@@ -133,7 +133,7 @@ def patch_ensemble_loading() -> None:
 
 @exits_on_user_error
 def _descriptions(paths: Sequence[str]) -> List[ModelDescription]:
-    """Of models that can be an ensemble, for the same batches."""
+    """Return the descriptions of models, and check that they can be an ensemble for the same batches."""
     descriptions = [describe(read_checkpoint(Path(path))) for path in paths]
     first = descriptions[0]
     for path, description in zip(paths, descriptions):

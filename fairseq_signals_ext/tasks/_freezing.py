@@ -1,8 +1,8 @@
-"""Parameters that do not learn take no part in an optimizer's step: weight decay would shrink them.
+"""Keep frozen parameters out of the optimizer's step: weight decay would shrink them.
 
-What never learns has `requires_grad` off, so that fairseq's trainer does not give it to the optimizer. What does not
-learn yet is left out of steps here: it may have gradients of zeros, where fairseq keeps copies of parameters (bf16,
-fp16) or adds up those of ranks by itself (legacy_ddp).
+Parameters that never learn have `requires_grad` off, so that fairseq's trainer does not give them to the optimizer.
+Parameters that learn later are left out of steps here: their gradients may be zeros, if fairseq keeps copies of
+parameters (bf16, fp16) or sums gradients over ranks by itself (legacy_ddp).
 """
 
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
@@ -18,11 +18,11 @@ _CONVOLUTIONS = "feature_extractor."
 
 
 def step_without(optimizer: Any, frozen: Iterable[Tensor]) -> None:
-    """Take an optimizer's step that leaves some of the model's parameters as they are, bit by bit.
+    """Take an optimizer's step that does not change the frozen parameters, bit by bit.
 
     Args:
-        optimizer: of fairseq's trainer, whose gradients are in the optimizer by now.
-        frozen: parameters of the model, in it or not.
+        optimizer: of fairseq's trainer; it already has the gradients.
+        frozen: parameters of the model, in the optimizer or not.
     """
     numbers = {id(parameter) for parameter in frozen}
     if getattr(optimizer, "has_flat_params", False):
@@ -39,7 +39,7 @@ def step_without(optimizer: Any, frozen: Iterable[Tensor]) -> None:
 
 
 def _copies(optimizer: Any) -> Iterator[Tuple[Tensor, Tensor]]:
-    """Each parameter of the model, and what the optimizer updates in its place, which may be the same."""
+    """Yield each parameter of the model, and the tensor that the optimizer updates for it, maybe the same."""
     if hasattr(optimizer, "fp32_params"):
         yield from zip(optimizer.fp16_params, optimizer.fp32_params)
     else:
@@ -47,7 +47,7 @@ def _copies(optimizer: Any) -> Iterator[Tuple[Tensor, Tensor]]:
 
 
 def _flat_pieces(optimizer: Any) -> Iterator[Tuple[Tensor, Tensor]]:
-    """Each parameter of the model with its own values, and with its piece of the one tensor that is updated."""
+    """Yield each parameter of the model with its own values, and with its piece of the one updated tensor."""
     (flat,) = optimizer.fp32_params.values()
     start = 0
     for parameter in optimizer.fp16_params:
@@ -57,10 +57,10 @@ def _flat_pieces(optimizer: Any) -> Iterator[Tuple[Tensor, Tensor]]:
 
 
 def expect_missing_gradients(options: Optional[DictConfig]) -> None:
-    """Have DistributedDataParallel, in place, not wait for gradients of parameters that do not learn yet.
+    """Set options, in place, so that DistributedDataParallel does not wait for gradients of frozen parameters.
 
     Args:
-        options: of the whole training; None where there are none.
+        options: of all sections; None if there are none.
     """
     if options is not None and options.distributed_training.ddp_backend in ("c10d", "pytorch_ddp"):
         with open_dict(options):
@@ -68,13 +68,13 @@ def expect_missing_gradients(options: Optional[DictConfig]) -> None:
 
 
 def check_can_freeze(model: Any, optimizer: Any) -> None:
-    """See that what does not learn at this update can be left out of it.
+    """Check that the frozen parameters of this update can be left out of it.
 
     Args:
-        model: what fairseq's trainer gives the task, the wrappers of data-parallel training included.
+        model: as fairseq's trainer passes it, with the wrappers of data-parallel training.
 
     Raises:
-        UserError: all parameters have to learn, as ranks exchange gradients here.
+        UserError: with this way to exchange gradients, all parameters must learn.
     """
     later = not model.encoder_learns and not model.cfg.linear_probe
     wrapper = data_parallel_wrapper(model)
@@ -93,9 +93,9 @@ def check_can_freeze(model: Any, optimizer: Any) -> None:
 
 
 def leave_out_frozen(state: Dict[str, Any]) -> None:
-    """Take, in place, out of a checkpoint's optimizer what belongs to convolutions that never learned.
+    """Remove, in place, convolutions that never learned from the optimizer's state in a checkpoint.
 
-    Versions up to 0.1.0 gave them to the optimizer.
+    Versions up to 0.1.0 passed them to the optimizer.
     """
     config, optimizer = (state.get("cfg") or {}).get("model") or {}, state.get("last_optimizer_state") or {}
     names, groups = list(state["model"]), optimizer.get("param_groups") or [{}]
@@ -108,10 +108,10 @@ def leave_out_frozen(state: Dict[str, Any]) -> None:
 
 
 def check_optimizer_state(checkpoint: Checkpoint, model: Any, resets: str) -> None:
-    """Raise a `UserError` unless a checkpoint's optimizer has as many parameters as those that learn in the model.
+    """Raise a `UserError` unless a checkpoint's optimizer has as many parameters as learn in the model.
 
     Args:
-        resets: options with which the state is not used.
+        resets: options that discard the optimizer's state, for the message.
     """
     state = dict(checkpoint.state)
     leave_out_frozen(state)
@@ -128,13 +128,13 @@ def check_optimizer_state(checkpoint: Checkpoint, model: Any, resets: str) -> No
 
 
 def _largest(optimizer: Dict[str, Any], default: int) -> int:
-    """Values in the largest tensor that an optimizer keeps."""
+    """Return the number of values in the largest tensor of an optimizer's state."""
     tensors = [one for kept in optimizer["state"].values() for one in kept.values() if isinstance(one, Tensor)]
     return max((one.numel() for one in tensors), default=default)
 
 
 def _groups(optimizer: Dict[str, Any]) -> List[Dict[str, Any]]:
-    """The groups in an optimizer's state, or in those that a composite one consists of."""
+    """Return the groups in the state of an optimizer, or of all parts of a composite optimizer."""
     if "param_groups" in optimizer:
         return list(optimizer["param_groups"])
     parts = [part for part in optimizer.values() if isinstance(part, dict)]

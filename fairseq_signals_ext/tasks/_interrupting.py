@@ -1,4 +1,4 @@
-"""Ctrl-C in a training: one line on how to continue, where Python would print a traceback."""
+"""Ctrl-C in a training: one line on how to continue, instead of a traceback."""
 
 import os
 import signal
@@ -16,12 +16,12 @@ from fairseq_signals_ext.tasks._options import LAST, typed
 
 
 def end_in_one_line(options: Optional[DictConfig]) -> None:
-    """From now on let Ctrl-C end the command with status 130, after one line on stderr.
+    """From now on, make Ctrl-C end the command with status 130, after one line on stderr.
 
-    Nothing is changed for a training in another program, or where there is another handler.
+    A training in another program, or with another handler, is not changed.
 
     Args:
-        options: of the whole training.
+        options: of all sections.
     """
     is_main = threading.current_thread() is threading.main_thread()
     if typed(options) is None or not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
@@ -30,7 +30,7 @@ def end_in_one_line(options: Optional[DictConfig]) -> None:
     hint = _how_to_continue(options)
 
     def end(number: int, frame: Optional[FrameType]) -> None:
-        if os.getpid() != process:  # it reads for this one, and ends with it
+        if os.getpid() != process:  # a worker that loads data; it ends with the main process
             raise KeyboardInterrupt
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         if get_global_rank() == 0:
@@ -41,7 +41,7 @@ def end_in_one_line(options: Optional[DictConfig]) -> None:
 
 
 def _how_to_continue(options: Any) -> Any:
-    """A function that returns the hint, from what has been saved when it is called."""
+    """Return a function that returns the hint, for the checkpoints at the time of the call."""
     here = Path.cwd()
     folder = here / options.checkpoint.save_dir
     is_same = Path(options.checkpoint.save_dir).is_absolute() or _is_typed("hydra.run.dir")

@@ -1,8 +1,8 @@
-"""What fairseq's loading of a checkpoint lacks: refusal of what is none, and whether its data are like these.
+"""Checks that fairseq lacks when it loads a checkpoint: that the file is one, and that its data match.
 
-Another sample rate, order of leads or standardisation than a model has learned to see makes features of an encoder mean
-nothing, and no number shows it: the training runs, and is only worse. So these are refused unless they are meant. Other
-lengths of segments and absent leads are what the architecture allows for: they are reported.
+With another sample rate, order of leads or standardisation than in its training, an encoder gives meaningless features.
+No number shows it: the training runs, and is only worse. So such data are refused unless allowed by an option. Other
+lengths of segments and absent leads are possible, and only reported.
 """
 
 import contextlib
@@ -41,11 +41,11 @@ _OPTION = "task.allow_mismatch"
 
 
 def patch_checkpoint_loading() -> None:
-    """Make fairseq say in one line what is wrong with a file that it is to load, and never run what is in it.
+    """Make fairseq report a wrong file in one line, and never run code in it.
 
-    fairseq shows torch's traceback, torch before 2.6 runs what a pickle asks for, and fairseq evaluates options of its
-    own models as Python. What one of our tasks loads may name what `checkpoints.allowed` lists, nothing else.
-    Checkpoints of other plugins load as before, unless such an option calls something. Calling it again is harmless.
+    fairseq shows torch's traceback, torch before 2.6 runs code in a pickle, and fairseq evaluates options of its own
+    models as Python. A file that one of our tasks loads may only name what `checkpoints.allowed` lists. Checkpoints of
+    other plugins load as before, unless such an option calls something. Calling this again is harmless.
     """
 
     @wrapping(checkpoint_utils, "load_checkpoint_to_cpu")
@@ -69,23 +69,23 @@ def patch_checkpoint_loading() -> None:
 
 
 def _is_ours(task: Any) -> bool:
-    """Whether a task's name is one of ours; it may be any value of a file."""
+    """Whether a value from a file is the name of one of our tasks."""
     return isinstance(task, str) and task in KINDS_BY_TASK
 
 
 @contextlib.contextmanager
 def in_one_line(source: Any) -> Iterator[None]:
-    """Ends with one line where fairseq, torch or OmegaConf cannot make anything of a file that was checked before."""
+    """End with one line if fairseq, torch or OmegaConf cannot use a file that was checked before."""
     try:
         with _named(source):
             yield
-    except Exception as error:  # fairseq asserts, and the others have kinds of their own, for options that do not fit
+    except Exception as error:  # AssertionError of fairseq, own errors of the others, for wrong options
         raise SystemExit(f"{_ERROR}{source}: cannot be loaded ({first_line(error)}); give another file") from error
 
 
 @contextlib.contextmanager
 def _named(source: Any) -> Iterator[None]:
-    """Names the file in a line that ends the program, where who ended it does not know the file."""
+    """Add the file's name to the line that ends the program, if it is missing there."""
     try:
         yield
     except SystemExit as error:
@@ -96,23 +96,23 @@ def _named(source: Any) -> Iterator[None]:
 
 
 def _make_sendable(state: Dict[str, Any]) -> None:
-    """Make the config plain values, in place, of a state that the trainer, which has no use for it, sends to all ranks.
+    """Turn the config of a state into plain values, in place; the trainer sends it to all ranks without using it.
 
-    They receive it by torch's loader, which takes nothing but data since torch 2.6, and so refused every run on several
-    ranks that was to continue.
+    Ranks receive it with torch's loader, which accepts only data since torch 2.6, so that no run on several ranks could
+    continue.
     """
     if isinstance(state.get("cfg"), DictConfig):
         state["cfg"] = OmegaConf.to_container(state["cfg"])
 
 
 def _receive_what_is_sent() -> None:
-    """Let torch's loader take what fairseq puts in the place of a tensor that it sends by itself."""
+    """Let torch's loader accept fairseq's placeholder for a tensor that is sent separately."""
     if hasattr(torch.serialization, "add_safe_globals"):  # torch 2.4
         torch.serialization.add_safe_globals([distributed_utils._TensorPlaceholder])
 
 
 def _patch_model_loading() -> None:
-    """The same where fairseq builds models: a file that is not there, and options that do not fit."""
+    """The same where fairseq builds models: for missing files and wrong options."""
 
     @wrapping(checkpoint_utils, "load_model_ensemble_and_task")
     def load_checked(
@@ -132,15 +132,15 @@ def _patch_model_loading() -> None:
 
 
 def _check(path: Path, for_us: bool) -> bool:
-    """Refuse a file that is none of ours, if one of our tasks asks for it or is named by it, and one that is code.
+    """Refuse files that contain code, and files that are not ours if one of our tasks loads them or is named in them.
 
     Returns:
-        Whether it is for one of our tasks.
+        Whether the file is for one of our tasks.
 
     Raises:
-        SystemExit: it is.
-        UserError: it is not, but the file is more than data, unless it is the user's wish to trust all files, or for
-            fairseq to fetch it.
+        SystemExit: the file is for one of our tasks, and wrong.
+        UserError: the file is for another task and contains more than data. Not raised if the user trusts all files,
+            or if fairseq downloads it.
     """
     if not for_us:
         if not path.is_file() or os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "0") in ("1", "y", "yes", "true"):
@@ -155,7 +155,7 @@ def _check(path: Path, for_us: bool) -> bool:
 
 
 def _task_in(state: Any) -> Any:
-    """Name of the task in what was read from a file, in its config or in the options of an old fairseq."""
+    """Return the task's name in the content of a file, from its config or the options of an old fairseq."""
     config, options = (state.get(key) if isinstance(state, dict) else None for key in ("cfg", "args"))
     section = config.get("task") if isinstance(config, dict) else None
     name = section.get("_name") if isinstance(section, dict) else section
@@ -172,17 +172,17 @@ def _refuse_calls(path: Path, state: Any) -> None:
 
 @exits_on_user_error
 def _check_ours(path: Path) -> None:
-    """See that a file is a checkpoint of one of our tasks, by its config alone."""
+    """Check from its config that a file is a checkpoint of one of our tasks."""
     checkpoint = read_checkpoint(path)
     if not (checkpoint.config.get("criterion") or {}).get("_name"):
         raise UserError(f"{path}: contains no criterion; give the checkpoint as it was saved")
-    if checkpoint.state.get("args") is not None:  # fairseq would make a config of these, and forget the other
+    if checkpoint.state.get("args") is not None:  # fairseq would replace the config by these
         raise UserError(f"{path}: has options of an old fairseq beside its config; give the checkpoint as it was saved")
 
 
 @exits_on_user_error
 def _complete_ecg_fm(path: Path, state: Dict[str, Any]) -> None:
-    """Say, in place, what ECG-FM's checkpoints do not hold: names of labels, and how segments become a recording."""
+    """Add, in place, what ECG-FM's checkpoints lack: names of labels, and aggregation of segments."""
     (state.get("extra_state") or {}).pop("metrics", None)  # its meters are not fairseq's
     for section, names in NAMES_OF_ECG_FM.items():
         chosen = (state.get("cfg") or {}).get(section)
@@ -202,7 +202,7 @@ def _complete_ecg_fm(path: Path, state: Dict[str, Any]) -> None:
 
 
 def _complete_sections(config: DictConfig) -> None:
-    """Give, in place, fairseq's defaults to options that our tasks' own are links to, and that a file does not have."""
+    """Set, in place, missing options that our tasks' options link to, to fairseq's defaults."""
     with open_dict(config):
         for section in _LINKED:
             defaults = OmegaConf.structured(FairseqConfig.__dataclass_fields__[section].type)
@@ -212,9 +212,9 @@ def _complete_sections(config: DictConfig) -> None:
 
 
 def _drop_unknown_options(config: Any) -> None:
-    """Drop, in place, options that our tasks and criterions do not have: ECG-FM's own, and another version's.
+    """Drop, in place, options that our tasks and criterions do not have: of ECG-FM, or of another version.
 
-    Of a model fairseq does so itself, of a task only after 0.12.2. Sections that are not ours stay as they are.
+    fairseq does this itself for models, and after 0.12.2 for tasks. Sections that are not ours are not changed.
     """
     for name, registry in _SECTIONS.items():
         section = config.get(name)
@@ -227,32 +227,32 @@ def _drop_unknown_options(config: Any) -> None:
                 del section[option]
 
 
-class Seen(NamedTuple):
-    """What a model, or the first data set of a training, has as its input.
+class KnownInputs(NamedTuple):
+    """The kind of input of a model, or of the first data set of a training.
 
     Attributes:
-        source: the file that contains it.
-        inputs: what it is.
+        source: the file that defines it.
+        inputs: the preprocessing.
     """
 
     source: str
     inputs: Preprocessing
 
     @classmethod
-    def by(cls, checkpoint: Checkpoint) -> "Seen":
-        """What the model of a checkpoint was trained with."""
+    def by(cls, checkpoint: Checkpoint) -> "KnownInputs":
+        """Return the inputs that the model of a checkpoint was trained with."""
         return cls(str(checkpoint.path), preprocessing_of(checkpoint))
 
     @classmethod
-    def of(cls, source: Any, facts: Mapping[str, Any]) -> "Seen":
-        """What a task's state contains about its data."""
+    def of(cls, source: Any, facts: Mapping[str, Any]) -> "KnownInputs":
+        """Return the inputs in a task's state."""
         values = {name: facts[name] for name in Preprocessing.__dataclass_fields__}
         leads = {name: tuple(values[name]) for name in ("leads", "loaded_leads")}
         return cls(str(source), Preprocessing(**{**values, **leads}))
 
 
 def inputs_of(dataset: EcgDataset) -> Dict[str, Any]:
-    """What is trained on, and with which versions: plain values, kept in checkpoints as the task's state."""
+    """Return facts on the training data and versions: plain values for the task's state in checkpoints."""
     settings = dataset.settings
     return {
         "sample_rate": float(dataset.sample_rate),
@@ -267,15 +267,16 @@ def inputs_of(dataset: EcgDataset) -> Dict[str, Any]:
     }
 
 
-def check_same_inputs(there: Optional[Seen], here: Seen, is_meant: bool) -> None:
-    """See that data are given to a model as those that it learned from; what differs is reported in one line.
+def check_same_inputs(there: Optional[KnownInputs], here: KnownInputs, is_meant: bool) -> None:
+    """Check that inputs are the same as in the model's training; report differences in one line.
 
     Args:
-        there: None if it learned from nothing yet.
-        is_meant: it may differ.
+        there: inputs of the training; None for an untrained model.
+        here: inputs now.
+        is_meant: differences are allowed.
 
     Raises:
-        UserError: they are of another sample rate, order of leads or standardisation.
+        UserError: sample rate, order of leads or standardisation differ.
     """
     if there is None:
         return

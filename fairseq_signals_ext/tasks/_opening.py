@@ -1,4 +1,4 @@
-"""`open_dataset`: what a task reads, for programs that train or look at data without fairseq's trainer."""
+"""`open_dataset`: a task's data set, for programs that use data without fairseq's trainer."""
 
 import os
 from dataclasses import fields
@@ -35,24 +35,24 @@ def open_dataset(
     seed: int = 1,
     **options: Any,
 ) -> EcgDataset:
-    """The recordings of a manifest as a torch dataset of segments, built as the tasks build theirs.
+    """Open the recordings of a manifest as a torch dataset of segments, as the tasks do.
 
-    Its `collater` makes batches: a dict with `net_input`, of which `source` is float32, N segments x leads x samples,
-    each lead in standard deviations of its recording, and `padding_mask` bool, N x samples, if a segment is padded;
-    `id`, `patient_id` and `segment`, int64, N; with labels also `label`, float64, N x L, NaN where not known, and
+    Its `collater` makes batches: a dict with `net_input`, which has `source`, float32, N segments x leads x samples,
+    each lead in standard deviations of its recording, and `padding_mask`, bool, N x samples, if a segment is padded;
+    `id`, `patient_id` and `segment`, int64, N; with labels also `label`, float64, N x L, NaN where unknown, and
     `idx`, int64, N. Shuffling is torch's.
 
     Args:
-        manifest: `train.tsv` of a split, also where it is in pieces; a prepared folder: all of its recordings.
-        labels: what `fairseq-signals-ext label` left, `DIR/labels/NAME` or its `y.npy`; None: without labels.
-        training: augment, and draw segments at random, where the options ask for it.
+        manifest: `train.tsv` of a split, also if it is in pieces; a prepared folder: all of its recordings.
+        labels: output of `fairseq-signals-ext label`, `DIR/labels/NAME` or its `y.npy`; None: without labels.
+        training: augment, and draw random segments, if the options say so.
         regression: labels are numbers, not classes.
-        seed: of what is drawn; `set_epoch` of the dataset changes it from epoch to epoch.
+        seed: for random draws; `set_epoch` of the dataset changes it in each epoch.
         **options: of the task, as after `task.` on the command line: `segment_seconds=10`, `leads_to_load="I,II"`,
             `sample_rate=500`, `pairs="fixed"`, `perturbation_mode=["random_leads_masking"]`, ...
 
     Raises:
-        UserError: a manifest, label file or option cannot be used, or they do not fit each other; fairseq is missing.
+        UserError: a manifest, label file or option is wrong, or they do not fit each other; fairseq is missing.
 
     Examples:
         >>> import fairseq_signals_ext
@@ -90,7 +90,7 @@ def _for_training(manifests: Iterable[Path]) -> Path:
 
 
 def _config(options_of_task: Any, given: Mapping[str, Any]) -> Any:
-    """A config of a task, of which values that come from other sections are left out."""
+    """Return a config of a task, without values from other sections."""
     config = OmegaConf.structured(options_of_task)
     known = [option.name for option in fields(options_of_task) if not option.name.startswith("_")]
     for name, value in given.items():

@@ -1,6 +1,6 @@
-"""Options of the tasks, and of the whole training: where the command was typed, and what was typed.
+"""Options of the tasks, and of the command line: its folder and its overrides.
 
-hydra starts a training in a folder of its own, and a path that was typed is not meant from there.
+hydra starts a training in its own folder, but a path on the command line is relative to another one.
 """
 
 from dataclasses import dataclass, field
@@ -19,9 +19,9 @@ from fairseq_signals_ext.data.augmentations import AugmentationSettings
 from fairseq_signals_ext.data.segments import SegmentSettings
 from fairseq_signals_ext.data.standardising import STANDARDIZATIONS
 
-# what hydra leaves in the folder that it starts a training in
+# hydra's files in the folder of a training
 _HYDRA, _OVERRIDES = Path(".hydra/hydra.yaml"), Path(".hydra/overrides.yaml")
-LAST = "checkpoint_last.pt"  # fairseq's default, and no path: it is looked for in `checkpoint.save_dir`
+LAST = "checkpoint_last.pt"  # fairseq's default, not a path: the file is in `checkpoint.save_dir`
 
 
 @dataclass
@@ -127,17 +127,16 @@ class EcgPretrainingConfig(FairseqDataclass):
 def segment_settings(
     cfg: Any, pairs: str, saved_rate: Optional[float] = None, saved_way: Optional[str] = None
 ) -> SegmentSettings:
-    """How recordings become segments.
+    """Return the settings for segments of recordings.
 
     Args:
         cfg: an `EcgPretrainingConfig`.
-        pairs: what items are, see `SegmentSettings`.
-        saved_rate: Hz that a loaded model was trained with; None where none is loaded, or it does not say.
-        saved_way: how the input of the model that is loaded, or that a training starts from, is standardised; None
-            where there is none.
+        pairs: see `SegmentSettings`.
+        saved_rate: Hz, of a loaded model; None if unknown or no model is loaded.
+        saved_way: standardisation of the model that is loaded or that a training starts from; None if there is none.
 
     Raises:
-        UserError: a lead is unknown, or the way to standardise.
+        UserError: a lead, or the standardisation, is unknown.
     """
     return SegmentSettings(
         sample_rate=cfg.sample_rate or saved_rate,
@@ -168,7 +167,7 @@ def segment_settings(
 
 
 def _standardization(cfg: Any) -> Optional[str]:
-    """The way to standardise that options name."""
+    """Return the standardisation in the options; None if not set."""
     way = standardization_given({"standardize": cfg.standardize, "normalize": cfg.normalize})
     if way is not None and way not in STANDARDIZATIONS:
         raise UserError(f"task.standardize={way}: use one of {', '.join(STANDARDIZATIONS)}")
@@ -178,20 +177,20 @@ def _standardization(cfg: Any) -> Optional[str]:
 
 
 def all_options(task_cfg: Any) -> Optional[DictConfig]:
-    """The config, of all sections, that a task's is a part of; None for a task that has none around it."""
+    """Return the config of all sections that contains a task's config; None if there is none."""
     root = task_cfg._get_root() if isinstance(task_cfg, DictConfig) else None
     return root if isinstance(root, DictConfig) and "checkpoint" in root else None
 
 
 def resolve_paths(task_cfg: Any, model_cfg: Any) -> None:
-    """Make the paths of files to read absolute, in place: from where the command was typed, else from hydra's folder.
+    """Make input paths absolute, in place: relative to the folder of the command, else to hydra's folder.
 
     Args:
-        task_cfg: of the task, which is merged from its section and no longer the same.
+        task_cfg: of the task, a merged copy of its section.
         model_cfg: of the model.
 
     Raises:
-        UserError: a file is in neither place.
+        UserError: a file is in neither folder.
     """
     options = all_options(task_cfg)
     typed_in = _folder_of_command(options)
@@ -223,7 +222,7 @@ def _resolve(section: Any, option: str, name: str, typed_in: Path) -> None:
 
 
 def _folder_of_command(options: Optional[DictConfig]) -> Optional[Path]:
-    """Where the command was typed; None without hydra, which alone leaves that folder."""
+    """Return the folder in which the command was typed; None without hydra, which changes the folder."""
     if HydraConfig.initialized():
         return Path(HydraConfig.get().runtime.cwd)
     if _is_started_by_hydra(options) and _HYDRA.is_file():
@@ -232,7 +231,7 @@ def _folder_of_command(options: Optional[DictConfig]) -> Optional[Path]:
 
 
 def typed(options: Optional[DictConfig]) -> Optional[List[str]]:
-    """The overrides of the command line, such as `common.seed=1`, without a `+`; None without hydra."""
+    """Return the overrides of the command line, such as `common.seed=1`, without `+`; None without hydra."""
     overrides: Any = None
     if HydraConfig.initialized():
         overrides = HydraConfig.get().overrides.task
@@ -242,5 +241,5 @@ def typed(options: Optional[DictConfig]) -> Optional[List[str]]:
 
 
 def _is_started_by_hydra(options: Optional[DictConfig]) -> bool:
-    """Whether this is one of the processes, a GPU each, that fairseq starts without hydra's state."""
+    """Whether this is one of the processes, one per GPU, that fairseq starts without hydra's state."""
     return options is not None and "job_logging_cfg" in options

@@ -1,4 +1,4 @@
-"""Data-parallel training: gradients that travel in bf16, and parameters that are spread over ranks."""
+"""Data-parallel training: gradients sent in bf16, and parameters sharded over ranks."""
 
 from typing import Any, Optional
 
@@ -13,17 +13,16 @@ _MARK = "_sends_gradients_in_bf16"
 
 
 def send_gradients_in_bf16(model: Any) -> None:
-    """Have DistributedDataParallel send gradients in bf16; call it before a backward pass, as often as you like.
+    """Make DistributedDataParallel send gradients in bf16; call it before a backward pass, also repeatedly.
 
-    With `common.bf16` gradients are bf16 anyway; fairseq's own `ddp_comm_hook` knows fp16 only, in which the gradients
-    of a loss that is summed over frames overflow. A single process sends nothing, so nothing is done.
+    With `common.bf16` gradients are bf16 anyway. fairseq's own `ddp_comm_hook` supports only fp16, which overflows with
+    the gradients of a loss summed over frames. A single process sends nothing, so nothing is done.
 
     Args:
-        model: what fairseq's trainer gives the task, the wrappers of data-parallel training included.
+        model: as fairseq's trainer passes it, with the wrappers of data-parallel training.
 
     Raises:
-        UserError: gradients are sent by something else than `ddp_backend=pytorch_ddp`, which has no place for this; or
-            torch refuses.
+        UserError: the backend is not `ddp_backend=pytorch_ddp` and does not support this, or torch refuses.
     """
     wrapper = data_parallel_wrapper(model)
     if wrapper is None:
@@ -42,12 +41,12 @@ def send_gradients_in_bf16(model: Any) -> None:
 
 
 def data_parallel_wrapper(model: Any) -> Optional[DistributedDataParallel]:
-    """The wrapper that sends gradients, inside fairseq's own ones."""
+    """Return the wrapper that sends gradients, inside fairseq's own wrappers."""
     while model is not None and not isinstance(model, DistributedDataParallel):
         model = model._modules.get("module")
     return model
 
 
 def is_sharded(model: Any) -> bool:
-    """Whether layers of the model keep a part of their parameters only (`ddp_backend=fully_sharded`, of fairscale)."""
+    """Whether layers keep only a part of their parameters (`ddp_backend=fully_sharded`, fairscale)."""
     return any(isinstance(module, FullyShardedDataParallel) for module in model.modules())

@@ -1,7 +1,7 @@
-"""Where in an epoch a training continues whose batches, or GPUs, are others than before it was stopped.
+"""Find the position in an epoch where a training continues with another batch size or number of GPUs.
 
-fairseq counts batches: of larger ones the epoch may have fewer than were done, which ends in a traceback, and of others
-it would leave out, or repeat, a part of the data.
+fairseq counts batches: with larger ones the epoch may have fewer than are done, which ends in a traceback. Otherwise it
+would skip, or repeat, a part of the data.
 """
 
 import functools
@@ -19,11 +19,11 @@ logger = logging.getLogger(__name__)
 
 
 class Step(NamedTuple):
-    """How much of an epoch is done at a time.
+    """Sizes of a batch and of an update.
 
     Attributes:
-        items: of a batch of all GPUs together.
-        batches: of an update.
+        items: per batch, over all GPUs.
+        batches: per update.
     """
 
     items: int
@@ -31,13 +31,13 @@ class Step(NamedTuple):
 
 
 def keep_position(iterator: Any, dataset: EcgDataset, start: StartingPoint, options: DictConfig) -> None:
-    """Have an iterator over a training's batches continue where the same share of the epoch is done.
+    """Make an iterator over batches continue at the same fraction of the epoch.
 
     Args:
         iterator: fairseq's, new.
-        dataset: that it iterates over.
-        start: what the training continues from.
-        options: of the whole training.
+        dataset: data of the iterator.
+        start: the checkpoint to continue from.
+        options: of all sections.
     """
     load = iterator.load_state_dict
 
@@ -65,7 +65,7 @@ def keep_position(iterator: Any, dataset: EcgDataset, start: StartingPoint, opti
 
 
 def _step_before(start: StartingPoint, dataset: EcgDataset, epoch: int) -> Optional[Step]:
-    """The step of the checkpoint's config; None where it has none, as in configs of other frameworks."""
+    """Return the step of the checkpoint's config; None if it has none, as in configs of other frameworks."""
     try:
         step = step_of(start.checkpoint.config, dataset, epoch)
     except (KeyError, IndexError, TypeError, ValueError, OverflowError, AttributeError):
@@ -74,12 +74,12 @@ def _step_before(start: StartingPoint, dataset: EcgDataset, epoch: int) -> Optio
 
 
 def scaled(done: int, before: Step, now: Step) -> int:
-    """Batches, of whole updates, that make up the same share of an epoch."""
+    """Return the number of batches, in whole updates, for the same fraction of an epoch."""
     return done * before.items // now.items // now.batches * now.batches
 
 
 def step_of(config: Any, dataset: EcgDataset, epoch: int) -> Step:
-    """The step of a config, the present one or that of a checkpoint."""
+    """Return the step of a config, of this training or of a checkpoint."""
     data, distributed = config["dataset"], config["distributed_training"]
     frequencies: List[Any] = list(config["optimization"]["update_freq"])
     items = _items(data.get("batch_size"), data.get("max_tokens"), int(dataset.sizes.max()))
@@ -88,5 +88,5 @@ def step_of(config: Any, dataset: EcgDataset, epoch: int) -> Step:
 
 
 def _items(batch_size: Optional[int], max_tokens: Optional[int], samples: int) -> int:
-    """Items of a batch: segments are cut to one length, so that it is the same for all batches but the last."""
+    """Return the items per batch; the same for all batches but the last, because segments have one length."""
     return max(int(min(batch_size or math.inf, max_tokens // samples if max_tokens else math.inf)), 1)

@@ -1,7 +1,7 @@
-"""What fairseq keeps of a training outside of its checkpoints: in functions and modules, for a whole process.
+"""Handle the state of a training that fairseq keeps in functions and modules, not in checkpoints.
 
-A sweep's next training would continue with the best score, the patience and the logs of the one before, and one that is
-resumed would have forgotten how long it has been waiting.
+Without this, the next training of a sweep would continue with the best score, the patience and the logs of the previous
+one, and a resumed training would count `patience` from 0.
 """
 
 import atexit
@@ -44,10 +44,10 @@ class Run:
     """One training of a task.
 
     Attributes:
-        options: of all sections; None until it begins, and for a task that has none around it.
-        start: what it starts from; None: from nothing. Once model and criterion are built, no more than its
+        options: of all sections; None until it begins, and for a task without other sections.
+        start: the checkpoint it starts from; None: no checkpoint. Once model and criterion are built, only its
             config.
-        choice: what its best score is a score of; None where nothing is validated.
+        choice: metric, direction and data of the best score; None without validation.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Run:
         self.choice: Optional[Dict[str, Any]] = None
 
     def begin(self, options: Optional[DictConfig], start: Optional[StartingPoint]) -> None:
-        """Forget what fairseq kept of an earlier training in this process, before anything of this one is loaded."""
+        """Reset fairseq's state of an earlier training in this process; call it before anything is loaded."""
         _patch()
         self.options, self.start = options, start
         _forget_scores()
@@ -65,36 +65,36 @@ class Run:
             _own_folder(None if options.checkpoint.no_save else Path(options.checkpoint.save_dir))
 
     def is_built(self) -> None:
-        """Let go of the checkpoint: its tensors are mapped, so that the file would take room when it is replaced."""
+        """Release the checkpoint: its tensors are mapped, so the file would use disk space after it is replaced."""
         if self.start is not None:
             checkpoint = self.start.checkpoint
             self.start = self.start._replace(checkpoint=Checkpoint(checkpoint.path, {"cfg": checkpoint.config}))
 
     def validates(self, dataset: EcgDataset, labels: bytes = b"") -> None:
-        """Note what the best checkpoint is chosen by.
+        """Store metric, direction and data that choose the best checkpoint.
 
         Args:
-            dataset: of the first validation subset.
-            labels: of its recordings, where it has any.
+            dataset: the first validation subset.
+            labels: of its recordings, if it has any.
         """
         content = hashlib.sha256(dataset.store.fingerprint())
         content.update(labels)
         self.choice = {**_choice_of(self.options), "data": content.hexdigest()}
 
     def state(self) -> Dict[str, Any]:
-        """What a checkpoint contains beside fairseq's state: plain values."""
+        """Return the state that a checkpoint contains in addition to fairseq's: plain values."""
         stop, patience = _should_stop(), None
         if hasattr(stop, "best"):
             patience = {"best": float(stop.best), "num_runs": int(stop.num_runs)}
         return {"patience": patience, "choice": self.choice}
 
     def continue_from(self, trainer: Any, extra_state: Dict[str, Any], epoch: int) -> None:
-        """Continue as if the run had not been stopped, after fairseq has loaded its checkpoint.
+        """Restore the state after fairseq has loaded the checkpoint, as if the run had not been stopped.
 
         Args:
             trainer: fairseq's.
             extra_state: of the checkpoint.
-            epoch: with which the training continues.
+            epoch: the next one.
         """
         if self.start is None or not self.start.continues:
             return
@@ -131,12 +131,12 @@ def _own_folder(folder: Optional[Path]) -> None:
     _OWNED.close()
     if folder is not None and get_global_rank() == 0:
         _OWNED.enter_context(only_one(folder))
-        # only now, as what is registered last is called first: filelock would leave its file there
+        # register last, so that it is called first: otherwise filelock leaves its file
         atexit.register(_OWNED.close)
 
 
 def _should_stop() -> Any:
-    """The function of the running command in which fairseq counts for `patience`; without the command any object."""
+    """Return fairseq's function that counts for `patience`; any object if its command is not running."""
     return getattr(sys.modules.get("fairseq_cli.train"), "should_stop_early", SimpleNamespace())
 
 
@@ -153,7 +153,7 @@ def _forget_plateau(trainer: Any) -> None:
 
 
 def _set_aside_best(options: Any) -> None:
-    """Rename what `keep_best_checkpoints` has kept, which fairseq would compare by the numbers in their names."""
+    """Rename checkpoints of `keep_best_checkpoints`: fairseq would compare the scores in their names."""
     if options.keep_best_checkpoints > 0 and get_global_rank() == 0:
         for path in Path(options.save_dir).glob(f"checkpoint.best_{options.best_checkpoint_metric}_*.pt"):
             path.rename(path.with_name(f"earlier_{path.name}"))
@@ -169,14 +169,14 @@ def _choice_of(options: Any) -> Dict[str, Any]:
 
 
 def _difference(before: Dict[str, Any], now: Dict[str, Any]) -> Optional[str]:
-    """What chooses otherwise now; None if nothing does. A subset of another name may be the same recordings."""
+    """Return what has changed in the choice of the best checkpoint; a renamed subset may have the same recordings."""
     compared = ("metric", "maximize", "data" if "data" in before and "data" in now else "subset")
     changed = [_CHOICE[name] for name in compared if before.get(name) != now.get(name)]
     return " and ".join(changed) or None
 
 
 def _close_logs(log_file: Optional[str]) -> None:
-    """Close what an earlier training in this process logged to, which fairseq would continue writing to."""
+    """Close logs of an earlier training in this process; fairseq would continue to write to them."""
     own = os.path.abspath(log_file) if log_file else None
     for name in _LOGS:
         log = logging.getLogger(name)
@@ -192,7 +192,7 @@ def _close_logs(log_file: Optional[str]) -> None:
 
 
 def _patch() -> None:
-    """Have fairseq's checkpoints keep the state of runs."""
+    """Make fairseq's checkpoints store the state of runs."""
 
     @wrapping(checkpoint_utils, "load_checkpoint")
     def load_with_run(load: Any, cfg: Any, trainer: Any, **kwargs: Any) -> Any:
@@ -209,7 +209,7 @@ def _patch() -> None:
         more = {_KEY: run.state()} if isinstance(run, Run) else {}
         return save(self, filename, {**extra_state, **more})
 
-    # the number of epochs that the learning rate has waited for, which fairseq's state of the scheduler lacks
+    # fairseq's scheduler does not save for how many epochs the learning rate has waited
     @wrapping(ReduceLROnPlateauLRSchedule, "state_dict")
     def state_with_waiting(state_dict: Any, self: Any) -> Dict[str, Any]:
         return {**state_dict(self), "num_bad_epochs": self.lr_scheduler.num_bad_epochs}

@@ -1,4 +1,4 @@
-"""Checkpoints that are written whole or not at all; a full disk ends a training with one line."""
+"""Write checkpoints completely or not at all; end a training with one line if the disk is full."""
 
 import contextlib
 import os
@@ -14,10 +14,10 @@ from fairseq_signals_ext.tasks._wrapping import wrapping
 
 
 def patch_checkpoint_saving() -> None:
-    """Make fairseq write, and copy, a checkpoint beside its place and move it there when it is whole.
+    """Make fairseq write, and copy, a checkpoint to a temporary file and rename it when it is complete.
 
-    fairseq copies in place: a full disk, or a process that is killed, left a `checkpoint_last.pt` that is cut short.
-    And it tries three times to write to a full disk. Calling this again is harmless.
+    fairseq copies in place: after a full disk, or a killed process, `checkpoint_last.pt` was incomplete. It also tries
+    three times to write to a full disk. Calling this again is harmless.
     """
 
     @wrapping(checkpoint_utils, "torch_persistent_save")
@@ -39,7 +39,7 @@ def patch_checkpoint_saving() -> None:
                 _to_disk(file.fileno())
         return done
 
-    # fairseq looks at the folder before anything else
+    # fairseq checks the folder before anything else
     @wrapping(checkpoint_utils, "verify_checkpoint_directory")
     def look_in_one_line(look: Any, save_dir: str) -> None:
         with _in_one_line(save_dir):
@@ -47,13 +47,13 @@ def patch_checkpoint_saving() -> None:
 
 
 def _to_disk(descriptor: int) -> None:
-    """See that what was written is there: a network's file system reports only then that it is full."""
+    """Flush a file to disk: only then does a network file system report that it is full."""
     os.fsync(descriptor)
 
 
 @contextlib.contextmanager
 def _in_one_line(path: Union[str, Path]) -> Iterator[None]:
-    """Turn an error of the file system into the end of the program.
+    """End the program if the file system reports an error.
 
     Raises:
         SystemExit: with one line.
@@ -71,7 +71,7 @@ def _in_one_line(path: Union[str, Path]) -> Iterator[None]:
 
 
 def _of_file_system(error: Optional[BaseException]) -> Optional[OSError]:
-    """The file system's message, which torch wraps in its own error."""
+    """Return the error of the file system, which torch wraps in its own."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return error

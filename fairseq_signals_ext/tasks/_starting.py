@@ -1,7 +1,7 @@
-"""What a training starts from: a run that was stopped, or another model's checkpoint as a whole.
+"""Find the checkpoint that a training starts from: of an interrupted run, or of another model.
 
 fairseq's trainer loads parameters and optimizer, but not the task's state: label names, and the scale of a regression.
-And its messages on unusable files are unclear.
+Its messages on unusable files are unclear.
 """
 
 import logging
@@ -23,9 +23,9 @@ from fairseq_signals_ext.tasks._parallel import is_sharded
 logger = logging.getLogger(__name__)
 
 RESETS = "checkpoint.reset_optimizer=true checkpoint.reset_lr_scheduler=true checkpoint.reset_meters=true"
-# as fairseq names those in the middle of an epoch, by epoch and updates, and those at its end
+# fairseq's names: epoch and updates in the middle of an epoch, only the epoch at its end
 _REGULAR = re.compile(r"checkpoint_?(\d+)(?:_(\d+))?\.pt")
-# they may be older, or copied here from another run
+# these may be older, or copied here from another run
 _BEST = "checkpoint[_.]best*.pt"
 
 
@@ -34,7 +34,7 @@ class StartingPoint(NamedTuple):
 
     Attributes:
         checkpoint: as it was saved.
-        continues: a run continues, with its optimizer; otherwise a new one begins with these parameters.
+        continues: True: the run continues, with its optimizer; False: a new run begins with these parameters.
     """
 
     checkpoint: Checkpoint
@@ -42,17 +42,16 @@ class StartingPoint(NamedTuple):
 
 
 def starting_point(cfg: Any) -> Optional[StartingPoint]:
-    """What fairseq's trainer will load; None if it will load nothing.
+    """Return the checkpoint that fairseq's trainer will load; None if it will load nothing.
 
-    If the run's last checkpoint is damaged, or gone, the newest that is whole takes its place, also in fairseq's
-    options.
+    If the run's last checkpoint is damaged or missing, the newest complete one replaces it, also in fairseq's options.
 
     Args:
         cfg: of the task, with fairseq's options `save_dir`, `restore_file`, `continue_once`, `finetune_from_model` and
             `reset_optimizer`.
 
     Raises:
-        UserError: it cannot be used.
+        UserError: the checkpoint cannot be used.
     """
     _replace_damaged(cfg)
     path, option = _chosen(cfg)
@@ -66,19 +65,19 @@ def starting_point(cfg: Any) -> Optional[StartingPoint]:
 
 
 def end_if_finished(cfg: Any, start: Optional[StartingPoint]) -> None:
-    """End the command, with status 0, where a training has all its updates: fairseq would make one more.
+    """End the command, with status 0, if a training has all its updates: fairseq would make one more.
 
     Args:
         cfg: of the task, see `starting_point`.
-        start: what it continues from.
+        start: the checkpoint to continue from.
 
     Raises:
-        SystemExit: it is finished; the log has a line about it.
+        SystemExit: the training is finished; this is logged.
     """
     options = all_options(cfg)
     if options is None or start is None or not start.continues or cfg.reset_optimizer:
         return
-    if start.checkpoint.state.get("last_optimizer_state") is None:  # fairseq begins to count again
+    if start.checkpoint.state.get("last_optimizer_state") is None:  # fairseq restarts the count
         return
     most, done = options.optimization.max_update, start.checkpoint.updates
     if most and done is not None and done >= most:
@@ -90,7 +89,7 @@ def end_if_finished(cfg: Any, start: Optional[StartingPoint]) -> None:
 
 
 def check_criterion(checkpoint: Checkpoint, criterion: Any) -> None:
-    """Raise a `UserError` if a checkpoint's optimizer belongs to another criterion, which fairseq refuses."""
+    """Raise a `UserError` if a checkpoint's optimizer belongs to another criterion: fairseq refuses that."""
     if checkpoint.state.get("last_optimizer_state") is None:
         return
     history = checkpoint.state.get("optimizer_history") or [{}]
@@ -103,12 +102,12 @@ def check_criterion(checkpoint: Checkpoint, criterion: Any) -> None:
 
 
 def _chosen(cfg: Any) -> Tuple[Optional[Path], str]:
-    """The file, and the option that names it, in fairseq's order."""
+    """Return the file, and the option that names it, in fairseq's order."""
     if cfg.restore_file != LAST:
         options = all_options(cfg)
         suffix = options.checkpoint.checkpoint_suffix if options is not None else ""
         path = Path(cfg.restore_file.replace(".pt", f"{suffix}.pt"))  # as fairseq does
-        # each GPU loads its own part, of another name
+        # each GPU loads its own part, with another name
         in_parts = next(path.parent.glob(f"{path.stem}*-shard0.pt"), None) is not None
         return (None if in_parts and not path.is_file() else path), "checkpoint.restore_file"
     last = Path(cfg.save_dir) / LAST
@@ -122,7 +121,7 @@ def _chosen(cfg: Any) -> Tuple[Optional[Path], str]:
 
 
 def _replace_damaged(cfg: Any) -> None:
-    """Have fairseq take the newest whole checkpoint of the run for its last one, if that is damaged or gone."""
+    """Make fairseq use the newest complete checkpoint of the run if the last one is damaged or missing."""
     last, options = Path(cfg.save_dir) / LAST, all_options(cfg)
     if cfg.restore_file != LAST or options is None or options.checkpoint.no_last_checkpoints:
         return
@@ -135,15 +134,15 @@ def _replace_damaged(cfg: Any) -> None:
     logger.warning(f"{last}: {what}; the training continues from {newest}, the newest checkpoint here that is whole")
     for section in (cfg, options.task, options.checkpoint):
         with open_dict(section):
-            # fairseq takes either, not both
+            # fairseq accepts one of these, not both
             section.restore_file, section.finetune_from_model = str(newest), None
 
 
 def check_fits(checkpoint: Checkpoint, model: Any) -> None:
-    """Raise a `UserError` unless the model can load the checkpoint and is what it was; names what differs."""
+    """Raise a `UserError` that names the difference unless the checkpoint fits the model and its options."""
     difference = model.difference_from(checkpoint.parameters)
     if is_sharded(model) and get_global_rank() > 0:
-        difference = None  # all ranks take part in collecting the parameters, which only the first one is given
+        difference = None  # all ranks must join in collecting the parameters; only the first one gets them
     problem = difference or different_option(checkpoint.model_config, model.cfg)
     if problem:
         hint = "set the model's options as there, or give a new run a checkpoint.save_dir of its own"
@@ -164,10 +163,10 @@ def _check_optimizer(checkpoint: Checkpoint, cfg: Any) -> None:
 
 
 def newest_whole(folder: Path, with_best: bool) -> Optional[Path]:
-    """The newest checkpoint of a run's folder, but `checkpoint_last.pt`, that is whole; None if there is none.
+    """Return the newest complete checkpoint in a run's folder, except `checkpoint_last.pt`; None if there is none.
 
     Args:
-        with_best: also those that were the best of their time.
+        with_best: include checkpoints that were the best ones when saved.
     """
     regular = sorted(folder.glob("checkpoint*.pt"), key=_position, reverse=True)
     newest = next((path for path in regular if _REGULAR.fullmatch(path.name) and _is_whole(path)), None)
@@ -178,7 +177,7 @@ def newest_whole(folder: Path, with_best: bool) -> Optional[Path]:
 
 
 def _position(path: Path) -> Tuple[int, float]:
-    """Epoch and updates; the end of an epoch comes last."""
+    """Return epoch and updates; the end of an epoch sorts last."""
     found = _REGULAR.fullmatch(path.name)
     return (int(found[1]), float(found[2] or "inf")) if found else (0, 0.0)
 
@@ -192,14 +191,14 @@ def _updates(path: Path) -> int:
 
 
 def check_average(options: Optional[DictConfig], start: Optional[StartingPoint]) -> None:
-    """Say what a moving average of weights is for, if one is to be kept, and see that there is one to continue with.
+    """Log the purpose of a moving average of weights if one is kept, and check that the checkpoint has it.
 
     Args:
-        options: of the whole training; None where there are none.
-        start: what the training starts from.
+        options: of all sections; None if there are none.
+        start: the checkpoint that the training starts from.
 
     Raises:
-        UserError: the checkpoint has none, of which fairseq makes a traceback.
+        UserError: the checkpoint has none; fairseq would end with a traceback.
     """
     if options is None or not options.ema.store_ema:
         return

@@ -1,4 +1,4 @@
-"""Putting functions of ours around those of fairseq, which has no other place for what they do."""
+"""Wrap functions of fairseq that offer no other way to change them."""
 
 import functools
 import inspect
@@ -9,13 +9,13 @@ _MARK = "_wrapped_by"
 
 
 def wrapping(owner: Any, name: str) -> Callable[[_Function], _Function]:
-    """Decorator of a function that takes the place of `owner.name`, which it is given before its other arguments.
+    """Decorator: replace `owner.name` by a function that gets the original as its first argument.
 
-    Doing the same again is harmless: a function of one name is put around another once.
+    Repeating it is harmless: a function of the same name wraps another one only once.
 
     Args:
         owner: a module or a class.
-        name: of a function or method of it, or a static one.
+        name: of a function, method or static method of it.
     """
 
     def put(ours: _Function) -> _Function:

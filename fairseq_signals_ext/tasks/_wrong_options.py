@@ -1,4 +1,4 @@
-"""One line, instead of a traceback, on options that fairseq's dataclasses do not have."""
+"""Report options that fairseq's dataclasses do not have in one line, instead of a traceback."""
 
 from dataclasses import fields
 from types import ModuleType
@@ -14,32 +14,32 @@ from fairseq_signals_ext.tasks._wrapping import wrapping
 
 
 def name_wrong_options() -> None:
-    """Have fairseq name the option that a task, model, criterion, ... does not have, or whose value is of no use.
+    """Make fairseq name an option that a task, model, criterion, ... does not have, or that has a wrong value.
 
     Calling it again is harmless.
     """
-    for module in (utils, tasks, models, registry):  # each has its own name for one function
-        _tell_those_of(module)
+    for module in (utils, tasks, models, registry):  # each imports the function by name
+        _patch_merging(module)
 
 
-def _tell_those_of(module: ModuleType) -> None:
+def _patch_merging(module: ModuleType) -> None:
     @wrapping(module, "merge_with_parent")
     @exits_on_user_error
-    def merge_or_tell(merge: Any, dc: Any, cfg: Any, *args: Any, **kwargs: Any) -> Any:
+    def merge_checked(merge: Any, dc: Any, cfg: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             return merge(dc, cfg, *args, **kwargs)
         except OmegaConfBaseException as error:
-            if cfg._key() is None:  # not a section of a command's options: a single model is built
+            if cfg._key() is None:  # not a section of a command's options: only a model is built
                 raise
-            raise UserError(_told(error, dc, cfg)) from error
+            raise UserError(_message(error, dc, cfg)) from error
 
 
-def _told(error: OmegaConfBaseException, dataclass: Any, config: Any) -> str:
-    """One line.
+def _message(error: OmegaConfBaseException, dataclass: Any, config: Any) -> str:
+    """Return the message, one line.
 
     Args:
-        dataclass: of the section's options.
-        config: the section, as it was given.
+        dataclass: the section's options.
+        config: the section as given.
     """
     section, name = config._key(), str(error.full_key)
     if not isinstance(error, ConfigKeyError):

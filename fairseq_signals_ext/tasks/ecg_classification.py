@@ -12,7 +12,7 @@ from fairseq.logging import metrics
 from fairseq.optim.composite import FairseqCompositeOptimizer
 from omegaconf import II, open_dict
 
-# importing registers them: fairseq's user-dir mechanism imports tasks and models by itself, criterions not
+# importing registers them: fairseq's user-dir mechanism imports tasks and models, but not criterions
 import fairseq_signals_ext.criterions.binary_cross_entropy_with_logits
 import fairseq_signals_ext.criterions.softmax  # noqa: F401
 from fairseq_signals_ext.checkpoints.reading import Checkpoint, with_own_architecture
@@ -39,7 +39,7 @@ from fairseq_signals_ext.models.ecg_classifier import resolve_config, take_over_
 from fairseq_signals_ext.tasks._best_metric import check_defined
 from fairseq_signals_ext.tasks._ensembles import PredictionCollector
 from fairseq_signals_ext.tasks._freezing import check_can_freeze, expect_missing_gradients, step_without
-from fairseq_signals_ext.tasks._loading import Seen
+from fairseq_signals_ext.tasks._loading import KnownInputs
 from fairseq_signals_ext.tasks._options import EcgPretrainingConfig, all_options
 from fairseq_signals_ext.tasks._starting import StartingPoint
 from fairseq_signals_ext.tasks.ecg_pretraining import EcgPretrainingTask, register_ecg_task
@@ -47,13 +47,13 @@ from fairseq_signals_ext.tasks.ecg_pretraining import EcgPretrainingTask, regist
 logger = logging.getLogger(__name__)
 
 _THRESHOLD_RULE = "f1"
-# in the task's state, of one model and none that is trained on
+# in the task's state; valid for one model, not after more training
 _DECISIONS = ("thresholds", "threshold_rule", "calibration")
 
 
 @dataclass
 class EcgClassificationConfig(EcgPretrainingConfig):
-    """Options of the task: those of pretraining on single segments, and labels."""
+    """Options of the task: as for pretraining on single segments, and labels."""
 
     label_file: Optional[str] = field(
         default=None,
@@ -82,13 +82,13 @@ class EcgClassificationConfig(EcgPretrainingConfig):
 
 @register_ecg_task("ecg_classification", dataclass=EcgClassificationConfig)
 class EcgClassificationTask(EcgPretrainingTask):
-    """Labels of recordings, each 1, 0 or not known.
+    """Labels of recordings, each 1, 0 or unknown.
 
-    Checkpoints hold, as the task's state, what one must know to use the model without its data: label names, sample
-    rate, leads, length of a segment, and the thresholds that are best on the first validation subset.
+    Checkpoints contain, as the task's state, all that is needed to use the model without its data: label names, sample
+    rate, leads, length of a segment, and the best thresholds on the first validation subset.
     """
 
-    # a subclass with labels of another kind names it, and is registered by `register_ecg_task`
+    # a subclass for another kind of labels sets `kind`, and is registered by `register_ecg_task`
     cfg: EcgClassificationConfig
     kind = CLASSIFICATION.name
 
@@ -108,7 +108,7 @@ class EcgClassificationTask(EcgPretrainingTask):
 
     @property
     def labels(self) -> Optional[LabelTable]:
-        """The table in `label_file`; None if there is no such option.
+        """The table in `label_file`; None if the option is not set.
 
         Raises:
             UserError: it cannot be read.
@@ -120,7 +120,7 @@ class EcgClassificationTask(EcgPretrainingTask):
 
     @property
     def label_names(self) -> Tuple[str, ...]:
-        """Names of the model's labels, in order: the checkpoint's, else those of the label file."""
+        """Names of the model's labels, in order, from the checkpoint, else from the label file."""
         saved = self.state.state_dict.get("label_names")
         if saved is not None:
             return tuple(saved)
@@ -128,7 +128,7 @@ class EcgClassificationTask(EcgPretrainingTask):
 
     @property
     def label_codes(self) -> List[List[str]]:
-        """For each label the codes, such as SNOMED's, that it stands for; empty where they are not known."""
+        """Codes of each label, such as SNOMED's; empty if unknown."""
         return list(self.labels.codes) if self.labels else [[] for _ in self.label_names]
 
     def _make_model(self, cfg: Any, from_checkpoint: bool) -> Any:
@@ -146,14 +146,14 @@ class EcgClassificationTask(EcgPretrainingTask):
             self.state.merge_state_dict({"label_names": list(self.labels.names)})
         model = super()._make_model(cfg, from_checkpoint)
         if pretrained is not None:
-            self._seen = Seen.by(pretrained)
+            self._known_inputs = KnownInputs.by(pretrained)
             model.load_pretrained(pretrained)
         return model
 
     def _complete(self, cfg: Any) -> Optional[Checkpoint]:
-        """Complete the config of a model to train, and take over the state of the task that it continues from.
+        """Complete the config of a model to train, and take over the state of the task in its checkpoint.
 
-        Returns the file to load the encoder from, if fairseq's trainer will not load a whole model anyway.
+        Return the file to load the encoder from; None if fairseq's trainer loads a whole model.
         """
         start, pretrained = self.run.start, None
         if start is None:
@@ -169,7 +169,7 @@ class EcgClassificationTask(EcgPretrainingTask):
         return pretrained
 
     def _take_state(self, start: StartingPoint) -> None:
-        """Take over the state of another model of the same task; its decisions only if its run continues."""
+        """Take over the state of another model of the same task; `_DECISIONS` only if its run continues."""
         if start.checkpoint.task_config.get("_name") != self.cfg._name:
             return
         state = dict(start.checkpoint.task_state)
@@ -179,7 +179,7 @@ class EcgClassificationTask(EcgPretrainingTask):
 
     @exits_on_user_error
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
-        """The criterion; weights of labels that are in a file are read into its config, which checkpoints keep."""
+        """Build the criterion; weights of labels in a file are read into its config, which checkpoints contain."""
         with open_dict(cfg):
             for option in ("pos_weight", "weight"):
                 if cfg.get(option) is not None:
@@ -199,12 +199,12 @@ class EcgClassificationTask(EcgPretrainingTask):
 
     @property
     def _has_classes(self) -> bool:
-        """Whether labels are there or not, and no numbers."""
+        """Whether labels are classes, not numbers."""
         return kind_of(self.kind).has_classes
 
     @property
     def _is_exclusive(self) -> bool:
-        """Whether labels are classes that exclude one another, of the model that is trained or was loaded."""
+        """Whether labels are mutually exclusive classes."""
         return self._has_classes and self.state.state_dict.get("activation") == "softmax"
 
     def _check_labels(self, table: LabelTable) -> None:
@@ -234,15 +234,15 @@ class EcgClassificationTask(EcgPretrainingTask):
         return dataset
 
     def opened(self, paths: Sequence[Path], training: bool) -> EcgDataset:
-        """As that of pretraining; without a model the labels are those of the label file."""
+        """As for pretraining; without a model the labels are from the label file."""
         if self._model is None and self.labels is not None:
             self._num_labels = len(self.labels.names)
         return super().opened(paths, training)
 
     def _look_at_labels(self, dataset: LabelledEcgDataset, path: Path, training: bool) -> None:
-        """Check the labels of a subset before anything is done with them, and say what they lack."""
+        """Check the labels of a subset before use, and warn if some have only one class."""
         if dataset.store.idx is None or self.labels is None:
-            return  # labels of .mat files are seen, and checked, when these are read
+            return  # labels of .mat files are checked when these are read
         values = self._known_labels(dataset, path, training)
         if not self._has_classes:
             return
@@ -255,7 +255,7 @@ class EcgClassificationTask(EcgPretrainingTask):
             )
 
     def _known_labels(self, dataset: LabelledEcgDataset, path: Path, training: bool) -> np.ndarray:
-        """Labels of all recordings of a subset, each of which is known of some if it is to train on."""
+        """Return the labels of all recordings of a subset; for training each must be known for some recordings."""
         values = dataset.known()
         labelled = int((~np.isnan(values)).any(axis=1).sum())
         logger.info(f"{path}: {labelled} of {len(values)} recordings have a known label")
@@ -285,9 +285,9 @@ class EcgClassificationTask(EcgPretrainingTask):
         """As fairseq's.
 
         Raises:
-            SystemExit: `layer_decay`, with an optimizer that would ignore it.
+            SystemExit: `layer_decay` is set, with an optimizer that would ignore it.
         """
-        for name in _DECISIONS:  # of the model before this update
+        for name in _DECISIONS:  # outdated after this update
             self.state.state_dict.pop(name, None)
         # with fp16, bf16 and amp fairseq wraps the optimizer
         inner = getattr(optimizer, "fp32_optimizer", getattr(optimizer, "wrapped_optimizer", optimizer))
@@ -298,32 +298,32 @@ class EcgClassificationTask(EcgPretrainingTask):
         return super().train_step(sample, model, criterion, optimizer, update_num, *args, **kwargs)
 
     def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
-        """As fairseq's; an encoder that does not learn at this update stays as it is."""
+        """As fairseq's; an encoder that does not learn at this update is not changed."""
         if self._model.encoder_learns:
             super().optimizer_step(optimizer, model, update_num)
         else:
             step_without(optimizer, self._model.encoder.parameters())
 
     def get_batch_iterator(self, *args: Any, **kwargs: Any) -> Any:
-        """As fairseq's; it asks for one before it validates a subset, whose predictions are then collected again."""
+        """As fairseq's, which calls it before it validates a subset: start to collect predictions."""
         self._collector, self._reported, self._metrics = PredictionCollector(), 0, (0, {})
         dataset = kwargs.get("dataset", args[0] if args else None)
         self._validated = next((name for name, known in self.datasets.items() if known is dataset), "")
         return super().get_batch_iterator(*args, **kwargs)
 
     def valid_step(self, sample: Dict[str, Any], model: Any, criterion: Any) -> Any:
-        """As fairseq's; keeps the scores."""
+        """As fairseq's; collect the scores."""
         exit_if_error(sample)
         loss, sample_size, log = super().valid_step(sample, model, criterion)
         self._collector.add(sample, log.pop("scores"))
         return loss, sample_size, log
 
     def reduce_metrics(self, logging_outputs: List[Dict[str, Any]], criterion: Any) -> None:
-        """As fairseq's; of validation sets also the metrics that need all predictions at once."""
+        """As fairseq's; for validation sets also metrics that need all predictions at once."""
         super().reduce_metrics(logging_outputs, criterion)
         if criterion.training:
             return
-        # fairseq reduces after each batch or once at the end: the sum shows when all batches are in
+        # fairseq reduces after each batch or once at the end: the sum shows when all batches are included
         metrics.log_scalar("_batches", self._collector.batches - self._reported)
         self._reported = self._collector.batches
         for name in criterion.metric_names():
@@ -341,21 +341,21 @@ class EcgClassificationTask(EcgPretrainingTask):
             if decides and not self._is_loaded and self._validated == self._first_valid_subset:
                 self._learn_thresholds(predictions)
         value = self._metrics[1][name]
-        # fairseq-validate prints six digits of a number, but all of a tensor; a training's loggers want numbers
+        # fairseq-validate prints six digits of a number, but all of a tensor; loggers in training need numbers
         return torch.tensor(value, dtype=torch.float64) if self._is_loaded else value
 
     def _learn_thresholds(self, predictions: Predictions) -> None:
-        """Keep, for the checkpoint that fairseq saves next, the thresholds of recordings' best F1."""
+        """Store the thresholds with the best F1 of recordings, for the next checkpoint."""
         thresholds, _ = choose_thresholds(to_recordings(predictions), _THRESHOLD_RULE)
         rule = f"{_THRESHOLD_RULE} on {self._validated}"
         self.state.merge_state_dict({"thresholds": thresholds.tolist(), "threshold_rule": rule})
 
     def collected(self) -> Predictions:
-        """Predictions of the segments that were validated since the last batch iterator was made."""
+        """Return predictions for the segments validated since the last batch iterator was made."""
         return self._collector.gather(**self._facts())
 
     def _facts(self) -> Dict[str, Any]:
-        """What is known of all predictions here; arguments of `Predictions`."""
+        """Return the arguments of `Predictions` that do not depend on a batch."""
         label_file = str(self.labels.path) if self.labels else None
         facts = {"kind": self.kind, "aggregation": str(self.cfg.aggregate), "label_file": label_file}
         return {**facts, "label_names": self.label_names, "exclusive": self._is_exclusive}

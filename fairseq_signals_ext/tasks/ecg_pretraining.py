@@ -13,7 +13,7 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import FairseqTask, register_task
 from omegaconf import OmegaConf
 
-# importing registers them: fairseq's user-dir mechanism imports tasks and models by itself, criterions not
+# importing registers them: fairseq's user-dir mechanism imports tasks and models, but not criterions
 import fairseq_signals_ext.criterions.data2vec_with_cmsc
 import fairseq_signals_ext.criterions.future_contrast
 import fairseq_signals_ext.criterions.latent_prediction
@@ -40,7 +40,7 @@ from fairseq_signals_ext.tasks._freezing import check_optimizer_state
 from fairseq_signals_ext.tasks._interrupting import end_in_one_line
 from fairseq_signals_ext.tasks._known_warnings import hide_known_warnings
 from fairseq_signals_ext.tasks._loading import (
-    Seen,
+    KnownInputs,
     check_same_inputs,
     in_one_line,
     inputs_of,
@@ -73,11 +73,11 @@ name_wrong_options()
 
 
 def register_ecg_task(name: str, dataclass: Type[FairseqDataclass]) -> Callable[[_Task], _Task]:
-    """fairseq's `register_task` for tasks on ECGs, and leave for checkpoints to name the task.
+    """Register a task on ECGs with fairseq's `register_task`, and allow checkpoints to name it.
 
     Args:
         name: for `task._name`.
-        dataclass: of its options.
+        dataclass: its options.
     """
 
     def register(task: _Task) -> _Task:
@@ -91,7 +91,7 @@ def register_ecg_task(name: str, dataclass: Type[FairseqDataclass]) -> Callable[
 
 @register_ecg_task("ecg_pretraining", dataclass=EcgPretrainingConfig)
 class EcgPretrainingTask(FairseqTask):
-    """Pretraining on segments, or on CMSC's pairs of adjacent segments."""
+    """Pretraining on segments, or on pairs of adjacent segments for CMSC."""
 
     cfg: EcgPretrainingConfig
     kind = PRETRAINING.name
@@ -103,14 +103,14 @@ class EcgPretrainingTask(FairseqTask):
         self._model: Any = None
         self._criterion: Any = None
         self.run = Run()
-        self._seen: Optional[Seen] = None  # by the model that a training starts from, or else in its first data set
-        self._is_loaded = False  # with the model of a checkpoint, to use and not to train it
+        self._known_inputs: Optional[KnownInputs] = None  # of the model to start from, else of the first data set
+        self._is_loaded = False  # with the model of a checkpoint, for inference
         self._settings()
 
     @classmethod
     @exits_on_user_error
     def setup_task(cls, cfg: EcgPretrainingConfig, **kwargs: Any) -> "EcgPretrainingTask":
-        """The task for a config; ends with one line if an option is wrong."""
+        """Build the task for a config; end with one line if an option is wrong."""
         if OmegaConf.is_missing(cfg, "data"):
             raise UserError("task.data is not given: set it to a folder with manifests")
         return cls(cfg, **kwargs)
@@ -120,12 +120,13 @@ class EcgPretrainingTask(FairseqTask):
         if self._is_loaded:
             saved = self.state.state_dict
             return segment_settings(self.cfg, pairs, saved.get("sample_rate"), saved.get("standardization"))
-        return segment_settings(self.cfg, pairs, saved_way=self._seen.inputs.standardization if self._seen else None)
+        known = self._known_inputs.inputs.standardization if self._known_inputs else None
+        return segment_settings(self.cfg, pairs, saved_way=known)
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
-        """The model; its masking options are what the task's collater will follow."""
+        """Build the model; the task's collater uses its masking options."""
         self._is_loaded = from_checkpoint
-        # fairseq looks at the names of this method's arguments, which a decorator would hide
+        # fairseq reads the names of this method's arguments; a decorator would hide them
         return self._build_model(cfg, from_checkpoint)
 
     @exits_on_user_error
@@ -153,21 +154,21 @@ class EcgPretrainingTask(FairseqTask):
                 f"or task.leads_to_load and task.enable_padding_leads to match"
             )
         if self.run.start is not None:
-            self._seen = Seen.by(self.run.start.checkpoint)
+            self._known_inputs = KnownInputs.by(self.run.start.checkpoint)
             self._start_from(self.run.start, model)
         self.masks = model.mask_settings()
         self._model = model
         return model
 
     def _start_from(self, start: StartingPoint, model: Any) -> None:
-        """See that the model can load what fairseq's trainer will give it."""
+        """Check that the model can load the checkpoint that fairseq's trainer will load."""
         if not start.continues and hasattr(model, "take_encoders"):
             model.take_encoders()
         check_fits(start.checkpoint, model)
 
     @exits_on_user_error
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
-        """The criterion, which is given what it declares to need; see `criterions.objective`."""
+        """Build the criterion, with the inputs that it requires; see `criterions.objective`."""
         if self._is_loaded:
             _check_name("criterion", cfg)
         with in_one_line("the checkpoint's criterion") if self._is_loaded else contextlib.nullcontext():
@@ -193,7 +194,7 @@ class EcgPretrainingTask(FairseqTask):
             raise UserError(f"{name} needs all segments of a recording: set task.pairs=recording")
 
     def _meet_needs(self, objective: Objective) -> None:
-        """Give the objective what it needs of batches and of the model, and say what can be drawn of it."""
+        """Set up what the objective needs of batches and of the model, and log its page of curves."""
         if objective.needs_head and is_sharded(self._model):
             name = self.cfg.criterion_name
             raise UserError(f"{name} adds a layer to the model, not possible with ddp_backend=fully_sharded")
@@ -204,9 +205,9 @@ class EcgPretrainingTask(FairseqTask):
 
     @exits_on_user_error
     def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, **kwargs: Any) -> None:
-        """Open `SPLIT.tsv` (or its pieces) of `task.data`; the one to train on is augmented.
+        """Open `SPLIT.tsv` (or its pieces) of `task.data`; only the training subset is augmented.
 
-        A subset on which a loaded checkpoint is validated never is.
+        The subsets of a loaded checkpoint are never augmented.
         """
         training = split == self.cfg.train_subset and not self._is_loaded
         if combine and not training:
@@ -223,10 +224,10 @@ class EcgPretrainingTask(FairseqTask):
         self.datasets[split] = ErrorsAsSamples(dataset)
 
     def opened(self, paths: Sequence[Path], training: bool) -> EcgDataset:
-        """The dataset of a subset.
+        """Open the dataset of a subset.
 
         Args:
-            paths: its manifest, or the pieces of it.
+            paths: its manifest, or the pieces of its manifest.
             training: augment.
 
         Raises:
@@ -235,18 +236,18 @@ class EcgPretrainingTask(FairseqTask):
         return self._dataset(open_store(read_manifests(paths), self.cfg.checksum), paths[0], training)
 
     def _compare(self, dataset: EcgDataset, path: Path) -> None:
-        """Compare a data set with what the model has learned from, or with the one that was compared with that."""
-        here = Seen.of(path, inputs_of(dataset))
-        check_same_inputs(self._seen, here, self.cfg.allow_mismatch)
-        self._seen = here  # so that a difference is reported once
+        """Compare the inputs of a data set with the model's, or with the data set that was compared before."""
+        here = KnownInputs.of(path, inputs_of(dataset))
+        check_same_inputs(self._known_inputs, here, self.cfg.allow_mismatch)
+        self._known_inputs = here  # so that a difference is reported once
 
     def _chooses_best(self, split: str) -> bool:
-        """Whether a metric on this subset chooses a training's best checkpoint."""
+        """Whether a metric on this subset chooses the best checkpoint."""
         options = self.run.options
         return options is not None and split == str(options.dataset.valid_subset).split(",")[0]
 
     def _look_at_validation(self, dataset: EcgDataset, path: Path) -> None:
-        """See, before anything is trained, that the subset can choose the best checkpoint."""
+        """Check before the training that the subset can choose the best checkpoint."""
         self.run.validates(dataset)
 
     def _shuffle_in_windows(self, dataset: EcgDataset) -> None:
@@ -257,7 +258,7 @@ class EcgPretrainingTask(FairseqTask):
         dataset.shuffle_in_windows(self.cfg.shuffle_window_gb)
 
     def get_batch_iterator(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-        """As fairseq's, but with windows the batches stay in the dataset's order, which is random already."""
+        """As fairseq's, but with windows the batches keep the dataset's order, which is already random."""
         if "fork" in multiprocessing.get_all_start_methods() and dataset.dataset.training:
             dataset.dataset.share_batches(kwargs.get("num_workers", 0))
         items = kwargs.get("max_sentences")
@@ -294,7 +295,7 @@ class EcgPretrainingTask(FairseqTask):
         ignore_grad: bool = False,
         **kwargs: Any,
     ) -> Any:
-        """As fairseq's; layers are dropped by numpy's generator, which is seeded here so that it repeats."""
+        """As fairseq's; numpy's generator, which drops layers, is seeded here, so that training is reproducible."""
         exit_if_error(sample)
         if self.cfg.bf16_gradients:
             send_gradients_in_bf16(model)
@@ -315,7 +316,7 @@ class EcgPretrainingTask(FairseqTask):
         self._model.after_update(update_num + 1, updates)
 
     def _fit_dummy(self, sample: Dict[str, Any]) -> Dict[str, Any]:
-        """What a rank computes that has no batch left, which may be one for validation, of another size."""
+        """Return a dummy batch for a rank that has no batch left; `sample` may be for validation, of another size."""
         dataset = self.datasets[self.cfg.train_subset].dataset
         most = dataset.largest_batch * dataset.segments
         return {**first_segments(sample, most), "most_segments": most, "is_dummy": True}
@@ -328,7 +329,7 @@ class EcgPretrainingTask(FairseqTask):
             return super().valid_step(sample, model, criterion)
 
     def post_validate(self, model: Any, stats: Dict[str, Any], meters: Any) -> None:
-        """Take a metric without a value for none: fairseq would never find one better than NaN."""
+        """Replace a metric of NaN by None: fairseq would never find a value better than NaN."""
         options = self.run.options
         metric = options.checkpoint.best_checkpoint_metric if options is not None else ""
         if isinstance(stats.get(metric), float) and math.isnan(stats[metric]):
@@ -337,7 +338,7 @@ class EcgPretrainingTask(FairseqTask):
 
     @exits_on_user_error
     def begin_epoch(self, epoch: int, model: Any) -> None:
-        """Compile the model, if it is so configured; what only loads a checkpoint never gets here."""
+        """Compile the model if so configured; only trainings call this."""
         if not getattr(model.cfg, "compile", False):
             return
         if is_sharded(model):
@@ -360,7 +361,7 @@ class EcgPretrainingTask(FairseqTask):
 
 
 def _check_name(section: str, cfg: Any) -> None:
-    """See that what a checkpoint names for fairseq to build is ours, wherever its config is from."""
+    """Check that a checkpoint names only our own parts for fairseq to build."""
     try:
         check_names({section: {"_name": cfg.get("_name")}})
     except ValueError as error:

@@ -6,7 +6,7 @@ from typing import Tuple
 
 import numpy as np
 
-# importing registers it: fairseq's user-dir mechanism imports tasks and models by itself, criterions not
+# importing registers it: fairseq's user-dir mechanism imports tasks and models, but not criterions
 import fairseq_signals_ext.criterions.regression  # noqa: F401
 from fairseq_signals_ext.data.ecg_dataset import LabelledEcgDataset
 from fairseq_signals_ext.evaluation.kinds import REGRESSION
@@ -21,23 +21,22 @@ class EcgRegressionConfig(EcgClassificationConfig):
 
 @register_ecg_task("ecg_regression", dataclass=EcgRegressionConfig)
 class EcgRegressionTask(EcgClassificationTask):
-    """As `ecg_classification`, with labels of any value.
+    """As `ecg_classification`, with labels that are numbers.
 
-    Mean and deviation of the training labels, by which the model's outputs are scaled, are saved in checkpoints as the
-    task's state.
+    Mean and deviation of the training labels scale the model's outputs; checkpoints contain them as the task's state.
     """
 
     kind = REGRESSION.name
 
     def _look_at_labels(self, dataset: LabelledEcgDataset, path: Path, training: bool) -> None:
-        # the scale needs all labels to train on, also those of .mat files
+        # the scale needs all training labels, also from .mat files
         if training or dataset.store.idx is not None:
             values = self._known_labels(dataset, path, training)
             if training:
                 self._learn_scale(values)
 
     def _learn_scale(self, values: np.ndarray) -> None:
-        if "target_mean" in self.state.state_dict:  # of the checkpoint that the training continues from
+        if "target_mean" in self.state.state_dict:  # from the checkpoint that the training continues from
             return
         std = np.nanstd(values, axis=0)
         self.state.merge_state_dict(
@@ -48,6 +47,6 @@ class EcgRegressionTask(EcgClassificationTask):
         )
 
     def target_scale(self) -> Tuple[Tuple[float, ...], Tuple[float, ...]]:
-        """Mean and deviation of each label in the training set, in its unit."""
+        """Return mean and deviation of each label in the training set, in its unit."""
         saved, labels = self.state.state_dict, self._num_labels
         return tuple(saved.get("target_mean", [0.0] * labels)), tuple(saved.get("target_std", [1.0] * labels))
