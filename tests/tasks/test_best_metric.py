@@ -16,12 +16,14 @@ from fairseq_signals_ext.criterions.binary_cross_entropy_with_logits import (
 )
 from fairseq_signals_ext.criterions.classification import LabelCriterion
 from fairseq_signals_ext.criterions.data2vec_with_cmsc import Data2VecWithCmscCriterion
+from fairseq_signals_ext.criterions.future_contrast import FutureContrast
 from fairseq_signals_ext.criterions.latent_prediction import LatentPrediction
 from fairseq_signals_ext.criterions.objective import Better
 from fairseq_signals_ext.criterions.regression import RegressionConfig, RegressionCriterion
 from fairseq_signals_ext.criterions.softmax import SoftmaxConfig, SoftmaxCriterion
 from fairseq_signals_ext.criterions.wav2vec2_with_cmsc import Wav2Vec2WithCmscCriterion
 from fairseq_signals_ext.evaluation.predictions import Predictions
+from fairseq_signals_ext.models.ecg_cpc import EcgCpcConfig, EcgCpcModel
 from fairseq_signals_ext.models.ecg_data2vec import EcgData2VecConfig, EcgData2VecModel
 from fairseq_signals_ext.models.ecg_jepa import EcgJepaConfig, EcgJepaModel
 from fairseq_signals_ext.models.ecg_wav2vec2 import EcgWav2Vec2Config, Wav2Vec2CmscModel
@@ -176,12 +178,20 @@ def test_latent_prediction_declares_all_that_it_logs():
     assert logged_by(criterion, model, {"id": torch.arange(8), "net_input": given}) == criterion.logged(model).keys()
 
 
+def test_future_contrast_declares_all_that_it_logs():
+    sizes = {"encoder_layers": 1, "encoder_embed_dim": 16, "conv_feature_layers": "[(8, 10, 10)]"}
+    model = EcgCpcModel(EcgCpcConfig(**sizes, num_negatives=5)).eval()
+    criterion = FutureContrast(None)
+    sample = {"id": torch.arange(8), "net_input": {"source": torch.randn(8, 12, 500)}}
+    assert logged_by(criterion, model, sample) == criterion.logged(model).keys()
+
+
 def test_every_criterion_of_ours_is_tried_here(registered):
     from fairseq.criterions import CRITERION_REGISTRY
 
     ours = {known for known in CRITERION_REGISTRY.values() if known.__module__.startswith("fairseq_signals_ext.")}
     of_labels = {BinaryCrossEntropyWithLogitsCriterion, RegressionCriterion, SoftmaxCriterion}
-    assert ours == {*of_labels, Wav2Vec2WithCmscCriterion, Data2VecWithCmscCriterion, LatentPrediction}
+    assert ours == {*of_labels, Wav2Vec2WithCmscCriterion, Data2VecWithCmscCriterion, LatentPrediction, FutureContrast}
     assert all(issubclass(known, LabelCriterion) or hasattr(known, "logged") for known in ours)
 
 
