@@ -20,7 +20,12 @@ def data(tmp_path_factory):
 
 
 # others have options of their own that make them small: see test_ecg_jepa_training.py and test_ecg_cpc_commands.py
-OF_ECG_FM = sorted(path.stem for path in CONFIGS.glob("*.yaml") if not path.stem.startswith(("ecg_jepa", "ecg_cpc")))
+OF_ECG_FM = [
+    # compiling takes a minute
+    pytest.param(name, marks=pytest.mark.slow if name == "ecg_fm_fast" else ())
+    for name in sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+    if not name.startswith(("ecg_jepa", "ecg_cpc"))
+]
 
 
 @pytest.mark.parametrize("config", OF_ECG_FM)

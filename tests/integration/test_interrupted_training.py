@@ -46,12 +46,14 @@ def test_it_continues_from_the_last_checkpoint(command, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_it_begins_again_without_one(command, tmp_path):
     changed = [*command, "checkpoint.save_interval_updates=0", "checkpoint.save_interval=100000"]
     told = ["interrupted; no checkpoint was saved yet: the same command begins again"]
     assert interrupt(changed, tmp_path / "out", lambda text: "begin training epoch" in text) == (130, told)
 
 
+@pytest.mark.slow
 def test_it_continues_in_the_folder_that_hydra_chose(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     own = [option for option in command if not option.startswith(("checkpoint.save_dir", "hydra.run.dir"))]

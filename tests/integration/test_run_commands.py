@@ -63,6 +63,7 @@ def test_a_sweep(data, tmp_path):
     assert (one / "checkpoint_best.pt").exists()
 
 
+@pytest.mark.slow
 def test_two_trainings_in_one_folder(data, tmp_path):
     """The second ends with one line; the first is as it would be alone, and frees the folder."""
     folder = tmp_path / "run/checkpoints"

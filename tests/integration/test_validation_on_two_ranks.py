@@ -23,6 +23,7 @@ def log_of(process, out):
     return (out / "hydra_train.log").read_text()
 
 
+@pytest.mark.slow
 def test_two_ranks_log_what_one_rank_logs(tmp_path):
     data = write_labelled(tmp_path / "data")
     # 15 segments in batches of 3: with two ranks one of them is given a batch twice

@@ -76,6 +76,7 @@ def test_slow_uploads_are_ended(model, size, seconds, limits, message):
     assert status == 408 and message in answer["error"] and "\n" not in answer["error"]
 
 
+@pytest.mark.slow
 def test_few_large_ones_arrive_at_a_time(model):
     """Of two large ones one waits, with a small part of it read; a small one does not."""
     app = make_app(model, Limits(at_once=1, small_bytes=20_000), hosts_of("127.0.0.1"))
