@@ -260,8 +260,8 @@ def fit_refusal(seen: Seen, share: float, training: Optional[np.ndarray] = None)
     distances = (logarithms - center) / spread
     limit = float(np.sort(distances)[-rank])
     steepness, polarity = seen.shapes.T
-    rules["steepness"] = _center_and_spread(steepness, rank, limit)
-    rules["polarity"] = _center_and_spread(polarity, rank, limit, only_low=True)
+    rules["steepness"] = _center_and_spreads(steepness, rank, limit)
+    rules["polarity"] = _center_and_spreads(polarity, rank, limit)[:2]
     refusal = Refusal(
         mean=encoded(fitted.mean),
         directions=encoded(fitted.directions),
@@ -277,25 +277,23 @@ def fit_refusal(seen: Seen, share: float, training: Optional[np.ndarray] = None)
     return _with_threshold(refusal, scores, seen, rank)
 
 
-def _center_and_spread(values: np.ndarray, rank: int, limit: float, only_low: bool = False) -> Tuple[float, ...]:
-    """Median, and the spread by which the share's quantile of a measure is where that of the distance is.
+def _center_and_spreads(values: np.ndarray, rank: int, limit: float) -> Tuple[float, ...]:
+    """Median, and spreads below and above it that put the quantiles of the share where that of the distance is.
 
     Args:
         values: float64, n.
-        rank: of the quantile, from the highest value.
-        limit: that of the distance.
-        only_low: high values are never unusual.
+        rank: of the quantiles, from the lowest and the highest value.
+        limit: the quantile of the distance.
 
     Returns:
-        Empty where too little is known of the measure.
+        Empty if the measure is known for too few recordings, or hardly varies.
     """
-    known = values[np.isfinite(values)]
+    known = np.sort(values[np.isfinite(values)])
     if len(known) < 2 * LEAST_PATIENTS or limit <= 0:
         return ()
     center = float(np.median(known))
-    apart = center - known if only_low else np.abs(known - center)
-    spread = float(np.sort(apart)[-rank]) / limit
-    return (center, spread) if spread > _NO_SPREAD else ()
+    below, above = (center - float(known[rank - 1])) / limit, (float(known[-rank]) - center) / limit
+    return (center, below, above) if min(below, above) > _NO_SPREAD else ()
 
 
 def _with_threshold(refusal: Refusal, distances: np.ndarray, seen: Seen, rank: int) -> Refusal:

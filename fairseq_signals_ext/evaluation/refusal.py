@@ -62,8 +62,9 @@ class Refusal:
         flags: quality flags that are refused.
         most_missing: largest number of missing leads that is accepted.
         shortest: shortest accepted length, s.
-        steepness, polarity: center and spread of these measures, so that their scores are on the scale of the distance;
-            empty: they are not used.
+        steepness: center of this measure and its spreads below and above, so that its scores are on the scale of the
+            distance; empty: it is not used.
+        polarity: the same without a spread above, as high values are usual.
     """
 
     mean: Tuple[str, ...]
@@ -105,8 +106,7 @@ class Refusal:
     def shape_scores(self, shapes: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         """The last two of `scores`: float64, N each."""
         steepness, polarity = np.asarray(shapes, np.float64).T
-        steep, wrong_way = np.abs(_scaled(steepness, self.steepness)), -_scaled(polarity, self.polarity)
-        return _known_or_lowest(steep), _known_or_lowest(wrong_way)
+        return _unusual(steepness, self.steepness), _unusual(polarity, self.polarity)
 
     def verdict(
         self,
@@ -166,8 +166,9 @@ class Refusal:
             fits = directions.shape == (len(variances), len(mean)) and self.residual > 0 and self.spread > 0
             fits = fits and bool((variances > 0).all() and np.isfinite([*numbers, self.most_missing]).all())
             fits = fits and {*self.flags} <= {*KNOWN_FLAGS}
-            for pair in (self.steepness, self.polarity):
-                fits = fits and (not pair or (len(pair) == 2 and bool(np.isfinite(pair).all()) and pair[1] > 0))
+            for limits, length in ((self.steepness, 3), (self.polarity, 2)):
+                usable = len(limits) == length and bool(np.isfinite(limits).all()) and min(limits[1:]) > 0
+                fits = fits and (usable or not limits)
             fits = fits and all(bool(np.isfinite(one).all()) for one in (mean, directions, variances))
         except (ValueError, TypeError):
             fits = False
@@ -175,15 +176,14 @@ class Refusal:
             raise UserError("calibration: its refusal data do not fit together; calibrate again")
 
 
-def _known_or_lowest(values: np.ndarray) -> np.ndarray:
-    return np.where(np.isnan(values), -np.inf, values)
-
-
-def _scaled(values: np.ndarray, center_and_spread: Sequence[float]) -> np.ndarray:
-    if not center_and_spread:
-        return np.full(len(values), np.nan)
-    center, spread = center_and_spread
-    return (values - center) / spread
+def _unusual(values: np.ndarray, limits: Sequence[float]) -> np.ndarray:
+    """Scores of a measure: how far it is from its center in spreads of its side; -inf where it is unknown."""
+    if not limits:
+        return np.full(len(values), -np.inf)
+    center, below, *above = limits
+    apart = values - center
+    scores = np.maximum(-apart / below, apart / above[0]) if above else -apart / below
+    return np.where(np.isnan(scores), -np.inf, scores)
 
 
 def log_distances(

@@ -84,7 +84,7 @@ def test_it_travels_as_json():
     assert kept == refusal
     shapes = seen(100, 9).shapes
     assert (kept.scores(new, shapes) == refusal.scores(new, shapes)).all()
-    assert len(kept.steepness) == len(kept.polarity) == 2
+    assert (len(kept.steepness), len(kept.polarity)) == (3, 2)
     kept.check()
 
 
@@ -116,7 +116,7 @@ def test_too_few():
     "wrong",
     [
         *({"mean": ("?",)}, {"variances": ()}, {"spread": 0.0}, {"residual": float("nan")}),
-        *({"steepness": (1.0,)}, {"steepness": (1.0, 0.0)}, {"polarity": (float("nan"), 1.0)}),
+        *({"steepness": (1.0,)}, {"steepness": (1.0, 0.0, 1.0)}, {"polarity": (float("nan"), 1.0)}),
     ],
 )
 def test_damaged_content_is_refused(wrong):
