@@ -1,7 +1,7 @@
 """Criterion `future_contrast`: for models that find the features of a later frame among others, such as `ecg_cpc`."""
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List
 
 from fairseq_signals_ext.criterions.latent_prediction import LatentPrediction, LatentPredictionConfig
 from fairseq_signals_ext.criterions.objective import Better, register_objective
@@ -24,6 +24,7 @@ class FutureContrast(LatentPrediction):
     frame is the nearest.
     """
 
+    also_logged = (_CORRECT,)
     curve = CurvePage(
         title="Pretraining",
         loss="loss (nats per predicted frame)",
@@ -32,15 +33,6 @@ class FutureContrast(LatentPrediction):
         result="accuracy (%)",
         scale=100.0,
     )
-
-    def __init__(
-        self,
-        task: Any,
-        loss_weights: Optional[Dict[str, float]] = None,
-        log_keys: Optional[List[str]] = None,
-        can_sum: bool = True,
-    ):
-        super().__init__(task, loss_weights, [_CORRECT, *(log_keys or [])], can_sum)
 
     def logged(self, model: Any) -> Dict[str, Better]:
         """All that is logged of a validation set, and which values are better."""

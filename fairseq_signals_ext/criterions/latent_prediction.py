@@ -1,7 +1,7 @@
 """Criterion `latent_prediction`: fairseq's `model`, for models that give their loss, logged without waiting for it."""
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional
+from typing import Any, ClassVar, Dict, List, Optional, Tuple
 
 from fairseq.criterions.model_criterion import ModelCriterion, ModelCriterionConfig
 
@@ -17,10 +17,15 @@ class LatentPredictionConfig(ModelCriterionConfig):
 
 @register_objective("latent_prediction", dataclass=LatentPredictionConfig)
 class LatentPrediction(Objective, ModelCriterion):
-    """What a model says of hidden patches against what its teacher says; the model computes the distance.
+    """Sums the losses that a model computes, such as distances of its predictions from its teacher's output.
 
-    It logs `loss`, the mean distance of a value of a hidden token; the model logs what tells a collapse.
+    It logs `loss`, the mean over predicted values; the model itself logs signs of a collapse.
+
+    Attributes:
+        also_logged: other values of the model's output to log.
     """
+
+    also_logged: ClassVar[Tuple[str, ...]] = ()
 
     curve = CurvePage(
         title="Pretraining",
@@ -37,7 +42,7 @@ class LatentPrediction(Objective, ModelCriterion):
         log_keys: Optional[List[str]] = None,
         can_sum: bool = True,
     ):
-        super().__init__(task, loss_weights or {}, log_keys or [], can_sum)
+        super().__init__(task, loss_weights or {}, [*self.also_logged, *(log_keys or [])], can_sum)
 
     def logged(self, model: Any) -> Dict[str, Better]:
         """All that is logged of a validation set, and which values are better."""

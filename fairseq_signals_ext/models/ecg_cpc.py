@@ -60,16 +60,6 @@ class EcgCpcModel(Encoder, BaseFairseqModel):
         self.encoder = StateSpaceEncoder(cfg)
         self.predictor: Optional[nn.Linear] = nn.Linear(cfg.encoder_embed_dim, cfg.encoder_embed_dim)
 
-    @classmethod
-    def build_model(cls, cfg: Any, task: Any = None) -> "EcgCpcModel":
-        """The model for a config."""
-        return cls(cfg)
-
-    @property
-    def dimensions(self) -> int:
-        """E."""
-        return int(self.cfg.encoder_embed_dim)
-
     @property
     def layers(self) -> int:
         """Number of state-space layers."""

@@ -97,16 +97,6 @@ class EcgJepaModel(Encoder, BaseFairseqModel):
         self.predictor: Any = PatchPredictor(cfg)
         self.watch = TargetWatch()
 
-    @classmethod
-    def build_model(cls, cfg: Any, task: Any = None) -> "EcgJepaModel":
-        """The model for a config."""
-        return cls(cfg)
-
-    @property
-    def dimensions(self) -> int:
-        """E."""
-        return int(self.cfg.encoder_embed_dim)
-
     @property
     def layers(self) -> int:
         """Number of layers of the encoder."""

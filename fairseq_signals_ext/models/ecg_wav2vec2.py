@@ -141,11 +141,6 @@ class EcgWav2Vec2Model(Encoder, Wav2Vec2Model):
         return Geometry.of_convolutions(self.conv_layers)
 
     @property
-    def dimensions(self) -> int:
-        """E."""
-        return int(self.cfg.encoder_embed_dim)
-
-    @property
     def layers(self) -> int:
         """Number of layers of the transformer."""
         return len(self.encoder.layers)

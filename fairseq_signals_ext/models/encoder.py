@@ -69,8 +69,14 @@ class Encoder(LoadsStrictly):
 
     @property
     def dimensions(self) -> int:
-        """E, the number of values per frame."""
-        raise NotImplementedError
+        """E, the number of values per frame; by default the option `encoder_embed_dim`."""
+        return int(self.cfg.encoder_embed_dim)
+
+    @classmethod
+    def build_model(cls, cfg: Any, task: Any = None) -> Any:
+        """Build the model for a config; by default its constructor takes nothing else."""
+        build: Any = cls
+        return build(cfg)
 
     def frames(self, source: Tensor, padding_mask: Tensor, layer: Optional[int] = None) -> Tuple[Tensor, Tensor]:
         """Return the frames of segments, with gradient. No branch depends on data, so that it can be exported.
