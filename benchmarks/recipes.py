@@ -13,7 +13,8 @@ interrupted run continues.
 Recipes: ECG-FM's objective with its own input (each lead standardised), the same with amplitudes kept (`fixed`), its
 encoder with data2vec's regression instead of its contrast or in addition to it, a JEPA, and contrastive predictive
 coding with a state-space encoder (CPC). All have the same number of parameters within 10 %. Controls: random weights
-of each, and hand-made measures. The last table gives features after a quarter and a half of the updates.
+of each, and hand-made measures. The last table gives features of the first two pretrainings after a quarter and a half
+of the updates.
 """
 
 import argparse
@@ -55,6 +56,7 @@ _TUNING, _COMPARING = "tuning", "comparing"
 _TUNING_SEED = 0  # not one of the compared seeds
 _SETTINGS = BenchmarkSettings(fold_seeds=(1,))
 _EARLY = (1, 2)  # features are also compared after these parts of a pretraining
+_EARLY_SEEDS = 2  # of so many pretrainings of each recipe
 _OF_CURVE = ("ptbxl-super", "last")  # task and probe
 _FIRST = next(iter(RECIPES))
 
@@ -153,8 +155,10 @@ def measured(folder: Path, task: str, probe_name: str, runs: Sequence[Run], know
     for name in RECIPES:
         models = [str(run) for run in runs if run.recipe == name]
         found[name] = _of(folder, task, probe_name, models, known)
-        # the benchmark has one such control per architecture
-        found[f"random weights of {name}"] = _of(folder, task, probe_name, [f"random ({models[0]})"], known)
+        # the benchmark has one such control per architecture, under the name of the first checkpoint of it
+        random = f"random ({models[0]})"
+        if Unit(random, task, probe_name, 100.0, 1).path(folder / "benchmark").is_file():
+            found[f"random weights of {name}"] = _of(folder, task, probe_name, [random], known)
     found["hand-made measures"] = _of(folder, task, probe_name, ["hand-made measures"], known)
     return found
 
@@ -183,7 +187,12 @@ def report(work: Path, facts: Dict[str, Dict[str, Any]], runs: Sequence[Run]) ->
             cells += [_less(by_probe[one][name], by_probe[one][_FIRST], metric, name) for one in PROBES]
             worst = "-" if name not in p["last"] else f"{max(p[one][name] for one in PROBES):.3g}"
             lines.append(f"| {name} | {' | '.join(cells)} | {worst} |")
-    return [*lines, *_curve(work, runs)]
+    return [*lines, *_curve(work, _first_seeds(runs))]
+
+
+def _first_seeds(runs: Sequence[Run]) -> List[Run]:
+    seeds = list(dict.fromkeys(run.seed for run in runs))[:_EARLY_SEEDS]
+    return [run for run in runs if run.seed in seeds]
 
 
 def _curve(work: Path, runs: Sequence[Run]) -> List[str]:
@@ -192,7 +201,8 @@ def _curve(work: Path, runs: Sequence[Run]) -> List[str]:
     known = prepare_task(folder, read_task(task), _SETTINGS).known
     metric = metrics_of(known)[0]
     titles = [f"{parts} of {PARTS}" for parts in (*_EARLY, PARTS)]
-    lines = ["", f"## {task}, {metric}, probe {one_probe}, after parts of the updates", ""]
+    lines = ["", f"## {task}, {metric}, probe {one_probe}, after parts of the updates"]
+    lines += ["", f"Of the first {len({run.seed for run in runs})} pretrainings of each recipe.", ""]
     lines += [f"| recipe | {' | '.join(titles)} |", f"| --- {'| --- ' * len(titles)}|"]
     for name in RECIPES:
         own = [run for run in runs if run.recipe == name]
@@ -260,7 +270,7 @@ def main() -> None:
         runs = [Run(name, rates[name], seed) for seed in args.seeds for name in RECIPES]
         pretrainings.run(runs, "pretrainings")
         probe(work, _COMPARING, runs, TASKS, args.jobs)
-        probe_early(work, runs, args.jobs)
+        probe_early(work, _first_seeds(runs), args.jobs)
         hand_over(report(work, pretrainings.facts, runs), args.out)
 
 
