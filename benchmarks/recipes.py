@@ -12,7 +12,7 @@ interrupted run continues.
 
 Recipes: ECG-FM's objective with its own input (each lead standardised), the same with amplitudes kept (`fixed`), its
 encoder with data2vec's regression instead of its contrast or in addition to it, a JEPA, and contrastive predictive
-coding with a state-space encoder (CPC). All have the same number of parameters within 10 %. Controls: random weights
+coding with a state-space encoder (CPC). All have the same number of parameters within 12 %. Controls: random weights
 of each, and hand-made measures. The last table gives features of the first two pretrainings after a quarter and a half
 of the updates.
 """
