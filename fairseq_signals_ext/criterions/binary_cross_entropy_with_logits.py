@@ -1,4 +1,4 @@
-"""Criterion `binary_cross_entropy_with_logits`: any number of labels, each of which may be there or not."""
+"""Criterion `binary_cross_entropy_with_logits`: any number of labels, each present or absent."""
 
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional
@@ -28,7 +28,7 @@ _COUNTS = ("correct", "count", "exact", "items", "tp", "fp", "fn")
 
 @dataclass
 class BinaryCrossEntropyWithLogitsConfig(ClassificationConfig):
-    """Options of the criterion; names as in ECG-FM where it has them."""
+    """Options of the criterion, with ECG-FM's names if ECG-FM has them."""
 
     pos_weight: Any = field(
         default=None,
@@ -55,8 +55,9 @@ class BinaryCrossEntropyWithLogitsConfig(ClassificationConfig):
 
 @register_objective("binary_cross_entropy_with_logits", dataclass=BinaryCrossEntropyWithLogitsConfig)
 class BinaryCrossEntropyWithLogitsCriterion(ClassificationCriterion):
-    """Logged: of segments `loss` (bits a known label), `accuracy`, `exact_match`, `f1` (labels pooled, at `threshold`);
-    of validation sets also those of `ClassificationCriterion`, and `cinc_score`.
+    """Logs for segments `loss` (bits per known label), `accuracy`, `exact_match`, `f1` (labels pooled, at `threshold`).
+
+    For validation sets it also logs the values of `ClassificationCriterion`, and `cinc_score`.
     """
 
     SUMMED = {
@@ -75,7 +76,7 @@ class BinaryCrossEntropyWithLogitsCriterion(ClassificationCriterion):
             check_scored(cfg.weights_file, task.label_names, task.label_codes)  # before anything trains
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Loss of each label: float, N x L, of logits and of targets that are 0 or 1."""
+        """Return the loss of each label, float, N x L, from logits and targets of 0 or 1."""
         cfg, weight = self.cfg, self.on_device(outputs.device, "_pos_weight")
         if cfg.loss == "focal":
             losses = focal_loss(outputs, targets, cfg.gamma, weight)
@@ -87,8 +88,9 @@ class BinaryCrossEntropyWithLogitsCriterion(ClassificationCriterion):
         return losses if label_weight is None else losses * label_weight
 
     def counts(self, scores: Tensor, targets: Tensor, known: Tensor) -> Dict[str, float]:
-        """Of known labels: correct ones, their number, true and false positives, false negatives; recordings with all
-        labels known and correct, and with all known.
+        """Count for known labels: correct ones, all, true and false positives, false negatives.
+
+        Also count recordings with all labels known, and those with all labels known and correct.
         """
         found, true = scores >= self.cfg.threshold, targets == 1
         correct = (found == true) & known
@@ -109,7 +111,7 @@ class BinaryCrossEntropyWithLogitsCriterion(ClassificationCriterion):
         return {**names, "cinc_score": Better.HIGHER} if self.cfg.report_cinc_score else names
 
     def validation_metrics(self, segments: Predictions) -> Dict[str, float]:
-        """AUROC and AUPRC of segments and of recordings, of labels that are defined; the Challenge's score."""
+        """Return AUROC and AUPRC of segments and recordings, for labels with both classes; the Challenge's score."""
         values = super().validation_metrics(segments)
         if self.cfg.report_cinc_score:
             recordings = to_recordings(segments)
@@ -138,10 +140,10 @@ def _f1(meters: Any) -> float:
 
 
 def focal_loss(logits: Tensor, targets: Tensor, gamma: float, pos_weight: Optional[Tensor] = None) -> Tensor:
-    """Cross entropy times (1 - p) ** gamma, p being the probability of what is true (Lin et al., arXiv 1708.02002).
+    """Return cross entropy times (1 - p) ** gamma, where p is the probability of the true answer (arXiv 1708.02002).
 
     Args:
-        logits, targets: float, of one shape; targets are 0 or 1.
+        logits, targets: float, of the same shape; targets are 0 or 1.
         gamma: 0 gives plain cross entropy.
         pos_weight: weight of positives, broadcast against `logits`.
     """
@@ -159,9 +161,9 @@ def asymmetric_loss(
     clip: float,
     pos_weight: Optional[Tensor] = None,
 ) -> Tensor:
-    """Focal loss with a gamma for positives and one for negatives, whose probability is lowered by `clip`.
+    """Return focal loss with separate gammas for positives and negatives; `clip` lowers the probability of negatives.
 
-    Source: Ridnik et al., arXiv 2009.14119. Arguments as of `focal_loss`.
+    Source: Ridnik et al., arXiv 2009.14119. Arguments as for `focal_loss`.
     """
     positive = F.logsigmoid(logits) * torch.sigmoid(-logits).clamp(min=_SMALLEST) ** gamma_pos
     if pos_weight is not None:

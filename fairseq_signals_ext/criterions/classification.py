@@ -1,4 +1,4 @@
-"""What criterions on labels share: unknown labels take no part; areas under the curves of a validation set."""
+"""Shared by criterions on labels: unknown labels are ignored; areas under the curves of a validation set."""
 
 import math
 from dataclasses import dataclass, field
@@ -26,51 +26,51 @@ class LabelCriterion(Objective, FairseqCriterion):
     A subclass gives `kind`, `losses`, `scores`, `metric_names` and `validation_metrics`.
 
     Attributes:
-        kind: name of that of the tasks that it is for, see `evaluation.kinds`.
-        SUMMED: what `reduce_metrics` logs, of segments, and which values are better.
+        kind: name of the kind of its tasks, see `evaluation.kinds`.
+        SUMMED: names that `reduce_metrics` logs for segments, and which values are better.
     """
 
     kind: str
     SUMMED: Mapping[str, Better] = {"loss": Better.LOWER}
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Loss of each label: float, N x L, of the model's outputs and of targets without NaN."""
+        """Return the loss of each label, float, N x L, from the model's outputs and targets without NaN."""
         raise NotImplementedError
 
     def known(self, targets: Tensor) -> Tensor:
-        """Which losses count, of targets with NaN: bool, of the shape of `losses`."""
+        """Return which losses count, from targets with NaN: bool, with the shape of `losses`."""
         return ~targets.isnan()
 
     def scores(self, outputs: Tensor) -> Tensor:
-        """What the outputs (N x L) say, in the unit of the targets: float64, N x L."""
+        """Convert outputs (N x L) to the unit of the targets: float64, N x L."""
         raise NotImplementedError
 
     def metric_names(self) -> Dict[str, Better]:
-        """Keys of `validation_metrics`, and which values are better."""
+        """Return the names in `validation_metrics`, and which values are better."""
         raise NotImplementedError
 
     def logged(self, model: Any) -> Dict[str, Better]:
-        """All that is logged of a validation set, and which values are better."""
+        """Return all names that are logged for a validation set, and which values are better."""
         return {**self.SUMMED, **self.metric_names()}
 
     def validation_metrics(self, segments: Predictions) -> Dict[str, float]:
-        """Metrics of a whole validation set."""
+        """Return metrics of a whole validation set."""
         raise NotImplementedError
 
     def counts(self, scores: Tensor, targets: Tensor, known: Tensor) -> Dict[str, float]:
-        """More to log, which can be summed over batches and ranks."""
+        """Return other values to log, which can be summed over batches and ranks."""
         return {}
 
     def forward(self, model: Any, sample: Dict[str, Any], reduce: bool = True) -> Tuple[Tensor, int, Dict[str, Any]]:
-        """Loss (summed over known labels), their number, and what to log.
+        """Return the loss (summed over known labels), their number, and values to log.
 
         Args:
             model: `ecg_transformer_classifier`.
             sample: a batch of `LabelledEcgDataset`.
-            reduce: as in fairseq; if False the loss is N x L, 0 where a label is not known.
+            reduce: as in fairseq; if False, the loss is N x L, 0 for unknown labels.
 
         Returns:
-            In evaluation mode the log also has `scores` (float64, N x L), which the task takes out.
+            In evaluation mode the log also has `scores` (float64, N x L), which the task removes.
         """
         net_output = model(**sample["net_input"])
         outputs = model.get_logits(net_output).float()
@@ -104,19 +104,19 @@ class LabelCriterion(Objective, FairseqCriterion):
 
 
 def criterions_of(kind: str) -> List[str]:
-    """Names of the registered criterions for tasks of a kind."""
+    """Return the names of the registered criterions for tasks of a kind."""
     registered = REGISTRIES["criterion"]["registry"].items()
     return sorted(name for name, criterion in registered if getattr(criterion, "kind", None) == kind)
 
 
 def total(logging_outputs: List[Dict[str, Any]], key: str) -> float:
-    """Sum of a key of logging outputs."""
+    """Return the sum of a value over logging outputs."""
     return float(sum(log.get(key, 0) for log in logging_outputs))
 
 
 @dataclass
 class ClassificationConfig(FairseqDataclass):
-    """Options that criterions of classifiers share; names as in ECG-FM where it has them."""
+    """Options of all criterions of classifiers, with ECG-FM's names if ECG-FM has them."""
 
     weight: Any = field(default=None, metadata={"help": "weight of each label: a list"})
     report_auc: bool = field(default=True, metadata={"help": "log AUROC and AUPRC of validation sets"})
@@ -127,11 +127,12 @@ class ClassificationConfig(FairseqDataclass):
 
 
 class ClassificationCriterion(LabelCriterion):
-    """Logged of validation sets: `auroc` and `auprc` of recordings, over the `defined_labels` that have both classes,
-    `segment_auroc`, `segment_auprc`.
+    """Logs for validation sets `auroc` and `auprc` of recordings, and `segment_auroc` and `segment_auprc`.
+
+    They are means over the `defined_labels`, which have both classes.
 
     Attributes:
-        activation: of `ModelDescription`: how logits become probabilities.
+        activation: converts logits to probabilities, see `ModelDescription`.
     """
 
     kind = CLASSIFICATION_KIND.name
@@ -141,15 +142,15 @@ class ClassificationCriterion(LabelCriterion):
     def __init__(self, cfg: Any, task: Any):
         super().__init__(task)
         self.cfg = cfg
-        # no buffer, which fairseq would round with fp16 and bf16
+        # not a buffer: fairseq would round it with fp16 and bf16
         self._label_weight = vector(cfg.weight)
 
     def scores(self, outputs: Tensor) -> Tensor:
-        """Probabilities."""
+        """Return probabilities."""
         return tensor_probabilities(outputs, self.activation)
 
     def on_device(self, device: torch.device, name: str) -> Optional[Tensor]:
-        """An attribute's weights, on a device."""
+        """Return the weights in an attribute, on a device."""
         weight: Optional[Tensor] = getattr(self, name)
         if weight is not None and weight.device != device:
             weight = weight.to(device)
@@ -157,7 +158,7 @@ class ClassificationCriterion(LabelCriterion):
         return weight
 
     def metric_names(self) -> Dict[str, Better]:
-        """Keys of `validation_metrics`, and which values are better."""
+        """Return the names in `validation_metrics`, and which values are better."""
         if not self.cfg.report_auc:
             return {}
         areas: List[str] = ["auroc", "auprc", "segment_auroc", "segment_auprc"]
@@ -166,7 +167,7 @@ class ClassificationCriterion(LabelCriterion):
         return {**dict.fromkeys(areas, Better.HIGHER), "defined_labels": Better.NEITHER}
 
     def validation_metrics(self, segments: Predictions) -> Dict[str, float]:
-        """AUROC and AUPRC of segments and of recordings, of labels that are defined."""
+        """Return AUROC and AUPRC of segments and recordings, for labels with both classes."""
         values: Dict[str, float] = {}
         if self.cfg.report_auc:
             for prefix, predictions in (("", to_recordings(segments)), ("segment_", segments)):
@@ -187,5 +188,5 @@ class ClassificationCriterion(LabelCriterion):
 
 
 def vector(values: Any) -> Optional[Tensor]:
-    """Numbers as a tensor; None stays None."""
+    """Convert numbers to a tensor; None stays None."""
     return None if values is None else torch.tensor([float(value) for value in values])

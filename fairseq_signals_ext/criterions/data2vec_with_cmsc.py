@@ -1,4 +1,4 @@
-"""data2vec's regression on a teacher, in place of ECG-FM's quantized contrast or beside it, with CMSC if wanted."""
+"""data2vec's regression on a teacher, instead of ECG-FM's quantized contrast or with it, and optionally CMSC."""
 
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple
@@ -10,14 +10,14 @@ from fairseq_signals_ext.criterions.objective import Better, register_objective
 from fairseq_signals_ext.criterions.wav2vec2_with_cmsc import Wav2Vec2WithCmscConfig, Wav2Vec2WithCmscCriterion
 from fairseq_signals_ext.evaluation.training_curve import CurvePage
 
-# what is logged of parts that may be absent
+# logged values of optional parts
 _OF_CONTRAST = ("loss_0", "loss_1", "loss_2", "accuracy")
 _OF_CMSC = ("loss_3", "cmsc_accuracy")
 
 
 @dataclass
 class Data2VecWithCmscConfig(Wav2Vec2WithCmscConfig):
-    """Options of `wav2vec2_with_cmsc`, and the weights of regression and contrast."""
+    """Options of `wav2vec2_with_cmsc`, and weights of regression and contrast."""
 
     regression_weight: float = field(default=1.0, metadata={"help": "weight of the regression on the teacher"})
     contrast_weight: float = field(
@@ -28,10 +28,10 @@ class Data2VecWithCmscConfig(Wav2Vec2WithCmscConfig):
 
 @register_objective("data2vec_with_cmsc", dataclass=Data2VecWithCmscConfig)
 class Data2VecWithCmscCriterion(Wav2Vec2WithCmscCriterion):
-    """What `ecg_data2vec` trains with; without a weight of CMSC also on single segments (`task.pairs=none`).
+    """Objective of `ecg_data2vec`; with a CMSC weight of 0 also for single segments (`task.pairs=none`).
 
-    Logged: `loss` and its parts, each per masked frame: `loss_regression`, `loss_3` (CMSC, nats), and with the contrast
-    what `wav2vec2_with_cmsc` logs of it, in nats. The model logs what tells a collapse.
+    Logs `loss` and its parts, each per masked frame: `loss_regression`, `loss_3` (CMSC, nats), and for the contrast
+    the same values as `wav2vec2_with_cmsc`, in nats. The model itself logs signs of a collapse.
     """
 
     unit = 1.0
@@ -75,7 +75,7 @@ class Data2VecWithCmscCriterion(Wav2Vec2WithCmscCriterion):
         return parts, {**log, "sample_size": output["frames"]}
 
     def logged(self, model: Any) -> Dict[str, Better]:
-        """All that is logged of a validation set, and which values are better."""
+        """Return all names that are logged for a validation set, and which values are better."""
         absent = {name for name in _OF_CONTRAST if model.final_proj is None}
         absent |= {name for name in _OF_CMSC if not self.needs_pairs}
         names = {name: better for name, better in super().logged(model).items() if name not in absent}

@@ -1,4 +1,4 @@
-"""Criterion `future_contrast`: for models that find the features of a later frame among others, such as `ecg_cpc`."""
+"""Criterion `future_contrast`: for models that identify the features of a later frame, such as `ecg_cpc`."""
 
 from dataclasses import dataclass
 from typing import Any, Dict, List
@@ -18,10 +18,10 @@ class FutureContrastConfig(LatentPredictionConfig):
 
 @register_objective("future_contrast", dataclass=FutureContrastConfig)
 class FutureContrast(LatentPrediction):
-    """Sums the losses that the model gives.
+    """Sums the losses that a model computes.
 
-    It logs `loss`, the cross-entropy of a predicted frame in nats, and `accuracy`, the share in which the right
-    frame is the nearest.
+    It logs `loss`, the cross-entropy in nats per predicted frame, and `accuracy`, the share of predicted frames for
+    which the right frame is the nearest.
     """
 
     also_logged = (_CORRECT,)
@@ -35,7 +35,7 @@ class FutureContrast(LatentPrediction):
     )
 
     def logged(self, model: Any) -> Dict[str, Better]:
-        """All that is logged of a validation set, and which values are better."""
+        """Return all names that are logged for a validation set, and which values are better."""
         return {**super().logged(model), "accuracy": Better.HIGHER}
 
     @staticmethod

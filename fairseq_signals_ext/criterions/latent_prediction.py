@@ -1,4 +1,4 @@
-"""Criterion `latent_prediction`: fairseq's `model`, for models that give their loss, logged without waiting for it."""
+"""Criterion `latent_prediction`: fairseq's `model`, for models that compute their loss; logging never waits."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Dict, List, Optional, Tuple
@@ -45,7 +45,7 @@ class LatentPrediction(Objective, ModelCriterion):
         super().__init__(task, loss_weights or {}, [*self.also_logged, *(log_keys or [])], can_sum)
 
     def logged(self, model: Any) -> Dict[str, Better]:
-        """All that is logged of a validation set, and which values are better."""
+        """Return all names that are logged for a validation set, and which values are better."""
         return {"loss": Better.LOWER, "ntokens": Better.NEITHER, "nsentences": Better.NEITHER}
 
     @staticmethod

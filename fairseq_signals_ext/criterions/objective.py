@@ -1,6 +1,6 @@
-"""What a criterion declares: the batches it needs, what it adds to the model, what it logs and which values are better.
+"""Declarations of a criterion: which batches it needs, its layers, its logged values and which of them are better.
 
-The task asks these of the class that a config names; nothing else in the package knows a criterion by its name.
+The task reads them from the class that a config names; no other code of the package depends on a criterion's name.
 """
 
 from enum import Enum
@@ -17,7 +17,7 @@ _Criterion = TypeVar("_Criterion", bound=Type[Any])
 
 
 class Better(Enum):
-    """Which of two values is the better one; `NEITHER`: the metric says nothing of how good a model is."""
+    """Which of two values is better; `NEITHER`: the metric does not measure how good a model is."""
 
     HIGHER = "higher"
     LOWER = "lower"
@@ -25,13 +25,13 @@ class Better(Enum):
 
 
 class Objective:
-    """Mixin of fairseq's criterions, whose defaults are those of an objective on single segments that adds nothing.
+    """Mixin for fairseq's criterions; its defaults are for an objective on single segments without layers of its own.
 
     Attributes:
         needs_pairs: an item of a batch is two adjacent segments of a recording: `task.pairs` is "fixed" unless it is
-            given, and "none" is refused. Of the class, or of an objective with certain options.
+            given, and "none" is refused. Set by the class, or by an instance with certain options.
         needs_recordings: an item is all segments of a recording, in order: `task.pairs` is "recording".
-        curve: what the command `curve` draws of a training: parts of the loss, and what is reached.
+        curve: the plot that the command `curve` draws of a training: parts of the loss, and results.
     """
 
     needs_pairs: bool = False
@@ -40,7 +40,7 @@ class Objective:
 
     @property
     def needs_signal(self) -> bool:
-        """Whether batches hold, as `original` (N x leads x samples), the segments before augmentation."""
+        """Whether batches contain the segments before augmentation, as `original` (N x leads x samples)."""
         return False
 
     @property
@@ -51,23 +51,23 @@ class Objective:
     def add_head(self, model: Any) -> None:
         """Add layers to the model that only this objective needs; called once, before an optimizer is made.
 
-        `model.add_head(name, module)` keeps them apart from the encoder: saved with it, and dropped where it is used.
+        `model.add_head(name, module)` saves them with the encoder, and drops them when the encoder is used.
         """
 
     def check_items(self, items: int) -> None:
-        """Raise a `UserError` if nothing can be learned from batches of so many items on this rank."""
+        """Raise a `UserError` if batches with this number of items per rank cannot train anything."""
 
     def logged(self, model: Any) -> Dict[str, Better]:
-        """All that is logged of a validation set, and which values are better."""
+        """Return all names that are logged for a validation set, and which values are better."""
         return {"loss": Better.LOWER}
 
 
 def register_objective(name: str, dataclass: Type[FairseqDataclass]) -> Callable[[_Criterion], _Criterion]:
-    """fairseq's `register_criterion`, and leave for checkpoints to name the criterion.
+    """Register a criterion with fairseq, and allow checkpoints to name it.
 
     Args:
         name: for `criterion._name`.
-        dataclass: of its options.
+        dataclass: its options.
     """
 
     def register(criterion: _Criterion) -> _Criterion:
@@ -79,7 +79,7 @@ def register_objective(name: str, dataclass: Type[FairseqDataclass]) -> Callable
 
 
 def pairs_needed(name: str) -> str:
-    """What `task.pairs` is for a registered criterion, unless it is given."""
+    """Return the default of `task.pairs` for a registered criterion."""
     criterion = REGISTRIES["criterion"]["registry"].get(name)
     if getattr(criterion, "needs_recordings", False):
         return "recording"

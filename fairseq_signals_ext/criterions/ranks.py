@@ -1,4 +1,4 @@
-"""What a data-parallel run has of all its processes: tensors, and averages that are logged without waiting."""
+"""Tensors from all processes of a data-parallel run, and averages that are logged without waiting."""
 
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -9,7 +9,7 @@ from fairseq.logging import meters, metrics
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
-# fp32 holds integers exactly up to 2**24, so 63 bits travel as three numbers
+# fp32 represents integers up to 2**24 exactly, so 63 bits are sent as three numbers
 _BITS = 21
 _ABSENT = 2  # added to a padding row's segment
 
@@ -17,9 +17,9 @@ Segments = Tuple[Tensor, Tensor, Tensor, Optional[Tensor]]
 
 
 def gather_from_all_ranks(tensor: Tensor, group: Optional[dist.ProcessGroup] = None) -> Tensor:
-    """Rows of all ranks, in order of rank; the gradient flows back to the rank that a row came from.
+    """Return the rows of all ranks, in order of rank; the gradient of a row flows back to its rank.
 
-    Ranks may have different numbers of rows. Without a process group the tensor comes back as it is.
+    Ranks may have different numbers of rows. Without a process group, return the tensor unchanged.
     """
     if not _has_others(group):
         return tensor
@@ -37,24 +37,24 @@ def gather_segments(
     counts: bool = True,
     group: Optional[dist.ProcessGroup] = None,
 ) -> Segments:
-    """Segments of all ranks for CMSC, in order of rank, by one collective and without waiting for the device.
+    """Return the segments of all ranks for CMSC, in order of rank, by one collective, without waiting for the device.
 
-    The gradient of a row flows back to the rank that it came from, summed over the ranks. Each rank's rows are
-    padded to `most_segments`, so that shapes are the same at each update.
+    The gradient of a row, summed over the ranks, flows back to its rank. Each rank's rows are padded to
+    `most_segments`, so that shapes are the same at each update.
 
     Args:
         features: float, N x E; gathered as fp32.
         patient_id: int64, N.
-        segment: int64, N; 0 for a first and 1 for a second segment, as many of each.
-        most_segments: segments of the largest batch of any rank, the same number on all ranks. None: ranks tell one
-            another how many they have, which is slower, as this needs a second collective and waits for it.
-        counts: False: this rank's segments are there for the shapes only, so that none of them is present.
-        group: ranks to gather from; default all.
+        segment: int64, N; 0 for a first and 1 for a second segment, the same number of each.
+        most_segments: segments of the largest batch of any rank, the same number on all ranks. None: ranks
+            exchange their numbers, which is slower: it needs a second collective and waits for it.
+        counts: False: this rank's segments only give the shapes; none of them is present.
+        group: the ranks to gather from; default: all.
 
     Returns:
         `features`, `patient_id`, `segment` of (ranks x most_segments) rows, and `present`: bool, False where a row is
-        padding (zeros; among them are as many first as second segments). Without other ranks the arguments as they
-        are, with `present` None.
+        padding (zeros; with the same number of first and second segments). Without other ranks, the unchanged
+        arguments, with `present` None.
 
     Raises:
         ValueError: a batch is larger than `most_segments`, or it or `most_segments` is odd.
@@ -82,7 +82,7 @@ def _packed(patient_id: Tensor, code: Tensor) -> Tensor:
 
 
 def _unpacked(columns: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-    """Patient, segment and presence."""
+    """Return patient, segment and presence."""
     high, middle, low, code = columns.long().unbind(dim=1)
     return (high << 2 * _BITS) | (middle << _BITS) | low, code % _ABSENT, code < _ABSENT
 
@@ -98,9 +98,9 @@ def _gather_counts(tensor: Tensor, group: Optional[dist.ProcessGroup]) -> List[i
     return [int(count) for count in counts]
 
 
-# of this name, as fairseq restores the meters of a checkpoint by the names of their classes
+# with this name, because fairseq restores meters of a checkpoint by the names of their classes
 class AverageMeter(meters.AverageMeter):
-    """fairseq's weighted average, of numbers or of tensors with one value on any device."""
+    """fairseq's weighted average, for numbers or tensors with one value on any device."""
 
     def update(self, val: Any, n: Any = 1) -> None:
         """Add `val` with weight `n`."""
@@ -110,7 +110,7 @@ class AverageMeter(meters.AverageMeter):
 
     @property
     def smoothed_value(self) -> Any:
-        """The average, rounded; still on its device, if it is none that can be read at once."""
+        """Return the rounded average; on its device, if reading it would have to wait."""
         if self.val is None:
             return None
         if not torch.is_tensor(self.count) and not self.count:
@@ -118,16 +118,16 @@ class AverageMeter(meters.AverageMeter):
         average = self.sum / self.count
         if not torch.is_tensor(average):
             return meters.safe_round(average, self.round)
-        # fairseq asks for this after each update, but looks at it only where it logs
+        # fairseq requests this after each update, but uses it only when it logs
         rounded = torch.round(average.double(), decimals=self.round)
         return rounded.item() if rounded.device.type == "cpu" else rounded
 
     def state_dict(self) -> Dict[str, Any]:
-        """fairseq's, as plain numbers."""
+        """Return fairseq's state as plain numbers."""
         state = super().state_dict()
         return {key: value.item() if torch.is_tensor(value) else value for key, value in state.items()}
 
 
 def log_average(key: str, value: Any, weight: Any = 1, round: int = 3) -> None:  # noqa: A002 - fairseq's name
-    """`fairseq.logging.metrics.log_scalar`, without waiting for the device."""
+    """Log a weighted average like `fairseq.logging.metrics.log_scalar`, without waiting for the device."""
     metrics.log_custom(lambda: AverageMeter(round=round), key, value, weight, priority=10)

@@ -1,4 +1,4 @@
-"""Criterion `regression`: labels that are numbers, such as age or ejection fraction."""
+"""Criterion `regression`: numeric labels, such as age or ejection fraction."""
 
 from dataclasses import dataclass, field
 from typing import Any, Dict, List
@@ -32,9 +32,9 @@ class RegressionConfig(FairseqDataclass):
 
 @register_objective("regression", dataclass=RegressionConfig)
 class RegressionCriterion(LabelCriterion):
-    """Error of labels that are standardised by mean and deviation of the training set.
+    """Error of labels that are standardised by the mean and standard deviation of the training set.
 
-    Logged: `loss` (of standardised labels), `mae`, `rmse` (in the label's unit), `r2`, `pearson_r` of recordings, as
+    Logs `loss` (for standardised labels), and for recordings `mae`, `rmse` (in the label's unit), `r2`, `pearson_r`, as
     means over labels.
     """
 
@@ -46,13 +46,13 @@ class RegressionCriterion(LabelCriterion):
         self.cfg = cfg
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Loss of each label: float, N x L."""
+        """Return the loss of each label: float, N x L."""
         mean, std = self._scale(outputs)
         error = F.l1_loss if self.cfg.loss == "mae" else F.mse_loss
         return error(outputs, (targets - mean) / std, reduction="none")
 
     def scores(self, outputs: Tensor) -> Tensor:
-        """Values in the label's unit."""
+        """Return values in the label's unit."""
         mean, std = self._scale(outputs)
         return outputs * std + mean
 
@@ -60,13 +60,13 @@ class RegressionCriterion(LabelCriterion):
         return [torch.tensor(values).to(like) for values in self.task.target_scale()]
 
     def metric_names(self) -> Dict[str, Better]:
-        """Keys of `validation_metrics`, and which values are better."""
+        """Return the names in `validation_metrics`, and which values are better."""
         labels = self.task.label_names if self.cfg.per_label else ()
         of_labels = {f"{metric}_{label}": better for label in labels for metric, better in _METRICS.items()}
         return {**_METRICS, **of_labels}
 
     def validation_metrics(self, segments: Predictions) -> Dict[str, float]:
-        """Errors and correlation of recordings."""
+        """Return errors and correlation for recordings."""
         table = label_metrics(to_recordings(segments))
         values = {metric: macro(table[metric].to_numpy()) for metric in _METRICS}
         for metric in _METRICS:

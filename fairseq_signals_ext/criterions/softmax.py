@@ -1,4 +1,4 @@
-"""Criterion `softmax`: labels are classes, of which each recording has exactly one."""
+"""Criterion `softmax`: labels are classes; each recording has exactly one."""
 
 from dataclasses import dataclass, field
 from typing import Any, Dict, List
@@ -32,10 +32,10 @@ class SoftmaxConfig(ClassificationConfig):
 
 @register_objective("softmax", dataclass=SoftmaxConfig)
 class SoftmaxCriterion(ClassificationCriterion):
-    """Cross entropy of classes; recordings whose class is not known take no part.
+    """Cross entropy of classes; recordings with an unknown class are ignored.
 
-    Logged: of segments `loss` (bits per segment) and `accuracy`; of validation sets, by the probabilities, those of
-    `ClassificationCriterion`.
+    Logs for segments `loss` (bits per segment) and `accuracy`, and for validation sets the values of
+    `ClassificationCriterion`, computed from probabilities.
     """
 
     activation = "softmax"
@@ -51,11 +51,11 @@ class SoftmaxCriterion(ClassificationCriterion):
             raise UserError(f"criterion.label_smoothing={cfg.label_smoothing}: use a number from 0 to below 1")
 
     def known(self, targets: Tensor) -> Tensor:
-        """Whose class is known: bool, N x 1."""
+        """Return which recordings have a known class: bool, N x 1."""
         return (targets == 1).any(-1, keepdim=True)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Loss of each segment: float, N x 1, of logits and of targets of which one is 1."""
+        """Return the loss of each segment, float, N x 1, from logits and one-hot targets."""
         weight = self.on_device(outputs.device, "_label_weight")
         smoothing = self.cfg.label_smoothing
         losses = F.cross_entropy(
@@ -64,7 +64,7 @@ class SoftmaxCriterion(ClassificationCriterion):
         return losses.unsqueeze(-1)
 
     def counts(self, scores: Tensor, targets: Tensor, known: Tensor) -> Dict[str, float]:
-        """Of segments with a known class: those whose most probable class it is, and their number."""
+        """Count the segments with a known class, and those for which it is the most probable class."""
         of_class = targets == 1
         correct = (scores.argmax(-1, keepdim=True) == torch.arange(scores.size(-1), device=scores.device)) & of_class
         return dict(zip(("correct", "count"), torch.stack([correct.sum(), of_class.sum()]).tolist()))

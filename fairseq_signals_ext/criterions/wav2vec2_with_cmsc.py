@@ -18,7 +18,7 @@ from fairseq_signals_ext.criterions.ranks import gather_segments, log_average
 from fairseq_signals_ext.models.faster_parts import places_of
 
 logger = logging.getLogger(__name__)
-# of any batch, and outputs of the model that `log_keys` may name; a codebook is to be used as a whole
+# for any batch, and outputs of the model that `log_keys` may name; high perplexity: all of a codebook is used
 _LOGGED = {
     **dict.fromkeys(("loss", "loss_0", "loss_3"), Better.LOWER),
     **dict.fromkeys(("accuracy", "cmsc_accuracy"), Better.HIGHER),
@@ -29,15 +29,15 @@ _OF_CODEBOOK = {
     **dict.fromkeys(("num_vars", "temp"), Better.NEITHER),
 }
 _OF_MODEL = {"features_pen": Better.LOWER}
-# what is logged to count other values by
+# logged to divide other values by
 _COUNTS = ("ntokens", "nsentences", "sample_size", "batches", "correct", "count", "cmsc_correct", "cmsc_count")
 
 
 @dataclass(frozen=True)
 class CmscResult:
-    """Loss (scalar, nats) and retrieval: of `count` segments, `correct` were nearest to one of the same patient.
+    """Loss (scalar, nats) and retrieval: `correct` of `count` segments were nearest to one of the same patient.
 
-    Segments that no other patient's could be nearer to, as in a batch of one pair, are not counted.
+    Segments without any segment of another patient, such as in a batch of one pair, are not counted.
     """
 
     loss: Tensor
@@ -53,27 +53,27 @@ def cmsc_loss(
     eps: float = 1e-8,
     present: Optional[Tensor] = None,
 ) -> CmscResult:
-    """InfoNCE between first and second segments, in both directions.
+    """Compute InfoNCE between first and second segments, in both directions.
 
-    Every first segment is compared with every second one; those of the same patient are positives, so a row has
-    several where a patient occurs more than once. The loss is the mean over all positives of both directions.
-    Nothing waits for the device, and shapes depend on N and E only.
+    Every first segment is compared with every second one; pairs of the same patient are positives, so a row has
+    several positives if a patient occurs more than once. The loss is the mean over all positives of both directions.
+    Nothing waits for the device, and shapes depend only on N and E.
 
     Args:
         features: N x E, one per segment (the encoder's output, averaged over time).
         patient_id: integer, N.
-        segment: integer, N; 0 for a first and 1 for a second segment. There must be as many first as second ones, in
-            any order; this is not looked at, which would wait for the device.
+        segment: integer, N; 0 for a first and 1 for a second segment. There must be the same number of both, in any
+            order; this is not checked, because checking would wait for the device.
         temp: temperature.
-        eps: least length that features are divided by.
-        present: bool, N; segments where it is False are left out, as if they were not there. Default: all are there.
+        eps: smallest length by which features are divided.
+        present: bool, N; segments with False are ignored. Default: all are present.
 
     Raises:
         ValueError: N is odd.
     """
     if len(features) % 2:
         raise ValueError(f"{len(features)} segments: CMSC needs as many first as second segments")
-    # the length is taken as a constant, as in ECG-FM
+    # no gradient flows through the length, as in ECG-FM
     length = features.detach().norm(dim=-1, keepdim=True)
     features = features / length.clamp(min=eps)
     first, second = segment.sort(stable=True).indices.chunk(2)
@@ -103,7 +103,7 @@ def _nearest_is_positive(logits: Tensor, positive: Tensor, counted: Tensor) -> T
 
 @dataclass
 class Wav2Vec2WithCmscConfig(Wav2VecCriterionConfig):
-    """fairseq's wav2vec options and those of CMSC; names as in ECG-FM."""
+    """fairseq's wav2vec options and options of CMSC, with ECG-FM's names."""
 
     infonce: bool = field(default=True, metadata={"help": "cross entropy over positive and negatives (InfoNCE)"})
     loss_weights: Optional[List[float]] = field(
@@ -128,15 +128,15 @@ class Wav2Vec2WithCmscConfig(Wav2VecCriterionConfig):
 
 @register_objective("wav2vec2_with_cmsc", dataclass=Wav2Vec2WithCmscConfig)
 class Wav2Vec2WithCmscCriterion(Objective, Wav2vecCriterion):
-    """Sum of the parts, each times the number of masked frames, so that fairseq's division gives a mean a frame.
+    """Sum of the parts, each times the number of masked frames, so that fairseq's division gives a mean per frame.
 
-    Logged, by fairseq: `loss` and its parts `loss_0` (InfoNCE), `loss_1` (diversity), `loss_2` (penalty on features),
-    `loss_3` (CMSC), all in bits; `accuracy` of the InfoNCE; `cmsc_accuracy`, how often a segment's nearest one is of
-    the same patient; `reconstruction_mse`, in squared units of the input; and `log_keys`.
+    fairseq logs `loss` and its parts `loss_0` (InfoNCE), `loss_1` (diversity), `loss_2` (penalty on features), `loss_3`
+    (CMSC), all in bits; `accuracy` of InfoNCE; `cmsc_accuracy`, how often a segment's nearest segment belongs to the
+    same patient; `reconstruction_mse`, in squared units of the input; and `log_keys`.
     """
 
     needs_pairs = True
-    # of losses as they are logged, in nats
+    # logged losses, in nats
     unit: ClassVar[float] = math.log(2)
 
     def __init__(
@@ -162,12 +162,12 @@ class Wav2Vec2WithCmscCriterion(Objective, Wav2vecCriterion):
         self._warned_of_one_pair = False
 
     def forward(self, model: Any, sample: Dict[str, Any], reduce: bool = True) -> Tuple[Tensor, int, Dict[str, Any]]:
-        """Loss (summed over masked frames), their number, and what to log: tensors, so that nothing waits for them.
+        """Return the loss (summed over masked frames), their number, and values to log, as tensors to avoid waiting.
 
         Args:
             model: `wav2vec2_cmsc`.
             sample: a batch of `EcgDataset` with pairs.
-            reduce: as in fairseq; CMSC has no value for each frame, so only True is possible.
+            reduce: as in fairseq; only True is possible, because CMSC has no value per frame.
         """
         output = model(**sample["net_input"])
         parts, log = self._of_frames(model, output)
@@ -193,7 +193,7 @@ class Wav2Vec2WithCmscCriterion(Objective, Wav2vecCriterion):
         return loss, frames, {key: value.detach() if torch.is_tensor(value) else value for key, value in log.items()}
 
     def _of_frames(self, model: Any, output: Dict[str, Any]) -> Tuple[Dict[str, Tensor], Dict[str, Any]]:
-        """Parts of the loss that masked frames have, each summed over them, and what else to log of them."""
+        """Return parts of the loss, each summed over masked frames, and other values to log for them."""
         logits = model.get_logits(output).float()
         frames = logits.size(0)
         # the positive comes first
@@ -203,21 +203,21 @@ class Wav2Vec2WithCmscCriterion(Objective, Wav2vecCriterion):
 
     @property
     def needs_signal(self) -> bool:
-        """Whether batches hold the segments before augmentation: for the reconstruction."""
+        """Whether batches contain the segments before augmentation, for the reconstruction."""
         return self.reconstruction_weight > 0
 
     @property
     def needs_head(self) -> bool:
-        """Whether the model needs a layer that reconstructs."""
+        """Whether the model needs a layer for the reconstruction."""
         return self.reconstruction_weight > 0
 
     def add_head(self, model: Any) -> None:
-        """Add the layer that reconstructs, if there is a weight for it."""
+        """Add the layer for the reconstruction, if its weight is not 0."""
         if self.needs_head:
             model.add_reconstruction_head()
 
     def check_items(self, items: int) -> None:
-        """Raise a `UserError` if batches of so many pairs, of one, are all that CMSC has."""
+        """Raise a `UserError` if CMSC only gets batches with one pair."""
         if items > 1 or not self.cmsc_weight:
             return
         if not (self.cmsc_gather and dist.is_initialized() and dist.get_world_size() > 1):
@@ -227,7 +227,7 @@ class Wav2Vec2WithCmscCriterion(Objective, Wav2vecCriterion):
             )
 
     def logged(self, model: Any) -> Dict[str, Better]:
-        """All that is logged of a validation set, and which values are better."""
+        """Return all names that are logged for a validation set, and which values are better."""
         has_codebook = model.quantizer is not None or model.input_quantizer is not None
         outputs = {**_OF_MODEL, **(_OF_CODEBOOK if has_codebook else {})}
         names = {**_LOGGED, **{key: outputs[key] for key in self.log_keys or [] if key in outputs}}
@@ -238,7 +238,7 @@ class Wav2Vec2WithCmscCriterion(Objective, Wav2vecCriterion):
         return names
 
     def _penalties(self, model: Any, output: Dict[str, Any], frames: int) -> Dict[str, Tensor]:
-        """Diversity and size of features, each times its weight, named in the order in which fairseq logs them."""
+        """Return diversity and size of features, each times its weight, in the order in which fairseq logs them."""
         penalties = model.get_extra_losses(output)
         kept = [
             weight * penalty.float() * frames
@@ -298,7 +298,7 @@ class Wav2Vec2WithCmscCriterion(Objective, Wav2vecCriterion):
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
-        """True, which spares ranks the exchange of pickled logs."""
+        """True, so that ranks do not exchange pickled logs."""
         return True
 
 
@@ -307,6 +307,6 @@ def _at_least_one(count: Any) -> Any:
 
 
 def _first_is_nearest(logits: Tensor) -> Tensor:
-    """How many rows have their largest value first, and not also their smallest, as where all are equal."""
+    """Count the rows with their largest value first, without rows of equal values."""
     largest, smallest = logits.argmax(-1) == 0, logits.argmin(-1) == 0
     return (largest & ~smallest).sum()

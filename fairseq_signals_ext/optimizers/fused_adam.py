@@ -21,15 +21,15 @@ _OTHER_KERNELS = ("use_old_adam", "fp16_adam_stats", "tpu")
 
 @dataclass
 class FusedAdamConfig(FairseqAdamConfig):
-    """The options of fairseq's `adam`; those that choose among its own kernels must stay off."""
+    """Options of fairseq's `adam`; options that choose among its own kernels must stay off."""
 
 
 class FusedAdam(Adam):
-    """The update of fairseq's `Adam`, up to rounding, by one kernel a device.
+    """The update of fairseq's `Adam`, up to rounding, by one kernel per device.
 
     Adam is of Kingma & Ba 2015 (arXiv 1412.6980), its weight decay of Loshchilov & Hutter 2019 (arXiv 1711.05101).
-    The state is that of fairseq's `Adam`: of each parameter `step` (int), `exp_avg` and `exp_avg_sq` (its shape and
-    dtype). Nothing waits for the device.
+    The state is the same as of fairseq's `Adam`: for each parameter `step` (int), `exp_avg` and `exp_avg_sq` (its shape
+    and dtype). Nothing waits for the device.
     """
 
     def __init__(
@@ -57,9 +57,9 @@ class FusedAdam(Adam):
         return loss
 
     def _count(self, parameters: Iterable[Tensor]) -> Dict[Tuple[torch.device, int], List[Tensor]]:
-        """Those with a gradient by device and by their number of updates, now one more.
+        """Group the parameters with a gradient by device and by their increased number of updates.
 
-        A parameter without gradient, as of a dropped layer, is not updated, so their numbers differ.
+        The numbers differ, because a parameter without gradient, such as of a dropped layer, is not updated.
         """
         counted = defaultdict(list)
         for parameter in parameters:
@@ -103,22 +103,22 @@ class FusedAdam(Adam):
                 parameter.copy_(value)
 
 
-# fairseq resumes a training only if the optimizer's class has the name in the checkpoint: with the same name
-# as that of `adam`, whose state it shares, one can follow the other
+# fairseq resumes a training only if the optimizer's class has the name in the checkpoint: with the name of fairseq's
+# `adam`, which has the same state, each can continue the other's training
 @register_optimizer("fused_adam", dataclass=FusedAdamConfig)
 class FairseqAdam(AdamOfFairseq):
-    """fairseq's `adam` by torch's fused kernel: same options and checkpoints, the same values up to rounding."""
+    """fairseq's `adam` by torch's fused kernel: the same options and checkpoints, equal values up to rounding."""
 
     @exits_on_user_error
     def __init__(self, cfg: FusedAdamConfig, params: Iterable[Any]):
-        FairseqOptimizer.__init__(self, cfg)  # not that of `adam`, which builds another optimizer
+        FairseqOptimizer.__init__(self, cfg)  # not the one of `adam`, which builds another optimizer
         _check_options(cfg)
         self._optimizer = FusedAdam(params, **self.optimizer_config)
         _check_parameters(list(self.params))
 
     @property
     def optimizer_config(self) -> Dict[str, Any]:
-        """Arguments of `FusedAdam`, also for what overrides those in a checkpoint.
+        """Return arguments of `FusedAdam`, which also replace the ones in a checkpoint.
 
         Raises:
             UserError: `adam_betas` are not two numbers.
@@ -132,14 +132,14 @@ class FairseqAdam(AdamOfFairseq):
         }
 
     def clip_grad_norm(self, max_norm: float, aggregate_norm_fn: Optional[Callable[[Tensor], Tensor]] = None) -> Tensor:
-        """As fairseq's, which takes the norm of one gradient after the other.
+        """Clip gradients like fairseq, but compute all norms at once.
 
         Args:
-            max_norm: multiply gradients so that the norm of all together is at most this; 0: only measure it.
-            aggregate_norm_fn: makes the norm over all ranks of that of this rank.
+            max_norm: scale gradients so that their common norm is at most this; 0: only measure it.
+            aggregate_norm_fn: computes the norm over all ranks from this rank's norm.
 
         Returns:
-            The norm before, a scalar on the gradients' device.
+            The norm before clipping, a scalar on the gradients' device.
         """
         gradients = [parameter.grad.detach() for parameter in self.params if parameter.grad is not None]
         if not gradients or any(hasattr(parameter, "expert") for parameter in self.params):
@@ -162,10 +162,10 @@ def _check_options(cfg: FusedAdamConfig) -> None:
 
 
 def _check_parameters(parameters: List[Tensor]) -> None:
-    """See that the kernel can update them.
+    """Check that the kernel can update these parameters.
 
     Raises:
-        UserError: they are in 16 bits, or torch has no such kernel for their device.
+        UserError: they have 16 bits, or torch has no such kernel for their device.
     """
     if any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in parameters):
         hint = "leave out common.memory_efficient_fp16 and memory_efficient_bf16, or use optimizer._name=adam"
@@ -182,7 +182,7 @@ def _check_parameters(parameters: List[Tensor]) -> None:
 
 
 def _parse_betas(betas: Any) -> Tuple[float, float]:
-    """Two numbers, from a list, or from text that is never run."""
+    """Read two numbers from a list, or from text that is never run as code."""
     try:
         first, second = map(float, ast.literal_eval(betas) if isinstance(betas, str) else betas)
         if 0 <= first < 1 and 0 <= second < 1:
