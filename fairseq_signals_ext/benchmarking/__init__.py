@@ -1,1 +1,1 @@
-"""Frozen features of several models, probes on public tasks, and which model is better, by how much, how sure."""
+"""Frozen features of several models, probes on public tasks, and comparisons of models with intervals."""

@@ -1,4 +1,4 @@
-"""A benchmark as a whole: probes of all entrants on all tasks, then the table, which follows from their files alone."""
+"""Run a whole benchmark: probes of all entrants on all tasks, then the table, which is made only from their files."""
 
 import contextlib
 import json
@@ -25,10 +25,10 @@ _SETTINGS_FILE = "settings.json"
 def prepare_tasks(
     data: Path, tasks: Sequence[Task], settings: BenchmarkSettings, measures: Optional[Measures] = None
 ) -> Dict[str, Prepared]:
-    """The tasks on the recordings of a prepared folder, by name.
+    """Prepare the tasks on the recordings of a prepared folder, by name.
 
     Raises:
-        UserError: a name is there twice, or as `prepare_task`.
+        UserError: a name appears twice, or see `prepare_task`.
     """
     names = [task.name for task in tasks]
     twice = [name for name in names if names.count(name) > 1]
@@ -46,16 +46,16 @@ def run_benchmark(
     jobs: int = 1,
     training: Optional[trainings.TrainingOptions] = None,
 ) -> Optional[Results]:
-    """Run what is not done yet, and write the table if all is.
+    """Do the missing runs, and write the table if all are done.
 
     Args:
-        out: folder of the results; what is in its `scores` is kept, see `begin`.
-        part: of several; None: all.
-        jobs: processes.
-        training: how whole models are trained, if any are.
+        out: folder of the results; existing files in its `scores` are kept, see `begin`.
+        part: one of several parts; None: all.
+        jobs: number of processes.
+        training: how whole models are trained, if there are any.
 
     Returns:
-        None where other parts have runs to do.
+        None if other parts are not done.
 
     Raises:
         UserError: features do not fit the tasks, see `run_units`.
@@ -84,14 +84,14 @@ def _one_writer(out: Path, part: Optional[Part]) -> ContextManager[Any]:
 
 
 def begin(out: Path, identity: Mapping[str, Any], resume: bool, overwrite: bool, part: Optional[Part] = None) -> None:
-    """See that the folder of the results is free, or has runs of the same benchmark, and note which one that is.
+    """Check that the results folder is free or has runs of the same benchmark, and store its identity.
 
     Args:
-        identity: all that the results depend on, plain values.
+        identity: everything that the results depend on, as plain values.
 
     Raises:
-        UserError: there are results, but neither `resume` nor `overwrite` (a part may find those of others), or those
-            of another benchmark.
+        UserError: there are results without `resume` or `overwrite` (a part may find results of other parts), or
+            results of another benchmark.
     """
     path = out / FOLDER / _SETTINGS_FILE
     if overwrite:

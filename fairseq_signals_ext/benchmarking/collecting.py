@@ -1,7 +1,7 @@
-"""Rows of features become a folder: computed once, continued after an interruption, in parts if that is asked for.
+"""Collect rows of features in a folder: computed once, resumable, optionally in parts.
 
-The rows of a run are kept as those of `predict` and `embed`, see `inference.results` and `inference.parts`, so that
-the folder is, byte for byte, that of an unbroken run.
+Rows are stored as in `predict` and `embed`, see `inference.results` and `inference.parts`, so that the folder is
+identical, byte by byte, to the folder of an uninterrupted run.
 """
 
 import functools
@@ -37,8 +37,8 @@ class Row:
     Attributes:
         idx: its row in a label file.
         values: float32, layers x statistics x E.
-        frames: how many frames it has; 0 where that is not known.
-        kept: by layer, its frames: float16, frames x E.
+        frames: number of frames; 0 if unknown.
+        kept: frames by layer: float16, frames x E.
         ends_batch: see `inference.running.RecordingOutputs`.
     """
 
@@ -50,32 +50,32 @@ class Row:
 
 
 class Maker(Protocol):
-    """What gives features."""
+    """Computes features."""
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """`name`, `layers`, `statistics` and `dimensions`, and what else `features.json` shall say."""
+        """Return `name`, `layers`, `statistics`, `dimensions` and other content of `features.json`."""
 
     @property
     def kept(self) -> Sequence[str]:
-        """Layers of which frames are kept."""
+        """Layers whose frames are kept."""
 
     def rows(self, recordings: Recordings, how: RunOptions, start: int) -> Iterator[Row]:
-        """Features of recordings, in order, from number `start` on."""
+        """Yield features of recordings, in order, starting with number `start`."""
 
 
 def open_recordings(data: Path) -> Store:
-    """All recordings of a manifest, a prepared folder or a split's folder.
+    """Open all recordings of a manifest, a prepared folder or a split's folder.
 
     Raises:
-        UserError: there are none, or a manifest cannot be read.
+        UserError: there are no recordings, or a manifest cannot be read.
     """
     if not data.exists():
         raise UserError(f"{data}: no such file or folder; give a prepared folder, or a manifest")
     manifests = manifests_of(data)
     if not manifests:
         raise UserError(f"{data}: has no manifest; give a prepared folder, the folder of a split, or a manifest")
-    # each recording is read once, so what was checked need not be remembered
+    # each recording is read once, so results of checks need not be stored
     return open_store(read_manifests(manifests), "always")
 
 
@@ -88,15 +88,15 @@ def collect(
     part: Optional[Part] = None,
     overwrite: bool = False,
 ) -> Optional[Features]:
-    """Compute features, or open those that a finished folder has.
+    """Compute features, or open the features of a finished folder.
 
     Args:
-        make: the maker, only called if there is something to compute.
-        settings: all that the values depend on, plain values.
+        make: creates the maker; only called if there is something to compute.
+        settings: everything that the values depend on, as plain values.
         recordings: all of them.
         out: folder of the features.
-        part: do this part only; the one that ends last merges them.
-        overwrite: replace features, finished or not, of other settings.
+        part: do only this part; the part that ends last merges all.
+        overwrite: replace features of other settings, finished or not.
 
     Returns:
         The features; None if other parts are not done yet.
@@ -150,7 +150,7 @@ class _Run:
         return merge_if_last(self._out, part, files, functools.partial(self._finish, maker)) or self._finished()
 
     def _finished(self) -> Optional[Features]:
-        """What the folder has, if it is what is wanted."""
+        """Open the folder if it has the wanted features."""
         try:
             facts = read_facts(self._out)
             differing = facts and _difference(facts["settings"], self._settings)
@@ -198,11 +198,11 @@ def _array_name(layer: str) -> str:
 
 
 def _difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> Optional[str]:
-    """The first setting that differs; None if none does."""
+    """Return the first setting that differs; None if all are equal."""
     names: Tuple[str, ...] = tuple(dict.fromkeys([*ours, *theirs]))
     return next((name for name in names if theirs.get(name) != ours.get(name)), None)
 
 
 def settings_of(store: Store, **more: Any) -> Dict[str, Any]:
-    """What features of these recordings depend on, and more."""
+    """Return everything that features of these recordings depend on, and other facts."""
     return {**more, "recordings": store.fingerprint().hex()}

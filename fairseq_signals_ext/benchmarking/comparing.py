@@ -1,8 +1,8 @@
-"""Metrics with intervals, and paired differences of models, from the scores of their probes.
+"""Compute metrics with intervals, and paired differences of models, from scores of their probes.
 
-Under strict a resample draws patients, the same ones for all models, and beside them seeds of the folds: a model's
-value in it is the mean over the seeds that were drawn. Where recordings are of several sources a label's metric is the
-mean of those within each source, so that telling the source apart brings nothing.
+With the protocol strict, a resample draws patients, the same for all models, and seeds of the folds: a model's value is
+the mean over the drawn seeds. With several sources, a label's metric is the mean over its values within each source, so
+that recognising the source has no advantage.
 """
 
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ from fairseq_signals_ext.evaluation.resampling import interval, mean_of_defined,
 
 OF_CLASSES = ("auroc", "auprc")
 OF_NUMBERS = ("r2", "mae")
-# of a metric, whether less is better
+# metric: whether lower values are better
 FALLING = ("mae",)
-_UNDEFINED = 0.5  # what iclr2026 counts
+_UNDEFINED = 0.5  # as in iclr2026
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Measured:
 
     Attributes:
         point: metric -> (L labels, then the macro average).
-        drawn: the same x resamples, of the macro average only.
+        drawn: metric -> values of the macro average in the resamples.
         ends: metric -> (L + 1) x 2, low and high.
-        of_seeds: metric -> the macro average with each seed.
+        of_seeds: metric -> the macro average for each seed.
     """
 
     point: Mapping[str, np.ndarray]
@@ -41,16 +41,16 @@ class Measured:
 
 
 def metrics_of(known: Known) -> Tuple[str, ...]:
-    """The metrics of a task, the primary one first."""
+    """Return the metrics of a task, the primary one first."""
     return OF_NUMBERS if known.task.is_regression else OF_CLASSES
 
 
 def measure(scores: Sequence[np.ndarray], known: Known, settings: BenchmarkSettings) -> Measured:
-    """Metrics of a model with intervals.
+    """Compute metrics of a model with intervals.
 
     Args:
-        scores: N x L for each seed, all tested.
-        known: of the N recordings.
+        scores: N x L for each seed; all recordings are tested.
+        known: targets of the N recordings.
     """
     metrics = metrics_of(known)
     runs = [_resample(known, one, metrics, settings) for one in scores]
@@ -67,7 +67,7 @@ def measure(scores: Sequence[np.ndarray], known: Known, settings: BenchmarkSetti
 
 
 def difference(a: Measured, b: Measured, metric: str, confidence: float) -> Tuple[float, float, float, float]:
-    """What model a has more than b of the macro average, the ends of its interval, and p."""
+    """Return by how much model a exceeds b in the macro average, the ends of the interval, and p."""
     point = a.point[metric][-1] - b.point[metric][-1]
     values = mirrored(np.array([[point]]), (a.drawn[metric] - b.drawn[metric])[None])[0]
     return float(point), *interval(values, confidence), p_value(values)
@@ -75,7 +75,7 @@ def difference(a: Measured, b: Measured, metric: str, confidence: float) -> Tupl
 
 @dataclass(frozen=True)
 class _Resampled:
-    """Of one seed: values (L + 1), and those of resamples."""
+    """Return values (L + 1) for one seed, and values in resamples."""
 
     model: Weighted
     point: Values
@@ -95,7 +95,7 @@ def _resample(known: Known, scores: np.ndarray, metrics: Sequence[str], settings
 
 
 def _within_sources(known: Known, found: Predictions, settings: BenchmarkSettings) -> Tuple[Predictions, int]:
-    """Predictions with a column for each label and source, and the number of sources."""
+    """Return predictions with a column per label and source, and the number of sources."""
     names = np.unique(known.source)
     if len(names) == 1 or not settings.is_strict:
         return found, 1
@@ -108,7 +108,7 @@ def _within_sources(known: Known, found: Predictions, settings: BenchmarkSetting
 
 
 def _averaged(values: Values, sources: int, undefined: Optional[float]) -> Values:
-    """Means over sources, then below the labels their macro average: (L + 1) x resamples."""
+    """Return means over sources, followed by the macro average over labels: (L + 1) x resamples."""
     averaged: Dict[str, np.ndarray] = {}
     for metric, of_columns in values.items():
         labels = mean_of_defined(of_columns.reshape(-1, sources, of_columns.shape[1]), axis=1)[:, 0]
@@ -119,7 +119,7 @@ def _averaged(values: Values, sources: int, undefined: Optional[float]) -> Value
 
 
 def _seed_shares(seeds: int, settings: BenchmarkSettings) -> np.ndarray:
-    """How much of each resample is of each seed, seeds x resamples; seeds are drawn with replacement."""
+    """Draw seeds with replacement: the share of each seed in each resample, seeds x resamples."""
     rng = np.random.default_rng((settings.seed, 1))
     drawn = rng.integers(seeds, size=(settings.resamples, seeds))
     return np.stack([(drawn == seed).mean(axis=1) for seed in range(seeds)])

@@ -1,4 +1,4 @@
-"""The entrants of a benchmark: features of the checkpoints, and of the controls that stand in every table."""
+"""Compute the entrants of a benchmark: features of the checkpoints, and of the controls in every table."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -25,13 +25,13 @@ MEASURES, SOURCE = "hand-made measures", "data set alone"
 
 @dataclass(frozen=True)
 class Computing:
-    """How the features of a benchmark are computed.
+    """Settings for computing the features of a benchmark.
 
     Attributes:
         data: prepared folder.
-        out: of the benchmark.
-        options: of the extraction.
-        with_frames: keep the last layer's frames, too.
+        out: folder of the benchmark.
+        options: settings of the extraction.
+        with_frames: also keep the frames of the last layer.
     """
 
     data: Path
@@ -40,7 +40,7 @@ class Computing:
     with_frames: bool = False
 
     def features(self, source: str, name: str, with_frames: bool = False) -> Optional[Features]:
-        """Features of a source, from their folder if they are there; None if other parts of them are not done yet."""
+        """Return features of a source, from their folder if they exist; None if other parts are not done yet."""
         folder = self.out / FOLDER / safe_name(name)
         found = extract(source, self.data, folder, self.options, name)
         if found is None or not with_frames:
@@ -50,16 +50,16 @@ class Computing:
 
 
 def compute(how: Computing, checkpoints: Sequence[str], names: Sequence[str]) -> Optional[List[Entrant]]:
-    """All entrants: the checkpoints, random weights of each architecture, measures made by hand, the data set alone.
+    """Return all entrants: checkpoints, random weights of each architecture, hand-made measures, the data set alone.
 
     Returns:
         None if other parts of the features are not done yet.
 
     Raises:
-        UserError: a model cannot be used, or as `extract`.
+        UserError: a model cannot be used, or see `extract`.
     """
     untrained = {name: f"random ({name})" for name in names}
-    # all of them, so that a part of each is done before any is missed
+    # all sources, so that this part of each is done before one is missing
     found = {name: how.features(source, name, how.with_frames) for name, source in zip(names, checkpoints)}
     for name, source in zip(names, checkpoints):
         try:
@@ -69,7 +69,7 @@ def compute(how: Computing, checkpoints: Sequence[str], names: Sequence[str]) ->
     found[MEASURES] = how.features(HAND_MADE, MEASURES)
     if any(features is None for features in found.values()):
         return None
-    random: Dict[str, Entrant] = {}  # by fingerprint: equal features are of one architecture
+    random: Dict[str, Entrant] = {}  # by fingerprint: equal features come from the same architecture
     models = []
     for name, source in zip(names, checkpoints):
         control = None
@@ -87,11 +87,11 @@ def _checksum(source: str) -> str:
 
 
 def measures_of(features: Features, idx: np.ndarray) -> Mapping[str, np.ndarray]:
-    """The measures made by hand that tasks may ask for: of these recordings, NaN where nothing was found.
+    """Return the hand-made measures that tasks may use, for these recordings; NaN if nothing was found.
 
     Args:
-        features: made by hand.
-        idx: int64, of recordings of the prepared folder.
+        features: the hand-made features.
+        idx: int64, rows of the prepared folder.
 
     Returns:
         `heart_rate` in 1/min, and `axis` in degrees, -180 to 180.

@@ -1,4 +1,4 @@
-"""What features of a model are compared with: measures made by hand, and the name of the data set alone.
+"""Controls for features of a model: hand-made measures, and the name of the data set alone.
 
 Random weights of a model's architecture are the third control: `extraction.extract` of `random:CKPT`.
 """
@@ -21,12 +21,12 @@ from fairseq_signals_ext.inference.running import RunOptions
 from fairseq_signals_ext.prepared.table import TABLE_NAME, read_table
 
 HAND_MADE, SOURCE = "hand-made", "source"
-# to be raised when `measures` gives other values
+# increase this when `measures` returns other values
 _HAND_MADE_VERSION = 1
 
 
 class _Measures(NamedTuple):
-    """What was read beside the signal of a recording."""
+    """Facts that were read with the signal of a recording."""
 
     idx: int
     values: np.ndarray
@@ -41,7 +41,7 @@ class _MeasuredRecording(NamedTuple):
 
 @dataclass(frozen=True)
 class Measured:
-    """Recordings of a store, measured where they are read, which may be another process; see `inputs.Recordings`."""
+    """Recordings of a store, measured in the process that reads them; see `inputs.Recordings`."""
 
     store: Store
 
@@ -49,11 +49,11 @@ class Measured:
         return len(self.store)
 
     def name(self, number: int, ecg: Optional[int] = None) -> str:
-        """How messages call a recording."""
+        """Return the name of a recording in messages."""
         return self.store.name(number)
 
     def read(self, number: int, ecg: Optional[int] = None) -> _MeasuredRecording:
-        """Measures of a recording.
+        """Compute the measures of a recording.
 
         Raises:
             UserError: it cannot be read.
@@ -62,14 +62,14 @@ class Measured:
         return _MeasuredRecording(_Measures(signal.idx, measures(millivolts_of(signal), signal.sample_rate)))
 
     def known(self, number: int) -> Dict[str, Any]:
-        """Nothing more."""
+        """Return no other facts."""
         return {}
 
 
 def millivolts_of(signal: Signal) -> np.ndarray:
-    """A recording in mV: float64, 12 x samples, zeros for absent leads.
+    """Convert a recording to mV: float64, 12 x samples, zeros for missing leads.
 
-    Recordings of ECG-FM's files have no mV: they stay in standard deviations of each lead.
+    Recordings in ECG-FM's files have no mV: they stay in standard deviations of each lead.
     """
     leads = list(signal.leads)
     gain, offset = to_millivolts(signal.scale, signal.zero)
@@ -79,7 +79,7 @@ def millivolts_of(signal: Signal) -> np.ndarray:
 
 
 def hand_made_settings(store: Store) -> Dict[str, Any]:
-    """What hand-made features of these recordings depend on."""
+    """Return everything that hand-made features of these recordings depend on."""
     return settings_of(store, model={HAND_MADE: _HAND_MADE_VERSION})
 
 
@@ -93,7 +93,7 @@ class HandMade:
     }
 
     def rows(self, recordings: Recordings, how: RunOptions, start: int) -> Iterator[Row]:
-        """Features of `Measured` recordings, in order.
+        """Yield features of `Measured` recordings, in order.
 
         Raises:
             UserError: one of them cannot be read.
@@ -105,10 +105,10 @@ class HandMade:
 
 
 def source_alone(data: Path) -> Optional[Features]:
-    """The source of each recording of a prepared folder's manifest, a dimension a source, as features of one layer.
+    """Return the source of each recording in a manifest as features of one layer, with one dimension per source.
 
     Returns:
-        None where all recordings have the same source.
+        None if all recordings have the same source.
 
     Raises:
         UserError: manifest or table cannot be read, or the table lacks a recording.

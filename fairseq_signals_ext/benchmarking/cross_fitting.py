@@ -1,7 +1,7 @@
-"""Probes of frozen features by cross-fitting: every recording is scored by a probe that has not seen its patient.
+"""Cross-fit probes of frozen features: each recording is scored by a probe that was trained on other patients.
 
-Penalty and layer are chosen inside the training folds. For the probe that is tested on fold i these are scored, each
-fold j of them by a probe that was trained on all folds but i and j; that one serves the probe that is tested on j, too.
+Penalty and layer are chosen inside the training folds. For the probe that is tested on fold i, each training fold j is
+scored by a probe that was trained on all folds but i and j; the same probe is used when j is the tested fold.
 """
 
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ from fairseq_signals_ext.benchmarking.linear_probes import Design, Fits, logisti
 from fairseq_signals_ext.benchmarking.targets import Known
 from fairseq_signals_ext.evaluation.metrics import macro
 
-# where nothing can be compared inside the training folds, such as one recording of each class
+# used if nothing can be compared inside the training folds, such as with one recording of each class
 _UNDECIDED_PENALTY = 1
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """Scores of recordings by probes that have not seen them.
+    """Scores of recordings by probes that were trained on other recordings.
 
     Attributes:
-        scores: float64, N x L: log odds of labels, numbers in their unit; NaN of a recording that is not tested.
-        choices: for each fold what was chosen; plain values.
+        scores: float64, N x L: log odds of labels, or numbers in their unit; NaN for recordings that are not tested.
+        choices: the chosen layer and penalty for each fold, as plain values.
     """
 
     scores: np.ndarray
@@ -39,15 +39,15 @@ def cross_fit(
     trains: np.ndarray,
     names: Sequence[str],
 ) -> Fitted:
-    """Cross-fitted scores of all recordings.
+    """Compute cross-fitted scores of all recordings.
 
     Args:
-        matrix: the features (N x E) of a layer, by its number.
-        layers: among which one is chosen.
-        known: of the N recordings.
+        matrix: returns the features (N x E) of a layer, by its number.
+        layers: the layers to choose from.
+        known: targets of the N recordings.
         fold: int64, N, from 0.
-        trains: bool, N: recordings that probes may be trained on, and choices made with.
-        names: of all layers.
+        trains: bool, N: recordings for training probes and for choosing.
+        names: names of all layers.
     """
     path = ridge_path if known.task.is_regression else logistic_path
     folds = int(fold.max()) + 1
@@ -66,7 +66,7 @@ def cross_fit(
 
 
 def _inner_values(features: np.ndarray, known: Known, fold: np.ndarray, trains: np.ndarray, path: Fits) -> np.ndarray:
-    """How well each penalty does inside the training folds of each tested fold: folds x penalties."""
+    """Return the metric of each penalty inside the training folds of each tested fold: folds x penalties."""
     folds, count = int(fold.max()) + 1, len(penalties(path))
     inner = np.full((folds, count, *known.targets.shape), np.nan)
     for one, other in combinations(range(folds), 2):
@@ -87,7 +87,7 @@ def _inner_values(features: np.ndarray, known: Known, fold: np.ndarray, trains: 
 
 
 def _path_scores(training: np.ndarray, targets: np.ndarray, tested: np.ndarray, path: Fits, count: int) -> np.ndarray:
-    """Scores of tested recordings for the first `count` penalties: penalties x recordings x labels."""
+    """Return scores of tested recordings for the first `count` penalties: penalties x recordings x labels."""
     design = Design(training)
     turned, scores = design.turned(tested), []
     for linear in path(design, targets):
@@ -98,7 +98,7 @@ def _path_scores(training: np.ndarray, targets: np.ndarray, tested: np.ndarray, 
 
 
 def _best(values: np.ndarray) -> Tuple[int, int]:
-    """Place of the layer and of the penalty with the highest value (layers x penalties)."""
+    """Return the positions of the layer and the penalty with the highest value (layers x penalties)."""
     if np.isnan(values).all():
         return len(values) - 1, _UNDECIDED_PENALTY
     layer, penalty = np.unravel_index(np.nanargmax(values), values.shape)
@@ -114,7 +114,7 @@ def _rounded(value: float) -> Any:
 
 
 def fast_auroc(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """As `evaluation.metrics.auroc` (L), by ranks, which is some ten times faster; both N x L."""
+    """Compute `evaluation.metrics.auroc` (L) by ranks, about ten times faster; both arguments are N x L."""
     from scipy.stats import rankdata
 
     values = np.full(scores.shape[1], np.nan)
@@ -129,7 +129,7 @@ def fast_auroc(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def r2(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Explained share of the variance of each number (L); NaN where it has none. Both N x L."""
+    """Return the explained share of the variance of each number (L); NaN without variance. Both are N x L."""
     known = ~np.isnan(targets)
     count = np.maximum(known.sum(axis=0), 1)
     mean = np.where(known, targets, 0).sum(axis=0) / count

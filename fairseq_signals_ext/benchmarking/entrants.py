@@ -1,4 +1,4 @@
-"""What is compared: the features of a checkpoint, or of a control."""
+"""Entrants of a comparison: features of a checkpoint or of a control."""
 
 import zlib
 from dataclasses import dataclass, replace
@@ -12,12 +12,12 @@ from fairseq_signals_ext.benchmarking.trained_probes import Crops
 from fairseq_signals_ext.benchmarking.trainings import MODES
 from fairseq_signals_ext.common.errors import UserError
 
-# a checkpoint, or a control: random weights of its architecture, measures made by hand, the name of the data set alone
+# a checkpoint, or a control: random weights of its architecture, hand-made measures, the name of the data set alone
 KINDS = ("checkpoint", "random", "measures", "source")
 
 
 class FeatureSet(Protocol):
-    """Features of N recordings from L layers, as `features.Features` has them."""
+    """Features of N recordings from L layers, like `features.Features`."""
 
     name: str
     layers: Sequence[str]
@@ -25,10 +25,10 @@ class FeatureSet(Protocol):
     idx: np.ndarray
 
     def matrix(self, layer: int, deviation: bool = False) -> np.ndarray:
-        """Means over frames, float32 N x E, or means and deviations, N x 2E."""
+        """Return means over frames, float32 N x E, or means and deviations, N x 2E."""
 
     def frames(self, layer: int) -> Tuple[np.ndarray, np.ndarray]:
-        """Frames, float16 N x T x E, and how many of a recording are no padding, int64 N."""
+        """Return frames, float16 N x T x E, and their number without padding for each recording, int64 N."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class Entrant:
     """A row of the table.
 
     Attributes:
-        name: of it, as the table has it.
+        name: its name in the table.
         kind: one of `KINDS`.
-        features: of all recordings, a `FeatureSet`.
-        control: name of the entrant with random weights of this architecture; None for controls.
-        checkpoint: checksum of the file that the features are from; None of measures and the source.
-        source: that file, for whole models to be trained from; None of controls.
+        features: a `FeatureSet` of all recordings.
+        control: name of the entrant with random weights of the same architecture; None for controls.
+        checkpoint: checksum of the file that computed the features; None for measures and the source.
+        source: this file, for training whole models; None for controls.
     """
 
     name: str
@@ -52,18 +52,18 @@ class Entrant:
     source: Optional[str] = None
 
     def can(self, probe: str) -> bool:
-        """Whether there are features for a probe: measures and sources have no frames, nor deviations of these."""
+        """Whether there are features for a probe: measures and sources have neither frames nor deviations."""
         if probe in MODES:
             return self.source is not None
         return self.kind in ("checkpoint", "random") or probe in ("last", "layer")
 
     def packed(self) -> "Entrant":
-        """The same for another process, which opens the features' folder itself; see `opened`."""
+        """Return a copy for another process, which opens the folder itself; see `opened`."""
         folder = getattr(self.features, "folder", None)
         return self if folder is None else replace(self, features=_Packed(folder))
 
     def opened(self) -> "Entrant":
-        """The same with its features."""
+        """Return a copy with its features."""
         if not isinstance(self.features, _Packed):
             return self
         from fairseq_signals_ext.benchmarking.features import Features
@@ -71,16 +71,16 @@ class Entrant:
         return replace(self, features=Features.open(self.features.folder))
 
     def fingerprint(self) -> str:
-        """Checksum of the recordings and of what the last layer gives for them."""
+        """Return a checksum of the recordings and their features of the last layer."""
         last = np.ascontiguousarray(self.features.matrix(len(self.features.layers) - 1))
         crc = zlib.crc32(last.tobytes(), zlib.crc32(np.ascontiguousarray(self.features.idx).tobytes()))
         return f"{crc:08x} of {len(self.features.idx)} x {last.shape[1]}, {len(self.features.layers)} layers"
 
     def rows(self, known: Known) -> np.ndarray:
-        """Rows of the features (int64) for these recordings.
+        """Return the rows of the features (int64) for these recordings.
 
         Raises:
-            UserError: there are none for one of them.
+            UserError: a recording has no features.
         """
         idx = np.asarray(self.features.idx)
         order = np.argsort(idx, kind="stable")
@@ -95,12 +95,12 @@ class Entrant:
         return found
 
     def layers_of(self, probe: str) -> Sequence[int]:
-        """Numbers of the layers that a probe may use."""
+        """Return the numbers of the layers that a probe may use."""
         count = len(self.features.layers)
         return range(count) if probe.startswith("layer") else range(count - 1, count)
 
     def crops(self, probe: str, layer: int, rows: np.ndarray) -> Crops:
-        """What a trained probe sees of these rows: each recording as one crop."""
+        """Return the input of a trained probe for these rows: each recording as one crop."""
         recording = np.arange(len(rows))
         if probe != "attention":
             return Crops(self.features.matrix(layer, deviation=probe.endswith("-std"))[rows], recording)
@@ -110,13 +110,13 @@ class Entrant:
 
 @dataclass(frozen=True)
 class _Packed:
-    """Where features are."""
+    """Location of features."""
 
     folder: Path
 
 
 class _Rows:
-    """Some rows of a large array, which are read when they are asked for."""
+    """Some rows of a large array, read on request."""
 
     def __init__(self, array: np.ndarray, rows: np.ndarray):
         self._array, self._rows = array, rows

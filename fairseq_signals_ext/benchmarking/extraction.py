@@ -1,4 +1,4 @@
-"""Features of a checkpoint, an export, or a control, for all recordings of a manifest: every layer in one pass."""
+"""Extract features of a checkpoint, an export or a control for all recordings of a manifest: all layers in one pass."""
 
 import dataclasses
 import logging
@@ -34,16 +34,16 @@ _MOST_BYTES = 2**34
 
 @dataclass(frozen=True)
 class ExtractionOptions:
-    """How features are computed.
+    """Settings for computing features.
 
     Attributes:
-        seed: of random weights.
-        frames: names of the layers of which the frames are kept, such as "2" or "output".
-        most_bytes: more than that is not kept of frames.
-        device, threads, bf16: as `fairseq_signals_ext.load`.
-        how: batches and processes that read.
-        part: do this part only; the one that ends last merges them.
-        overwrite: replace features of another model or of other data.
+        seed: seed of random weights.
+        frames: names of the layers whose frames are kept, such as "2" or "output".
+        most_bytes: largest size of kept frames.
+        device, threads, bf16: see `fairseq_signals_ext.load`.
+        how: batches, and processes for reading.
+        part: do only this part; the part that ends last merges all.
+        overwrite: replace features of another model or other data.
     """
 
     seed: int = 1
@@ -60,16 +60,16 @@ class ExtractionOptions:
 def extract(
     source: str, data: Path, out: Path, options: Optional[ExtractionOptions] = None, name: Optional[str] = None
 ) -> Optional[Features]:
-    """Features of all recordings of a manifest, in its order; a finished folder of the same is opened as it is.
+    """Compute features of all recordings of a manifest, in its order; a finished folder with them is only opened.
 
-    Recordings are cut and standardised as in training and `evaluate`; short ones are padded, absent leads are zeros.
+    Recordings are cut and standardised as in training and `evaluate`; short ones are padded, missing leads are zeros.
 
     Args:
-        source: a checkpoint or export, as `fairseq_signals_ext.load` takes it; `random:CKPT`: its architecture with
+        source: a checkpoint or export for `fairseq_signals_ext.load`; `random:CKPT`: its architecture with
             random weights; `hand-made`: see `controls`.
         data: a prepared folder, a split's folder, or a manifest.
         out: folder of the features.
-        name: of the features; default: that of the file.
+        name: name of the features; default: the file's name.
 
     Returns:
         The features; None if other parts are not done yet.
@@ -105,10 +105,10 @@ def _settings(source: str, store: Store, options: ExtractionOptions) -> Dict[str
 
 
 class _ModelInputs:
-    """Recordings of a store as a model is given them; can go to other processes.
+    """Recordings of a store as inputs of a model; can be sent to other processes.
 
     Attributes:
-        sample_rate: Hz that they must have; None until the model is known.
+        sample_rate: required rate in Hz; None until the model is known.
     """
 
     def __init__(self, store: Store):
@@ -144,7 +144,7 @@ def _maker(source: str, store: Store, out: Path, options: ExtractionOptions, rec
 
 
 def _check_room(out: Path, made: "ModelFeatures", store: Store, options: ExtractionOptions) -> None:
-    """Say how much room frames need, and see that it is there."""
+    """Print the size of kept frames, and check that there is enough space."""
     if not made.kept:
         return
     size = made.bytes_of_frames(store.samples)
@@ -159,11 +159,11 @@ def _check_room(out: Path, made: "ModelFeatures", store: Store, options: Extract
 
 
 class ModelFeatures:
-    """Features of a model: of every layer of its encoder, or of an export that only runs the embedding alone.
+    """Features of a model: of every layer of its encoder; only the embedding for exports that only run.
 
     Args:
-        kept: names of the layers of which frames are kept.
-        name: default: the model's.
+        kept: names of the layers whose frames are kept.
+        name: its name; default: the model's.
 
     Attributes:
         facts, kept: see `collecting.Maker`.
@@ -202,7 +202,7 @@ class ModelFeatures:
         return self._model.sample_rate
 
     def bytes_of_frames(self, samples: np.ndarray) -> int:
-        """How many bytes the frames need, of recordings with so many samples."""
+        """Return the size in bytes of the frames of recordings with these numbers of samples."""
         inputs = self._model.preprocessing
         longest = int(samples.max())
         frames = int(self._model.network.geometry.frames(inputs.segment_samples))
@@ -210,7 +210,7 @@ class ModelFeatures:
         return 2 * len(samples) * frames * int(self.facts["dimensions"]) * len(self.kept)
 
     def rows(self, recordings: Recordings, how: RunOptions, start: int) -> Iterator[Row]:
-        """Features of recordings, in order.
+        """Yield features of recordings, in order.
 
         Raises:
             UserError: one of them cannot be used.
@@ -240,11 +240,11 @@ class ModelFeatures:
 
 
 def pooled(means: np.ndarray, variances: np.ndarray, frames: np.ndarray) -> np.ndarray:
-    """Mean and deviation over the frames of all segments of a recording: float32, layers x 2 x E.
+    """Return mean and deviation over the frames of all segments of a recording: float32, layers x 2 x E.
 
     Args:
-        means, variances: segments x layers x E, over the frames of each segment.
-        frames: segments, their numbers.
+        means, variances: segments x layers x E, for the frames of each segment.
+        frames: number of frames of each segment.
     """
     weights = (frames / frames.sum())[:, None, None]
     mean = (weights * means).sum(axis=0)

@@ -1,9 +1,9 @@
-"""A folder of features: for each recording of a manifest what is in each layer of a model, as probes read it.
+"""A folder of features: statistics of each layer of a model for each recording of a manifest, for probes.
 
 `features.npy` (float32, recordings x layers x statistics x dimensions; the statistics are mean and deviation over all
 frames that are not padding), `idx.npy` (int64), and for chosen layers `frames-LAYER.npy` (float16, recordings x frames
 x dimensions, zeros after a recording's last) with `frames-LAYER.lengths.npy` (int64). `features.json` is written last:
-it names their model and data. See `extraction` for how they are made.
+it names model and data. See `extraction` for how features are computed.
 """
 
 import json
@@ -27,13 +27,13 @@ class Features:
     """Features of N recordings in some layers, each of E dimensions.
 
     Attributes:
-        name: of the model, or of what else they are of.
-        layers: their names.
+        name: name of the model or other origin.
+        layers: names of the layers.
         idx: int64, N: rows of the recordings in a label file; in the order of the manifest.
         values: float32, N x layers x statistics x E, mapped from the file or in memory; the statistics are the mean
             and, see `has_deviation`, the standard deviation.
-        facts: content of `features.json`; empty for those that were never in a folder.
-        folder: where they are; None: in memory.
+        facts: content of `features.json`; empty for features without a folder.
+        folder: their folder; None: in memory.
     """
 
     name: str
@@ -45,10 +45,10 @@ class Features:
 
     @classmethod
     def open(cls, folder: Union[str, Path]) -> "Features":
-        """Open a finished folder, its arrays memory-mapped.
+        """Open a finished folder with memory-mapped arrays.
 
         Raises:
-            UserError: there are no features, they are damaged, or its files are not of one run.
+            UserError: there are no features, they are damaged, or the files belong to different runs.
         """
         folder = Path(folder)
         facts = read_facts(folder)
@@ -61,7 +61,7 @@ class Features:
 
     @classmethod
     def of_arrays(cls, name: str, idx: np.ndarray, matrix: np.ndarray) -> "Features":
-        """Features of one layer in memory, which has the same name.
+        """Make features in memory with one layer of the same name.
 
         Args:
             idx: int64, N.
@@ -79,11 +79,11 @@ class Features:
 
     @property
     def has_deviation(self) -> bool:
-        """Whether there is more than the mean; not of what gives one vector per segment, such as ONNX exports."""
+        """Whether there are deviations; not for one vector per segment, such as from ONNX exports."""
         return self.values.shape[2] > 1
 
     def matrix(self, layer: int, deviation: bool = False) -> np.ndarray:
-        """A layer's mean, and behind it the deviation if that is asked for: float32, N x E or N x 2 E, in memory.
+        """Return a layer's means, optionally followed by deviations: float32, N x E or N x 2 E, in memory.
 
         Args:
             layer: position in `layers`; -1 is the last.
@@ -98,7 +98,7 @@ class Features:
         return np.array(self.values[:, layer, : 1 + deviation]).reshape(len(self), -1)
 
     def frames(self, layer: int) -> Tuple[np.ndarray, np.ndarray]:
-        """Frames of a layer: float16, N x T x E, memory-mapped, and how many of T a recording has: int64, N.
+        """Return the frames of a layer, float16, N x T x E, memory-mapped, and their number per recording, int64, N.
 
         Raises:
             UserError: they were not kept, or are damaged.
@@ -113,20 +113,20 @@ class Features:
 
 
 def frame_files(layer: str) -> Tuple[str, str]:
-    """Names of the files with the frames of a layer, and with their numbers."""
+    """Return the names of the files with the frames of a layer, and with their numbers."""
     return f"frames-{layer}.npy", f"frames-{layer}.lengths.npy"
 
 
 def files_of(folder: Path) -> List[str]:
-    """Names of files of features: those that a folder may have, the last that is written first."""
+    """Return the names of all possible files of a folder, the one that is written last first."""
     return [FACTS_FILE, VALUES_FILE, IDX_FILE, *sorted(path.name for path in folder.glob("frames-*.npy"))]
 
 
 def read_facts(folder: Path) -> Optional[Dict[str, Any]]:
-    """Content of `features.json`; None if there is none.
+    """Read `features.json`; None if it does not exist.
 
     Raises:
-        UserError: it is damaged, or of another version.
+        UserError: it is damaged, or has another version.
     """
     path = folder / FACTS_FILE
     try:
@@ -146,7 +146,7 @@ def read_facts(folder: Path) -> Optional[Dict[str, Any]]:
 
 
 def _mapped(path: Path, shape: Tuple[int, ...], kind: Any) -> np.ndarray:
-    """An array of this shape and type."""
+    """Open an array with this shape and type."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -163,13 +163,13 @@ def write_features(
     values: Iterable[np.ndarray],
     frames: Mapping[str, Iterable[np.ndarray]],
 ) -> None:
-    """Write a folder of features; all of it appears, or nothing.
+    """Write a folder of features, completely or not at all.
 
     Args:
         facts: `name`, `layers`, `statistics`, `dimensions`, `settings` (all that the values depend on), and more.
-        rows: of each recording `idx`, and `frames`, how many it has.
-        values: of some recordings each, in order: float32, n x layers x statistics x dimensions.
-        frames: by layer, float16, n x dimensions, those of a recording after each other.
+        rows: `idx` of each recording, and its number of `frames`.
+        values: arrays for some recordings each, in order: float32, n x layers x statistics x dimensions.
+        frames: by layer, float16, n x dimensions, the frames of each recording in order.
     """
     lengths = np.array([row["frames"] for row in rows], np.int64)
     most = int(lengths.max(initial=0))
@@ -188,7 +188,7 @@ def write_features(
 
 
 def _write_array(path: Path, shape: Tuple[int, ...], kind: str, parts: Iterable[np.ndarray]) -> None:
-    """An array of which no more than a part is in memory."""
+    """An array with only a part in memory."""
     with open(path, "wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": kind, "fortran_order": False, "shape": shape})
         for part in parts:
@@ -196,7 +196,7 @@ def _write_array(path: Path, shape: Tuple[int, ...], kind: str, parts: Iterable[
 
 
 def _padded(parts: Iterable[np.ndarray], lengths: np.ndarray, most: int) -> Iterator[np.ndarray]:
-    """Frames of one recording after the other, most x E, of parts with those of several whole recordings."""
+    """Yield the frames of each recording, most x E, from parts with frames of several recordings."""
     of_recordings = iter(lengths.tolist())
     for part in parts:
         start = 0

@@ -1,4 +1,4 @@
-"""Which recordings train and which are tested: folds by patient for cross-fitting, the parts of iclr2026, shares."""
+"""Choose training and test recordings: folds by patient for cross-fitting, the parts of iclr2026, shares."""
 
 from typing import TYPE_CHECKING, List, Sequence, Tuple
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TRAIN, VALID, TEST = range(3)
-# choosing inside the training folds takes two of them; more than this many would take days
+# choosing inside the training folds needs two of them; more than this would take days
 _FEWEST, _MOST = 3, 20
-_BINS = 5  # of a number, to have it alike in all folds
+_BINS = 5  # bins of a number for stratification
 
 
 def _stratify_by(known: Known) -> np.ndarray:
-    """What shall be alike in all folds, bool, N x columns: positives, and what of a number's fifths it is in."""
+    """Return the columns to stratify by, bool, N x columns: positives, or the fifths of a number."""
     if not known.task.is_regression:
         return known.targets == 1
     columns: List[np.ndarray] = []
@@ -31,7 +31,7 @@ def _stratify_by(known: Known) -> np.ndarray:
 
 
 def patient_folds(known: Known, folds: int, seed: int) -> np.ndarray:
-    """Stratified folds (int64, N), none of which shares a patient, or a copy of a recording, with another.
+    """Return stratified folds (int64, N); no two share a patient or copies of a recording.
 
     Raises:
         UserError: there are fewer patients than folds.
@@ -43,10 +43,10 @@ def patient_folds(known: Known, folds: int, seed: int) -> np.ndarray:
 
 
 def given_folds(known: Known, column: "pd.Series") -> np.ndarray:
-    """Folds (int64, N) by the values of a column of the table, in their order.
+    """Return folds (int64, N) by the values of a column of the table, in order of the values.
 
     Args:
-        column: of the recordings, N.
+        column: values of the recordings, N.
 
     Raises:
         UserError: a recording has no value, a patient has several, or there are too few or too many values.
@@ -76,11 +76,11 @@ def _refuse_shared(known: Known, fold: np.ndarray, place: str) -> None:
 
 
 def published_parts(known: Known, table: "pd.DataFrame", seed: int) -> np.ndarray:
-    """The part of each recording (int64, N) as the task has it for iclr2026: train, valid, test, or -1 for none.
+    """Return the part of each recording (int64, N) for iclr2026: train, valid, test, or -1 for none.
 
     Args:
-        table: with the column that the task names, its rows those of `known`.
-        seed: of folds that are made by chance.
+        table: rows of `known`, with the column that the task names.
+        seed: seed of random folds.
 
     Raises:
         UserError: the task has no such split, or a part is empty.
@@ -113,10 +113,10 @@ def _parts_of_folds(
 
 
 def shares(known: Known, percents: Sequence[float], seed: int) -> np.ndarray:
-    """The smallest of these shares of the patients that a recording is in, %, float64, N; smaller ones are in larger.
+    """Return the smallest of these nested shares of patients that contains a recording, %: float64, N.
 
     Args:
-        percents: of patients that train, ascending, the last one 100.
+        percents: shares of the training patients, ascending; the last is 100.
     """
     if len(percents) == 1:
         return np.full(len(known.idx), percents[0])

@@ -1,4 +1,4 @@
-"""Measures of an ECG that need no training: rate, rhythm, amplitudes and axis, from mV."""
+"""Compute measures of an ECG without training: rate, rhythm, amplitudes and axis, from mV."""
 
 from typing import Optional, Tuple
 
@@ -14,24 +14,24 @@ MEASURES = (
     *("cosine of the axis", "sine of the axis"),
 )
 _I, _II, _AVF = (LEADS.index(lead) for lead in ("I", "II", "aVF"))
-# where QRS complexes have most of their power, and T waves and muscles have not, in Hz
+# band of most power of QRS complexes, but not of T waves and muscles, in Hz
 _QRS_BAND = (8.0, 20.0)
-# deviation of a window about as long as a QRS complex, and the shortest interval between two, in s
+# standard deviation of a window about as long as a QRS complex, and the shortest interval between two, in s
 _QRS_SECONDS, _REFRACTORY_SECONDS = 0.03, 0.25
-# of the usual height of a peak, as beats from the ventricles are several times as high as others; T waves stay below
+# share of the usual height of a peak: ventricular beats are several times as high as others, T waves are below
 _LEAST_HEIGHT = 0.15
-# in each of these s, if a heart beats, there is a QRS complex
+# each window of this length contains a QRS complex
 _WINDOW_SECONDS = 2.0
-# half of what is added up as a QRS complex, and of what the baseline is the median of, in s
+# half length of a QRS complex for areas, and of the window for its baseline, in s
 _HALF_QRS, _HALF_BASELINE = 0.06, 0.3
 _SHORTEST_SECONDS = 1.0
 
 
 def measures(signal: np.ndarray, rate: float) -> np.ndarray:
-    """`MEASURES` of a recording: float32; 0 for what is not found, as a rate without beats or an absent lead.
+    """Compute `MEASURES` of a recording: float32; 0 if not found, such as a rate without beats, or a missing lead.
 
     Args:
-        signal: 12 x samples, mV, in the order of `LEADS`; zeros for absent leads.
+        signal: 12 x samples, mV, in the order of `LEADS`; zeros for missing leads.
         rate: Hz.
     """
     beats = r_peaks(signal, rate)
@@ -45,11 +45,11 @@ def measures(signal: np.ndarray, rate: float) -> np.ndarray:
 
 
 def r_peaks(signal: np.ndarray, rate: float) -> np.ndarray:
-    """Samples in the middle of QRS complexes, ascending: int64.
+    """Find the samples in the middle of QRS complexes, ascending: int64.
 
-    The slopes of all leads between 8 and 20 Hz are squared and added up over about the length of a complex, in the
-    manner of Pan and Tompkins (1985), but in a window without a flat top, so that the peaks of the sum do not move with
-    noise. Their usual height is the median over windows of 2 s.
+    The slopes of all leads between 8 and 20 Hz are squared and summed over about the length of a complex, as by Pan and
+    Tompkins (1985), but in a window without a flat top, so that noise does not move the peaks of the sum. Their usual
+    height is the median over windows of 2 s.
 
     Args:
         signal: leads x samples, mV.
@@ -73,18 +73,18 @@ def r_peaks(signal: np.ndarray, rate: float) -> np.ndarray:
 
 
 def electrical_axis(signal: np.ndarray, rate: float, beats: np.ndarray) -> Optional[float]:
-    """Direction of the QRS complexes in the frontal plane in degrees, 0 towards lead I, 90 towards aVF.
+    """Compute the direction of the QRS complexes in the frontal plane in degrees: 0 is lead I, 90 is aVF.
 
-    It is that of the areas of the complexes in I and aVF above the baseline, medians over beats; aVF, an augmented
-    lead, is 2 / sqrt(3) times as long in Einthoven's triangle.
+    It is computed from areas of the complexes in I and aVF above the baseline, medians over beats; aVF, an augmented
+    lead, is multiplied by 2 / sqrt(3) for Einthoven's triangle.
 
     Args:
-        signal: 12 x samples, mV; aVF is made of I and II where it is absent.
+        signal: 12 x samples, mV; a missing aVF is computed from I and II.
         rate: Hz.
-        beats: of `r_peaks`.
+        beats: see `r_peaks`.
 
     Returns:
-        -180 to 180; None where there are no beats, or the leads are missing.
+        -180 to 180; None without beats or without these leads.
     """
     one, avf = signal[_I], signal[_AVF]
     if not avf.any() and signal[_II].any():
@@ -97,7 +97,7 @@ def electrical_axis(signal: np.ndarray, rate: float, beats: np.ndarray) -> Optio
 
 
 def _areas(one: np.ndarray, avf: np.ndarray, beat: int, rate: float) -> Optional[Tuple[float, float]]:
-    """Areas of a complex in two leads, above the median around it; None where it is cut."""
+    """Return areas of a complex in two leads, above the median around it; None for an incomplete complex."""
     half, around = round(_HALF_QRS * rate), round(_HALF_BASELINE * rate)
     if beat < half or beat + half >= len(one):
         return None

@@ -1,10 +1,10 @@
-"""Logistic and ridge regressions of all labels on one set of features, along a path of penalties.
+"""Fit logistic and ridge regressions of all labels on one set of features, along a path of penalties.
 
-The fits are those of scikit-learn's `LogisticRegression(C=...)`, a label at a time, and `Ridge(alpha=...)`; tests
-compare them. They are made here because a benchmark needs some 100,000 of them: features are turned onto their
-principal axes once, where the curvature of every label's loss is nearly diagonal, so that all labels together take
-some 20 steps of L-BFGS for a penalty, and each penalty starts where the one before ended. Of 50 labels, 658 recordings,
-256 dimensions and four penalties that took 0.26 s, `LogisticRegression` 1.6 s and ended farther from the minimum.
+The fits equal scikit-learn's `LogisticRegression(C=...)`, per label, and `Ridge(alpha=...)`; tests compare them. They
+are implemented here because a benchmark needs about 100,000 of them: features are rotated to their principal axes once,
+where the curvature of each label's loss is nearly diagonal, so that all labels together need about 20 steps of L-BFGS
+per penalty, and each penalty starts at the previous solution. For 50 labels, 658 recordings, 256 dimensions and four
+penalties this took 0.26 s; `LogisticRegression` took 1.6 s and ended farther from the minimum.
 """
 
 from dataclasses import dataclass
@@ -16,26 +16,26 @@ CS = (0.01, 0.1, 1.0, 10.0)
 ALPHAS = (1.0, 10.0, 100.0, 1000.0, 10000.0)
 _TOLERANCE = 1e-3  # gradient of the sum of losses, in preconditioned weights
 _STEPS = 500
-_LEAST_SPREAD = 1e-6  # of the largest; below it an axis is rounding
+_LEAST_SPREAD = 1e-6  # relative to the largest; smaller ones are rounding errors
 
 
 @dataclass(frozen=True)
 class Linear:
-    """Weights, axes x labels, and intercepts, labels, on a design's axes."""
+    """Weights, axes x labels, and intercepts, labels, for the axes of a design."""
 
     weights: np.ndarray
     intercepts: np.ndarray
 
 
 class Design:
-    """Features of n recordings that train, standardised and on their principal axes.
+    """Features of n training recordings, standardised and rotated to their principal axes.
 
     Args:
-        features: n x E; a feature that never changes counts nothing.
+        features: n x E; constant features have no effect.
 
     Attributes:
         x: float64, n x axes.
-        spread: of the axes, their singular values.
+        spread: singular values of the axes.
     """
 
     def __init__(self, features: np.ndarray):
@@ -46,12 +46,12 @@ class Design:
         self.x = self.turned(features)
 
     def turned(self, features: np.ndarray) -> np.ndarray:
-        """Features of any recordings (m x E) on these axes."""
+        """Rotate features of any recordings (m x E) to these axes."""
         return ((np.asarray(features, np.float64) - self._mean) / self._scale) @ self._axes
 
 
 def _principal_axes(x: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """Axes (E x axes) and spread of x (n x E) along them, from products of the smaller side: faster than an SVD."""
+    """Return axes (E x axes) and the spread of x (n x E) along them, by the smaller Gram matrix; faster than SVD."""
     is_tall = x.shape[0] >= x.shape[1]
     squares, vectors = np.linalg.eigh(x.T @ x if is_tall else x @ x.T)
     kept = squares > _LEAST_SPREAD**2 * squares.max(initial=0)
@@ -63,12 +63,12 @@ Fits = Callable[[Design, np.ndarray], Iterator[Linear]]
 
 
 def logistic_path(design: Design, targets: np.ndarray) -> Iterator[Linear]:
-    """One-vs-rest logistic regressions with L2 penalty, for each of `CS`; intercepts are not penalised.
+    """Fit one-vs-rest logistic regressions with L2 penalty, for each of `CS`; intercepts are not penalised.
 
-    A label that has one class only among its known targets gets its log odds, with half a recording more of each class.
+    A label with only one class among its known targets gets its log odds, with half a recording added to each class.
 
     Args:
-        targets: float64, n x L: 1, 0 or NaN, which takes no part.
+        targets: float64, n x L: 1, 0 or NaN (ignored).
     """
     known = ~np.isnan(targets)
     positives, count = (targets == 1).sum(axis=0), known.sum(axis=0)
@@ -83,7 +83,7 @@ def logistic_path(design: Design, targets: np.ndarray) -> Iterator[Linear]:
 
 
 class _Logistic:
-    """The sum of all labels' losses; each label's weights are scaled by the curvature of its loss along each axis."""
+    """Return the sum of all losses; each label's weights are scaled by the curvature of its loss along each axis."""
 
     def __init__(self, design: Design, targets: np.ndarray, known: np.ndarray):
         self._x, self._spread = design.x, design.spread
@@ -94,11 +94,11 @@ class _Logistic:
         self._curvature = rate * (1 - rate) * count / len(targets)
         self._intercept_scale = 1 / np.sqrt(self._curvature * len(targets))
         self._weights = np.zeros((len(self._spread), targets.shape[1]))
-        with np.errstate(divide="ignore"):  # labels of one class are not solved
+        with np.errstate(divide="ignore"):  # labels with one class have no finite solution
             self._intercepts = np.log(rate) - np.log(1 - rate)
 
     def solve(self, c: float) -> Tuple[np.ndarray, np.ndarray]:
-        """Weights and intercepts at the minimum for C, from where the last one ended."""
+        """Return weights and intercepts at the minimum for C, starting at the previous solution."""
         from scipy.optimize import minimize
 
         scale = 1 / np.sqrt(self._spread[:, None] ** 2 * self._curvature + 1 / c)
@@ -123,10 +123,10 @@ class _Logistic:
 
 
 def ridge_path(design: Design, targets: np.ndarray) -> Iterator[Linear]:
-    """Ridge regressions of each number, for each of `ALPHAS`, the largest first; intercepts are not penalised.
+    """Fit ridge regressions of each number, for each of `ALPHAS`, the largest first; intercepts are not penalised.
 
     Args:
-        targets: float64, n x L; NaN takes no part.
+        targets: float64, n x L; NaN is ignored.
     """
     parts = []
     for column in targets.T:
@@ -144,5 +144,5 @@ def ridge_path(design: Design, targets: np.ndarray) -> Iterator[Linear]:
 
 
 def penalties(path: Fits) -> Tuple[float, ...]:
-    """What a path's fits are for, in their order: C of logistic, alpha of ridge regressions; the strongest first."""
+    """Return the penalties of a path in order: C for logistic, alpha for ridge regressions; the strongest first."""
     return CS if path is logistic_path else tuple(sorted(ALPHAS, reverse=True))

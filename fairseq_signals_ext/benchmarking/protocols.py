@@ -1,11 +1,11 @@
-"""Protocols: how probes are trained, what they are tested on, and what an interval is. Two, never to be mixed.
+"""The two protocols: training and test of probes, and intervals. Values of different protocols are not comparable.
 
-* `strict`: no patient is in two folds. Five stratified folds by patient (or those of a column), three times over with
-  other seeds; every recording is scored by a probe that has not seen its patient; penalty and layer are chosen inside
-  the training folds. Metrics are of labels that are defined, within each source where there are several. Intervals
-  resample patients, the same ones for all models, and the seeds with them.
-* `iclr2026`: that of the benchmark ecg-fm-benchmarking (ICLR 2026): a fixed part trains, one chooses the epoch, one
-  tests; a head is trained by AdamW; records are resampled, and a label that is undefined in a resample counts 0.5.
+* `strict`: no patient is in two folds. Five stratified folds by patient (or the folds of a column), repeated with three
+  seeds; each recording is scored by a probe that was trained on other patients; penalty and layer are chosen inside the
+  training folds. Metrics are for defined labels, within each source if there are several. Intervals resample patients,
+  the same for all models, and seeds.
+* `iclr2026`: as in ecg-fm-benchmarking (ICLR 2026): fixed parts for training, choosing the epoch and testing; a head is
+  trained by AdamW; records are resampled, and a label that is undefined in a resample counts 0.5.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 
 from fairseq_signals_ext.common.errors import UserError
 
-# probe: what it is
+# probe: description
 PROBES: Mapping[str, str] = {
     "last": "the last layer's mean over frames",
     "layer": "the mean over frames of the layer that does best inside the training folds",
@@ -23,25 +23,25 @@ PROBES: Mapping[str, str] = {
     "fine-tune": "the whole model, fine-tuned from the checkpoint by fairseq's own command",
     "scratch": "the whole model, from random weights by fairseq's own command",
 }
-# those that have to agree for that a model is better
+# probes that must agree before a model is called better
 JUDGES = ("last", "layer")
 PROTOCOLS = ("strict", "iclr2026")
 
 
 @dataclass(frozen=True)
 class BenchmarkSettings:
-    """What is done with the features.
+    """Settings for probes and intervals.
 
     Attributes:
         protocol: one of `PROTOCOLS`.
-        probes: of `PROBES`.
-        percents: of the training patients that probes are trained on, ascending.
-        folds: of strict.
-        fold_seeds: of strict, one for each time that folds are made.
-        folds_column: of the table, whose values are the folds; None: they are made.
-        min_test_positives: that a label has at least among the recordings that are tested.
+        probes: names from `PROBES`.
+        percents: shares of the training patients used for probes, ascending.
+        folds: number of folds of strict.
+        fold_seeds: seeds of strict, one per repetition of the folds.
+        folds_column: column of the table with the folds; None: folds are random.
+        min_test_positives: smallest number of positives of a label among the tested recordings.
         drop_unlabelled: leave out recordings without any label of a task.
-        resamples, seed, confidence: of the intervals.
+        resamples, seed, confidence: settings of the intervals.
     """
 
     protocol: str = "strict"
@@ -58,16 +58,16 @@ class BenchmarkSettings:
 
     @property
     def is_strict(self) -> bool:
-        """Whether the protocol is ours."""
+        """Whether the protocol is strict."""
         return self.protocol == "strict"
 
     @property
     def seeds(self) -> Tuple[int, ...]:
-        """Seeds of the runs of a probe: one where the folds are given."""
+        """Return the seeds of the runs of a probe: only one if the folds are given."""
         return self.fold_seeds if self.is_strict and self.folds_column is None else self.fold_seeds[:1]
 
     def check(self) -> None:
-        """Raises `UserError` for settings that nothing fits."""
+        """Raise a `UserError` for settings that do not fit together."""
         for kind, given, known in (("protocol", [self.protocol], PROTOCOLS), ("probe", self.probes, tuple(PROBES))):
             unknown = [one for one in given if one not in known]
             if unknown or not given:
@@ -84,5 +84,5 @@ class BenchmarkSettings:
             raise UserError("resamples, confidence or fold seeds: give 1 or more resamples and seeds, and e.g. 0.95")
 
     def as_json(self) -> Dict[str, Any]:
-        """As plain values."""
+        """Return the settings as plain values."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}

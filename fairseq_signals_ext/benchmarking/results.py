@@ -1,4 +1,4 @@
-"""What a benchmark has found, and its files; all of it follows from the files of scores."""
+"""Results of a benchmark, and their files; everything is computed from the files of scores."""
 
 import json
 from dataclasses import asdict, dataclass, fields
@@ -23,7 +23,7 @@ _SIGNIFICANT = 0.05
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """A row of the table: see `entrants.Entrant`; `features` is a checksum of them."""
+    """A row of the table: see `entrants.Entrant`; `features` is a checksum of the features."""
 
     name: str
     kind: str
@@ -36,7 +36,7 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """A task on its recordings: those that are tested, their patients, and of each label how many have it."""
+    """A task on its recordings: tested recordings, their patients, and the number of positives of each label."""
 
     name: str
     description: str
@@ -52,9 +52,9 @@ class TaskFacts:
 
 @dataclass(frozen=True)
 class Value:
-    """A metric of a model: of a label, or, where `label` is empty, the macro average; None stands for undefined.
+    """A metric of a model for a label, or the macro average if `label` is empty; None: undefined.
 
-    `of_seeds`, of the macro average, has its value with each seed.
+    `of_seeds` contains the macro average for each seed.
     """
 
     task: str
@@ -71,7 +71,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Difference:
-    """What model a has more than b of the macro average; `p_holm` is p adjusted for the pairs of checkpoints."""
+    """Difference of model a to model b in the macro average; `p_holm` is p adjusted for the pairs of checkpoints."""
 
     task: str
     probe: str
@@ -99,16 +99,16 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Results:
-    """All that a benchmark has found.
+    """All results of a benchmark.
 
     Attributes:
-        protocol: its name.
-        settings: those of `BenchmarkSettings`; plain values.
-        versions: of the packages that made it.
-        models, tasks: what was compared, and on what.
-        values, differences, verdicts: what was found.
-        choices: for each run of a probe its unit, and for each fold which layer and penalty were chosen, and how well
-            each layer did inside the training folds (`inside`); plain values.
+        protocol: name of the protocol.
+        settings: `BenchmarkSettings` as plain values.
+        versions: versions of the packages.
+        models, tasks: the compared models, and the tasks.
+        values, differences, verdicts: the results.
+        choices: for each run of a probe its unit, and for each fold the chosen layer and penalty and the metric of each
+            layer inside the training folds (`inside`), as plain values.
     """
 
     protocol: str
@@ -122,7 +122,7 @@ class Results:
     choices: Tuple[Mapping[str, Any], ...]
 
     def macro(self, task: str, probe: str, percent: float = 100.0) -> Dict[str, Value]:
-        """The primary metric's macro average by name of the model."""
+        """Return the macro average of the primary metric by model name."""
         found = [
             one for one in self.values if (one.task, one.probe, one.percent, one.label) == (task, probe, percent, "")
         ]
@@ -136,7 +136,7 @@ def make_results(
     prepared: Mapping[str, Prepared],
     settings: BenchmarkSettings,
 ) -> Results:
-    """What the files of scores say.
+    """Compute results from the files of scores.
 
     Raises:
         UserError: a file is missing or damaged.
@@ -188,7 +188,7 @@ def _differences(
     entrants: Sequence[Entrant],
     settings: BenchmarkSettings,
 ) -> List[Difference]:
-    """Of all pairs, the earlier one first."""
+    """Compare all pairs, the earlier one first."""
     names = [entrant.name for entrant in entrants if entrant.name in measured]
     kinds = {entrant.name: entrant.kind for entrant in entrants}
     found = []
@@ -211,7 +211,7 @@ def _verdicts(
     prepared: Mapping[str, Prepared],
     settings: BenchmarkSettings,
 ) -> List[Verdict]:
-    """Of each pair of checkpoints, which is better; only where both judging probes were run."""
+    """Decide for each pair of checkpoints which is better, if both deciding probes were run."""
     table = {(one.task, one.probe, one.metric, one.a, one.b): one for one in differences if one.percent == 100}
     checkpoints = [entrant for entrant in entrants if entrant.kind == "checkpoint"]
     if not set(JUDGES) <= set(settings.probes):
@@ -237,7 +237,7 @@ def _verdicts(
 def _exceeds(
     table: Mapping[Tuple[str, str, str, str, str], Difference], task: str, probe: str, metric: str, a: str, b: str
 ) -> bool:
-    """Whether the interval of a's difference to b lies above 0, and p (adjusted, if it is) is small enough."""
+    """Whether the interval of the difference of a to b is above 0, and p (adjusted, if available) is small enough."""
     one, sign = table.get((task, probe, metric, a, b)), 1
     if one is None:
         one, sign = table.get((task, probe, metric, b, a)), -1
@@ -280,15 +280,15 @@ def _task_facts(one: Prepared, settings: BenchmarkSettings) -> TaskFacts:
 
 
 def results_text(results: Results) -> str:
-    """`results.json`: the same results give the same text."""
+    """Return the text of `results.json`; equal results give equal text."""
     return json.dumps(as_json(asdict(results)), indent=1, ensure_ascii=False) + "\n"
 
 
 def read_results(folder: Path) -> Results:
-    """What a benchmark left in a folder.
+    """Read the results of a benchmark from its folder.
 
     Raises:
-        UserError: there is nothing, or it is damaged.
+        UserError: there are no results, or they are damaged.
     """
     path = folder / RESULTS_FILE
     try:

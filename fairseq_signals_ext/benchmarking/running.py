@@ -1,4 +1,4 @@
-"""A benchmark's runs of probes: planned, done in parts, each leaving one file; and what of them is done."""
+"""Plan and do a benchmark's runs of probes, in parts; each run writes one file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,9 +37,9 @@ class Prepared:
     """A task on its recordings.
 
     Attributes:
-        known: of the labels that are tested; under iclr2026 of the recordings that have a part.
-        fold: for each seed: under strict the fold of a recording, under iclr2026 its part.
-        share: for each seed the smallest share of the training patients that a recording is in, %.
+        known: targets of the tested labels; with iclr2026 only for recordings that have a part.
+        fold: for each seed: the fold of a recording (strict) or its part (iclr2026).
+        share: for each seed the smallest share of the training patients that contains a recording, %.
     """
 
     known: Known
@@ -47,7 +47,7 @@ class Prepared:
     share: Mapping[int, np.ndarray]
 
     def fingerprint(self) -> str:
-        """Checksum of recordings, labels and folds."""
+        """Return a checksum of recordings, labels and folds."""
         import zlib
 
         arrays = (self.known.idx, self.known.targets, self.known.person, *self.fold.values(), *self.share.values())
@@ -58,7 +58,7 @@ class Prepared:
 
 
 def prepare_task(out: Path, task: Task, settings: BenchmarkSettings, measures: Optional[Measures] = None) -> Prepared:
-    """What is known for a task, and its folds.
+    """Return the targets of a task, and its folds.
 
     Args:
         out: prepared folder.
@@ -97,7 +97,7 @@ def _column(out: Path, known: Known, name: str) -> "pd.Series":
 
 
 def plan(entrants: Sequence[Entrant], tasks: Mapping[str, Prepared], settings: BenchmarkSettings) -> List[Unit]:
-    """All runs of probes, in their order; whole models are trained for tasks with labels only."""
+    """Return all runs in order; whole models are trained only for tasks with labels."""
     numbers = [name for name, one in tasks.items() if one.known.task.is_regression]
     return [
         Unit(entrant.name, task, probe, percent, seed)
@@ -120,15 +120,15 @@ def run_units(
     jobs: int = 1,
     training: Optional[TrainingOptions] = None,
 ) -> int:
-    """Do the runs of a part that are not done yet; returns how many there were.
+    """Do the missing runs of a part; returns their number.
 
     Args:
-        part: of several; None: all runs.
-        jobs: processes; -1: as many as there are cores.
-        training: how whole models are trained, if any are.
+        part: one of several parts; None: all runs.
+        jobs: number of processes; -1: one per core.
+        training: how whole models are trained, if there are any.
 
     Raises:
-        UserError: features are of other recordings, or a file is of other features, labels or settings.
+        UserError: features belong to other recordings, or a file to other features, labels or settings.
     """
     by_name = {entrant.name: entrant for entrant in entrants}
     for entrant in entrants:
@@ -149,10 +149,10 @@ def run_units(
 
 
 def is_done(out: Path, unit: Unit, of: Mapping[str, str]) -> bool:
-    """Whether a run has left its file.
+    """Whether the file of a run exists.
 
     Raises:
-        UserError: it is of something else.
+        UserError: it belongs to another run.
     """
     path = unit.path(out)
     if not path.is_file():
@@ -174,7 +174,7 @@ def _run(
     training: Optional[TrainingOptions],
     advance: Optional[Callable[[int], Any]] = None,
 ) -> int:
-    """One run of a probe, as a job of `run_jobs`."""
+    """Do one run of a probe, as a job of `run_jobs`."""
     if unit.probe in MODES:
         scores, tested, choices = _trained(out, entrant, unit, task, is_strict, training)
     else:
@@ -197,7 +197,7 @@ _Ran = Tuple[np.ndarray, np.ndarray, List[Dict[str, Any]]]
 
 
 def _cross_fitted(entrant: Entrant, unit: Unit, task: Prepared) -> _Ran:
-    """Scores of all recordings, the folds, and what was chosen."""
+    """Return scores of all recordings, the folds, and the choices."""
     rows, fold, trains = entrant.rows(task.known), task.fold[unit.seed], task.share[unit.seed] <= unit.percent
     layers, names = entrant.layers_of(unit.probe), entrant.features.layers
     if unit.probe != "attention":
@@ -221,7 +221,7 @@ def _cross_fitted(entrant: Entrant, unit: Unit, task: Prepared) -> _Ran:
 def _trained(
     out: Path, entrant: Entrant, unit: Unit, task: Prepared, is_strict: bool, training: Optional[TrainingOptions]
 ) -> _Ran:
-    """Scores by whole models, the folds, and what was trained."""
+    """Return scores by whole models, the folds, and facts about the trainings."""
     if training is None or entrant.source is None:
         raise UserError(f"{unit.probe}: {entrant.name} is no checkpoint that can be trained; leave this mode out")
     fold, trains = task.fold[unit.seed], task.share[unit.seed] <= unit.percent
@@ -235,7 +235,7 @@ def _trained(
 
 
 def _published(entrant: Entrant, unit: Unit, task: Prepared) -> _Ran:
-    """Scores of the test set, which recordings are in it, and what was chosen: the layer by the validation set."""
+    """Return scores of the test set, its recordings, and the choices (the layer by the validation set)."""
     rows, part = entrant.rows(task.known), task.fold[unit.seed].copy()
     tested = np.where(part == TEST, 0, -1)
     part[(part == TRAIN) & (task.share[unit.seed] > unit.percent)] = -1

@@ -1,4 +1,4 @@
-"""Scores of one probe in files that appear whole; a benchmark's table is made from these alone."""
+"""Files with the scores of one probe, written atomically; a benchmark's table is made only from these."""
 
 import json
 import zipfile
@@ -16,13 +16,13 @@ _ARRAYS = ("idx", "tested", "scores", "about")
 
 
 class Unit(NamedTuple):
-    """One run of a probe, the smallest thing that is done or not.
+    """One run of a probe, the smallest unit of work.
 
     Attributes:
         model, task: names.
-        probe: of `protocols.PROBES`.
-        percent: of the training patients.
-        seed: of the folds.
+        probe: name from `protocols.PROBES`.
+        percent: share of the training patients.
+        seed: seed of the folds.
     """
 
     model: str
@@ -32,20 +32,20 @@ class Unit(NamedTuple):
     seed: int
 
     def path(self, out: Path) -> Path:
-        """Its file below a benchmark's folder."""
+        """Return its file in a benchmark's folder."""
         name = f"{self.probe}-{self.percent:g}-seed{self.seed}.npz"
         return out / FOLDER / safe_name(self.model) / safe_name(self.task) / name
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of N recordings that were not trained on.
+    """Scores of N recordings that were not used for training.
 
     Attributes:
         idx: int64, N: rows of the prepared folder's table.
-        tested: int64, N: the fold that was tested; -1: the recording is not tested.
-        scores: float64, N x L; NaN where it is not tested.
-        about: the unit, labels, choices and what it was made of; plain values.
+        tested: int64, N: fold in which the recording was tested; -1: it was not tested.
+        scores: float64, N x L; NaN if not tested.
+        about: the unit, labels, choices and origin, as plain values.
     """
 
     idx: np.ndarray
@@ -60,7 +60,7 @@ class Scores:
 
 
 def write_scores(path: Path, scores: Scores) -> None:
-    """Write a file; the same scores give the same bytes."""
+    """Write a file; equal scores give equal bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     about = np.array(json.dumps(scores.about, sort_keys=True, ensure_ascii=False))
     with atomic(path) as temporary, open(temporary, "wb") as file:
@@ -68,7 +68,7 @@ def write_scores(path: Path, scores: Scores) -> None:
 
 
 def read_scores(path: Path) -> Scores:
-    """What a file holds.
+    """Read a file.
 
     Raises:
         UserError: it is damaged.

@@ -1,4 +1,4 @@
-"""The files that a benchmark leaves beside its scores: tables to read, to compute with, and to print."""
+"""Write the tables of a benchmark: for reading, for further computing, and for print."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ _NO_VALUE = "-"
 
 
 def write_results(results: Results, folder: Path) -> None:
-    """Write all files of `FILES`, in place of those of an earlier run."""
+    """Write all files of `FILES`, and replace existing ones."""
     texts = {
         RESULTS_FILE: results_text(results),
         "results.csv": _csv(results, results.values, "of_seeds"),
@@ -49,7 +49,7 @@ _Table = Tuple[str, List[str], List[List[Tuple[str, bool]]]]
 
 
 def tables_of(results: Results) -> Iterator[_Table]:
-    """For each probe and share of the labels: models x tasks, the primary metric with its interval."""
+    """Return for each probe and share of the labels a table of models x tasks: the primary metric with its interval."""
     probes = dict.fromkeys((one.probe, one.percent) for one in results.values)
     for probe, percent in probes:
         columns = {task.name: results.macro(task.name, probe, percent) for task in results.tasks}
@@ -89,7 +89,7 @@ def title_of(results: Results) -> str:
 
 
 def explanation_of(results: Results) -> str:
-    """How values and intervals came about, in sentences."""
+    """Describe how values and intervals were computed, in sentences."""
     settings = results.settings
     confidence = f"{100 * settings['confidence']:g} %"
     if results.protocol == "strict":
@@ -111,7 +111,7 @@ def explanation_of(results: Results) -> str:
 
 
 def _differences(results: Results) -> List[List[str]]:
-    """Rows for the pairs of checkpoints, primary metrics and all labels."""
+    """Return rows for pairs of checkpoints: primary metrics, and all labels."""
     checkpoints = {model.name for model in results.models if model.kind == "checkpoint"}
     better = {(one.task, one.a, one.b): one for one in results.verdicts}
     primary: Dict[str, str] = {}
@@ -130,7 +130,7 @@ _DIFFERENCE_HEAD = ["task", "probe", "models", "difference", "p (Holm)", "better
 
 
 def markdown(results: Results) -> str:
-    """The tables as Markdown."""
+    """Return the tables as Markdown."""
     lines = [f"# {title_of(results)}", "", explanation_of(results)]
     for heading, head, rows in tables_of(results):
         cells = [[f"**{text}**" if is_best else text for text, is_best in row] for row in rows]
@@ -162,7 +162,7 @@ _LATEX = {
 
 
 def latex(results: Results) -> str:
-    """The tables as LaTeX, with booktabs."""
+    """Return the tables as LaTeX, with booktabs."""
     lines = [f"% {title_of(results)}"]
     for heading, head, rows in tables_of(results):
         lines += [r"\begin{table}", rf"\caption{{{_escaped(f'Protocol {results.protocol}, {heading}')}}}"]
@@ -184,7 +184,7 @@ def _escaped(text: str) -> str:
 
 
 def as_text(results: Results) -> str:
-    """The tables for a terminal, a task a column as far as 100 characters reach."""
+    """Return the tables for a terminal, one task per column, up to 100 characters wide."""
     lines = [f"{title_of(results)}. {explanation_of(results)}"]
     for heading, head, rows in tables_of(results):
         lines += ["", heading]

@@ -1,4 +1,4 @@
-"""What is known of a prepared folder's recordings for a task."""
+"""Targets of a task for the recordings of a prepared folder."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,22 +18,22 @@ from fairseq_signals_ext.prepared.table import TABLE_NAME, read_table
 if TYPE_CHECKING:
     import pandas as pd
 
-# measures by name, a value for each of these recordings, by idx
+# returns measures by name, one value per recording, by idx
 Measures = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of N recordings for L labels or numbers.
+    """Targets of N recordings for L labels or numbers.
 
     Attributes:
-        task: of which it is.
+        task: their task.
         label_names: L names.
-        targets: float64, N x L: 1, 0, or a number; NaN where it is not known.
+        targets: float64, N x L: 1, 0, or a number; NaN if unknown.
         idx: int64, N: rows of the prepared folder's table, ascending.
-        person: int64, N: the same number for recordings of a patient, or of the same content.
+        person: int64, N: equal numbers for recordings of the same patient or with the same content.
         source: N names.
-        notes: sentences on what was left out, and where values come from.
+        notes: sentences about omitted recordings and labels, and the origin of values.
     """
 
     task: Task
@@ -50,12 +50,12 @@ class Known:
         return REGRESSION.name if self.task.is_regression else CLASSIFICATION.name
 
     def take(self, rows: np.ndarray) -> "Known":
-        """Some of the recordings, by number or as bool."""
+        """Return some of the recordings, by number or as bool."""
         arrays = {name: getattr(self, name)[rows] for name in ("targets", "idx", "person", "source")}
         return replace(self, **arrays)
 
     def predictions(self, scores: np.ndarray, by_record: bool = False) -> Predictions:
-        """Scores (N x L) beside what is known; `by_record`: each recording is a patient of its own."""
+        """Combine scores (N x L) with targets; `by_record`: each recording counts as a separate patient."""
         patient = self.idx if by_record else self.person
         return Predictions(scores, self.targets, self.idx, patient, self.label_names, kind=self.kind)
 
@@ -67,12 +67,12 @@ def known_of(
     measures: Optional[Measures] = None,
     drop_unlabelled: bool = False,
 ) -> Known:
-    """All labels of a task in a prepared folder, also rare ones; see `without_rare`.
+    """Read all labels of a task in a prepared folder, including rare ones; see `without_rare`.
 
     Args:
         out: prepared folder.
-        measures: those made by hand, for tasks that need one.
-        drop_unlabelled: recordings without any label of the task are left out, rather than being negative for all.
+        measures: hand-made measures, for tasks that need one.
+        drop_unlabelled: omit recordings without any label of the task; otherwise they are negative for all.
 
     Raises:
         UserError: the data lack what the task needs.
@@ -111,7 +111,7 @@ def _why(task: Task) -> str:
 
 
 def _inside(out: Path, task: Task, table: "pd.DataFrame") -> np.ndarray:
-    """Which recordings the task is of."""
+    """Return which recordings belong to the task."""
     inside = np.ones(len(table), bool)
     if task.sources:
         present = sorted(table["source"].dropna().unique())
@@ -125,7 +125,7 @@ def _inside(out: Path, task: Task, table: "pd.DataFrame") -> np.ndarray:
         first, last = task.records
         ids = table["record_id"].fillna("")
         inside &= ((ids.str.len() == len(first)) & (ids >= first) & (ids <= last)).to_numpy()
-    # a recording of 10 s may lack a sample
+    # a recording of 10 s may have one sample less
     return inside & (table["seconds"].fillna(np.inf).to_numpy() >= task.min_seconds - 0.01)
 
 
@@ -139,7 +139,7 @@ def _from_codes(
     labels = labels_from_codes(out, read_code_map(str(task.codes)), sources=present or None)
     place = {idx: row for row, idx in enumerate(labels.idx.tolist())}
     values = labels.values[[place[idx] for idx in table["idx"].tolist()]]
-    # of a source with such codes, a recording without any has none of the labels
+    # in a source with such codes, a recording without codes is negative for all labels
     coded = table["source"].isin(table["source"][~np.isnan(values).all(axis=1)].unique()).to_numpy()
     values[coded & np.isnan(values).all(axis=1)] = 0
     values[~inside] = np.nan
@@ -211,11 +211,11 @@ def _of_measure(target: Target, task: Task, measured: np.ndarray) -> np.ndarray:
 
 
 def without_rare(known: Known, tested: Optional[np.ndarray] = None, min_test_positives: int = 1) -> Known:
-    """The labels that can be tested on these recordings: enough positives and negatives, in all and in those tested.
+    """Keep the labels that can be tested: enough positives and negatives among all and among tested recordings.
 
     Args:
-        tested: bool, N: those that are tested; None: all.
-        min_test_positives: that a label has at least among those.
+        tested: bool, N: tested recordings; None: all.
+        min_test_positives: smallest number of positives among these.
 
     Raises:
         UserError: no label is left.

@@ -1,4 +1,4 @@
-"""Tasks as YAML files: what is predicted from features, for which recordings, and how one benchmark splits them.
+"""Tasks as YAML files: targets to predict from features, their recordings, and their split in iclr2026.
 
 A task has one of
 
@@ -9,8 +9,8 @@ A task has one of
 * `folder`: name of labels that `label` made, `DIR/labels/NAME`; with `regression: true` they are numbers;
 * `numbers`: a name for each, with a `column`, else a `measure`, and a `unit`.
 
-`sources`, `records` (`first` and `last` record id) and `min_seconds` say of which recordings. `split` is that of the
-protocol iclr2026: a `column` of the table, or a number of stratified `folds`, with ranges for `train`, `valid`, `test`.
+`sources`, `records` (`first` and `last` record id) and `min_seconds` choose the recordings. `split` is for the protocol
+iclr2026: a `column` of the table, or a number of stratified `folds`, with ranges for `train`, `valid`, `test`.
 """
 
 from dataclasses import dataclass, field
@@ -28,14 +28,14 @@ _INFINITE = float("inf")
 
 @dataclass(frozen=True)
 class Target:
-    """A label or a number that is no code's.
+    """A label or number that is not defined by codes.
 
     Attributes:
         name: of it.
         column: of the table.
-        values, others: of a label, texts of the column that make it, and those that do not; any other is unknown.
-        measure: by hand, where the table has no such column, or nothing in it.
-        above, below: of a label, what the measure is then.
+        values, others: for a label: texts of the column for positive and for negative; any other text is unknown.
+        measure: hand-made measure, used if the table has no such column or no value.
+        above, below: for a label: range of the measure.
         unit: of a number.
     """
 
@@ -51,13 +51,13 @@ class Target:
 
 @dataclass(frozen=True)
 class GivenSplit:
-    """Which recordings train, choose and test under iclr2026.
+    """Recordings for training, choosing and testing with iclr2026.
 
     Attributes:
-        values: for each of train, valid and test the values of the column, or numbers of folds, such as `0-7`.
-        column: of the table; None: there are `folds`.
-        folds: stratified ones, made by chance.
-        by_patient: a fold has all recordings of a patient or none.
+        values: values of the column, or numbers of folds such as `0-7`, for each of train, valid and test.
+        column: column of the table; None: `folds` are used.
+        folds: number of random stratified folds.
+        by_patient: a fold contains all recordings of a patient or none.
     """
 
     values: Tuple[Tuple[str, ...], ...]
@@ -68,19 +68,19 @@ class GivenSplit:
 
 @dataclass(frozen=True)
 class Task:
-    """What is predicted from features.
+    """Targets to predict from features.
 
     Attributes:
         name, description: of it.
-        codes: name of a code map, or its file; None where `targets` are given.
-        folder: name of labels of the prepared folder; None where they are of codes or `targets`.
+        codes: name of a code map, or its file; None if `targets` are given.
+        folder: name of labels of the prepared folder; None if `codes` or `targets` define them.
         targets: labels or numbers.
-        is_regression: whether these, or those of the folder, are numbers.
-        min_positives: labels with fewer are left out.
-        sources: names of those whose recordings are taken; none: all.
-        records: first and last record id of those that are taken; None: all.
-        min_seconds: shorter recordings are left out.
-        split: of iclr2026; None: the task cannot be run by it.
+        is_regression: whether the targets, or the labels of the folder, are numbers.
+        min_positives: labels with fewer positives are omitted.
+        sources: names of the sources to use; empty: all.
+        records: first and last record id to use; None: all.
+        min_seconds: shorter recordings are omitted.
+        split: split of iclr2026; None: the task cannot be run with it.
     """
 
     name: str
@@ -97,15 +97,15 @@ class Task:
 
 
 def shipped_tasks() -> List[str]:
-    """Names of the tasks that come with the package."""
+    """Return the names of the tasks that come with the package."""
     return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
 
 
 def read_task(name: str) -> Task:
-    """The task of this name, or that of a YAML file.
+    """Read the task with this name, or from a YAML file.
 
     Raises:
-        UserError: there is none, with the names that come close, or its file is malformed (with the line).
+        UserError: there is no such task (with similar names), or its file is malformed (with the line).
     """
     shipped = name in shipped_tasks()
     path = _FOLDER / f"{name}.yaml" if shipped else Path(name)

@@ -1,7 +1,7 @@
-"""Probes that are trained by gradients: a linear layer on the mean, or an attention head on the frames.
+"""Train probes by gradients: a linear layer on the mean, or an attention head on the frames.
 
-As the benchmark does it whose protocol is iclr2026: AdamW, a constant rate, the epoch that is best on the validation
-set, and scores of a recording's crops averaged after the sigmoid.
+As in the protocol iclr2026: AdamW, a constant rate, the best epoch on the validation set, and scores of a recording's
+crops averaged after the sigmoid.
 """
 
 import copy
@@ -18,7 +18,7 @@ from fairseq_signals_ext.evaluation.metrics import macro
 
 @dataclass(frozen=True)
 class Training:
-    """How a probe is trained; the default is that of iclr2026."""
+    """Settings for training a probe; the defaults are for iclr2026."""
 
     epochs: int = 100
     batch: int = 64
@@ -29,12 +29,12 @@ class Training:
 
 @dataclass(frozen=True)
 class Crops:
-    """What probes see of N recordings.
+    """Input of probes for N recordings.
 
     Attributes:
-        x: M x E vectors, or M x T x E frames, a row a crop; any float type, memory-mapped or not.
-        recording: int64, M: to which of the recordings a crop belongs, from 0.
-        lengths: int64, M: frames that are no padding; None: all.
+        x: M x E vectors, or M x T x E frames, one row per crop; any float type, memory-mapped or not.
+        recording: int64, M: number of the recording of a crop, from 0.
+        lengths: int64, M: number of frames without padding; None: all.
     """
 
     x: np.ndarray
@@ -45,15 +45,15 @@ class Crops:
 def train_probe(
     crops: Crops, known: Known, part: np.ndarray, seed: int, how: Training = Training()
 ) -> Tuple[np.ndarray, Dict[str, Any]]:
-    """Scores (float64, N x L) of the recordings that are tested, NaN of others, and what the training came to.
+    """Train and return scores of the tested recordings (float64, N x L; NaN for others), and facts of the training.
 
-    Scores are probabilities, means over a recording's crops, or numbers in their unit.
+    Scores are probabilities, or numbers in their unit, as means over the crops of a recording.
 
     Args:
-        crops: of the N recordings.
-        known: of them.
-        part: int64, N: train, valid, test as in `folds`, or -1.
-        seed: of the weights and the order of batches.
+        crops: crops of the N recordings.
+        known: targets of the recordings.
+        part: int64, N: train, valid or test, see `folds`, or -1.
+        seed: seed of the weights and the order of batches.
     """
     import torch
 
@@ -82,7 +82,7 @@ def train_probe(
 
 
 def _scale(known: Known, part: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of the numbers that train; 0 and 1 of labels."""
+    """Return mean and deviation of the training numbers; 0 and 1 for labels."""
     zeros, ones = np.zeros(known.targets.shape[1]), np.ones(known.targets.shape[1])
     if not known.task.is_regression:
         return zeros, ones
@@ -92,7 +92,7 @@ def _scale(known: Known, part: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
 
 
 def _probe(crops: Crops, known: Known, how: Training) -> Any:
-    """A module that makes logits or numbers, M x L, of what `_batch` gives."""
+    """Return a module that computes logits or numbers, M x L, from the result of `_batch`."""
     from torch import nn
 
     dimensions, labels = crops.x.shape[-1], len(known.label_names)
@@ -104,7 +104,7 @@ def _probe(crops: Crops, known: Known, how: Training) -> Any:
 
 
 def _batch(crops: Crops, rows: np.ndarray) -> Tuple[Any, ...]:
-    """Arguments of the probe for these crops: vectors, or frames and where they are padding."""
+    """Return arguments of the probe for these crops: vectors, or frames and their padding."""
     import torch
 
     rows = np.asarray(rows)
@@ -126,7 +126,7 @@ def _loss(found: Any, targets: Any, is_regression: bool) -> Any:
 
 
 def _scores(probe: Any, crops: Crops, known: Known, chosen: np.ndarray) -> np.ndarray:
-    """Means over crops, of chosen recordings; NaN of others (N x L)."""
+    """Return means over crops for chosen recordings; NaN for others (N x L)."""
     import torch
 
     rows = np.flatnonzero(chosen[crops.recording])

@@ -1,7 +1,7 @@
-"""Whole models that learn a task by fairseq's own command: fine-tuned from a checkpoint, or from random weights.
+"""Train whole models on a task by fairseq's own command: fine-tuned from a checkpoint, or from random weights.
 
-They stand in the table beside the probes, on the same recordings and folds. Each fold is one training, which continues
-where it was stopped; the next fold's recordings choose its best epoch.
+They are rows of the table like the probes, on the same recordings and folds. Each fold is one resumable training; the
+recordings of the next fold choose its best epoch.
 """
 
 from dataclasses import dataclass
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FOLDER = "trainings"
-# whether it starts from random weights
+# mode: whether it starts from random weights
 MODES: Dict[str, bool] = {"fine-tune": False, "scratch": True}
 _LABELS = "known"
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How models are trained.
+    """Settings for training models.
 
     Attributes:
         data: prepared folder.
-        config: of `configs/fine_tuning`, such as `classification` or `tiny`.
-        overrides: options of hydra, which win over the config's.
+        config: a config of `configs/fine_tuning`, such as `classification` or `tiny`.
+        overrides: options of hydra, which replace the config's.
     """
 
     data: Path
@@ -48,17 +48,17 @@ class TrainingOptions:
 def train_fold(
     folder: Path, source: str, mode: str, known: Known, part: np.ndarray, seed: int, options: TrainingOptions
 ) -> np.ndarray:
-    """Train a model on one division of the recordings, and score those that are tested.
+    """Train a model on one division of the recordings, and score the tested ones.
 
     Args:
-        folder: of this training; one that is done there is not done again.
+        folder: folder of this training; a finished training is not repeated.
         source: the checkpoint.
         mode: one of `MODES`.
-        known: of N recordings.
+        known: targets of N recordings.
         part: int64, N: `folds.TRAIN`, `VALID`, `TEST`, or -1.
 
     Returns:
-        float64, N x L: probabilities; NaN of recordings that are not tested.
+        float64, N x L: probabilities; NaN for recordings that are not tested.
 
     Raises:
         UserError: the training fails, or the task has numbers, not labels.
@@ -89,7 +89,7 @@ def train_fold(
 
 
 def _write_known(folder: Path, known: Known, part: np.ndarray) -> Path:
-    """Labels for fairseq, with weights of positives by what is trained on; they stay if they are there."""
+    """Write labels for fairseq, with weights of positives from the training recordings; existing files are kept."""
     trains = part == TRAIN
     one_class = [
         name
@@ -115,11 +115,11 @@ def _write_manifests(folder: Path, data: Path, known: Known, part: np.ndarray) -
 
 
 def divided(fold: np.ndarray, tested: int, trains: np.ndarray) -> np.ndarray:
-    """The part of each recording (int64, N) where a fold is tested: the next one chooses the epoch, others train.
+    """Return the part of each recording (int64, N) for a tested fold: the next fold chooses the epoch, others train.
 
     Args:
         fold: int64, N, from 0.
-        trains: bool, N: recordings that may be trained on.
+        trains: bool, N: recordings allowed for training.
     """
     folds = int(fold.max()) + 1
     part = np.where(fold == tested, TEST, np.where(fold == (tested + 1) % folds, VALID, TRAIN))
@@ -128,18 +128,18 @@ def divided(fold: np.ndarray, tested: int, trains: np.ndarray) -> np.ndarray:
 
 
 def training_folder(out: Path, model: str, task: str, name: str, fold: int) -> Path:
-    """Of one training below a benchmark's folder."""
+    """Return the folder of one training in a benchmark's folder."""
     return out / FOLDER / safe_name(model) / safe_name(task) / name / f"fold{fold}"
 
 
 def train_all(
     out: Path, unit: Any, source: str, known: Known, parts: Dict[int, np.ndarray], options: TrainingOptions
 ) -> Tuple[np.ndarray, List[Dict[str, Any]]]:
-    """Scores of all recordings that a part tests, and what was trained.
+    """Return scores of all tested recordings, and facts about the trainings.
 
     Args:
-        unit: a `score_files.Unit` whose probe is one of `MODES`.
-        parts: for each fold, see `divided`.
+        unit: a `score_files.Unit` with a probe of `MODES`.
+        parts: parts of the recordings for each fold, see `divided`.
     """
     scores, choices = np.full(known.targets.shape, np.nan), []
     for fold, part in parts.items():
