@@ -39,13 +39,13 @@ FAST = [override for overrides in SWITCHES.values() for override in overrides]
 
 
 def noise() -> Callable[[int], np.ndarray]:
-    """Gives counts, leads x samples, of one recording after the other; the same each time."""
+    """Yields counts, leads x samples, of one recording after another; the same each time."""
     rng = np.random.default_rng(0)
     return lambda idx: rng.normal(0, 200, (LEADS, SAMPLES)).astype(np.int16)
 
 
 def beats() -> Callable[[int], np.ndarray]:
-    """As `noise`: beats with some noise, 64 recordings that repeat, which flac can make smaller."""
+    """Like `noise`, but beats with some noise, 64 repeated recordings that FLAC can compress."""
     rng = np.random.default_rng(0)
     beat = np.exp(-((np.arange(SAMPLES) / RATE % 0.8 - 0.4) ** 2) / 0.001)
     made_up = rng.uniform(-1000, 1000, (64, LEADS, 1)) * beat + rng.normal(0, 10, (64, LEADS, SAMPLES))
@@ -55,7 +55,7 @@ def beats() -> Callable[[int], np.ndarray]:
 def write_shards(
     folder: Path, recordings: int, counts_of: Callable[[int], np.ndarray], storage: str = "raw", below: str = ""
 ) -> None:
-    """Shards of 512 made-up recordings of 10 s, and their `train.tsv`.
+    """Write shards of 512 simulated recordings of 10 s, and their `train.tsv`.
 
     Args:
         counts_of: `noise()` or `beats()`.
@@ -74,7 +74,7 @@ def write_shards(
 
 
 def write_collection(folder: Path, recordings: int, shard_size: int) -> None:
-    """Index and manifest of a large collection; the waveforms are holes, so few that the page cache can hold them."""
+    """Write index and manifest of a large collection; the waveforms are holes that fit the page cache."""
     block = LEADS * SAMPLES
     crc = zlib.crc32(bytes(2 * block))
     with open(folder / "train.tsv", "w", encoding="utf-8") as manifest:
@@ -95,7 +95,7 @@ def write_collection(folder: Path, recordings: int, shard_size: int) -> None:
 
 
 def write_records(folder: Path, recordings: int, rate: int = RATE) -> None:
-    """Made-up WFDB records: a wave that repeats every second, wander and noise, as smooth as an ECG is."""
+    """Write simulated WFDB records: a wave repeated each second, wander and noise, as smooth as an ECG."""
     import wfdb
 
     rng = np.random.default_rng(0)
@@ -121,7 +121,7 @@ def write_records(folder: Path, recordings: int, rate: int = RATE) -> None:
 
 
 def compose_config(folder: Path, pairs: int, precision: str, overrides: List[str], name: str = "ecg_fm") -> Any:
-    """A config, by default `ecg_fm.yaml`, as `fairseq-hydra-train` would see it."""
+    """Return a config, by default `ecg_fm.yaml`, as `fairseq-hydra-train` composes it."""
     from fairseq.dataclass.initialize import add_defaults, hydra_init
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
@@ -153,7 +153,7 @@ def synchronise() -> None:
 
 
 def seconds_of(function: Callable[[], Any]) -> float:
-    """Time of one call, the GPU's work included."""
+    """Return the time of one call, including the GPU's work."""
     synchronise()
     start = time.perf_counter()
     function()
@@ -162,7 +162,7 @@ def seconds_of(function: Callable[[], Any]) -> float:
 
 
 def measured_peak(precision: str) -> float:
-    """TFLOP/s of a large matrix product."""
+    """Measure TFLOP/s of a large matrix product."""
     size = 8192 if ON_GPU else 2048
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = (torch.randn(size, size, device=DEVICE, dtype=dtype) for _ in range(2))
@@ -171,26 +171,26 @@ def measured_peak(precision: str) -> float:
 
 
 def count_flops(trainer: Any, samples: List[Any]) -> float:
-    """Operations of one update, forward and backward."""
+    """Count floating-point operations of one update, forward and backward."""
     with FlopCounterMode(display=False) as counter:
         trainer.train_step(samples)
     return float(counter.get_total_flops())
 
 
 def memory_of(pid: int, kind: str) -> float:
-    """MB of a process: `Rss` (resident) or `Private_Dirty` (its own alone)."""
+    """Return the memory of a process in MB: `Rss` (resident) or `Private_Dirty` (its own only)."""
     with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
         return sum(int(line.split()[1]) for line in file if line.startswith(kind + ":")) / 1000
 
 
 def quiet() -> None:
-    """One thread; and no log, as importing fairseq lets every library write one to the terminal."""
+    """Use one thread, and no log: after fairseq is imported, each library logs to the terminal."""
     torch.set_num_threads(1)
     logging.disable(logging.INFO)
 
 
 def machine() -> str:
-    """One line on where this was measured."""
+    """Return one line about the machine."""
     processor = platform.processor() or platform.machine()
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):
@@ -200,7 +200,7 @@ def machine() -> str:
 
 
 def hand_over(rows: List[str], out: Optional[Path]) -> None:
-    """Print a report, and write it to a file if there is one."""
+    """Print a report, and write it to a file if one is given."""
     text = "\n".join(rows) + "\n"
     print(text)
     if out:

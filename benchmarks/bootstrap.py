@@ -26,7 +26,7 @@ METRICS = {"auroc": roc_auc_score, "auprc": average_precision_score}
 
 
 def made_up(recordings: int, labels: int) -> Predictions:
-    """Scores that know something; one patient in five has a second recording."""
+    """Make informative scores; one patient in five has a second recording."""
     rng = np.random.default_rng(0)
     targets = (rng.random((recordings, labels)) < np.geomspace(0.002, 0.3, labels)).astype(np.float64)
     scores = 1 / (1 + np.exp(-rng.normal(size=targets.shape) - 1.5 * targets + 1))
@@ -35,7 +35,7 @@ def made_up(recordings: int, labels: int) -> Predictions:
 
 
 def loop(predictions: Predictions, resamples: int, seed: int) -> np.ndarray:
-    """Values of scikit-learn, resamples x metrics x (labels, macro, micro); NaN with one class only."""
+    """Return values of scikit-learn, resamples x metrics x (labels, macro, micro); NaN with only one class."""
     patients, patient = np.unique(predictions.patient, return_inverse=True)
     found = []
     for weights in patient_weights(np.random.default_rng(seed), len(patients), resamples).T:
@@ -52,7 +52,7 @@ def loop(predictions: Predictions, resamples: int, seed: int) -> np.ndarray:
 
 
 def difference(predictions: Predictions, loop_values: np.ndarray, seed: int) -> float:
-    """The largest one between the ends of the bootstrap's and the loop's intervals, from the resamples of the loop."""
+    """Return the largest difference between the intervals of the bootstrap and the loop, from the loop's resamples."""
     found = bootstrap(predictions, len(loop_values), seed, tuple(METRICS))
     largest = 0.0
     for place, metric in enumerate(METRICS):
@@ -65,7 +65,7 @@ def difference(predictions: Predictions, loop_values: np.ndarray, seed: int) -> 
 
 
 def compare(predictions: Predictions, resamples: int, of_loop: int) -> Tuple[float, float, float]:
-    """Seconds of the bootstrap, of the loop if it made as many resamples, and the largest difference."""
+    """Return seconds of the bootstrap, of the loop for the same number of resamples, and the largest difference."""
     bootstrap(predictions, 1, metrics=tuple(METRICS))  # imports
     start = time.perf_counter()
     bootstrap(predictions, resamples, metrics=tuple(METRICS))

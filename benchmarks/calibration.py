@@ -45,20 +45,20 @@ _CHANGED, _HALVES = 400, 8
 
 
 def some_of(predictions: Predictions, chosen: np.ndarray) -> Predictions:
-    """Those of some recordings."""
+    """Return the values of some recordings."""
     arrays = {name: getattr(predictions, name)[chosen] for name in ("scores", "targets", "idx", "patient")}
     return dataclasses.replace(predictions, **arrays)
 
 
 def halves(patients: np.ndarray, seed: int) -> Tuple[np.ndarray, np.ndarray]:
-    """Which recordings are in each half of the patients."""
+    """Return the recordings of each half of the patients."""
     drawn = np.random.default_rng(seed).permutation(np.unique(patients))
     first = np.isin(patients, drawn[: len(drawn) // 2])
     return np.flatnonzero(first), np.flatnonzero(~first)
 
 
 def tested(calibrated_on: Predictions, test: Predictions, wanted: Wanted) -> "Dict[str, Dict[str, Any]]":
-    """By label, the row of `table_of` for everybody; empty where nothing can be promised."""
+    """Return by label the row of `table_of` for all recordings; empty if nothing can be promised."""
     try:
         labels = calibrate_labels(calibrated_on, wanted)
     except UserError:
@@ -68,7 +68,7 @@ def tested(calibrated_on: Predictions, test: Predictions, wanted: Wanted) -> "Di
 
 
 def promises(predictions: Predictions, wanted: Wanted, splits: int) -> List[str]:
-    """Rows of the table of promises."""
+    """Return rows of the table of promises."""
     found: Dict[str, List[Dict[str, Any]]] = {name: [] for name in predictions.label_names}
     for seed in tqdm(range(splits), desc="splits", leave=False):
         one, other = halves(predictions.patient, seed)
@@ -100,7 +100,7 @@ def _against_promise(rows: List[Dict[str, Any]], rate: str) -> str:
 
 
 def shift(own: Predictions, others: Dict[str, Predictions], wanted: Wanted, splits: int) -> List[str]:
-    """Rows of the table of other sources: calibrated on ours, and on half of their own patients."""
+    """Return rows for other sources: calibrated on ours, and on half of their own patients."""
     lines = [
         "| source | label | positives | missed | false alarms | ECE | calibrated there: missed | false alarms | ECE |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -128,7 +128,7 @@ def _errors(rows: List[Dict[str, Any]]) -> str:
 
 
 def _pulses(recording: Recording, rng: np.random.Generator) -> Recording:
-    """Nothing but calibration pulses of 1 mV, 0.2 s each second."""
+    """Return only calibration pulses of 1 mV, 0.2 s per second."""
     time = np.arange(recording.samples) / recording.sample_rate
     return _with(recording, np.tile((time % 1 < 0.2).astype(float), (len(recording.leads), 1)))
 
@@ -190,7 +190,7 @@ CHANGES: Dict[str, Callable[[Recording, np.random.Generator], Recording]] = {
 
 
 def refusals(model: LoadedModel, manifest: Path, scored: Scored, share: float) -> List[str]:
-    """Rows of the table of refusals, over several halves of the patients."""
+    """Return rows of the table of refusals, over several halves of the patients."""
     inputs, thresholds = find_inputs([manifest]), []
     found: Dict[Optional[str], List[Any]] = {name: [] for name in (None, *CHANGES)}
     for seed in tqdm(range(_HALVES), desc="refusal", leave=False):
@@ -220,7 +220,7 @@ def _chosen(values: Any, which: np.ndarray) -> Any:
 
 
 def _told(model: LoadedModel, recordings: List[Recording], change: Optional[Callable[..., Recording]]) -> Iterator[Any]:
-    """Score of the refusal, and how unsure the model is by its largest probability; infinite where it is an error."""
+    """Yield the score of the refusal, and the uncertainty by the largest probability; infinite for an error."""
     rng = np.random.default_rng(0)
     for recording in recordings:
         try:
@@ -236,7 +236,7 @@ def _refused(told: List[Any], thresholds: np.ndarray) -> str:
 
 
 def report(args: argparse.Namespace) -> List[str]:
-    """The lines of the report."""
+    """Return the lines of the report."""
     model, wanted, how = fairseq_signals_ext.load(args.checkpoint), Wanted(args.miss, args.false_alarm), RunOptions()
     own = score_subset(model, Subset(model, args.data, args.subset, str(args.labels)), how)
     others = {}

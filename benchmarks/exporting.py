@@ -33,7 +33,7 @@ FORMATS = ("safetensors", "torchscript", "onnx", "ecg-fm")
 
 
 class Row(NamedTuple):
-    """What one step took; `difference` and `equal` where there is something to compare."""
+    """Cost of one step; `difference` and `equal` if there is something to compare."""
 
     step: str
     seconds: float
@@ -43,7 +43,7 @@ class Row(NamedTuple):
 
 
 def write(file: Path, layers: int) -> None:
-    """A checkpoint of a random model, in ECG-FM's format."""
+    """Write a checkpoint of a random model in ECG-FM's format."""
     import torch
     from omegaconf import OmegaConf
 
@@ -66,7 +66,7 @@ def write(file: Path, layers: int) -> None:
 
 
 def read(file: Path) -> None:
-    """Build the network that is used."""
+    """Build the network for predictions."""
     from fairseq_signals_ext.checkpoints.describing import describe
     from fairseq_signals_ext.checkpoints.reading import read_checkpoint
     from fairseq_signals_ext.inference.network import build_network
@@ -76,7 +76,7 @@ def read(file: Path) -> None:
 
 
 def fine_tune(pretrained: Path, folder: Path) -> Path:
-    """Two updates of everything by fairseq's own command, on noise; the checkpoint."""
+    """Train two updates of all parameters by fairseq's own command, on noise; return the checkpoint."""
     import fairseq_signals_ext
 
     data = folder / "data"
@@ -95,7 +95,7 @@ def fine_tune(pretrained: Path, folder: Path) -> Path:
 
 
 def export(source: Path, to: str, out: Path) -> float:
-    """Export and verify; the largest difference."""
+    """Export and verify; return the largest difference."""
     from fairseq_signals_ext.inference.export import export as run
 
     return max(run(source, to, out).differences.values())
@@ -113,7 +113,7 @@ def fingerprints(file: Path) -> Any:
 
 
 def apart(step: Callable[..., Any], *args: Any) -> Any:
-    """What a step returns, how many seconds it takes and how many bytes, in a new process."""
+    """Run a step in a new process; return its result, seconds and bytes."""
     with multiprocessing.get_context("spawn").Pool(1, processes.end_with, (os.getpid(),)) as pool:
         return pool.apply(_measured, (step, *args))
 
@@ -137,7 +137,7 @@ def _measured(step: Callable[..., Any], *args: Any) -> Any:
 
 
 def measure(folder: Path, layers: int) -> List[Row]:
-    """All steps."""
+    """Run all steps."""
     pretrained = folder / "base.pt"
     rows = [Row("write a random model in ECG-FM's format", *apart(write, pretrained, layers)[1:])]
     rows.append(Row("read it", *apart(read, pretrained)[1:]))
@@ -157,7 +157,7 @@ def measure(folder: Path, layers: int) -> List[Row]:
 
 
 def report(rows: List[Row], size: int) -> List[str]:
-    """Lines of the table."""
+    """Return the lines of the table."""
     lines = [machine(), "", f"Weights: {size / 1e6:.0f} MB.", ""]
     lines.append("| step | seconds | peak memory / weights | largest difference | weights |")
     lines.append("| --- | --- | --- | --- | --- |")

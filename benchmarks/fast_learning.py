@@ -42,14 +42,14 @@ GOAL = 1.0  # per cent
 
 
 class Run(NamedTuple):
-    """Overrides of a training, and its threads."""
+    """Overrides of a training, and its number of threads."""
 
     overrides: List[str]
     threads: int = THREADS
 
 
 def without(*names: str) -> List[str]:
-    """The fast path's overrides but for some switches."""
+    """Return the overrides of the fast path without some switches."""
     return [override for name, overrides in SWITCHES.items() if name not in names for override in overrides]
 
 
@@ -64,7 +64,7 @@ RUNS: Dict[str, Run] = {
 
 
 def prepare_data(source: Path, data: Path) -> Path:
-    """The folder with manifests to train on, which is made unless it is there."""
+    """Return the folder with training manifests; make it if it does not exist."""
     manifests = data / "splits" / "random"
     if not (manifests / "train.tsv").is_file():
         for command in (
@@ -78,7 +78,7 @@ def prepare_data(source: Path, data: Path) -> Path:
 
 @contextlib.contextmanager
 def threads(number: int) -> Iterator[None]:
-    """Commands started inside compute with so many threads."""
+    """Commands started inside use this number of threads."""
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = str(number)
     try:
@@ -90,7 +90,7 @@ def threads(number: int) -> Iterator[None]:
 
 
 def train(manifests: Path, out: Path, run: Run, updates: int, seed: int) -> Dict[str, np.ndarray]:
-    """Logged losses by name, each a mean of 10 updates."""
+    """Return logged losses by name, each a mean over 10 updates."""
     overrides = [
         as_override("task.data", manifests.resolve()),
         f"optimization.max_update={updates}",
@@ -108,20 +108,20 @@ def train(manifests: Path, out: Path, run: Run, updates: int, seed: int) -> Dict
 
 
 def of_seeds(manifests: Path, out: Path, run: str, options: argparse.Namespace) -> Dict[str, np.ndarray]:
-    """Means over the seeds of what a run logs."""
+    """Return means over seeds of logged values."""
     found = [train(manifests, out / str(seed), RUNS[run], options.updates, seed) for seed in options.seeds]
     return {name: np.mean([losses[name] for losses in found], axis=0) for name in QUANTITIES}
 
 
 def largest_difference(stock: np.ndarray, other: np.ndarray, updates: int) -> float:
-    """Per cent of the stock path's loss, the largest over means of so many updates; a rest is left out."""
+    """Return the largest difference in percent of the stock loss, over means of this number of updates."""
     together = updates // EVERY
     means = [values[: len(values) // together * together].reshape(-1, together).mean(1) for values in (stock, other)]
     return float(100 * np.max(np.abs(means[1] / means[0] - 1)))
 
 
 def table_of_losses(losses: Dict[str, Dict[str, np.ndarray]], updates: int) -> List[str]:
-    """Rows: what was logged at some updates."""
+    """Return rows with logged values at some updates."""
     shown = [update for update in SHOWN if update <= updates]
     rows = [["run", "bits", *(f"at {update}" for update in shown)], ["---"] * (2 + len(shown))]
     for name in QUANTITIES:
@@ -131,7 +131,7 @@ def table_of_losses(losses: Dict[str, Dict[str, np.ndarray]], updates: int) -> L
 
 
 def table_of_differences(losses: Dict[str, Dict[str, np.ndarray]]) -> List[str]:
-    """Rows: how far runs get from the stock path at most, with means of few updates and of many."""
+    """Return rows with the largest differences from the stock path, for means over few and many updates."""
     rows = [["largest difference from the stock path", *QUANTITIES], ["---"] * (1 + len(QUANTITIES))]
     for run in (run for run in losses if run != STOCK):
         for width in WIDTHS:
@@ -141,7 +141,7 @@ def table_of_differences(losses: Dict[str, Dict[str, np.ndarray]]) -> List[str]:
 
 
 def parse() -> argparse.Namespace:
-    """The options."""
+    """Parse the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     folder = os.environ.get("ECG_DATA")
     parser.add_argument("--ecg-data", type=Path, default=folder and Path(folder), help="(default: ECG_DATA)")

@@ -44,7 +44,7 @@ _FINISHED = "step: done"
 
 
 def script(name: str, *arguments: Any) -> List[str]:
-    """What one of our scripts prints."""
+    """Return the output of one of our scripts."""
     command = [sys.executable, str(HERE / name), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HERE)
     if done.returncode:
@@ -53,7 +53,7 @@ def script(name: str, *arguments: Any) -> List[str]:
 
 
 def golden(args: argparse.Namespace) -> List[str]:
-    """The largest differences of outputs on the GPU from those on the CPU."""
+    """Return the largest differences of outputs between GPU and CPU."""
     import numpy as np
 
     if args.golden is None:
@@ -93,7 +93,7 @@ def _pairs(args: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def arrangement(args: argparse.Namespace, overrides: List[str], pairs: int, updates: int) -> Any:
-    """A trainer, after one update, and further batches."""
+    """Return a trainer after one update, and further batches."""
     with tempfile.TemporaryDirectory() as folder:
         write_shards(Path(folder), pairs * (updates + 1), noise())
         built = Arrangement(compose_config(Path(folder), pairs, "fp32", overrides, _config(args)))
@@ -104,7 +104,7 @@ def arrangement(args: argparse.Namespace, overrides: List[str], pairs: int, upda
 
 
 def waits(args: argparse.Namespace) -> List[str]:
-    """Whether the host waits within an update of the fast path."""
+    """Check whether the host waits within an update of the fast path."""
     with arrangement(args, FAST, _pairs(args), 4) as (built, batches):
         for batch in batches[:-1]:
             built.update(batch)
@@ -121,7 +121,7 @@ def waits(args: argparse.Namespace) -> List[str]:
 
 
 def profile(args: argparse.Namespace) -> List[str]:
-    """Kernels, gaps between them, and the host's time."""
+    """Profile kernels, gaps between them, and the host's time."""
     lines: List[str] = []
     for name, overrides in ((STOCK, []), ("fast", FAST)):
         with arrangement(args, overrides, _pairs(args), 5) as (built, batches):
@@ -149,7 +149,7 @@ def _kernels(profiler: Any) -> List[str]:
 
 
 def memory(args: argparse.Namespace) -> List[str]:
-    """Peak and rate for batches of several sizes."""
+    """Measure peak memory and rate for several batch sizes."""
     rows = ["| pairs | peak GB | segments/s |", "| --- | --- | --- |"]
     for times in (1, 2, 4):
         pairs = _pairs(args) * times
@@ -173,7 +173,7 @@ def inference(args: argparse.Namespace) -> List[str]:
 
 
 def resume(args: argparse.Namespace) -> List[str]:
-    """Whether four updates are the same as two and two, with deterministic algorithms."""
+    """Check whether four updates equal two and two, with deterministic algorithms."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
         write_shards(folder, 16, noise())
@@ -189,7 +189,7 @@ def resume(args: argparse.Namespace) -> List[str]:
 
 
 def _trained(data: Path, out: Path, updates: List[int]) -> Dict[str, torch.Tensor]:
-    """Parameters after trainings that go on from each other, up to these numbers of updates."""
+    """Return parameters after trainings that continue each other, up to these numbers of updates."""
     config = fairseq_signals_ext.configs_dir("pretraining")
     for number in updates:
         overrides = [
@@ -221,7 +221,7 @@ STEPS: Dict[str, Callable[[argparse.Namespace], List[str]]] = {
 
 
 def take(number: int, name: str, args: argparse.Namespace, seconds: float) -> None:
-    """Do a step in a process of its own, which ends when its time is over."""
+    """Do a step in a separate process with a time limit."""
     path = args.out / f"{number:02d}-{name}.md"
     if path.is_file() and _FINISHED in path.read_text(encoding="utf-8"):
         return

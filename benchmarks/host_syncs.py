@@ -26,7 +26,7 @@ _INDEXES = {aten.index, aten.index_put, aten.index_put_, aten._unsafe_index, ate
 
 
 class HostSyncs(TorchDispatchMode):
-    """Counts, while it is entered, operations that make the host wait for the device, by name.
+    """While active, counts operations that make the host wait for the device, by name.
 
     Of tensors on a CPU it counts those that would on a GPU. Code of torch.compile runs uncompiled meanwhile.
     """
@@ -37,7 +37,7 @@ class HostSyncs(TorchDispatchMode):
 
     @property
     def total(self) -> int:
-        """How many there were."""
+        """Return their number."""
         return sum(self.found.values())
 
     def __torch_dispatch__(
@@ -64,7 +64,7 @@ class HostSyncs(TorchDispatchMode):
 
 @contextlib.contextmanager
 def warned_syncs() -> Iterator[List[Any]]:
-    """The list to which CUDA adds a warning each time that the host waits; without a GPU it stays empty."""
+    """Return the list of CUDA's warnings, one for each time that the host waits; empty without a GPU."""
     if not torch.cuda.is_available():
         yield []
         return

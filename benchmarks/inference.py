@@ -53,7 +53,7 @@ FIRST = 500  # recordings, after which memory must not grow any more
 
 
 class Round(NamedTuple):
-    """Recordings a second."""
+    """Return recordings per second."""
 
     one_call: float
     calls_at_once: float
@@ -66,7 +66,7 @@ class Round(NamedTuple):
 
 
 def made_up_model(sizes: Dict[str, Any], device: str, bf16: bool) -> LoadedModel:
-    """A classifier with random weights and ECG-FM's 17 labels."""
+    """Write a classifier with random weights and ECG-FM's 17 labels."""
     from fairseq_signals_ext.inference.network import EcgNetwork
     from fairseq_signals_ext.models.ecg_classifier import EcgTransformerClassifier, EcgTransformerClassifierConfig
 
@@ -79,7 +79,7 @@ def made_up_model(sizes: Dict[str, Any], device: str, bf16: bool) -> LoadedModel
 
 
 def alone(model: LoadedModel, batches: Sequence[Tuple[np.ndarray, np.ndarray]], at_once: int) -> float:
-    """Seconds that the network takes for batches that are ready."""
+    """Return the network's seconds for prepared batches."""
     start = time.perf_counter()
     with model.divided(at_once) as shared, ThreadPoolExecutor(at_once) as pool:
         list(pool.map(lambda batch: shared.backend(*batch), batches))
@@ -87,7 +87,7 @@ def alone(model: LoadedModel, batches: Sequence[Tuple[np.ndarray, np.ndarray]], 
 
 
 def end_to_end(model: LoadedModel, files: Sequence[Path], options: RunOptions) -> float:
-    """Seconds that predict takes, from files to its rows."""
+    """Return the seconds of predict, from files to rows."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as out, Results(Path(out), (), {}) as results:
         for _ in predict_into(results, Ensemble([model]), find_inputs(files), options):
@@ -98,7 +98,7 @@ def end_to_end(model: LoadedModel, files: Sequence[Path], options: RunOptions) -
 def measure(
     model: LoadedModel, files: Sequence[Path], options: RunOptions, rounds: int, duration: float
 ) -> List[Round]:
-    """All sides in turn, each on as many recordings as the network alone takes in so many seconds."""
+    """Measure all sides in turn, with the number of recordings for which the network alone takes these seconds."""
     sources, paddings = zip(*(segments_of(read_ecg(file), model.preprocessing) for file in files))
     source, padding = np.concatenate(sources), np.concatenate(paddings)
     starts = range(0, len(source), options.batch_size)
@@ -126,7 +126,7 @@ def lengthened(items: Sequence[Any], times: float) -> List[Any]:
 
 
 def memory(model: LoadedModel, files: Sequence[Path], options: RunOptions, total: int) -> Tuple[float, float]:
-    """MB after the first recordings and after all of so many."""
+    """Return MB after the first recordings and after all."""
     given = list(itertools.islice(itertools.cycle(files), total))
     found = []
     with tempfile.TemporaryDirectory() as out, Results(Path(out), (), {}) as results:
@@ -137,7 +137,7 @@ def memory(model: LoadedModel, files: Sequence[Path], options: RunOptions, total
 
 
 def row(name: str, model: LoadedModel, rounds: List[Round]) -> str:
-    """Of the table: medians, and the range of the ratio."""
+    """Return a row of the table: medians, and the range of the ratio."""
     parameters = sum(parameter.numel() for parameter in model.network.parameters())
     ratios = sorted(one.ratio for one in rounds)
     columns = [f"{median(values):,.1f}" for values in zip(*rounds)]
@@ -146,7 +146,7 @@ def row(name: str, model: LoadedModel, rounds: List[Round]) -> str:
 
 
 def report(files: List[Path], args: argparse.Namespace) -> List[str]:
-    """The table, and what memory does."""
+    """Return the table, and lines about memory."""
     options = RunOptions(args.batch_size, args.jobs)
     where = (
         torch.cuda.get_device_name() if args.device.startswith("cuda") else f"CPU, {torch.get_num_threads()} threads"

@@ -25,7 +25,7 @@ for line in sys.stdin:
 
 
 class Side:
-    """A process with the package of a checkout."""
+    """A process that uses the package of a checkout."""
 
     def __init__(self, checkout: Path):
         if not (checkout / "fairseq_signals_ext").is_dir():
@@ -36,7 +36,7 @@ class Side:
         self._process = subprocess.Popen(command, env=environment, cwd=checkout, text=True, **pipes)
 
     def seconds(self, *arguments: Any) -> float:
-        """That a command takes."""
+        """Return the seconds of a command."""
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(json.dumps([str(one) for one in arguments]) + "\n")
         self._process.stdin.flush()
@@ -51,7 +51,7 @@ class Side:
 
 
 def write_checkpoint(path: Path, sizes: Dict[str, Any]) -> Path:
-    """A classifier with random weights and two labels, as a training leaves it."""
+    """Write a classifier with random weights and two labels, as a training does."""
     from omegaconf import OmegaConf
 
     from fairseq_signals_ext.models.ecg_classifier import EcgTransformerClassifier, EcgTransformerClassifierConfig
@@ -78,7 +78,7 @@ def write_checkpoint(path: Path, sizes: Dict[str, Any]) -> Path:
 
 
 def compare(before: Path, records: Path, sizes: Dict[str, Any], rounds: int, folder: Path) -> List[str]:
-    """Rows of a table: recordings per second of both sides, and the ratio of their medians.
+    """Return rows of a table: recordings per second of both sides, and the ratio of their medians.
 
     Args:
         before: the other checkout.

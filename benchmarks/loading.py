@@ -55,7 +55,7 @@ RLM = AugmentationSettings(perturbation_mode=("random_leads_masking",))
 
 
 def write_mat(folder: Path, recordings: int) -> None:
-    """The recordings of `noise`, as one `.mat` file a segment."""
+    """Write the recordings of `noise`, one `.mat` file per segment."""
     counts_of = noise()
     folder.mkdir()
     for idx in tqdm(range(recordings), desc="writing .mat", unit="recording", leave=False):
@@ -78,13 +78,13 @@ def write_mat(folder: Path, recordings: int) -> None:
 
 
 def open_dataset(folder: Path) -> EcgDataset:
-    """The dataset that pretraining uses."""
+    """Open the dataset of pretraining."""
     store = open_store(read_manifests(find_manifests(folder, "train")))
     return EcgDataset(store, SegmentSettings(pairs="fixed", augmentations=RLM))
 
 
 def load_from_shards(dataset: EcgDataset) -> int:
-    """All batches of one epoch; returns the number of segments."""
+    """Read all batches of one epoch; return the number of segments."""
     segments = 0
     for first in range(0, len(dataset), BATCH_PAIRS):
         indices = range(first, min(first + BATCH_PAIRS, len(dataset)))
@@ -93,7 +93,7 @@ def load_from_shards(dataset: EcgDataset) -> int:
 
 
 def load_from_mat(folder: Path, recordings: int) -> int:
-    """The same batches from `.mat` files; returns the number of segments."""
+    """Read the same batches from `.mat` files; return the number of segments."""
     rng = np.random.default_rng(0)
     segments = 0
     for first in range(0, recordings, BATCH_PAIRS):
@@ -108,13 +108,13 @@ def load_from_mat(folder: Path, recordings: int) -> int:
 
 
 def rate_of(load: Callable[[], int]) -> float:
-    """Segments a second."""
+    """Return segments per second."""
     start = time.perf_counter()
     return load() / (time.perf_counter() - start)
 
 
 def compare(recordings: int, rounds: int) -> List[str]:
-    """Rows of the table of rates."""
+    """Return rows of the table of rates."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_shards(folder, recordings, noise(), below="shards/")
@@ -140,7 +140,7 @@ def compare(recordings: int, rounds: int) -> List[str]:
 
 
 def measure_opening(folder: Path) -> Tuple[float, float, float, List[float]]:
-    """Seconds to open, MB before and after, and MB that each of two forked workers adds by itself."""
+    """Return seconds for opening, MB before and after, and MB added by each of two forked workers."""
     before = memory_of(os.getpid(), "Rss")
     start = time.perf_counter()
     dataset = open_dataset(folder)
@@ -161,7 +161,7 @@ def measure_opening(folder: Path) -> Tuple[float, float, float, List[float]]:
 
 
 def open_collection(recordings: int) -> List[str]:
-    """Rows of the table about the large collection, measured in a fresh process."""
+    """Return rows about the large collection, measured in a new process."""
     with tempfile.TemporaryDirectory() as name:
         write_collection(Path(name), recordings, shard_size=2048)
         done = processes.run(
@@ -179,7 +179,7 @@ def open_collection(recordings: int) -> List[str]:
 
 
 def measure_training(options: Any) -> List[str]:
-    """Rows of the tables of `training_batches.py` that are asked for."""
+    """Return rows of the requested tables of `training_batches.py`."""
     fairseq_signals_ext.register()
     rows = []
     if options.batches:

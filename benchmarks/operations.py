@@ -38,7 +38,7 @@ _GOAL = 0.4
 
 
 class Work(NamedTuple):
-    """What operations of one kind do in an update.
+    """Work of one kind of operation in an update.
 
     Attributes:
         calls: number of them.
@@ -52,12 +52,12 @@ class Work(NamedTuple):
     seconds: float = 0.0
 
     def plus(self, other: "Work", times: float = 1.0) -> "Work":
-        """The sum, the other one taken so many times."""
+        """Return the sum with a multiple of another."""
         return Work(*(a + times * b for a, b in zip(self, other)))
 
 
 class Trace(TorchDispatchMode):
-    """Adds up, while it is entered, what each kind of operation does.
+    """While active, sums the work of each kind of operation.
 
     Attributes:
         found: by name and kind of numbers.
@@ -91,13 +91,13 @@ def _tensors(values: Any) -> Iterator[torch.Tensor]:
 
 
 def _share_memory(given: List[torch.Tensor], made: List[torch.Tensor]) -> bool:
-    """Whether what was made is only another look at what was given."""
+    """Whether the result is only a view of an argument."""
     storages = {one.untyped_storage()._cdata for one in given}
     return all(one.untyped_storage()._cdata in storages for one in made)
 
 
 def traced(config: str, pairs: int, switches: List[str]) -> Dict[Tuple[str, str], Work]:
-    """Of one update, after one that is not counted."""
+    """Count one update, after one that is not counted."""
     with tempfile.TemporaryDirectory() as folder:
         write_shards(Path(folder), pairs * (_WARM_UP + 1), noise())
         arrangement = Arrangement(compose_config(Path(folder), pairs, "fp32", switches, config))
@@ -110,7 +110,7 @@ def traced(config: str, pairs: int, switches: List[str]) -> Dict[Tuple[str, str]
 
 
 def at(pairs: int, few: int, more: int, of_few: Dict[Any, Work], of_more: Dict[Any, Work]) -> Dict[Any, Work]:
-    """What an update with so many pairs does, from a straight line through two others."""
+    """Return the work of an update with this number of pairs, by linear extrapolation from two others."""
     times = (pairs - few) / (more - few)
     found = {}
     for key in {*of_few, *of_more}:
@@ -122,12 +122,12 @@ def at(pairs: int, few: int, more: int, of_few: Dict[Any, Work], of_more: Dict[A
 
 
 def seconds_of(works: Dict[Any, Work]) -> float:
-    """By the model on paper, where no kernel takes less than its start."""
+    """Return the calculated seconds; no kernel takes less than its start."""
     return sum(max(work.seconds, work.calls * START) for work in works.values())
 
 
 def rows_of(name: str, works: Dict[Any, Work], pairs: int, useful: float) -> str:
-    """A row of the table of arrangements."""
+    """Return a row of the table of arrangements."""
     seconds = seconds_of(works)
     calls, moved = sum(work.calls for work in works.values()), sum(work.moved for work in works.values())
     share = useful / seconds / PEAKS["bf16"]
@@ -136,7 +136,7 @@ def rows_of(name: str, works: Dict[Any, Work], pairs: int, useful: float) -> str
 
 
 def report(config: str, few: int, more: int, pairs: int) -> List[str]:
-    """Lines of the report."""
+    """Return the lines of the report."""
     arrangements = {STOCK: [], **SWITCHES, "all": FAST}
     works: Dict[str, Dict[Any, Work]] = {}
     for name, switches in tqdm(arrangements.items(), desc="tracing", leave=False):

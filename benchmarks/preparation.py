@@ -35,7 +35,7 @@ from fairseq_signals_ext.sources import open_source
 
 
 def as_ecg_fm(source: Path, out: Path) -> int:
-    """`.mat` files of all records; returns the number of records."""
+    """Write `.mat` files of all records; return the number of records."""
     headers = sorted(source.rglob("*.hea"))
     for kind in ("org", "preprocessed", "segmented"):
         (out / kind).mkdir(parents=True)
@@ -56,7 +56,7 @@ def as_ecg_fm(source: Path, out: Path) -> int:
 
 
 def as_shards(source: Path, out: Path, storage: str) -> int:
-    """A prepared folder; returns the number of records."""
+    """Prepare a folder; return the number of records."""
     summary = prepare(open_source("wfdb", source), out, options=RunOptions(progress=False), storage=storage)
     return summary.recordings + summary.rejected
 
@@ -69,7 +69,7 @@ SIDES: Dict[str, Callable[[Path, Path], int]] = {
 
 
 def compare(source: Path, folder: Path, rounds: int) -> List[str]:
-    """Rows of the table of rates and sizes; leaves the last round's output in `folder`."""
+    """Return rows of rates and sizes; the output of the last round stays in `folder`."""
     rates: Dict[str, List[float]] = {name: [] for name in SIDES}
     sizes: Dict[str, int] = {}
     for number in tqdm(range(rounds + 1), desc="measuring", unit="round", leave=False):
@@ -99,7 +99,7 @@ def _raw_shards(folder: Path) -> List[Path]:
 
 
 def compare_loading(folder: Path, rounds: int) -> List[str]:
-    """Rows of the table of loading rates of both kinds of shards."""
+    """Return rows of loading rates of both kinds of shards."""
     datasets = {}
     for name in list(SIDES)[1:]:
         out = folder / name.replace(" ", "_")

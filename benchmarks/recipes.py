@@ -196,7 +196,7 @@ def _first_seeds(runs: Sequence[Run]) -> List[Run]:
 
 
 def _curve(work: Path, runs: Sequence[Run]) -> List[str]:
-    """Features in the course of the pretrainings."""
+    """Return lines about features during the pretrainings."""
     (task, one_probe), folder = _OF_CURVE, work / _COMPARING
     known = prepare_task(folder, read_task(task), _SETTINGS).known
     metric = metrics_of(known)[0]

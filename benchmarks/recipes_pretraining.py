@@ -24,7 +24,7 @@ _QUIET = ("dataset.num_workers=0", "++dataset.disable_validation=true", "checkpo
 
 
 class Recipe(NamedTuple):
-    """How to pretrain: a config of configs/pretraining, and what differs from it."""
+    """Settings of a pretraining: a config of configs/pretraining, and overrides."""
 
     config: str
     overrides: Sequence[str] = ()
@@ -59,11 +59,11 @@ class Run(NamedTuple):
         return f"{self.recipe}, rate {self.rate:g}, seed {self.seed}"
 
     def folder(self, work: Path) -> Path:
-        """Of its output."""
+        """Return its output folder."""
         return work / "runs" / f"{safe_name(self.recipe)}-rate{self.rate:g}-seed{self.seed}"
 
     def checkpoint(self, work: Path, parts: int = PARTS) -> Path:
-        """After so many parts of the pretraining.
+        """Return the checkpoint after this number of parts of the pretraining.
 
         Raises:
             UserError: there is none.
@@ -78,7 +78,7 @@ class Run(NamedTuple):
         return saved[parts - 1]
 
     def early(self, parts: int) -> str:
-        """Name of the checkpoint after so many parts."""
+        """Return the name of the checkpoint after this number of parts."""
         return f"{self}, {parts} of {PARTS}"
 
 
@@ -108,7 +108,7 @@ def train(recipe: Recipe, data: Path, out: Path, updates: int, rate: float, seed
 
 
 def updates_in(recipe: Recipe, data: Path, seconds: float, jobs: int) -> int:
-    """Number of updates of a recipe in so many processor seconds, the start of the program not counted.
+    """Return the number of updates of a recipe in these processor seconds, without the start of the program.
 
     Measured with `jobs` trainings at the same time, as an update takes longer beside others.
     """
@@ -124,7 +124,7 @@ def updates_in(recipe: Recipe, data: Path, seconds: float, jobs: int) -> int:
 
 
 class Pretrainings:
-    """All trainings of a comparison, several at the same time; what is there is not made again."""
+    """All trainings of a comparison, several at the same time; finished ones are not repeated."""
 
     def __init__(self, work: Path, seconds: float, jobs: int):
         self.work, self.seconds, self.jobs = work, seconds, jobs
@@ -136,7 +136,7 @@ class Pretrainings:
             raise UserError(f"{self._path}: is of other --seconds; use another --work")
 
     def measure_updates(self) -> None:
-        """How many updates each recipe makes."""
+        """Measure the number of updates of each recipe."""
         for name, recipe in tqdm(RECIPES.items(), desc="updates per second", leave=False):
             if name not in self.facts:
                 updates = updates_in(recipe, self.work / "pretraining", self.seconds, self.jobs)
@@ -144,7 +144,7 @@ class Pretrainings:
                 self._save()
 
     def run(self, wanted: Sequence[Run], what: str) -> None:
-        """Make the checkpoints of these."""
+        """Make the checkpoints of these runs."""
         missing = [run for run in wanted if str(run) not in self.facts[run.recipe]["took"]]
         with ThreadPoolExecutor(self.jobs) as pool:
             took = pool.map(self._train, missing)

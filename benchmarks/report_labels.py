@@ -29,7 +29,7 @@ LABELS = {
 
 
 class Agreement(NamedTuple):
-    """Reports by what labeler and codes say, and those that are left out as possible."""
+    """Number of reports by labeler and codes, and of omitted reports with possible findings."""
 
     both: int
     labeler_only: int
@@ -39,7 +39,7 @@ class Agreement(NamedTuple):
 
     @property
     def cells(self) -> List[str]:
-        """F1, precision, recall, and the four numbers."""
+        """Return F1, precision, recall, and the four numbers."""
         precision = self.both / max(1, self.both + self.labeler_only)
         recall = self.both / max(1, self.both + self.codes_only)
         f1 = 2 * self.both / max(1, 2 * self.both + self.labeler_only + self.codes_only)
@@ -55,7 +55,7 @@ def agreement(labels: np.ndarray, codes: np.ndarray) -> Agreement:
 
 
 def read(shared: Path) -> Tuple[pd.DataFrame, Dict[str, Dict[str, float]]]:
-    """PTB-XL's reports, each once a recording, and what ECG-FM's labeler gave for texts."""
+    """Return PTB-XL's reports, one per recording, and labels of ECG-FM's labeler for texts."""
     tables = [pd.read_csv(path) for path in sorted(shared.glob("data/ptbxl*/ptbxl_database.csv"))]
     reports = pd.concat(tables).drop_duplicates("ecg_id").dropna(subset=["report"])
     reports = reports[reports["report"].str.contains(r"\w")].reset_index(drop=True)
@@ -65,12 +65,12 @@ def read(shared: Path) -> Tuple[pd.DataFrame, Dict[str, Dict[str, float]]]:
 
 
 def one_line(text: str) -> str:
-    """The text with single spaces."""
+    """Return the text with single spaces."""
     return " ".join(str(text).split())
 
 
 def table(reports: pd.DataFrame, reference: Dict[str, Dict[str, float]]) -> List[str]:
-    """Lines of the result."""
+    """Return the lines of the result."""
     ours = label_texts(list(reports["report"]))
     codes = [set(ast.literal_eval(text)) for text in reports["scp_codes"]]
     known = np.array([one_line(text) in reference for text in reports["report"]])

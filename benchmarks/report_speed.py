@@ -31,7 +31,7 @@ _PART = 50_000
 
 
 def made_up(statements: List[str], reports: int, rng: np.random.Generator) -> List[List[str]]:
-    """Reports of three to eight statements; every third has one with a number of its own."""
+    """Make reports of three to eight statements; every third has a statement with a unique number."""
     chance = 1 / np.arange(1, len(statements) + 1)
     drawn = rng.choice(len(statements), (reports, 8), p=chance / chance.sum())
     number = rng.integers(3, 9, reports)
@@ -42,7 +42,7 @@ def made_up(statements: List[str], reports: int, rng: np.random.Generator) -> Li
 
 
 def write_folder(folder: Path, reports: List[List[str]]) -> None:
-    """A prepared folder's table with these reports."""
+    """Write a prepared folder's table with these reports."""
     schema = pa.schema([("idx", pa.int64()), ("source", pa.string()), ("statements", pa.list_(pa.string()))])
     with pq.ParquetWriter(folder / "recordings.parquet", schema) as writer:
         for first in range(0, len(reports), _PART):
@@ -52,7 +52,7 @@ def write_folder(folder: Path, reports: List[List[str]]) -> None:
 
 
 def without_cache(statements: List[str]) -> float:
-    """Microseconds a statement, each read anew; the best of five rounds."""
+    """Return microseconds per statement without a cache; the best of five rounds."""
     vocabulary = read_vocabulary()
     rounds = []
     for _ in range(5):

@@ -46,7 +46,7 @@ KINDS: Dict[str, Dict[str, Any]] = {
 
 
 def seconds_of(folder: Path, kind: Dict[str, Any]) -> float:
-    """The shorter of two preparations of the records in `folder`, in s."""
+    """Return the shorter time of two preparations of the records in `folder`, in s."""
     found = []
     for _ in range(2):
         with tempfile.TemporaryDirectory() as out:
@@ -63,12 +63,12 @@ def seconds_of(folder: Path, kind: Dict[str, Any]) -> float:
 
 
 def measure_rates(folder: Path, recordings: int) -> Dict[str, float]:
-    """Recordings per second of one process, by kind of work."""
+    """Return recordings per second of one process, by kind of work."""
     return {name: recordings / seconds_of(folder, kind) for name, kind in tqdm(KINDS.items(), leave=False)}
 
 
 def measure_gain(folder: Path) -> float:
-    """How many times as fast the command is with two processes, their start included; on `COPIES` of the records."""
+    """Return the speed-up with two processes, including their start, on `COPIES` of the records."""
     for copy in range(COPIES):
         below = folder / "many" / "400" / f"copy{copy}"
         below.mkdir(parents=True)
@@ -94,7 +94,7 @@ def measure_gain(folder: Path) -> float:
 
 
 def measure_finding(folder: Path, files: int = 100_000) -> float:
-    """Seconds to find a million headers."""
+    """Return the seconds for finding a million headers."""
     for number in range(files):
         if number % 1000 == 0:
             below = folder / f"g{number // 1000}"
@@ -106,7 +106,7 @@ def measure_finding(folder: Path, files: int = 100_000) -> float:
 
 
 def made_up_row(idx: int) -> Dict[str, Any]:
-    """A row of the table as full as those of MIMIC-IV-ECG."""
+    """Return a row of the table as long as for MIMIC-IV-ECG."""
     measured = ("cart_id", "rr_interval", "p_onset", "qrs_onset", "qrs_end", "t_end")
     return {
         "idx": idx,
@@ -137,7 +137,7 @@ def made_up_row(idx: int) -> Dict[str, Any]:
 
 
 def make_tables(folder: Path) -> Tuple[float, float]:
-    """Seconds and GB for plan and table of the whole collection; to be called in a process of its own."""
+    """Return seconds and GB for plan and table of the whole collection; call it in a new process."""
     settings = BlockSettings(Processing(), "raw", {})
     names = [made_up_row(idx)["source_file"] for idx in range(COLLECTION)]
     plan = extended([], "made-up", names, settings, SHARD)
@@ -151,7 +151,7 @@ def make_tables(folder: Path) -> Tuple[float, float]:
 
 
 def open_mimic(folder: Path) -> Tuple[float, float]:
-    """Seconds and GB to open MIMIC-IV-ECG's tables; to be called in a process of its own."""
+    """Return seconds and GB for opening MIMIC-IV-ECG's tables; call it in a new process."""
     reports = [f"report_{number}" for number in range(18)]
     rows = range(MIMIC)
     listed = {"subject_id": [row // 5 for row in rows], "study_id": rows, "ecg_time": "2150-01-01 10:00:00"}
@@ -173,14 +173,14 @@ PARTS: Dict[str, Callable[[Path], Tuple[float, float]]] = {"tables": make_tables
 
 
 def in_a_process(part: str) -> Tuple[float, float]:
-    """Seconds and GB of one of `PARTS`."""
+    """Return seconds and GB of one of `PARTS`."""
     command = [sys.executable, __file__, "--part", part]
     seconds, memory = processes.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-2:]
     return float(seconds), float(memory)
 
 
 def plan_table(rates: Dict[str, float], gain: float, alone: float) -> List[str]:
-    """Rows of hours and of what the storage has to give, by cores."""
+    """Return rows of hours and of the required storage speed, by cores."""
     rows = ["| work | " + " | ".join(f"{cores} core{'s' * (cores > 1)}" for cores in CORES) + " |", "| --- " * 4 + "|"]
     for name, rate in rates.items():
         cells = []
@@ -194,7 +194,7 @@ def plan_table(rates: Dict[str, float], gain: float, alone: float) -> List[str]:
 
 
 def report(recordings: int) -> List[str]:
-    """All lines."""
+    """Return all lines."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for rate in (400, 500):

@@ -42,30 +42,30 @@ import fairseq_signals_ext
 
 
 class Clock:
-    """Adds up the time between hooks, by name."""
+    """Sums the time between hooks, by name."""
 
     def __init__(self) -> None:
         self.seconds: Dict[str, float] = {}
         self._started: Dict[str, float] = {}
 
     def start(self, name: str) -> None:
-        """Begin to count for `name`."""
+        """Start timing `name`."""
         synchronise()
         self._started[name] = time.perf_counter()
 
     def stop(self, name: str) -> None:
-        """Stop counting for `name`."""
+        """Stop timing `name`."""
         synchronise()
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - self._started.pop(name)
 
     def watch(self, module: torch.nn.Module, name: str) -> None:
-        """Count the forward passes of a module."""
+        """Time the forward passes of a module."""
         module.register_forward_pre_hook(lambda *_: self.start(name))
         module.register_forward_hook(lambda *_: self.stop(name))
 
     @contextlib.contextmanager
     def watching(self, owner: Any, method: str, name: str) -> Iterator[None]:
-        """Count the calls of a method."""
+        """Time the calls of a method."""
         original = getattr(owner, method)
 
         def timed(*args: Any, **kwargs: Any) -> Any:
@@ -83,7 +83,7 @@ class Clock:
 
 
 def time_components(trainer: Any, model: Any, samples: List[Any]) -> Dict[str, float]:
-    """Seconds of one update, by component; the GPU is made to wait between them."""
+    """Return seconds of one update, by component; the host waits for the GPU between components."""
     clock = Clock()
     clock.watch(model.feature_extractor, "convolutions, forward")
     clock.watch(model.encoder.pos_conv, "positional convolution, forward")
@@ -101,14 +101,14 @@ def time_components(trainer: Any, model: Any, samples: List[Any]) -> Dict[str, f
 
 
 def peak_memory() -> float:
-    """GB: of the GPU, or of this process."""
+    """Return the memory of the GPU or this process in GB."""
     if ON_GPU:
         return torch.cuda.max_memory_allocated() / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def measure(pairs: int, updates: int, precision: str, overrides: List[str]) -> List[str]:
-    """Rows of the tables for one precision."""
+    """Return rows of the tables for one precision."""
     from fairseq import tasks
     from fairseq.trainer import Trainer
 
@@ -149,7 +149,7 @@ def measure(pairs: int, updates: int, precision: str, overrides: List[str]) -> L
 
 
 def parse() -> argparse.Namespace:
-    """The options."""
+    """Parse the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--updates", type=int, help="updates to time (default 3; through the command 16, on a GPU 200)")
     parser.add_argument("--pairs", type=int, default=171 if ON_GPU else 8, help="pairs of segments a batch")
@@ -167,7 +167,7 @@ def parse() -> argparse.Namespace:
 
 
 def measure_each(options: argparse.Namespace) -> List[str]:
-    """Lines about the stock path, by precision."""
+    """Return lines about the stock path, by precision."""
     rows: List[str] = []
     for precision in options.precision or (["fp32", "bf16"] if ON_GPU else ["fp32"]):
         rows += ["", *measure(options.pairs, options.updates or 3, precision, options.override)]

@@ -39,7 +39,7 @@ BYTES = LEADS * SAMPLES * 2  # of a recording
 
 
 def training_batches(folder: Path, workers: int, *overrides: str) -> Any:
-    """fairseq's iterator over batches of 171 pairs, as its command makes it with `ecg_fm.yaml`."""
+    """Return fairseq's iterator over batches of 171 pairs, as its command does with `ecg_fm.yaml`."""
     from fairseq import tasks
     from fairseq.models import MODEL_DATACLASS_REGISTRY
     from omegaconf import OmegaConf
@@ -56,7 +56,7 @@ def training_batches(folder: Path, workers: int, *overrides: str) -> Any:
 
 
 def processor_seconds() -> float:
-    """Of this process and its workers, in the kernel, too."""
+    """Return processor seconds of this process and its workers, including the kernel."""
     own = resource.getrusage(resource.RUSAGE_SELF)
     seconds = own.ru_utime + own.ru_stime
     for worker in multiprocessing.active_children():
@@ -66,7 +66,7 @@ def processor_seconds() -> float:
 
 
 def take_turns(sources: Dict[str, Any], rounds: int, batches: int) -> Dict[str, Tuple[float, float]]:
-    """Segments a second and a second of processor time: of each iterator the medians over its turns of `batches`."""
+    """Return segments per second and per processor second of each iterator: medians over its turns of `batches`."""
     found: Dict[str, List[Tuple[float, float]]] = {name: [] for name in sources}
     for _ in tqdm(range(rounds + 1), desc="taking turns", unit="round", leave=False):
         for name, stream in sources.items():
@@ -79,13 +79,13 @@ def take_turns(sources: Dict[str, Any], rounds: int, batches: int) -> Dict[str, 
 
 
 def epochs(iterator: Any) -> Iterator[Any]:
-    """Batches of epoch after epoch; each is begun as its first batch is asked for, so that no worker is ahead."""
+    """Yield batches of successive epochs; each starts when its first batch is requested, so that no worker is ahead."""
     while True:
         yield from iterator.next_epoch_itr()
 
 
 def measure_workers(batches: int, rounds: int) -> List[str]:
-    """Rows of the table of rates, from shards of so many batches."""
+    """Return rows of rates, from shards with this number of batches."""
     with tempfile.TemporaryDirectory() as name:
         sources = {}
         for storage in ("raw", "flac"):
@@ -105,7 +105,7 @@ def measure_workers(batches: int, rounds: int) -> List[str]:
 
 
 def measure_collections(batches: int, rounds: int, recordings: int) -> List[str]:
-    """Rows of the table of a large collection beside a small one, without workers."""
+    """Return rows that compare a large with a small collection, without workers."""
     with tempfile.TemporaryDirectory() as name:
         sources, starts = {}, []
         for kind, number, window in (("small", 2 * PAIRS, 0.03), ("large", recordings, 16)):
@@ -123,13 +123,13 @@ def measure_collections(batches: int, rounds: int, recordings: int) -> List[str]
 
 
 def table_of(title: str, rates: Dict[str, Tuple[float, float]]) -> List[str]:
-    """Rows from `take_turns`."""
+    """Return rows from `take_turns`."""
     rows = [f"| {title} | segments/s | segments per second of processor time |", "| --- | --- | --- |"]
     return rows + [f"| {name} | {rate:,.0f} | {processor:,.0f} |" for name, (rate, processor) in rates.items()]
 
 
 def memory_group(limit: int) -> Path:
-    """A new control group of so many bytes, page cache included; `cgroup.procs` in it takes a process.
+    """Create a control group with this limit in bytes, including the page cache; `cgroup.procs` adds a process.
 
     Raises:
         OSError: this user or system has no such groups.
@@ -144,12 +144,12 @@ def memory_group(limit: int) -> Path:
 
 
 def read_bytes() -> int:
-    """Bytes that this process has had read from disk."""
+    """Return the bytes that were read from disk for this process."""
     return int(Path("/proc/self/io").read_text().partition("\nread_bytes: ")[2].split()[0])
 
 
 def read_epoch(folder: Path, group: Path, overrides: List[str]) -> Tuple[float, float]:
-    """GB read from disk, and seconds, of an epoch in a process that is in `group` from the first batch on."""
+    """Return GB read from disk and seconds of an epoch, in a process that joins `group` at the first batch."""
     next(training_batches(folder, 0, "task.checksum=never").next_epoch_itr())
     for path in folder.iterdir():
         with open(path, "rb") as file:
@@ -163,7 +163,7 @@ def read_epoch(folder: Path, group: Path, overrides: List[str]) -> Tuple[float, 
 
 
 def measure_reading(gigabytes: float) -> List[str]:
-    """Rows of the table of what an epoch reads from disk, with little memory for the page cache."""
+    """Return rows of the data that an epoch reads from disk, with little memory for the page cache."""
     memory = int(gigabytes / 5 * 1e9) + (150 << 20)  # two windows, and 150 MiB mostly for batches
     rows = [f"| an epoch, {memory / 1e9:.2f} GB for batches and page cache | GB read | s |", "| --- | --- | --- |"]
     with tempfile.TemporaryDirectory() as name:

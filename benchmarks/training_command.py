@@ -35,7 +35,7 @@ def paths() -> Dict[str, List[str]]:
 
 
 def write_data(folder: Path, items: int) -> None:
-    """Shards, and a manifest of so many items, all of them full pairs."""
+    """Write shards, and a manifest of this number of items, all full pairs."""
     write_shards(folder, min(items, RECORDINGS), noise())
     manifest = folder / "train.tsv"
     root, *lines = manifest.read_text(encoding="utf-8").splitlines()
@@ -44,7 +44,7 @@ def write_data(folder: Path, items: int) -> None:
 
 
 def train(data: Path, out: Path, options: argparse.Namespace, updates: int, switches: List[str]) -> Path:
-    """The log of a training."""
+    """Return the log of a training."""
     overrides = [
         as_override("task.data", data),
         f"dataset.batch_size={options.pairs}",
@@ -63,7 +63,7 @@ def train(data: Path, out: Path, options: argparse.Namespace, updates: int, swit
 
 
 def read_times(log: str) -> List[Tuple[int, float]]:
-    """Updates that fairseq's log tells of, with the time in s at which it does."""
+    """Return the updates in fairseq's log, with their times in s."""
     found = []
     for match in filter(None, map(_LINE.search, log.splitlines())):
         time = datetime.strptime(match.group(1), "%Y-%m-%d %H:%M:%S,%f").timestamp()
@@ -72,7 +72,7 @@ def read_times(log: str) -> List[Tuple[int, float]]:
 
 
 def seconds_an_update(times: List[Tuple[int, float]]) -> List[float]:
-    """Of each stretch between two lines of the log, in the second half of the updates.
+    """Return seconds per update between two lines of the log, for the second half of the updates.
 
     Raises:
         UserError: there are fewer than two lines.
@@ -84,7 +84,7 @@ def seconds_an_update(times: List[Tuple[int, float]]) -> List[float]:
 
 
 def compare_commands(options: argparse.Namespace) -> List[str]:
-    """Lines of the report."""
+    """Return the lines of the report."""
     updates = options.updates or (200 if ON_GPU else 16)
     found: Dict[str, List[float]] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -99,7 +99,7 @@ def compare_commands(options: argparse.Namespace) -> List[str]:
 
 
 def table(found: Dict[str, List[float]], segments: int) -> List[str]:
-    """Rows of markdown, from the seconds an update by name, `STOCK` among them, and the segments of a batch."""
+    """Return rows of markdown, from seconds per update by name, including `STOCK`, and segments per batch."""
     rows = ["| path | segments/s [range] | ratio to stock |", "| --- | --- | --- |"]
     for name, seconds in found.items():
         rate, low, high = (segments / value for value in (statistics.mean(seconds), max(seconds), min(seconds)))

@@ -62,7 +62,7 @@ HEAD = (
 
 @dataclass
 class Measured:
-    """What was seen of an arrangement.
+    """Measurements of an arrangement.
 
     Attributes:
         precision: fp32 or bf16, of its matrix products.
@@ -97,7 +97,7 @@ def arrangements(checkpointing: bool) -> Dict[str, List[str]]:
 
 
 class Arrangement:
-    """A trainer of its own; all start from the same weights."""
+    """A separate trainer; all start from the same weights."""
 
     def __init__(self, config: Any):
         from fairseq import tasks, utils
@@ -157,7 +157,7 @@ class Arrangement:
 
 
 class _Grown:
-    """A context that says by how much a list grew in it."""
+    """A context that counts the items added to a list."""
 
     def __init__(self, watched: List[Any]):
         self._watched = watched
@@ -205,7 +205,7 @@ def _bytes_of_state(trainer: Any) -> int:
 
 
 def load_batches(trainer: Any) -> List[Any]:
-    """All batches of the first epoch, as they come from the loader."""
+    """Return all batches of the first epoch, as the loader makes them."""
     iterator = trainer.get_train_iterator(epoch=1, load_dataset=True)
     batches = list(iterator.next_epoch_itr())
     gc.collect()  # ends the loader's worker
@@ -213,7 +213,7 @@ def load_batches(trainer: Any) -> List[Any]:
 
 
 def run(name: str, pairs: int, rounds: int, overrides: List[str], checkpointing: bool) -> Dict[str, Arrangement]:
-    """All arrangements, each after `rounds` timed updates."""
+    """Measure all arrangements, each with `rounds` timed updates."""
     built: Dict[str, Arrangement] = {}
     batches: List[Any] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -239,7 +239,7 @@ def ratio_to(stock: Sequence[float], seconds: Sequence[float]) -> str:
 def table(
     measured: Dict[str, Measured], segments: int, operations: float, peaks: Dict[str, float], paper: bool
 ) -> List[str]:
-    """Rows of markdown.
+    """Return rows of markdown.
 
     Args:
         measured: by the arrangement's name, `STOCK` among them.
@@ -267,7 +267,7 @@ def table(
 
 
 def compare(options: argparse.Namespace) -> List[str]:
-    """Lines of the report."""
+    """Return the lines of the report."""
     rounds, pairs = options.updates or 3, options.pairs
     logging.disable(logging.INFO)
     built = run(options.config, pairs, rounds, options.override, options.checkpointing)

@@ -34,7 +34,7 @@ RHYTHMS = ((60.0, 426177001), (100.0, 426783006), (float("inf"), 427084000))
 
 
 def simulate_source(number: int, seed: int) -> Tuple[np.ndarray, float]:
-    """A long ECG (12 x samples, each lead about 1.6 from lowest to highest, median 0) and its beats a minute."""
+    """A long ECG (12 x samples, each lead about 1.6 from lowest to highest, median 0) and its beats per minute."""
     try:
         import neurokit2
     except ImportError as error:
@@ -66,7 +66,7 @@ def make_recording(source: np.ndarray, heart_rate: float, rng: np.random.Generat
 
 
 def rhythm_code(heart_rate: float) -> int:
-    """Code of sinus bradycardia, sinus rhythm or sinus tachycardia."""
+    """Return the code of sinus bradycardia, sinus rhythm or sinus tachycardia."""
     return next(code for highest, code in RHYTHMS if heart_rate < highest)
 
 

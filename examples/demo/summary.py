@@ -27,7 +27,7 @@ FILES = {
 
 
 def pretraining(folder: Path) -> str:
-    """A sentence on the first and the last loss and accuracies that were logged."""
+    """Return a sentence about the first and the last logged loss and accuracies."""
     curves = read_log(folder).train
     loss, found, pairs = ([*curves[name].values()] for name in ("loss", "accuracy", "cmsc_accuracy"))
     return (
@@ -37,7 +37,7 @@ def pretraining(folder: Path) -> str:
 
 
 def evaluation(file: Path) -> str:
-    """A sentence on the macro AUROC of the test set."""
+    """Return a sentence about the macro AUROC of the test set."""
     facts = json.loads(file.read_text(encoding="utf-8"))
     macro = {name: math.nan if value is None else value for name, value in facts["recordings"]["macro"].items()}
     return f"Fine-tuned, on the test set: macro AUROC {with_interval(macro, 'auroc')}"
