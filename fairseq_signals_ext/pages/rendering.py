@@ -8,6 +8,7 @@ removed; an unknown name is an error. `docs/extending.md` has an example.
 import base64
 import functools
 import hashlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
@@ -52,7 +53,7 @@ def write_page(path: Path, page: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise PlaceError(error.errno, error.strerror, str(path)) from error
+        raise PlaceError(error.errno, error.strerror, os.fsdecode(error.filename or path)) from error
     with atomic(path) as temporary:
         temporary.write_bytes(page.encode())
 

@@ -30,6 +30,8 @@ class Planted(nn.Module):
         value = source[:, self.lead, self.sample]
         return torch.stack([value, 2 * value, -value], dim=1), source.mean(dim=2)
 
+    has_attention = True
+
     def attention(self, source, padding_mask):
         frames = frames_of(source.shape[2], self.conv_layers)
         hop = torch.tensor([stride for _, _, stride in self.conv_layers]).prod()

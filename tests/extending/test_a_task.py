@@ -173,6 +173,7 @@ def test_evaluate_measures_what_predict_says(trained, tmp_path):
     np.testing.assert_allclose(predicted["count_beats"], found["count_beats"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_export_runs_with_its_scores(trained, tmp_path):
     done = command(trained, "export", checkpoint(trained), "--to", "onnx", "--out", tmp_path / "export")
     assert done.returncode == 0, done.stderr

@@ -159,6 +159,7 @@ def test_the_classifier_starts_from_it(trained):
     torch.testing.assert_close(after["encoder.first.weight"], before["first.weight"], rtol=0, atol=0.01)
 
 
+@pytest.mark.slow
 def test_a_query_of_all_its_layers(trained, tmp_path):
     data, user_dir, pretrained, _, _ = trained
     options = [*SMALL_RUN, f"common.user_dir={user_dir}", *TWO, f"task.label_file={data / 'labels'}"]
@@ -176,6 +177,7 @@ def test_predict(trained, tmp_path):
     assert len(table) == 16 and table["probability_label_0"].between(0, 1).all()
 
 
+@pytest.mark.slow
 def test_exports_give_the_same(trained, tmp_path):
     data, _, _, tuned, _ = trained
     found = []
@@ -187,6 +189,7 @@ def test_exports_give_the_same(trained, tmp_path):
     np.testing.assert_allclose(found[0], found[2], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_export_needs_nobodys_folder(trained, tmp_path):
     data, _, _, tuned, _ = trained
     succeeds(trained, "export", tuned, "--to", "onnx", "--out", tmp_path / "onnx")

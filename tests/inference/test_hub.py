@@ -190,6 +190,7 @@ def test_errors_of_a_server(hub, tmp_path):
     assert said[6].startswith("UserError: hf:us/e c g/model.pt: ") and "\n" not in said[6]
 
 
+@pytest.mark.slow
 def test_from_a_cache_without_network(repository, tmp_path):
     cached(repository, tmp_path)
     expected = said_of(str(repository / "exports" / "weights [1]"))

@@ -149,6 +149,7 @@ def test_evaluate(checkpoint, data, tmp_path, capsys, monkeypatch):
     assert content(tmp_path / "parts") == content(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_devices_are_parts(checkpoint, files, tmp_path):
     """In processes of their own, as other numbers of threads, which tests set, change the last digits."""
     for out, device in (("whole", "cpu"), ("parts", "cpu,cpu")):

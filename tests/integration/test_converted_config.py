@@ -49,6 +49,7 @@ def assert_arrived(config, saved, *without):
     return compared
 
 
+@pytest.mark.slow
 def test_pretraining(golden_folder, data, tmp_path):
     config = convert(golden_folder / "tiny_pretrained.yaml", tmp_path)
     saved = trained_config(data, tmp_path)
@@ -67,6 +68,7 @@ def test_pretraining(golden_folder, data, tmp_path):
     assert saved["criterion"]["cmsc_gather"] is False
 
 
+@pytest.mark.slow
 def test_fine_tuning(golden_folder, data, tmp_path):
     config = convert(golden_folder / "tiny_finetuned.pt", tmp_path)
     given = [f"task.label_file={data / 'labels'}", f"model.model_path={golden_folder / 'tiny_pretrained.pt'}"]

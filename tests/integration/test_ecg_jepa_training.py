@@ -97,6 +97,7 @@ def test_the_command_continues_bit_for_bit(data, tmp_path):
     assert read_log(tmp_path / "unbroken").page.loss == "loss (distance of a value)"
 
 
+@pytest.mark.slow
 def test_two_ranks_equal_one_with_two_accumulated_batches(data, tmp_path):
     """Gradients, and what is watched over all ranks, after two updates."""
     options = [*SMALL_JEPA, "++optimization.max_update=2", "++model.masks_per_target=2"]

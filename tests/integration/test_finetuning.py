@@ -292,6 +292,7 @@ def test_options_train(data, pretrained, tmp_path, options):
     assert len(losses) == 2 and all(np.isfinite(losses))
 
 
+@pytest.mark.slow
 def test_cinc_score_is_logged(ecg_data, data, pretrained, tmp_path):
     """A head that finds nothing but sinus rhythm in all recordings scores 0, by the Challenge's definition."""
     write_label_file(data / "cinc", np.random.default_rng(3).integers(0, 2, (16, 3)), ["AF", "NSR", "SB"])

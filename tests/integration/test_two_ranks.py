@@ -120,6 +120,7 @@ def test_two_ranks_go_on_where_they_were_stopped(data, tmp_path, backend):
     assert all(torch.equal(gradient, at_once[name]) for name, gradient in gone_on.items())
 
 
+@pytest.mark.slow
 def test_gathering_for_cmsc_over_two_ranks_equals_one_larger_batch(tmp_path):
     write_shards(tmp_path, [5000] * 8)
     expected = of_one(tmp_path, tmp_path, *GATHER, "++dataset.batch_size=8")
