@@ -7,7 +7,6 @@ from fairseq_signals_ext.commands import _run_arguments as run_arguments
 from fairseq_signals_ext.commands import _run_settings as run_settings
 from fairseq_signals_ext.commands._finished import status_of
 from fairseq_signals_ext.commands._parts import Job
-from fairseq_signals_ext.commands.predict import FORMATS
 from fairseq_signals_ext.common.values import counted
 from fairseq_signals_ext.inference.inputs import Recordings
 from fairseq_signals_ext.inference.parts import Part, SomeInputs
@@ -34,7 +33,7 @@ class Prediction(Job):
     def files(options: argparse.Namespace) -> List[str]:
         """Names of the tables in all formats."""
         tables = ("predictions", "segments")
-        return [*(f"{table}.{suffix}" for table in tables for suffix in FORMATS), REJECTED_FILE]
+        return [*(f"{table}.{suffix}" for table in tables for suffix in run_arguments.TABLE_FORMATS), REJECTED_FILE]
 
     def settings(self) -> Dict[str, Any]:
         """All settings that change the rows."""

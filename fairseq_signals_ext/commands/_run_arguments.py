@@ -5,6 +5,7 @@ from typing import Any, Dict
 
 from fairseq_signals_ext.common.processes import BACKENDS
 
+TABLE_FORMATS = ("csv", "parquet")
 DEFAULT_LABEL = "default: the most probable label among those that reach their threshold, or among all if none does"
 
 

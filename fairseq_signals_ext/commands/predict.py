@@ -51,15 +51,15 @@ from pathlib import Path
 
 from fairseq_signals_ext.commands import _run_arguments as run_arguments
 
-FORMATS = ("csv", "parquet")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     run_arguments.add_model(parser)
     run_arguments.add_inputs(parser)
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the results")
-    parser.add_argument("--format", choices=FORMATS, default="csv", help="format of the tables (default csv)")
+    parser.add_argument(
+        "--format", choices=run_arguments.TABLE_FORMATS, default="csv", help="format of the tables (default csv)"
+    )
     parser.add_argument("--segments", action="store_true", help="also write the scores of segments")
     parser.add_argument(
         "--ensemble",
