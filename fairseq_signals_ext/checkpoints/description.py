@@ -219,10 +219,10 @@ def write_description(
     """Write `config.json` of an export.
 
     Args:
-        weights: name of the file in `folder` that holds the model; it is there already.
-        training: what a checkpoint holds beside its parameters, `cfg` and `task_state`, from which one can go back.
+        weights: name of the file in `folder` that contains the model; it must exist.
+        training: other parts of a checkpoint than parameters, `cfg` and `task_state`, to convert the export back.
 
-    A number that is not finite, such as the best loss of a run that never validated, is written as null.
+    A number that is not finite, such as the best loss of a run without validation, is written as null.
     """
     facts = {"format": _FORMAT, "version": _VERSION, "weights": weights, **dataclasses.asdict(description)}
     facts["sha256"] = _sums(folder, weights)

@@ -90,7 +90,7 @@ def write_ecg_fm(checkpoint: Checkpoint, description: ModelDescription, file: Pa
         Paths of the checkpoint and its config.
 
     Raises:
-        UserError: the framework has no such model; names what it lacks.
+        UserError: the framework has no such model; names the missing part.
     """
     import torch
     import yaml
@@ -111,7 +111,7 @@ def to_ecg_fm(checkpoint: Checkpoint, description: ModelDescription) -> Dict[str
     The optimizer's state is not included.
 
     Raises:
-        UserError: the framework has no such model; names what it lacks.
+        UserError: the framework has no such model; names the missing part.
     """
     config = _config(checkpoint, description.preprocessing)
     name, criterion = config["model"]["_name"], config["criterion"]["_name"]

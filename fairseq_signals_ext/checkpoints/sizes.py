@@ -60,7 +60,7 @@ _LIMITS_OF_STATE_SPACE = {
     **{option: _LIMITS[option] for option in ("in_d", "encoder_layers", "encoder_embed_dim")},
     "state_size": (2, 1024),
 }
-# minimum bytes per parameter in a file
+# minimum bytes per parameter in a file, and parameters to allow for a file without sizes
 _BYTES_PER_PARAMETER = 2
 _ALLOWANCE = 100_000_000
 # input of a classifier: the encoder's output, a mix of all layers, or one layer
