@@ -27,7 +27,7 @@ _ON_A_CPU = (
 )
 # in place of tri_stage, which has no option for the warm-up of `train`
 _FIXED_RATE = (
-    *("lr_scheduler._name=fixed", "+lr_scheduler.warmup_updates=0"),
+    "lr_scheduler._name=fixed",
     *("~lr_scheduler.warmup_steps", "~lr_scheduler.hold_steps", "~lr_scheduler.decay_steps"),
 )
 _PAIR, _RECORDING = 10.0, 10.0  # s of signal per item

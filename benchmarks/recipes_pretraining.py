@@ -89,7 +89,7 @@ def train(recipe: Recipe, data: Path, out: Path, updates: int, rate: float, seed
         f"optimization.max_update={updates}",
         f"checkpoint.save_interval_updates={max(1, updates // PARTS)}",
         f"optimization.lr=[{rate}]",
-        f"lr_scheduler.warmup_updates={max(1, round(_WARMUP * updates))}",
+        f"++lr_scheduler.warmup_updates={max(1, round(_WARMUP * updates))}",
         f"common.seed={seed}",
         *_QUIET,
         *recipe.overrides,
