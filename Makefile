@@ -67,6 +67,7 @@ benchmarks: setup ## all of them, into benchmarks/results; takes two to four hou
 	$(BIN)/python benchmarks/operations.py --out benchmarks/results/operations.md
 	$(BIN)/python benchmarks/bootstrap.py --out benchmarks/results/bootstrap.md
 	$(BIN)/python benchmarks/recipes.py --seconds 90 --out benchmarks/results/recipes.md
+	$(BIN)/python benchmarks/objectives.py --out benchmarks/results/objectives.md
 	$(BIN)/python benchmarks/inference.py --seconds 8 --out benchmarks/results/inference.md
 	$(BIN)/python benchmarks/exporting.py --out benchmarks/results/exporting.md
 
