@@ -209,11 +209,10 @@ def check_state_space(model: Mapping[str, Any], parameters: Mapping[str, Any], f
     """
     _check_numbers(model, _LIMITS_OF_STATE_SPACE)
     convolutions = parse_conv_layers(str(model.get("conv_feature_layers")))
-    inputs = [model["in_d"], *(features for features, _, _ in convolutions)]
     width = model["encoder_embed_dim"]
     of_layer = width * (2 * width + model["state_size"])
-    asked = sum(before * features * kernel for before, (features, kernel, _) in zip(inputs, convolutions))
-    asked += inputs[-1] * width + width**2 + model["encoder_layers"] * of_layer
+    asked = _count_of_convolutions(model["in_d"], convolutions)
+    asked += convolutions[-1][0] * width + width**2 + model["encoder_layers"] * of_layer
     _check_fits(asked, file_size)
 
 
@@ -258,8 +257,7 @@ def _found(parameters: Mapping[str, Any]) -> Iterator[Tuple[str, Optional[int], 
 def _count(size: Mapping[str, Any], conv_layers: Sequence[ConvLayer]) -> int:
     """Estimate the parameters created while a model is built, including parts that a classifier drops at once."""
     width, embed, forward = conv_layers[-1][0], size["encoder_embed_dim"], size["encoder_ffn_embed_dim"]
-    inputs = [size["in_d"], *(features for features, _, _ in conv_layers)]
-    convolutions = sum(before * features * kernel for before, (features, kernel, _) in zip(inputs, conv_layers))
+    convolutions = _count_of_convolutions(size["in_d"], conv_layers)
     position = embed * max(1, embed // size["conv_pos_groups"]) * size["conv_pos"] * max(1, size["pos_conv_depth"])
     layer = 4 * embed * embed + 2 * embed * forward + embed * size["depthwise_conv_kernel_size"]
     adapters = max(0, size["adp_num"]) * 2 * embed * size["adp_dim"]
@@ -273,6 +271,11 @@ def _count(size: Mapping[str, Any], conv_layers: Sequence[ConvLayer]) -> int:
         + embed * (final + size["num_labels"])
         + 2 * final * final
     )
+
+
+def _count_of_convolutions(leads: int, conv_layers: Sequence[ConvLayer]) -> int:
+    inputs = [leads, *(features for features, _, _ in conv_layers)]
+    return sum(before * features * kernel for before, (features, kernel, _) in zip(inputs, conv_layers))
 
 
 def _count_of_quantizer(size: Mapping[str, Any], width: int, final: int) -> int:

@@ -58,7 +58,7 @@ class EcgCpcModel(Encoder, BaseFairseqModel):
         _check(cfg)
         self.cfg = cfg
         self.encoder = StateSpaceEncoder(cfg)
-        self.predictor: Optional[nn.Linear] = nn.Linear(cfg.encoder_embed_dim, cfg.encoder_embed_dim)
+        self.predictor: Any = nn.Linear(cfg.encoder_embed_dim, cfg.encoder_embed_dim)
 
     @property
     def layers(self) -> int:
@@ -111,7 +111,7 @@ class EcgCpcModel(Encoder, BaseFairseqModel):
         in_bf16 = self.cfg.bf16_autocast and self.training
         with torch.autocast(source.device.type, torch.bfloat16) if in_bf16 else contextlib.nullcontext():
             outputs = self.encoder.outputs(source)
-            predicted = self._predictor(self.encoder.norm(outputs[-1]))
+            predicted = self.predictor(self.encoder.norm(outputs[-1]))
         ahead = self.cfg.prediction_steps
         self._check_length(predicted.size(1))
         padding = None
@@ -119,11 +119,6 @@ class EcgCpcModel(Encoder, BaseFairseqModel):
             padding = padding_of_frames(predicted, padding_mask, self.encoder.geometry)[:, ahead:]
         scores = self._scores(predicted[:, :-ahead], outputs[0][:, ahead:], padding)
         return _contrast(scores, padding)
-
-    def _predictor(self, x: Tensor) -> Tensor:
-        if self.predictor is None:
-            raise UserError("this ecg_cpc model has no predictor; give a checkpoint of its pretraining")
-        return self.predictor(x)
 
     def _check_length(self, frames: int) -> None:
         needed = self.cfg.prediction_steps + _FEWEST_FRAMES - 1

@@ -98,7 +98,7 @@ def test_frames_depend_on_the_past_only(training):
 def test_the_predictor_sees_nothing_of_what_it_predicts():
     model, x = cpc().eval(), source().requires_grad_()
     outputs = model.encoder.outputs(x)
-    predicted = model._predictor(model.encoder.norm(outputs[-1]))[:, :-3]
+    predicted = model.predictor(model.encoder.norm(outputs[-1]))[:, :-3]
     (gradient,) = torch.autograd.grad(predicted[:, 10].square().sum(), x)
     # the first samples of frame 13 are the last of frame 10, as convolutions overlap; all others are unseen
     assert not gradient[..., 10 * HOP + FIELD :].any()
